@@ -1,0 +1,45 @@
+"""Installs the `tfrs_dlrm` library; the programs in train/ and export/ run from a checkout."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="tfrs-dlrm",
+    version="0.1.0",
+    description="DLRM for TensorFlow: from raw click logs to a ranking model that TF Serving can load",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["tfrs_dlrm", "tfrs_dlrm.*"]),
+    package_data={"tfrs_dlrm": ["py.typed"]},
+    python_requires=">=3.10,<3.14",
+    install_requires=[
+        "absl-py>=2.1",
+        "duckdb>=1.1",
+        "matplotlib>=3.8",
+        "ml-collections>=1.1",
+        "numpy>=1.26",
+        "pyarrow>=16",
+        "tensorflow>=2.16,<2.22",
+        "tensorflow-recommenders>=0.7.7,<0.8",
+        # tf-keras pins the TensorFlow of its own minor version, so the two always match.
+        "tf-keras>=2.16,<2.22",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.16,<2.22"],
+        # libtpu 0.0.45 and later abort the import of tensorflow-tpu 2.20; protobuf 7 breaks its config protos.
+        "tpu": ["tensorflow-tpu>=2.19,<2.21", "libtpu<0.0.43", "protobuf<7"],
+        # Its native ops load on TensorFlow <= 2.17 only.
+        "io": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
+        "dev": [
+            "mypy>=1.11",
+            "pandas>=2.1",
+            "psutil>=5.9",
+            "pytest>=8",
+            "ruff>=0.6",
+            "scikit-learn>=1.4",
+        ],
+    },
+)
