@@ -1,0 +1,183 @@
+"""Raw log files as a sequence of blocks: which files there are, where a block begins and ends, which columns it has.
+
+A block is a bounded piece of one file, cut at a line or row boundary. The cuts depend on the file alone, so a run that
+was interrupted finds the same blocks again.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import glob
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfrs_dlrm.schema import Schema
+
+BLOCK_BYTES = 16 << 20
+BLOCK_ROWS = 65_536
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A piece of a raw file.
+
+    Attributes:
+      path: the file.
+      index: the position of the block in its file, from 0.
+      first_row: the number of its first line (text, counted from 1 with the header) or row (Parquet, from 1).
+      data: whole lines of text, or a table with at least the columns of the schema.
+      columns: the names of the fields of a line, in order; the schema's columns for Parquet.
+      delimiter: between the fields of a line; empty for Parquet.
+    """
+
+    path: str
+    index: int
+    first_row: int
+    data: bytes | pa.Table
+    columns: tuple[str, ...]
+    delimiter: str = ""
+
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        """What the lines or rows of these numbers hold, for messages; bytes that are no UTF-8 appear as escapes."""
+        if isinstance(self.data, bytes):
+            lines = self.data.split(b"\n")
+            return [lines[n - self.first_row].decode("utf-8", "backslashreplace").rstrip("\r") for n in rows]
+        return [str(self.data.slice(n - self.first_row, 1).to_pylist()[0]) for n in rows]
+
+
+def expand(patterns: Sequence[str]) -> list[str]:
+    """The files that paths and glob patterns name, each once: patterns in the order given, their matches sorted.
+
+    Raises:
+      FileNotFoundError: a path or pattern that names no file.
+      ValueError: a file of zero bytes, or no pattern at all.
+    """
+    if isinstance(patterns, str):
+        patterns = [patterns]
+    if not patterns:
+        raise ValueError("no input files: give at least one path or glob pattern")
+    files: dict[str, None] = {}
+    for pattern in patterns:
+        pattern = os.path.expanduser(os.fspath(pattern))
+        matches = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern)))
+        if not matches:
+            raise FileNotFoundError(f"no file matches {pattern!r} (looked from {os.getcwd()})")
+        files.update(dict.fromkeys(matches))
+    for path in files:
+        if os.path.getsize(path) == 0:
+            raise ValueError(f"{path}: the file is empty")
+    return list(files)
+
+
+def blocks(path: str, schema: Schema, position: Callable[[int], None] | None = None) -> Iterator[Block]:
+    """The blocks of one file, in order.
+
+    Args:
+      path: a .parquet file, or text (.tsv, .csv or any other name), which may be compressed as .gz.
+      schema: names the columns, and says how text files are laid out.
+      position: called with the number of bytes of the file read so far, for progress bars.
+
+    Raises:
+      ValueError: naming the file, for a missing column, a damaged file or one that ends in the middle.
+    """
+    report = position or (lambda _: None)
+    name = path.lower()
+    if name.endswith((".parquet", ".pq")):
+        yield from _parquet_blocks(path, schema, report)
+    else:
+        yield from _text_blocks(path, schema, report)
+
+
+def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> Iterator[Block]:
+    try:
+        file = pq.ParquetFile(path)
+        size, names = os.path.getsize(path), file.schema_arrow.names
+        _check_columns(path, schema, names, "")
+        if file.metadata.num_rows == 0:
+            raise ValueError(f"{path}: the file has no rows")
+        first_row, index = 1, 0
+        for group in range(file.num_row_groups):
+            for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(schema.columns)):
+                yield Block(path, index, first_row, pa.Table.from_batches([batch]), schema.columns)
+                first_row, index = first_row + batch.num_rows, index + 1
+                report(int(size * (first_row - 1) / file.metadata.num_rows))
+    except (pa.ArrowException, OSError) as e:
+        raise ValueError(f"{path}: not a readable Parquet file: {e}") from e
+
+
+def _text_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> Iterator[Block]:
+    delimiter = schema.text.delimiter or ("," if path.lower().removesuffix(".gz").endswith(".csv") else "\t")
+    columns = schema.text.columns
+    line, index, rest = 1, 0, b""
+    for chunk in _chunks(path, report):
+        data = rest + chunk
+        if line == 1:
+            data = data.removeprefix(_BOM)
+            if not columns:
+                header, newline, data = data.partition(b"\n")
+                if not newline and len(header) >= BLOCK_BYTES:
+                    raise ValueError(f"{path}: line 1 is longer than {BLOCK_BYTES} bytes; is this a text file?")
+                columns = _header(path, header, delimiter, schema)
+                line = 2
+        end = data.rfind(b"\n") + 1
+        data, rest = data[:end], data[end:]
+        if len(rest) > BLOCK_BYTES:
+            raise ValueError(f"{path}: line {line} is longer than {BLOCK_BYTES} bytes; is this a text file?")
+        if data:
+            yield Block(path, index, line, data, columns, delimiter)
+            line, index = line + data.count(b"\n"), index + 1
+    if rest:
+        yield Block(path, index, line, rest + b"\n", columns, delimiter)
+    elif index == 0:
+        raise ValueError(f"{path}: the file has a header but no rows")
+
+
+def _chunks(path: str, report: Callable[[int], None]) -> Iterator[bytes]:
+    """The (decompressed) bytes of a file in pieces of `BLOCK_BYTES`, the last one shorter."""
+    compressed = path.lower().endswith(".gz")
+    try:
+        with pa.OSFile(path) as raw:
+            stream: IO[bytes] = pa.CompressedInputStream(raw, "gzip") if compressed else raw
+            while chunk := _read_full(stream, BLOCK_BYTES):
+                report(raw.tell())
+                yield chunk
+    except OSError as e:
+        what = "the gz file is damaged or ends in the middle" if compressed else "cannot be read"
+        raise ValueError(f"{path}: {what}: {e}") from e
+
+
+def _read_full(stream: IO[bytes], size: int) -> bytes:
+    """Exactly `size` bytes, fewer only at the end: a decompressor may return less than it was asked for."""
+    parts, missing = [], size
+    while missing > 0 and (part := stream.read(missing)):
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def _header(path: str, line: bytes, delimiter: str, schema: Schema) -> tuple[str, ...]:
+    try:
+        text = line.decode("utf-8").rstrip("\r")
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}: line 1: invalid UTF-8 in the header: {e}") from e
+    names = next(csv.reader([text], delimiter=delimiter)) if text else []
+    names = [n.strip() for n in names] if schema.text.strip else names
+    for name in schema.columns:
+        if names.count(name) > 1:
+            raise ValueError(f"{path}: line 1: the header names column {name!r} {names.count(name)} times")
+    hint = "; if the file has no header line, list its columns in text.columns of the schema"
+    _check_columns(path, schema, names, hint)
+    return tuple(names)
+
+
+def _check_columns(path: str, schema: Schema, names: Sequence[str], hint: str) -> None:
+    missing = [name for name in schema.columns if name not in names]
+    if missing:
+        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; the file has: {shown[:500]}{hint}")

@@ -1,0 +1,65 @@
+"""From what a field of the log holds to single values: the first half of the encoder, which needs no vocabulary."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfrs_dlrm.data.rows import MISSING_INT
+from tfrs_dlrm.schema import CategoricalFeature, Schema
+
+# How a missing value is counted, looked up and hashed. (A vocabulary file cannot hold an empty line.)
+MISSING_TEXT = "<missing>"
+
+
+class Tokenizer:
+    """Splits fields into values and brings each into the form in which it is counted, looked up and hashed."""
+
+    def __init__(self, schema: Schema):
+        self._strip = schema.text.strip
+        self._missing = [m.encode() for m in schema.text.missing]
+
+    def text(self, values: tf.Tensor) -> tf.Tensor:
+        """String [N] of string or int64 [N]: the form in which values are counted, looked up and hashed.
+
+        Stripped where the schema says so, and `MISSING_TEXT` where missing.
+        """
+        if values.dtype == tf.int64:
+            return tf.where(values == MISSING_INT, MISSING_TEXT, tf.strings.as_string(values))
+        text = tf.strings.strip(values) if self._strip else values
+        for missing in ["", *self._missing]:
+            text = tf.where(text == missing, MISSING_TEXT, text)
+        return text
+
+    def values(
+        self, feature: CategoricalFeature, raw: tf.Tensor, weights: tf.Tensor | None = None
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor | None]:
+        """The values of a multi-valued feature and their weights, as ragged [B, None]; missing values are left out.
+
+        `raw` and `weights` are as in `signature`, or ragged where they came from a list column.
+        """
+        if feature.separator is not None:
+            raw = _split(raw, feature.separator)
+            weights = None if weights is None else _to_float(_split(weights, feature.separator))
+        elif not isinstance(raw, tf.RaggedTensor):
+            raw = tf.RaggedTensor.from_tensor(raw)
+            weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
+        present = self._is_present(raw.values)
+        if weights is not None:
+            same = tf.reduce_all(raw.row_lengths() == weights.row_lengths())
+            check = tf.debugging.Assert(same, [f"feature '{feature.name}': not as many weights as values"])
+            with tf.control_dependencies([check] if check is not None else []):
+                weights = tf.ragged.boolean_mask(weights, raw.with_values(present))
+        return tf.ragged.boolean_mask(raw, raw.with_values(present)), weights
+
+    def _is_present(self, values: tf.Tensor) -> tf.Tensor:
+        return values != MISSING_INT if values.dtype == tf.int64 else self.text(values) != MISSING_TEXT
+
+
+def _split(text: tf.Tensor, separator: str) -> tf.RaggedTensor:
+    """Splits [B] into ragged [B, None]; empty text is no value, but `a||b` is three."""
+    parts = tf.strings.split(text, separator)
+    return tf.ragged.boolean_mask(parts, parts.with_values(tf.repeat(text != "", parts.row_lengths())))
+
+
+def _to_float(text: tf.RaggedTensor) -> tf.RaggedTensor:
+    return text.with_values(tf.strings.to_number(tf.strings.strip(text.values), tf.float32))

@@ -1,0 +1,56 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+
+def write_json(path: str, data: Any) -> None:
+    """Writes indented JSON; numbers that are not finite become null."""
+    with open(f"{path}.tmp", "w", encoding="utf-8") as f:
+        f.write(json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
+    os.replace(f"{path}.tmp", path)
+
+
+def read_json(path: str) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      ValueError: naming the file, where it holds no JSON.
+    """
+    with open(path, encoding="utf-8") as f:
+        try:
+            return json.load(f)
+        except json.JSONDecodeError as e:
+            raise ValueError(f"{path}: not valid JSON: {e}") from e
+
+
+@contextlib.contextmanager
+def disk_full(advice: str) -> Iterator[None]:
+    """Turns "no space left" into an OSError that says what to do.
+
+    Raises:
+      OSError: with errno ENOSPC.
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno != errno.ENOSPC and "No space left on device" not in str(e):
+            raise
+        raise OSError(errno.ENOSPC, f"the disk is full; nothing half-written has its final name. {advice}") from e
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if hasattr(data, "tolist"):  # NumPy arrays and scalars
+        data = data.tolist()
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
