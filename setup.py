@@ -23,6 +23,7 @@ setup(
         "pyarrow>=16",
         "tensorflow>=2.16,<2.22",
         "tensorflow-recommenders>=0.7.7,<0.8",
+        "tensorboard>=2.16",
         # tf-keras pins the TensorFlow of its own minor version, so the two always match.
         "tf-keras>=2.16,<2.22",
         "tqdm>=4.66",

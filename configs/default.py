@@ -1,0 +1,18 @@
+"""A start for your own data: prepare it, then
+
+    python train/main.py --config=configs/default.py --config.data.path=data/NAME --workdir=runs/NAME
+
+and change what you need with more `--config.` flags, or in a copy of this file.
+"""
+
+from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+
+
+def get_config() -> RunConfig:
+    """The recipe."""
+    return RunConfig(
+        data=DataConfig(path=""),
+        model=ModelConfig(embedding_dim=16, bottom_mlp=(64, 16), top_mlp=(64, 32, 1)),
+        optimizer=OptimizerConfig(dense="adagrad", learning_rate=0.02, embedding="rowwise_adagrad"),
+        train=TrainConfig(batch_size=1024, epochs=10, patience=2),
+    )

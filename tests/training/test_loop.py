@@ -1,0 +1,212 @@
+"""Whole runs on a small log: they learn, stop when told, and go on as if they had never been interrupted."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click_log
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.training import loop
+from tfrs_dlrm.training.callbacks import Interrupted, StepCounter
+from tfrs_dlrm.training.evaluation import NonFiniteError, evaluate_run
+from tfrs_dlrm.training.loop import train_and_evaluate
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return click_log.make(str(tmp_path_factory.mktemp("log")))
+
+
+def make_config(data, **train):
+    return RunConfig(
+        DataConfig(path=data, shuffle_rows=500),
+        ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
+        OptimizerConfig(learning_rate=0.05),
+        TrainConfig(**{"batch_size": 64, "epochs": 2, "eval_every_steps": 20, "tensorboard": False, **train}),
+    )
+
+
+def weights(workdir):
+    """Everything in the latest checkpoint but the path-dependent save counter."""
+    path = tf.train.latest_checkpoint(os.path.join(workdir, "checkpoints"))
+    reader = tf.train.load_checkpoint(path)
+    names = [
+        n
+        for n in reader.get_variable_to_shape_map()
+        if n not in ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter/.ATTRIBUTES/VARIABLE_VALUE")
+    ]
+    return {n: reader.get_tensor(n) for n in names}
+
+
+def lines(workdir):
+    return Path(workdir, "metrics.jsonl").read_text().splitlines()
+
+
+def assert_same_run(a, b):
+    assert lines(a) == lines(b)
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def test_a_run_learns_and_reports(data, tmp_path):
+    result = train_and_evaluate(make_config(data, epochs=6, tensorboard=True), str(tmp_path))
+    records = [json.loads(line) for line in lines(tmp_path)]
+    steps = [r["step"] for r in records]
+    assert steps[:3] == [20, 40, 60] and steps[-1] == result.step
+    assert result.best["auc"] == max(r["eval"]["auc"] for r in records) > 0.65
+    assert result.best_step == max(records, key=lambda r: r["eval"]["auc"])["step"]
+    assert list(tmp_path.glob("tensorboard/events*"))
+    # The best checkpoint, scored anew, gives the metrics that were reported of it.
+    assert evaluate_run(str(tmp_path)).scores.metrics() == result.best
+
+
+def test_stops_at_the_target(data, tmp_path):
+    result = train_and_evaluate(make_config(data, epochs=50, target_auc=0.6), str(tmp_path))
+    assert "target 0.6" in result.reason and result.best["auc"] >= 0.6 and result.step < 400
+    again = train_and_evaluate(make_config(data, epochs=50, target_auc=0.6), str(tmp_path))
+    assert again == result
+
+
+def test_stops_without_improvement_and_keeps_the_best(data, tmp_path):
+    result = train_and_evaluate(make_config(data, epochs=100, patience=3), str(tmp_path))
+    aucs = [json.loads(line)["eval"]["auc"] for line in lines(tmp_path)]
+    assert "did not improve in 3" in result.reason
+    assert aucs.index(max(aucs)) == len(aucs) - 4 and result.best["auc"] == max(aucs)
+
+
+def test_sigterm_between_evaluations_changes_nothing(data, tmp_path, monkeypatch):
+    config = make_config(data)
+    train_and_evaluate(config, str(tmp_path / "whole"))
+    count = StepCounter.on_train_batch_end
+
+    def send_signal(self, batch, logs=None):
+        count(self, batch, logs)
+        if self.step == 27:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StepCounter, "on_train_batch_end", send_signal)
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(Interrupted, match="after step 27; the checkpoint is .*step-27"):
+            train_and_evaluate(config, str(tmp_path / "cut"))
+        assert signal.getsignal(signal.SIGTERM) == before
+    train_and_evaluate(config, str(tmp_path / "cut"))
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_steps_per_execution_changes_no_weight(data, tmp_path):
+    train_and_evaluate(make_config(data), str(tmp_path / "one"))
+    train_and_evaluate(make_config(data, steps_per_execution=7), str(tmp_path / "seven"))
+    assert_same_run(tmp_path / "one", tmp_path / "seven")
+
+
+_DRIVER = """
+import json, os, signal, sys
+import tfrs_dlrm
+from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.training.callbacks import StepCounter
+from tfrs_dlrm.training.loop import train_and_evaluate
+config, workdir, last = RunConfig.from_dict(json.loads(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+count = StepCounter.on_train_batch_end
+def die(self, batch, logs=None):
+    count(self, batch, logs)
+    if self.step == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+StepCounter.on_train_batch_end = die
+train_and_evaluate(config, workdir)
+"""
+
+
+def test_sigkill_at_three_random_steps_changes_nothing(data, tmp_path):
+    config = json.dumps(make_config(data).to_dict())
+    rng = np.random.default_rng()
+    kills = sorted(int(s) for s in rng.choice(np.arange(3, 69), 3, replace=False))
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+    def run(workdir, step):
+        command = [sys.executable, "-c", _DRIVER, config, str(workdir), str(step)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+    whole = run(tmp_path / "whole", -1)
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    for step in kills:
+        assert run(tmp_path / "cut", step).returncode == -signal.SIGKILL, kills
+    assert run(tmp_path / "cut", -1).returncode == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    "where, message",
+    [
+        ("label", r"the loss is nan at step 33; .*last good checkpoint is .*step-20"),
+        # A fused ReLU turns NaN into 0: the loss stays finite while the weights are lost.
+        ("dense", r"(the loss is nan at step 33|weights .* are not finite at step 40); .*good checkpoint is .*step-20"),
+    ],
+)
+def test_nothing_that_is_not_finite_gets_into_a_checkpoint(data, tmp_path, monkeypatch, where, message):
+    make_model = loop.make_model
+
+    def poisoned(*args):
+        model = make_model(*args)
+        train_step = model.train_step
+
+        def poisoned_step(inputs):
+            features, label, weight = inputs
+            poison = tf.where(tf.equal(model.optimizer.iterations, 32), math.nan, 0.0)
+            if where == "dense":
+                return train_step(({**features, "dense": features["dense"] + poison}, label, weight))
+            return train_step((features, label + poison, weight))
+
+        model.train_step = poisoned_step
+        return model
+
+    monkeypatch.setattr(loop, "make_model", poisoned)
+    with pytest.raises(NonFiniteError, match=message):
+        train_and_evaluate(make_config(data), str(tmp_path))
+    assert sorted(p.name for p in tmp_path.glob("checkpoints/*.index")) == ["step-20.index"]
+    assert all(np.isfinite(v).all() for v in weights(tmp_path).values() if v.dtype.kind == "f" and v.ndim)
+
+
+def test_another_run_in_the_workdir_is_refused(data, tmp_path):
+    train_and_evaluate(make_config(data, epochs=0.2), str(tmp_path / "run"))
+    other = make_config(data)
+    other.model.top_mlp = (32, 1)
+    with pytest.raises(ValueError, match=r"model.top_mlp=\[16, 1\], now it is \[32, 1\]; choose another --workdir"):
+        train_and_evaluate(other, str(tmp_path / "run"))
+
+
+def test_data_of_another_schema_or_vocabulary_is_refused(data, tmp_path):
+    workdir = str(tmp_path / "run")
+    train_and_evaluate(make_config(data, epochs=0.2), workdir)
+    more = click_log.make(str(tmp_path / "more"), seed=1)
+    with pytest.raises(ValueError, match=r"other vocabularies or statistics|table 'site' rows"):
+        evaluate_run(workdir, more)
+    with pytest.raises(ValueError, match=r"other vocabularies or statistics|table 'site' rows"):
+        train_and_evaluate(make_config(more), workdir)
+
+
+def test_a_damaged_checkpoint_is_passed_over(data, tmp_path):
+    config = make_config(data)
+    train_and_evaluate(config, str(tmp_path / "whole"))
+    train_and_evaluate(make_config(data, steps=40), str(tmp_path / "cut"))
+    latest = tmp_path / "cut" / "checkpoints" / "step-40.data-00000-of-00001"
+    latest.write_bytes(latest.read_bytes()[:100])
+    train_and_evaluate(config, str(tmp_path / "cut"))
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_bfloat16_trains_and_evaluates(data, tmp_path):
+    result = train_and_evaluate(make_config(data, epochs=4, precision="bfloat16"), str(tmp_path))
+    assert result.best["auc"] > 0.64
+    assert evaluate_run(str(tmp_path)).scores.metrics()["auc"] == pytest.approx(result.best["auc"], abs=1e-6)
+    assert tf.keras.mixed_precision.global_policy().name == "float32"

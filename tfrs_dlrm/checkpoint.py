@@ -1,0 +1,205 @@
+"""The directory of a run: its checkpoints, and all that evaluation and export need beside them.
+
+workdir/
+  config.json     the run's configuration
+  encoder/        schema, vocabularies and statistics, as the data were prepared with them
+  checkpoints/    the latest, to go on from
+  best/           the one with the best evaluation AUC so far
+  metrics.jsonl   one line per evaluation
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import tensorflow as tf
+from absl import logging
+
+from tfrs_dlrm import schema as schema_lib
+from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.data.encoder import SCHEMA_FILE, STATISTICS_FILE, VOCABULARY_DIR
+from tfrs_dlrm.data.samples import SAMPLES_FILE
+from tfrs_dlrm.files import read_json, write_json
+from tfrs_dlrm.schema import Schema
+
+Which = Literal["best", "latest"]
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+_ENCODER_DIR = "encoder"
+_DIRS = {"latest": "checkpoints", "best": "best"}
+# Fields that give weights or slots their shape and meaning: a checkpoint fits only where they are equal.
+_SHAPING = ("model", ("optimizer", "dense"), ("optimizer", "embedding"), ("train", "batch_size"), ("train", "seed"))
+
+# What TensorFlow raises on checkpoints that are cut short, garbled, or of other objects.
+_UNREADABLE = (AssertionError, IndexError, ValueError, tf.errors.OpError)
+
+
+class Workdir:
+    """The directory of one run; see the module docstring.
+
+    Args:
+      path: the directory; made by `begin`.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+
+    @property
+    def encoder_dir(self) -> str:
+        """The schema, vocabularies and statistics of the run."""
+        return os.path.join(self.path, _ENCODER_DIR)
+
+    def file(self, name: str) -> str:
+        """A path inside."""
+        return os.path.join(self.path, name)
+
+    def begin(self, config: RunConfig, data_dir: str) -> None:
+        """Starts a run, or makes sure that the run in there is this one.
+
+        Raises:
+          ValueError: it holds a run of another model, or on data with another schema or vocabulary.
+        """
+        if os.path.exists(self.file(CONFIG_FILE)):
+            self._check_config(config)
+            self.check_data(data_dir)
+            logging.info("%s: going on with the run in there", self.path)
+        else:
+            os.makedirs(self.path, exist_ok=True)
+            shutil.rmtree(self.encoder_dir, ignore_errors=True)
+            _copy_encoder(data_dir, self.encoder_dir)
+        write_json(self.file(CONFIG_FILE), config.to_dict())
+
+    def config(self) -> RunConfig:
+        """The configuration of the run in there.
+
+        Raises:
+          FileNotFoundError: there is no run.
+        """
+        path = self.file(CONFIG_FILE)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{self.path}: no run in there (no {CONFIG_FILE}); python train/main.py makes one")
+        return RunConfig.from_dict(read_json(path))
+
+    def schema(self) -> Schema:
+        """The schema that the model of the run was made for."""
+        return Schema.load(os.path.join(self.encoder_dir, SCHEMA_FILE))
+
+    def restore_model(self, model: tf.keras.Model, which: Which) -> str:
+        """Restores the weights of a model and returns the path of the checkpoint.
+
+        Raises:
+          FileNotFoundError: there is no checkpoint.
+          ValueError: it does not fit the model.
+        """
+        path = tf.train.latest_checkpoint(self.file(_DIRS[which]))
+        if path is None:
+            raise FileNotFoundError(
+                f"{self.path}: no checkpoint in {_DIRS[which]}/; has the run come to an evaluation?"
+            )
+        try:
+            status = tf.train.Checkpoint(model=model).restore(path)
+            status.assert_existing_objects_matched().expect_partial()
+        except _UNREADABLE as e:
+            raise ValueError(f"{path}: damaged, or of another model: {str(e)[:300]}") from e
+        return path
+
+    def check_data(self, data_dir: str) -> None:
+        """Makes sure that a prepared directory encodes as the run's own data did.
+
+        Raises:
+          ValueError: saying what differs.
+        """
+        other = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
+        found = schema_lib.difference(self.schema(), other)
+        if found:
+            raise ValueError(f"{data_dir}: another schema than the checkpoints in {self.path} have: {found}")
+        if _fingerprint(self.encoder_dir) != _fingerprint(data_dir):
+            raise ValueError(
+                f"{data_dir}: other vocabularies or statistics than the checkpoints in {self.path} were trained with;"
+                " the rows of their tables mean other values"
+            )
+
+    def _check_config(self, config: RunConfig) -> None:
+        old, new = self.config().to_dict(), config.to_dict()
+        for key in _SHAPING:
+            section, *field = (key,) if isinstance(key, str) else key
+            for name in field or new[section]:
+                if old[section][name] != new[section][name]:
+                    raise ValueError(
+                        f"{self.path}: holds a run with {section}.{name}={old[section][name]}, now it is"
+                        f" {new[section][name]}; choose another --workdir, or remove this one"
+                    )
+
+
+class Checkpoints:
+    """The latest checkpoints of a run, and the best.
+
+    Args:
+      workdir: where they are.
+      keep: how many of the latest to keep.
+      contents: what they hold, by name.
+    """
+
+    def __init__(self, workdir: Workdir, keep: int, contents: Mapping[str, Any]):
+        self._checkpoint = tf.train.Checkpoint(**contents)
+        self._latest = self._manager(self._checkpoint, workdir.file(_DIRS["latest"]), keep)
+        self._best = self._manager(tf.train.Checkpoint(model=contents["model"]), workdir.file(_DIRS["best"]), 1)
+
+    @staticmethod
+    def _manager(checkpoint: tf.train.Checkpoint, directory: str, keep: int) -> tf.train.CheckpointManager:
+        return tf.train.CheckpointManager(checkpoint, directory, max_to_keep=keep, checkpoint_name="step")
+
+    def restore(self) -> str | None:
+        """Restores the latest and returns its path, or None where there is none.
+
+        A damaged one is passed over for the one before it.
+
+        Raises:
+          ValueError: none of them can be read.
+        """
+        paths = list(reversed(self._latest.checkpoints))
+        for path in paths:
+            try:
+                self._checkpoint.restore(path).assert_existing_objects_matched()
+            except _UNREADABLE as e:
+                logging.warning("%s: damaged, or of another model; trying the one before: %s", path, str(e)[:300])
+            else:
+                return path
+        if paths:
+            raise ValueError(f"{paths[0]}: neither this nor an older checkpoint can be read; see the warnings above")
+        return None
+
+    def save(self, step: int) -> str:
+        """Writes the checkpoint of a step and returns its path; the last good one stays until it is whole."""
+        return self._latest.save(checkpoint_number=step)
+
+    def save_best(self, step: int) -> str:
+        """Likewise for the best so far."""
+        return self._best.save(checkpoint_number=step)
+
+
+def _copy_encoder(source: str, target: str) -> None:
+    temporary = f"{target}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.makedirs(temporary)
+    for name in (SCHEMA_FILE, STATISTICS_FILE, SAMPLES_FILE):
+        shutil.copy(os.path.join(source, name), temporary)
+    shutil.copytree(os.path.join(source, VOCABULARY_DIR), os.path.join(temporary, VOCABULARY_DIR))
+    os.replace(temporary, target)
+
+
+def _fingerprint(directory: str) -> str:
+    """Of vocabularies and statistics, so that equal fingerprints encode equally under equal schemas."""
+    digest = hashlib.sha256()
+    vocabulary = os.path.join(directory, VOCABULARY_DIR)
+    names = [os.path.join(VOCABULARY_DIR, n) for n in sorted(os.listdir(vocabulary))]
+    for name in [STATISTICS_FILE, *names]:
+        digest.update(name.encode())
+        with open(os.path.join(directory, name), "rb") as f:
+            while chunk := f.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()

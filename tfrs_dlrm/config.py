@@ -1,0 +1,226 @@
+"""Everything a run is told: plain dataclasses, checked against each other before any work begins.
+
+A recipe in `configs/` returns a `RunConfig`; `--config.train.batch_size=8192` changes one field of it. Each default
+lives here and nowhere else. (Flags are parsed by the types of the fields, so these must not be strings: no import of
+annotations from __future__.)
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
+EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "sgd")
+_PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """Where the examples come from.
+
+    Attributes:
+      path: the prepared directory. Where it is missing it is made, from `raw_train` or `synthetic_rows`.
+      schema: the JSON file that describes the raw logs.
+      raw_train: paths and glob patterns of raw training logs, separated by commas.
+      raw_eval: likewise for evaluation; or
+      eval_fraction: the share of the training logs to evaluate on.
+      bad_rows: what becomes of malformed raw rows: `error` or `quarantine`.
+      synthetic_rows: draws this many training rows from a planted model, in place of raw logs.
+      synthetic_eval_rows: likewise for evaluation.
+      shuffle_rows: how many rows are shuffled at a time.
+    """
+
+    path: str = ""
+    schema: str = ""
+    raw_train: str = ""
+    raw_eval: str = ""
+    eval_fraction: float = 0.0
+    bad_rows: str = "error"
+    synthetic_rows: int = 0
+    synthetic_eval_rows: int = 100_000
+    shuffle_rows: int = 1 << 19
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    """The shape of the DLRM.
+
+    Attributes:
+      embedding_dim: the dimension of every table; 0 keeps those of the schema.
+      bottom_mlp: units of the MLP over the dense features; the last must be the embedding dimension.
+      top_mlp: units of the MLP over the interactions; the last must be 1.
+      self_interaction: whether the dot products of the vectors with themselves are in.
+    """
+
+    embedding_dim: int = 16
+    bottom_mlp: tuple[int, ...] = (512, 256, 16)
+    top_mlp: tuple[int, ...] = (512, 256, 1)
+    self_interaction: bool = False
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """How the weights move.
+
+    The learning rates rise linearly over `warmup_steps`, hold, and from step `decay_start_step` fall over `decay_steps`
+    as a polynomial of degree `decay_power` to `end_learning_rate`.
+
+    Attributes:
+      dense: of the MLPs: `adagrad`, `adam` or `sgd`.
+      learning_rate: of the MLPs.
+      embedding: of the tables: `rowwise_adagrad`, `adagrad`, `lazy_adam` or `sgd`.
+      embedding_learning_rate: of the tables; 0 is the same as `learning_rate`.
+      embedding_l2: L2 on the rows that a batch looks up, see `RowOptimizer`.
+      warmup_steps: 0 for none.
+      decay_start_step: counted from the first step.
+      decay_steps: 0 for no decay.
+      decay_power: 2 in the DLRM reference.
+      end_learning_rate: of both.
+    """
+
+    dense: str = "adagrad"
+    learning_rate: float = 0.01
+    embedding: str = "rowwise_adagrad"
+    embedding_learning_rate: float = 0.0
+    embedding_l2: float = 0.0
+    warmup_steps: int = 0
+    decay_start_step: int = 0
+    decay_steps: int = 0
+    decay_power: float = 2.0
+    end_learning_rate: float = 0.0
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """The course of a run.
+
+    Attributes:
+      batch_size: over all replicas together.
+      eval_batch_size: likewise; it changes no result.
+      epochs: over the training set, 1.5 is one and a half; or
+      steps: the length in steps, where it is not 0.
+      eval_every_steps: evaluates and writes a checkpoint; 0 is after each epoch.
+      target_auc: stops once the evaluation AUC is at least this; 0 is never.
+      patience: stops after this many evaluations in a row without a better AUC; 0 is never.
+      keep_checkpoints: how many of the latest to keep, beside the best.
+      precision: of the MLPs and interactions: `float32` or `bfloat16`. Weights and tables are always float32.
+      steps_per_execution: steps between two returns to Python.
+      seed: of initial weights and order of examples.
+      tensorboard: whether to write event files.
+    """
+
+    batch_size: int = 2048
+    eval_batch_size: int = 8192
+    epochs: float = 1.0
+    steps: int = 0
+    eval_every_steps: int = 0
+    target_auc: float = 0.0
+    patience: int = 0
+    keep_checkpoints: int = 2
+    precision: str = "float32"
+    steps_per_execution: int = 1
+    seed: int = 0
+    tensorboard: bool = True
+
+
+@dataclasses.dataclass
+class RunConfig:
+    """The description of a run."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+    def check(self) -> None:
+        """Checks every field, and that they fit together.
+
+        Raises:
+          ValueError: naming the field, its value and what is allowed.
+        """
+        _check_data(self.data)
+        _check_model(self.model)
+        _check_optimizer(self.optimizer)
+        _check_train(self.train)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they are kept beside the checkpoints."""
+        plain = dataclasses.asdict(self)
+        plain["model"] = {k: list(v) if isinstance(v, tuple) else v for k, v in plain["model"].items()}
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "RunConfig":
+        """Reads `to_dict`."""
+        model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["model"].items()}
+        return cls(
+            DataConfig(**data["data"]),
+            ModelConfig(**model),
+            OptimizerConfig(**data["optimizer"]),
+            TrainConfig(**data["train"]),
+        )
+
+
+def _refuse(field: str, value: object, wanted: str) -> None:
+    raise ValueError(f"config.{field}={value!r}: {wanted}")
+
+
+def _at_least(section: str, config: object, **bounds: float) -> None:
+    for name, bound in bounds.items():
+        value = getattr(config, name)
+        if not math.isfinite(value) or value < bound:
+            _refuse(f"{section}.{name}", value, f"at least {bound} is needed")
+
+
+def _one_of(field: str, value: str, choices: Any) -> None:
+    if value not in choices:
+        _refuse(field, value, f"choose one of {', '.join(choices)}")
+
+
+def _check_data(c: DataConfig) -> None:
+    if not c.path:
+        _refuse("data.path", c.path, "name the prepared directory (train/prepare.py writes one)")
+    if c.raw_train and not c.schema:
+        _refuse("data.schema", c.schema, "raw_train needs the schema that describes it")
+    if c.raw_train and c.synthetic_rows:
+        _refuse("data.synthetic_rows", c.synthetic_rows, "raw_train is given too; choose one of the two")
+    if c.raw_eval and c.eval_fraction:
+        _refuse("data.eval_fraction", c.eval_fraction, "raw_eval is given too; choose one of the two")
+    if not 0 <= c.eval_fraction < 1:
+        _refuse("data.eval_fraction", c.eval_fraction, "a number in [0, 1) is needed")
+    _one_of("data.bad_rows", c.bad_rows, ("error", "quarantine"))
+    _at_least("data", c, synthetic_rows=0, synthetic_eval_rows=1, shuffle_rows=1)
+
+
+def _check_model(c: ModelConfig) -> None:
+    _at_least("model", c, embedding_dim=0)
+    for name in ("bottom_mlp", "top_mlp"):
+        units = getattr(c, name)
+        if not units or any(not isinstance(u, int) or u < 1 for u in units):
+            _refuse(f"model.{name}", units, "a tuple of positive whole numbers is needed")
+    if c.embedding_dim and c.bottom_mlp[-1] != c.embedding_dim:
+        _refuse("model.bottom_mlp", c.bottom_mlp, f"its last number must be model.embedding_dim={c.embedding_dim}")
+    if c.top_mlp[-1] != 1:
+        _refuse("model.top_mlp", c.top_mlp, "its last number must be 1, the logit")
+
+
+def _check_optimizer(c: OptimizerConfig) -> None:
+    _one_of("optimizer.dense", c.dense, DENSE_OPTIMIZERS)
+    _one_of("optimizer.embedding", c.embedding, EMBEDDING_OPTIMIZERS)
+    _at_least("optimizer", c, learning_rate=0, embedding_learning_rate=0, embedding_l2=0, end_learning_rate=0)
+    _at_least("optimizer", c, warmup_steps=0, decay_start_step=0, decay_steps=0, decay_power=0)
+    if c.decay_steps and c.decay_start_step < c.warmup_steps:
+        _refuse("optimizer.decay_start_step", c.decay_start_step, f"the warmup takes {c.warmup_steps} steps")
+    for name in ("decay_start_step", "end_learning_rate"):
+        if getattr(c, name) and not c.decay_steps:
+            _refuse(f"optimizer.{name}", getattr(c, name), "it has no effect without decay_steps")
+
+
+def _check_train(c: TrainConfig) -> None:
+    _at_least("train", c, batch_size=1, eval_batch_size=1, epochs=0, steps=0, eval_every_steps=0, patience=0, seed=0)
+    _at_least("train", c, keep_checkpoints=1, steps_per_execution=1)
+    _one_of("train.precision", c.precision, _PRECISIONS)
+    if not c.steps and not c.epochs:
+        _refuse("train.epochs", c.epochs, "either epochs or steps must be above 0")
+    if not 0 <= c.target_auc < 1:
+        _refuse("train.target_auc", c.target_auc, "a number in [0, 1) is needed; 0 is no target")

@@ -1,0 +1,370 @@
+"""Encoded Parquet as batches for `model.fit`.
+
+The order of the examples is a function of (seed, epoch, step) alone. Row groups are dealt out to the input pipelines;
+each epoch puts those of a pipeline in a random order, joins neighbours to windows, and shuffles the rows of a window.
+Where a window begins is known from the file footers, so any step can be reached without reading what lies before it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import dataclasses
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from tfrs_dlrm.data.blocks import encoded_schema
+from tfrs_dlrm.data.encoder import SCHEMA_FILE
+from tfrs_dlrm.data.manifest import Manifest, Shard, Split
+from tfrs_dlrm.schema import Schema
+
+# About 80 MB of Criteo rows; two windows are in memory at a time.
+SHUFFLE_ROWS = 1 << 19
+
+
+def dataset(
+    directory: str,
+    batch_size: int,
+    *,
+    split: Split = "train",
+    shuffle: bool | None = None,
+    seed: int = 0,
+    start_step: int = 0,
+    repeat: bool = False,
+    drop_remainder: bool | None = None,
+    context: tf.distribute.InputContext | None = None,
+    shuffle_rows: int = SHUFFLE_ROWS,
+) -> tf.data.Dataset:
+    """Batches of `(features, label)`, or `(features, label, weight)` where the schema has a weight.
+
+    `features` holds `dense`, float32 [B, schema.dense_width]; `ids`, int32 [B, F], the table rows of the one-hot
+    features; and for each multi-valued feature its name, a RaggedTensor int32 [B, None], and perhaps `NAME_weights`.
+    `label` and `weight` are float32 [B].
+
+    Args:
+      directory: what `prepare` wrote.
+      batch_size: B, over all replicas together.
+      split: `train` or `eval`.
+      shuffle: by default for `train` only.
+      seed: of the order.
+      start_step: the number of batches to leave out, over all epochs; they are not read.
+      repeat: goes on for ever, one epoch after another. Otherwise it ends after an epoch, and each new iterator over
+        it, such as `model.fit` makes for every epoch, is the next epoch.
+      drop_remainder: leaves out the last, smaller batch of an epoch; by default where shuffled, since the rows left
+        out differ then from epoch to epoch.
+      context: which input pipeline this is. Each gets its own part of the rows and B / number of replicas rows a
+        batch, and all have equally many batches.
+      shuffle_rows: how many rows are shuffled at a time.
+
+    Raises:
+      FileNotFoundError: no prepared data there.
+      ValueError: a damaged shard, one that does not match the schema, an empty split, or too few rows for one batch.
+    """
+    shuffle = split == "train" if shuffle is None else shuffle
+    drop_remainder = shuffle if drop_remainder is None else drop_remainder
+    if batch_size < 1 or start_step < 0:
+        raise ValueError(f"batch_size={batch_size} and start_step={start_step}: at least 1 and 0 are needed")
+    part = _part(directory, split, context, batch_size, drop_remainder)
+    per_epoch = part.batches
+    if per_epoch == 0:
+        raise ValueError(f"{directory}: {part.rows} {split} rows are too few for a batch of {part.batch_size}")
+    schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
+    epoch = [start_step // per_epoch - 1]
+
+    def generate() -> Iterator[tuple]:
+        epoch[0] += 1
+        first, skip = epoch[0], start_step % per_epoch if epoch[0] == start_step // per_epoch else 0
+        reader = _Reader(schema, part, seed if shuffle else None, shuffle_rows)
+        last = itertools.count(first + 1) if repeat else ()
+        yield from _until_exit(reader.batches(e, 0 if e > first else skip) for e in itertools.chain([first], last))
+
+    size = part.batch_size if drop_remainder else None
+    data = tf.data.Dataset.from_generator(generate, output_signature=_signature(schema, size))
+    data = data.map(lambda *columns: _assemble(schema, columns), num_parallel_calls=1, deterministic=True)
+    cardinality = tf.data.INFINITE_CARDINALITY if repeat else per_epoch
+    if repeat or start_step % per_epoch == 0:
+        data = data.apply(tf.data.experimental.assert_cardinality(cardinality))
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return data.prefetch(4).with_options(options)
+
+
+def steps_per_epoch(directory: str, batch_size: int, split: Split = "train", pipelines: int = 1) -> int:
+    """Batches in an epoch of `dataset` with the defaults for its split.
+
+    Args:
+      directory: what `prepare` wrote.
+      batch_size: over all replicas together.
+      split: `train` (the last smaller batch is left out) or `eval`.
+      pipelines: the number of input pipelines.
+    """
+    context = tf.distribute.InputContext(num_input_pipelines=pipelines, num_replicas_in_sync=pipelines)
+    return _part(directory, split, context, batch_size, split == "train").batches
+
+
+class _Exit:
+    """Keeps TensorFlow's threads out of Python while the interpreter ends; one caught inside would never return."""
+
+    begun = threading.Event()
+    inside = 0
+    lock = threading.Lock()
+
+    @classmethod
+    def wait(cls) -> None:
+        cls.begun.set()
+        deadline = time.monotonic() + 10
+        while cls.inside and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)  # for the way from here back into TensorFlow
+
+
+atexit.register(_Exit.wait)
+
+
+def _until_exit(epochs: Iterator[Iterator[tuple]]) -> Iterator[tuple]:
+    """All batches of all epochs, until the interpreter begins to end."""
+    batches = itertools.chain.from_iterable(epochs)
+    while True:
+        with _Exit.lock:
+            _Exit.inside += 1
+        try:
+            batch = None if _Exit.begun.is_set() else next(batches, None)
+        finally:
+            with _Exit.lock:
+                _Exit.inside -= 1
+        if batch is None:
+            return
+        yield batch
+
+
+@dataclasses.dataclass(frozen=True)
+class _RowGroup:
+    path: str
+    metadata: pq.FileMetaData
+    index: int
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """What one input pipeline reads: its row groups, its batch size, and its number of batches an epoch."""
+
+    groups: tuple[_RowGroup, ...]
+    batch_size: int
+    batches: int
+
+    @property
+    def rows(self) -> int:
+        return sum(g.rows for g in self.groups)
+
+
+def _part(
+    directory: str, split: Split, context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool
+) -> _Part:
+    schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
+    groups = _row_groups(directory, Manifest.load(directory).shards(split), encoded_schema(schema))
+    context = context or tf.distribute.InputContext()
+    size = context.get_per_replica_batch_size(batch_size)
+    parts = _deal(groups, context.num_input_pipelines)
+    if min(map(len, parts)) == 0:
+        raise ValueError(f"{directory}: {len(groups)} row groups cannot be shared by {len(parts)} input pipelines")
+    # Replicas step together, so the part with the fewest rows sets the number of steps.
+    rows = min(sum(g.rows for g in part) for part in parts)
+    batches = rows // size if drop_remainder else -(-rows // size)
+    return _Part(tuple(parts[context.input_pipeline_id]), size, batches)
+
+
+def _deal(groups: Sequence[_RowGroup], pipelines: int) -> list[list[_RowGroup]]:
+    """Deals row groups out so that each pipeline has about equally many rows: the largest first, to the shortest."""
+    if pipelines == 1:
+        return [list(groups)]
+    parts: list[list[_RowGroup]] = [[] for _ in range(pipelines)]
+    totals = [0] * pipelines
+    for i in sorted(range(len(groups)), key=lambda i: (-groups[i].rows, i)):
+        shortest = totals.index(min(totals))
+        parts[shortest].append(groups[i])
+        totals[shortest] += groups[i].rows
+    return parts
+
+
+def _row_groups(directory: str, shards: Sequence[Shard], expected: pa.Schema) -> list[_RowGroup]:
+    groups = []
+    for shard in shards:
+        path = os.path.join(directory, shard.path)
+        try:
+            with pq.ParquetFile(path) as file:
+                metadata, found = file.metadata, file.schema_arrow
+        except FileNotFoundError as e:
+            raise ValueError(f"{path}: the shard is listed in the manifest but missing; prepare the data again") from e
+        except (pa.ArrowException, OSError) as e:
+            raise ValueError(f"{path}: not a readable Parquet file; prepare the data again: {e}") from e
+        if metadata.num_rows != shard.rows:
+            raise ValueError(f"{path}: {metadata.num_rows} rows, {shard.rows} are expected; prepare the data again")
+        for field in expected:
+            if field.name not in found.names or found.field(field.name).type != field.type:
+                has = found.field(field.name).type if field.name in found.names else "no such column"
+                raise ValueError(f"{path}: column {field.name!r} should be {field.type} for this schema, it has: {has}")
+        groups += [_RowGroup(path, metadata, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)]
+    return groups
+
+
+class _Reader:
+    """The batches of one input pipeline, as tuples of NumPy arrays in the order of `_signature`."""
+
+    def __init__(self, schema: Schema, part: _Part, seed: int | None, shuffle_rows: int):
+        self._schema, self._part, self._seed, self._shuffle_rows = schema, part, seed, shuffle_rows
+
+    def batches(self, epoch: int, skip: int) -> Iterator[tuple[np.ndarray, ...]]:
+        """The batches of an epoch from batch `skip` on."""
+        size, left = self._part.batch_size, self._part.batches - skip
+        rest: _Columns | None = None
+        for columns in self._windows(epoch, skip * size):
+            columns = columns if rest is None else _Columns.join([rest, columns])
+            full = len(columns) // size
+            for i in range(min(full, left)):
+                yield columns.slice(i * size, (i + 1) * size).arrays()
+            left -= min(full, left)
+            if left == 0:
+                return
+            rest = columns.slice(full * size, len(columns))
+        if rest is not None and len(rest):
+            yield rest.arrays()
+
+    def _windows(self, epoch: int, first_row: int) -> Iterator[_Columns]:
+        """The shuffled rows of an epoch from `first_row` on, a window at a time; the next is read in the background."""
+        todo = []
+        for number, groups in enumerate(self._grouped(epoch)):
+            rows = sum(g.rows for g in groups)
+            if first_row < rows:
+                todo.append((number, groups, first_row))
+            first_row = max(0, first_row - rows)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            ahead = None
+            for number, groups, skip in todo:
+                following = pool.submit(self._load, epoch, number, groups, skip)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = following
+            if ahead is not None:
+                yield ahead.result()
+
+    def _grouped(self, epoch: int) -> Iterator[list[_RowGroup]]:
+        order = np.arange(len(self._part.groups))
+        if self._seed is not None:
+            order = _permutation(len(order), self._seed, epoch, 0)
+        window: list[_RowGroup] = []
+        for i in order:
+            window.append(self._part.groups[i])
+            if sum(g.rows for g in window) >= self._shuffle_rows:
+                yield window
+                window = []
+        if window:
+            yield window
+
+    def _load(self, epoch: int, number: int, groups: Sequence[_RowGroup], skip: int) -> _Columns:
+        columns = _Columns.join([_Columns.read(group, self._schema) for group in groups])
+        if self._seed is not None:
+            columns = columns.take(_permutation(len(columns), self._seed, epoch, number + 1))
+        return columns.slice(skip, len(columns)) if skip else columns
+
+
+def _permutation(size: int, *key: int) -> np.ndarray:
+    """A permutation that is a function of its arguments, whatever the version of NumPy: Philox's stream is fixed."""
+    bits = np.random.Philox(np.random.SeedSequence([k % 2**64 for k in key]))
+    return np.argsort(bits.random_raw(size), kind="stable")
+
+
+@dataclasses.dataclass
+class _Columns:
+    """Some rows: matrices for what has one value an example, Arrow lists for the rest."""
+
+    matrices: list[np.ndarray]
+    lists: list[pa.Array]
+
+    def __len__(self) -> int:
+        return len(self.matrices[0])
+
+    @classmethod
+    def read(cls, group: _RowGroup, schema: Schema) -> _Columns:
+        try:
+            with pq.ParquetFile(group.path, metadata=group.metadata, page_checksum_verification=True) as file:
+                table = file.read_row_group(group.index, columns=encoded_schema(schema).names)
+        except (pa.ArrowException, OSError) as e:
+            raise ValueError(
+                f"{group.path}: row group {group.index} cannot be read; prepare the data again: {e}"
+            ) from e
+        matrices = [_stack(table, ["label"], np.float32)[:, 0]]
+        if schema.weight:
+            matrices.append(_stack(table, ["weight"], np.float32)[:, 0])
+        if schema.dense:
+            matrices.append(_stack(table, schema.dense_columns, np.float32))
+        if schema.one_hot:
+            matrices.append(_stack(table, [f.name for f in schema.one_hot], np.int32))
+        return cls(matrices, [table.column(name).combine_chunks() for name in _list_columns(schema)])
+
+    @classmethod
+    def join(cls, parts: Sequence[_Columns]) -> _Columns:
+        if len(parts) == 1:
+            return parts[0]
+        matrices = [np.concatenate(columns) for columns in zip(*(p.matrices for p in parts), strict=True)]
+        return cls(matrices, [pa.concat_arrays(list(c)) for c in zip(*(p.lists for p in parts), strict=True)])
+
+    def take(self, rows: np.ndarray) -> _Columns:
+        return _Columns([m.take(rows, axis=0) for m in self.matrices], [c.take(pa.array(rows)) for c in self.lists])
+
+    def slice(self, begin: int, end: int) -> _Columns:
+        return _Columns([m[begin:end] for m in self.matrices], [c.slice(begin, end - begin) for c in self.lists])
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The matrices, then for each list column its values and its row splits."""
+        flat = list(self.matrices)
+        for column in self.lists:
+            splits = column.offsets.to_numpy()
+            flat += [column.flatten().to_numpy(), (splits - splits[0]).astype(np.int64)]
+        return tuple(flat)
+
+
+def _stack(table: pa.Table, names: Sequence[str], dtype: type) -> np.ndarray:
+    out = np.empty((table.num_rows, len(names)), dtype)
+    for i, name in enumerate(names):
+        out[:, i] = table.column(name).to_numpy()
+    return out
+
+
+def _list_columns(schema: Schema) -> list[str]:
+    return [name for f in schema.multi_hot for name in ([f.name, f.weights_name] if f.weights else [f.name])]
+
+
+def _signature(schema: Schema, size: int | None) -> tuple[tf.TensorSpec, ...]:
+    specs = [tf.TensorSpec([size], tf.float32)] * (2 if schema.weight else 1)
+    if schema.dense:
+        specs.append(tf.TensorSpec([size, schema.dense_width], tf.float32))
+    if schema.one_hot:
+        specs.append(tf.TensorSpec([size, len(schema.one_hot)], tf.int32))
+    weights = {f.weights_name for f in schema.multi_hot if f.weights}
+    splits = tf.TensorSpec([None if size is None else size + 1], tf.int64)
+    for name in _list_columns(schema):
+        specs += [tf.TensorSpec([None], tf.float32 if name in weights else tf.int32), splits]
+    return tuple(specs)
+
+
+def _assemble(schema: Schema, columns: Sequence[tf.Tensor]) -> tuple:
+    """Names what `_Columns.arrays` gave."""
+    rest = iter(columns)
+    targets = [next(rest) for _ in range(2 if schema.weight else 1)]
+    features = {}
+    if schema.dense:
+        features["dense"] = next(rest)
+    if schema.one_hot:
+        features["ids"] = next(rest)
+    for name in _list_columns(schema):
+        features[name] = tf.RaggedTensor.from_row_splits(next(rest), next(rest), validate=False)
+    return (features, *targets)

@@ -1,0 +1,69 @@
+"""Makes the prepared data of a run where they are missing, from what its configuration names."""
+
+from __future__ import annotations
+
+import os
+
+from tfrs_dlrm.config import DataConfig
+from tfrs_dlrm.data.manifest import MANIFEST_FILE
+from tfrs_dlrm.data.prepare import Progress, prepare
+from tfrs_dlrm.data.synthetic import generate
+from tfrs_dlrm.files import read_json, write_json
+from tfrs_dlrm.schema import Schema
+
+# Metrics of something to compare with on the evaluation set, {name: {metric: value}}, beside the prepared data.
+REFERENCE_FILE = "reference.json"
+_PLANTED_FILE = "planted.json"
+
+
+def ready(config: DataConfig, seed: int = 0, progress: Progress | None = None) -> str:
+    """The path of the prepared directory, which is made where it is missing.
+
+    Synthetic raw logs are kept beside it, under `PATH-raw`.
+
+    Raises:
+      FileNotFoundError: it is missing, and the configuration names nothing that it could be made from.
+      ValueError: as `prepare`.
+    """
+    path = config.path
+    if os.path.isfile(os.path.join(path, MANIFEST_FILE)):
+        return path
+    if config.synthetic_rows:
+        raw = _synthetic_logs(config, progress)
+        schema, train, evaluation = (os.path.join(raw, f) for f in ("schema.json", "train.tsv", "eval.tsv"))
+    elif config.raw_train:
+        schema, train, evaluation = config.schema, config.raw_train, config.raw_eval
+    else:
+        raise FileNotFoundError(
+            f"config.data.path={path!r}: no prepared data there; make it with train/prepare.py, or name raw logs in"
+            " config.data.raw_train and their schema in config.data.schema"
+        )
+    prepare(
+        Schema.load(schema),
+        train.split(","),
+        path,
+        eval_inputs=evaluation.split(",") if evaluation else [],
+        eval_fraction=config.eval_fraction,
+        seed=seed,
+        bad_rows=config.bad_rows,  # type: ignore[arg-type]
+        progress=progress,
+    )
+    if config.synthetic_rows:
+        planted = read_json(os.path.join(raw, _PLANTED_FILE))
+        known = {"examples": planted["rows"], "auc": planted["auc"], "log_loss": planted["log_loss"]}
+        write_json(os.path.join(path, REFERENCE_FILE), {"planted": known})
+    return path
+
+
+def _synthetic_logs(config: DataConfig, progress: Progress | None) -> str:
+    """The directory of raw logs drawn from the planted model; its last file is the planted model's own metrics."""
+    raw = f"{config.path}-raw"
+    if not os.path.isfile(os.path.join(raw, _PLANTED_FILE)):
+        total = config.synthetic_rows + config.synthetic_eval_rows
+
+        def report(rows: int) -> None:
+            if progress:
+                progress("generate", rows, total, rows)
+
+        generate(raw, config.synthetic_rows, config.synthetic_eval_rows, progress=report)
+    return raw

@@ -1,0 +1,158 @@
+"""What a run does beside its steps: watch the loss, listen for SIGTERM, draw a progress bar."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+import tqdm
+
+from tfrs_dlrm.training.evaluation import NonFiniteError
+
+
+class Interrupted(Exception):
+    """The run was asked to end and wrote a checkpoint."""
+
+    def __init__(self, step: int, path: str):
+        super().__init__(f"stopped by a signal after step {step}; the checkpoint is {path}")
+        self.step, self.path = step, path
+
+
+class StepCounter(keras.callbacks.Callback):
+    """Counts the steps of a run from `step` on, for the callbacks below."""
+
+    def __init__(self, step: int = 0):
+        super().__init__()
+        self.step = step
+        self._of_epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Steps are numbered from 0 again."""
+        self._of_epoch = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """`batch` numbers the last step done; with `steps_per_execution` it moves by several."""
+        self.step += batch + 1 - self._of_epoch
+        self._of_epoch = batch + 1
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Ends a run whose loss is NaN or infinite, before it can write a checkpoint.
+
+    Raises:
+      NonFiniteError: naming the step and the last good checkpoint.
+    """
+
+    def __init__(self, counter: StepCounter, last_checkpoint: Callable[[], str | None]):
+        super().__init__()
+        self._counter, self._last_checkpoint = counter, last_checkpoint
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Looks at the loss."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            good = self._last_checkpoint()
+            raise NonFiniteError(
+                f"the loss is {loss} at step {self._counter.step}; the run stops. The last good checkpoint is"
+                f" {good or 'none'}. Lower the learning rates, add warmup steps, or look for extreme dense values"
+            )
+
+
+class StopOnSignal(keras.callbacks.Callback):
+    """On SIGTERM finishes the step, saves, and raises `Interrupted`. It listens in the main thread only."""
+
+    def __init__(self, counter: StepCounter, save: Callable[[], str]):
+        super().__init__()
+        self._counter, self._save = counter, save
+        self._received = False
+        self._before: Any = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Begins to listen."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._receive)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Ends the run if it was asked to."""
+        if self._received:
+            self.stop_listening()
+            raise Interrupted(self._counter.step, self._save())
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Ends to listen."""
+        self.stop_listening()
+
+    def stop_listening(self) -> None:
+        """Restores what was there."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._received = True
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """One line on the terminal: step, examples/s, time left, loss and AUC since the last evaluation."""
+
+    def __init__(self, counter: StepCounter, total_steps: int, batch_size: int):
+        super().__init__()
+        self._counter, self._batch_size = counter, batch_size
+        self._bar = tqdm.tqdm(
+            total=total_steps * batch_size,
+            initial=counter.step * batch_size,
+            desc="train",
+            unit=" examples",
+            unit_scale=True,
+            dynamic_ncols=True,
+            mininterval=0.5,
+        )
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Moves the bar."""
+        shown = {name: f"{value:.4f}" for name, value in (logs or {}).items() if name in ("loss", "auc")}
+        self._bar.set_postfix({"step": self._counter.step, **shown}, refresh=False)
+        self._bar.update(self._counter.step * self._batch_size - self._bar.n)
+
+    def write(self, line: str) -> None:
+        """Prints a line above the bar."""
+        self._bar.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leaves the line as it is."""
+        self._bar.close()
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """Event files: the training metrics every `EVERY` steps, and whatever is given to `write`."""
+
+    EVERY = 50
+
+    def __init__(self, directory: str, counter: StepCounter):
+        super().__init__()
+        self._writer = tf.summary.create_file_writer(directory)
+        self._counter, self._written = counter, counter.step
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Writes now and then."""
+        if self._counter.step - self._written >= self.EVERY:
+            self._written = self._counter.step
+            self.write("train", logs or {})
+
+    def write(self, prefix: str, values: Mapping[str, float]) -> None:
+        """Writes PREFIX/NAME at the current step."""
+        with self._writer.as_default(step=self._counter.step):
+            for name, value in values.items():
+                tf.summary.scalar(f"{prefix}/{name}", value)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._writer.close()

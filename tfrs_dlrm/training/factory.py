@@ -1,0 +1,75 @@
+"""From a configuration to the objects it names."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import tf_keras as keras
+
+from tfrs_dlrm.checkpoint import Which, Workdir
+from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
+from tfrs_dlrm.embeddings.updates import SGD, Adagrad, LazyAdam, RowOptimizer, RowWiseAdagrad
+from tfrs_dlrm.models.dlrm import DLRM
+from tfrs_dlrm.schedules import WarmupPolynomialDecay
+from tfrs_dlrm.schema import Schema
+
+_DENSE = {"adagrad": keras.optimizers.Adagrad, "adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
+_EMBEDDING = {"rowwise_adagrad": RowWiseAdagrad, "adagrad": Adagrad, "lazy_adam": LazyAdam, "sgd": SGD}
+
+
+def make_model(config: ModelConfig, schema: Schema, seed: int) -> DLRM:
+    """The DLRM of a configuration, not yet compiled."""
+    if config.embedding_dim:
+        schema = schema.with_dim(config.embedding_dim)
+    return DLRM(schema, config.bottom_mlp, config.top_mlp, config.self_interaction, seed=seed)
+
+
+def make_optimizers(config: OptimizerConfig) -> tuple[keras.optimizers.Optimizer, RowOptimizer]:
+    """The optimizers of the dense weights and of the tables."""
+    dense = _DENSE[config.dense](_rate(config, config.learning_rate))
+    rate = _rate(config, config.embedding_learning_rate or config.learning_rate)
+    return dense, _EMBEDDING[config.embedding](rate, l2=config.embedding_l2)
+
+
+def load_model(workdir: str, which: Which = "best") -> tuple[DLRM, RunConfig, str]:
+    """The trained model of a run, its configuration, and the path of the checkpoint.
+
+    Args:
+      workdir: the directory of the run.
+      which: `best`, by evaluation AUC, or `latest`.
+
+    Raises:
+      FileNotFoundError: there is no run or no checkpoint.
+      ValueError: the checkpoint is damaged.
+    """
+    home = Workdir(workdir)
+    config = home.config()
+    with precision(config.train.precision):
+        model = make_model(config.model, home.schema(), config.train.seed)
+        model.build()
+    return model, config, home.restore_model(model, which)
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """The dtype policy under which layers are to be made: `float32` or `bfloat16`."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_bfloat16" if name == "bfloat16" else "float32")
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
+def _rate(config: OptimizerConfig, peak: float) -> float | WarmupPolynomialDecay:
+    if not config.warmup_steps and not config.decay_steps:
+        return peak
+    return WarmupPolynomialDecay(
+        peak,
+        warmup_steps=config.warmup_steps,
+        decay_start_step=config.decay_start_step,
+        decay_steps=config.decay_steps,
+        end_learning_rate=config.end_learning_rate,
+        power=config.decay_power,
+    )

@@ -1,0 +1,246 @@
+"""A whole run: data, model, training with evaluations and checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from absl import logging
+
+from tfrs_dlrm.checkpoint import METRICS_FILE, Checkpoints, Workdir
+from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.data.dataset import dataset, steps_per_epoch
+from tfrs_dlrm.data.manifest import Manifest
+from tfrs_dlrm.data.prepare import Progress
+from tfrs_dlrm.data.ready import ready
+from tfrs_dlrm.files import disk_full, write_json
+from tfrs_dlrm.models.dlrm import DLRM
+from tfrs_dlrm.training.callbacks import ProgressBar, StepCounter, StopOnNonFiniteLoss, StopOnSignal, TensorBoard
+from tfrs_dlrm.training.evaluation import NonFiniteError, score
+from tfrs_dlrm.training.factory import make_model, make_optimizers, precision
+
+RESULT_FILE = "result.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+      step: the last step.
+      reason: why it ended there, in words.
+      best_step: the step of the best evaluation; 0 without an evaluation set.
+      best: the metrics of that evaluation.
+    """
+
+    step: int
+    reason: str
+    best_step: int
+    best: dict[str, float]
+
+
+def train_and_evaluate(
+    config: RunConfig,
+    workdir: str,
+    strategy: tf.distribute.Strategy | None = None,
+    prepare_progress: Progress | None = None,
+    show_progress: bool = False,
+) -> Result:
+    """Trains as `config` says, in `workdir`; goes on where a run in there ended.
+
+    Args:
+      config: the run.
+      workdir: see `tfrs_dlrm.checkpoint`.
+      strategy: where to compute; by default the strategy in scope.
+      prepare_progress: is told how far the preparation of raw data is, where there is any.
+      show_progress: draws a progress bar on standard error.
+
+    Raises:
+      ValueError: the configuration, the data or the run in `workdir` do not fit together.
+      NonFiniteError: the loss or a score became NaN or infinite; the last good checkpoint is as it was.
+      Interrupted: after SIGTERM, with a checkpoint written.
+      OSError: the disk is full.
+    """
+    config.check()
+    data_dir = ready(config.data, config.train.seed, prepare_progress)
+    home = Workdir(workdir)
+    home.begin(config, data_dir)
+    with precision(config.train.precision), (strategy or tf.distribute.get_strategy()).scope():
+        model = make_model(config.model, home.schema(), config.train.seed)
+        dense, embedding = make_optimizers(config.optimizer)
+        model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
+    with disk_full(
+        f"{workdir}: run the same command again once there is room, and it goes on from the last checkpoint"
+    ):
+        return _Run(config, home, data_dir, model, show_progress).run()
+
+
+class _State(tf.Module):
+    """What a run knows beside its weights; it is saved with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.best_auc = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
+        self.best_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.evaluations_since_best = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.stopped = tf.Variable("", dtype=tf.string, trainable=False)
+
+
+class _Run:
+    """One call of `train_and_evaluate`, once there is a model."""
+
+    def __init__(self, config: RunConfig, home: Workdir, data_dir: str, model: DLRM, show_progress: bool):
+        self._config, self._home, self._data_dir, self._model = config.train, home, data_dir, model
+        self._shuffle_rows, self._show_progress = config.data.shuffle_rows, show_progress
+        self._has_eval = bool(Manifest.load(data_dir).eval)
+        epoch = steps_per_epoch(data_dir, self._config.batch_size)
+        self._total = self._config.steps or max(1, round(self._config.epochs * epoch))
+        self._round = self._config.eval_every_steps or epoch
+        self._state = _State()
+        # The metrics go with the weights, so that a run stopped between two evaluations goes on with the same averages.
+        contents = {"model": model, "state": self._state, "metrics": model.metrics}
+        self._checkpoints = Checkpoints(home, self._config.keep_checkpoints, contents)
+        self._last_checkpoint: str | None = None
+        self._bar: ProgressBar | None = None
+        self._board: TensorBoard | None = None
+
+    def run(self) -> Result:
+        """Trains to the end."""
+        self._last_checkpoint = self._checkpoints.restore()
+        self._counter = StepCounter(int(self._state.step))
+        self._forget_after(self._counter.step)
+        if self._show_progress:
+            self._bar = ProgressBar(self._counter, self._total, self._config.batch_size)
+            if self._last_checkpoint:
+                self._bar.write(f"going on from {self._last_checkpoint}")
+        if self._config.tensorboard:
+            self._board = TensorBoard(self._home.file("tensorboard"), self._counter)
+        try:
+            while self._counter.step < self._total and not self._stopped():
+                self._fit()
+        finally:
+            if self._bar:
+                self._bar.close()
+            if self._board:
+                self._board.close()
+        reason = self._stopped() or f"all {self._total} steps are done"
+        best_step = int(self._state.best_step)
+        best: dict[str, float] = next((r["eval"] for r in self._records() if r["step"] == best_step), {})
+        result = Result(self._counter.step, reason, best_step, best)
+        write_json(self._home.file(RESULT_FILE), dataclasses.asdict(result))
+        return result
+
+    def _fit(self) -> None:
+        """One call of `fit`: as many rounds, from evaluation to evaluation, as have the same number of steps.
+
+        A first round that begins at a checkpoint in its middle is shorter, and so may be the last.
+        """
+        step, counter = self._counter.step, self._counter
+        begun = step % self._round
+        steps = min(self._round - begun, self._total - step)
+        rounds = 1 if begun else max(1, (self._total - step) // self._round)
+        averages = [m.get_weights() for m in self._model.metrics] if begun else None
+        listener = StopOnSignal(counter, self._save)
+        rounds_begin_and_end = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: self._restore_averages(averages),
+            on_epoch_end=lambda epoch, logs: self._end_round(logs),
+        )
+        watch = StopOnNonFiniteLoss(counter, lambda: self._last_checkpoint)
+        shown = [c for c in (self._bar, self._board) if c]
+        data = dataset(
+            self._data_dir,
+            self._config.batch_size,
+            seed=self._config.seed,
+            start_step=step,
+            repeat=True,
+            shuffle_rows=self._shuffle_rows,
+        )
+        callbacks = [counter, watch, *shown, rounds_begin_and_end, listener]
+        try:
+            self._model.fit(data, steps_per_epoch=steps, epochs=rounds, callbacks=callbacks, verbose=0)
+        finally:
+            listener.stop_listening()
+
+    def _restore_averages(self, averages: list[list[np.ndarray]] | None) -> None:
+        """Undoes the reset of the metrics at the begin of an epoch that is the rest of a round."""
+        for metric, values in zip(self._model.metrics, averages or [], strict=False):
+            metric.set_weights(values)
+
+    def _end_round(self, averages: dict[str, float]) -> None:
+        """Evaluates, writes a checkpoint, and decides whether to go on."""
+        step, state = self._counter.step, self._state
+        record: dict[str, Any] = {"step": step, "train": {k: float(v) for k, v in averages.items()}}
+        if self._has_eval:
+            data = dataset(self._data_dir, self._config.eval_batch_size, split="eval")
+            record["eval"] = score(self._model, data).metrics()
+            if record["eval"]["auc"] > float(state.best_auc):
+                state.best_auc.assign(record["eval"]["auc"])
+                state.best_step.assign(step)
+                state.evaluations_since_best.assign(0)
+            else:
+                state.evaluations_since_best.assign_add(1)
+            state.stopped.assign(self._why_stop())
+        # A run killed before the checkpoint is whole comes by here again, and `_forget_after` drops the line.
+        with open(self._home.file(METRICS_FILE), "a", encoding="utf-8") as f:
+            f.write(json.dumps(record) + "\n")
+        if int(state.best_step) == step or not self._has_eval:
+            self._checkpoints.save_best(step)
+        self._save()
+        self._show(record)
+        if self._stopped():
+            self._model.stop_training = True
+
+    def _why_stop(self) -> str:
+        config, state = self._config, self._state
+        if config.target_auc and float(state.best_auc) >= config.target_auc:
+            return f"the evaluation AUC reached the target {config.target_auc:g}"
+        if config.patience and int(state.evaluations_since_best) >= config.patience:
+            return f"the evaluation AUC did not improve in {config.patience} evaluations"
+        return ""
+
+    def _stopped(self) -> str:
+        return self._state.stopped.numpy().decode()
+
+    def _save(self) -> str:
+        for variable in self._model.dense_variables:
+            if not np.isfinite(variable.numpy()).all():
+                raise NonFiniteError(
+                    f"weights {variable.name} are not finite at step {self._counter.step}; nothing is saved. The last"
+                    f" good checkpoint is {self._last_checkpoint or 'none'}"
+                )
+        self._state.step.assign(self._counter.step)
+        self._last_checkpoint = self._checkpoints.save(self._counter.step)
+        return self._last_checkpoint
+
+    def _show(self, record: dict[str, Any]) -> None:
+        line = f"step {record['step']}"
+        for split in ("train", "eval"):
+            values = record.get(split, {})
+            names = [n for n in ("auc", "log_loss", "normalized_entropy", "calibration") if n in values]
+            line += "".join(f"  {split if n == names[0] else ''} {n} {values[n]:.4f}" for n in names)
+            if self._board:
+                self._board.write("epoch" if split == "train" else split, values)
+        self._bar.write(line) if self._bar else logging.info("%s", line)
+
+    def _records(self) -> list[dict[str, Any]]:
+        path = self._home.file(METRICS_FILE)
+        if not os.path.exists(path):
+            return []
+        with open(path, encoding="utf-8") as f:
+            return [json.loads(line) for line in f if line.endswith("\n")]
+
+    def _forget_after(self, step: int) -> None:
+        """Drops the evaluations of steps that are to be done again."""
+        path = self._home.file(METRICS_FILE)
+        records = [r for r in self._records() if r["step"] <= step]
+        if records or os.path.exists(path):
+            with open(path + ".tmp", "w", encoding="utf-8") as f:
+                f.writelines(json.dumps(r) + "\n" for r in records)
+            os.replace(path + ".tmp", path)

@@ -1,0 +1,39 @@
+"""Scores a checkpoint on a prepared set: a table, JSON and a picture."""
+
+import os
+
+from absl import flags
+
+from tfrs_dlrm import cli
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The directory of the run.", required=True)
+_DATA = flags.DEFINE_string("data", "", "A prepared directory; by default the one that the run trained on.")
+_SPLIT = flags.DEFINE_enum("split", "eval", ["eval", "train"], "Which rows of it.")
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which weights.")
+_OUTPUT = flags.DEFINE_string("output", "", "Where to write evaluation.json and .png; by default the workdir.")
+
+
+def main(argv: list[str]) -> None:
+    """Runs what the flags say."""
+    del argv
+    from tfrs_dlrm.progress import examples_bar
+    from tfrs_dlrm.training import report
+    from tfrs_dlrm.training.evaluation import evaluate_run
+
+    with examples_bar("evaluate") as progress:
+        evaluation = evaluate_run(_WORKDIR.value, _DATA.value, _SPLIT.value, _CHECKPOINT.value, progress)
+    output = _OUTPUT.value or _WORKDIR.value
+    os.makedirs(output, exist_ok=True)
+    paths = [os.path.join(output, f"evaluation.{ending}") for ending in ("json", "png")]
+    report.write_json(paths[0], evaluation.to_dict())
+    scores = evaluation.scores
+    report.picture(paths[1], scores.labels, scores.logits, scores.weights, title=evaluation.checkpoint)
+    print(f"{evaluation.checkpoint} on {evaluation.data} ({_SPLIT.value})\n")
+    print(report.table(evaluation.columns()))
+    print(f"\nWrote {paths[0]} and {paths[1]}.\nNext:")
+    name = os.path.basename(os.path.abspath(_WORKDIR.value))
+    print(f"  python export/main.py --workdir={_WORKDIR.value} --output=exports/{name}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
