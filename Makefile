@@ -1,17 +1,45 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run test lint types bench clean
+.PHONY: help run test lint format types check bench clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SETUP := $(VENV)/installed
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/installed: setup.py
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 14) else "Python 3.10 to 3.13 is needed, %s is %d.%d; run: make PYTHON=/path/to/python3.x ..." % (sys.executable, *v))'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --progress-bar off --editable '.[dev]'
+$(SETUP): setup.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 14) else "Python 3.10 to 3.13 is needed and this is %d.%d; run: make PYTHON=/path/to/python3.x TARGET" % v)'
+	@echo "Setting up $(VENV): one to five minutes, once."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off --editable '.[dev]'
 	@touch $@
+
+run: $(SETUP)  ## the quickstart: raw logs to a trained, evaluated and exported DLRM
+	@$(BIN)/python train/main.py
+	@echo; $(BIN)/python train/evaluate.py --workdir=runs/quickstart
+	@echo; $(BIN)/python export/main.py --workdir=runs/quickstart --output=exports/quickstart
+
+test: $(SETUP)  ## all tests
+	@$(BIN)/python -m pytest
+
+lint: $(SETUP)  ## style and mistakes
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(SETUP)  ## mends what lint can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(SETUP)  ## types
+	@$(BIN)/mypy
+
+check: lint types test  ## what CI runs
+
+bench: $(SETUP)  ## speed and memory of prepare and dataset on 5 million rows
+	@$(BIN)/python benchmarks/data.py
+
+clean:  ## removes what the quickstart wrote (not .venv)
+	rm -rf data/quickstart data/quickstart-raw runs/quickstart exports/quickstart

@@ -1,4 +1,6 @@
-"""A start for your own data: prepare it, then
+"""A start for your own data.
+
+Prepare it, then
 
     python train/main.py --config=configs/default.py --config.data.path=data/NAME --workdir=runs/NAME
 

@@ -4,9 +4,11 @@ TensorFlow Recommenders, `TPUStrategy` and `ParameterServerStrategy` train only 
 TensorFlow decides which Keras `tf.keras` is when it is first used, so this module says so before anything else does.
 """
 
+import importlib
 import importlib.util
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
 
 def _use_keras_2() -> None:
@@ -25,7 +27,7 @@ def _use_keras_2() -> None:
     is_keras_3 = state.get("_tfll_keras_version") == "keras_3" or state.get("__name__") == "keras._tf_keras.keras"
     if is_keras_3 or wish not in (None, "1", "true", "True"):
         raise ImportError(
-            f"tf.keras is Keras 3 in this process (TF_USE_LEGACY_KERAS={wish!r}); TensorFlow Recommenders needs Keras 2."
+            f"tf.keras is Keras 3 in this process (TF_USE_LEGACY_KERAS={wish!r}); TFRS needs Keras 2."
             " Write `import tfrs_dlrm` above the first use of tf.keras, or set TF_USE_LEGACY_KERAS=1"
             " before Python starts"
         )
@@ -33,3 +35,75 @@ def _use_keras_2() -> None:
 
 
 _use_keras_2()
+
+if TYPE_CHECKING:
+    from tfrs_dlrm.data.dataset import dataset, steps_per_epoch
+    from tfrs_dlrm.data.encoder import Encoder
+    from tfrs_dlrm.data.infer import infer_schema
+    from tfrs_dlrm.data.prepare import prepare
+    from tfrs_dlrm.embeddings.tables import EmbeddingTables
+    from tfrs_dlrm.embeddings.updates import SGD, Adagrad, LazyAdam, RowWiseAdagrad
+    from tfrs_dlrm.layers.dot_interaction import DotInteraction
+    from tfrs_dlrm.layers.mlp import MLP
+    from tfrs_dlrm.models.dlrm import DLRM
+    from tfrs_dlrm.models.ranking import RankingModel
+    from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
+    from tfrs_dlrm.serving.bundle import export_model
+    from tfrs_dlrm.strategy import make_strategy
+    from tfrs_dlrm.training.loop import train_and_evaluate
+
+# Where each public name lives. They are loaded when first used: TensorFlow takes seconds, `--help` should not.
+_PUBLIC = {
+    "tfrs_dlrm.data.dataset": ("dataset", "steps_per_epoch"),
+    "tfrs_dlrm.data.encoder": ("Encoder",),
+    "tfrs_dlrm.data.infer": ("infer_schema",),
+    "tfrs_dlrm.data.prepare": ("prepare",),
+    "tfrs_dlrm.embeddings.tables": ("EmbeddingTables",),
+    "tfrs_dlrm.embeddings.updates": ("SGD", "Adagrad", "LazyAdam", "RowWiseAdagrad"),
+    "tfrs_dlrm.layers.dot_interaction": ("DotInteraction",),
+    "tfrs_dlrm.layers.mlp": ("MLP",),
+    "tfrs_dlrm.models.dlrm": ("DLRM",),
+    "tfrs_dlrm.models.ranking": ("RankingModel",),
+    "tfrs_dlrm.schema": ("CategoricalFeature", "DenseFeature", "Label", "Schema", "Table", "TextFormat"),
+    "tfrs_dlrm.serving.bundle": ("export_model",),
+    "tfrs_dlrm.strategy": ("make_strategy",),
+    "tfrs_dlrm.training.loop": ("train_and_evaluate",),
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = [
+    "DLRM",
+    "MLP",
+    "SGD",
+    "Adagrad",
+    "CategoricalFeature",
+    "DenseFeature",
+    "DotInteraction",
+    "EmbeddingTables",
+    "Encoder",
+    "Label",
+    "LazyAdam",
+    "RankingModel",
+    "RowWiseAdagrad",
+    "Schema",
+    "Table",
+    "TextFormat",
+    "dataset",
+    "export_model",
+    "infer_schema",
+    "make_strategy",
+    "prepare",
+    "steps_per_epoch",
+    "train_and_evaluate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'tfrs_dlrm' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

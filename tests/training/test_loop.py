@@ -43,7 +43,7 @@ def weights(workdir):
         for n in reader.get_variable_to_shape_map()
         if n not in ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter/.ATTRIBUTES/VARIABLE_VALUE")
     ]
-    return {n: reader.get_tensor(n) for n in names}
+    return {n: np.asarray(reader.get_tensor(n)) for n in names}
 
 
 def lines(workdir):

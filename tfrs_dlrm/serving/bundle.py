@@ -63,14 +63,11 @@ class ServingModel(tf.Module):
 
 
 def export(workdir: str, output: str, which: Which = "best") -> Exported:
-    """Exports a run, loads the result, and compares its scores with the model's.
-
-    It is written under another name and renamed once it is whole and agrees, so that a server which watches `output`
-    never sees half of it.
+    """Exports a run; see `export_model`.
 
     Args:
       workdir: the directory of the run.
-      output: the directory of the served model's versions; the new one is the next number.
+      output: the directory of the served model's versions.
       which: the `best` checkpoint or the `latest`.
 
     Raises:
@@ -78,28 +75,45 @@ def export(workdir: str, output: str, which: Which = "best") -> Exported:
       ValueError: the exported model disagrees with the trained one.
       OSError: the disk is full.
     """
-    model, config, checkpoint = load_model(workdir, which)
-    home = Workdir(workdir)
-    encoder, samples = Encoder.load(home.encoder_dir), read_samples(home.encoder_dir)
+    model, _, checkpoint = load_model(workdir, which)
+    path, comparison = export_model(model, Workdir(workdir).encoder_dir, output)
+    return Exported(path, checkpoint, comparison)
+
+
+def export_model(model: RankingModel, data_dir: str, output: str) -> tuple[str, Comparison]:
+    """Writes a SavedModel, loads it again, and compares its probabilities with the model's on raw rows.
+
+    It is written under another name and renamed once it is whole and agrees, so that a server which watches `output`
+    never sees half of it.
+
+    Args:
+      model: trained on what was prepared in `data_dir`.
+      data_dir: the prepared directory: its encoder becomes part of the SavedModel.
+      output: the directory of the served model's versions; the new one is the next number.
+
+    Returns:
+      The path of the new version, and the comparison.
+
+    Raises:
+      ValueError: the exported model disagrees with `model`.
+      OSError: the disk is full.
+    """
+    encoder, samples = Encoder.load(data_dir), read_samples(data_dir)
     version = _next_version(output)
     temporary, path = os.path.join(output, f"unfinished-{version}"), os.path.join(output, str(version))
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with disk_full(f"{output}: run the same command again once there is room"):
-            save(ServingModel(model, encoder), temporary)
+            serving = ServingModel(model, encoder)
+            tf.saved_model.save(serving, temporary, signatures={"serving_default": serving.signature()})
             _write_example(temporary, samples[0])
         # bfloat16 has 8 bits of mantissa, and sums in another order round differently.
-        tolerance = 1e-6 if config.train.precision == "float32" else 1e-2
+        tolerance = 1e-2 if model.dtype_policy.name == "mixed_bfloat16" else 1e-6
         comparison = compare(temporary, model, encoder, samples, tolerance)
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Exported(path, checkpoint, comparison)
-
-
-def save(serving: ServingModel, path: str) -> None:
-    """Writes a SavedModel with the signature `serving_default`."""
-    tf.saved_model.save(serving, path, signatures={"serving_default": serving.signature()})
+    return path, comparison
 
 
 def _next_version(output: str) -> int:

@@ -55,14 +55,11 @@ def score(model: RankingModel, data: tf.data.Dataset, progress: Callable[[int], 
       NonFiniteError: a score is NaN or infinite.
       ValueError: the dataset has no examples.
     """
-
-    @tf.function(reduce_retracing=True)
-    def logits_of(features: dict[str, tf.Tensor]) -> tf.Tensor:
-        return model(features, training=False)
-
+    if not hasattr(model, "_score"):  # one trace for all evaluations of a model
+        model._score = tf.function(lambda features: model(features, training=False), reduce_retracing=True)
     parts: list[tuple[np.ndarray, ...]] = []
     for features, *targets in data:
-        parts.append((logits_of(features).numpy(), *(t.numpy() for t in targets)))
+        parts.append((model._score(features).numpy(), *(t.numpy() for t in targets)))
         if progress:
             progress(len(parts[-1][0]))
     if not parts:

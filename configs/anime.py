@@ -1,0 +1,22 @@
+"""Anime ratings: will a user rate a title 8 or more? 419,943 ratings of 7,157 titles by 4,714 users, with genres.
+
+Join the ratings with the titles, then prepare and train:
+
+    duckdb -c "COPY (SELECT r.User_ID AS user_id, r.Anime_ID AS anime_id, r.Feedback AS rating, genre, type, episodes,
+        members FROM 'anime_ratings.dat' r JOIN 'anime_info.dat' i ON r.Anime_ID = i.anime_ids) TO 'ratings.csv'"
+    python train/main.py --config=configs/anime.py --config.data.raw_train=ratings.csv
+
+One rating in five, chosen at random, is for evaluation. The README's table of results says how good it gets.
+"""
+
+from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+
+
+def get_config() -> RunConfig:
+    """The recipe."""
+    return RunConfig(
+        data=DataConfig(path="data/anime", schema="configs/schemas/anime.json", eval_fraction=0.2),
+        model=ModelConfig(embedding_dim=16, bottom_mlp=(32, 16), top_mlp=(32, 1)),
+        optimizer=OptimizerConfig(dense="adam", learning_rate=0.002, embedding="lazy_adam", embedding_l2=1e-3),
+        train=TrainConfig(batch_size=1024, epochs=3),
+    )

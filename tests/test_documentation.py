@@ -1,0 +1,63 @@
+"""The programs of the README and the docs, run as they stand there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def fenced(path, language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / path).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def log(tmp_path):
+    """clicks.csv with the columns that the docs say, in an otherwise empty directory."""
+    rng = np.random.default_rng(0)
+    lines = ["clicked,price,age,site,user,slot,tags"]
+    for _ in range(3000):
+        site, tags = int(rng.zipf(1.6)) % 20, rng.integers(0, 4, rng.integers(0, 3))
+        click = rng.random() < 1 / (1 + np.exp(1 - (site % 3) - (tags == 1).sum()))
+        age = "" if rng.random() < 0.2 else str(rng.integers(18, 70))
+        tag_text = "|".join(f"t{t}" for t in tags)
+        lines.append(
+            f"{int(click)},{rng.exponential(5):.2f},{age},s{site},u{rng.integers(200)},{rng.integers(1, 5)},{tag_text}"
+        )
+    (tmp_path / "clicks.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def run(cwd, *command):
+    done = subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def test_the_program_of_the_readme(log):
+    (program,) = fenced("README.md", "python")
+    assert len([line for line in program.splitlines() if line.strip()]) < 25
+    shown = run(log, "-c", program)
+    auc = float(re.search(r"'auc': (0\.\d+)", shown).group(1))
+    assert auc > 0.65
+    assert os.path.isfile(log / "exports" / "clicks" / "1" / "saved_model.pb")
+
+
+def test_the_page_on_your_own_data(log):
+    page = "docs/your-own-data.md"
+    infer, *rest = [command.split() for command in fenced(page, "bash")]
+    # The proposal and the schema on the page both describe the file; the page's own is used from then on.
+    run(log, ROOT / infer[1], *infer[2:])
+    run(log, ROOT / rest[0][1], *rest[0][2:-1], "--output=data/proposed")
+    (schema,) = fenced(page, "json")
+    (log / "clicks.json").write_text(schema)
+    for program, *arguments in (command[1:] for command in rest):
+        arguments = [a.replace("configs/", f"{ROOT}/configs/") for a in arguments]
+        shown = run(log, ROOT / program, *arguments)
+    assert "its probabilities are within" in shown
+    assert (log / "runs" / "clicks" / "evaluation.png").is_file()
