@@ -1,0 +1,210 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from layer_checks import check_layer
+
+from tfrs_dlrm.embeddings import SGD, Adagrad, EmbeddingTables, RowWiseAdagrad
+from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
+
+# `a` and `words` share the table `shared`; `words` has weights.
+SCHEMA = Schema(
+    label=Label("y"),
+    categorical=(
+        CategoricalFeature("a", table="shared"),
+        CategoricalFeature("words", separator="|", weights="w", table="shared"),
+        CategoricalFeature("b"),
+    ),
+    tables=(Table("shared", dim=2, rows=4, combiner="sum"), Table("b", dim=3, rows=5)),
+)
+SHARED = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]], np.float32)
+
+
+def features() -> dict:
+    return {
+        "ids": tf.constant([[1, 0], [3, 4]]),
+        "words": tf.ragged.constant([[1, 2, 1], []], dtype=tf.int32),
+        "words_weights": tf.ragged.constant([[1.0, 2.0, 0.5], []]),
+    }
+
+
+def make_tables() -> EmbeddingTables:
+    tables = EmbeddingTables(SCHEMA)
+    tables.tables["shared"].assign(SHARED)
+    return tables
+
+
+def one_multi_valued(combiner: str, weighted: bool, dim: int = 3, rows: int = 6) -> Schema:
+    feature = CategoricalFeature("f", multi_valued=True, weights="w" if weighted else None)
+    return Schema(Label("y"), categorical=(feature,), tables=(Table("f", dim, rows, combiner),))
+
+
+def test_lookup_by_hand():
+    a, words, b = make_tables().lookup(features())
+    np.testing.assert_allclose(a, [[3, 4], [7, 8]])
+    np.testing.assert_allclose(words, [[1.5 * 3 + 2 * 5, 1.5 * 4 + 2 * 6], [0, 0]])
+    assert b.shape == (2, 3)
+
+
+def test_update_by_hand_combines_duplicates_and_features_of_one_table():
+    """Row 1 gets the gradient of `a` in example 0, and 1 + 0.5 times that of `words`; row 2 twice that."""
+    tables = make_tables()
+    optimizer = Adagrad(learning_rate=1.0)
+    optimizer.build(tables.tables)
+    a, words = tf.constant([[1.0, 0.0], [0.0, -5.0]]), tf.constant([[2.0, 4.0], [9.0, 9.0]])
+    tables.update(features(), [a, words, None], optimizer)
+    # The first step of Adagrad is the sign of the combined gradient, and its slot the square.
+    np.testing.assert_allclose(tables.tables["shared"], SHARED - [[0, 0], [1, 1], [1, 1], [0, -1]], rtol=1e-6)
+    squares = optimizer.slots["shared"]["accumulator"]
+    np.testing.assert_allclose(squares, [[0, 0], [16, 36], [16, 64], [0, 25]])
+    np.testing.assert_array_equal(optimizer.slots["b"]["accumulator"], np.zeros([5, 3]))
+
+
+@pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_combiners_equal_numpy(combiner, weighted):
+    rng = np.random.default_rng(0)
+    lengths = [0, 3, 1, 0, 5, 0]  # empty bags at both ends
+    ids, weights = rng.integers(0, 6, 9), rng.uniform(0.1, 2, 9).astype(np.float32)
+    ragged = tf.RaggedTensor.from_row_lengths(ids.astype(np.int32), lengths)
+    tables = EmbeddingTables(one_multi_valued(combiner, weighted))
+    (vectors,) = tables.lookup({"f": ragged, "f_weights": ragged.with_values(tf.constant(weights))})
+
+    table, used = tables.tables["f"].numpy(), weights if weighted else np.ones(9)
+    for b, (start, length) in enumerate(zip(np.cumsum([0, *lengths]), lengths, strict=False)):
+        w, rows = used[start : start + length], table[ids[start : start + length]]
+        norm = {"sum": 1.0, "mean": w.sum(), "sqrtn": np.sqrt((w**2).sum())}[combiner]
+        expected = (w[:, None] * rows).sum(0) / norm if length else np.zeros(3)
+        np.testing.assert_allclose(vectors[b], expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
+def test_a_batch_of_nothing_and_weights_of_zero_give_zeros_and_change_nothing(combiner):
+    tables = EmbeddingTables(one_multi_valued(combiner, weighted=True))
+    optimizer = RowWiseAdagrad()
+    optimizer.build(tables.tables)
+    before = tables.tables["f"].numpy()
+    for ids, weights in [([[], []], [[], []]), ([[1, 2], [3]], [[0.0, 0.0], [0.0]])]:
+        batch = {"f": tf.ragged.constant(ids, tf.int32, 1), "f_weights": tf.ragged.constant(weights, tf.float32, 1)}
+        np.testing.assert_array_equal(tables.lookup(batch)[0], np.zeros([2, 3]))
+        tables.update(batch, [tf.ones([2, 3])], optimizer)
+    np.testing.assert_array_equal(tables.tables["f"], before)
+
+
+@pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_sgd_update_is_the_gradient_of_the_plain_layer(combiner, weighted):
+    """What TensorFlow differentiates through `call` is what `update` applies, duplicates and all."""
+    rng = np.random.default_rng(1)
+    schema = Schema(
+        Label("y"),
+        categorical=(
+            CategoricalFeature("a", table="t"),
+            CategoricalFeature("b"),
+            CategoricalFeature("c", multi_valued=True, weights="w" if weighted else None, table="t"),
+            CategoricalFeature("d", multi_valued=True, table="t"),
+        ),
+        tables=(Table("t", 4, 7, combiner), Table("b", 2, 3)),
+    )
+    c, d = (tf.RaggedTensor.from_row_lengths(rng.integers(0, 7, 30).astype("int32"), [2, 0, 8, 4, 1, 15]) for _ in "cd")
+    batch = {"ids": tf.constant(rng.integers(0, 3, [6, 2]), tf.int32), "c": c, "d": d}
+    batch["c_weights"] = c.with_values(tf.constant(rng.uniform(size=30), tf.float32))
+    factors = [tf.constant(rng.normal(size=(6, dim)), tf.float32) for dim in (4, 2, 4, 4)]
+
+    tables = EmbeddingTables(schema)
+    before = {name: t.numpy() for name, t in tables.tables.items()}
+    with tf.GradientTape() as tape:
+        loss = sum(tf.reduce_sum(v * f) for v, f in zip(tables(batch), factors, strict=True))
+    gradients = tape.gradient(loss, dict(tables.tables))
+    optimizer = SGD(1.0)
+    optimizer.build(tables.tables)
+    tables.update(batch, factors, optimizer)
+    for name, table in tables.tables.items():
+        np.testing.assert_allclose(before[name] - table, tf.convert_to_tensor(gradients[name]), atol=2e-6)
+
+
+def test_no_op_reads_a_whole_table():
+    """It would copy it, since tables are written by scatter ops; see `pool`."""
+    tables, optimizer = make_tables(), RowWiseAdagrad(l2=0.1)
+    optimizer.build(tables.tables)
+
+    @tf.function
+    def step(features):
+        tables.update(features, tables.lookup(features), optimizer)
+
+    graph = step.get_concrete_function(features()).graph
+    handles = {
+        inner.name
+        for v in [*tables.tables.values(), optimizer.slots["b"]["accumulator"]]
+        for outer, inner in graph.captures
+        if outer is v.handle
+    }
+    users = {op.type for op in graph.get_operations() for i in op.inputs if i.name in handles}
+    assert len(handles) == 3
+    assert users == {"ResourceGather", "ResourceScatterAdd", "ResourceScatterSub"}
+
+
+def test_works_in_a_plain_keras_model():
+    tables = EmbeddingTables(SCHEMA.with_dim(2))
+    ids, words, weights = (
+        keras.Input([2], dtype=tf.int32),
+        keras.Input([None], dtype=tf.int32, ragged=True),
+        keras.Input([None], ragged=True),
+    )
+    vectors = tables({"ids": ids, "words": words, "words_weights": weights})
+    model = keras.Model([ids, words, weights], keras.layers.Dense(1)(keras.layers.Add()(vectors)))
+    model.compile("adam", "mse")
+    before = tables.tables["b"].numpy()
+    batch = features()
+    model.fit([batch["ids"], batch["words"], batch["words_weights"]], tf.constant([1.0, 2.0]), verbose=0)
+    changed = (tables.tables["b"].numpy() != before).any(axis=1)
+    np.testing.assert_array_equal(changed, [True, False, False, False, True])
+
+
+def test_initial_values():
+    def table(**kwargs):
+        t = Table("t", dim=16, **kwargs)
+        return EmbeddingTables(Schema(Label("y"), categorical=(CategoricalFeature("t"),), tables=(t,))).tables["t"]
+
+    uniform = table(rows=2500).numpy()
+    assert np.abs(uniform).max() <= 0.02 and uniform.max() > 0.0199 and uniform.min() < -0.0199
+    np.testing.assert_allclose(uniform.std(), 0.02 / np.sqrt(3), rtol=0.02)
+    assert np.abs(table(rows=2500, scale=0.5)).max() > 0.49
+    normal = table(rows=2500, initializer="normal", scale=3.0).numpy()
+    np.testing.assert_allclose([normal.mean(), normal.std()], [0, 3], atol=0.05)
+    np.testing.assert_array_equal(table(rows=3, initializer="zeros"), np.zeros([3, 16]))
+
+
+def test_initial_values_depend_on_seed_and_name_alone():
+    def values(seed, *names):
+        schema = Schema(
+            Label("y"),
+            categorical=tuple(CategoricalFeature(n) for n in names),
+            tables=tuple(Table(n, 2, 3) for n in names),
+        )
+        return {name: t.numpy() for name, t in EmbeddingTables(schema, seed).tables.items()}
+
+    one = values(5, "a", "b")
+    np.testing.assert_array_equal(values(5, "b", "c", "a")["a"], one["a"])
+    assert not np.array_equal(one["a"], one["b"])
+    assert not np.array_equal(values(6, "a")["a"], one["a"])
+    # Written down, so that another process, machine or version of this library must give the same.
+    np.testing.assert_allclose(one["a"][0], [-0.2720403, -0.0398737], rtol=1e-5)
+
+
+def test_refuses():
+    with pytest.raises(ValueError, match=r"table 'f' has no rows yet.*`prepare`.*set rows"):
+        EmbeddingTables(Schema(Label("y"), categorical=(CategoricalFeature("f"),)))
+    tables = make_tables()
+    with pytest.raises(ValueError, match=r"no 'words_weights', only \['ids', 'words'\]"):
+        tables.lookup({k: v for k, v in features().items() if k != "words_weights"})
+    with pytest.raises(
+        ValueError, match=r"ids of shape \(2, 1\); \[B, 2\] is needed, one column each for \['a', 'b'\]"
+    ):
+        tables.lookup(features() | {"ids": tf.constant([[1], [2]])})
+    with pytest.raises(tf.errors.InvalidArgumentError, match="4 is not in"):
+        tables.lookup(features() | {"ids": tf.constant([[4, 0], [0, 0]])})
+
+
+def test_layer_checks(tmp_path):
+    check_layer(make_tables(), features(), tmp_path, tables=True)

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from layer_checks import check_layer
+
+from tfrs_dlrm.layers import MLP
+
+
+def test_two_layers_by_hand():
+    mlp = MLP([2, 1])
+    mlp.build([None, 2])
+    # relu([1, 2] W + [0, -1]) = relu([7, -2]) = [7, 0]; times [2, 5] plus 1 is 15.
+    weights = [[[1.0, 3.0], [3.0, -2.0]], [0.0, -1.0], [[2.0], [5.0]], [1.0]]
+    mlp.set_weights([np.array(w) for w in weights])
+    np.testing.assert_allclose(mlp(tf.constant([[1.0, 2.0]])), [[15.0]])
+
+
+def test_final_activation_is_the_last_layers_only():
+    x = tf.constant(np.random.default_rng(0).normal(size=(50, 3)), tf.float32)
+    linear, relu = MLP([4, 2], seed=1), MLP([4, 2], final_activation="relu", seed=1)
+    assert tf.reduce_min(linear(x)) < 0
+    np.testing.assert_array_equal(relu(x), tf.nn.relu(linear(x)))
+
+
+def test_initial_weights_have_the_standard_deviations_of_the_reference():
+    mlp = MLP([400, 600], seed=3)
+    mlp.build([None, 200])
+    w0, b0, w1, b1 = mlp.get_weights()
+    deviations = [np.std(w) for w in (w0, b0, w1, b1)]
+    np.testing.assert_allclose(deviations[::2], [np.sqrt(2 / 600), np.sqrt(2 / 1000)], rtol=0.01)
+    np.testing.assert_allclose(deviations[1::2], [np.sqrt(1 / 400), np.sqrt(1 / 600)], rtol=0.1)
+    assert np.abs(w0).max() > 3 * np.sqrt(2 / 600)  # not truncated
+
+
+def test_weights_are_a_function_of_the_seed():
+    def weights(seed):
+        mlp = MLP([8, 8, 8], seed=seed)
+        mlp.build([None, 8])
+        return mlp.get_weights()
+
+    a, b, c = weights(1), weights(1), weights(2)
+    for x, y, z in zip(a, b, c, strict=True):
+        np.testing.assert_array_equal(x, y)
+        assert not np.array_equal(x, z)
+    assert not np.array_equal(a[0], a[2])  # equal shapes, but layers of their own
+    assert not np.array_equal(weights(None)[0], weights(None)[0])
+
+
+def test_without_bias():
+    mlp = MLP([3, 2], use_bias=False)
+    mlp.build([None, 4])
+    assert [w.shape for w in mlp.get_weights()] == [(4, 3), (3, 2)]
+
+
+@pytest.mark.parametrize("units", [[], [3, 0]])
+def test_refuses(units):
+    with pytest.raises(ValueError, match=r"units=\[.*at least one"):
+        MLP(units)
+
+
+def test_layer_checks(tmp_path):
+    x = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
+    check_layer(MLP([6, 4], activation="tanh", final_activation="sigmoid", seed=4), x, tmp_path)

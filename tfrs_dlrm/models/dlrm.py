@@ -1,0 +1,104 @@
+"""DLRM (Naumov et al. 2019, arXiv 1906.00091)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrs_dlrm.layers.dot_interaction import DotInteraction
+from tfrs_dlrm.layers.mlp import MLP
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.seeds import derive_seed
+
+
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class DLRM(RankingModel):
+    """Embeddings and a bottom MLP, the dot products between them, a top MLP.
+
+        logit
+          top MLP
+            concat: bottom vector [B, D], dot products [B, P]
+              dot interaction of F vectors [B, D], P = F (F - 1) / 2
+                bottom MLP    embedding ... embedding
+                  dense          C1            Cn
+
+    Without dense features there is no bottom MLP, and the dot products are all that the top MLP sees.
+
+    Args:
+      schema: all tables have one dimension D.
+      bottom_mlp: outputs of the bottom MLP's layers, ReLU after each; the last is D. Unused without dense features.
+      top_mlp: outputs of the top MLP's layers, ReLU after each but the last, which is the logit: 1.
+      self_interaction: whether the dot products of the vectors with themselves are in; then P = F (F + 1) / 2.
+      seed: makes all initial weights a function of it.
+
+    Raises:
+      ValueError: the dimensions do not fit together, or fewer than two vectors would interact.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        bottom_mlp: Sequence[int] = (512, 256, 16),
+        top_mlp: Sequence[int] = (512, 256, 1),
+        self_interaction: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        _check(schema, bottom_mlp, top_mlp)
+        super().__init__(schema, seed, **kwargs)
+        if schema.dense:
+            self.bottom_mlp = MLP(
+                bottom_mlp, final_activation="relu", seed=derive_seed(seed, "bottom_mlp"), name="bottom_mlp"
+            )
+        self.interaction = DotInteraction(self_interaction, name="interaction")
+        self.top_mlp = MLP(top_mlp, seed=derive_seed(seed, "top_mlp"), name="top_mlp")
+
+    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+        """Logits [B, 1]; see the class."""
+        del training
+        if dense is None:
+            return self.top_mlp(self.interaction(embeddings))
+        bottom = self.bottom_mlp(dense)
+        products = self.interaction([bottom, *embeddings])
+        return self.top_mlp(tf.concat([bottom, products], axis=1))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, the schema as JSON."""
+        bottom = {"bottom_mlp": list(self.bottom_mlp.units)} if self.schema.dense else {}
+        return bottom | {
+            "name": self.name,
+            "schema": json.loads(self.schema.to_json()),
+            "top_mlp": list(self.top_mlp.units),
+            "self_interaction": self.interaction.self_interaction,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DLRM:
+        """Reads `get_config`."""
+        del custom_objects
+        return cls(**(config | {"schema": Schema.from_json(json.dumps(config["schema"]))}))
+
+
+def _check(schema: Schema, bottom_mlp: Sequence[int], top_mlp: Sequence[int]) -> None:
+    dims = {t.name: t.dim for t in schema.tables}
+    if len(set(dims.values())) > 1:
+        raise ValueError(f"tables of dimensions {dims} have no dot products; give all one, as Schema.with_dim does")
+    vectors = len(schema.categorical) + bool(schema.dense)
+    if vectors < 2:
+        raise ValueError(
+            f"{vectors} vector has nothing to interact with; DLRM needs two categorical features, or one and dense ones"
+        )
+    dim = next(iter(dims.values()))
+    if schema.dense and (not bottom_mlp or bottom_mlp[-1] != dim):
+        raise ValueError(
+            f"bottom_mlp={list(bottom_mlp)} must end in {dim}, the dimension of the tables; change its last number,"
+            " or the tables by Schema.with_dim"
+        )
+    if not top_mlp or top_mlp[-1] != 1:
+        raise ValueError(f"top_mlp={list(top_mlp)} must end in 1, the logit")

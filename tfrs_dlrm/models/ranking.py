@@ -1,0 +1,204 @@
+"""What every ranking model shares: embeddings, loss, metrics and the train step."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+import tf_keras as keras
+
+from tfrs_dlrm.embeddings.tables import EmbeddingTables, Features
+from tfrs_dlrm.embeddings.updates import RowOptimizer, RowWiseAdagrad
+from tfrs_dlrm.metrics import default_metrics
+from tfrs_dlrm.schema import Schema
+
+
+class RankingModel(tfrs.models.Model):
+    """A model of the probability that a label is 1. Subclasses say in `score` how features become a logit.
+
+        class LogisticRegression(RankingModel):  # with tables of dimension 1
+            def score(self, dense, embeddings, training):
+                return tf.add_n(embeddings)
+
+    An encoded batch comes in, logits float32 [B] go out; `tf.sigmoid` of them is the probability. In training, the
+    embedding tables belong to a row optimizer, which touches the rows of the batch only, and all other weights to a
+    Keras optimizer.
+
+    Args:
+      schema: of the encoded batches; every table has its rows.
+      seed: makes the initial tables a function of it.
+    """
+
+    built: bool
+
+    def __init__(self, schema: Schema, seed: int = 0, **kwargs: Any) -> None:
+        # Layers cast their own inputs; until then dense features stay float32.
+        super().__init__(autocast=False, **kwargs)
+        self.schema = schema
+        self.seed = seed
+        self.embeddings = EmbeddingTables(schema, seed, name="embeddings")
+        self.task = tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum"))
+        self._progress = types.SimpleNamespace(loss=None, metrics=[])
+
+    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+        """The model itself.
+
+        Args:
+          dense: float32 [B, schema.dense_width]; None where the schema has no dense features.
+          embeddings: [B, dim of its table] in the compute dtype for each of `schema.categorical`.
+          training: whether this is a train step.
+
+        Returns:
+          Logits, [B] or [B, 1] of any float dtype.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement score(dense, embeddings, training)")
+
+    def call(self, features: Features, activations: list[tf.Tensor] | None = None, training: bool = False) -> tf.Tensor:
+        """Logits float32 [B] of an encoded batch.
+
+        Args:
+          features: `dense`, `ids` and multi-valued features, as the schema has them.
+          activations: what `self.embeddings.lookup(features)` returned, where that was called before.
+          training: whether this is a train step.
+
+        Raises:
+          ValueError: a feature is missing or has another shape than the schema says.
+        """
+        embeddings = self.embeddings(features) if activations is None else activations
+        logits = self.score(self._dense(features), embeddings, training)
+        if logits.shape.rank == 2 and logits.shape[1] == 1:
+            logits = logits[:, 0]
+        if logits.shape.rank != 1:
+            raise ValueError(f"{type(self).__name__}.score returned shape {logits.shape}; [B] or [B, 1] is needed")
+        return tf.cast(logits, tf.float32)
+
+    def _dense(self, features: Features) -> tf.Tensor | None:
+        width = self.schema.dense_width
+        if not width:
+            return None
+        dense = features.get("dense")
+        if dense is None or dense.shape[-1] != width:
+            found = "nothing" if dense is None else f"shape {dense.shape}"
+            raise ValueError(f"features['dense'] of shape [B, {width}] is needed for this schema; found {found}")
+        return dense
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates every weight, by a call on one example; `compile` and the first call do it.
+
+        Needed before a checkpoint is restored into a model that is not compiled: TensorFlow's checks pass over weights
+        that do not exist yet.
+        """
+        del input_shape  # the schema says it all
+        if not self.built:
+            self.built = True  # first, since the call below asks
+            self(_example(self.schema))
+
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer | str = "adam",
+        embedding_optimizer: RowOptimizer | None = None,
+        metrics: Sequence[keras.metrics.Metric] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prepares training and evaluation, and creates all variables that they need.
+
+        Args:
+          optimizer: of all weights but the tables.
+          embedding_optimizer: of the tables, not shared with another model. By default `RowWiseAdagrad()`.
+          metrics: take (label, logit, weight); beside them `loss` is always reported. By default those of
+            `tfrs_dlrm.metrics.default_metrics()`.
+          **kwargs: as in `keras.Model.compile`, except for `loss` and `weighted_metrics`.
+
+        Raises:
+          ValueError: a loss or weighted metrics were given, or the dtype policy is mixed_float16.
+        """
+        for name in {"loss", "loss_weights", "weighted_metrics"} & set(kwargs):
+            raise ValueError(f"compile({name}=...): the loss is the weighted log loss, and all metrics are weighted")
+        if self.dtype_policy.name == "mixed_float16":
+            raise ValueError("mixed_float16 would need loss scaling, which is not there; use mixed_bfloat16")
+        with self.distribute_strategy.scope():
+            self.build()
+            super().compile(optimizer=optimizer, **kwargs)
+            if isinstance(self.optimizer, keras.optimizers.Optimizer):  # legacy ones make slots at the first step
+                self.optimizer.build(self.dense_variables)
+            self.embedding_optimizer = RowWiseAdagrad() if embedding_optimizer is None else embedding_optimizer
+            self.embedding_optimizer.build(self.embeddings.tables)
+            # In a plain object, which no checkpoint follows: whoever restores one may measure other things.
+            self._progress = types.SimpleNamespace(
+                loss=keras.metrics.Mean(name="loss"),
+                metrics=default_metrics() if metrics is None else list(metrics),
+            )
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """`loss` and the metrics given to `compile`."""
+        loss = self._progress.loss
+        return [] if loss is None else [loss, *self._progress.metrics]
+
+    @property
+    def dense_variables(self) -> list[tf.Variable]:
+        """The trainable variables that are not embedding tables."""
+        tables = {id(v) for v in self.embeddings.tables.values()}
+        return [v for v in self.trainable_variables if id(v) not in tables]
+
+    def compute_loss(self, inputs: Any, training: bool = False) -> tf.Tensor:
+        """The loss of a batch (features, label[, weight]); adds the batch to the metrics."""
+        features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
+        return self._loss(labels, self(features, training=training), weights)
+
+    def _loss(self, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+        """This replica's share of the loss.
+
+        The loss is sum(weight * log loss) / B, as in Keras: B counts examples whatever they weigh, so that a weight
+        means the same in every batch. Regularization losses of layers are added. Over replicas the shares add up to
+        the loss of the global batch.
+        """
+        examples = tf.cast(tf.size(logits), tf.float32)
+        logits, labels = logits[:, tf.newaxis], tf.reshape(labels, [-1, 1])
+        weights = None if weights is None else tf.reshape(weights, [-1, 1])
+        # Mixed precision casts the labels, which are 0 or 1; logits and weights stay float32.
+        total = self.task(labels, logits, sample_weight=weights, compute_metrics=False)
+        # A replica may be left without examples at the end of an epoch.
+        loss = tf.math.divide_no_nan(total, examples)
+        loss += sum(tf.cast(term, tf.float32) for term in self.losses)
+        self._progress.loss.update_state(loss, sample_weight=examples)
+        for metric in self._progress.metrics:
+            metric.update_state(labels, logits, sample_weight=weights)
+        return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
+        """One step on a batch (features, label[, weight]); returns the metrics since the start of the epoch."""
+        features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
+        activations = self.embeddings.lookup(features)
+        with tf.GradientTape() as tape:
+            tape.watch(activations)
+            loss = self._loss(labels, self(features, activations, training=True), weights)
+        variables = self.dense_variables
+        activation_gradients, gradients = tape.gradient(loss, (activations, variables))
+        if self.embeddings.trainable:
+            self.embeddings.update(features, activation_gradients, self.embedding_optimizer)
+        if variables:
+            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return {m.name: m.result() for m in self.metrics}
+
+    def test_step(self, inputs: Any) -> dict[str, tf.Tensor]:
+        """Evaluates a batch (features, label[, weight]); returns the metrics since the start."""
+        self.compute_loss(inputs, training=False)
+        return {m.name: m.result() for m in self.metrics}
+
+
+def _example(schema: Schema) -> dict[str, tf.Tensor | tf.RaggedTensor]:
+    """The features of an encoded batch of one example."""
+    features: dict[str, tf.Tensor | tf.RaggedTensor] = {}
+    if schema.dense_width:
+        features["dense"] = tf.zeros([1, schema.dense_width])
+    if schema.one_hot:
+        features["ids"] = tf.zeros([1, len(schema.one_hot)], tf.int32)
+    for feature in schema.multi_hot:
+        features[feature.name] = tf.ragged.constant([[0]], dtype=tf.int32)
+        if feature.weights:
+            features[feature.weights_name] = tf.ragged.constant([[1.0]])
+    return features
