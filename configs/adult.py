@@ -14,6 +14,8 @@ def get_config() -> RunConfig:
     return RunConfig(
         data=DataConfig(path="data/adult", schema="configs/schemas/adult.json"),
         model=ModelConfig(embedding_dim=8, bottom_mlp=(64, 32, 8), top_mlp=(64, 32, 1)),
-        optimizer=OptimizerConfig(dense="adam", learning_rate=0.002, embedding="lazy_adam", embedding_l2=1e-3),
+        optimizer=OptimizerConfig(
+            dense="adam", learning_rate=0.002, embedding_learning_rate=0.002, embedding="lazy_adam", embedding_l2=1e-3
+        ),
         train=TrainConfig(batch_size=512, epochs=12, eval_every_steps=381),
     )

@@ -17,6 +17,8 @@ def get_config() -> RunConfig:
     return RunConfig(
         data=DataConfig(path="data/anime", schema="configs/schemas/anime.json", eval_fraction=0.2),
         model=ModelConfig(embedding_dim=16, bottom_mlp=(32, 16), top_mlp=(32, 1)),
-        optimizer=OptimizerConfig(dense="adam", learning_rate=0.002, embedding="lazy_adam", embedding_l2=1e-3),
+        optimizer=OptimizerConfig(
+            dense="adam", learning_rate=0.002, embedding_learning_rate=0.002, embedding="lazy_adam", embedding_l2=1e-3
+        ),
         train=TrainConfig(batch_size=1024, epochs=3),
     )

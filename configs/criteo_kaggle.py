@@ -18,6 +18,6 @@ def get_config() -> RunConfig:
     return RunConfig(
         data=DataConfig(path="data/criteo_kaggle"),
         model=ModelConfig(embedding_dim=16, bottom_mlp=(512, 256, 64, 16), top_mlp=(512, 256, 1)),
-        optimizer=OptimizerConfig(dense="sgd", learning_rate=0.1, embedding="sgd"),
+        optimizer=OptimizerConfig(dense="sgd", learning_rate=0.1, embedding_learning_rate=0.1, embedding="sgd"),
         train=TrainConfig(batch_size=128, eval_batch_size=16384, epochs=1, eval_every_steps=10_240, seed=123),
     )

@@ -7,7 +7,7 @@ Prepare it, then
 and change what you need with more `--config.` flags, or in a copy of this file.
 """
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 
 
 def get_config() -> RunConfig:
@@ -15,6 +15,5 @@ def get_config() -> RunConfig:
     return RunConfig(
         data=DataConfig(path=""),
         model=ModelConfig(embedding_dim=16, bottom_mlp=(64, 16), top_mlp=(64, 32, 1)),
-        optimizer=OptimizerConfig(dense="adagrad", learning_rate=0.02, embedding="rowwise_adagrad"),
         train=TrainConfig(batch_size=1024, epochs=10, patience=2),
     )

@@ -11,8 +11,18 @@ from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 def get_config() -> RunConfig:
     """The recipe."""
     return RunConfig(
-        data=DataConfig(path="data/quickstart", synthetic_rows=800_000, synthetic_eval_rows=100_000),
+        data=DataConfig(path="data/quickstart", synthetic_rows=1_000_000, synthetic_eval_rows=100_000),
         model=ModelConfig(embedding_dim=16, bottom_mlp=(64, 16), top_mlp=(64, 32, 1)),
-        optimizer=OptimizerConfig(dense="adagrad", learning_rate=0.02, embedding="rowwise_adagrad"),
-        train=TrainConfig(batch_size=2048, epochs=3, patience=2),
+        optimizer=OptimizerConfig(
+            dense="adam",
+            learning_rate=0.005,
+            embedding="rowwise_adagrad",
+            embedding_learning_rate=0.03,
+            embedding_l2=1e-3,
+            warmup_steps=20,
+            decay_start_step=20,
+            decay_steps=468,
+            decay_power=1.0,
+        ),
+        train=TrainConfig(batch_size=2048, steps=488, eval_every_steps=122),
     )

@@ -78,10 +78,10 @@ class OptimizerConfig:
       end_learning_rate: of both.
     """
 
-    dense: str = "adagrad"
-    learning_rate: float = 0.01
+    dense: str = "adam"
+    learning_rate: float = 0.001
     embedding: str = "rowwise_adagrad"
-    embedding_learning_rate: float = 0.0
+    embedding_learning_rate: float = 0.02
     embedding_l2: float = 0.0
     warmup_steps: int = 0
     decay_start_step: int = 0

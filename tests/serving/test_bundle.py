@@ -28,7 +28,7 @@ def run(tmp_path_factory):
     config = RunConfig(
         DataConfig(path=data),
         ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
-        OptimizerConfig(learning_rate=0.05),
+        OptimizerConfig("adam", 0.005, "rowwise_adagrad", 0.02),
         TrainConfig(batch_size=64, epochs=2, tensorboard=False),
     )
     train_and_evaluate(config, str(home / "work"))

@@ -29,7 +29,7 @@ def make_config(data, **train):
     return RunConfig(
         DataConfig(path=data, shuffle_rows=500),
         ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
-        OptimizerConfig(learning_rate=0.05),
+        OptimizerConfig("adam", 0.005, "rowwise_adagrad", 0.02),
         TrainConfig(**{"batch_size": 64, "epochs": 2, "eval_every_steps": 20, "tensorboard": False, **train}),
     )
 
