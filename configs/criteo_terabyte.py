@@ -9,7 +9,8 @@ million rows a table, the tables alone need about 100 GB. Make the schema as for
 Source: facebookresearch/dlrm, bench/run_and_time.sh: dimension 128, bottom MLP 13-512-256-128, top MLP
 1024-1024-512-256-1, batch 2048, SGD with learning rate 1.0, a test every 102,400 steps, target AUC 0.8025. Submissions
 with batch 32768 used learning rate 18, 8000 steps of warmup, and from step 70,000 on 30,000 steps of decay:
-`--config.train.batch_size=32768 --config.optimizer.learning_rate=18 --config.optimizer.warmup_steps=8000
+`--config.train.batch_size=32768 --config.optimizer.learning_rate=18
+--config.optimizer.embedding_learning_rate=18 --config.optimizer.warmup_steps=8000
 --config.optimizer.decay_start_step=70000 --config.optimizer.decay_steps=30000`.
 """
 
@@ -21,7 +22,7 @@ def get_config() -> RunConfig:
     return RunConfig(
         data=DataConfig(path="data/criteo_terabyte"),
         model=ModelConfig(embedding_dim=128, bottom_mlp=(512, 256, 128), top_mlp=(1024, 1024, 512, 256, 1)),
-        optimizer=OptimizerConfig(dense="sgd", learning_rate=1.0, embedding="sgd"),
+        optimizer=OptimizerConfig(dense="sgd", learning_rate=1.0, embedding_learning_rate=1.0, embedding="sgd"),
         train=TrainConfig(
             batch_size=2048, eval_batch_size=16384, epochs=1, eval_every_steps=102_400, target_auc=0.8025
         ),

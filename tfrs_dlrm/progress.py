@@ -46,7 +46,17 @@ class PrepareBar:
 
 
 @contextlib.contextmanager
-def examples_bar(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Gives a function to call with the number of examples of each batch."""
-    with tqdm.tqdm(total=total, desc=title, unit=" examples", unit_scale=True, dynamic_ncols=True) as bar:
-        yield lambda examples: bar.update(examples) and None
+def examples_bar(title: str) -> Iterator[Callable[[int], None]]:
+    """Gives a function to call with the number of examples of each batch; the bar appears with the first."""
+    bars: list[tqdm.tqdm] = []
+
+    def advance(examples: int) -> None:
+        if not bars:
+            bars.append(tqdm.tqdm(desc=title, unit=" examples", unit_scale=True, dynamic_ncols=True))
+        bars[0].update(examples)
+
+    try:
+        yield advance
+    finally:
+        for bar in bars:
+            bar.close()

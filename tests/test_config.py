@@ -1,0 +1,55 @@
+"""A run's configuration: every mistake is named before any work begins."""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+import pytest
+
+from tfrs_dlrm.config import DataConfig, RunConfig
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("recipe", sorted(p.stem for p in (ROOT / "configs").glob("*.py")))
+def test_recipes_are_sound_and_survive_json(recipe):
+    config = runpy.run_path(str(ROOT / "configs" / f"{recipe}.py"))["get_config"]()
+    config.data.path = config.data.path or "somewhere"
+    config.check()
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("data.path", "", "config.data.path='': name the prepared directory"),
+        ("data.raw_train", "x.tsv", "config.data.schema='': raw_train needs the schema"),
+        ("data.eval_fraction", 1.0, r"config.data.eval_fraction=1.0: a number in \[0, 1\)"),
+        ("data.bad_rows", "skip", "config.data.bad_rows='skip': choose one of error, quarantine"),
+        ("model.embedding_dim", 32, "config.model.bottom_mlp=.*: its last number must be model.embedding_dim=32"),
+        ("model.top_mlp", (64, 2), r"config.model.top_mlp=\(64, 2\): its last number must be 1"),
+        ("model.top_mlp", (0, 1), "a tuple of positive whole numbers"),
+        ("optimizer.dense", "adm", "config.optimizer.dense='adm': choose one of adagrad, adam, sgd"),
+        ("optimizer.embedding", "adam", "choose one of rowwise_adagrad, adagrad, lazy_adam, sgd"),
+        ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate=nan: at least 0 is needed"),
+        ("optimizer.decay_start_step", 5, "no effect without decay_steps"),
+        ("train.batch_size", 0, "config.train.batch_size=0: at least 1"),
+        ("train.epochs", 0, "either epochs or steps must be above 0"),
+        ("train.precision", "fp16", "config.train.precision='fp16': choose one of float32, bfloat16"),
+        ("train.target_auc", 80, r"config.train.target_auc=80: a number in \[0, 1\)"),
+    ],
+)
+def test_mistakes_are_named(field, value, message):
+    config = RunConfig(DataConfig(path="x"))
+    config.check()
+    section, name = field.split(".")
+    setattr(getattr(config, section), name, value)
+    with pytest.raises(ValueError, match=message):
+        config.check()
+
+
+def test_decay_may_not_begin_in_the_warmup():
+    config = RunConfig(DataConfig(path="x"))
+    config.optimizer = dataclasses.replace(config.optimizer, warmup_steps=10, decay_start_step=5, decay_steps=3)
+    with pytest.raises(ValueError, match=r"config.optimizer.decay_start_step=5: the warmup takes 10 steps"):
+        config.check()
