@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
     del argv
     from tfrs_dlrm.serving.bundle import EXAMPLE_FILE, export
 
-    exported = export(_WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value)
+    exported = export(_WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value)  # type: ignore[arg-type]
     found, name = exported.comparison, os.path.basename(os.path.abspath(_OUTPUT.value))
     print(f"Exported {exported.checkpoint}\n      to {exported.path}")
     print(

@@ -34,10 +34,10 @@ def write(path: str, rows: int, seed: int = 0) -> None:
             price, tags = rng.exponential(5), rng.integers(0, 4, rng.integers(0, 4))
             logit = (site % 3 - 1) + 0.3 * np.log1p(price) + 0.8 * (tags == 1).sum() - 1
             age = "" if rng.random() < 0.2 else f"{rng.normal(40, 9):.1f}"
-            f.write(
-                f"{int(rng.random() < 1 / (1 + np.exp(-logit)))},{price:.2f},{age},s{site},u{rng.integers(0, 200)},{slot},"
-                f"{'|'.join(f't{t}' for t in tags)},{'|'.join('1' if t else '0.5' for t in tags)},{rng.choice([0.5, 1, 2])}\n"
-            )
+            click = int(rng.random() < 1 / (1 + np.exp(-logit)))
+            names, weights = "|".join(f"t{t}" for t in tags), "|".join("1" if t else "0.5" for t in tags)
+            user, weight = rng.integers(0, 200), rng.choice([0.5, 1, 2])
+            f.write(f"{click},{price:.2f},{age},s{site},u{user},{slot},{names},{weights},{weight}\n")
 
 
 def make(directory: str, rows: int = 3000, seed: int = 0, schema: Schema = SCHEMA) -> str:

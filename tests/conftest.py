@@ -6,9 +6,10 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
-import tfrs_dlrm  # noqa: F401  (chooses Keras 2)
 import pytest
 import tensorflow as tf
+
+import tfrs_dlrm  # noqa: F401  (chooses Keras 2)
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

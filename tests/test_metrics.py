@@ -316,7 +316,7 @@ class Echo(tfrs.Model):
     def call(self, features):
         return features + self.bias
 
-    def compute_loss(self, inputs, training=False):  # noqa: ARG002
+    def compute_loss(self, inputs, training=False):
         # Keras's loss takes the mean over the last axis, before it looks at weights.
         logits, labels, weights = (column[:, None] for column in inputs)
         return self.task(labels=labels, predictions=self(logits), sample_weight=weights)

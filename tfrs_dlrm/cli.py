@@ -34,18 +34,21 @@ def config_name() -> str:
     return os.path.basename(config_flags.get_config_filename(flags.FLAGS["config"])).removesuffix(".py")
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run(main: Callable[[list[str]], None], tensorflow: bool = True) -> None:
     """Parses flags, calls `main`, and turns its errors into `error: MESSAGE` on standard error and exit code 1.
 
     `--verbosity=1` shows the traceback as well.
+
+    Args:
+      main: takes the arguments that are no flags.
+      tensorflow: whether it needs TensorFlow, which takes seconds to load.
     """
 
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unknown argument {argv[1]!r}; arguments look like --name=value")
-        if flags.FLAGS["verbosity"].using_default_value:
-            logging.set_verbosity(logging.WARNING)
-        _load_tensorflow()
+        if tensorflow:
+            _load_tensorflow()
         try:
             main(argv)
         except (ValueError, OSError, ArithmeticError) as e:
@@ -63,7 +66,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
     if _DEFAULT_CONFIG and not any(a == "--config" or a.startswith("--config=") for a in argv):
         argv = [argv[0], f"--config={_DEFAULT_CONFIG[0]}", *argv[1:]]
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        if flags.FLAGS["verbosity"].using_default_value:
+            flags.FLAGS["verbosity"].value = logging.WARNING  # absl would raise it to INFO
+        return rest
     except flags.Error as e:
         message = f"{e}; --help lists the flags"
     except Exception as e:  # config_flags lets through whatever a recipe or a conversion raises

@@ -40,8 +40,8 @@ def disk_full(advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as e:
-        if e.errno != errno.ENOSPC and "No space left on device" not in str(e):
+    except Exception as e:  # DuckDB's errors are no OSError
+        if getattr(e, "errno", None) != errno.ENOSPC and "No space left on device" not in str(e):
             raise
         raise OSError(errno.ENOSPC, f"the disk is full; nothing half-written has its final name. {advice}") from e
 

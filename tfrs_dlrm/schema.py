@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import types
@@ -77,7 +78,7 @@ class CategoricalFeature:
       column: the column of the log; by default the name.
       encoding: `vocabulary`: rows 1, 2, ... by falling frequency in the training rows (ties by value), row 0 for
         all others; `hash`: a fingerprint of the text modulo the table's rows; `ids`: the numbers are the rows.
-      dtype: what the log and the serving requests hold: `string` or `int64`. Empty (for int64: missing) is a value like
+      dtype: what the log and the serving requests hold: `string` or `int64`. Empty (for int64: -1) is a value like
         any other for `vocabulary` and `hash`, and out of range for `ids`.
       min_count: `vocabulary` only: rarer values share row 0.
       max_size: `vocabulary` only: at most this many values get a row of their own.
@@ -100,6 +101,11 @@ class CategoricalFeature:
     weights: str | None = None
     out_of_range: OutOfRange = "oov"
     table: str = ""
+
+    @property
+    def weights_name(self) -> str:
+        """The key of the weights in raw and in encoded batches."""
+        return f"{self.name}_weights"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +136,8 @@ class TextFormat:
 
     Attributes:
       columns: the names of all columns, in order, for files without a header line; empty for files with one.
-      delimiter: between fields; None takes it from the file name: a comma for .csv, a tab otherwise.
+      delimiter: between fields; None takes it from the file name: a comma for .csv, a tab otherwise. Double quotes
+        enclose a field, except between tabs, where they are characters like any other.
       missing: texts that mean "no value", in dense and categorical columns alike. Empty always does.
       strip: drops blanks around each value.
     """
@@ -175,9 +182,14 @@ class Schema:
         _check_schema(self)
 
     @property
+    def dense_columns(self) -> tuple[str, ...]:
+        """The names of the floats of an encoded example: the feature's, then NAME_missing where it has an indicator."""
+        return tuple(name for f in self.dense for name in ([f.name, f"{f.name}_missing"] if f.indicator else [f.name]))
+
+    @property
     def dense_width(self) -> int:
         """Floats of an encoded example: one per dense feature, and one more for each with an indicator."""
-        return len(self.dense) + sum(f.indicator for f in self.dense)
+        return len(self.dense_columns)
 
     @property
     def one_hot(self) -> tuple[CategoricalFeature, ...]:
@@ -273,7 +285,12 @@ def difference(old: Schema, new: Schema) -> str:
 
     def flat(schema: Schema) -> dict[str, Any]:
         out: dict[str, Any] = {"label": schema.label, "weight": schema.weight, "text": schema.text}
-        for kind, items in (("dense", schema.dense), ("categorical", schema.categorical), ("table", schema.tables)):
+        kinds: list[tuple[str, Sequence[Any]]] = [
+            ("dense", schema.dense),
+            ("categorical", schema.categorical),
+            ("table", schema.tables),
+        ]
+        for kind, items in kinds:
             for position, item in enumerate(items):
                 out[f"{kind} {item.name!r} position"] = position
                 for field in dataclasses.fields(item):
@@ -291,6 +308,8 @@ def difference(old: Schema, new: Schema) -> str:
 def _check_schema(schema: Schema) -> None:
     if not schema.label.column:
         raise ValueError("label: column is empty; name the column that holds the label")
+    if schema.label.threshold is not None and not math.isfinite(schema.label.threshold):
+        raise ValueError(f"label: threshold={schema.label.threshold} is not finite")
     if schema.label.threshold is not None and (schema.label.positive or schema.label.negative):
         raise ValueError("label: give either threshold or positive/negative values, not both")
     if bool(schema.label.positive) != bool(schema.label.negative):
@@ -300,7 +319,8 @@ def _check_schema(schema: Schema) -> None:
         raise ValueError(f"label: {sorted(both)} are listed as positive and as negative")
     if not schema.dense and not schema.categorical:
         raise ValueError("the schema has no features; list some under dense or categorical")
-    _check_names([f.name for f in (*schema.dense, *schema.categorical)], "feature")
+    weights = [f.weights_name for f in schema.multi_hot if f.weights]
+    _check_names([*schema.dense_columns, *(f.name for f in schema.categorical), *weights], "feature")
     _check_names([t.name for t in schema.tables], "table")
     for dense in schema.dense:
         _check_dense(dense)
@@ -334,6 +354,8 @@ def _check_dense(f: DenseFeature) -> None:
     _check_choice(where, "transform", f.transform, Transform)
     if isinstance(f.fill_value, str) and f.fill_value != "mean":
         raise ValueError(f"{where}: fill_value={f.fill_value!r} is neither a number, 'mean' nor null")
+    if isinstance(f.fill_value, float) and not math.isfinite(f.fill_value):
+        raise ValueError(f"{where}: fill_value={f.fill_value} is not finite")
     if f.fill_value is None and f.indicator:
         raise ValueError(f"{where}: indicator=true never sees a missing number, because fill_value=null refuses them")
 
@@ -348,7 +370,7 @@ def _check_table(t: Table, features: Sequence[CategoricalFeature]) -> None:
         raise ValueError(f"{where}: dim={t.dim}; at least 1 is needed")
     if t.rows is not None and not 1 <= t.rows <= MAX_ROWS:
         raise ValueError(f"{where}: rows={t.rows} is outside 1 to {MAX_ROWS}")
-    if t.scale is not None and t.scale <= 0:
+    if t.scale is not None and not 0 < t.scale < math.inf:
         raise ValueError(f"{where}: scale={t.scale}; a positive number is needed, or null for 1/sqrt(rows)")
     for field in ("encoding", "dtype", "min_count", "max_size"):
         values = {getattr(f, field) for f in features}

@@ -21,7 +21,8 @@ def main(argv: list[str]) -> None:
     from tfrs_dlrm.training.evaluation import evaluate_run
 
     with examples_bar("evaluate") as progress:
-        evaluation = evaluate_run(_WORKDIR.value, _DATA.value, _SPLIT.value, _CHECKPOINT.value, progress)
+        split, which = _SPLIT.value, _CHECKPOINT.value
+        evaluation = evaluate_run(_WORKDIR.value, _DATA.value, split, which, progress)  # type: ignore[arg-type]
     output = _OUTPUT.value or _WORKDIR.value
     os.makedirs(output, exist_ok=True)
     paths = [os.path.join(output, f"evaluation.{ending}") for ending in ("json", "png")]

@@ -1,6 +1,7 @@
 """Trains and evaluates a DLRM; without arguments, the quickstart."""
 
 import os
+import sys
 
 from absl import flags
 
@@ -17,12 +18,17 @@ def main(argv: list[str]) -> None:
     del argv
     from tfrs_dlrm.progress import PrepareBar
     from tfrs_dlrm.strategy import make_strategy
+    from tfrs_dlrm.training.callbacks import Interrupted
     from tfrs_dlrm.training.loop import train_and_evaluate
 
     config = _CONFIG.value
     workdir = _WORKDIR.value or os.path.join("runs", cli.config_name())
-    with PrepareBar() as bar:
-        result = train_and_evaluate(config, workdir, make_strategy(_STRATEGY.value), bar, show_progress=True)
+    try:
+        with PrepareBar() as bar:
+            result = train_and_evaluate(config, workdir, make_strategy(_STRATEGY.value), bar, show_progress=True)
+    except Interrupted as e:
+        print(f"{e}. The same command goes on from there.")
+        sys.exit(143)  # as shells report a process ended by SIGTERM
     print(f"Done at step {result.step}: {result.reason}.")
     if result.best:
         print(f"Best evaluation at step {result.best_step}: AUC {result.best['auc']:.5f}.")

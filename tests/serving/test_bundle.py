@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import click_log
 import numpy as np
@@ -104,11 +106,8 @@ def test_nothing_of_training_is_in_it(run, exported):
     assert shapes == sorted(tuple(v.shape) for v in model.trainable_variables)
 
 
-def test_runs_without_python(exported, tmp_path):
-    """Needs nothing of this package: another process with plain TensorFlow loads and runs it after the source is gone."""
-    import subprocess
-    import sys
-
+def test_needs_nothing_but_tensorflow(exported, tmp_path):
+    """Another process, without this package, loads and runs it from another place."""
     moved = tmp_path / "elsewhere"
     os.rename(exported.path, moved)
     try:

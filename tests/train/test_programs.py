@@ -1,9 +1,13 @@
 """The programs end in one line of what is wrong, not in a traceback."""
 
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import click_log
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -42,3 +46,25 @@ def test_help_lists_the_flags_of_the_program_alone(tmp_path):
     shown = run(tmp_path, "train/main.py", "--help").stdout
     assert "--workdir" in shown and "--strategy" in shown and "quickstart" in shown
     assert "--alsologtostderr" not in shown
+
+
+def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
+    data = click_log.make(str(tmp_path / "log"))
+    command = [
+        *(sys.executable, ROOT / "train/main.py", f"--config={ROOT}/configs/default.py", "--workdir=run"),
+        *(f"--config.data.path={data}", "--config.model.bottom_mlp=(16,8)", "--config.model.embedding_dim=8"),
+        *("--config.train.epochs=100000", "--config.train.patience=0", "--config.train.batch_size=64"),
+    ]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        deadline = time.monotonic() + 90
+        while not metrics.exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        shown, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    step = re.search(r"stopped by a signal after step (\d+); the checkpoint is (\S+)\. The same command goes on", shown)
+    assert step and (tmp_path / f"{step[2]}.index").is_file() and step[2].endswith(f"step-{step[1]}")

@@ -97,7 +97,7 @@ def test_sigterm_between_evaluations_changes_nothing(data, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(StepCounter, "on_train_batch_end", send_signal)
         before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(Interrupted, match="after step 27; the checkpoint is .*step-27"):
+        with pytest.raises(Interrupted, match=r"after step 27; the checkpoint is .*step-27"):
             train_and_evaluate(config, str(tmp_path / "cut"))
         assert signal.getsignal(signal.SIGTERM) == before
     train_and_evaluate(config, str(tmp_path / "cut"))

@@ -55,12 +55,14 @@ class Counted:
       values: (table, values as bytes [N], counts [N]) per feature with a vocabulary.
       moments: of the dense features.
       rows: how many rows were readable.
+      kept: how many of them were counted.
       bad: the rows left out.
     """
 
     values: list[tuple[str, np.ndarray, np.ndarray]]
     moments: Moments
     rows: int
+    kept: int
     bad: list[BadRow]
 
 
@@ -77,7 +79,7 @@ class BlockCounter:
         kept = rows.take(keep(rows.numbers))
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
         counts = [(f.table, *self._count(f, kept.categorical[f.name])) for f in features]
-        return Counted(counts, Moments.of(kept.dense), len(rows), rows.bad)
+        return Counted(counts, Moments.of(kept.dense), len(rows), len(kept), rows.bad)
 
     def _count(self, f: CategoricalFeature, raw: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         if pa.types.is_list(raw.type):

@@ -169,8 +169,8 @@ class _Part:
 def _part(
     directory: str, split: Split, context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool
 ) -> _Part:
-    schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
-    groups = _row_groups(directory, Manifest.load(directory).shards(split), encoded_schema(schema))
+    shards = Manifest.load(directory).shards(split)
+    groups = _row_groups(directory, shards, encoded_schema(Schema.load(os.path.join(directory, SCHEMA_FILE))))
     context = context or tf.distribute.InputContext()
     size = context.get_per_replica_batch_size(batch_size)
     parts = _deal(groups, context.num_input_pipelines)

@@ -135,9 +135,10 @@ def prepare(
         raise ValueError(f"bad_rows={bad_rows!r} is neither 'error' nor 'quarantine'")
     eval_files = sources.expand(eval_inputs) if eval_inputs else []
     job = _Job(schema, tuple(sources.expand(inputs)), tuple(eval_files), eval_fraction, seed, bad_rows)
-    both = set(job.train_files) & set(job.eval_files)
-    if both:
-        raise ValueError(f"{sorted(both)[0]}: given for training and for evaluation")
+    training = set(map(os.path.realpath, job.train_files))
+    for path in job.eval_files:
+        if os.path.realpath(path) in training:
+            raise ValueError(f"{path}: given for training and for evaluation")
     with disk_full(f"{output}: run the same command again once there is room, and it goes on where it was"):
         return _Preparation(job, output, progress or (lambda *_: None)).run()
 
@@ -169,8 +170,12 @@ class _Preparation:
     def _begin(self, fingerprint: dict[str, Any]) -> None:
         started = os.path.join(self._work, "job.json")
         if os.path.exists(started):
-            self._check_same(fingerprint, read_json(started))
-            logging.info("%s: going on with an unfinished preparation", self._output)
+            if self._marks("counted") or self._marks("encoded"):
+                self._check_same(fingerprint, read_json(started))
+                logging.info("%s: going on with an unfinished preparation", self._output)
+            else:
+                self._discard()
+            write_json(started, fingerprint)
             return
         if os.path.isdir(self._output) and set(os.listdir(self._output)) - {WORK_DIR}:
             raise ValueError(f"{self._output}: the directory exists and holds something else; choose another output")
@@ -179,11 +184,21 @@ class _Preparation:
 
     def _check_same(self, wanted: dict[str, Any], found: dict[str, Any]) -> None:
         differing = [key for key in wanted if json.loads(json.dumps(wanted[key])) != found.get(key)]
+        if found.get("bad_rows") == "error" and "bad_rows" in differing:
+            differing.remove("bad_rows")  # without a bad row, the two come to the same
         if differing:
             raise ValueError(
                 f"{self._output}: already holds data prepared differently ({', '.join(differing)} changed);"
                 " choose another output, or remove it"
             )
+
+    def _discard(self) -> None:
+        """Removes what a run left that finished no segment: nothing is lost, whatever it was to prepare."""
+        for name in ("train", "eval", VOCABULARY_DIR):
+            shutil.rmtree(os.path.join(self._output, name), ignore_errors=True)
+        for name in (SCHEMA_FILE, STATISTICS_FILE):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(self._output, name))
 
     # ---- first pass --------------------------------------------------------------------------------------------------
 
@@ -216,18 +231,21 @@ class _Preparation:
             return counter(block, lambda numbers: ~self._job.in_eval(file, numbers))
 
         def finish(name: str, parts: Iterator[Counted]) -> int:
-            values, moments, rows = ValueCounts(), Moments.of(np.zeros([0, len(self._job.schema.dense)])), 0
+            values, moments = ValueCounts(), Moments.of(np.zeros([0, len(self._job.schema.dense)]))
+            rows = kept = 0
             for part in parts:
                 self._stop_at(part.bad)
-                rows += part.rows
+                rows, kept = rows + part.rows, kept + part.kept
                 for table, distinct, counts in part.values:
                     values.add(table, distinct, counts)
                 moments += part.moments
             values.write(os.path.join(self._work, "counts"), name)
-            write_json(self._mark("counted", name), {"moments": [moments.count, moments.mean, moments.m2]})
+            mark = {"rows": kept, "moments": [moments.count, moments.mean, moments.m2]}
+            write_json(self._mark("counted", name), mark)
             return rows
 
         self._pass("vocabulary", "counted", range(len(self._job.train_files)), count, finish)
+        self._check_rows(sum(mark["rows"] for mark in self._marks("counted")))
 
     def _write_statistics(self) -> None:
         schema = self._job.schema
@@ -257,10 +275,7 @@ class _Preparation:
         self._pass("encode", "encoded", range(len(self._job.files)), encode, finish)
         marks = self._marks("encoded")
         rows = {s: sum(m["rows"][s] for m in marks) for s in ("train", "eval")}
-        if rows["train"] == 0:
-            raise ValueError(
-                f"{self._job.train_files[0]}: no usable row for training in the {len(self._job.files)} files"
-            )
+        self._check_rows(rows["train"])
         shards = {
             s: tuple(Shard(f"{s}/{m['name']}.parquet", m["rows"][s]) for m in marks if m["rows"][s]) for s in rows
         }
@@ -290,8 +305,14 @@ class _Preparation:
                         continue
                     if split not in writers:
                         os.makedirs(os.path.dirname(paths[split]), exist_ok=True)
+                        # Without checksums most flipped bits in a page go unnoticed: they are other valid ids.
                         writers[split] = stack.enter_context(
-                            pq.ParquetWriter(paths[split] + ".tmp", encoded_schema(schema), compression="zstd")
+                            pq.ParquetWriter(
+                                paths[split] + ".tmp",
+                                encoded_schema(schema),
+                                compression="zstd",
+                                write_page_checksum=True,
+                            )
                         )
                     table = encoded.table if keep.all() else encoded.table.filter(keep)
                     writers[split].write_table(table, row_group_size=ROWS_PER_GROUP)
@@ -341,6 +362,7 @@ class _Preparation:
         os.makedirs(os.path.join(self._work, kind), exist_ok=True)
         sizes = [os.path.getsize(self._job.files[file]) for file in files]
         rows, ahead = 0, (os.cpu_count() or 1) + 1
+        self._progress(stage, 0, sum(sizes), 0)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for file, before in zip(files, itertools.accumulate(sizes, initial=0), strict=False):
                 reader = _Reader(self._job.files[file], self._job.schema)
@@ -361,6 +383,12 @@ class _Preparation:
         directory = os.path.join(self._work, kind)
         names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
         return [read_json(os.path.join(directory, n)) for n in names if n.endswith(".json")]
+
+    def _check_rows(self, rows: int) -> None:
+        if rows == 0:
+            more = f" and {len(self._job.train_files) - 1} more files" if len(self._job.train_files) > 1 else ""
+            hint = "; bad_rows='error' says what is wrong with the first" if self._job.bad_rows == "quarantine" else ""
+            raise ValueError(f"{self._job.train_files[0]}{more}: no usable row for training{hint}")
 
     def _stop_at(self, bad: Sequence[BadRow]) -> None:
         if bad and self._job.bad_rows == "error":

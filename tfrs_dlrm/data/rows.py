@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 
-from tfrs_dlrm.data.sources import Block
+from tfrs_dlrm.data.sources import Block, is_parquet
+from tfrs_dlrm.data.text import is_utf8, read_text
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
 
 # What a missing value is in a column of integers.
 MISSING_INT = -1
+_MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +30,7 @@ class BadRow:
 
     def __str__(self) -> str:
         column = f", column {self.column!r}" if self.column else ""
-        return f"{self.path}: line {self.row}{column}: {self.reason}"
+        return f"{self.path}: {'row' if is_parquet(self.path) else 'line'} {self.row}{column}: {self.reason}"
 
 
 class BadRowError(ValueError):
@@ -87,105 +86,40 @@ def parse(block: Block, schema: Schema) -> Rows:
     Raises:
       ValueError: naming file and column, where a whole Parquet column has a type that cannot hold what the schema says.
     """
+    return _Reader(block, schema, *fields(block, schema)).rows()
+
+
+def fields(block: Block, schema: Schema) -> tuple[dict[str, pa.Array], np.ndarray, dict[int, tuple[str, str]]]:
+    """The columns of a block as they are, bytes for text, before any conversion.
+
+    Returns:
+      The columns that the schema reads; int64 [N], the line or row of each element; and the lines that are no rows, by
+      their number, as (column, reason).
+    """
     if isinstance(block.data, bytes):
-        columns, lines, bad = _read_text(block, schema)
-    else:
-        columns = {name: _flat(block.data.column(name)) for name in schema.columns}
-        lines, bad = block.first_row + np.arange(block.data.num_rows), {}
-    return _Reader(block, schema, columns, lines, bad).rows()
-
-
-# ---- text into columns of strings ------------------------------------------------------------------------------------
-
-
-def _read_text(block: Block, schema: Schema) -> tuple[dict[str, pa.Array], np.ndarray, dict[int, tuple[str, str]]]:
-    """Columns of bytes, the line number of each row, and the lines that are no rows: {line: (column, reason)}."""
-    data = block.data
-    lines = np.arange(block.first_row, block.first_row + data.count(b"\n"))
-    table, wrong = _read_csv(data, block, schema)
-    if table.num_rows + len(wrong) != len(lines):
-        data, lines, broken = _whole_lines(data, lines, block.delimiter)
-        table, wrong = _read_csv(data, block, schema)
-    else:
-        broken = {}
-    if table.num_rows + len(wrong) != len(lines):
-        raise ValueError(f"{block.path}: lines {lines[0]} to {lines[-1]}: a line break inside a field")
-    want = len(block.columns)
-    bad = {int(lines[i - 1]): ("", f"{n} fields, {want} are expected") for i, n in wrong.items()}
-    good = np.ones(len(lines), bool)
-    good[[i - 1 for i in wrong]] = False
-    return {name: _flat(table.column(name)) for name in schema.columns}, lines[good], {**broken, **bad}
-
-
-def _read_csv(data: bytes, block: Block, schema: Schema) -> tuple[pa.Table, dict[int, int]]:
-    """The rows with the right number of fields, and the number of fields of the others by position from 1."""
-    wrong: dict[int, int] = {}
-
-    def skip(row: Any) -> str:
-        wrong[row.number] = row.actual_columns
-        return "skip"
-
-    table = pa_csv.read_csv(
-        pa.BufferReader(data),
-        # One thread, or rows have no numbers; blocks are read side by side instead.
-        pa_csv.ReadOptions(use_threads=False, column_names=list(block.columns), block_size=len(data) + 1),
-        pa_csv.ParseOptions(
-            delimiter=block.delimiter,
-            quote_char='"' if block.delimiter == "," else False,
-            invalid_row_handler=skip,
-        ),
-        pa_csv.ConvertOptions(
-            include_columns=list(schema.columns),
-            column_types={name: pa.binary() for name in schema.columns},
-            strings_can_be_null=False,
-        ),
-    )
-    return table, wrong
-
-
-def _whole_lines(
-    data: bytes, lines: np.ndarray, delimiter: str
-) -> tuple[bytes, np.ndarray, dict[int, tuple[str, str]]]:
-    """Without blank lines, and without those that a parser would split or join: {line: (column, reason)}."""
-    kept, numbers, broken = [], [], {}
-    for number, line in zip(lines, data.split(b"\n"), strict=False):
-        line = line.removesuffix(b"\r")
-        if not line:
-            continue
-        if b"\r" in line:
-            broken[int(number)] = ("", "a carriage return in the middle of the line")
-        elif delimiter == "," and line.count(b'"') % 2 and _is_unclosed(line, delimiter):
-            broken[int(number)] = ("", "a quote that is never closed")
-        else:
-            kept.append(line)
-            numbers.append(number)
-    return b"\n".join(kept) + b"\n" if kept else b"", np.array(numbers, np.int64), broken
-
-
-def _is_unclosed(line: bytes, delimiter: str) -> bool:
-    try:
-        next(csv.reader([line.decode("latin-1")], delimiter=delimiter, strict=True))
-    except csv.Error:
-        return True
-    return False
-
-
-# ---- columns of strings into typed columns ---------------------------------------------------------------------------
+        return read_text(block, schema)
+    columns = {name: _flat(block.data.column(name)) for name in schema.columns}
+    return columns, block.first_row + np.arange(block.data.num_rows), {}
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:
+    """One array without dictionary, null where a float is NaN."""
     array = column.combine_chunks()
     array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return pc.if_else(pc.is_nan(array), None, array) if pa.types.is_floating(array.type) else array
 
 
 def _is_text(array: pa.Array) -> bool:
-    t = array.type
-    return pa.types.is_binary(t) or pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_large_binary(t)
+    t, types = array.type, pa.types
+    kinds = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
+    return any(kind(t) for kind in (*kinds, types.is_binary_view, types.is_fixed_size_binary))
 
 
 def _is_list(array: pa.Array) -> bool:
-    return pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
+    t, types = array.type, pa.types
+    return any(kind(t) for kind in (types.is_list, types.is_large_list, types.is_fixed_size_list))
 
 
 class _Reader:
@@ -210,7 +144,8 @@ class _Reader:
         weight = self._weight() if schema.weight else None
         dense = np.empty((len(self.lines), len(schema.dense)), np.float32)
         for i, f in enumerate(schema.dense):
-            dense[:, i] = self._number(f.column)
+            with np.errstate(over="ignore"):  # those rows are refused
+                dense[:, i] = self._number(f.column)
             if f.fill_value is None:
                 self._refuse(np.isnan(dense[:, i]), f.column, lambda _: "missing, and fill_value is null")
         categorical = {f.name: self._values(f) for f in schema.categorical}
@@ -226,12 +161,13 @@ class _Reader:
 
     def _strings(self, column: str) -> pa.Array:
         """UTF-8 strings; what is no UTF-8 is refused and becomes empty."""
-        array = pc.fill_null(self.columns[column], b"" if pa.types.is_binary(self.columns[column].type) else "")
+        # From bytes even where Parquet says string: only this cast checks them.
+        array = pc.fill_null(self.columns[column].cast(pa.binary()), b"")
         try:
             array = array.cast(pa.string())
         except pa.ArrowInvalid:
             values = array.to_pylist()
-            wrong = np.array([not _is_utf8(v) for v in values])
+            wrong = np.array([not is_utf8(v) for v in values])
             self._refuse(wrong, column, lambda i: f"invalid UTF-8: {values[i][:40]!r}")
             array = pa.array([b"" if w else v for v, w in zip(values, wrong, strict=True)], pa.binary()).cast(
                 pa.string()
@@ -249,17 +185,17 @@ class _Reader:
         if not _is_text(array):
             values = self._cast(array, pa.float64(), column)
             values = pc.fill_null(values, np.nan).to_numpy(zero_copy_only=False)
-            self._refuse(np.isinf(values), column, lambda i: f"{values[i]} is not a finite number")
+            self._refuse(np.abs(values) > _MAX_FLOAT, column, lambda i: f"{values[i]} is not a finite float32 number")
             return values
         text = self._stripped(column)
         text = pc.if_else(pc.is_in(text, self.missing), pa.scalar(None, pa.string()), text)
         try:
             numbers = text.cast(pa.float64())
         except pa.ArrowInvalid:
-            numbers = pa.array([_as_float(t) for t in text.to_pylist()], pa.float64())
+            numbers = pa.array([as_number(t) for t in text.to_pylist()], pa.float64())
         values = pc.fill_null(numbers, np.nan).to_numpy(zero_copy_only=False)
-        wrong = ~np.isfinite(values) & pc.is_valid(text).to_numpy(zero_copy_only=False)
-        self._refuse(wrong, column, lambda i: f"{text[i].as_py()[:40]!r} is not a finite number")
+        wrong = ~(np.abs(values) <= _MAX_FLOAT) & pc.is_valid(text).to_numpy(zero_copy_only=False)
+        self._refuse(wrong, column, lambda i: f"{text[i].as_py()[:40]!r} is not a finite float32 number")
         return values
 
     def _cast(self, array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
@@ -296,10 +232,14 @@ class _Reader:
     def _values(self, f: CategoricalFeature) -> pa.Array:
         array = self.columns[f.column]
         if f.multi_valued and f.separator is None:
-            if not _is_list(array):
+            if not _is_list(array) and not pa.types.is_null(array.type):
                 what = "its values are no lists; give the separator between them, or drop multi_valued"
                 raise ValueError(f"{self.block.path}: column {f.column!r} of feature {f.name!r}: {what}")
-            item = pa.int64() if f.dtype == "int64" else pa.string()
+            item = pa.int64()
+            if f.dtype == "string":
+                item = pa.string()
+                if _is_text(array.values if not pa.types.is_null(array.type) else array):
+                    array = array.cast(pa.list_(pa.binary()))  # casting from bytes checks that they are UTF-8
             return self._cast(array, pa.list_(item), f.column)
         if _is_list(array):
             what = "its values are lists; set multi_valued=true"
@@ -312,13 +252,19 @@ class _Reader:
 
     def _integers(self, column: str) -> pa.Array:
         array = self.columns[column]
+        if pa.types.is_floating(array.type):  # how pandas writes integers where some are missing
+            numbers = self._number(column)
+            odd = np.isfinite(numbers) & ((numbers != np.round(numbers)) | (np.abs(numbers) > 2**53))
+            self._refuse(odd, column, lambda i: f"{numbers[i]} is not a whole number")
+            return pa.array(np.where(np.isfinite(numbers) & ~odd, numbers, MISSING_INT).astype(np.int64))
         if not _is_text(array):
             return pc.fill_null(self._cast(array, pa.int64(), column), MISSING_INT)
         text = self._stripped(column)
         text = pc.if_else(pc.is_in(text, self.missing), pa.scalar(str(MISSING_INT)), text)
         whole = pc.match_substring_regex(text, r"^-?[0-9]{1,18}$").to_numpy(zero_copy_only=False)
         if not whole.all():
-            self._refuse(~whole, column, lambda i: f"{text[i].as_py()[:40]!r} is not a whole number")
+            reason = "is not a whole number of at most 18 digits"
+            self._refuse(~whole, column, lambda i: f"{text[i].as_py()[:40]!r} {reason}")
             text = pc.if_else(pa.array(whole), text, pa.scalar(str(MISSING_INT)))
         return text.cast(pa.int64())
 
@@ -331,12 +277,12 @@ class _Reader:
         else:
             weights = self._strings(column)
             items = [v.split(f.separator) if v else [] for v in values.to_pylist()]
-            numbers = [[_as_float(w) for w in v.split(f.separator)] if v else [] for v in weights.to_pylist()]
+            numbers = [[as_number(w) for w in v.split(f.separator)] if v else [] for v in weights.to_pylist()]
         counts = [(len(i or ()), len(n or ())) for i, n in zip(items, numbers, strict=True)]
         unequal = np.array([a != b for a, b in counts], bool)
         self._refuse(unequal, column, lambda i: f"{counts[i][1]} weights for {counts[i][0]} values")
-        wrong = np.array([any(w is None or not np.isfinite(w) for w in n or ()) for n in numbers], bool)
-        self._refuse(wrong, column, lambda i: f"the weights {numbers[i]!r} are not all finite numbers")
+        wrong = np.array([any(w is None or not abs(w) <= _MAX_FLOAT for w in n or ()) for n in numbers], bool)
+        self._refuse(wrong, column, lambda i: f"the weights {numbers[i]!r} are not all finite float32 numbers")
         return weights
 
     def _bad_rows(self) -> list[BadRow]:
@@ -347,16 +293,9 @@ class _Reader:
         return [BadRow(self.block.path, n, *self.bad_lines[n], text) for n, text in zip(lines, texts, strict=True)]
 
 
-def _is_utf8(value: bytes) -> bool:
+def as_number(text: str | None) -> float | None:
+    """The number that a text is, or None. `1_000` and digits of other scripts are numbers to Python alone."""
     try:
-        value.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _as_float(text: str | None) -> float | None:
-    try:
-        return float(text or "")
+        return float(text) if text and text.isascii() and "_" not in text else None
     except ValueError:
         return None

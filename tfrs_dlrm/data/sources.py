@@ -45,10 +45,12 @@ class Block:
 
     def texts(self, rows: Sequence[int]) -> list[str]:
         """What the lines or rows of these numbers hold, for messages; bytes that are no UTF-8 appear as escapes."""
+        if not len(rows):
+            return []
         if isinstance(self.data, bytes):
             lines = self.data.split(b"\n")
             return [lines[n - self.first_row].decode("utf-8", "backslashreplace").rstrip("\r") for n in rows]
-        return [str(self.data.slice(n - self.first_row, 1).to_pylist()[0]) for n in rows]
+        return [_row_text(self.data.slice(n - self.first_row, 1)) for n in rows]
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -62,17 +64,19 @@ def expand(patterns: Sequence[str]) -> list[str]:
         patterns = [patterns]
     if not patterns:
         raise ValueError("no input files: give at least one path or glob pattern")
-    files: dict[str, None] = {}
+    files: dict[str, str] = {}
     for pattern in patterns:
         pattern = os.path.expanduser(os.fspath(pattern))
         matches = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern)))
         if not matches:
-            raise FileNotFoundError(f"no file matches {pattern!r} (looked from {os.getcwd()})")
-        files.update(dict.fromkeys(matches))
-    for path in files:
+            hint = f"; it is a directory, write {os.path.join(pattern, '*')!r}" if os.path.isdir(pattern) else ""
+            raise FileNotFoundError(f"no file matches {pattern!r} (looked from {os.getcwd()}){hint}")
+        for path in matches:
+            files.setdefault(os.path.realpath(path), path)
+    for path in files.values():
         if os.path.getsize(path) == 0:
             raise ValueError(f"{path}: the file is empty")
-    return list(files)
+    return list(files.values())
 
 
 def blocks(path: str, schema: Schema, position: Callable[[int], None] | None = None) -> Iterator[Block]:
@@ -87,16 +91,45 @@ def blocks(path: str, schema: Schema, position: Callable[[int], None] | None = N
       ValueError: naming the file, for a missing column, a damaged file or one that ends in the middle.
     """
     report = position or (lambda _: None)
-    name = path.lower()
-    if name.endswith((".parquet", ".pq")):
+    if is_parquet(path):
         yield from _parquet_blocks(path, schema, report)
     else:
         yield from _text_blocks(path, schema, report)
 
 
+def is_parquet(path: str) -> bool:
+    """Whether the name says that it is a Parquet file; every other file is text."""
+    return path.lower().endswith((".parquet", ".pq"))
+
+
+def usual_delimiter(path: str) -> str:
+    """What stands between the fields of a text file of this name."""
+    return "," if path.lower().removesuffix(".gz").endswith(".csv") else "\t"
+
+
+def first_line(path: str) -> str:
+    """The first line of a text file.
+
+    Raises:
+      ValueError: naming the file, where it is empty, damaged or no UTF-8.
+    """
+    line = next(_chunks(path, lambda _: None), b"").removeprefix(_BOM).partition(b"\n")[0]
+    if not line:
+        raise ValueError(f"{path}: the first line is empty")
+    return _decoded(path, line)
+
+
+def split_line(line: str, delimiter: str) -> list[str]:
+    """The fields of a line, without the quotes around them."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter))
+    except csv.Error as e:  # such as a field of 128 KB
+        raise ValueError(f"no list of fields: {line[:40]!r}...: {e}") from e
+
+
 def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> Iterator[Block]:
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         size, names = os.path.getsize(path), file.schema_arrow.names
         _check_columns(path, schema, names, "")
         if file.metadata.num_rows == 0:
@@ -112,7 +145,7 @@ def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None]) ->
 
 
 def _text_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> Iterator[Block]:
-    delimiter = schema.text.delimiter or ("," if path.lower().removesuffix(".gz").endswith(".csv") else "\t")
+    delimiter = schema.text.delimiter or usual_delimiter(path)
     columns = schema.text.columns
     line, index, rest = 1, 0, b""
     for chunk in _chunks(path, report):
@@ -135,7 +168,7 @@ def _text_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> It
     if rest:
         yield Block(path, index, line, rest + b"\n", columns, delimiter)
     elif index == 0:
-        raise ValueError(f"{path}: the file has a header but no rows")
+        raise ValueError(f"{path}: the file {'is empty' if line == 1 else 'has a header but no rows'}")
 
 
 def _chunks(path: str, report: Callable[[int], None]) -> Iterator[bytes]:
@@ -161,16 +194,25 @@ def _read_full(stream: IO[bytes], size: int) -> bytes:
     return b"".join(parts)
 
 
-def _header(path: str, line: bytes, delimiter: str, schema: Schema) -> tuple[str, ...]:
+def _row_text(row: pa.Table) -> str:
     try:
-        text = line.decode("utf-8").rstrip("\r")
+        return str(row.to_pylist()[0])
+    except UnicodeDecodeError:
+        fields = [f.with_type(pa.binary()) if pa.types.is_string(f.type) else f for f in row.schema]
+        return str(row.cast(pa.schema(fields)).to_pylist()[0])
+
+
+def _decoded(path: str, line: bytes) -> str:
+    try:
+        return line.decode("utf-8").rstrip("\r")
     except UnicodeDecodeError as e:
         raise ValueError(f"{path}: line 1: invalid UTF-8 in the header: {e}") from e
-    names = next(csv.reader([text], delimiter=delimiter)) if text else []
+
+
+def _header(path: str, line: bytes, delimiter: str, schema: Schema) -> tuple[str, ...]:
+    text = _decoded(path, line)
+    names = split_line(text, delimiter) if text else []
     names = [n.strip() for n in names] if schema.text.strip else names
-    for name in schema.columns:
-        if names.count(name) > 1:
-            raise ValueError(f"{path}: line 1: the header names column {name!r} {names.count(name)} times")
     hint = "; if the file has no header line, list its columns in text.columns of the schema"
     _check_columns(path, schema, names, hint)
     return tuple(names)
@@ -181,3 +223,6 @@ def _check_columns(path: str, schema: Schema, names: Sequence[str], hint: str) -
     if missing:
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; the file has: {shown[:500]}{hint}")
+    for name in schema.columns:
+        if names.count(name) > 1:
+            raise ValueError(f"{path}: column {name!r} is there {names.count(name)} times; give each a name of its own")

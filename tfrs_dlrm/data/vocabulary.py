@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import glob
 import os
 from collections.abc import Iterable, Iterator
 
@@ -41,7 +42,8 @@ def write_vocabulary(counts_dir: str, table: Table, min_count: int, max_size: in
     """Joins the counts of one table into a vocabulary file, one value a line, and returns the number of values.
 
     By falling count, ties by value (in the order of their UTF-8 bytes). DuckDB counts and sorts, and spills to
-    `counts_dir` what does not fit into its memory.
+    `counts_dir` what does not fit into its memory. A value with a line break in it cannot stand in the file, so it
+    gets no row of its own.
 
     Raises:
       ValueError: no value occurs `min_count` times.
@@ -61,11 +63,11 @@ def write_vocabulary(counts_dir: str, table: Table, min_count: int, max_size: in
 
 
 def _by_falling_count(counts_dir: str, table: str, min_count: int, max_size: int | None) -> Iterator[list[str]]:
-    files = os.path.join(counts_dir, table, "*.parquet")
+    files = os.path.join(glob.escape(os.path.join(counts_dir, table)), "*.parquet")
     with duckdb.connect(":memory:", config={"memory_limit": "800MB", "temp_directory": counts_dir}) as connection:
         query = (
             "SELECT value FROM (SELECT value, sum(count) AS n FROM read_parquet(?) GROUP BY value)"
-            " WHERE n >= ? ORDER BY n DESC, value LIMIT ?"
+            " WHERE n >= ? AND NOT regexp_matches(value, '[\\r\\n]') ORDER BY n DESC, value LIMIT ?"
         )
         result = connection.execute(query, [files, min_count, max_size if max_size is not None else 2**31])
         while rows := result.fetchmany(100_000):

@@ -1,0 +1,300 @@
+"""The schema that is proposed for a file: rule by rule, and for real data."""
+
+import csv
+import decimal
+import gzip
+import io
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tfrs_dlrm.data.infer import infer_schema
+from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, TextFormat
+
+ROWS = 400
+
+
+def columns(rows=ROWS, seed=0):
+    rng = np.random.default_rng(seed)
+    some = rng.random(rows) < 0.1
+    return {
+        "clicked": [str(v) for v in rng.integers(0, 2, rows)],
+        "price": [f"{v:.2f}" for v in rng.lognormal(0, 1.5, rows)],
+        "age": ["" if s else str(v) for s, v in zip(some, rng.integers(18, 80, rows), strict=True)],
+        "site": [f"s{v}" for v in rng.integers(0, 9, rows)],
+        "hour": [str(v) for v in rng.integers(0, 24, rows)],
+        "user_id": [str(v) for v in rng.integers(0, 150, rows)],
+        "zip-code": [f"{v:05d}" for v in rng.integers(0, 60, rows)],
+        "tags": ["|".join(f"t{t}" for t in rng.integers(0, 6, n)) for n in rng.integers(0, 4, rows)],
+        "country": ["fr"] * rows,
+        "request": [f"{v:032x}" for v in range(rows)],
+        "row": [str(v) for v in range(rows)],
+        "nothing": [""] * rows,
+    }
+
+
+def write_csv(path, data, delimiter=",", header=True):
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    writer.writerows(([list(data)] if header else []) + list(zip(*data.values(), strict=True)))
+    text = out.getvalue()
+    path.write_bytes(gzip.compress(text.encode()) if path.name.endswith("gz") else text.encode())
+    return str(path)
+
+
+def test_a_log_by_hand(tmp_path):
+    path = write_csv(tmp_path / "log.csv", columns())
+    proposal = infer_schema(path)
+    assert proposal.schema == Schema(
+        Label("clicked"),
+        dense=(
+            DenseFeature("price", transform="log1p"),
+            DenseFeature("age", transform="standardize", fill_value="mean", indicator=True),
+        ),
+        categorical=(
+            CategoricalFeature("site"),
+            CategoricalFeature("hour", dtype="int64"),
+            CategoricalFeature("user_id", dtype="int64"),
+            CategoricalFeature("zip_code", column="zip-code"),
+            CategoricalFeature("tags", separator="|"),
+        ),
+    )
+    kinds = proposal.kinds()
+    assert list(kinds) == list(proposal.notes) == list(columns())
+    assert [c for c, kind in kinds.items() if kind == "left out"] == ["country", "request", "row", "nothing"]
+    assert kinds["clicked"] == "label" and kinds["price"] == "dense, log1p" and kinds["tags"] == "multi-valued"
+    assert proposal.notes["country"] == "always 'fr'"
+    assert proposal.notes["request"] == "400 values in 400 rows: an identifier, or free text"
+    assert proposal.notes["nothing"] == "no value in 400 rows"
+    assert proposal.notes["site"] == "9 values" and proposal.notes["hour"] == "24 whole numbers"
+    manifest = prepare(proposal.schema, [path], str(tmp_path / "out"), eval_fraction=0.1)
+    assert manifest.rows("train") + manifest.rows("eval") == ROWS
+    assert Schema.from_json(proposal.schema.to_json()) == proposal.schema
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter", "header", "text"),
+    [
+        ("log.csv.gz", ",", True, TextFormat()),
+        ("log.txt", "\t", True, TextFormat()),
+        ("log.csv", ";", True, TextFormat(delimiter=";")),
+        ("log.data", ",", False, TextFormat(columns=tuple(columns()), delimiter=",")),
+    ],
+)
+def test_layouts(tmp_path, name, delimiter, header, text):
+    expected = infer_schema(write_csv(tmp_path / "expected.csv", columns())).schema
+    path = write_csv(tmp_path / name, columns(), delimiter, header)
+    schema = infer_schema(path, columns=() if header else list(columns())).schema
+    assert schema == Schema(expected.label, expected.dense, expected.categorical, expected.tables, text=text)
+
+
+def test_blanks_and_texts_for_missing(tmp_path):
+    data = columns()
+    data["site"][3] = data["price"][4] = "?"
+    data["hour"][5] = "Unknown"  # among numbers alone
+    data["tags"][6] = "Unknown"
+    blanks = {f" {name}": [f" {v} " for v in values] for name, values in data.items()}
+    path = write_csv(tmp_path / "log.csv", blanks)
+    proposal = infer_schema(path)
+    assert proposal.schema.text == TextFormat(strip=True, missing=("?", "Unknown"))
+    price = DenseFeature("price", "price", transform="log1p", fill_value="mean", indicator=True)
+    assert proposal.schema.dense[0] == price
+    assert proposal.notes["hour"] == "24 whole numbers, 0.2% missing"
+    assert prepare(proposal.schema, [path], str(tmp_path / "out")).rows("train") == ROWS
+
+
+def with_label(tmp_path, name, values, **more):
+    data = {"a": [str(i % 7) for i in range(len(values))], name: list(map(str, values)), **more}
+    return write_csv(tmp_path / "log.csv", data)
+
+
+@pytest.mark.parametrize(
+    ("values", "label", "note"),
+    [
+        ([0, 1, 1, 1] * 20, Label("x"), "0 or 1; 75.0% are 1"),
+        (["yes", "no", "yes"] * 20, Label("x", ("yes",), ("no",)), "'yes' is 1, 'no' is 0; 66.7% are 1"),
+        ([">50K", "<=50K", "<=50K"] * 20, Label("x", (">50K",), ("<=50K",)), "'>50K' is 1, '<=50K' is 0; 33.3% are 1"),
+        ([-1, 1, 1] * 20, Label("x", threshold=1), "1 or more is 1: 66.7%"),
+        ([1, 2, 3, 3, 4, 5] * 20, Label("x", threshold=4), "4 or more is 1: 33.3%"),
+        ([1, 5, 5, 5] * 20, Label("x", threshold=5), "5 or more is 1: 75.0%"),
+        (
+            ["0", "1", "", "1"] * 20,
+            Label("x"),
+            "0 or 1; 66.7% are 1; 25.0% of the rows have none, which makes them bad rows",
+        ),
+    ],
+)
+def test_labels(tmp_path, values, label, note):
+    proposal = infer_schema(with_label(tmp_path, "x", values), label="x")
+    assert proposal.schema.label == label and proposal.notes["x"] == note
+
+
+def test_the_label_is_known_by_its_name(tmp_path):
+    flags = ["0", "1"] * 40
+    assert infer_schema(with_label(tmp_path, "Is_Click", flags, other=flags)).schema.label == Label("Is_Click")
+    only_zeros = with_label(tmp_path, "label", ["0"] * 80, other=flags)  # a log that begins without a click
+    assert infer_schema(only_zeros).schema.label == Label("label")
+    message = r"log\.csv: it is unclear which column is the label; it may be 'bought', 'other'\. Give its name as label"
+    with pytest.raises(ValueError, match=message):
+        infer_schema(with_label(tmp_path, "bought", flags, other=flags))
+    with pytest.raises(ValueError, match="it may be 'click', 'target'"):
+        infer_schema(with_label(tmp_path, "click", flags, target=flags, other=flags))
+    with pytest.raises(ValueError, match="unclear which column is the label; no column holds two values"):
+        infer_schema(with_label(tmp_path, "c", ["1", "2", "3"] * 20))
+    with pytest.raises(ValueError, match="no column 'bougth' for the label; the file has: a, bought"):
+        infer_schema(with_label(tmp_path, "bought", flags), label="bougth")
+    with pytest.raises(ValueError, match=r"column 'c' cannot be the label; .* it holds: 'p', 'q', 'r'"):
+        infer_schema(with_label(tmp_path, "c", ["p", "q", "r"] * 20), label="c")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["a; b", "a", "c; b; a", "c"], CategoricalFeature("c", separator="; ")),
+        (["a,b", "a", "c,b,a", "c"], CategoricalFeature("c", separator=",")),
+        (["Doe, Jane", "Roe, Max", "Poe, Ann", "x"], CategoricalFeature("c")),  # nothing comes again
+        (["1,5", "2,5", "1,7", "2,7"], CategoricalFeature("c")),  # a decimal comma
+        (["007", "7", "12", "1"], CategoricalFeature("c")),
+        (["-1", "7", "12", "1"], CategoricalFeature("c")),  # -1 means missing to int64
+        (["1e3", "7", "2", "0"], DenseFeature("c", transform="standardize", fill_value="mean")),
+        (["-9"] * 10 + ["1"] * 9 + ["999.5"], DenseFeature("c", transform="standardize", fill_value="mean")),
+        (["0"] * 19 + ["99.5"], DenseFeature("c", transform="log1p")),
+        ([str(v) for v in range(200)] * 2, DenseFeature("c", transform="standardize", fill_value="mean")),
+        ([f"v{v}" for v in range(1001)] * 3, CategoricalFeature("c", min_count=5)),
+        ([str(i) for i in range(60)], None),
+        ([f"{i}.5" for i in range(60)], DenseFeature("c", transform="standardize", fill_value="mean")),
+    ],
+)
+def test_kinds(tmp_path, values, expected):
+    values = values * -(-60 // len(values))
+    path = with_label(tmp_path, "c", values, y=["0", "1"] * (len(values) // 2) + ["0"] * (len(values) % 2))
+    schema = infer_schema(path).schema
+    found = [f for f in (*schema.dense, *schema.categorical) if f.column == "c"]
+    dense = (expected,) if isinstance(expected, DenseFeature) else ()
+    categorical = (expected,) if isinstance(expected, CategoricalFeature) else ()
+    filled_in = Schema(Label("y"), (DenseFeature("other"), *dense), categorical)
+    assert found == [*filled_in.dense[1:], *filled_in.categorical]
+
+
+def test_parquet(tmp_path):
+    n = 120
+    table = pa.table(
+        {
+            "y": [i % 3 == 0 for i in range(n)],
+            "tags": pa.array([[f"t{i % 5}"] * (i % 3) for i in range(n)], pa.large_list(pa.large_string())),
+            "ids": pa.array([[i % 7] for i in range(n)], pa.list_(pa.int32())),
+            "embedding": [[0.5, i] for i in range(n)],
+            "when": pa.array(range(n), pa.timestamp("s")),
+            "flag": [None if i == 3 else i % 2 == 0 for i in range(n)],
+            "name": pa.array([f"n{i % 4}" for i in range(n)]).dictionary_encode(),
+            "price": pa.array([i / 7 for i in range(n)], pa.float32()),
+            "cost": pa.array([decimal.Decimal(i % 60) / 4 for i in range(n)], pa.decimal128(9, 2)),
+            "gap": pa.array([None if i % 4 == 0 else i % 50 for i in range(n)], pa.float64()),
+            "empty": pa.nulls(n),
+            "struct": [{"a": i} for i in range(n)],
+        }
+    )
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=50)
+    proposal = infer_schema(str(tmp_path / "log.parquet"), rows=100)
+    assert proposal.schema == Schema(
+        Label("y"),
+        dense=(
+            DenseFeature("price", transform="standardize", fill_value="mean"),
+            DenseFeature("cost", transform="standardize", fill_value="mean"),
+            DenseFeature("gap", transform="standardize", fill_value="mean", indicator=True),
+        ),
+        categorical=(
+            CategoricalFeature("tags", multi_valued=True),
+            CategoricalFeature("ids_2", column="ids", multi_valued=True, dtype="int64"),  # `ids` is reserved
+            CategoricalFeature("flag", dtype="int64"),
+            CategoricalFeature("name"),
+        ),
+    )
+    assert proposal.notes["empty"] == "no value in 100 rows" and "timestamp" in proposal.notes["when"]
+    assert "list" in proposal.notes["embedding"] and "struct" in proposal.notes["struct"]
+    assert prepare(proposal.schema, [str(tmp_path / "log.parquet")], str(tmp_path / "out")).rows("train") == n
+
+
+def test_names_are_made_of_letters_and_unlike_each_other(tmp_path):
+    values = ["1", "2", "3", "4", "5"] * 20
+    names = ["a-b", "a b", "1st", "label", "x", "x_missing", "größe"]
+    data = {"y": ["0", "1"] * 50} | {name: values for name in names}
+    data["x"] = ["", "1.5", "2", "3", "9"] * 20
+    schema = infer_schema(write_csv(tmp_path / "log.csv", data), label="y").schema
+    found = {f.column: f.name for f in (*schema.dense, *schema.categorical)}
+    assert [found[name] for name in names] == ["a_b", "a_b_2", "c_1st", "label_2", "x", "x_missing_2", "gr_e"]
+
+
+def test_lines_that_are_no_rows_are_passed_over(tmp_path):
+    path = write_csv(tmp_path / "log.csv", columns())
+    expected = infer_schema(path).schema
+    with open(path, "ab") as f:
+        f.write(b'too,few\n"unclosed\n\n\xff,\xff\n1,1,20,\xe9,,,,,fr,,,\n')
+    schema = infer_schema(path).schema
+    assert schema.categorical == expected.categorical
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (
+            "1,2,3\n4,5,6\n",
+            {},
+            r"log\.csv: line 1 holds values such as '1', not the names of columns; give the names as",
+        ),
+        ("1,2,3\n4,5,6\n", {"columns": ["a", "b"]}, r"log\.csv: 2 columns are given, line 1 has 3 fields"),
+        ("y,y\n1,2\n", {}, r"log\.csv: column 'y' is there 2 times"),
+        ("y,a\n1\n", {}, r"log\.csv: none of the first lines is a row of 2 fields: y, a"),
+        ("y,a\n", {}, r"log\.csv: the file has a header but no rows"),
+        ("\ny,a\n", {}, r"log\.csv: the first line is empty"),
+        ("y,a\n1,5\n0,5\n", {}, r"log\.csv: no column can be a feature \(a: always '5'\)"),
+    ],
+)
+def test_messages(tmp_path, content, arguments, message):
+    (tmp_path / "log.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        infer_schema(str(tmp_path / "log.csv"), **arguments)
+
+
+def test_adult(real_data):
+    names = ["age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship"]
+    names += ["race", "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country", "income"]
+    schema = infer_schema(str(real_data / "adult" / "adult.data.gz"), label="income", columns=names).schema
+    assert schema.label == Label("income", positive=(">50K",), negative=("<=50K",))
+    assert schema.text == TextFormat(tuple(names), delimiter=",", missing=("?",), strip=True)
+    assert [(f.column, f.transform) for f in schema.dense] == [
+        ("age", "standardize"),
+        ("fnlwgt", "standardize"),
+        ("capital-gain", "log1p"),
+        ("capital-loss", "log1p"),
+        ("hours-per-week", "standardize"),
+    ]
+    rest = [n for n in names if n != "income" and n not in {f.column for f in schema.dense}]
+    assert [f.column for f in schema.categorical] == rest and "education_num" in {f.name for f in schema.categorical}
+
+
+def test_anime(real_data, tmp_path):
+    with zipfile.ZipFile(real_data / "anime" / "anime.zip") as archive:
+        archive.extractall(tmp_path)
+    ratings = infer_schema(str(tmp_path / "anime" / "anime_ratings.dat"), label="Feedback")
+    assert ratings.schema.label == Label("Feedback", threshold=9)  # 34 % of the first 100,000; 8 or more would be 61 %
+    assert ratings.schema.categorical == (
+        CategoricalFeature("User_ID", "User_ID", dtype="int64", min_count=5, table="User_ID"),
+        CategoricalFeature("Anime_ID", "Anime_ID", dtype="int64", min_count=5, table="Anime_ID"),
+    )
+    assert ratings.notes["Anime_ID"] == "5,506 whole numbers; those seen less than 5 times share a row"
+    titles = infer_schema(str(tmp_path / "anime" / "anime_info.dat"), label="rating")
+    assert titles.kinds() == {
+        "anime_ids": "left out",
+        "name": "left out",
+        "genre": "multi-valued",
+        "type": "categorical",
+        "episodes": "dense, log1p",
+        "rating": "label",
+        "members": "dense, log1p",
+    }
+    assert titles.schema.multi_hot[0].separator == ", " and titles.notes["genre"].startswith("43 values joined by ', '")

@@ -1,0 +1,63 @@
+"""Which files a pattern names, and how they are cut into blocks."""
+
+import gzip
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tfrs_dlrm.data import sources
+from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
+
+SCHEMA = Schema(Label("y"), categorical=(CategoricalFeature("c"),))
+
+
+def test_expand_keeps_the_order_given_and_names_each_file_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.tsv", "a.tsv", "z.csv", "[1].csv"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "folder.tsv").mkdir()
+    assert sources.expand(["z.csv", "*.tsv"]) == ["z.csv", "a.tsv", "b.tsv"]
+    assert sources.expand(["a.tsv", "./*.tsv", str(tmp_path / "a.tsv")]) == ["a.tsv", "./b.tsv"]
+    assert sources.expand(["[1].csv"]) == ["[1].csv"]  # a name first, a pattern second
+    assert sources.expand("a.tsv") == ["a.tsv"]
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_text_is_cut_at_lines_and_nothing_is_lost(tmp_path, monkeypatch, name, end):
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 64)
+    lines = [f"{i % 2},value {i:0{1 + i % 17}d}" for i in range(200)]
+    raw = b"\xef\xbb\xbf" + end.join(["y,c", *lines]).encode()  # a BOM, and no line break at the end
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    positions = []
+    blocks = list(sources.blocks(str(path), SCHEMA, positions.append))
+    assert [b.index for b in blocks] == list(range(len(blocks))) and len(blocks) > 50
+    assert b"".join(b.data for b in blocks) == (end.join(lines) + "\n").encode()
+    assert max(len(b.data) for b in blocks) < 2 * 64
+    first_row = 2
+    for block in blocks:
+        assert block.first_row == first_row and block.columns == ("y", "c") and block.delimiter == ","
+        assert block.texts([first_row]) == [lines[first_row - 2]]
+        first_row += block.data.count(b"\n")
+    assert positions == sorted(positions) and positions[-1] == os.path.getsize(path)
+
+
+def test_parquet_is_cut_by_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "BLOCK_ROWS", 4)
+    table = pa.table({"unused": ["u"] * 21, "c": [f"v{i}" for i in range(21)], "y": [i % 2 for i in range(21)]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=10)
+    blocks = list(sources.blocks(str(tmp_path / "a.parquet"), SCHEMA))
+    assert [(b.first_row, b.data.num_rows) for b in blocks] == [
+        (1, 4),
+        (5, 4),
+        (9, 2),
+        (11, 4),
+        (15, 4),
+        (19, 2),
+        (21, 1),
+    ]
+    assert [v for b in blocks for v in b.data["c"].to_pylist()] == table["c"].to_pylist()
+    assert blocks[1].texts([6]) == ["{'y': 1, 'c': 'v5'}"]
