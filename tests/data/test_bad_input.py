@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tfrs_dlrm.data import prepare as prepare_module
-from tfrs_dlrm.data import sources
+from tfrs_dlrm.data import segments, sources
 from tfrs_dlrm.data.dataset import dataset
 from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.prepare import prepare
@@ -239,7 +239,7 @@ def test_an_output_that_holds_something_else(prepared):
 
 
 def test_work_begun_for_another_job(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_module, "BLOCKS_PER_SEGMENT", 1)
+    monkeypatch.setattr(segments, "BLOCKS_PER_SEGMENT", 1)
     monkeypatch.setattr(sources, "BLOCK_BYTES", 100)
     with pytest.raises(
         BadRowError, match="line 2"

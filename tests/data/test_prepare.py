@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.data import prepare as prepare_module
-from tfrs_dlrm.data import sources
+from tfrs_dlrm.data import segments, sources
 from tfrs_dlrm.data.encoder import Encoder
 from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.prepare import prepare
@@ -91,7 +90,7 @@ def small_blocks(monkeypatch):
     """Many blocks and segments even for small files."""
     monkeypatch.setattr(sources, "BLOCK_BYTES", 6000)
     monkeypatch.setattr(sources, "BLOCK_ROWS", 25)
-    monkeypatch.setattr(prepare_module, "BLOCKS_PER_SEGMENT", 2)
+    monkeypatch.setattr(segments, "BLOCKS_PER_SEGMENT", 2)
 
 
 def test_by_hand(tmp_path):
@@ -386,13 +385,13 @@ def test_progress_and_a_second_call(tmp_path, small_blocks):
 KILLER = """
 import os, pathlib, random, signal, sys, time
 import tfrs_dlrm
-from tfrs_dlrm.data import sources
+from tfrs_dlrm.data import segments, sources
 from tfrs_dlrm.data import prepare as module
 from tfrs_dlrm.schema import Schema
 import pyarrow.parquet as pq
 
 schema, log, plain, killed, seed = sys.argv[1:]
-sources.BLOCK_BYTES, module.BLOCKS_PER_SEGMENT = 1500, 2
+sources.BLOCK_BYTES, segments.BLOCKS_PER_SEGMENT = 1500, 2
 rng = random.Random(int(seed))
 
 

@@ -61,7 +61,7 @@ def dataset(
       drop_remainder: leaves out the last, smaller batch of an epoch; by default where shuffled, since the rows left
         out differ then from epoch to epoch.
       context: which input pipeline this is. Each gets its own part of the rows and B / number of replicas rows a
-        batch, and all have equally many batches.
+        batch. All have equally many batches where the remainder is dropped; otherwise each gives all of its rows.
       shuffle_rows: how many rows are shuffled at a time.
 
     Raises:
@@ -176,10 +176,13 @@ def _part(
     parts = _deal(groups, context.num_input_pipelines)
     if min(map(len, parts)) == 0:
         raise ValueError(f"{directory}: {len(groups)} row groups cannot be shared by {len(parts)} input pipelines")
-    # Replicas step together, so the part with the fewest rows sets the number of steps.
-    rows = min(sum(g.rows for g in part) for part in parts)
-    batches = rows // size if drop_remainder else -(-rows // size)
-    return _Part(tuple(parts[context.input_pipeline_id]), size, batches)
+    own = parts[context.input_pipeline_id]
+    if drop_remainder:
+        # Replicas step together, so the part with the fewest rows sets the number of steps.
+        batches = min(sum(g.rows for g in part) for part in parts) // size
+    else:
+        batches = -(-sum(g.rows for g in own) // size)
+    return _Part(tuple(own), size, batches)
 
 
 def _deal(groups: Sequence[_RowGroup], pipelines: int) -> list[list[_RowGroup]]:

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -33,21 +33,20 @@ from tfrs_dlrm.data.encoder import (
     needs_statistics,
     vocabulary_file,
 )
+from tfrs_dlrm.data.job import BadRows, Job
 from tfrs_dlrm.data.manifest import MANIFEST_FILE, Manifest, Shard
 from tfrs_dlrm.data.rows import BadRow, BadRowError, parse
 from tfrs_dlrm.data.samples import SAMPLES, raw_values, write_samples
+from tfrs_dlrm.data.segments import Reader, by_segment, segment_name, segment_of
 from tfrs_dlrm.data.sources import Block
 from tfrs_dlrm.data.vocabulary import Moments, ValueCounts, vocabulary_settings, write_vocabulary
 from tfrs_dlrm.files import disk_full, read_json, write_json
 from tfrs_dlrm.schema import Schema
 
-BLOCKS_PER_SEGMENT = 4
 ROWS_PER_GROUP = 65_536
 WORK_DIR = "unfinished"
 QUARANTINE_FILE = "quarantine.jsonl"
 
-BadRows = Literal["error", "quarantine"]
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -56,41 +55,6 @@ class Progress(Protocol):
 
     def __call__(self, stage: str, done: int, total: int, rows: int) -> None:
         """`done` of `total` bytes of the raw files are read in this pass, and `rows` rows came of them."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """What is prepared: equal jobs give equal bytes."""
-
-    schema: Schema
-    train_files: tuple[str, ...]
-    eval_files: tuple[str, ...]
-    eval_fraction: float
-    seed: int
-    bad_rows: BadRows
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return self.train_files + self.eval_files
-
-    def fingerprint(self) -> dict[str, Any]:
-        stats = [(os.path.abspath(f), os.stat(f)) for f in self.files]
-        return {
-            "schema": json.loads(self.schema.to_json()),
-            "files": [{"path": path, "bytes": s.st_size, "modified_ns": s.st_mtime_ns} for path, s in stats],
-            "eval_files": len(self.eval_files),
-            "eval_fraction": self.eval_fraction,
-            "seed": self.seed,
-            "bad_rows": self.bad_rows,
-        }
-
-    def in_eval(self, file: int, numbers: np.ndarray) -> np.ndarray:
-        """Which rows, by their numbers in a file, belong to the evaluation set: bool [N]."""
-        if file >= len(self.train_files):
-            return np.ones(len(numbers), bool)
-        if self.eval_fraction == 0:
-            return np.zeros(len(numbers), bool)
-        return _uniform(self.seed, file, numbers) < self.eval_fraction
 
 
 def prepare(
@@ -134,7 +98,7 @@ def prepare(
     if bad_rows not in ("error", "quarantine"):
         raise ValueError(f"bad_rows={bad_rows!r} is neither 'error' nor 'quarantine'")
     eval_files = sources.expand(eval_inputs) if eval_inputs else []
-    job = _Job(schema, tuple(sources.expand(inputs)), tuple(eval_files), eval_fraction, seed, bad_rows)
+    job = Job(schema, tuple(sources.expand(inputs)), tuple(eval_files), eval_fraction, seed, bad_rows)
     training = set(map(os.path.realpath, job.train_files))
     for path in job.eval_files:
         if os.path.realpath(path) in training:
@@ -146,7 +110,7 @@ def prepare(
 class _Preparation:
     """One run of `prepare`."""
 
-    def __init__(self, job: _Job, output: str, progress: Callable[[str, int, int, int], None]):
+    def __init__(self, job: Job, output: str, progress: Callable[[str, int, int, int], None]):
         self._job, self._output, self._progress = job, output, progress
         self._work = os.path.join(output, WORK_DIR)
         self._total = sum(os.path.getsize(f) for f in job.files)
@@ -365,11 +329,10 @@ class _Preparation:
         self._progress(stage, 0, sum(sizes), 0)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for file, before in zip(files, itertools.accumulate(sizes, initial=0), strict=False):
-                reader = _Reader(self._job.files[file], self._job.schema)
+                reader = Reader(self._job.files[file], self._job.schema)
                 todo = (b for b in reader if not self._is_done(kind, file, b))
-                results = _in_order(pool, functools.partial(_indexed, work, file), todo, ahead)
-                for segment, group in _grouped(results, BLOCKS_PER_SEGMENT):
-                    rows += finish(_segment_name(file, segment), group)
+                for segment, group in by_segment(pool, functools.partial(work, file), todo, ahead):
+                    rows += finish(segment_name(file, segment), group)
                     self._progress(stage, before + reader.position, sum(sizes), rows)
         self._progress(stage, sum(sizes), sum(sizes), rows)
 
@@ -377,7 +340,7 @@ class _Preparation:
         return os.path.join(self._work, kind, f"{name}.json")
 
     def _is_done(self, kind: str, file: int, block: Block) -> bool:
-        return os.path.exists(self._mark(kind, _segment_name(file, block.index // BLOCKS_PER_SEGMENT)))
+        return os.path.exists(self._mark(kind, segment_name(file, segment_of(block))))
 
     def _marks(self, kind: str) -> list[dict[str, Any]]:
         directory = os.path.join(self._work, kind)
@@ -393,56 +356,3 @@ class _Preparation:
     def _stop_at(self, bad: Sequence[BadRow]) -> None:
         if bad and self._job.bad_rows == "error":
             raise BadRowError(bad[0])
-
-
-def _indexed(work: Callable[[int, Block], R], file: int, block: Block) -> tuple[int, R]:
-    return block.index, work(file, block)
-
-
-class _Reader:
-    """The blocks of a file, and how many of its bytes are read."""
-
-    def __init__(self, path: str, schema: Schema):
-        self._path, self._schema, self.position = path, schema, 0
-
-    def __iter__(self) -> Iterator[Block]:
-        return sources.blocks(self._path, self._schema, self._at)
-
-    def _at(self, position: int) -> None:
-        self.position = position
-
-
-def _segment_name(file: int, segment: int) -> str:
-    return f"part-{file:05d}-{segment:05d}"
-
-
-def _in_order(pool: concurrent.futures.Executor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """Results in the order of the items, with at most `ahead` items under way, so that memory stays bounded."""
-    pending: collections.deque[concurrent.futures.Future[R]] = collections.deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(work, item))
-            if len(pending) >= ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-def _grouped(results: Iterable[tuple[int, R]], size: int) -> Iterator[tuple[int, Iterator[R]]]:
-    """(index, result) pairs by index // size; each group is to be used up before the next is asked for."""
-    for segment, group in itertools.groupby(results, key=lambda pair: pair[0] // size):
-        yield segment, (result for _, result in group)
-
-
-def _uniform(seed: int, file: int, numbers: np.ndarray) -> np.ndarray:
-    """One number in [0, 1) per row, a function of seed, file and row number alone (splitmix64)."""
-    with np.errstate(over="ignore"):
-        x = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(1 + file)
-        x += np.uint64(seed % 2**64) * np.uint64(0xD1B54A32D192ED03)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
-    return (x >> np.uint64(11)) / np.float64(2**53)
