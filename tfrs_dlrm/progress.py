@@ -29,6 +29,8 @@ class PrepareBar:
         elapsed = self._bar.format_dict["elapsed"]
         if stage != "generate" and elapsed > 0:
             self._bar.set_postfix_str(f"{rows:,} rows, {rows / elapsed:,.0f} rows/s")
+        if done >= total:
+            self.close()
 
     def close(self) -> None:
         """Leaves the last bar as it is."""
