@@ -63,7 +63,7 @@ class Workdir:
         Raises:
           ValueError: it holds a run of another model, or on data with another schema or vocabulary.
         """
-        if os.path.exists(self.file(CONFIG_FILE)):
+        if any(tf.train.latest_checkpoint(self.file(name)) for name in _DIRS.values()):
             self._check_config(config)
             self.check_data(data_dir)
             logging.info("%s: going on with the run in there", self.path)

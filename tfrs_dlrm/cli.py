@@ -54,7 +54,7 @@ def run(main: Callable[[list[str]], None], tensorflow: bool = True) -> None:
         except (ValueError, OSError, ArithmeticError) as e:
             _fail(str(e), e)
         except Exception as e:
-            if not type(e).__module__.startswith("tensorflow"):
+            if not type(e).__module__.startswith(("tensorflow", "duckdb", "_duckdb")):
                 raise
             # An error in the input pipeline comes wrapped: its own message is the first line.
             _fail(str(e).split("\n", 1)[0], e)

@@ -151,14 +151,21 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RunConfig":
-        """Reads `to_dict`."""
-        model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["model"].items()}
-        return cls(
-            DataConfig(**data["data"]),
-            ModelConfig(**model),
-            OptimizerConfig(**data["optimizer"]),
-            TrainConfig(**data["train"]),
-        )
+        """Reads `to_dict`.
+
+        Raises:
+          ValueError: it was written by another version.
+        """
+        try:
+            model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["model"].items()}
+            return cls(
+                DataConfig(**data["data"]),
+                ModelConfig(**model),
+                OptimizerConfig(**data["optimizer"]),
+                TrainConfig(**data["train"]),
+            )
+        except (KeyError, TypeError) as e:
+            raise ValueError(f"not the configuration of a run of this version: {e}") from e
 
 
 def _refuse(field: str, value: object, wanted: str) -> None:

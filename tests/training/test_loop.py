@@ -1,5 +1,6 @@
 """Whole runs on a small log: they learn, stop when told, and go on as if they had never been interrupted."""
 
+import dataclasses
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.data.prepare import prepare
 from tfrs_dlrm.training import loop
 from tfrs_dlrm.training.callbacks import Interrupted, StepCounter
 from tfrs_dlrm.training.evaluation import NonFiniteError, evaluate_run
@@ -84,23 +86,74 @@ def test_stops_without_improvement_and_keeps_the_best(data, tmp_path):
     assert aucs.index(max(aucs)) == len(aucs) - 4 and result.best["auc"] == max(aucs)
 
 
-def test_sigterm_between_evaluations_changes_nothing(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", [27, 40])
+def test_sigterm_changes_nothing(data, tmp_path, monkeypatch, step):
+    """In the middle of a round, and on its last step, when the evaluation is still to come."""
     config = make_config(data)
     train_and_evaluate(config, str(tmp_path / "whole"))
     count = StepCounter.on_train_batch_end
 
     def send_signal(self, batch, logs=None):
         count(self, batch, logs)
-        if self.step == 27:
+        if self.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
         patch.setattr(StepCounter, "on_train_batch_end", send_signal)
         before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(Interrupted, match=r"after step 27; the checkpoint is .*step-27"):
+        with pytest.raises(Interrupted, match=rf"after step {step}; the checkpoint is .*step-{step}"):
             train_and_evaluate(config, str(tmp_path / "cut"))
         assert signal.getsignal(signal.SIGTERM) == before
     train_and_evaluate(config, str(tmp_path / "cut"))
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_sigterm_on_the_last_step_lets_the_run_end(data, tmp_path, monkeypatch):
+    count = StepCounter.on_train_batch_end
+
+    def send_signal(self, batch, logs=None):
+        count(self, batch, logs)
+        if self.step == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(StepCounter, "on_train_batch_end", send_signal)
+    result = train_and_evaluate(make_config(data, steps=30), str(tmp_path))
+    assert result.step == 30 and result.best and (tmp_path / "best" / "checkpoint").is_file()
+
+
+def test_a_run_that_stopped_goes_on_under_other_limits(data, tmp_path):
+    stopped = train_and_evaluate(make_config(data, target_auc=0.5), str(tmp_path))
+    assert "target 0.5" in stopped.reason
+    result = train_and_evaluate(make_config(data, target_auc=0.0), str(tmp_path))
+    assert result.step > stopped.step and "all" in result.reason
+
+
+def test_an_evaluation_set_of_one_class_is_refused(tmp_path):
+    lines = [f"{int(i < 300)},{i}.5,,s{i % 5},u{i},1,t1,1,1\n" for i in range(400)]
+    header = "clicked,price,age,site,user,slot,tags,tag_weights,weight\n"
+    (tmp_path / "train.csv").write_text(header + "".join(lines).replace(".5,,", ".5,3,"))
+    (tmp_path / "eval.csv").write_text(header + "".join(lines[:50]))
+    path = str(tmp_path / "prepared")
+    prepare(click_log.SCHEMA, [str(tmp_path / "train.csv")], path, eval_inputs=[str(tmp_path / "eval.csv")])
+    with pytest.raises(ValueError, match="all labels of the evaluation set are 1, so there is no AUC"):
+        train_and_evaluate(make_config(path, steps=4), str(tmp_path / "run"))
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch):
+    save = tf.train.CheckpointManager.save
+
+    def full(self, checkpoint_number):
+        if checkpoint_number == 40 and "checkpoints" in self.directory:
+            raise tf.errors.ResourceExhaustedError(None, None, "step-40.data; No space left on device")
+        return save(self, checkpoint_number=checkpoint_number)
+
+    train_and_evaluate(make_config(data), str(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.CheckpointManager, "save", full)
+        with pytest.raises(OSError, match=r"the disk is full; .* it goes on from the last checkpoint"):
+            train_and_evaluate(make_config(data), str(tmp_path / "cut"))
+    assert sorted(p.name for p in (tmp_path / "cut").glob("checkpoints/*.index")) == ["step-20.index"]
+    train_and_evaluate(make_config(data), str(tmp_path / "cut"))
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -173,7 +226,8 @@ def test_nothing_that_is_not_finite_gets_into_a_checkpoint(data, tmp_path, monke
     monkeypatch.setattr(loop, "make_model", poisoned)
     with pytest.raises(NonFiniteError, match=message):
         train_and_evaluate(make_config(data), str(tmp_path))
-    assert sorted(p.name for p in tmp_path.glob("checkpoints/*.index")) == ["step-20.index"]
+    for directory in ("checkpoints", "best"):
+        assert sorted(p.name for p in tmp_path.glob(f"{directory}/*.index")) == ["step-20.index"]
     assert all(np.isfinite(v).all() for v in weights(tmp_path).values() if v.dtype.kind == "f" and v.ndim)
 
 
@@ -185,14 +239,22 @@ def test_another_run_in_the_workdir_is_refused(data, tmp_path):
         train_and_evaluate(other, str(tmp_path / "run"))
 
 
-def test_data_of_another_schema_or_vocabulary_is_refused(data, tmp_path):
+def test_data_of_another_schema_or_vocabulary_are_refused(data, tmp_path):
     workdir = str(tmp_path / "run")
     train_and_evaluate(make_config(data, epochs=0.2), workdir)
-    more = click_log.make(str(tmp_path / "more"), seed=1)
-    with pytest.raises(ValueError, match=r"other vocabularies or statistics|table 'site' rows"):
-        evaluate_run(workdir, more)
-    with pytest.raises(ValueError, match=r"other vocabularies or statistics|table 'site' rows"):
-        train_and_evaluate(make_config(more), workdir)
+    price = dataclasses.replace(click_log.SCHEMA.dense[0], transform="none")
+    other = dataclasses.replace(click_log.SCHEMA, dense=(price, *click_log.SCHEMA.dense[1:]))
+    changed = click_log.make(str(tmp_path / "changed"), schema=other)
+    message = "another schema than the checkpoints in .*: dense 'price' transform: 'log1p' != 'none'"
+    with pytest.raises(ValueError, match=message):
+        evaluate_run(workdir, changed)
+    with pytest.raises(ValueError, match=message):
+        train_and_evaluate(make_config(changed), workdir)
+    again = click_log.make(str(tmp_path / "again"))
+    vocabulary = Path(again, "vocabulary", "site.txt")
+    vocabulary.write_text("".join(reversed(vocabulary.read_text().splitlines(keepends=True))))
+    with pytest.raises(ValueError, match=r"other vocabularies or statistics than the checkpoints .* mean other values"):
+        evaluate_run(workdir, again)
 
 
 def test_a_damaged_checkpoint_is_passed_over(data, tmp_path):

@@ -7,13 +7,12 @@ import os
 from tfrs_dlrm.config import DataConfig
 from tfrs_dlrm.data.manifest import MANIFEST_FILE
 from tfrs_dlrm.data.prepare import Progress, prepare
-from tfrs_dlrm.data.synthetic import generate
+from tfrs_dlrm.data.synthetic import EVAL_FILE, PLANTED_FILE, SCHEMA_FILE, TRAIN_FILE, generate
 from tfrs_dlrm.files import read_json, write_json
 from tfrs_dlrm.schema import Schema
 
 # Metrics of something to compare with on the evaluation set, {name: {metric: value}}, beside the prepared data.
 REFERENCE_FILE = "reference.json"
-_PLANTED_FILE = "planted.json"
 
 
 def ready(config: DataConfig, seed: int = 0, progress: Progress | None = None) -> str:
@@ -26,18 +25,20 @@ def ready(config: DataConfig, seed: int = 0, progress: Progress | None = None) -
       ValueError: as `prepare`.
     """
     path = config.path
-    if os.path.isfile(os.path.join(path, MANIFEST_FILE)):
-        return path
+    done = os.path.isfile(os.path.join(path, MANIFEST_FILE))
     if config.synthetic_rows:
         raw = _synthetic_logs(config, progress)
-        schema, train, evaluation = (os.path.join(raw, f) for f in ("schema.json", "train.tsv", "eval.tsv"))
+        schema, train, evaluation = (os.path.join(raw, f) for f in (SCHEMA_FILE, TRAIN_FILE, EVAL_FILE))
     elif config.raw_train:
         schema, train, evaluation = config.schema, config.raw_train, config.raw_eval
+    elif done:
+        return path
     else:
         raise FileNotFoundError(
             f"config.data.path={path!r}: no prepared data there; make it with train/prepare.py, or name raw logs in"
             " config.data.raw_train and their schema in config.data.schema"
         )
+    # Where it is done already, this makes sure that it was made from what the configuration says.
     prepare(
         Schema.load(schema),
         train.split(","),
@@ -49,7 +50,7 @@ def ready(config: DataConfig, seed: int = 0, progress: Progress | None = None) -
         progress=progress,
     )
     if config.synthetic_rows:
-        planted = read_json(os.path.join(raw, _PLANTED_FILE))
+        planted = read_json(os.path.join(raw, PLANTED_FILE))
         known = {"examples": planted["rows"], "auc": planted["auc"], "log_loss": planted["log_loss"]}
         write_json(os.path.join(path, REFERENCE_FILE), {"planted": known})
     return path
@@ -57,8 +58,15 @@ def ready(config: DataConfig, seed: int = 0, progress: Progress | None = None) -
 
 def _synthetic_logs(config: DataConfig, progress: Progress | None) -> str:
     """The directory of raw logs drawn from the planted model; its last file is the planted model's own metrics."""
-    raw = f"{config.path}-raw"
-    if not os.path.isfile(os.path.join(raw, _PLANTED_FILE)):
+    raw, wanted = f"{config.path}-raw", [config.synthetic_rows, config.synthetic_eval_rows]
+    planted = os.path.join(raw, PLANTED_FILE)
+    if os.path.isfile(planted):
+        found = [read_json(planted)[key] for key in ("train_rows", "rows")]
+        if found != wanted:
+            raise ValueError(
+                f"{raw}: holds {found} synthetic rows, the configuration says {wanted}; remove it and {config.path}"
+            )
+    else:
         total = config.synthetic_rows + config.synthetic_eval_rows
 
         def report(rows: int) -> None:

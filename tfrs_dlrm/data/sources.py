@@ -31,6 +31,7 @@ class Block:
       path: the file.
       index: the position of the block in its file, from 0.
       first_row: the number of its first line (text, counted from 1 with the header) or row (Parquet, from 1).
+      rows: how many lines or rows there are.
       data: whole lines of text, or a table with at least the columns of the schema.
       columns: the names of the fields of a line, in order; the schema's columns for Parquet.
       delimiter: between the fields of a line; empty for Parquet.
@@ -39,6 +40,7 @@ class Block:
     path: str
     index: int
     first_row: int
+    rows: int
     data: bytes | pa.Table
     columns: tuple[str, ...]
     delimiter: str = ""
@@ -137,7 +139,7 @@ def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None]) ->
         first_row, index = 1, 0
         for group in range(file.num_row_groups):
             for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(schema.columns)):
-                yield Block(path, index, first_row, pa.Table.from_batches([batch]), schema.columns)
+                yield Block(path, index, first_row, batch.num_rows, pa.Table.from_batches([batch]), schema.columns)
                 first_row, index = first_row + batch.num_rows, index + 1
                 report(int(size * (first_row - 1) / file.metadata.num_rows))
     except (pa.ArrowException, OSError) as e:
@@ -163,10 +165,11 @@ def _text_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> It
         if len(rest) > BLOCK_BYTES:
             raise ValueError(f"{path}: line {line} is longer than {BLOCK_BYTES} bytes; is this a text file?")
         if data:
-            yield Block(path, index, line, data, columns, delimiter)
-            line, index = line + data.count(b"\n"), index + 1
+            lines = data.count(b"\n")
+            yield Block(path, index, line, lines, data, columns, delimiter)
+            line, index = line + lines, index + 1
     if rest:
-        yield Block(path, index, line, rest + b"\n", columns, delimiter)
+        yield Block(path, index, line, 1, rest + b"\n", columns, delimiter)
     elif index == 0:
         raise ValueError(f"{path}: the file {'is empty' if line == 1 else 'has a header but no rows'}")
 

@@ -88,7 +88,9 @@ def generate(
         # What the effects of rarer ids are worth, a model cannot learn from so few rows.
         criteo_schema(min_count=100).save(os.path.join(output, SCHEMA_FILE))
         planted = Planted(eval_rows, float(labels.mean()), exact_auc(labels, logits), log_loss(labels, logits))
-        write_json(os.path.join(output, PLANTED_FILE), {**dataclasses.asdict(planted), "seed": seed})
+        write_json(
+            os.path.join(output, PLANTED_FILE), {**dataclasses.asdict(planted), "train_rows": train_rows, "seed": seed}
+        )
     return planted
 
 

@@ -21,7 +21,7 @@ def read_text(block: Block, schema: Schema) -> tuple[dict[str, pa.Array], np.nda
       their number, as (column, reason).
     """
     data, columns, delimiter = bytes(block.data), block.columns, block.delimiter.encode()
-    lines = np.arange(block.first_row, block.first_row + data.count(b"\n"))
+    lines = np.arange(block.first_row, block.first_row + block.rows)
     broken: dict[int, tuple[str, str]] = {}
     parsed = _parse(data, block, schema) if _is_plain(data, delimiter) else None
     if parsed is None or parsed.count != len(lines):
@@ -42,7 +42,7 @@ def _is_plain(data: bytes, delimiter: bytes) -> bool:
     It takes a lone carriage return for the end of a line, says nothing of a quote that only the end of the data closes,
     and cannot report a row of the wrong length that is no UTF-8.
     """
-    if data.count(b"\r") != data.count(b"\r\n"):
+    if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
         return False
     last = data[data.rfind(b"\n", 0, -1) + 1 : -1]
     if not _field_count(last, delimiter):

@@ -43,6 +43,9 @@ class Tokenizer:
         elif not isinstance(raw, tf.RaggedTensor):
             raw = tf.RaggedTensor.from_tensor(raw)
             weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
+        if weights is not None:
+            # `prepare` refuses such weights; in serving the value counts for nothing rather than fail the batch.
+            weights = weights.with_values(tf.where(tf.math.is_finite(weights.values), weights.values, 0.0))
         present = self._is_present(raw.values)
         if weights is not None:
             same = tf.reduce_all(raw.row_lengths() == weights.row_lengths())
@@ -62,4 +65,7 @@ def _split(text: tf.Tensor, separator: str) -> tf.RaggedTensor:
 
 
 def _to_float(text: tf.RaggedTensor) -> tf.RaggedTensor:
-    return text.with_values(tf.strings.to_number(tf.strings.strip(text.values), tf.float32))
+    """Numbers in text, NaN where the text is none: a serving request may hold anything."""
+    values = tf.strings.strip(text.values)
+    number = tf.strings.regex_full_match(values, r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+    return text.with_values(tf.strings.to_number(tf.where(number, values, "nan"), tf.float32))

@@ -60,15 +60,18 @@ def odd_rows(schema: Schema, row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     A feature that refuses such values (`out_of_range` of `error`, `fill_value` of None) keeps its own.
     """
-    kinds: list[tuple[Any, str, int]] = [(None, "", -1), (1e30, "\0 never seen \n", 2**62), (float("-inf"), "\x80", -7)]
+    kinds: list[tuple[Any, str, int]] = [(None, "", -1), (1e6, "\0 never seen \n", 2**62), (float("-inf"), "\x80", -7)]
     rows = []
     for number, text, integer in kinds:
         odd = dict(row)
         odd |= {f.name: number for f in schema.dense if f.fill_value is not None}
         for f in schema.categorical:
-            if f.out_of_range == "error" or f.weights:
+            if f.out_of_range == "error":
                 continue
             value: Any = integer if f.dtype == "int64" and f.separator is None else text
-            odd[f.name] = [value] if f.multi_valued and f.separator is None else value
+            is_list = f.multi_valued and f.separator is None
+            odd[f.name] = [value] if is_list else value
+            if f.weights:
+                odd[f.weights_name] = [float("nan")] if is_list else "no number" if value else ""
         rows.append(odd)
     return rows

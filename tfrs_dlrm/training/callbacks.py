@@ -66,38 +66,43 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
 
 
 class StopOnSignal(keras.callbacks.Callback):
-    """On SIGTERM finishes the step, saves, and raises `Interrupted`. It listens in the main thread only."""
+    """On SIGTERM ends the run at the next step, or at the next evaluation if that is what the step leads to.
 
-    def __init__(self, counter: StepCounter, save: Callable[[], str]):
+    It listens inside `with`, in the main thread only.
+
+    Args:
+      counter: the step.
+      ends_round: whether an evaluation, with a checkpoint, follows the present step.
+      save: writes a checkpoint and returns its path.
+
+    Raises:
+      Interrupted: once the checkpoint is written.
+    """
+
+    def __init__(self, counter: StepCounter, ends_round: Callable[[], bool], save: Callable[[], str]):
         super().__init__()
-        self._counter, self._save = counter, save
-        self._received = False
+        self._counter, self._ends_round, self._save = counter, ends_round, save
+        self.received = False
         self._before: Any = None
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Begins to listen."""
+    def __enter__(self) -> StopOnSignal:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._receive)
+        return self
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Ends the run if it was asked to."""
-        if self._received:
-            self.stop_listening()
-            raise Interrupted(self._counter.step, self._save())
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """Ends to listen."""
-        self.stop_listening()
-
-    def stop_listening(self) -> None:
-        """Restores what was there."""
+    def __exit__(self, *error: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
             self._before = None
 
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Ends the run if it was asked to."""
+        if self.received and not self._ends_round():
+            raise Interrupted(self._counter.step, self._save())
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self._received = True
+        self.received = True
 
 
 class ProgressBar(keras.callbacks.Callback):

@@ -67,9 +67,7 @@ def score(model: RankingModel, data: tf.data.Dataset, progress: Callable[[int], 
     logits, labels, *weights = (np.concatenate(column) for column in zip(*parts, strict=True))
     bad = np.count_nonzero(~np.isfinite(logits))
     if bad:
-        raise NonFiniteError(
-            f"{bad} of {len(logits)} scores are not finite: a weight became NaN or infinite in training"
-        )
+        raise NonFiniteError(f"{bad} of {len(logits)} scores are not finite")
     return Scores(labels, logits, weights[0] if weights else None)
 
 

@@ -16,12 +16,21 @@ from absl import logging
 from tfrs_dlrm.checkpoint import METRICS_FILE, Checkpoints, Workdir
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.data.dataset import dataset, steps_per_epoch
+from tfrs_dlrm.data.encoder import SCHEMA_FILE
 from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.prepare import Progress
 from tfrs_dlrm.data.ready import ready
 from tfrs_dlrm.files import disk_full, write_json
 from tfrs_dlrm.models.dlrm import DLRM
-from tfrs_dlrm.training.callbacks import ProgressBar, StepCounter, StopOnNonFiniteLoss, StopOnSignal, TensorBoard
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.training.callbacks import (
+    Interrupted,
+    ProgressBar,
+    StepCounter,
+    StopOnNonFiniteLoss,
+    StopOnSignal,
+    TensorBoard,
+)
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
 from tfrs_dlrm.training.factory import make_model, make_optimizers, precision
 
@@ -69,15 +78,15 @@ def train_and_evaluate(
     """
     config.check()
     data_dir = ready(config.data, config.train.seed, prepare_progress)
-    home = Workdir(workdir)
-    home.begin(config, data_dir)
+    home, schema = Workdir(workdir), Schema.load(os.path.join(data_dir, SCHEMA_FILE))
     with precision(config.train.precision), (strategy or tf.distribute.get_strategy()).scope():
-        model = make_model(config.model, home.schema(), config.train.seed)
+        model = make_model(config.model, schema, config.train.seed)
         dense, embedding = make_optimizers(config.optimizer)
         model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
     with disk_full(
         f"{workdir}: run the same command again once there is room, and it goes on from the last checkpoint"
     ):
+        home.begin(config, data_dir)
         return _Run(config, home, data_dir, model, show_progress).run()
 
 
@@ -90,7 +99,6 @@ class _State(tf.Module):
         self.best_auc = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
         self.best_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.evaluations_since_best = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.stopped = tf.Variable("", dtype=tf.string, trainable=False)
 
 
 class _Run:
@@ -122,22 +130,24 @@ class _Run:
                 self._bar.write(f"going on from {self._last_checkpoint}")
         if self._config.tensorboard:
             self._board = TensorBoard(self._home.file("tensorboard"), self._counter)
+        listener = StopOnSignal(self._counter, self._ends_round, self._save)
         try:
-            while self._counter.step < self._total and not self._stopped():
-                self._fit()
+            with listener:
+                while self._goes_on():
+                    self._fit(listener)
         finally:
             if self._bar:
                 self._bar.close()
             if self._board:
                 self._board.close()
-        reason = self._stopped() or f"all {self._total} steps are done"
+        reason = self._why_stop() or f"all {self._total} steps are done"
         best_step = int(self._state.best_step)
         best: dict[str, float] = next((r["eval"] for r in self._records() if r["step"] == best_step), {})
         result = Result(self._counter.step, reason, best_step, best)
         write_json(self._home.file(RESULT_FILE), dataclasses.asdict(result))
         return result
 
-    def _fit(self) -> None:
+    def _fit(self, listener: StopOnSignal) -> None:
         """One call of `fit`: as many rounds, from evaluation to evaluation, as have the same number of steps.
 
         A first round that begins at a checkpoint in its middle is shorter, and so may be the last.
@@ -147,10 +157,9 @@ class _Run:
         steps = min(self._round - begun, self._total - step)
         rounds = 1 if begun else max(1, (self._total - step) // self._round)
         averages = [m.get_weights() for m in self._model.metrics] if begun else None
-        listener = StopOnSignal(counter, self._save)
         rounds_begin_and_end = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: self._restore_averages(averages),
-            on_epoch_end=lambda epoch, logs: self._end_round(logs),
+            on_epoch_end=lambda epoch, logs: self._end_round(logs, listener),
         )
         watch = StopOnNonFiniteLoss(counter, lambda: self._last_checkpoint)
         shown = [c for c in (self._bar, self._board) if c]
@@ -163,39 +172,55 @@ class _Run:
             shuffle_rows=self._shuffle_rows,
         )
         callbacks = [counter, watch, *shown, rounds_begin_and_end, listener]
-        try:
-            self._model.fit(data, steps_per_epoch=steps, epochs=rounds, callbacks=callbacks, verbose=0)
-        finally:
-            listener.stop_listening()
+        self._model.fit(data, steps_per_epoch=steps, epochs=rounds, callbacks=callbacks, verbose=0)
 
     def _restore_averages(self, averages: list[list[np.ndarray]] | None) -> None:
         """Undoes the reset of the metrics at the begin of an epoch that is the rest of a round."""
         for metric, values in zip(self._model.metrics, averages or [], strict=False):
             metric.set_weights(values)
 
-    def _end_round(self, averages: dict[str, float]) -> None:
+    def _end_round(self, averages: dict[str, float], listener: StopOnSignal) -> None:
         """Evaluates, writes a checkpoint, and decides whether to go on."""
         step, state = self._counter.step, self._state
+        self._check_finite()
         record: dict[str, Any] = {"step": step, "train": {k: float(v) for k, v in averages.items()}}
         if self._has_eval:
-            data = dataset(self._data_dir, self._config.eval_batch_size, split="eval")
-            record["eval"] = score(self._model, data).metrics()
+            record["eval"] = self._evaluate()
+            state.evaluations_since_best.assign_add(1)
             if record["eval"]["auc"] > float(state.best_auc):
                 state.best_auc.assign(record["eval"]["auc"])
                 state.best_step.assign(step)
                 state.evaluations_since_best.assign(0)
-            else:
-                state.evaluations_since_best.assign_add(1)
-            state.stopped.assign(self._why_stop())
         # A run killed before the checkpoint is whole comes by here again, and `_forget_after` drops the line.
         with open(self._home.file(METRICS_FILE), "a", encoding="utf-8") as f:
             f.write(json.dumps(record) + "\n")
         if int(state.best_step) == step or not self._has_eval:
             self._checkpoints.save_best(step)
-        self._save()
+        path = self._save()
         self._show(record)
-        if self._stopped():
+        if not self._goes_on():
             self._model.stop_training = True
+        elif listener.received:
+            raise Interrupted(step, path)
+
+    def _evaluate(self) -> dict[str, float]:
+        data = dataset(self._data_dir, self._config.eval_batch_size, split="eval")
+        try:
+            metrics = score(self._model, data).metrics()
+        except NonFiniteError as e:
+            raise self._non_finite(str(e)) from e
+        if math.isnan(metrics["auc"]):
+            raise ValueError(
+                f"{self._data_dir}: all labels of the evaluation set are {metrics['label_mean']:g}, so there is no AUC"
+                " to choose the best checkpoint by; prepare it with more evaluation rows"
+            )
+        return metrics
+
+    def _goes_on(self) -> bool:
+        return self._counter.step < self._total and not self._why_stop()
+
+    def _ends_round(self) -> bool:
+        return self._counter.step % self._round == 0 or self._counter.step >= self._total
 
     def _why_stop(self) -> str:
         config, state = self._config, self._state
@@ -205,19 +230,23 @@ class _Run:
             return f"the evaluation AUC did not improve in {config.patience} evaluations"
         return ""
 
-    def _stopped(self) -> str:
-        return self._state.stopped.numpy().decode()
-
     def _save(self) -> str:
-        for variable in self._model.dense_variables:
-            if not np.isfinite(variable.numpy()).all():
-                raise NonFiniteError(
-                    f"weights {variable.name} are not finite at step {self._counter.step}; nothing is saved. The last"
-                    f" good checkpoint is {self._last_checkpoint or 'none'}"
-                )
+        self._check_finite()
         self._state.step.assign(self._counter.step)
         self._last_checkpoint = self._checkpoints.save(self._counter.step)
         return self._last_checkpoint
+
+    def _check_finite(self) -> None:
+        """Refuses weights that are NaN or infinite: a ReLU can turn those of one layer into a loss that looks fine."""
+        for variable in self._model.trainable_variables:
+            if not tf.reduce_all(tf.math.is_finite(variable)):
+                raise self._non_finite(f"the weights {variable.name} are not finite")
+
+    def _non_finite(self, what: str) -> NonFiniteError:
+        good = self._last_checkpoint or "none"
+        return NonFiniteError(
+            f"{what} at step {self._counter.step}; nothing is saved. The last good checkpoint is {good}"
+        )
 
     def _show(self, record: dict[str, Any]) -> None:
         line = f"step {record['step']}"
