@@ -1,9 +1,8 @@
 """Anime ratings: will a user rate a title 8 or more? 419,943 ratings of 7,157 titles by 4,714 users, with genres.
 
-Join the ratings with the titles, then prepare and train:
+Join the ratings with the titles, then train; the data are prepared on the way:
 
-    duckdb -c "COPY (SELECT r.User_ID AS user_id, r.Anime_ID AS anime_id, r.Feedback AS rating, genre, type, episodes,
-        members FROM 'anime_ratings.dat' r JOIN 'anime_info.dat' i ON r.Anime_ID = i.anime_ids) TO 'ratings.csv'"
+    python -c "import duckdb; duckdb.sql(open('configs/schemas/anime.sql').read())"
     python train/main.py --config=configs/anime.py --config.data.raw_train=ratings.csv
 
 One rating in five, chosen at random, is for evaluation. The README's table of results says how good it gets.

@@ -21,8 +21,8 @@ def get_config() -> RunConfig:
             embedding_l2=1e-3,
             warmup_steps=20,
             decay_start_step=20,
-            decay_steps=468,
+            decay_steps=956,
             decay_power=1.0,
         ),
-        train=TrainConfig(batch_size=2048, steps=488, eval_every_steps=122),
+        train=TrainConfig(batch_size=2048, steps=976, eval_every_steps=244),
     )

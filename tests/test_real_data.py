@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -59,19 +60,16 @@ def test_adult(real_data, tmp_path):
     assert auc >= baseline
 
 
-def test_anime(real_data, tmp_path):
+def test_anime(real_data, tmp_path, monkeypatch):
     with zipfile.ZipFile(real_data / "anime" / "anime.zip") as archive:
-        ratings, titles = (
-            pd.read_csv(archive.open(f"anime/anime_{name}.dat"), sep="\t") for name in ("ratings", "info")
-        )
-    titles = titles.rename(columns={"anime_ids": "anime_id", "rating": "mean_rating"})
-    ratings.columns = ["user_id", "anime_id", "rating"]
-    columns = ["user_id", "anime_id", "rating", "genre", "type", "episodes", "members"]
-    ratings.merge(titles, on="anime_id", how="left")[columns].to_csv(tmp_path / "ratings.csv", index=False)
+        for name in ("anime_ratings.dat", "anime_info.dat"):
+            (tmp_path / name).write_bytes(archive.read(f"anime/{name}"))
+    monkeypatch.chdir(tmp_path)
+    duckdb.sql((ROOT / "configs/schemas/anime.sql").read_text())
     auc = whole_path(tmp_path, "anime", "anime.json", "--input=ratings.csv", "--eval_fraction=0.2")
 
     train, test = (pq.read_table(tmp_path / "data" / split).to_pandas() for split in ("train", "eval"))
-    assert len(train) + len(test) == len(ratings) == 419_943
+    assert len(train) + len(test) == 419_943
     encode = OneHotEncoder(handle_unknown="ignore").fit(train[["user", "item"]])
     best = 0.0
     for strength in (1.0, 3.0):

@@ -1,12 +1,15 @@
 """The synthetic log: its format, its frequencies, and what the planted model knows of it."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from tfrs_dlrm.data import synthetic
-from tfrs_dlrm.data.planted import PlantedModel, generator, sigmoid
+from tfrs_dlrm.data.planted import INTERACTING, PlantedModel, generator, sigmoid
 from tfrs_dlrm.data.synthetic import draw_chunk, generate
 from tfrs_dlrm.files import read_json
 from tfrs_dlrm.schema import Schema
@@ -57,6 +60,34 @@ def test_planted_metrics_are_those_of_the_probabilities_that_drew_the_labels(log
         assert abs(labels[group].mean() - p.mean()) < 4 * np.sqrt((p * (1 - p)).sum()) / len(group)
 
 
+def test_planted_auc_follows_from_the_text_alone(log):
+    output, planted = log
+    model = PlantedModel(0)
+    ids_of = [
+        {t: i for i, t in enumerate(synthetic._hex_ids(f, len(p)).to_pylist())}
+        for f, p in enumerate(model.probabilities)
+    ]
+    assert all(len(ids) == len(p) for ids, p in zip(ids_of, model.probabilities, strict=True))  # no two ids look alike
+
+    def logit(integers, texts):
+        total = float(model._bias)
+        for k, text in enumerate(integers):
+            linear, bend, hump, empty = model._curves[k].astype(float)
+            z = (math.log(1 + int(text or 0)) - model._location[k]) / model._spread[k]
+            total += linear * z + bend * math.tanh(2 * z) + hump * math.exp(-z * z) + (empty if text == "" else 0)
+        ids = [ids_of[f][text] for f, text in enumerate(texts)]
+        total += sum(float(model._main[f][i]) for f, i in enumerate(ids))
+        for a, b in itertools.combinations(INTERACTING, 2):
+            total += float(model._latent[a][ids[a]].astype(float) @ model._latent[b][ids[b]].astype(float))
+        return total
+
+    rows = [line.split("\t") for line in (output / "eval.tsv").read_text().splitlines()]
+    logits = np.array([logit(row[1:14], row[14:]) for row in rows])
+    labels = np.array([int(row[0]) for row in rows])
+    assert planted.auc == pytest.approx(roc_auc_score(labels, logits), abs=1e-6)
+    assert planted.log_loss == pytest.approx(log_loss(labels, 1 / (1 + np.exp(-logits))), abs=1e-6)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 7])
 def test_interactions_matter(seed):
     model, rng = PlantedModel(seed), generator(seed, 3, 0)
@@ -89,6 +120,20 @@ def test_a_run_that_dies_leaves_nothing_under_a_final_name(tmp_path, monkeypatch
     with pytest.raises(OSError, match=r"the disk is full; .*run the same command again"):
         generate(str(tmp_path), 10, 10)
     assert not [p.name for p in tmp_path.iterdir() if not p.name.endswith(".tmp")]
+
+
+def test_a_rerun_that_dies_does_not_leave_the_metrics_of_the_earlier_log(tmp_path, monkeypatch):
+    generate(str(tmp_path), 10, 10)
+    monkeypatch.setattr(synthetic, "_write_rows", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        generate(str(tmp_path), 10, 10, seed=1)
+    assert not (tmp_path / "planted.json").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seed_has_a_range(tmp_path, seed):
+    with pytest.raises(ValueError, match=f"seed={seed} is outside 0 to 9223372036854775807"):
+        generate(str(tmp_path), 5, 5, seed)
 
 
 def test_rows_must_be_positive(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -72,12 +73,17 @@ def generate(
       progress: called with the number of rows written so far, both files together.
 
     Raises:
-      ValueError: fewer than 1 row.
+      ValueError: fewer than 1 row, or a seed outside [0, 2**63).
       OSError: the disk is full.
     """
     if train_rows < 1 or eval_rows < 1:
         raise ValueError(f"train_rows={train_rows} and eval_rows={eval_rows}: at least 1 of each is needed")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed} is outside 0 to {2**63 - 1}")
     os.makedirs(output, exist_ok=True)
+    # Of an earlier log; it says that the other files are whole and belong together.
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(output, PLANTED_FILE))
     model = PlantedModel(seed)
     report = progress or (lambda rows: None)
     with disk_full(f"{output}: run the same command again once there is room"):
