@@ -1,8 +1,9 @@
 r"""Criteo Kaggle display advertising (45 million rows, 26 vocabularies) with the DLRM reference's hyper-parameters.
 
-Not run here: the data are not ours to pass on. Take `train.txt` of the Kaggle challenge, give it the schema of
-`tfrs_dlrm.data.criteo_schema()`, and set the last seventh (the seventh day) aside as evaluation files:
+Not run here: the data are not ours to pass on. Take `train.txt` of the Kaggle challenge, set its last seventh, which is
+the seventh day, aside for evaluation, and write the schema of these logs:
 
+    python -c "from tfrs_dlrm.data.synthetic import criteo_schema as s; s().save('criteo.json')"
     python train/main.py --config=configs/criteo_kaggle.py --config.data.raw_train=day_0-5.tsv \
         --config.data.raw_eval=day_6.tsv --config.data.schema=criteo.json
 

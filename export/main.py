@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
         f" its probabilities are within {found.largest_difference:.1e} of the training side's."
     )
     print("Next, with TF Serving in Docker:")
-    print(f"  docker run -p 8501:8501 -v {os.path.abspath(_OUTPUT.value)}:/models/{name} -e MODEL_NAME={name}")
+    print(f"  docker run -p 8501:8501 -v {os.path.abspath(_OUTPUT.value)}:/models/{name} -e MODEL_NAME={name} \\")
     print("    tensorflow/serving")
     request = os.path.join(exported.path, "assets.extra", EXAMPLE_FILE)
     print(f"  curl -d @{request} http://localhost:8501/v1/models/{name}:predict")

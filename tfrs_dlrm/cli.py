@@ -67,8 +67,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
         argv = [argv[0], f"--config={_DEFAULT_CONFIG[0]}", *argv[1:]]
     try:
         rest = flags.FLAGS(argv)
-        if flags.FLAGS["verbosity"].using_default_value:
-            flags.FLAGS["verbosity"].value = logging.WARNING  # absl would raise it to INFO
+        verbosity = flags.FLAGS["verbosity"]
+        if verbosity.using_default_value:
+            verbosity.value = logging.WARNING
+            verbosity.using_default_value = False  # or absl raises it to INFO
         return rest
     except flags.Error as e:
         message = f"{e}; --help lists the flags"
