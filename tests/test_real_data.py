@@ -36,7 +36,7 @@ def whole_path(tmp_path, recipe, schema, *prepare):
     # Not the best: that was chosen on the very rows it is compared on.
     shown = program(tmp_path, "train/evaluate.py", "--workdir=run", "--checkpoint=latest")
     auc = json.loads((tmp_path / "run" / "evaluation.json").read_text())["metrics"]["this model"]["auc"]
-    assert f"{auc:.4f}"[:6] in shown
+    assert f"{auc:.6f}" in shown
     assert (tmp_path / "run" / "evaluation.png").stat().st_size > 10_000
     exported = program(tmp_path, "export/main.py", "--workdir=run", "--output=served")
     assert "256 raw rows" in exported and os.path.isfile(tmp_path / "served" / "1" / "saved_model.pb")
