@@ -113,7 +113,6 @@ class _Preparation:
     def __init__(self, job: Job, output: str, progress: Callable[[str, int, int, int], None]):
         self._job, self._output, self._progress = job, output, progress
         self._work = os.path.join(output, WORK_DIR)
-        self._total = sum(os.path.getsize(f) for f in job.files)
 
     def run(self) -> Manifest:
         fingerprint = self._job.fingerprint()
