@@ -1,0 +1,47 @@
+"""What a log contains and how each of its columns becomes a number or the row of an embedding table.
+
+A `Schema` is the one description that `prepare`, the encoder, the models and the exported SavedModel share. It is
+plain data: JSON in (`Schema.load`) and JSON out (`Schema.save`). `tfrs_dlrm.infer_schema` proposes one from a file.
+
+    schema = Schema(
+        label=Label("clicked"),
+        dense=(DenseFeature("price", transform="log1p"),),
+        categorical=(CategoricalFeature("site", min_count=5), CategoricalFeature("tags", separator="|")),
+    )
+"""
+
+from tfrs_dlrm.schema.checks import MAX_ROWS, RESERVED_NAMES
+from tfrs_dlrm.schema.features import (
+    CategoricalFeature,
+    Combiner,
+    DenseFeature,
+    Encoding,
+    Initializer,
+    Label,
+    OutOfRange,
+    RawType,
+    StorageType,
+    Table,
+    TextFormat,
+    Transform,
+)
+from tfrs_dlrm.schema.schema import Schema, difference
+
+__all__ = [
+    "MAX_ROWS",
+    "RESERVED_NAMES",
+    "CategoricalFeature",
+    "Combiner",
+    "DenseFeature",
+    "Encoding",
+    "Initializer",
+    "Label",
+    "OutOfRange",
+    "RawType",
+    "Schema",
+    "StorageType",
+    "Table",
+    "TextFormat",
+    "Transform",
+    "difference",
+]

@@ -1,0 +1,188 @@
+"""What a schema may say: every mistake is a ValueError that names the feature or table."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, get_args
+
+from tfrs_dlrm.schema.features import (
+    CategoricalFeature,
+    Combiner,
+    DenseFeature,
+    Encoding,
+    Initializer,
+    OutOfRange,
+    RawType,
+    StorageType,
+    Table,
+    Transform,
+)
+
+if TYPE_CHECKING:
+    from tfrs_dlrm.schema.schema import Schema
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+# Keys of an encoded batch beside the names of multi-valued features.
+RESERVED_NAMES = frozenset({"dense", "ids", "label", "weight"})
+MAX_ROWS = 2**31 - 1
+
+
+def check_schema(schema: Schema) -> None:
+    """Checks every part, and that they fit together.
+
+    Raises:
+      ValueError: naming the feature or table, what was given and what is allowed.
+    """
+    if not schema.label.column:
+        raise ValueError("label: column is empty; name the column that holds the label")
+    if schema.label.threshold is not None and not math.isfinite(schema.label.threshold):
+        raise ValueError(f"label: threshold={schema.label.threshold} is not finite")
+    if schema.label.threshold is not None and (schema.label.positive or schema.label.negative):
+        raise ValueError("label: give either threshold or positive/negative values, not both")
+    if bool(schema.label.positive) != bool(schema.label.negative):
+        raise ValueError("label: positive and negative go together, so that any other value can be reported as bad")
+    both = set(schema.label.positive) & set(schema.label.negative)
+    if both:
+        raise ValueError(f"label: {sorted(both)} are listed as positive and as negative")
+    if not schema.dense and not schema.categorical:
+        raise ValueError("the schema has no features; list some under dense or categorical")
+    weights = [f.weights_name for f in schema.multi_hot if f.weights]
+    _check_names([*schema.dense_columns, *(f.name for f in schema.categorical), *weights], "feature")
+    _check_names([t.name for t in schema.tables], "table")
+    for dense in schema.dense:
+        _check_dense(dense)
+    for table in schema.tables:
+        _check_table(table, [f for f in schema.categorical if f.table == table.name])
+        _check_storage(table, schema)
+    for feature in schema.categorical:
+        _check_categorical(feature, schema.table_of(feature))
+    _check_text(schema)
+
+
+def _check_names(names: Sequence[str], kind: str) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"{kind} {name!r}: names are letters, digits and underscores and start with a letter;"
+                f" say name={re.sub(r'[^A-Za-z0-9_]', '_', name)!r} and give the log's own name as column"
+            )
+        if name in RESERVED_NAMES:
+            raise ValueError(f"{kind} {name!r}: {', '.join(sorted(RESERVED_NAMES))} are reserved; choose another")
+        if names.count(name) > 1:
+            raise ValueError(f"{kind} {name!r} is listed {names.count(name)} times")
+
+
+def _check_choice(where: str, field: str, value: object, hint: object) -> None:
+    if value not in get_args(hint):
+        raise ValueError(f"{where}: {field}={value!r} is not one of {', '.join(map(str, get_args(hint)))}")
+
+
+def _check_dense(f: DenseFeature) -> None:
+    where = f"feature {f.name!r}"
+    _check_choice(where, "transform", f.transform, Transform)
+    if isinstance(f.fill_value, str) and f.fill_value != "mean":
+        raise ValueError(f"{where}: fill_value={f.fill_value!r} is neither a number, 'mean' nor null")
+    if isinstance(f.fill_value, float) and not math.isfinite(f.fill_value):
+        raise ValueError(f"{where}: fill_value={f.fill_value} is not finite")
+    if f.fill_value is None and f.indicator:
+        raise ValueError(f"{where}: indicator=true never sees a missing number, because fill_value=null refuses them")
+
+
+def _check_table(t: Table, features: Sequence[CategoricalFeature]) -> None:
+    where = f"table {t.name!r}"
+    _check_choice(where, "combiner", t.combiner, Combiner)
+    _check_choice(where, "initializer", t.initializer, Initializer)
+    if t.dim < 1:
+        raise ValueError(f"{where}: dim={t.dim}; at least 1 is needed")
+    if t.rows is not None and not 1 <= t.rows <= MAX_ROWS:
+        raise ValueError(f"{where}: rows={t.rows} is outside 1 to {MAX_ROWS}")
+    if t.scale is not None and not 0 < t.scale < math.inf:
+        raise ValueError(f"{where}: scale={t.scale}; a positive number is needed, or null for 1/sqrt(rows)")
+    for field in ("encoding", "dtype", "min_count", "max_size"):
+        values = {getattr(f, field) for f in features}
+        if len(values) > 1:
+            names = ", ".join(repr(f.name) for f in features)
+            raise ValueError(
+                f"{where}: its features {names} differ in {field} ({sorted(map(str, values))}); they share rows"
+            )
+
+
+def _check_storage(t: Table, schema: Schema) -> None:
+    """How the rows of a table are stored."""
+    where = f"table {t.name!r}"
+    lodgers = [other.name for other in schema.tables if other.stored_in == t.name]
+    users = [f.name for f in schema.categorical if f.table == t.name]
+    if not users and not lodgers:
+        raise ValueError(f"{where}: no feature uses it; remove it or name it in a feature's table")
+    _check_choice(where, "dtype", t.dtype, StorageType)
+    if t.remainders is not None:
+        if t.stored_in:
+            raise ValueError(f"{where}: remainders and stored_in are two ways to store it; choose one")
+        if t.remainders < 2 or (t.rows is not None and t.remainders >= t.rows):
+            raise ValueError(f"{where}: remainders={t.remainders}; at least 2 and less than rows={t.rows} are needed")
+        for part in t.parts:
+            if part in {other.name for other in schema.tables}:
+                raise ValueError(f"table {part!r}: the name belongs to a part of table {t.name!r}; choose another")
+    if t.stored_in:
+        home = next((other for other in schema.tables if other.name == t.stored_in), None)
+        if home is None:
+            raise ValueError(f"{where}: stored_in={t.stored_in!r} is not among the tables; add it, with its rows")
+        if home.remainders is not None or home.stored_in:
+            raise ValueError(f"{where}: stored_in={t.stored_in!r} is compressed itself; name a plain table")
+        if t.dim % home.dim:
+            raise ValueError(f"{where}: dim={t.dim} is no multiple of the dim={home.dim} of {home.name!r}, its store")
+        if t.dtype != "float32":
+            raise ValueError(f"{where}: dtype belongs to the table that stores the rows; set it in {home.name!r}")
+    if lodgers and t.rows is None:
+        raise ValueError(f"{where}: stores the rows of {', '.join(lodgers)}; set its rows")
+    if lodgers and users:
+        raise ValueError(f"{where}: stores the rows of {', '.join(lodgers)} and of features {users}; keep them apart")
+
+
+def _check_categorical(f: CategoricalFeature, table: Table) -> None:
+    where = f"feature {f.name!r}"
+    _check_choice(where, "encoding", f.encoding, Encoding)
+    _check_choice(where, "dtype", f.dtype, RawType)
+    _check_choice(where, "out_of_range", f.out_of_range, OutOfRange)
+    if f.min_count < 1:
+        raise ValueError(f"{where}: min_count={f.min_count}; at least 1 is needed")
+    if f.max_size is not None and f.max_size < 1:
+        raise ValueError(f"{where}: max_size={f.max_size}; at least 1 is needed, or null for no limit")
+    if f.encoding != "vocabulary" and (f.min_count != 1 or f.max_size is not None):
+        raise ValueError(f"{where}: min_count and max_size belong to encoding 'vocabulary', not {f.encoding!r}")
+    if f.encoding != "vocabulary" and table.rows is None:
+        raise ValueError(
+            f"{where}: encoding {f.encoding!r} needs the size of its table; set rows of table {table.name!r}"
+        )
+    if f.encoding == "ids" and f.dtype != "int64":
+        raise ValueError(f"{where}: encoding 'ids' reads numbers; set dtype='int64'")
+    if f.out_of_range == "clip" and f.encoding != "ids":
+        raise ValueError(f"{where}: out_of_range='clip' means the nearest id, which only encoding 'ids' has")
+    if f.weights is not None and not f.multi_valued:
+        raise ValueError(f"{where}: weights={f.weights!r} needs a multi-valued feature; set separator or multi_valued")
+    if f.sequence_length is not None:
+        if not f.multi_valued:
+            raise ValueError(f"{where}: sequence_length needs a multi-valued feature; set separator or multi_valued")
+        if f.sequence_length < 1:
+            raise ValueError(f"{where}: sequence_length={f.sequence_length}; at least 1 is needed, or null to combine")
+    if f.separator == "":
+        raise ValueError(f"{where}: separator is empty; leave it out for a list column")
+
+
+def _check_text(schema: Schema) -> None:
+    columns = schema.text.columns
+    if schema.text.delimiter is not None and len(schema.text.delimiter.encode()) != 1:
+        raise ValueError(f"text: delimiter={schema.text.delimiter!r}; one character is needed")
+    for name in columns:
+        if columns.count(name) > 1:
+            raise ValueError(f"text: column {name!r} is listed {columns.count(name)} times")
+    for name in schema.columns:
+        if columns and name not in columns:
+            raise ValueError(f"text: columns does not list {name!r}, which the schema reads")
+    for f in schema.categorical:
+        if f.multi_valued and f.separator is None and columns:
+            raise ValueError(
+                f"feature {f.name!r}: text files have no list columns; give the separator between its values"
+            )

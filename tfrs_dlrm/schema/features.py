@@ -1,0 +1,149 @@
+"""The parts of a schema: label, features, tables, and the layout of text files."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+Transform = Literal["none", "log1p", "standardize"]
+Encoding = Literal["vocabulary", "hash", "ids"]
+OutOfRange = Literal["oov", "error", "clip", "hash"]
+Combiner = Literal["sum", "mean", "sqrtn"]
+Initializer = Literal["uniform", "normal", "zeros"]
+RawType = Literal["string", "int64"]
+StorageType = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """Which column says what happened, and which of its values count as 1.
+
+    Without further arguments the column holds 0 or 1. `positive` and `negative` list the texts that mean 1 and 0;
+    `threshold` makes a number of at least this value a 1. Anything else in the column is a bad row.
+    """
+
+    column: str
+    positive: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
+    threshold: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseFeature:
+    """A number, turned into one float (two with `indicator`).
+
+    Attributes:
+      name: the feature's name: letters, digits and underscores.
+      column: the column of the log; by default the name.
+      transform: `none`; `log1p`, which is log(1 + max(x, 0)); or `standardize`, (x - mean) / standard deviation with
+        both taken from the training rows.
+      fill_value: what stands in for a missing number, in the units of the log: a number, `"mean"` (of the training
+        rows), or None where a missing number makes the row a bad one.
+      indicator: adds a second float, 1 where the number is missing.
+    """
+
+    name: str
+    column: str = ""
+    transform: Transform = "none"
+    fill_value: float | Literal["mean"] | None = 0.0
+    indicator: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class CategoricalFeature:
+    """A value, or several, each turned into a row of an embedding table.
+
+    Attributes:
+      name: the feature's name: letters, digits and underscores.
+      column: the column of the log; by default the name.
+      encoding: `vocabulary`: rows 1, 2, ... by falling frequency in the training rows (ties by value), row 0 for
+        all others; `hash`: a fingerprint of the text modulo the table's rows; `ids`: the numbers are the rows.
+      dtype: what the log and the serving requests hold: `string` or `int64`. Empty (for int64: -1) is a value like
+        any other for `vocabulary` and `hash`, and out of range for `ids`.
+      min_count: `vocabulary` only: rarer values share row 0.
+      max_size: `vocabulary` only: at most this many values get a row of their own.
+      multi_valued: any number of values an example. Implied by `separator`; without one, the column is a list column.
+      separator: what stands between the values in one text field.
+      weights: a column with one weight per value, in the same form. Multi-valued features only.
+      out_of_range: what becomes of values with no row: `oov` (row 0), `error`, `clip` (`ids` only: the nearest
+        row) or `hash` (any row, by fingerprint). Under `ids` with `oov` row 0 is shared with id 0: number from 1.
+      table: the table it looks up; features that name the same table share it. By default its own name.
+      sequence_length: multi-valued features only: keeps the vectors of the first so many values apart, [B,
+        sequence_length, dim] with zeros behind the last, instead of combining them. For models with a `score` that
+        takes sequences; DLRM does not.
+    """
+
+    name: str
+    column: str = ""
+    encoding: Encoding = "vocabulary"
+    dtype: RawType = "string"
+    min_count: int = 1
+    max_size: int | None = None
+    multi_valued: bool = False
+    separator: str | None = None
+    weights: str | None = None
+    out_of_range: OutOfRange = "oov"
+    table: str = ""
+    sequence_length: int | None = None
+
+    @property
+    def weights_name(self) -> str:
+        """The key of the weights in raw and in encoded batches."""
+        return f"{self.name}_weights"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """An embedding table of `rows` x `dim` floats.
+
+    Attributes:
+      name: the table's name: letters, digits and underscores.
+      dim: floats per row.
+      rows: its size. Left out for vocabularies, where `prepare` sets it.
+      combiner: how the rows of a multi-valued feature become one: `sum`, `mean`, or `sqrtn` (the sum divided by the
+        square root of the sum of squared weights).
+      initializer: `uniform` in [-scale, scale], `normal` with standard deviation `scale`, or `zeros`.
+      scale: in the units of the embedding; None is 1 / sqrt(rows), as in the DLRM reference (arXiv 1906.00091, code).
+      dtype: of the stored rows. `bfloat16` takes half the memory; updates are made in float32 and rounded
+        stochastically, so that steps below the precision of bfloat16 count on average.
+      remainders: stores the table as two, of rows / `remainders` quotients and of `remainders` remainders; a row is
+        the product of row // remainders of the first and row % remainders of the second (Shi et al. 2020,
+        "Compositional Embeddings Using Complementary Partitions", arXiv 1909.02164).
+      stored_in: stores the rows in another table, which may store many: row i is dim / (dim of that table) of its rows
+        side by side, chosen by hashing i and the name (Coleman et al. 2023, "Unified Embedding", arXiv 2305.12102).
+    """
+
+    name: str
+    dim: int = 16
+    rows: int | None = None
+    combiner: Combiner = "mean"
+    initializer: Initializer = "uniform"
+    scale: float | None = None
+    dtype: StorageType = "float32"
+    remainders: int | None = None
+    stored_in: str = ""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the variables that hold its own rows: none where another table stores them."""
+        if self.stored_in:
+            return ()
+        return (self.name,) if self.remainders is None else (f"{self.name}__quotient", f"{self.name}__remainder")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFormat:
+    """How text files are laid out. Parquet needs none of it but `missing` and `strip`.
+
+    Attributes:
+      columns: the names of all columns, in order, for files without a header line; empty for files with one.
+      delimiter: between fields; None takes it from the file name: a comma for .csv, a tab otherwise. Double quotes
+        enclose a field, except between tabs, where they are characters like any other.
+      missing: texts that mean "no value", in dense and categorical columns alike. Empty always does.
+      strip: drops blanks around each value.
+    """
+
+    columns: tuple[str, ...] = ()
+    delimiter: str | None = None
+    missing: tuple[str, ...] = ()
+    strip: bool = False

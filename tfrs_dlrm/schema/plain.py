@@ -1,0 +1,64 @@
+"""Dataclasses as plain JSON values and back, with names and types checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses as dictionaries without the fields at their defaults, tuples as lists."""
+    if dataclasses.is_dataclass(value):
+        fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {f.name: plain(v) for f, v in fields if f.default is dataclasses.MISSING or v != f.default}
+    return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def build(cls: type[T], data: object, where: str) -> T:
+    """Builds dataclass `cls` from JSON objects, checking names and types; `where` begins the messages."""
+    if not isinstance(data, dict):
+        raise ValueError(f"{where}: a JSON object is expected, got {json.dumps(data)}")
+    hints = get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in data:
+        if name not in fields:
+            raise ValueError(f"{where}: unknown field {name!r}; known are {', '.join(fields)}")
+    for name, field in fields.items():
+        if field.default is dataclasses.MISSING and name not in data:
+            raise ValueError(f"{where}: field {name!r} is missing")
+    return cls(**{name: _value(hints[name], v, f"{where}.{name}") for name, v in data.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where)  # type: ignore[arg-type]
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where}: a list is expected, got {json.dumps(value)}")
+        return tuple(_value(get_args(hint)[0], v, f"{where}[{_item_name(v, i)}]") for i, v in enumerate(value))
+    options = _options(hint)
+    for option in options:
+        if option is float and type(value) in (int, float):
+            return float(value)
+        if type(value) is option or (isinstance(option, str) and value == option):
+            return value
+    names = ["null" if o is type(None) else o.__name__ if isinstance(o, type) else json.dumps(o) for o in options]
+    raise ValueError(f"{where}: {json.dumps(value)} is not {' or '.join(names)}")
+
+
+def _options(hint: Any) -> list[Any]:
+    """The types and literal values that a (nested) union or literal admits."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    if get_origin(hint) in (Union, types.UnionType):
+        return [o for a in get_args(hint) for o in _options(a)]
+    return [hint]
+
+
+def _item_name(value: object, position: int) -> str:
+    name = value.get("name") if isinstance(value, dict) else None
+    return repr(name) if isinstance(name, str) else str(position)

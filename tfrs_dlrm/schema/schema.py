@@ -1,0 +1,169 @@
+"""The description of a log, made of the parts in `features`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfrs_dlrm.schema.checks import check_schema
+from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Table, TextFormat
+from tfrs_dlrm.schema.plain import build, plain
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """The description of a log; see the module docstring.
+
+    Features whose table is not listed in `tables` get `Table(name)` with the defaults of `Table`. The order of `dense`
+    and `categorical` is the order of the columns of an encoded batch.
+
+    Raises:
+      ValueError: naming the feature or table, what was given and what is allowed.
+    """
+
+    label: Label
+    dense: tuple[DenseFeature, ...] = ()
+    categorical: tuple[CategoricalFeature, ...] = ()
+    tables: tuple[Table, ...] = ()
+    weight: str | None = None
+    text: TextFormat = TextFormat()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self) -> None:
+        fill = dataclasses.replace
+        object.__setattr__(self, "dense", tuple(fill(f, column=f.column or f.name) for f in self.dense))
+        categorical = tuple(
+            fill(
+                f, column=f.column or f.name, table=f.table or f.name, multi_valued=f.multi_valued or bool(f.separator)
+            )
+            for f in self.categorical
+        )
+        object.__setattr__(self, "categorical", categorical)
+        listed = {t.name for t in self.tables}
+        missing = dict.fromkeys(f.table for f in categorical if f.table not in listed)
+        object.__setattr__(self, "tables", (*self.tables, *(Table(name) for name in missing)))
+        check_schema(self)
+
+    @property
+    def dense_columns(self) -> tuple[str, ...]:
+        """The names of the floats of an encoded example: the feature's, then NAME_missing where it has an indicator."""
+        return tuple(name for f in self.dense for name in ([f.name, f"{f.name}_missing"] if f.indicator else [f.name]))
+
+    @property
+    def dense_width(self) -> int:
+        """Floats of an encoded example: one per dense feature, and one more for each with an indicator."""
+        return len(self.dense_columns)
+
+    @property
+    def one_hot(self) -> tuple[CategoricalFeature, ...]:
+        """The features with exactly one value, in the order of the columns of `ids`."""
+        return tuple(f for f in self.categorical if not f.multi_valued)
+
+    @property
+    def multi_hot(self) -> tuple[CategoricalFeature, ...]:
+        """The multi-valued features, in order."""
+        return tuple(f for f in self.categorical if f.multi_valued)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column of the log that the schema reads, each once."""
+        names = [self.label.column, *([self.weight] if self.weight else []), *self.feature_columns]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def feature_columns(self) -> tuple[str, ...]:
+        """The columns that features are made of (not label and weight), each once."""
+        names = [f.column for f in self.dense]
+        for f in self.categorical:
+            names += [f.column, *([f.weights] if f.weights else [])]
+        return tuple(dict.fromkeys(names))
+
+    def table(self, name: str) -> Table:
+        """The table called `name`.
+
+        Raises:
+          KeyError: there is none.
+        """
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise KeyError(f"no table {name!r} in the schema")
+
+    def table_of(self, feature: CategoricalFeature) -> Table:
+        """The table that `feature` looks up."""
+        return self.table(feature.table)
+
+    def with_rows(self, rows: Mapping[str, int]) -> Schema:
+        """The same schema with the sizes of the named tables set."""
+        tables = tuple(dataclasses.replace(t, rows=rows.get(t.name, t.rows)) for t in self.tables)
+        return dataclasses.replace(self, tables=tables)
+
+    def with_dim(self, dim: int) -> Schema:
+        """The same schema with every table of dimension `dim`, but for those that store the rows of others."""
+        homes = {t.stored_in for t in self.tables}
+        tables = (t if t.name in homes else dataclasses.replace(t, dim=dim) for t in self.tables)
+        return dataclasses.replace(self, tables=tuple(tables))
+
+    def to_json(self) -> str:
+        """Indented JSON that `from_json` reads back to an equal schema; fields at their defaults are left out."""
+        return json.dumps(plain(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Schema:
+        """Reads `to_json`.
+
+        Raises:
+          ValueError: naming the field that is unknown, missing, of the wrong type or out of its range.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as e:
+            raise ValueError(f"not valid JSON: {e}") from e
+        return build(cls, data, "schema")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes `to_json` to `path`; the file appears whole or not at all."""
+        temporary = f"{os.fspath(path)}.tmp"
+        with open(temporary, "w", encoding="utf-8") as f:
+            f.write(self.to_json())
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Schema:
+        """Reads a JSON file.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+          ValueError: as `from_json`, with the path in front.
+        """
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"no schema at {os.fspath(path)}; train/infer_schema.py proposes one")
+        try:
+            with open(path, encoding="utf-8") as f:
+                return cls.from_json(f.read())
+        except ValueError as e:
+            raise ValueError(f"{os.fspath(path)}: {e}") from e
+
+
+def difference(old: Schema, new: Schema) -> str:
+    """The first few differences between two schemas in words; empty where they are equal."""
+
+    def flat(schema: Schema) -> dict[str, Any]:
+        out: dict[str, Any] = {"label": schema.label, "weight": schema.weight, "text": schema.text}
+        kinds: list[tuple[str, Sequence[Any]]] = [
+            ("dense", schema.dense),
+            ("categorical", schema.categorical),
+            ("table", schema.tables),
+        ]
+        for kind, items in kinds:
+            for position, item in enumerate(items):
+                out[f"{kind} {item.name!r} position"] = position
+                for field in dataclasses.fields(item):
+                    out[f"{kind} {item.name!r} {field.name}"] = getattr(item, field.name)
+        return out
+
+    a, b = flat(old), flat(new)
+    lines = [f"{key}: {a.get(key)!r} != {b.get(key)!r}" for key in {**a, **b} if a.get(key) != b.get(key)]
+    return "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
