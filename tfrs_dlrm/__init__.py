@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from tfrs_dlrm.data.infer import infer_schema
     from tfrs_dlrm.data.prepare import prepare
     from tfrs_dlrm.embeddings.tables import EmbeddingTables
-    from tfrs_dlrm.embeddings.updates import SGD, Adagrad, LazyAdam, RowWiseAdagrad
+    from tfrs_dlrm.embeddings.updates import FTRL, SGD, Adagrad, LazyAdam, PerTable, RowWiseAdagrad
     from tfrs_dlrm.layers.dot_interaction import DotInteraction
     from tfrs_dlrm.layers.mlp import MLP
     from tfrs_dlrm.models.dlrm import DLRM
@@ -59,7 +59,7 @@ _PUBLIC = {
     "tfrs_dlrm.data.infer": ("infer_schema",),
     "tfrs_dlrm.data.prepare": ("prepare",),
     "tfrs_dlrm.embeddings.tables": ("EmbeddingTables",),
-    "tfrs_dlrm.embeddings.updates": ("SGD", "Adagrad", "LazyAdam", "RowWiseAdagrad"),
+    "tfrs_dlrm.embeddings.updates": ("FTRL", "SGD", "Adagrad", "LazyAdam", "PerTable", "RowWiseAdagrad"),
     "tfrs_dlrm.layers.dot_interaction": ("DotInteraction",),
     "tfrs_dlrm.layers.mlp": ("MLP",),
     "tfrs_dlrm.models.dlrm": ("DLRM",),
@@ -72,6 +72,7 @@ _PUBLIC = {
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = [
     "DLRM",
+    "FTRL",
     "MLP",
     "SGD",
     "Adagrad",
@@ -82,6 +83,7 @@ __all__ = [
     "Encoder",
     "Label",
     "LazyAdam",
+    "PerTable",
     "RankingModel",
     "RowWiseAdagrad",
     "Schema",

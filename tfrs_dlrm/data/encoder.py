@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.data.rows import MISSING_INT
 from tfrs_dlrm.data.tokenizer import Tokenizer
+from tfrs_dlrm.hashing import fingerprint_rows
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Schema
 
 SCHEMA_FILE = "schema.json"
@@ -62,7 +63,7 @@ class Encoder(tf.Module):
                 raise ValueError(f"table {table.name!r}: rows is not set; prepare sets it, or give it in the schema")
             self._rows[table.name] = table.rows
             users = [f for f in schema.categorical if f.table == table.name]
-            if users[0].encoding == "vocabulary":
+            if users and users[0].encoding == "vocabulary":
                 self._lookups[table.name] = _lookup(directory, table.name, table.rows)
 
     @classmethod
@@ -136,7 +137,7 @@ class Encoder(tf.Module):
         """
         table_rows = self._rows[feature.table]
         if feature.encoding == "hash":
-            return _fingerprint(self.tokenizer.text(values), table_rows), tf.ones_like(values, tf.bool)
+            return fingerprint_rows(self.tokenizer.text(values), table_rows), tf.ones_like(values, tf.bool)
         if feature.encoding == "ids":
             ids = values if values.dtype == tf.int64 else _to_int64(self.tokenizer.text(values))
             known = (ids >= 0) & (ids < table_rows)
@@ -148,7 +149,7 @@ class Encoder(tf.Module):
             text = self.tokenizer.text(values)
             rows = tf.cast(self._lookups[feature.table].lookup(text), tf.int32) + 1
             known = rows > 0
-        unknown = _fingerprint(text, table_rows) if feature.out_of_range == "hash" else tf.zeros_like(rows)
+        unknown = fingerprint_rows(text, table_rows) if feature.out_of_range == "hash" else tf.zeros_like(rows)
         return tf.where(known, rows, unknown), known
 
     def _present(self, dense: tf.Tensor) -> tf.Tensor:
@@ -223,10 +224,6 @@ def _lookup(directory: str, table: str, rows: int) -> tf.lookup.StaticHashTable:
     if size + 1 != rows:
         raise ValueError(f"{path}: {size} values, but table {table!r} has {rows} rows; they belong to different runs")
     return lookup
-
-
-def _fingerprint(text: tf.Tensor, rows: int) -> tf.Tensor:
-    return tf.cast(tf.strings.to_hash_bucket_fast(text, rows), tf.int32)
 
 
 def _to_int64(text: tf.Tensor) -> tf.Tensor:

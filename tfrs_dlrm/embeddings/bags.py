@@ -1,11 +1,10 @@
-"""From the ids of a batch to vectors, and from gradients of the vectors to gradients of rows.
+"""From the ids of a batch to bags, and from the rows of a table to the vectors of the bags.
 
 A *bag* is what one example looks up in one feature: one row, or any number of weighted rows that a combiner makes one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -14,35 +13,32 @@ from tfrs_dlrm.schema import Combiner
 
 
 class Bags(NamedTuple):
-    """The bags of a batch of B examples, n rows in all. The vector of an example is scale * sum(weight * row).
+    """The bags of a batch, n rows in all. The vector of a bag is scale * sum(weight * row).
 
     Attributes:
-      rows: int [n], ordered by example.
-      size: B.
-      examples: int [n], the example of each; None where every example has exactly one row.
+      rows: int [n], ordered by bag.
+      size: the number of bags: B, or B * length for a sequence, whose places are bags of one row or none.
+      bag_of_row: int32 [n], ascending, the bag of each row; None where every bag has exactly `hotness` rows.
+      hotness: rows per bag where all have equally many, else None.
       weights: float32 [n]; None where all are 1.
-      scale: float32 [B]; None where all are 1.
+      scale: float32 [size]; None where all are 1.
+      length: of the sequences; None where bags are combined.
     """
 
     rows: tf.Tensor
     size: tf.Tensor
-    examples: tf.Tensor | None = None
+    bag_of_row: tf.Tensor | None = None
+    hotness: int | None = 1
     weights: tf.Tensor | None = None
     scale: tf.Tensor | None = None
+    length: int | None = None
 
-
-class RowGradient(NamedTuple):
-    """The gradient of a table, in the rows that a batch looked up.
-
-    Attributes:
-      rows: int [n], ascending, each once.
-      values: float32 [n, dim].
-      frequency: float32 [n], how often the batch looked each up, divided by the number of examples.
-    """
-
-    rows: tf.Tensor
-    values: tf.Tensor
-    frequency: tf.Tensor
+    def positions(self) -> tf.Tensor:
+        """The bag of each row, int32 [n]."""
+        if self.bag_of_row is not None:
+            return self.bag_of_row
+        every = tf.range(tf.size(self.rows))
+        return every if self.hotness == 1 else every // self.hotness
 
 
 def one_hot_bags(rows: tf.Tensor) -> Bags:
@@ -50,81 +46,67 @@ def one_hot_bags(rows: tf.Tensor) -> Bags:
     return Bags(rows, tf.size(rows))
 
 
-def multi_hot_bags(rows: tf.RaggedTensor, weights: tf.RaggedTensor | None, combiner: Combiner) -> Bags:
+def multi_hot_bags(
+    rows: tf.Tensor | tf.RaggedTensor,
+    weights: tf.Tensor | tf.RaggedTensor | None,
+    combiner: Combiner,
+    length: int | None = None,
+) -> Bags:
     """The bags of a multi-valued feature.
 
     Args:
-      rows: int [B, None].
-      weights: float32 [B, None] with the same row splits, or None.
+      rows: int [B, None] ragged, or int [B, L] dense: then every bag has L rows, none of which is padding.
+      weights: float32 of the same form, or None.
       combiner: see `tfrs_dlrm.Table`. A bag that is empty, or whose weights add up to 0, has the vector 0.
+      length: makes sequences of the first `length` rows instead; the combiner has no say then.
     """
-    examples = rows.value_rowids()
-    values = None if weights is None else weights.flat_values
-    if combiner == "sum":
-        return Bags(rows.flat_values, rows.nrows(), examples, values)
-    if values is None:
-        total = tf.cast(rows.row_lengths(), tf.float32)
+    if length is not None:
+        return _sequences(rows, weights, length)
+    if isinstance(rows, tf.Tensor):
+        size, hotness = tf.shape(rows)[0], rows.shape[1]
+        bags = Bags(tf.reshape(rows, [-1]), size, None, hotness)
+        flat_weights = None if weights is None else tf.reshape(weights, [-1])
+        lengths = tf.fill([size], tf.cast(hotness, tf.float32))
     else:
-        addends = values if combiner == "mean" else values**2
-        total = tf.math.unsorted_segment_sum(addends, examples, rows.nrows())
-    scale = tf.math.divide_no_nan(1.0, total if combiner == "mean" else tf.sqrt(total))
-    return Bags(rows.flat_values, rows.nrows(), examples, values, scale)
+        bags = Bags(rows.flat_values, rows.nrows(), tf.cast(rows.value_rowids(), tf.int32), None)
+        flat_weights = None if weights is None else weights.flat_values
+        lengths = tf.cast(rows.row_lengths(), tf.float32)
+    bags = bags._replace(weights=flat_weights)
+    if combiner == "sum":
+        return bags
+    if flat_weights is None:
+        total = lengths
+    else:
+        addends = flat_weights if combiner == "mean" else flat_weights**2
+        total = tf.math.unsorted_segment_sum(addends, bags.positions(), bags.size)
+    return bags._replace(scale=tf.math.divide_no_nan(1.0, total if combiner == "mean" else tf.sqrt(total)))
 
 
-def pool(table: tf.Variable, bags: Bags) -> tf.Tensor:
-    """The vectors of the bags: float32 [B, dim], differentiable with respect to `table`."""
-    # A gather reads single rows of the variable. Any op that takes the whole table as a tensor would copy all of it:
-    # variables that scatter ops write to are copied whenever they are read as a whole.
-    rows = tf.gather(table, bags.rows)
+def _sequences(rows: tf.Tensor | tf.RaggedTensor, weights: tf.Tensor | tf.RaggedTensor | None, length: int) -> Bags:
+    if isinstance(rows, tf.Tensor):
+        rows = tf.RaggedTensor.from_tensor(rows)
+        weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
+    rows = rows[:, :length]
+    starts = tf.gather(rows.row_starts(), rows.value_rowids())
+    place = tf.range(tf.size(rows.flat_values, tf.int64)) - starts
+    bag_of_row = tf.cast(rows.value_rowids() * length + place, tf.int32)
+    flat_weights = None if weights is None else weights[:, :length].flat_values
+    size = tf.cast(rows.nrows(), tf.int32) * length
+    return Bags(rows.flat_values, size, bag_of_row, None, flat_weights, None, length)
+
+
+def pool(rows: tf.Tensor, bags: Bags) -> tf.Tensor:
+    """The vectors of the bags: float32 [size, dim] ([B, length, dim] for sequences) of their rows, float32 [n, dim]."""
     if bags.weights is not None:
         rows *= bags.weights[:, tf.newaxis]
-    if bags.examples is not None:
-        every = tf.range(tf.size(bags.rows))
-        rows = tf.sparse.segment_sum(rows, every, bags.examples, num_segments=bags.size)
-    return rows if bags.scale is None else rows * bags.scale[:, tf.newaxis]
-
-
-def row_gradient(uses: Sequence[tuple[Bags, tf.Tensor]]) -> RowGradient:
-    """The gradient of one table.
-
-    Args:
-      uses: for each feature that looks it up, its bags and the gradient float [B, dim] of the loss with respect to
-        their vectors.
-    """
-    values, positions, offset = [], [], 0
-    for bags, gradient in uses:
-        value, position = _per_row(bags, tf.cast(gradient, tf.float32))
-        values.append(value)
-        positions.append(position + offset)
-        offset += tf.shape(value)[0]
-    rows = _concat([bags.rows for bags, _ in uses])
-    return _combine(rows, _concat(values), _concat(positions), batch_size=uses[0][0].size)
-
-
-def _per_row(bags: Bags, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Values [m, dim], and for each row of the bags the position int32 [n] of its gradient among them."""
+    dim = rows.shape[1]
+    if bags.bag_of_row is not None:
+        # Faster than its relatives with `num_segments`, but it knows nothing of empty bags at the end.
+        vectors = tf.math.segment_sum(rows, bags.bag_of_row)
+        missing = tf.cast(bags.size, tf.int32) - tf.shape(vectors)[0]
+        rows = tf.ensure_shape(tf.pad(vectors, [[0, missing], [0, 0]]), [None, dim])
+    elif bags.hotness != 1:
+        rows = tf.reduce_sum(tf.reshape(rows, [-1, bags.hotness, dim]), axis=1)
     if bags.scale is not None:
-        gradient *= bags.scale[:, tf.newaxis]
-    if bags.weights is not None:
-        gradient = tf.gather(gradient, bags.examples) * bags.weights[:, tf.newaxis]
-    if bags.examples is None or bags.weights is not None:
-        return gradient, tf.range(tf.shape(gradient)[0])
-    return gradient, tf.cast(bags.examples, tf.int32)  # as tf.range counts
-
-
-def _combine(rows: tf.Tensor, values: tf.Tensor, positions: tf.Tensor, batch_size: tf.Tensor) -> RowGradient:
-    """Adds up the `values` at the `positions` of equal `rows`. Sorted rows make all that follows faster."""
-    order = tf.argsort(rows, stable=True)
-    ascending = tf.gather(rows, order)
-    is_first = tf.concat([tf.ones_like(ascending[:1], tf.bool), ascending[1:] != ascending[:-1]], axis=0)
-    segments = tf.cumsum(tf.cast(is_first, tf.int32)) - 1
-    counts = tf.math.segment_sum(tf.ones_like(segments, tf.float32), segments)
-    return RowGradient(
-        rows=tf.boolean_mask(ascending, is_first),
-        values=tf.sparse.segment_sum(values, tf.gather(positions, order), segments),
-        frequency=counts / tf.cast(batch_size, tf.float32),
-    )
-
-
-def _concat(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    return tensors[0] if len(tensors) == 1 else tf.concat(tensors, axis=0)
+        rows *= bags.scale[:, tf.newaxis]
+    return rows if bags.length is None else tf.reshape(rows, [-1, bags.length, dim])

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.embeddings.bags import Bags, multi_hot_bags, one_hot_bags, pool, row_gradient
+from tfrs_dlrm.embeddings.gradients import Use, row_gradient
+from tfrs_dlrm.embeddings.ids import Features, IdReader, PreparedIds
+from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.updates import RowOptimizer
-from tfrs_dlrm.schema import Schema, Table
-from tfrs_dlrm.seeds import derive_seed
-
-Features = Mapping[str, tf.Tensor | tf.RaggedTensor]
+from tfrs_dlrm.embeddings.variables import make_variables
+from tfrs_dlrm.schema import Schema
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
@@ -33,9 +32,9 @@ class EmbeddingTables(keras.layers.Layer):
     What an update costs depends on the batch and not on the size of the tables. The layer is an ordinary
     differentiable Keras layer as well: in a model of your own, with any Keras optimizer, just call it.
 
-    Tables are float32 under every dtype policy and checkpoints know them as `tables/<name of the table>`. Ids must be
-    rows of their table, as the encoder makes them: on CPUs an id outside raises `InvalidArgumentError`, on GPUs
-    TensorFlow answers it with zeros and says nothing.
+    Rows are stored as `Table.dtype` says, float32 by default, under every dtype policy. Checkpoints know the variables
+    as `tables/<name>`, the name being that of the table, or of its parts (`Table.parts`) where it is compressed. An id
+    that is no row of its table becomes what its feature's `out_of_range` says; `prepare` counts them.
 
     Args:
       schema: names the features and the tables, with the rows of each.
@@ -49,27 +48,41 @@ class EmbeddingTables(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)  # weights of values stay float32
         self.schema = schema
         self.seed = seed
+        self._read = IdReader(schema)
+        self._layouts = [make_layout(schema.table_of(f), schema) for f in schema.categorical]
         # Not `add_weight`: under mixed precision that makes variables which are cast, all of them, to be read.
-        self.tables = {t.name: tf.Variable(_initial_values(t, seed), name=f"tables/{t.name}") for t in schema.tables}
+        self.tables = {name: v for t in schema.tables for name, v in make_variables(t, seed).items()}
 
     def call(self, features: Features) -> list[tf.Tensor]:
         """The same as `lookup`."""
         return self.lookup(features)
 
-    def lookup(self, features: Features) -> list[tf.Tensor]:
-        """The vectors [B, dim] of each feature, in the order of `schema.categorical` and the compute dtype.
+    def prepare(self, features: Features) -> PreparedIds:
+        """What a batch looks up; `lookup` and `update` take it in place of the features, to do it once for both.
 
         Args:
           features: of an encoded batch: `ids` int [B, len(schema.one_hot)], and under the name of each multi-valued
-            feature a RaggedTensor int [B, None], with its weights float32 under `<name>_weights`. Others are ignored.
+            feature its rows, a RaggedTensor or SparseTensor int [B, None], or a Tensor int [B, L] where each example
+            has L values, with weights float32 of the same form under `<name>_weights`. Others are ignored.
 
         Raises:
-          ValueError: one of them is missing, or `ids` has another width.
+          ValueError: one of them is missing, or has another shape or type.
+          tf.errors.InvalidArgumentError: an id is out of range and its feature says `error` (not on TPUs).
         """
-        bags = zip(self.schema.categorical, self._bags(features), strict=True)
-        return [tf.cast(pool(self.tables[f.table], b), self.compute_dtype) for f, b in bags]
+        return self._read(features)
 
-    def update(self, features: Features, gradients: Sequence[tf.Tensor | None], optimizer: RowOptimizer) -> None:
+    def lookup(self, features: Features | PreparedIds) -> list[tf.Tensor]:
+        """The vectors [B, dim] of each feature, in the order of `schema.categorical` and the compute dtype.
+
+        Those of a feature with `sequence_length` are [B, sequence_length, dim].
+        """
+        prepared = features if isinstance(features, PreparedIds) else self.prepare(features)
+        pairs = zip(self._layouts, prepared.bags, strict=True)
+        return [tf.cast(layout.vectors(self.tables, bags), self.compute_dtype) for layout, bags in pairs]
+
+    def update(
+        self, features: Features | PreparedIds, gradients: Sequence[tf.Tensor | None], optimizer: RowOptimizer
+    ) -> None:
         """One step of `optimizer` on the rows that `features` look up, and on no others.
 
         Args:
@@ -77,39 +90,28 @@ class EmbeddingTables(keras.layers.Layer):
           gradients: of the loss with respect to what `lookup` returned; None leaves that feature out.
           optimizer: built for `self.tables`.
         """
-        uses: dict[str, list[tuple[Bags, tf.Tensor]]] = {}
-        for feature, bags, gradient in zip(self.schema.categorical, self._bags(features), gradients, strict=True):
+        prepared = features if isinstance(features, PreparedIds) else self.prepare(features)
+        uses: dict[str, list[Use]] = {}
+        in_parts: set[str] = set()
+        complete = {t.name for t in self.schema.tables}  # the orders are of all uses of a table
+        for feature, layout, bags, gradient in zip(
+            self.schema.categorical, self._layouts, prepared.bags, gradients, strict=True
+        ):
+            if gradient is None or feature.sequence_length is not None:
+                complete.discard(feature.table)
             if gradient is not None:
-                uses.setdefault(feature.table, []).append((bags, gradient))
-        optimizer.apply_gradients(self.tables, {name: row_gradient(of_table) for name, of_table in uses.items()})
-
-    def _bags(self, features: Features) -> list[Bags]:
-        """What the batch looks up in each of `schema.categorical`."""
-        one_hot = self._one_hot_rows(features)
-        out = []
-        for feature in self.schema.categorical:
-            if feature.multi_valued:
-                rows = self._get(features, feature.name)
-                weights = self._get(features, feature.weights_name) if feature.weights else None
-                out.append(multi_hot_bags(rows, weights, self.schema.table_of(feature).combiner))
-            else:
-                out.append(one_hot_bags(one_hot[feature.name]))
-        return out
-
-    def _one_hot_rows(self, features: Features) -> dict[str, tf.Tensor]:
-        """The rows int [B] of each feature with one value."""
-        names = [f.name for f in self.schema.one_hot]
-        if not names:
-            return {}
-        ids = self._get(features, "ids")
-        if ids.shape.rank != 2 or ids.shape[1] != len(names):
-            raise ValueError(f"ids of shape {ids.shape}; [B, {len(names)}] is needed, one column each for {names}")
-        return dict(zip(names, tf.unstack(ids, axis=1), strict=True))
-
-    def _get(self, features: Features, key: str) -> Any:
-        if key not in features:
-            raise ValueError(f"the batch has no {key!r}, only {sorted(features)}; was it encoded by another schema?")
-        return features[key]
+                flat = tf.reshape(tf.cast(gradient, tf.float32), [-1, gradient.shape[-1]])
+                for name, use in layout.uses(self.tables, bags, flat).items():
+                    uses.setdefault(name, []).append(use)
+                    # On other devices than CPUs parts would only be so many more launches.
+                    if bags.hotness != 1 and "CPU" in self.tables[name].device:
+                        in_parts.add(name)
+        orders = {name: order for name, order in prepared.orders.items() if name in complete}
+        combined = {
+            name: row_gradient(of_variable, prepared.batch_size, orders.get(name), name in in_parts)
+            for name, of_variable in uses.items()
+        }
+        optimizer.apply_gradients(self.tables, combined)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, the schema as JSON."""
@@ -119,21 +121,3 @@ class EmbeddingTables(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> EmbeddingTables:
         """Reads `get_config`."""
         return cls(**(config | {"schema": Schema.from_json(json.dumps(config["schema"]))}))
-
-
-def _initial_values(table: Table, seed: int) -> tf.Tensor:
-    """float32 [rows, dim]."""
-    if table.rows is None:
-        raise ValueError(
-            f"table {table.name!r} has no rows yet; take the schema that `prepare` wrote, where the sizes of the"
-            " vocabularies are filled in, or set rows"
-        )
-    shape = [table.rows, table.dim]
-    scale = 1 / math.sqrt(table.rows) if table.scale is None else table.scale
-    # Philox by name, since the default generator differs between kinds of devices.
-    kwargs = {"seed": [0, derive_seed(seed, f"tables/{table.name}")], "alg": "philox"}
-    if table.initializer == "uniform":
-        return tf.random.stateless_uniform(shape, minval=-scale, maxval=scale, **kwargs)
-    if table.initializer == "normal":
-        return tf.random.stateless_normal(shape, stddev=scale, **kwargs)
-    return tf.zeros(shape)

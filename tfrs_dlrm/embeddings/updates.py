@@ -1,22 +1,36 @@
 """Optimizers of embedding tables: they touch the rows a batch looked up, and their slots, and nothing else.
 
-Gradients arrive with duplicates combined and rows ascending (`RowGradient`). In the formulas w is a row, g its
-gradient of `dim` numbers, and operations are elementwise unless a mean is written.
+Each is a formula on rows (`row_step`); reading rows, writing them back, and rounding are shared. In the formulas w is a
+row, g its gradient of `dim` numbers with duplicates combined, and operations are elementwise unless a mean is written.
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
 from tf_keras.optimizers.schedules import LearningRateSchedule
 
-from tfrs_dlrm.embeddings.bags import RowGradient
+from tfrs_dlrm.embeddings.gradients import RowGradient
+from tfrs_dlrm.embeddings.variables import read_rows, write_rows
+from tfrs_dlrm.seeds import derive_seed
 
-Slots = Mapping[str, tf.Variable]
+Rate = float | LearningRateSchedule
+Slots = dict[str, tf.Tensor]
+
+# So many numbers of a table are updated at a time where a batch may look up very many rows: what is in between reading
+# and writing them stays in the cache of a core.
+_NUMBERS_AT_A_TIME = 1 << 19
+
+
+class Slot(NamedTuple):
+    """What a rule remembers of each row: `initial`, once for each number of the row, or once for the row."""
+
+    initial: float
+    per_row: bool = False
 
 
 # What Keras optimizers derive from: checkpoints follow its attributes, while the weights of a model that holds one do
@@ -24,27 +38,33 @@ Slots = Mapping[str, tf.Variable]
 class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
     """What all row optimizers share.
 
-    Checkpoints know the slots as `slots/<name of the table>/<name of the slot>`.
+    Checkpoints know the slots as `slots/<name of the table>/<name of the slot>`. Slots are float32 whatever the table.
 
     Args:
       learning_rate: a number, or a schedule that is evaluated at `iterations`.
       l2: adds l2 / 2 times the mean over the examples of a batch of the squared norms of the rows they look up to the
         loss that is minimised: to the gradient of a row that n of B examples look up, l2 * w * n / B. It does not
         show in the reported loss. In the values of a multi-valued feature each value counts, whatever its weight.
+      weight_decay: each step also takes rate * weight_decay * w off the rows of the batch (Loshchilov and Hutter 2019,
+        arXiv 1711.05101, on touched rows only): it does not pass through the slots, and how often a row is in the batch
+        does not matter.
 
     Raises:
       ValueError: one of them is negative.
     """
 
-    def __init__(self, learning_rate: float | LearningRateSchedule, l2: float = 0.0) -> None:
-        if not isinstance(learning_rate, LearningRateSchedule) and learning_rate < 0:
-            raise ValueError(f"learning_rate={learning_rate} is negative")
-        if l2 < 0:
-            raise ValueError(f"l2={l2} is negative")
+    def __init__(self, learning_rate: Rate, l2: float = 0.0, weight_decay: float = 0.0) -> None:
+        named = {"l2": l2, "weight_decay": weight_decay}
+        if not isinstance(learning_rate, LearningRateSchedule):
+            named["learning_rate"] = learning_rate
+        for name, value in named.items():
+            if value < 0:
+                raise ValueError(f"{name}={value} is negative")
         self.learning_rate = learning_rate
         self.l2 = l2
+        self.weight_decay = weight_decay
         self.iterations: Any = None  # a tf.Variable int64, once built
-        self.slots: dict[str, Slots] = {}
+        self.slots: dict[str, dict[str, tf.Variable]] = {}
 
     def build(self, tables: Mapping[str, tf.Variable]) -> None:
         """Creates the slots, all of them at once and outside of any traced function. A second call changes nothing.
@@ -56,8 +76,12 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
             self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False, name="iterations")
             self.slots = {
                 name: {
-                    slot: tf.Variable(value, trainable=False, name=f"{name}/{slot}")
-                    for slot, value in self._initial_slots(table).items()
+                    slot: tf.Variable(
+                        tf.fill(table.shape[:1] if per_row else table.shape, tf.constant(initial, tf.float32)),
+                        trainable=False,
+                        name=f"{name}/{slot}",
+                    )
+                    for slot, (initial, per_row) in self.rule(name).slot_types().items()
                 }
                 for name, table in tables.items()
             }
@@ -73,31 +97,69 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         """
         if self.iterations is None:
             raise ValueError(f"{type(self).__name__} has no slots; call build(tables) before the first step")
-        rate = self.learning_rate
-        if isinstance(rate, LearningRateSchedule):
-            rate = rate(self.iterations)
-        rate = tf.cast(rate, tf.float32)
-        for name, (rows, values, frequency) in gradients.items():
-            table = tables[name]
-            if self.l2:
-                values += self.l2 * frequency[:, tf.newaxis] * tf.gather(table, rows)
-            self._step(table, self.slots[name], tf.IndexedSlices(values, rows), rate)
+        for name, gradient in gradients.items():
+            self._apply(name, tables[name], gradient)
         self.iterations.assign_add(1)
 
-    @abc.abstractmethod
-    def _initial_slots(self, table: tf.Variable) -> dict[str, tf.Tensor]:
-        """The slots of a table by name, as they begin."""
+    def rule(self, name: str) -> RowOptimizer:
+        """The optimizer whose formula the table of that name follows."""
+        del name
+        return self
 
     @abc.abstractmethod
-    def _step(self, table: tf.Variable, slots: Slots, gradient: tf.IndexedSlices, rate: tf.Tensor) -> None:
-        """One step; the rows of `gradient` ascend, each once."""
+    def slot_types(self) -> dict[str, Slot]:
+        """The slots by name."""
+
+    @abc.abstractmethod
+    def row_step(
+        self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, Slots]:
+        """The new rows and slots of k rows.
+
+        Args:
+          w: float32 [k, dim].
+          g: float32 [k, dim].
+          slots: float32 [k, dim], or [k] for slots per row.
+          rate: float32 scalar.
+          step: float32 scalar, the number of this step, from 1.
+        """
+
+    def _apply(self, name: str, table: tf.Variable, gradient: RowGradient) -> None:
+        rule, slots = self.rule(name), self.slots[name]
+        rate = rule.learning_rate(self.iterations) if callable(rule.learning_rate) else rule.learning_rate
+        rate, step = tf.cast(rate, tf.float32), tf.cast(self.iterations + 1, tf.float32)
+        key = derive_seed(0, name)
+        count = tf.shape(gradient.rows)[0]
+
+        def apply(begin: tf.Tensor, end: tf.Tensor, rows: tf.Tensor, g: tf.Tensor) -> None:
+            w = read_rows(table, rows)
+            if rule.l2:
+                g += rule.l2 * gradient.frequency(begin, end)[:, tf.newaxis] * w
+            new, new_slots = rule.row_step(w, g, {n: read_rows(v, rows) for n, v in slots.items()}, rate, step)
+            if rule.weight_decay:
+                new -= rate * rule.weight_decay * w
+            seed = tf.stack([self.iterations, tf.cast(begin, tf.int64) + key])
+            write_rows(table, rows, new, seed)
+            for slot, values in new_slots.items():
+                write_rows(slots[slot], rows, values)
+
+        if not gradient.in_parts:
+            apply(tf.constant(0), count, *gradient.whole())
+            return
+
+        def body(begin: tf.Tensor) -> list[tf.Tensor]:
+            end = tf.minimum(begin + max(1, _NUMBERS_AT_A_TIME // table.shape[1]), count)
+            apply(begin, end, *gradient.part(begin, end))
+            return [end]
+
+        tf.while_loop(lambda begin: begin < count, body, [tf.constant(0)], parallel_iterations=1)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         rate = self.learning_rate
         if isinstance(rate, LearningRateSchedule):
             rate = keras.optimizers.schedules.serialize(rate)
-        return {"learning_rate": rate, "l2": self.l2}
+        return {"learning_rate": rate, "l2": self.l2, "weight_decay": self.weight_decay}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> RowOptimizer:
@@ -116,16 +178,19 @@ def _shapes(tables: Mapping[str, tf.Variable]) -> frozenset[tuple[str, tuple[int
 class SGD(RowOptimizer):
     """w -= rate * g. The default rate is that of `keras.optimizers.SGD`."""
 
-    def __init__(self, learning_rate: float | LearningRateSchedule = 0.01, l2: float = 0.0) -> None:
-        super().__init__(learning_rate, l2)
+    def __init__(self, learning_rate: Rate = 0.01, l2: float = 0.0, weight_decay: float = 0.0) -> None:
+        super().__init__(learning_rate, l2, weight_decay)
 
-    def _initial_slots(self, table: tf.Variable) -> dict[str, tf.Tensor]:
-        del table
+    def slot_types(self) -> dict[str, Slot]:
+        """None."""
         return {}
 
-    def _step(self, table: tf.Variable, slots: Slots, gradient: tf.IndexedSlices, rate: tf.Tensor) -> None:
-        del slots
-        table.scatter_sub(tf.IndexedSlices(rate * gradient.values, gradient.indices))
+    def row_step(
+        self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, Slots]:
+        """See the class."""
+        del step
+        return w - rate * g, slots
 
 
 class _Accumulating(RowOptimizer):
@@ -138,12 +203,13 @@ class _Accumulating(RowOptimizer):
 
     def __init__(
         self,
-        learning_rate: float | LearningRateSchedule = 0.01,
+        learning_rate: Rate = 0.01,
         initial_accumulator: float = 0.0,
         epsilon: float = 1e-10,
         l2: float = 0.0,
+        weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(learning_rate, l2)
+        super().__init__(learning_rate, l2, weight_decay)
         if initial_accumulator < 0 or epsilon <= 0:
             raise ValueError(
                 f"initial_accumulator={initial_accumulator}, epsilon={epsilon}; the first must not be negative, the"
@@ -164,14 +230,17 @@ class Adagrad(_Accumulating):
     Duchi et al. 2011, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization".
     """
 
-    def _initial_slots(self, table: tf.Variable) -> dict[str, tf.Tensor]:
-        return {"accumulator": tf.fill(table.shape, self.initial_accumulator)}
+    def slot_types(self) -> dict[str, Slot]:
+        """The accumulator."""
+        return {"accumulator": Slot(self.initial_accumulator)}
 
-    def _step(self, table: tf.Variable, slots: Slots, gradient: tf.IndexedSlices, rate: tf.Tensor) -> None:
-        g, rows = gradient.values, gradient.indices
-        slots["accumulator"].scatter_add(tf.IndexedSlices(g**2, rows))
-        scale = rate / (tf.sqrt(tf.gather(slots["accumulator"], rows)) + self.epsilon)
-        table.scatter_sub(tf.IndexedSlices(scale * g, rows))
+    def row_step(
+        self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, Slots]:
+        """See the class."""
+        del step
+        a = slots["accumulator"] + g * g
+        return w - rate * g / (tf.sqrt(a) + self.epsilon), {"accumulator": a}
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
@@ -182,14 +251,17 @@ class RowWiseAdagrad(_Accumulating):
     `EXACT_ROWWISE_ADAGRAD`.
     """
 
-    def _initial_slots(self, table: tf.Variable) -> dict[str, tf.Tensor]:
-        return {"accumulator": tf.fill(table.shape[:1], self.initial_accumulator)}
+    def slot_types(self) -> dict[str, Slot]:
+        """The accumulator."""
+        return {"accumulator": Slot(self.initial_accumulator, per_row=True)}
 
-    def _step(self, table: tf.Variable, slots: Slots, gradient: tf.IndexedSlices, rate: tf.Tensor) -> None:
-        g, rows = gradient.values, gradient.indices
-        slots["accumulator"].scatter_add(tf.IndexedSlices(tf.reduce_mean(g**2, axis=1), rows))
-        scale = rate / (tf.sqrt(tf.gather(slots["accumulator"], rows)) + self.epsilon)
-        table.scatter_sub(tf.IndexedSlices(scale[:, tf.newaxis] * g, rows))
+    def row_step(
+        self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, Slots]:
+        """See the class."""
+        del step
+        a = slots["accumulator"] + tf.reduce_mean(g * g, axis=1)
+        return w - (rate / (tf.sqrt(a) + self.epsilon))[:, tf.newaxis] * g, {"accumulator": a}
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
@@ -205,32 +277,138 @@ class LazyAdam(RowOptimizer):
 
     def __init__(
         self,
-        learning_rate: float | LearningRateSchedule = 0.001,
+        learning_rate: Rate = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         l2: float = 0.0,
+        weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(learning_rate, l2)
+        super().__init__(learning_rate, l2, weight_decay)
         if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
             raise ValueError(f"beta_1={beta_1}, beta_2={beta_2}; each must be at least 0 and below 1")
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
 
-    def _initial_slots(self, table: tf.Variable) -> dict[str, tf.Tensor]:
-        return {"m": tf.zeros(table.shape), "v": tf.zeros(table.shape)}
+    def slot_types(self) -> dict[str, Slot]:
+        """The two moments."""
+        return {"m": Slot(0.0), "v": Slot(0.0)}
 
-    def _step(self, table: tf.Variable, slots: Slots, gradient: tf.IndexedSlices, rate: tf.Tensor) -> None:
-        rows, g = gradient.indices, gradient.values
-        m = self.beta_1 * tf.gather(slots["m"], rows) + (1 - self.beta_1) * g
-        v = self.beta_2 * tf.gather(slots["v"], rows) + (1 - self.beta_2) * g**2
-        slots["m"].scatter_update(tf.IndexedSlices(m, rows))
-        slots["v"].scatter_update(tf.IndexedSlices(v, rows))
-        t = tf.cast(self.iterations + 1, tf.float32)
-        correction = tf.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
-        table.scatter_sub(tf.IndexedSlices(rate * correction * m / (tf.sqrt(v) + self.epsilon), rows))
+    def row_step(
+        self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, Slots]:
+        """See the class."""
+        m = self.beta_1 * slots["m"] + (1 - self.beta_1) * g
+        v = self.beta_2 * slots["v"] + (1 - self.beta_2) * (g * g)
+        correction = tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        return w - rate * correction * m / (tf.sqrt(v) + self.epsilon), {"m": m, "v": v}
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return super().get_config() | {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+
+
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class FTRL(RowOptimizer):
+    """Follow the regularized leader: Adagrad whose L1 sets numbers to exactly 0.
+
+    n' = n + g^2; z += g - (sqrt(n') - sqrt(n)) / rate * w; n = n';
+    w = 0 where |z| <= l1, else -(z - sign(z) * l1) * rate / sqrt(n)
+
+    McMahan et al. 2013, "Ad Click Prediction: a View from the Trenches", algorithm 1 with beta = 0 and no L2. With
+    `initial_accumulator` 0, the default here, a row begins at its initial value and without L1 it moves as under
+    `Adagrad`; Keras' and TensorFlow's 0.1 pulls it to 0 at the first step. Its two slots are as large as the table.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Rate = 0.01,
+        l1: float = 0.0,
+        initial_accumulator: float = 0.0,
+        l2: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(learning_rate, l2, weight_decay)
+        if l1 < 0 or initial_accumulator < 0:
+            raise ValueError(f"l1={l1}, initial_accumulator={initial_accumulator}; neither may be negative")
+        self.l1 = l1
+        self.initial_accumulator = initial_accumulator
+
+    def slot_types(self) -> dict[str, Slot]:
+        """The sums n and z."""
+        return {"accumulator": Slot(self.initial_accumulator), "linear": Slot(0.0)}
+
+    def row_step(
+        self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, Slots]:
+        """See the class."""
+        del step
+        n = slots["accumulator"] + g * g
+        z = slots["linear"] + g - tf.math.divide_no_nan(tf.sqrt(n) - tf.sqrt(slots["accumulator"]), rate) * w
+        shrunk = tf.sign(z) * tf.maximum(tf.abs(z) - self.l1, 0.0)
+        # A number that never had a gradient stays where it is.
+        new = tf.where(n > 0, -rate * tf.math.divide_no_nan(shrunk, tf.sqrt(n)), w)
+        return new, {"accumulator": n, "linear": z}
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return super().get_config() | {"l1": self.l1, "initial_accumulator": self.initial_accumulator}
+
+
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class PerTable(RowOptimizer):
+    """Another optimizer for some of the tables.
+
+        PerTable(RowWiseAdagrad(0.02), {"user": LazyAdam(0.001), "site": FTRL(0.05, l1=1e-4)})
+
+    Args:
+      default: of all other tables.
+      tables: by name of the table, as the schema has it. Those given here count no steps of their own.
+
+    Raises:
+      ValueError: when built: there is no such table.
+    """
+
+    def __init__(self, default: RowOptimizer, tables: Mapping[str, RowOptimizer]) -> None:
+        super().__init__(0.0)
+        self.default = default
+        self.per_table = dict(tables)
+
+    def build(self, tables: Mapping[str, tf.Variable]) -> None:
+        """See `RowOptimizer`."""
+        known = {_table_of(name) for name in tables} | set(tables)
+        for name in self.per_table:
+            if name not in known:
+                raise ValueError(f"PerTable names table {name!r}, which is not there; there is {', '.join(tables)}")
+        super().build(tables)
+
+    def rule(self, name: str) -> RowOptimizer:
+        """The optimizer of a table, or of the table that a variable is part of."""
+        return self.per_table.get(name) or self.per_table.get(_table_of(name)) or self.default
+
+    def slot_types(self) -> dict[str, Slot]:
+        """Those of the default."""
+        return self.default.slot_types()
+
+    def row_step(
+        self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, Slots]:
+        """That of the default."""
+        return self.default.row_step(w, g, slots, rate, step)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        dump = keras.utils.legacy.serialize_keras_object
+        return {"default": dump(self.default), "tables": {name: dump(o) for name, o in self.per_table.items()}}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> PerTable:
+        """Reads `get_config`."""
+        read = keras.utils.legacy.deserialize_keras_object
+        return cls(read(config["default"]), {name: read(o) for name, o in config["tables"].items()})
+
+
+def _table_of(variable: str) -> str:
+    """The table that a variable is part of; see `Table.parts`."""
+    return variable.removesuffix("__quotient").removesuffix("__remainder")

@@ -10,7 +10,8 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
-from tfrs_dlrm.embeddings.tables import EmbeddingTables, Features
+from tfrs_dlrm.embeddings.ids import Features
+from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer, RowWiseAdagrad
 from tfrs_dlrm.metrics import default_metrics
 from tfrs_dlrm.schema import Schema
@@ -172,14 +173,15 @@ class RankingModel(tfrs.models.Model):
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """One step on a batch (features, label[, weight]); returns the metrics since the start of the epoch."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
-        activations = self.embeddings.lookup(features)
+        ids = self.embeddings.prepare(features)
+        activations = self.embeddings.lookup(ids)
         with tf.GradientTape() as tape:
             tape.watch(activations)
             loss = self._loss(labels, self(features, activations, training=True), weights)
         variables = self.dense_variables
         activation_gradients, gradients = tape.gradient(loss, (activations, variables))
         if self.embeddings.trainable:
-            self.embeddings.update(features, activation_gradients, self.embedding_optimizer)
+            self.embeddings.update(ids, activation_gradients, self.embedding_optimizer)
         if variables:
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return {m.name: m.result() for m in self.metrics}

@@ -1,0 +1,150 @@
+"""The ids of an encoded batch: found, checked against their tables, and turned into bags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_dlrm.embeddings.bags import Bags, multi_hot_bags, one_hot_bags
+from tfrs_dlrm.hashing import fingerprint_rows
+from tfrs_dlrm.schema import CategoricalFeature, Schema
+
+Features = Mapping[str, tf.Tensor | tf.RaggedTensor | tf.SparseTensor]
+
+
+class PreparedIds(NamedTuple):
+    """What a batch looks up, ready for `EmbeddingTables.lookup` and `EmbeddingTables.update`.
+
+    Attributes:
+      bags: for each of `schema.categorical`.
+      batch_size: the number of examples.
+      out_of_range: int32 [len(schema.categorical)], how many ids of each were not rows of its table.
+      orders: by table, what sorts its ids; see `order_key`.
+    """
+
+    bags: tuple[Bags, ...]
+    batch_size: tf.Tensor
+    out_of_range: tf.Tensor
+    orders: dict[str, tf.Tensor]
+
+
+def order_key(table: str) -> str:
+    """The key of an optional hint in encoded batches: int32 [n], what sorts the ids of a table.
+
+    The ids are those of all features that look the table up, one feature after the other as in `schema.categorical`,
+    example by example. NumPy sorts five times as fast as TensorFlow, and beside the train step.
+    """
+    return f"order/{table}"
+
+
+class IdReader:
+    """Finds and checks the ids of batches of one schema."""
+
+    def __init__(self, schema: Schema):
+        self._schema = schema
+        # As int64, so that ids of either type can be compared with them.
+        self._sizes = {f.name: np.int64(schema.table_of(f).rows or 0) for f in schema.categorical}
+
+    def __call__(self, features: Features) -> PreparedIds:
+        """See `EmbeddingTables.prepare`."""
+        rows, counts, sizes = {}, {}, []
+        if self._schema.one_hot:
+            ids = self._one_hot(features)
+            sizes.append(tf.shape(ids)[0])
+            columns, wrong = self._in_range(self._schema.one_hot, ids)
+            rows |= {f.name: one_hot_bags(c) for f, c in zip(self._schema.one_hot, columns, strict=True)}
+            counts |= {f.name: n for f, n in zip(self._schema.one_hot, tf.unstack(wrong), strict=True)}
+        for f in self._schema.multi_hot:
+            ids, weights = self._multi_hot(features, f)
+            flat = ids.flat_values if isinstance(ids, tf.RaggedTensor) else tf.reshape(ids, [-1])
+            (column,), wrong = self._in_range([f], flat[:, tf.newaxis])
+            ids = (
+                ids.with_flat_values(column) if isinstance(ids, tf.RaggedTensor) else tf.reshape(column, tf.shape(ids))
+            )
+            if isinstance(ids, tf.Tensor):
+                ids = tf.ensure_shape(ids, features[f.name].shape)
+            combiner = self._schema.table_of(f).combiner
+            rows[f.name] = multi_hot_bags(ids, weights, combiner, f.sequence_length)
+            counts[f.name] = wrong[0]
+            sizes.append(tf.cast(ids.nrows() if isinstance(ids, tf.RaggedTensor) else tf.shape(ids)[0], tf.int32))
+        orders = {t.name: features[order_key(t.name)] for t in self._schema.tables if order_key(t.name) in features}
+        names = [f.name for f in self._schema.categorical]
+        bags = tuple(rows[name] for name in names)
+        total = tf.stack([counts[name] for name in names]) if names else tf.zeros([0], tf.int32)
+        return PreparedIds(bags, sizes[0] if sizes else tf.constant(0), total, orders)
+
+    def _in_range(self, features: Any, ids: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Columns of row numbers, one per feature, of ids [n, F], and int32 [F], how many were none."""
+        sizes = tf.constant([self._sizes[f.name] for f in features], ids.dtype)
+        known = (ids >= 0) & (ids < sizes)
+        wrong = tf.math.count_nonzero(~known, axis=0, dtype=tf.int32)
+        clips = np.array([f.out_of_range == "clip" for f in features])
+        substitute = tf.zeros_like(ids)
+        if clips.any():
+            substitute = tf.where(clips, tf.clip_by_value(ids, 0, sizes - 1), substitute)
+        columns = tf.unstack(tf.where(known, ids, substitute), axis=1)
+        checks = []
+        for i, f in enumerate(features):
+            if f.out_of_range == "hash":
+                columns[i] = self._hashed(f, ids[:, i], columns[i], known[:, i])
+            elif f.out_of_range == "error":
+                checks.append(self._refuse(f, ids[:, i], wrong[i]))
+        with tf.control_dependencies([c for c in checks if c is not None]):
+            return [tf.identity(c) for c in columns] if checks else columns, wrong
+
+    def _hashed(self, f: CategoricalFeature, ids: tf.Tensor, rows: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+        """As the encoder hashes them."""
+
+        def replaced() -> tf.Tensor:
+            where = tf.where(~known)
+            others = fingerprint_rows(tf.strings.as_string(tf.gather_nd(ids, where)), int(self._sizes[f.name]))
+            return tf.tensor_scatter_nd_update(rows, where, tf.cast(others, rows.dtype))
+
+        return tf.cond(tf.reduce_all(known), lambda: rows, replaced)
+
+    def _refuse(self, f: CategoricalFeature, ids: tf.Tensor, wrong: tf.Tensor) -> Any:
+        size = self._sizes[f.name]
+        bad = tf.boolean_mask(ids, (ids < 0) | (ids >= tf.constant(size, ids.dtype)))[:1]
+        message = tf.strings.format(
+            f"feature '{f.name}': id {{}} is outside the table of {size} rows; raise rows or set out_of_range='oov'",
+            bad,
+        )
+        return tf.debugging.Assert(wrong == 0, [message])
+
+    def _one_hot(self, features: Features) -> tf.Tensor:
+        """Int [B, F]."""
+        names = [f.name for f in self._schema.one_hot]
+        ids = _get(features, "ids")
+        if ids.shape.rank != 2 or ids.shape[1] != len(names):
+            raise ValueError(f"ids of shape {ids.shape}; [B, {len(names)}] is needed, one column each for {names}")
+        return _integers("ids", ids)
+
+    def _multi_hot(self, features: Features, f: CategoricalFeature) -> tuple[Any, Any]:
+        ids = _integers(f.name, _ragged_or_dense(_get(features, f.name)))
+        if ids.shape.rank != 2:
+            raise ValueError(f"feature {f.name!r}: ids of shape {ids.shape}; [B, None] is needed, ragged or dense")
+        if isinstance(ids, tf.Tensor) and ids.shape[1] is None:
+            ids = tf.RaggedTensor.from_tensor(ids)
+        weights = _ragged_or_dense(_get(features, f.weights_name)) if f.weights else None
+        if weights is not None and isinstance(weights, tf.Tensor) != isinstance(ids, tf.Tensor):
+            raise ValueError(f"feature {f.name!r}: ids and weights must both be ragged, or both dense")
+        return ids, weights
+
+
+def _get(features: Features, key: str) -> Any:
+    if key not in features:
+        raise ValueError(f"the batch has no {key!r}, only {sorted(features)}; was it encoded by another schema?")
+    return features[key]
+
+
+def _integers(name: str, ids: Any) -> Any:
+    if not ids.dtype.is_integer:
+        raise ValueError(f"{name!r} of type {ids.dtype.name}; row numbers are int32 or int64")
+    return ids
+
+
+def _ragged_or_dense(values: Any) -> Any:
+    return tf.RaggedTensor.from_sparse(values) if isinstance(values, tf.SparseTensor) else values
