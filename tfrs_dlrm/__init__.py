@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from tfrs_dlrm.serving.bundle import export_model
     from tfrs_dlrm.strategy import make_strategy
     from tfrs_dlrm.training.loop import train_and_evaluate
+    from tfrs_dlrm.warmstart import warm_start
 
 # Where each public name lives. They are loaded when first used: TensorFlow takes seconds, `--help` should not.
 _PUBLIC = {
@@ -68,6 +69,7 @@ _PUBLIC = {
     "tfrs_dlrm.serving.bundle": ("export_model",),
     "tfrs_dlrm.strategy": ("make_strategy",),
     "tfrs_dlrm.training.loop": ("train_and_evaluate",),
+    "tfrs_dlrm.warmstart": ("warm_start",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = [
@@ -96,6 +98,7 @@ __all__ = [
     "prepare",
     "steps_per_epoch",
     "train_and_evaluate",
+    "warm_start",
 ]
 
 

@@ -32,10 +32,17 @@ METRICS_FILE = "metrics.jsonl"
 _ENCODER_DIR = "encoder"
 _DIRS = {"latest": "checkpoints", "best": "best"}
 # Fields that give weights or slots their shape and meaning: a checkpoint fits only where they are equal.
-_SHAPING = ("model", ("optimizer", "dense"), ("optimizer", "embedding"), ("train", "batch_size"), ("train", "seed"))
+_SHAPING = (
+    "model",
+    ("optimizer", "dense"),
+    ("optimizer", "embedding"),
+    ("optimizer", "embedding_per_table"),
+    ("train", "batch_size"),
+    ("train", "seed"),
+)
 
 # What TensorFlow raises on checkpoints that are cut short, garbled, or of other objects.
-_UNREADABLE = (AssertionError, IndexError, ValueError, tf.errors.OpError)
+UNREADABLE = (AssertionError, IndexError, ValueError, tf.errors.OpError)
 
 
 class Workdir:
@@ -88,6 +95,19 @@ class Workdir:
         """The schema that the model of the run was made for."""
         return Schema.load(os.path.join(self.encoder_dir, SCHEMA_FILE))
 
+    def checkpoint(self, which: Which) -> str:
+        """The path of a checkpoint.
+
+        Raises:
+          FileNotFoundError: there is none.
+        """
+        path = tf.train.latest_checkpoint(self.file(_DIRS[which]))
+        if path is None:
+            raise FileNotFoundError(
+                f"{self.path}: no checkpoint in {_DIRS[which]}/; has the run come to an evaluation?"
+            )
+        return path
+
     def restore_model(self, model: tf.keras.Model, which: Which) -> str:
         """Restores the weights of a model and returns the path of the checkpoint.
 
@@ -95,15 +115,11 @@ class Workdir:
           FileNotFoundError: there is no checkpoint.
           ValueError: it does not fit the model.
         """
-        path = tf.train.latest_checkpoint(self.file(_DIRS[which]))
-        if path is None:
-            raise FileNotFoundError(
-                f"{self.path}: no checkpoint in {_DIRS[which]}/; has the run come to an evaluation?"
-            )
+        path = self.checkpoint(which)
         try:
             status = tf.train.Checkpoint(model=model).restore(path)
             status.assert_existing_objects_matched().expect_partial()
-        except _UNREADABLE as e:
+        except UNREADABLE as e:
             raise ValueError(f"{path}: damaged, or of another model: {str(e)[:300]}") from e
         return path
 
@@ -165,7 +181,7 @@ class Checkpoints:
         for path in paths:
             try:
                 self._checkpoint.restore(path).assert_existing_objects_matched()
-            except _UNREADABLE as e:
+            except UNREADABLE as e:
                 logging.warning("%s: damaged, or of another model; trying the one before: %s", path, str(e)[:300])
             else:
                 return path

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
-EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "sgd")
+EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")
 _PRECISIONS = ("float32", "bfloat16")
 
 
@@ -47,12 +47,14 @@ class ModelConfig:
 
     Attributes:
       embedding_dim: the dimension of every table; 0 keeps those of the schema.
+      mixed_dim_temperature: makes the dimensions of larger tables smaller, see `Schema.with_mixed_dims`; 0 does not.
       bottom_mlp: units of the MLP over the dense features; the last must be the embedding dimension.
       top_mlp: units of the MLP over the interactions; the last must be 1.
       self_interaction: whether the dot products of the vectors with themselves are in.
     """
 
     embedding_dim: int = 16
+    mixed_dim_temperature: float = 0.0
     bottom_mlp: tuple[int, ...] = (512, 256, 16)
     top_mlp: tuple[int, ...] = (512, 256, 1)
     self_interaction: bool = False
@@ -68,9 +70,12 @@ class OptimizerConfig:
     Attributes:
       dense: of the MLPs: `adagrad`, `adam` or `sgd`.
       learning_rate: of the MLPs.
-      embedding: of the tables: `rowwise_adagrad`, `adagrad`, `lazy_adam` or `sgd`.
+      embedding: of the tables: `rowwise_adagrad`, `adagrad`, `lazy_adam`, `ftrl` or `sgd`.
+      embedding_per_table: others for some tables, as in `user=lazy_adam,site=ftrl`.
       embedding_learning_rate: of the tables; 0 is the same as `learning_rate`.
       embedding_l2: L2 on the rows that a batch looks up, see `RowOptimizer`.
+      embedding_weight_decay: decoupled weight decay of the rows that a batch looks up, see `RowOptimizer`.
+      embedding_l1: of `ftrl`.
       warmup_steps: 0 for none.
       decay_start_step: counted from the first step.
       decay_steps: 0 for no decay.
@@ -81,13 +86,30 @@ class OptimizerConfig:
     dense: str = "adam"
     learning_rate: float = 0.001
     embedding: str = "rowwise_adagrad"
+    embedding_per_table: str = ""
     embedding_learning_rate: float = 0.02
     embedding_l2: float = 0.0
+    embedding_weight_decay: float = 0.0
+    embedding_l1: float = 0.0
     warmup_steps: int = 0
     decay_start_step: int = 0
     decay_steps: int = 0
     decay_power: float = 2.0
     end_learning_rate: float = 0.0
+
+    def per_table(self) -> dict[str, str]:
+        """`embedding_per_table` as a dictionary.
+
+        Raises:
+          ValueError: it is not of that form.
+        """
+        pairs = [item.partition("=") for item in self.embedding_per_table.split(",") if item.strip()]
+        out = {table.strip(): optimizer.strip() for table, _, optimizer in pairs}
+        for table, optimizer in out.items():
+            if not table or optimizer not in EMBEDDING_OPTIMIZERS:
+                wanted = f"TABLE=OPTIMIZER,... is needed, with one of {', '.join(EMBEDDING_OPTIMIZERS)}"
+                _refuse("optimizer.embedding_per_table", self.embedding_per_table, wanted)
+        return out
 
 
 @dataclasses.dataclass
@@ -103,6 +125,8 @@ class TrainConfig:
       target_auc: stops once the evaluation AUC is at least this; 0 is never.
       patience: stops after this many evaluations in a row without a better AUC; 0 is never.
       keep_checkpoints: how many of the latest to keep, beside the best.
+      warm_start: the directory of another run of this model, perhaps on other vocabularies, whose weights are taken
+        over at the beginning; see `tfrs_dlrm.warm_start`.
       precision: of the MLPs and interactions: `float32` or `bfloat16`. Weights and tables are always float32.
       steps_per_execution: steps between two returns to Python.
       seed: of initial weights and order of examples.
@@ -117,6 +141,7 @@ class TrainConfig:
     target_auc: float = 0.0
     patience: int = 0
     keep_checkpoints: int = 2
+    warm_start: str = ""
     precision: str = "float32"
     steps_per_execution: int = 1
     seed: int = 0
@@ -205,6 +230,9 @@ def _check_model(c: ModelConfig) -> None:
         units = getattr(c, name)
         if not units or any(not isinstance(u, int) or u < 1 for u in units):
             _refuse(f"model.{name}", units, "a tuple of positive whole numbers is needed")
+    _at_least("model", c, mixed_dim_temperature=0)
+    if c.mixed_dim_temperature and (c.embedding_dim < 1 or c.embedding_dim & (c.embedding_dim - 1)):
+        _refuse("model.embedding_dim", c.embedding_dim, "mixed_dim_temperature needs a power of 2")
     if c.embedding_dim and c.bottom_mlp[-1] != c.embedding_dim:
         _refuse("model.bottom_mlp", c.bottom_mlp, f"its last number must be model.embedding_dim={c.embedding_dim}")
     if c.top_mlp[-1] != 1:
@@ -215,6 +243,10 @@ def _check_optimizer(c: OptimizerConfig) -> None:
     _one_of("optimizer.dense", c.dense, DENSE_OPTIMIZERS)
     _one_of("optimizer.embedding", c.embedding, EMBEDDING_OPTIMIZERS)
     _at_least("optimizer", c, learning_rate=0, embedding_learning_rate=0, embedding_l2=0, end_learning_rate=0)
+    c.per_table()
+    _at_least("optimizer", c, embedding_weight_decay=0, embedding_l1=0)
+    if c.embedding_l1 and "ftrl" not in {c.embedding, *c.per_table().values()}:
+        _refuse("optimizer.embedding_l1", c.embedding_l1, "only ftrl has it")
     _at_least("optimizer", c, warmup_steps=0, decay_start_step=0, decay_steps=0, decay_power=0)
     if c.decay_steps and c.decay_start_step < c.warmup_steps:
         _refuse("optimizer.decay_start_step", c.decay_start_step, f"the warmup takes {c.warmup_steps} steps")

@@ -49,6 +49,43 @@ def test_forward_equals_numpy(dense, self_interaction):
     assert logits.shape == (6,) and np.std(expected) > 1e-3
 
 
+@pytest.mark.parametrize("dense", [(), DENSE])
+def test_tables_of_other_dimensions_are_projected(dense, tmp_path):
+    tables = (Table("a", 4, 12), Table("b", 2, 12), Table("c", 3, 12))
+    features = (
+        CategoricalFeature("a"),
+        CategoricalFeature("b"),
+        CategoricalFeature("c"),
+        CategoricalFeature("b2", table="b"),
+    )
+    schema = Schema(Label("y"), dense, features, tables)
+    model = DLRM(schema, (8, 4), (1,))
+    rows = batch(schema)
+    logits = model(rows)
+    assert set(model.projections) == {"b", "c"}
+
+    vectors = []
+    for i, (feature, table) in enumerate(zip("abcb", "abcb", strict=True)):
+        vector = model.embeddings.tables[table].numpy()[rows["ids"][:, i]]
+        vectors.append(vector if feature == "a" else vector @ model.projections[table].kernel.numpy())
+    bottom = [numpy_mlp(rows["dense"].numpy(), model.bottom_mlp, final_relu=True)] if dense else []
+    vectors = bottom + vectors
+    products = np.stack([(vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i)], axis=1)
+    expected = numpy_mlp(np.concatenate([*bottom, products], axis=1), model.top_mlp, final_relu=False)[:, 0]
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+
+    before = model.projections["b"].kernel.numpy()
+    model.compile("sgd", metrics=[])
+    model.fit(rows, tf.ones([6]), verbose=0)
+    assert not np.array_equal(before, model.projections["b"].kernel)
+    assert DLRM.from_config(model.get_config()).get_config() == model.get_config()
+    path = tf.train.Checkpoint(model=model).write(str(tmp_path / "c"))
+    again = DLRM.from_config(model.get_config())
+    again.build()
+    tf.train.Checkpoint(model=again).read(path).assert_existing_objects_matched().expect_partial()
+    np.testing.assert_array_equal(again(rows), model(rows))
+
+
 def test_weights_are_a_function_of_the_seed():
     def weights(seed):
         model = DLRM(SCHEMA, (4, 4), (4, 1), seed=seed)
@@ -96,8 +133,8 @@ def test_refuses():
         DLRM(SCHEMA, (8, 5))
     with pytest.raises(ValueError, match=r"top_mlp=\[8\] must end in 1"):
         DLRM(SCHEMA, (8, 4), (8,))
-    mixed = Schema(Label("y"), DENSE, CATEGORICAL, (*TABLES[:2], Table("c", 8, 12)))
-    with pytest.raises(ValueError, match=r"dimensions {'a': 4, 'b': 4, 'c': 8}.*Schema.with_dim"):
-        DLRM(mixed)
+    history = CategoricalFeature("a", multi_valued=True, sequence_length=3)
+    with pytest.raises(ValueError, match=r"'a' is a sequence.*remove sequence_length"):
+        DLRM(Schema(Label("y"), DENSE, (history, *CATEGORICAL[1:]), TABLES), (8, 4))
     with pytest.raises(ValueError, match="1 vector has nothing to interact with"):
         DLRM(Schema(Label("y"), DENSE))

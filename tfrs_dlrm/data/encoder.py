@@ -53,7 +53,7 @@ class Encoder(tf.Module):
     def __init__(self, schema: Schema, directory: str):
         super().__init__(name="encoder")
         self.schema = schema
-        statistics = _read_statistics(schema, directory)
+        statistics = dense_statistics(schema, directory)
         self._dense = [_DenseColumn(f, statistics.get(f.name)) for f in schema.dense]
         self.tokenizer = Tokenizer(schema)
         self._lookups: dict[str, tf.lookup.StaticHashTable] = {}
@@ -196,7 +196,8 @@ def needs_statistics(feature: DenseFeature) -> bool:
     return feature.transform == "standardize" or feature.fill_value == "mean"
 
 
-def _read_statistics(schema: Schema, directory: str) -> dict[str, DenseStatistics]:
+def dense_statistics(schema: Schema, directory: str) -> dict[str, DenseStatistics]:
+    """The statistics that a prepared directory has of the dense features whose encoding takes them."""
     needed = [f.name for f in schema.dense if needs_statistics(f)]
     if not needed:
         return {}

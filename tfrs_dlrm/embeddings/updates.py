@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 import tf_keras as keras
@@ -18,7 +18,7 @@ from tfrs_dlrm.embeddings.gradients import RowGradient
 from tfrs_dlrm.embeddings.variables import read_rows, write_rows
 from tfrs_dlrm.seeds import derive_seed
 
-Rate = float | LearningRateSchedule
+Rate: TypeAlias = float | LearningRateSchedule
 Slots = dict[str, tf.Tensor]
 
 # So many numbers of a table are updated at a time where a batch may look up very many rows: what is in between reading

@@ -13,6 +13,7 @@ from tfrs_dlrm.metrics.streaming import (
     ExpectedCalibrationError,
     LogLoss,
     NormalizedEntropy,
+    OutOfRangeIds,
     StreamingAUC,
     default_metrics,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "ExpectedCalibrationError",
     "LogLoss",
     "NormalizedEntropy",
+    "OutOfRangeIds",
     "Reliability",
     "StreamingAUC",
     "default_metrics",

@@ -12,6 +12,7 @@ emulates float64, and not in every operation, so there they are float32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,43 @@ class ExpectedCalibrationError(_Sums):
 
     def _value(self, sums: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(tf.abs(sums[0])) / tf.reduce_sum(sums[1])
+
+
+@_register
+class OutOfRangeIds(keras.metrics.Metric):
+    """How many ids were no rows of their tables; what became of them says the feature's `out_of_range`.
+
+    Args:
+      features: the names of the categorical features.
+      name: the metric's name.
+    """
+
+    def __init__(self, features: Sequence[str], name: str = "out_of_range") -> None:
+        super().__init__(name=name, dtype=tf.float32)
+        self._features = list(features)
+        shape = (len(self._features),)
+        self._counts = self.add_weight("counts", shape, initializer="zeros", dtype=_accumulator_dtype())
+
+    def update_state(self, counts: tf.Tensor) -> tf.Operation:
+        """Adds a batch: int [len(features)]."""
+        return self._counts.assign_add(tf.cast(counts, self._counts.dtype))
+
+    def result(self) -> tf.Tensor:
+        """All of them since the last `reset_state`; a float32 scalar."""
+        return tf.cast(tf.reduce_sum(tf.convert_to_tensor(self._counts)), tf.float32)
+
+    def by_feature(self) -> dict[str, int]:
+        """The counts that are not 0."""
+        counts = tf.convert_to_tensor(self._counts).numpy()
+        return {name: int(n) for name, n in zip(self._features, counts, strict=True) if n}
+
+    def reset_state(self) -> None:
+        """Forgets all batches."""
+        keras.backend.batch_set_value([(self._counts, np.zeros(self._counts.shape))])
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return {"name": self.name, "features": self._features}
 
 
 def default_metrics() -> list[keras.metrics.Metric]:

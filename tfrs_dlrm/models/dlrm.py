@@ -12,7 +12,7 @@ import tf_keras as keras
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import Schema, Table
 from tfrs_dlrm.seeds import derive_seed
 
 
@@ -29,15 +29,20 @@ class DLRM(RankingModel):
 
     Without dense features there is no bottom MLP, and the dot products are all that the top MLP sees.
 
+    D is the last number of the bottom MLP; without one, the largest dimension among the tables. The vectors of tables
+    of another dimension are projected to D by a matrix for each table (Ginart et al. 2019, "Mixed Dimension
+    Embeddings", arXiv 1909.11810).
+
     Args:
-      schema: all tables have one dimension D.
+      schema: of the features; none may be a sequence.
       bottom_mlp: outputs of the bottom MLP's layers, ReLU after each; the last is D. Unused without dense features.
       top_mlp: outputs of the top MLP's layers, ReLU after each but the last, which is the logit: 1.
       self_interaction: whether the dot products of the vectors with themselves are in; then P = F (F + 1) / 2.
       seed: makes all initial weights a function of it.
 
     Raises:
-      ValueError: the dimensions do not fit together, or fewer than two vectors would interact.
+      ValueError: the MLPs end in other numbers than they should, a feature is a sequence, or fewer than two vectors
+        would interact.
     """
 
     def __init__(
@@ -55,16 +60,31 @@ class DLRM(RankingModel):
             self.bottom_mlp = MLP(
                 bottom_mlp, final_activation="relu", seed=derive_seed(seed, "bottom_mlp"), name="bottom_mlp"
             )
+        self.dim = bottom_mlp[-1] if schema.dense else max(t.dim for t in _tables(schema))
+        self.projections = {
+            t.name: keras.layers.Dense(
+                self.dim,
+                use_bias=False,
+                kernel_initializer=keras.initializers.GlorotUniform(derive_seed(seed, f"projection/{t.name}")),
+                name=f"projection_{t.name}",
+            )
+            for t in _tables(schema)
+            if t.dim != self.dim
+        }
         self.interaction = DotInteraction(self_interaction, name="interaction")
         self.top_mlp = MLP(top_mlp, seed=derive_seed(seed, "top_mlp"), name="top_mlp")
 
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B, 1]; see the class."""
         del training
+        vectors = [
+            self.projections[f.table](v) if f.table in self.projections else v
+            for f, v in zip(self.schema.categorical, embeddings, strict=True)
+        ]
         if dense is None:
-            return self.top_mlp(self.interaction(embeddings))
+            return self.top_mlp(self.interaction(vectors))
         bottom = self.bottom_mlp(dense)
-        products = self.interaction([bottom, *embeddings])
+        products = self.interaction([bottom, *vectors])
         return self.top_mlp(tf.concat([bottom, products], axis=1))
 
     def get_config(self) -> dict[str, Any]:
@@ -85,20 +105,29 @@ class DLRM(RankingModel):
         return cls(**(config | {"schema": Schema.from_json(json.dumps(config["schema"]))}))
 
 
+def _tables(schema: Schema) -> list[Table]:
+    """The tables that features look up."""
+    names = dict.fromkeys(f.table for f in schema.categorical)
+    return [schema.table(name) for name in names]
+
+
 def _check(schema: Schema, bottom_mlp: Sequence[int], top_mlp: Sequence[int]) -> None:
-    dims = {t.name: t.dim for t in schema.tables}
-    if len(set(dims.values())) > 1:
-        raise ValueError(f"tables of dimensions {dims} have no dot products; give all one, as Schema.with_dim does")
+    for f in schema.categorical:
+        if f.sequence_length is not None:
+            raise ValueError(
+                f"feature {f.name!r} is a sequence, which DLRM has no use for: remove sequence_length, so that its"
+                " values are combined, or write a RankingModel whose score takes sequences"
+            )
     vectors = len(schema.categorical) + bool(schema.dense)
     if vectors < 2:
         raise ValueError(
             f"{vectors} vector has nothing to interact with; DLRM needs two categorical features, or one and dense ones"
         )
-    dim = next(iter(dims.values()))
-    if schema.dense and (not bottom_mlp or bottom_mlp[-1] != dim):
+    dims = {t.dim for t in _tables(schema)}
+    if schema.dense and (not bottom_mlp or (bottom_mlp[-1] not in dims and len(dims) == 1)):
         raise ValueError(
-            f"bottom_mlp={list(bottom_mlp)} must end in {dim}, the dimension of the tables; change its last number,"
-            " or the tables by Schema.with_dim"
+            f"bottom_mlp={list(bottom_mlp)} must end in {max(dims)}, the dimension of the tables; change its last"
+            " number, or the tables by Schema.with_dim"
         )
     if not top_mlp or top_mlp[-1] != 1:
         raise ValueError(f"top_mlp={list(top_mlp)} must end in 1, the logit")

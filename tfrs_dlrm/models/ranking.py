@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
-from tfrs_dlrm.embeddings.ids import Features
+from tfrs_dlrm.embeddings.ids import Features, PreparedIds
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
-from tfrs_dlrm.embeddings.updates import RowOptimizer, RowWiseAdagrad
-from tfrs_dlrm.metrics import default_metrics
+from tfrs_dlrm.embeddings.updates import PerTable, RowOptimizer, RowWiseAdagrad
+from tfrs_dlrm.metrics import OutOfRangeIds, default_metrics
 from tfrs_dlrm.schema import Schema
 
 
@@ -42,14 +42,15 @@ class RankingModel(tfrs.models.Model):
         self.seed = seed
         self.embeddings = EmbeddingTables(schema, seed, name="embeddings")
         self.task = tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum"))
-        self._progress = types.SimpleNamespace(loss=None, metrics=[])
+        self._progress = types.SimpleNamespace(loss=None, metrics=[], out_of_range=None)
 
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """The model itself.
 
         Args:
           dense: float32 [B, schema.dense_width]; None where the schema has no dense features.
-          embeddings: [B, dim of its table] in the compute dtype for each of `schema.categorical`.
+          embeddings: [B, dim of its table] in the compute dtype for each of `schema.categorical`; of a feature with
+            `sequence_length` [B, sequence_length, dim].
           training: whether this is a train step.
 
         Returns:
@@ -100,7 +101,7 @@ class RankingModel(tfrs.models.Model):
     def compile(
         self,
         optimizer: keras.optimizers.Optimizer | str = "adam",
-        embedding_optimizer: RowOptimizer | None = None,
+        embedding_optimizer: RowOptimizer | Mapping[str, RowOptimizer] | None = None,
         metrics: Sequence[keras.metrics.Metric] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -108,7 +109,8 @@ class RankingModel(tfrs.models.Model):
 
         Args:
           optimizer: of all weights but the tables.
-          embedding_optimizer: of the tables, not shared with another model. By default `RowWiseAdagrad()`.
+          embedding_optimizer: of the tables, not shared with another model. By default `RowWiseAdagrad()`, which is
+            also that of the tables which a mapping from names of tables to optimizers leaves out; see `PerTable`.
           metrics: take (label, logit, weight); beside them `loss` is always reported. By default those of
             `tfrs_dlrm.metrics.default_metrics()`.
           **kwargs: as in `keras.Model.compile`, except for `loss` and `weighted_metrics`.
@@ -125,19 +127,27 @@ class RankingModel(tfrs.models.Model):
             super().compile(optimizer=optimizer, **kwargs)
             if isinstance(self.optimizer, keras.optimizers.Optimizer):  # legacy ones make slots at the first step
                 self.optimizer.build(self.dense_variables)
+            if isinstance(embedding_optimizer, Mapping):
+                embedding_optimizer = PerTable(RowWiseAdagrad(), embedding_optimizer)
             self.embedding_optimizer = RowWiseAdagrad() if embedding_optimizer is None else embedding_optimizer
             self.embedding_optimizer.build(self.embeddings.tables)
             # In a plain object, which no checkpoint follows: whoever restores one may measure other things.
             self._progress = types.SimpleNamespace(
                 loss=keras.metrics.Mean(name="loss"),
                 metrics=default_metrics() if metrics is None else list(metrics),
+                out_of_range=OutOfRangeIds([f.name for f in self.schema.categorical]),
             )
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """`loss` and the metrics given to `compile`."""
-        loss = self._progress.loss
-        return [] if loss is None else [loss, *self._progress.metrics]
+        """`loss`, the metrics given to `compile`, and `out_of_range`, the number of ids that were no rows."""
+        progress = self._progress
+        return [] if progress.loss is None else [progress.loss, *progress.metrics, progress.out_of_range]
+
+    @property
+    def out_of_range(self) -> dict[str, int]:
+        """By feature, how many ids were no rows of their table since the metrics were reset; those that are not 0."""
+        return {} if self._progress.out_of_range is None else self._progress.out_of_range.by_feature()
 
     @property
     def dense_variables(self) -> list[tf.Variable]:
@@ -148,9 +158,11 @@ class RankingModel(tfrs.models.Model):
     def compute_loss(self, inputs: Any, training: bool = False) -> tf.Tensor:
         """The loss of a batch (features, label[, weight]); adds the batch to the metrics."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
-        return self._loss(labels, self(features, training=training), weights)
+        ids = self.embeddings.prepare(features)
+        logits = self(features, self.embeddings.lookup(ids), training=training)
+        return self._loss(ids, labels, logits, weights)
 
-    def _loss(self, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    def _loss(self, ids: PreparedIds, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
         """This replica's share of the loss.
 
         The loss is sum(weight * log loss) / B, as in Keras: B counts examples whatever they weigh, so that a weight
@@ -168,6 +180,7 @@ class RankingModel(tfrs.models.Model):
         self._progress.loss.update_state(loss, sample_weight=examples)
         for metric in self._progress.metrics:
             metric.update_state(labels, logits, sample_weight=weights)
+        self._progress.out_of_range.update_state(ids.out_of_range)
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
@@ -177,7 +190,7 @@ class RankingModel(tfrs.models.Model):
         activations = self.embeddings.lookup(ids)
         with tf.GradientTape() as tape:
             tape.watch(activations)
-            loss = self._loss(labels, self(features, activations, training=True), weights)
+            loss = self._loss(ids, labels, self(features, activations, training=True), weights)
         variables = self.dense_variables
         activation_gradients, gradients = tape.gradient(loss, (activations, variables))
         if self.embeddings.trainable:

@@ -124,6 +124,15 @@ class Table:
     stored_in: str = ""
 
     @property
+    def order_key(self) -> str:
+        """The key of an optional hint in encoded batches: int32 [n], what sorts the ids of this table.
+
+        The ids are those of all features that look it up, one feature after the other in the order of the schema,
+        example by example.
+        """
+        return f"order/{self.name}"
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """The names of the variables that hold its own rows: none where another table stores them."""
         if self.stored_in:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -105,6 +106,37 @@ class Schema:
         homes = {t.stored_in for t in self.tables}
         tables = (t if t.name in homes else dataclasses.replace(t, dim=dim) for t in self.tables)
         return dataclasses.replace(self, tables=tuple(tables))
+
+    def with_mixed_dims(self, dim: int, temperature: float) -> Schema:
+        """The same schema with smaller dimensions for larger tables, whose rows are looked up more rarely.
+
+        The smallest table gets `dim`, and one with n times as many rows dim / n ** temperature, rounded to a power of
+        2: the "popularity" rule of Ginart et al. 2019, "Mixed Dimension Embeddings" (arXiv 1909.11810), where a
+        temperature of 0.3 halves the number of parameters at least. DLRM projects the vectors to one dimension.
+
+        Args:
+          dim: a power of 2.
+          temperature: at least 0, which gives all tables `dim`.
+
+        Raises:
+          ValueError: an argument is none of these, or a table has no rows yet.
+        """
+        if dim < 1 or dim & (dim - 1) or temperature < 0:
+            raise ValueError(f"dim={dim}, temperature={temperature}: a power of 2, and at least 0, are needed")
+        used = {f.table for f in self.categorical}
+        rows = {t.name: t.rows for t in self.tables if t.name in used}
+        missing = [name for name, n in rows.items() if n is None]
+        if missing:
+            raise ValueError(f"tables {missing} have no rows yet; take the schema that `prepare` wrote")
+        smallest = min(n for n in rows.values() if n is not None)
+
+        def mixed(table: Table) -> Table:
+            if table.name not in used or table.stored_in:
+                return table
+            exact = dim * (smallest / (table.rows or 1)) ** temperature
+            return dataclasses.replace(table, dim=max(1, 2 ** round(math.log2(exact))))
+
+        return dataclasses.replace(self, tables=tuple(mixed(t) for t in self.tables))
 
     def to_json(self) -> str:
         """Indented JSON that `from_json` reads back to an equal schema; fields at their defaults are left out."""

@@ -9,27 +9,44 @@ import tf_keras as keras
 
 from tfrs_dlrm.checkpoint import Which, Workdir
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
-from tfrs_dlrm.embeddings.updates import SGD, Adagrad, LazyAdam, RowOptimizer, RowWiseAdagrad
+from tfrs_dlrm.embeddings.updates import FTRL, SGD, Adagrad, LazyAdam, PerTable, RowOptimizer, RowWiseAdagrad
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.schedules import WarmupPolynomialDecay
 from tfrs_dlrm.schema import Schema
 
 _DENSE = {"adagrad": keras.optimizers.Adagrad, "adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
-_EMBEDDING = {"rowwise_adagrad": RowWiseAdagrad, "adagrad": Adagrad, "lazy_adam": LazyAdam, "sgd": SGD}
+_EMBEDDING: dict[str, type[RowOptimizer]] = {
+    "rowwise_adagrad": RowWiseAdagrad,
+    "adagrad": Adagrad,
+    "lazy_adam": LazyAdam,
+    "ftrl": FTRL,
+    "sgd": SGD,
+}
 
 
 def make_model(config: ModelConfig, schema: Schema, seed: int) -> DLRM:
     """The DLRM of a configuration, not yet compiled."""
     if config.embedding_dim:
         schema = schema.with_dim(config.embedding_dim)
+    if config.mixed_dim_temperature:
+        schema = schema.with_mixed_dims(config.embedding_dim, config.mixed_dim_temperature)
     return DLRM(schema, config.bottom_mlp, config.top_mlp, config.self_interaction, seed=seed)
 
 
 def make_optimizers(config: OptimizerConfig) -> tuple[keras.optimizers.Optimizer, RowOptimizer]:
     """The optimizers of the dense weights and of the tables."""
     dense = _DENSE[config.dense](_rate(config, config.learning_rate))
+    per_table = {table: _row_optimizer(config, name) for table, name in config.per_table().items()}
+    default = _row_optimizer(config, config.embedding)
+    return dense, PerTable(default, per_table) if per_table else default
+
+
+def _row_optimizer(config: OptimizerConfig, name: str) -> RowOptimizer:
     rate = _rate(config, config.embedding_learning_rate or config.learning_rate)
-    return dense, _EMBEDDING[config.embedding](rate, l2=config.embedding_l2)
+    arguments = {"l2": config.embedding_l2, "weight_decay": config.embedding_weight_decay}
+    if name == "ftrl":
+        arguments["l1"] = config.embedding_l1
+    return _EMBEDDING[name](rate, **arguments)
 
 
 def load_model(workdir: str, which: Which = "best") -> tuple[DLRM, RunConfig, str]:

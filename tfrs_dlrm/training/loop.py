@@ -20,6 +20,7 @@ from tfrs_dlrm.data.encoder import SCHEMA_FILE
 from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.prepare import Progress
 from tfrs_dlrm.data.ready import ready
+from tfrs_dlrm.embeddings.variables import all_finite
 from tfrs_dlrm.files import disk_full, write_json
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.schema import Schema
@@ -33,6 +34,7 @@ from tfrs_dlrm.training.callbacks import (
 )
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
 from tfrs_dlrm.training.factory import make_model, make_optimizers, precision
+from tfrs_dlrm.warmstart import warm_start
 
 RESULT_FILE = "result.json"
 
@@ -122,14 +124,15 @@ class _Run:
     def run(self) -> Result:
         """Trains to the end."""
         self._last_checkpoint = self._checkpoints.restore()
+        begun = [f"going on from {self._last_checkpoint}"] if self._last_checkpoint else self._warm_start()
         self._counter = StepCounter(int(self._state.step))
         self._forget_after(self._counter.step)
         if self._show_progress:
             self._bar = ProgressBar(self._counter, self._total, self._config.batch_size)
-            if self._last_checkpoint:
-                self._bar.write(f"going on from {self._last_checkpoint}")
         if self._config.tensorboard:
             self._board = TensorBoard(self._home.file("tensorboard"), self._counter)
+        for line in [*begun, *self._prepared_out_of_range()]:
+            self._say(line)
         listener = StopOnSignal(self._counter, self._ends_round, self._save)
         try:
             with listener:
@@ -170,6 +173,7 @@ class _Run:
             start_step=step,
             repeat=True,
             shuffle_rows=self._shuffle_rows,
+            sort_ids=self._model.distribute_strategy.num_replicas_in_sync == 1,
         )
         callbacks = [counter, watch, *shown, rounds_begin_and_end, listener]
         self._model.fit(data, steps_per_epoch=steps, epochs=rounds, callbacks=callbacks, verbose=0)
@@ -184,6 +188,8 @@ class _Run:
         step, state = self._counter.step, self._state
         self._check_finite()
         record: dict[str, Any] = {"step": step, "train": {k: float(v) for k, v in averages.items()}}
+        if self._model.out_of_range:
+            record["out_of_range"] = self._model.out_of_range
         if self._has_eval:
             record["eval"] = self._evaluate()
             state.evaluations_since_best.assign_add(1)
@@ -239,7 +245,7 @@ class _Run:
     def _check_finite(self) -> None:
         """Refuses weights that are NaN or infinite: a ReLU can turn those of one layer into a loss that looks fine."""
         for variable in self._model.trainable_variables:
-            if not tf.reduce_all(tf.math.is_finite(variable)):
+            if not all_finite(variable):
                 raise self._non_finite(f"the weights {variable.name} are not finite")
 
     def _non_finite(self, what: str) -> NonFiniteError:
@@ -256,7 +262,26 @@ class _Run:
             line += "".join(f"  {split if n == names[0] else ''} {n} {values[n]:.4f}" for n in names)
             if self._board:
                 self._board.write("epoch" if split == "train" else split, values)
+        if record.get("out_of_range"):
+            counts = ", ".join(f"{name} {count:,}" for name, count in record["out_of_range"].items())
+            line += f"  ids out of range: {counts}"
+        self._say(line)
+
+    def _say(self, line: str) -> None:
         self._bar.write(line) if self._bar else logging.info("%s", line)
+
+    def _warm_start(self) -> list[str]:
+        """Takes over the weights of another run where the configuration names one; returns what to say of it."""
+        if not self._config.warm_start:
+            return []
+        return warm_start(self._model, self._data_dir, self._config.warm_start).lines()
+
+    def _prepared_out_of_range(self) -> list[str]:
+        """What to say of the values that have no row of their own in the prepared data."""
+        counts = {name: n for name, n in Manifest.load(self._data_dir).out_of_range.items() if n}
+        shown = sorted(counts.items(), key=lambda item: -item[1])[:5]
+        texts = [f"{name} {count:,}" for name, count in shown] + (["..."] if len(counts) > len(shown) else [])
+        return [f"values without a row of their own in {self._data_dir}: {', '.join(texts)}"] if texts else []
 
     def _records(self) -> list[dict[str, Any]]:
         path = self._home.file(METRICS_FILE)

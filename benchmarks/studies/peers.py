@@ -1,0 +1,80 @@
+"""The step time of every peer, optimizer and precision on every workload, and the peaks of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pool import Variant, Worker, WorkerLost, fits
+from workloads import Workload, step_work
+
+from studies import Options, run_group
+
+LOSS_STEPS = 50
+
+
+def run(options: Options) -> dict[str, Any]:
+    groups = []
+    for workload in map(options.sized, options.workloads):
+        plan = groups_of(workload)
+        for number, (name, variants) in enumerate(plan.items(), 1):
+            title = f"{workload.name}, {name} ({number} of {len(plan)})"
+            named = {v.name: v for v in variants}
+            groups.append(
+                {
+                    "workload": workload.name,
+                    "name": name,
+                    "variants": run_group(title, named, options, losses=10 if options.quick else LOSS_STEPS),
+                }
+            )
+    return {"groups": groups, "peaks": _peaks(options), "work": _work(options)}
+
+
+def groups_of(workload: Workload) -> dict[str, list[Variant]]:
+    """Variants to compare with each other, as many together as the memory holds."""
+
+    def some(peers: Sequence[str], optimizers: Sequence[str], precisions: Sequence[str]) -> list[Variant]:
+        return [Variant(p, o, q, workload) for o in optimizers for q in precisions for p in peers]
+
+    two, one_hot = ["ours", "PyTorch"], not workload.longest_bag
+    tfrs = some(["TFRS Ranking"], ["adagrad"], ["fp32"]) if one_hot else []
+    groups: dict[str, list[Variant]] = {}
+    for precision in ("bf16", "fp32"):
+        together = some(two, ["adagrad", "rowwise"], [precision]) + tfrs
+        if fits(together):
+            groups[f"Adagrads {precision}"] = together
+        else:
+            for optimizer in ("adagrad", "rowwise"):
+                groups[f"{optimizer} {precision}"] = some(two, [optimizer], [precision]) + tfrs
+    groups["SGD"] = some(two, ["sgd"], ["bf16", "fp32"]) + (
+        some(["TFRS Ranking"], ["sgd"], ["fp32"]) if one_hot else []
+    )
+    if one_hot:
+        groups["Keras 3"] = some(["ours"], ["adagrad", "rowwise"], ["bf16", "fp32"])
+        groups["Keras 3"] += some(["Keras 3"], ["adagrad"], ["fp32"])
+    return groups
+
+
+def _peaks(options: Options) -> dict[str, Any]:
+    """FLOP/s and bytes/s of this machine; the best that any of the libraries reaches."""
+    print("  peaks of this machine", flush=True)
+    found = []
+    for library in ("tensorflow", "torch"):
+        worker = Worker("peaks.py", {"library": library, "size": 256 if options.quick else 2048})
+        try:
+            worker.ready()
+            found.append(worker.ask("peaks"))
+        except WorkerLost as e:
+            print(f"    {library}: LOST, {e}", flush=True)
+        finally:
+            worker.close()
+    return {key: max(f[key] for f in found) for key in ("fp32", "bf16", "copy")} if found else {}
+
+
+def _work(options: Options) -> dict[str, dict[str, dict[str, float]]]:
+    """FLOPs and bytes of a step, for each workload and optimizer."""
+    work = {}
+    for workload in map(options.sized, options.workloads):
+        slots = {o: Variant("ours", o, "fp32", workload).slot_bytes_per_row for o in ("sgd", "adagrad", "rowwise")}
+        work[workload.name] = {optimizer: step_work(workload, size) for optimizer, size in slots.items()}
+    return work

@@ -1,0 +1,101 @@
+"""How fast and how large training is, beside PyTorch, TensorFlow Recommenders' Ranking model, and Keras 3.
+
+make bench-train                          # everything: about two hours on 2 cores; 20 GB of memory
+python benchmarks/train.py --quick        # a smoke test of all of it, whose numbers mean nothing
+python benchmarks/train.py --studies=peers --workloads=criteo_kaggle,mlperf_zipf
+
+Writes results.json (every step time), results.md and pictures. Studies that are not run keep what an earlier run left
+in the same directory. Leave the machine alone meanwhile: with other work on its cores PyTorch, whose threads wait
+actively for each other, becomes slower by far more than the rest.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from absl import app, flags
+from charts import draw
+from machine import describe, machine
+from studies import Options
+from tables import tables
+from workloads import WORKLOADS
+
+_STUDIES = ["peers", "vocabulary", "batch", "memory", "fit", "precision"]
+_OUTPUT = flags.DEFINE_string("output", "benchmarks/results", "The directory of the results.")
+_CHOSEN = flags.DEFINE_list("studies", _STUDIES, "What to measure.")
+_WORKLOADS = flags.DEFINE_list("workloads", list(WORKLOADS), "For the studies peers and memory.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each variant has its turn.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 20, "Timed steps in a turn.", lower_bound=1)
+_QUICK = flags.DEFINE_bool("quick", False, "Tiny sizes and few steps.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    for given, known in ((_CHOSEN.value, _STUDIES), (_WORKLOADS.value, list(WORKLOADS))):
+        if unknown := sorted(set(given) - set(known)):
+            raise app.UsageError(f"unknown {', '.join(unknown)}; choose from {', '.join(known)}")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the workers too
+    rounds, steps = (2, 3) if _QUICK.value else (_ROUNDS.value, _STEPS.value)
+    options = Options([WORKLOADS[name] for name in _WORKLOADS.value], rounds, steps, _QUICK.value)
+    os.makedirs(_OUTPUT.value, exist_ok=True)
+    here = machine()
+    print(describe(here), flush=True)
+    studies = _earlier(os.path.join(_OUTPUT.value, "results.json"))
+    begin = time.perf_counter()
+    for number, name in enumerate(_CHOSEN.value, 1):
+        print(f"\n{name} ({number} of {len(_CHOSEN.value)}, after {_minutes(begin)})", flush=True)
+        try:
+            result = importlib.import_module(f"studies.{name}").run(options)
+        except Exception as e:  # the others can go on
+            print(f"  LOST, {type(e).__name__}: {e}", flush=True)
+            continue
+        date = datetime.datetime.now().isoformat(timespec="seconds")
+        studies[name] = {"date": date, "machine": here, "quick": options.quick, "result": result}
+        _write(studies, _OUTPUT.value)
+    print(f"\n{_minutes(begin)} in all\n")
+    for table in tables(studies):
+        print(table.text(), flush=True)
+    for path in draw(studies, _OUTPUT.value):
+        print(path)
+    print(os.path.join(_OUTPUT.value, "results.md"))
+
+
+def _minutes(begin: float) -> str:
+    return f"{(time.perf_counter() - begin) / 60:.1f} min"
+
+
+def _earlier(path: str) -> dict[str, Any]:
+    """The studies of an earlier run of the same kind."""
+    if not os.path.exists(path):
+        return {}
+    with open(path) as f:
+        return {name: study for name, study in json.load(f).items() if study["quick"] == _QUICK.value}
+
+
+def _write(studies: dict[str, Any], output: str) -> None:
+    """After each study, so that an interrupted run leaves those it finished."""
+    _replace(os.path.join(output, "results.json"), json.dumps(studies, indent=1) + "\n")
+    parts = ["# Training benchmark\n"]
+    parts += [
+        f"{name}, {s['date']}{', QUICK' if s['quick'] else ''}: {describe(s['machine'])}\n"
+        for name, s in studies.items()
+    ]
+    _replace(os.path.join(output, "results.md"), "\n".join([*parts, *(t.markdown() for t in tables(studies))]))
+
+
+def _replace(path: str, text: str) -> None:
+    with open(f"{path}.tmp", "w") as f:
+        f.write(text)
+    os.replace(f"{path}.tmp", path)
+
+
+if __name__ == "__main__":
+    app.run(main)
