@@ -74,11 +74,17 @@ def step_row(name: str, result: dict[str, Any], ratios: Sequence[str] = ()) -> l
     """Name, median, spread, examples/s; or why there is none."""
     seconds = median(result)
     if seconds is None:
-        return [name, result.get("error", "no steps"), "", "", *[""] * len(ratios)]
+        return [name, "-", "-", "-", *["-"] * (len(ratios) - 1), *["LOST: " + _short(result)][: len(ratios)]]
     low, high = spread(result)
     lost = " (lost later)" if "error" in result else ""
     between = f"{low * 1e3:.1f} to {high * 1e3:.1f}"
     return [name + lost, milliseconds(seconds), between, f"{result['batch'] / seconds:,.0f}", *ratios]
+
+
+def _short(result: dict[str, Any]) -> str:
+    """Why there is no result."""
+    error = result.get("error", "no steps")
+    return error if len(error) <= 60 else error[:57] + "..."
 
 
 _STEP_HEADER = ["variant", "ms a step", "10% to 90%", "examples/s"]
@@ -93,9 +99,7 @@ def _steps(result: dict[str, Any]) -> list[Table]:
                 for name, r in group["variants"].items():
                     rows.append(step_row(f"{group['name']}: {name}", r, ratios_to_ours(group, r)))
         header = [*_STEP_HEADER, "to ours, same precision", "to ours bf16"]
-        note = (
-            "last columns: its median / that of ours with the same optimizer in the same group; above 1, ours is faster"
-        )
+        note = "last columns: its median / that of ours with the same optimizer, in one group; above 1, ours is faster"
         out.append(Table(f"Train step, {workload}", header, rows, note))
     return out
 
@@ -190,7 +194,7 @@ def _memory(result: dict[str, Any]) -> Table:
         if "peak" in r:
             rows.append([name, tables, f"{r['peak'] / 1e9:.2f}", f"{(r['peak'] - r['table_bytes']) / 1e9:.2f}"])
         else:
-            rows.append([name, tables, r.get("error", "-"), ""])
+            rows.append([name, tables, "-", "LOST: " + _short(r)])
     return Table(
         "Peak resident memory of ours, fp32", ["workload", "tables + slots GB", "peak GB", "difference GB"], rows
     )
@@ -205,7 +209,7 @@ def _fit(result: dict[str, Any]) -> Table:
             middle = sorted(shares)[len(shares) // 2]
             rows.append([name, *fastest, f"{middle:.0%}", f"{min(shares):.0%} to {max(shares):.0%}"])
         else:
-            rows.append([name, r.get("error", "-"), "", "", ""])
+            rows.append([name, "-", "-", "-", "LOST: " + _short(r)])
     header = ["variant", "bare step, examples/s", "fit from Parquet, examples/s", "share", "lowest to highest"]
     return Table("model.fit from Parquet beside the bare step, batch 2048", header, rows, "default metrics in both")
 

@@ -30,7 +30,7 @@ from workloads import WORKLOADS
 _STUDIES = ["peers", "vocabulary", "batch", "memory", "fit", "precision"]
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results", "The directory of the results.")
 _CHOSEN = flags.DEFINE_list("studies", _STUDIES, "What to measure.")
-_WORKLOADS = flags.DEFINE_list("workloads", list(WORKLOADS), "For the studies peers and memory.")
+_WORKLOADS = flags.DEFINE_list("workloads", None, "For the studies peers and memory; by default all.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each variant has its turn.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 20, "Timed steps in a turn.", lower_bound=1)
 _QUICK = flags.DEFINE_bool("quick", False, "Tiny sizes and few steps.")
@@ -39,12 +39,13 @@ _QUICK = flags.DEFINE_bool("quick", False, "Tiny sizes and few steps.")
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
-    for given, known in ((_CHOSEN.value, _STUDIES), (_WORKLOADS.value, list(WORKLOADS))):
+    workloads = _WORKLOADS.value or (["criteo_kaggle_zipf", "paper"] if _QUICK.value else list(WORKLOADS))
+    for given, known in ((_CHOSEN.value, _STUDIES), (workloads, list(WORKLOADS))):
         if unknown := sorted(set(given) - set(known)):
             raise app.UsageError(f"unknown {', '.join(unknown)}; choose from {', '.join(known)}")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the workers too
     rounds, steps = (2, 3) if _QUICK.value else (_ROUNDS.value, _STEPS.value)
-    options = Options([WORKLOADS[name] for name in _WORKLOADS.value], rounds, steps, _QUICK.value)
+    options = Options([WORKLOADS[name] for name in workloads], rounds, steps, _QUICK.value)
     os.makedirs(_OUTPUT.value, exist_ok=True)
     here = machine()
     print(describe(here), flush=True)

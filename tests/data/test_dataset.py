@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.data import dataset as dataset_module
 from tfrs_dlrm.data.blocks import encoded_schema
+from tfrs_dlrm.data.columns import sorted_tables
 from tfrs_dlrm.data.dataset import dataset, steps_per_epoch
 from tfrs_dlrm.data.manifest import Manifest, Shard
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
@@ -170,13 +171,13 @@ def test_start_step_is_skipping(directory, start_step, drop_remainder):
 
 def test_what_lies_before_start_step_is_not_read(directory, monkeypatch):
     read = []
-    original = dataset_module._Columns.read.__func__
+    original = dataset_module._read
 
-    def counting(cls, group, schema):
+    def counting(group, schema):
         read.append((group.path, group.index))
-        return original(cls, group, schema)
+        return original(group, schema)
 
-    monkeypatch.setattr(dataset_module._Columns, "read", classmethod(counting))
+    monkeypatch.setattr(dataset_module, "_read", counting)
     rows = flat(rows_in(dataset(directory, 20, shuffle=False, shuffle_rows=40, start_step=10)))
     assert rows == list(range(200, TRAIN_ROWS))
     # The windows are groups of 40 | 40 | 17, 1, 40 | 40 | 3, 25, 40 rows; row 200 is in the last one.
@@ -280,3 +281,29 @@ def test_messages(directory, tmp_path):
     ):
         dataset(only_train, 1, split="eval")
     assert json.loads((tmp_path / "prepared.json").read_text())["eval"] == []
+
+
+def test_sorted_ids(directory):
+    """`order/t` sorts, stably, the ids of all features of the table `t`, and is there only where it is wanted."""
+    plain = list(dataset(directory, 30, shuffle=False))
+    assert not any(key.startswith("order/") for key in plain[0][0])
+    for (features, *_), (without, *_) in zip(dataset(directory, 30, shuffle=False, sort_ids=True), plain, strict=True):
+        assert [key for key in features if key.startswith("order/")] == [SCHEMA.table("t").order_key]
+        one_hot, many, plain_values = without["ids"].numpy(), without["many"].flat_values, without["plain"].flat_values
+        ids = np.concatenate([one_hot[:, 0], many, one_hot[:, 1], plain_values])
+        np.testing.assert_array_equal(features["order/t"], np.argsort(ids, kind="stable"))
+
+
+def test_tables_whose_ids_are_not_sorted():
+    """Those without multi-valued features, with sequences, and compressed ones, whose rows are not the ids."""
+    schema = Schema(
+        Label("y"),
+        categorical=(
+            CategoricalFeature("a"),
+            CategoricalFeature("b", multi_valued=True, sequence_length=2),
+            CategoricalFeature("c", multi_valued=True),
+            CategoricalFeature("d", multi_valued=True),
+        ),
+        tables=(Table("c", rows=9, remainders=3), Table("d", rows=9)),
+    )
+    assert sorted_tables(schema) == ["d"]

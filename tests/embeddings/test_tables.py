@@ -133,15 +133,15 @@ def test_no_op_reads_a_whole_table():
         tables.update(features, tables.lookup(features), optimizer)
 
     graph = step.get_concrete_function(features()).graph
-    handles = {
-        inner.name
-        for v in [*tables.tables.values(), optimizer.slots["b"]["accumulator"]]
-        for outer, inner in graph.captures
-        if outer is v.handle
-    }
+    variables = [*tables.tables.values(), optimizer.slots["b"]["accumulator"]]
+    handles = {inner.name for v in variables for outer, inner in graph.captures if outer is v.handle}
     users = {op.type for op in graph.get_operations() for i in op.inputs if i.name in handles}
     assert len(handles) == 3
-    assert users == {"ResourceGather", "ResourceScatterUpdate"}
+    assert users == {"ResourceGather", "ResourceScatterUpdate", "While"}
+    # The loops over parts of a multi-valued feature's rows take the handles; inside them it is the same.
+    bodies = [f for name, f in graph._functions.items() if "while_body" in str(name)]
+    inside = {n.op for f in bodies for n in f.cached_definition.node_def if "Variable" in n.op or "Resource" in n.op}
+    assert bodies and inside == {"ResourceGather", "ResourceScatterUpdate"}
 
 
 def test_works_in_a_plain_keras_model():
@@ -202,9 +202,119 @@ def test_refuses():
         ValueError, match=r"ids of shape \(2, 1\); \[B, 2\] is needed, one column each for \['a', 'b'\]"
     ):
         tables.lookup(features() | {"ids": tf.constant([[1], [2]])})
-    with pytest.raises(tf.errors.InvalidArgumentError, match="4 is not in"):
-        tables.lookup(features() | {"ids": tf.constant([[4, 0], [0, 0]])})
+    with pytest.raises(ValueError, match=r"'ids' of type float32; row numbers are int32 or int64"):
+        tables.lookup(features() | {"ids": tf.constant([[1.0, 0.0], [0.0, 0.0]])})
+    with pytest.raises(ValueError, match=r"'words': ids of shape \(2,\); \[B, None\] is needed, ragged or dense"):
+        tables.lookup(features() | {"words": tf.constant([1, 2])})
+    with pytest.raises(ValueError, match=r"'words': ids and weights must both be ragged, or both dense"):
+        tables.lookup(features() | {"words": tf.constant([[1, 2], [1, 2]])})
 
 
 def test_layer_checks(tmp_path):
     check_layer(make_tables(), features(), tmp_path, tables=True)
+
+
+@pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_fixed_and_sparse_multi_hot_are_the_ragged_one(combiner, weighted):
+    rng = np.random.default_rng(3)
+    ids, weights = rng.integers(0, 6, [5, 4]), rng.uniform(0.1, 2, [5, 4]).astype(np.float32)
+    forms = {
+        "dense": (tf.constant(ids, tf.int64), tf.constant(weights)),
+        "ragged": (tf.RaggedTensor.from_tensor(ids.astype(np.int32)), tf.RaggedTensor.from_tensor(weights)),
+        "sparse": (tf.sparse.from_dense(ids + 1), tf.sparse.from_dense(weights)),
+    }
+    forms["sparse"] = (forms["sparse"][0].with_values(forms["sparse"][0].values - 1), forms["sparse"][1])
+    gradient, results = tf.constant(rng.normal(size=(5, 3)), tf.float32), {}
+    for form, (rows, row_weights) in forms.items():
+        tables, optimizer = EmbeddingTables(one_multi_valued(combiner, weighted)), SGD(0.5)
+        optimizer.build(tables.tables)
+        batch = {"f": rows, "f_weights": row_weights}
+        vectors = tables.lookup(batch)[0]
+        tables.update(batch, [gradient], optimizer)
+        results[form] = vectors.numpy(), tables.tables["f"].numpy()
+    for form in ("dense", "sparse"):
+        for a, b in zip(results[form], results["ragged"], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert not np.array_equal(results["dense"][1], EmbeddingTables(one_multi_valued(combiner, weighted)).tables["f"])
+
+
+def test_sequences_by_hand():
+    """Two places for each of three bags: one too long, one too short, one empty."""
+    feature = CategoricalFeature("f", multi_valued=True, sequence_length=2, weights="w")
+    tables = EmbeddingTables(Schema(Label("y"), categorical=(feature,), tables=(Table("f", 2, 4),)))
+    tables.tables["f"].assign(SHARED)
+    batch = {"f": tf.ragged.constant([[1, 2, 3], [0], []], tf.int32)}
+    batch["f_weights"] = batch["f"].with_values(tf.constant([1.0, 2.0, 5.0, 3.0]))
+    expected = [[[3, 4], [10, 12]], [[3, 6], [0, 0]], [[0, 0], [0, 0]]]
+    np.testing.assert_allclose(tables.lookup(batch)[0], expected)
+    optimizer = SGD(1.0)
+    optimizer.build(tables.tables)
+    gradient = tf.constant(np.arange(12).reshape(3, 2, 2), tf.float32)
+    tables.update(batch, [gradient], optimizer)
+    # Row 1 in the first place, row 2 in the second with weight 2, row 0 in the next example with weight 3.
+    np.testing.assert_allclose(SHARED - tables.tables["f"], [[12, 15], [0, 1], [4, 6], [0, 0]])
+    with pytest.raises(ValueError, match="sequence_length=0; at least 1"):
+        Schema(Label("y"), categorical=(CategoricalFeature("f", multi_valued=True, sequence_length=0),))
+    with pytest.raises(ValueError, match="sequence_length needs a multi-valued feature"):
+        Schema(Label("y"), categorical=(CategoricalFeature("f", sequence_length=3),))
+
+
+@pytest.mark.parametrize("form", ["one_hot", "ragged", "dense"])
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
+def test_ids_out_of_range(form, dtype):
+    """Policies by hand, on the batch [7, -3, 2] for tables of 4 rows; `hash` as the encoder hashes."""
+
+    def tables(policy):
+        feature = CategoricalFeature("f", "f", "ids", "int64", out_of_range=policy, multi_valued=form != "one_hot")
+        out = EmbeddingTables(Schema(Label("y"), categorical=(feature,), tables=(Table("f", 2, 4),)))
+        out.tables["f"].assign(SHARED)
+        return out
+
+    ids = tf.constant([[7], [-3], [2]], dtype)
+    batch = {"ids": ids, "f": tf.RaggedTensor.from_tensor(ids) if form == "ragged" else ids}
+    hashed = tf.strings.to_hash_bucket_fast(["7", "-3"], 4).numpy()
+    for policy, rows in {"oov": [0, 0, 2], "clip": [3, 0, 2], "hash": [*hashed, 2]}.items():
+        prepared = tables(policy).prepare(batch)
+        np.testing.assert_array_equal(prepared.out_of_range, [2])
+        np.testing.assert_allclose(tables(policy).lookup(batch)[0], SHARED[rows])
+    message = "feature f: id 7 is outside the table of 4 rows; raise rows or set out_of_range to oov"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        tf.function(tables("error").lookup)(batch)
+    good = {"ids": tf.constant([[3], [0]], dtype), "f": tf.constant([[3], [0]], dtype)}
+    np.testing.assert_allclose(tables("error").lookup(good)[0], SHARED[[3, 0]])
+
+
+@pytest.mark.parametrize("hint", ["right", "unsorted", "too short"])
+def test_the_order_of_ids_is_a_hint_and_no_more(hint):
+    rng = np.random.default_rng(5)
+    a, b = CategoricalFeature("a", table="t"), CategoricalFeature("b", table="t", multi_valued=True)
+    schema = Schema(Label("y"), categorical=(a, b), tables=(Table("t", 2, 9),))
+    ragged = tf.RaggedTensor.from_row_lengths(rng.integers(0, 9, 12).astype("int32"), [4, 0, 8])
+    batch = {"ids": tf.constant(rng.integers(0, 9, [3, 1]), tf.int32), "b": ragged}
+    ids = np.concatenate([batch["ids"][:, 0], ragged.flat_values])
+    order = {"right": np.argsort(ids), "unsorted": np.arange(15), "too short": np.argsort(ids)[:9]}[hint]
+    gradients = [tf.constant(rng.normal(size=(3, 2)), tf.float32) for _ in "ab"]
+    results = []
+    for extra in ({}, {schema.table("t").order_key: tf.constant(order, tf.int32)}):
+        tables, optimizer = EmbeddingTables(schema), Adagrad(0.5)
+        optimizer.build(tables.tables)
+        tf.function(tables.update)(batch | extra, gradients, optimizer)
+        results.append(tables.tables["t"].numpy())
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
+
+
+def test_many_rows_are_updated_in_parts(monkeypatch):
+    """As they are in one: with parts of 3 rows, and duplicates across what would be their borders."""
+    rng = np.random.default_rng(6)
+    ids = tf.RaggedTensor.from_row_lengths(rng.integers(0, 40, 60).astype("int32"), [20, 0, 33, 7])
+    weights = ids.with_values(tf.constant(rng.uniform(size=60), tf.float32))
+    gradient, results = tf.constant(rng.normal(size=(4, 2)), tf.float32), []
+    for numbers in (6, 1 << 19):
+        monkeypatch.setattr("tfrs_dlrm.embeddings.updates._NUMBERS_AT_A_TIME", numbers)
+        tables, optimizer = EmbeddingTables(one_multi_valued("sqrtn", True, 2, 40)), RowWiseAdagrad(0.5, l2=0.1)
+        optimizer.build(tables.tables)
+        tf.function(tables.update)({"f": ids, "f_weights": weights}, [gradient], optimizer)
+        results.append([tables.tables["f"].numpy(), optimizer.slots["f"]["accumulator"].numpy()])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.embeddings import SGD, Adagrad, EmbeddingTables, LazyAdam, RowWiseAdagrad
+from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTable, RowWiseAdagrad
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
 ROWS, DIM, BATCH = 30, 4, 16
@@ -35,6 +35,18 @@ def numpy_lazy_adam(w, g, slots, t, rate):
     return w - rate * np.sqrt(1 - 0.9**t) / (1 - 0.8**t) * slots["m"] / (np.sqrt(slots["v"]) + 1e-3)
 
 
+def numpy_ftrl(w, g, slots, t, rate):
+    """Algorithm 1 of McMahan et al. 2013, one coordinate at a time, with alpha = rate, beta = 0, lambda_2 = 0."""
+    out = w.copy()
+    for i in range(len(w)):
+        sigma = (np.sqrt(slots["accumulator"][i] + g[i] ** 2) - np.sqrt(slots["accumulator"][i])) / rate
+        slots["linear"][i] += g[i] - sigma * w[i]
+        slots["accumulator"][i] += g[i] ** 2
+        z = slots["linear"][i]
+        out[i] = 0.0 if abs(z) <= 0.4 else -(z - np.sign(z) * 0.4) / (np.sqrt(slots["accumulator"][i]) / rate)
+    return out
+
+
 CASES = {
     "sgd": (SGD, {}, numpy_sgd, {}),
     "adagrad": (Adagrad, {"initial_accumulator": 0.3, "epsilon": 1e-3}, numpy_adagrad, {"accumulator": 0.3}),
@@ -44,17 +56,23 @@ CASES = {
         numpy_rowwise_adagrad,
         {"accumulator": 0.3},
     ),
+    "ftrl": (
+        FTRL,
+        {"l1": 0.4, "initial_accumulator": 0.3},
+        numpy_ftrl,
+        {"accumulator": 0.3, "linear": 0.0},
+    ),
     "adam": (LazyAdam, {"beta_1": 0.8, "beta_2": 0.9, "epsilon": 1e-3}, numpy_lazy_adam, {"m": 0.0, "v": 0.0}),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("l2", [0.0, 0.5])
-def test_twenty_steps_equal_numpy(name, l2):
+@pytest.mark.parametrize(("l2", "decay"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.7)])
+def test_twenty_steps_equal_numpy(name, l2, decay):
     """With many duplicates, rows that come and go, and a schedule."""
     cls, arguments, numpy_step, initial = CASES[name]
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, decay_steps=5, decay_rate=0.5)
-    optimizer, tables = cls(schedule, l2=l2, **arguments), make_tables()
+    optimizer, tables = cls(schedule, l2=l2, weight_decay=decay, **arguments), make_tables()
     optimizer.build(tables.tables)
     step = tf.function(lambda ids, g: tables.update({"ids": ids}, [g], optimizer))
 
@@ -68,7 +86,8 @@ def test_twenty_steps_equal_numpy(name, l2):
         for row in set(ids):
             g = gradients[ids == row].sum(0) + l2 * table[row] * (ids == row).sum() / BATCH
             own = {key: slot[row] for key, slot in slots.items()}  # views
-            table[row] = numpy_step(table[row], g, own, t, 0.1 * 0.5 ** ((t - 1) / 5))
+            rate = 0.1 * 0.5 ** ((t - 1) / 5)
+            table[row] = numpy_step(table[row], g, own, t, rate) - rate * decay * table[row]
     np.testing.assert_allclose(tables.tables["f"], table, atol=1e-5)
     for key, slot in slots.items():
         actual = optimizer.slots["f"][key].numpy()
@@ -94,9 +113,9 @@ def test_l2_is_the_gradient_of_the_penalty_it_documents():
     assert np.any(gradient[2]) and not np.any(gradient[3])
 
 
-@pytest.mark.parametrize("cls", [SGD, Adagrad, RowWiseAdagrad, LazyAdam])
+@pytest.mark.parametrize("cls", [SGD, Adagrad, RowWiseAdagrad, LazyAdam, FTRL])
 def test_config_round_trip(cls):
-    one = cls(0.3, l2=0.5)
+    one = cls(0.3, l2=0.5, weight_decay=0.25)
     assert cls.from_config(one.get_config()).get_config() == one.get_config()
     scheduled = cls(keras.optimizers.schedules.CosineDecay(0.5, 10))
     again = cls.from_config(scheduled.get_config())
@@ -142,7 +161,55 @@ def test_refuses():
         SGD(-1)
     with pytest.raises(ValueError, match="l2=-0"):
         Adagrad(l2=-0.1)
+    with pytest.raises(ValueError, match="weight_decay=-1 is negative"):
+        LazyAdam(weight_decay=-1)
+    with pytest.raises(ValueError, match="l1=-1"):
+        FTRL(l1=-1)
+    with pytest.raises(ValueError, match="PerTable names table 'g', which is not there; there is f"):
+        PerTable(SGD(), {"g": SGD()}).build(make_tables().tables)
     with pytest.raises(ValueError, match="epsilon=0"):
         RowWiseAdagrad(epsilon=0)
     with pytest.raises(ValueError, match="beta_1=1"):
         LazyAdam(beta_1=1.0)
+
+
+def test_ftrl_without_l1_is_adagrad():
+    """Which is why its accumulators begin at 0: other values would forget the initial rows."""
+    rng, results = np.random.default_rng(2), []
+    batches = [(rng.integers(0, ROWS, [BATCH, 1]), rng.normal(size=(BATCH, DIM))) for _ in range(10)]
+    for optimizer in (FTRL(0.1), Adagrad(0.1)):
+        tables = make_tables()
+        optimizer.build(tables.tables)
+        for ids, gradient in batches:
+            tables.update({"ids": tf.constant(ids, tf.int32)}, [tf.constant(gradient, tf.float32)], optimizer)
+        results.append(tables.tables["f"].numpy())
+    np.testing.assert_allclose(*results, atol=1e-5)
+    assert not np.allclose(results[0], make_tables().tables["f"], atol=0.1)
+
+
+def test_each_table_by_its_own_optimizer(tmp_path):
+    names = ("a", "b", "c")
+    schema = Schema(
+        Label("y"),
+        categorical=tuple(CategoricalFeature(n) for n in names),
+        tables=(Table("a", 2, 5), Table("b", 2, 5), Table("c", 2, 6, remainders=2)),
+    )
+    tables = EmbeddingTables(schema)
+    optimizer = PerTable(SGD(1.0), {"b": LazyAdam(0.1), "c": RowWiseAdagrad(0.2)})
+    optimizer.build(tables.tables)
+    assert {n: sorted(s) for n, s in optimizer.slots.items()} == {
+        "a": [],
+        "b": ["m", "v"],
+        "c__quotient": ["accumulator"],
+        "c__remainder": ["accumulator"],
+    }
+    before = {n: v.numpy() for n, v in tables.tables.items()}
+    tables.update({"ids": tf.constant([[1, 1, 1]])}, [tf.fill([1, 2], 0.5)] * 3, optimizer)
+    moved = {n: np.abs(before[n] - v.numpy()).max() for n, v in tables.tables.items()}
+    np.testing.assert_allclose(moved["a"], 0.5, rtol=1e-5)  # rate * g
+    np.testing.assert_allclose(moved["b"], 0.1, rtol=1e-4)  # Adam's first step is the rate
+    again = PerTable.from_config(optimizer.get_config())
+    assert again.get_config() == optimizer.get_config() and type(again.rule("c__remainder")) is RowWiseAdagrad
+    path = tf.train.Checkpoint(optimizer=optimizer).write(str(tmp_path / "c"))
+    names = {n.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE") for n, _ in tf.train.list_variables(path)}
+    assert {"optimizer/iterations", "optimizer/slots/b/m", "optimizer/slots/c__quotient/accumulator"} <= names

@@ -100,11 +100,13 @@ class IdReader:
 
     def _refuse(self, f: CategoricalFeature, ids: tf.Tensor, wrong: tf.Tensor) -> Any:
         size = self._sizes[f.name]
-        bad = tf.boolean_mask(ids, (ids < 0) | (ids >= tf.constant(size, ids.dtype)))[:1]
-        message = tf.strings.format(
-            f"feature '{f.name}': id {{}} is outside the table of {size} rows; raise rows or set out_of_range='oov'",
-            bad,
+        bad = tf.boolean_mask(ids, (ids < 0) | (ids >= tf.constant(size, ids.dtype)))
+        first = tf.concat([bad, [0]], axis=0)[0]  # there is none in most batches
+        # No quotes: TensorFlow would show each with a backslash.
+        message = (
+            f"feature {f.name}: id {{}} is outside the table of {size} rows; raise rows or set out_of_range to oov"
         )
+        message = tf.strings.format(message, first)
         return tf.debugging.Assert(wrong == 0, [message])
 
     def _one_hot(self, features: Features) -> tf.Tensor:

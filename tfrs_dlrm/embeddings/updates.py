@@ -126,8 +126,9 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
 
     def _apply(self, name: str, table: tf.Variable, gradient: RowGradient) -> None:
         rule, slots = self.rule(name), self.slots[name]
-        rate = rule.learning_rate(self.iterations) if callable(rule.learning_rate) else rule.learning_rate
-        rate, step = tf.cast(rate, tf.float32), tf.cast(self.iterations + 1, tf.float32)
+        iterations = tf.convert_to_tensor(self.iterations)
+        rate = rule.learning_rate(iterations) if callable(rule.learning_rate) else rule.learning_rate
+        rate, step = tf.cast(rate, tf.float32), tf.cast(iterations + 1, tf.float32)
         key = derive_seed(0, name)
         count = tf.shape(gradient.rows)[0]
 
@@ -138,7 +139,7 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
             new, new_slots = rule.row_step(w, g, {n: read_rows(v, rows) for n, v in slots.items()}, rate, step)
             if rule.weight_decay:
                 new -= rate * rule.weight_decay * w
-            seed = tf.stack([self.iterations, tf.cast(begin, tf.int64) + key])
+            seed = tf.stack([iterations, tf.cast(begin, tf.int64) + key])
             write_rows(table, rows, new, seed)
             for slot, values in new_slots.items():
                 write_rows(slots[slot], rows, values)
