@@ -140,9 +140,9 @@ def precision_differences(result: dict[str, Any]) -> dict[str, float]:
     return {seed: auc - result["float32"][seed] for seed, auc in pairs if seed in result["float32"]}
 
 
-def mean_and_error(values: list[float]) -> tuple[float, float]:
+def mean_and_error(values: list[float]) -> tuple[float, float | None]:
     """The mean and its standard error, which one value does not have."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
     return statistics.mean(values), error
 
 

@@ -20,8 +20,8 @@ _TIMEOUT = 1800.0  # seconds for one answer
 _PROCESS_BYTES = 0.9e9  # a process without tables: libraries, activations, batches
 
 
-# glibc's malloc gives large blocks back to the kernel and asks for them again in every step, and the kernel clears them.
-# PyTorch, which has no allocator of its own on CPUs, is up to a tenth faster without.
+# glibc's malloc gives large blocks back to the kernel and asks for them again in every step, when the kernel clears
+# them. PyTorch, which has no allocator of its own on CPUs, is up to a tenth faster without that.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -205,9 +206,9 @@ def _fit(result: dict[str, Any]) -> Table:
     for name, r in result.items():
         shares = acceptance.fit_shares(r)
         if shares:
-            fastest = [f"{sorted(r[key])[len(r[key]) // 2]:,.0f}" for key in ("bare", "fit")]
-            middle = sorted(shares)[len(shares) // 2]
-            rows.append([name, *fastest, f"{middle:.0%}", f"{min(shares):.0%} to {max(shares):.0%}"])
+            rates = [f"{statistics.median(r[key]):,.0f}" for key in ("bare", "fit")]
+            between = f"{min(shares):.0%} to {max(shares):.0%}"
+            rows.append([name, *rates, f"{statistics.median(shares):.0%}", between])
         else:
             rows.append([name, "-", "-", "-", "LOST: " + _short(r)])
     header = ["variant", "bare step, examples/s", "fit from Parquet, examples/s", "share", "lowest to highest"]
@@ -221,7 +222,7 @@ def _precision(result: dict[str, Any]) -> Table:
         for s, d in differences.items()
     ]
     mean, error = acceptance.mean_and_error(list(differences.values()))
-    rows.append(["mean", "", "", f"{mean:+.5f} +- {error:.5f}"])
+    rows.append(["mean", "", "", f"{mean:+.5f}" + (f" +- {error:.5f}" if error is not None else "")])
     return Table(
         "Evaluation AUC of the quickstart", ["", "float32", "bfloat16", "difference"], rows, "+- is the standard error"
     )

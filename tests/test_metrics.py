@@ -341,3 +341,17 @@ def test_fit_and_evaluate_on_replicas_match_exact(strategy):
     assert {name: evaluated[name] for name in NAMES} == expected
     for epoch in range(2):
         assert {name: fitted[name][epoch] for name in NAMES} == expected
+
+
+# ---- ids -------------------------------------------------------------------------------------------------------------
+
+
+def test_out_of_range_ids_are_counted_by_feature():
+    metric = metrics.OutOfRangeIds(["a", "b", "c"])
+    metric.update_state(tf.constant([1, 0, 2]))
+    metric.update_state(tf.constant([4, 0, 0]))
+    assert float(metric.result()) == 7 and metric.by_feature() == {"a": 5, "c": 2}
+    again = metrics.OutOfRangeIds.from_config(metric.get_config())
+    assert again.get_config() == metric.get_config() and again.by_feature() == {}
+    metric.reset_state()
+    assert float(metric.result()) == 0

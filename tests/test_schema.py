@@ -139,3 +139,23 @@ def test_files(tmp_path):
     (tmp_path / "a.json").write_text('{"label": ')
     with pytest.raises(ValueError, match=r"a\.json: not valid JSON: .*line 1"):
         Schema.load(tmp_path / "a.json")
+
+
+def test_mixed_dimensions_by_hand():
+    """dim / (rows / least rows) ** 0.5: 16 / 1, 16 / 4, 16 / 20 (nearest power: 1), 16 / 5.7 (2.8: 2 to the 1.49)."""
+    features = tuple(CategoricalFeature(n) for n in ("a", "b", "c", "d"))
+    rows = {"a": 100, "b": 1600, "c": 40_000, "d": 3249}
+    schema = Schema(Label("y"), categorical=features, tables=tuple(Table(n, 4, r) for n, r in rows.items()))
+    assert [t.dim for t in schema.with_mixed_dims(16, 0.5).tables] == [16, 4, 1, 2]
+    assert [t.dim for t in schema.with_mixed_dims(16, 0.0).tables] == [16] * 4
+    with pytest.raises(ValueError, match=r"dim=12, temperature=0.5: a power of 2"):
+        schema.with_mixed_dims(12, 0.5)
+    with pytest.raises(ValueError, match=r"tables \['e'\] have no rows yet"):
+        Schema(Label("y"), categorical=(CategoricalFeature("e"),)).with_mixed_dims(16, 0.5)
+
+
+def test_with_dim_leaves_the_store_of_other_tables_alone():
+    tables = Table("a", 8, 100, stored_in="all"), Table("all", 4, 50)
+    schema = Schema(Label("y"), categorical=(CategoricalFeature("a"),), tables=tables)
+    assert [t.dim for t in schema.with_dim(16).tables] == [16, 4]
+    assert Schema.from_json(schema.to_json()) == schema

@@ -47,17 +47,17 @@ class ModelConfig:
 
     Attributes:
       embedding_dim: the dimension of every table; 0 keeps those of the schema.
-      mixed_dim_temperature: makes the dimensions of larger tables smaller, see `Schema.with_mixed_dims`; 0 does not.
       bottom_mlp: units of the MLP over the dense features; the last must be the embedding dimension.
       top_mlp: units of the MLP over the interactions; the last must be 1.
       self_interaction: whether the dot products of the vectors with themselves are in.
+      mixed_dim_temperature: makes the dimensions of larger tables smaller, see `Schema.with_mixed_dims`; 0 does not.
     """
 
     embedding_dim: int = 16
-    mixed_dim_temperature: float = 0.0
     bottom_mlp: tuple[int, ...] = (512, 256, 16)
     top_mlp: tuple[int, ...] = (512, 256, 1)
     self_interaction: bool = False
+    mixed_dim_temperature: float = 0.0
 
 
 @dataclasses.dataclass
@@ -71,31 +71,31 @@ class OptimizerConfig:
       dense: of the MLPs: `adagrad`, `adam` or `sgd`.
       learning_rate: of the MLPs.
       embedding: of the tables: `rowwise_adagrad`, `adagrad`, `lazy_adam`, `ftrl` or `sgd`.
-      embedding_per_table: others for some tables, as in `user=lazy_adam,site=ftrl`.
       embedding_learning_rate: of the tables; 0 is the same as `learning_rate`.
       embedding_l2: L2 on the rows that a batch looks up, see `RowOptimizer`.
-      embedding_weight_decay: decoupled weight decay of the rows that a batch looks up, see `RowOptimizer`.
-      embedding_l1: of `ftrl`.
       warmup_steps: 0 for none.
       decay_start_step: counted from the first step.
       decay_steps: 0 for no decay.
       decay_power: 2 in the DLRM reference.
       end_learning_rate: of both.
+      embedding_per_table: others for some tables, as in `user=lazy_adam,site=ftrl`.
+      embedding_weight_decay: decoupled weight decay of the rows that a batch looks up, see `RowOptimizer`.
+      embedding_l1: of `ftrl`.
     """
 
     dense: str = "adam"
     learning_rate: float = 0.001
     embedding: str = "rowwise_adagrad"
-    embedding_per_table: str = ""
     embedding_learning_rate: float = 0.02
     embedding_l2: float = 0.0
-    embedding_weight_decay: float = 0.0
-    embedding_l1: float = 0.0
     warmup_steps: int = 0
     decay_start_step: int = 0
     decay_steps: int = 0
     decay_power: float = 2.0
     end_learning_rate: float = 0.0
+    embedding_per_table: str = ""
+    embedding_weight_decay: float = 0.0
+    embedding_l1: float = 0.0
 
     def per_table(self) -> dict[str, str]:
         """`embedding_per_table` as a dictionary.

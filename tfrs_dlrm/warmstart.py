@@ -70,6 +70,7 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
         other values now.
     """
     home = Workdir(workdir)
+    home.config()  # says so where there is no run
     old, new = home.schema(), Schema.load(os.path.join(data_dir, SCHEMA_FILE))
     _check_features(old, new, workdir)
     path = home.checkpoint(which)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import tensorflow as tf
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.schema import Schema, Table
+from tfrs_dlrm.serving.bundle import export
 from tfrs_dlrm.training import loop
 from tfrs_dlrm.training.callbacks import Interrupted, StepCounter
 from tfrs_dlrm.training.evaluation import NonFiniteError, evaluate_run
@@ -272,3 +275,50 @@ def test_bfloat16_trains_and_evaluates(data, tmp_path):
     assert result.best["auc"] > 0.62
     assert evaluate_run(str(tmp_path)).scores.metrics()["auc"] == pytest.approx(result.best["auc"], abs=1e-6)
     assert tf.keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_ids_out_of_range_are_counted_in_the_log(data, tmp_path):
+    """The tables are made smaller than what the data were encoded for, as after a mistake with files."""
+    copy = tmp_path / "prepared"
+    shutil.copytree(data, copy)
+    schema = Schema.load(copy / "schema.json")
+    rows = schema.table("slot").rows
+    schema.with_rows({"slot": rows - 2}).save(copy / "schema.json")
+    train_and_evaluate(make_config(str(copy), steps=40), str(tmp_path / "run"))
+    records = [json.loads(line) for line in lines(tmp_path / "run")]
+    assert [r["step"] for r in records] == [20, 40]
+    for record in records:
+        assert set(record["out_of_range"]) == {"slot"}
+        # Two of six values, each 64 * 20 / 6 times: 427.
+        assert 300 < record["out_of_range"]["slot"] == record["train"]["out_of_range"] < 550
+
+
+@pytest.mark.parametrize("compressed", ["remainders", "stored_in", "bfloat16", "mixed"])
+def test_a_run_on_compressed_tables_resumes_and_exports(data, tmp_path, compressed):
+    """Bit by bit, as on plain ones."""
+    copy = str(tmp_path / "prepared")
+    shutil.copytree(data, copy)
+    schema = Schema.load(f"{copy}/schema.json")
+    change = {
+        "remainders": lambda t: dataclasses.replace(t, remainders=2),
+        "stored_in": lambda t: dataclasses.replace(t, stored_in="all"),
+        "bfloat16": lambda t: dataclasses.replace(t, dtype="bfloat16"),
+        "mixed": lambda t: t,
+    }[compressed]
+    store = (Table("all", 4, 20),) if compressed == "stored_in" else ()
+    dataclasses.replace(schema, tables=(*map(change, schema.tables), *store)).save(f"{copy}/schema.json")
+
+    def config(steps):
+        out = make_config(copy, steps=steps, eval_every_steps=80)
+        out.optimizer.embedding_per_table = "site=lazy_adam" if compressed == "mixed" else ""
+        out.model.mixed_dim_temperature = 0.5 if compressed == "mixed" else 0.0
+        return out
+
+    once, twice = str(tmp_path / "once"), str(tmp_path / "twice")
+    train_and_evaluate(config(160), once)
+    train_and_evaluate(config(80), twice)
+    train_and_evaluate(config(160), twice)
+    assert_same_run(once, twice)
+    assert evaluate_run(once).scores.metrics()["auc"] > 0.6
+    exported = export(once, str(tmp_path / "exported"))
+    assert exported.comparison.largest_difference < 1e-6
