@@ -41,6 +41,9 @@ class RowGradient:
       weights: float32 [n], a factor of each occurrence; None where all are 1.
       batch_size: the number of examples.
       in_parts: whether the rows can be very many, so that they are better dealt with a part at a time.
+      first_positions: int32 [u], those of the first occurrences.
+      repeat_positions: int32 [n - u], those of all others.
+      repeat_row_of: int32 [n - u], their `row_of`.
     """
 
     rows: tf.Tensor
@@ -50,12 +53,26 @@ class RowGradient:
     positions: tf.Tensor
     weights: tf.Tensor | None
     batch_size: tf.Tensor
-    in_parts: bool = False
+    in_parts: bool
+    first_positions: tf.Tensor
+    repeat_positions: tf.Tensor
+    repeat_row_of: tf.Tensor
 
     def part(self, begin: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Rows number `begin` to `end`: which they are, int [k], and their gradients, float32 [k, dim]."""
         first, last = self.starts[begin], self.starts[end]
-        return self.rows[begin:end], self._sum(slice(first, last), begin)
+        rows = self.rows[begin:end]
+        if self.weights is not None:
+            return rows, self._sum(slice(first, last), begin)
+        # Where most rows occur once, copying beats adding: the first occurrence of each is gathered, and only the
+        # others are summed. Before occurrence `first` there are `begin` firsts, so first - begin others.
+        repeats = slice(first - begin, last - end)
+        gradients = tf.gather(self.values, self.first_positions[begin:end])
+        segments = self.repeat_row_of[repeats] - begin
+        repeated = tf.sparse.segment_sum(
+            self.values, self.repeat_positions[repeats], segments, num_segments=end - begin
+        )
+        return rows, gradients + repeated
 
     def whole(self) -> tuple[tf.Tensor, tf.Tensor]:
         """All of them."""
@@ -98,15 +115,21 @@ def row_gradient(
     if any(use.weights is not None for use in uses):
         ones = [tf.ones_like(use.rows, tf.float32) if use.weights is None else use.weights for use in uses]
         weights = tf.gather(_concat(ones), order)
+    row_of = tf.cumsum(tf.cast(is_first, tf.int32)) - 1
+    in_order = tf.gather(_concat(positions), order)
+    repeats = tf.where(~is_first)[:, 0]
     return RowGradient(
         rows=tf.gather(ascending, starts),
         starts=tf.concat([starts, tf.shape(ascending)[:1]], axis=0),
-        row_of=tf.cumsum(tf.cast(is_first, tf.int32)) - 1,
+        row_of=row_of,
         values=_concat(values),
-        positions=tf.gather(_concat(positions), order),
+        positions=in_order,
         weights=weights,
         batch_size=batch_size,
         in_parts=in_parts,
+        first_positions=tf.gather(in_order, starts),
+        repeat_positions=tf.gather(in_order, repeats),
+        repeat_row_of=tf.gather(row_of, repeats),
     )
 
 
