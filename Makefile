@@ -1,11 +1,12 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run test lint format types check bench clean
+.PHONY: help run test lint format types check bench bench-quick bench-data clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/installed
+PEERS := $(VENV)/installed-peers
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,6 +16,11 @@ $(SETUP): setup.py
 	@echo "Setting up $(VENV): one to five minutes, once."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off --editable '.[dev]'
+	@touch $@
+
+$(PEERS): $(SETUP)
+	@echo "Adding the libraries to compare with: PyTorch and Keras RS."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off --editable '.[dev,bench]'
 	@touch $@
 
 run: $(SETUP)  ## the quickstart: raw logs to a trained, evaluated and exported DLRM
@@ -38,7 +44,13 @@ types: $(SETUP)  ## types
 
 check: lint types test  ## what CI runs
 
-bench: $(SETUP)  ## speed and memory of prepare and dataset on 5 million rows
+bench: $(PEERS)  ## training beside PyTorch, TFRS and Keras: tables, JSON and pictures in benchmarks/results
+	@$(BIN)/python benchmarks/train.py
+
+bench-quick: $(PEERS)  ## the same on tiny sizes: shows that it works, its numbers mean nothing
+	@$(BIN)/python benchmarks/train.py --quick --output=benchmarks/results-quick
+
+bench-data: $(SETUP)  ## speed and memory of prepare and dataset on 5 million rows
 	@$(BIN)/python benchmarks/data.py
 
 clean:  ## removes what the quickstart wrote (not .venv)

@@ -55,9 +55,7 @@ def _bars(axis: plt.Axes, groups: list[dict[str, Any]]) -> None:
                 low, high = spread(r)
                 errors = [[(seconds - low) * 1e3], [(high - seconds) * 1e3]]
                 axis.barh(position, seconds * 1e3, 0.8, color=_COLORS[r["peer"]], xerr=errors, ecolor="#444444")
-                same = median(group["variants"].get(f"ours {r['optimizer']} {r['precision']}"))
-                beside = ratio(seconds, same)
-                text = f"{seconds * 1e3:.1f}" + (f"  {beside:.2f}x" if beside and r["peer"] != "ours" else "")
+                text = f"{seconds * 1e3:.1f}" + ("" if r["peer"] == "ours" else _ratio_to_ours(group, r))
                 axis.text(high * 1e3, position, f"  {text}", va="center", fontsize=8)
                 longest = max(longest, high * 1e3)
             else:
@@ -70,6 +68,15 @@ def _bars(axis: plt.Axes, groups: list[dict[str, Any]]) -> None:
     axis.invert_yaxis()
     axis.set_xlim(0, (longest or 1) * 1.25)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _ratio_to_ours(group: dict[str, Any], r: dict[str, Any]) -> str:
+    """With the precision of `r`, or else with what there is."""
+    for precision in (r["precision"], "bf16"):
+        found = ratio(median(r), median(group["variants"].get(f"ours {r['optimizer']} {precision}")))
+        if found is not None:
+            return f"  {found:.2f}x" + ("" if precision == r["precision"] else " ours in bf16")
+    return ""
 
 
 def _line(axis: plt.Axes, points: list[tuple[float, dict[str, Any]]], label: str, value, **style: Any) -> None:

@@ -1,6 +1,6 @@
 """How fast the data path is: `prepare` on raw Criteo rows, and batches from `dataset` beside TFRecord and TSV.
 
-make bench            # 5 million rows: about 5 minutes and 4 GB of disk, below a temporary directory
+make bench-data       # 5 million rows: about 5 minutes and 4 GB of disk, below a temporary directory
 python benchmarks/data.py --rows=500000 --kills=3
 """
 

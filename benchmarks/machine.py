@@ -11,7 +11,7 @@ _PACKAGES = ["numpy", "tensorflow", "tf-keras", "tensorflow-recommenders", "torc
 
 
 def machine() -> dict:
-    """The processor, memory, versions and commit."""
+    """The processor, memory, load by others (where this is called before any work), versions and commit."""
     with open("/proc/cpuinfo") as f:
         lines = f.read().splitlines()
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -23,6 +23,7 @@ def machine() -> dict:
         "cores": len(os.sched_getaffinity(0)),
         "simd": [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags],
         "memory_bytes": total,
+        "load": os.getloadavg()[0],
         "os": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},

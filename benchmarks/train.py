@@ -49,6 +49,10 @@ def main(argv: list[str]) -> None:
     os.makedirs(_OUTPUT.value, exist_ok=True)
     here = machine()
     print(describe(here), flush=True)
+    if here["load"] > 0.3:
+        print(
+            f"WARNING: something else is at work here (load {here['load']:.1f}): the times will say little", flush=True
+        )
     studies = _earlier(os.path.join(_OUTPUT.value, "results.json"))
     begin = time.perf_counter()
     for number, name in enumerate(_CHOSEN.value, 1):

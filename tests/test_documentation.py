@@ -1,5 +1,6 @@
 """The programs of the README and the docs, run as they stand there."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tf_keras as keras
+
+import tfrs_dlrm as td
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,3 +65,35 @@ def test_the_page_on_your_own_data(log):
         shown = run(log, ROOT / program, *arguments)
     assert "its probabilities are within" in shown
     assert (log / "runs" / "clicks" / "evaluation.png").is_file()
+
+
+def test_the_page_on_embeddings(log):
+    page = "docs/embeddings.md"
+    (options,), (compile_call,) = fenced(page, "json"), fenced(page, "python")
+    schema = td.Schema.from_json(json.dumps(json.loads(options) | {"label": {"column": "clicked"}}))
+    model = td.DLRM(schema.with_rows({"user": 50, "item": 60, "site": 70}), top_mlp=(8, 1))
+    exec(compile_call, {"model": model, "keras": keras, "td": td})
+    assert {n: (tuple(v.shape), v.dtype.name) for n, v in model.embeddings.tables.items()} == {
+        "shared": ((1_000_000, 8), "float32"),
+        "site": ((70, 16), "bfloat16"),
+    }
+
+    (warm_start,) = fenced(page, "bash")
+    prepare, train = (command.split() for command in warm_start.replace("\\\n", "").strip().splitlines())
+    (clicks,) = fenced("docs/your-own-data.md", "json")
+    (log / "clicks.json").write_text(clicks)
+    monday = [a.replace("_tuesday", "").replace("tuesday", "monday") for a in prepare[1:]]
+    run(log, ROOT / monday[0], *monday[1:])
+    (log / "clicks_tuesday.csv").write_text((log / "clicks.csv").read_text().replace(",s1,", ",s999,"))
+    run(log, ROOT / prepare[1], *prepare[2:])
+    train = [a.replace("configs/", f"{ROOT}/configs/") for a in train[1:]]
+    short = ["--config.train.epochs=1"]
+    first = [a.replace("tuesday", "monday") for a in train if "warm_start" not in a]
+    run(log, ROOT / first[0], *first[1:], *short)
+    done = subprocess.run(
+        [sys.executable, ROOT / train[0], *train[1:], *short], cwd=log, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(
+        r"warm start from runs/monday/best/step-\d+: [0-9,]+ rows of tables kept, 1 new, 1 dropped", done.stderr
+    )

@@ -165,7 +165,7 @@ def test_refuses():
         LazyAdam(weight_decay=-1)
     with pytest.raises(ValueError, match="l1=-1"):
         FTRL(l1=-1)
-    with pytest.raises(ValueError, match="PerTable names table 'g', which is not there; there is f"):
+    with pytest.raises(ValueError, match="PerTable names table 'g', which has no rows of its own; there is f"):
         PerTable(SGD(), {"g": SGD()}).build(make_tables().tables)
     with pytest.raises(ValueError, match="epsilon=0"):
         RowWiseAdagrad(epsilon=0)

@@ -365,7 +365,7 @@ class PerTable(RowOptimizer):
 
     Args:
       default: of all other tables.
-      tables: by name of the table, as the schema has it. Those given here count no steps of their own.
+      tables: by name of the table, as the schema has it. Tables `stored_in` another one learn as that one does.
 
     Raises:
       ValueError: when built: there is no such table.
@@ -381,7 +381,7 @@ class PerTable(RowOptimizer):
         known = {_table_of(name) for name in tables} | set(tables)
         for name in self.per_table:
             if name not in known:
-                raise ValueError(f"PerTable names table {name!r}, which is not there; there is {', '.join(tables)}")
+                raise ValueError(f"PerTable names table {name!r}, which has no rows of its own; there is {', '.join(tables)}")
         super().build(tables)
 
     def rule(self, name: str) -> RowOptimizer:
