@@ -1,6 +1,6 @@
 """How fast and how large training is, beside PyTorch, TensorFlow Recommenders' Ranking model, and Keras 3.
 
-make bench-train                          # everything: about two hours on 2 cores; 20 GB of memory
+make bench                                # everything: more than an hour on 2 cores, up to 18 GB of memory
 python benchmarks/train.py --quick        # a smoke test of all of it, whose numbers mean nothing
 python benchmarks/train.py --studies=peers --workloads=criteo_kaggle,mlperf_zipf
 

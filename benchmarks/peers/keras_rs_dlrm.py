@@ -1,4 +1,8 @@
-"""Keras 3 on TensorFlow with the dot interaction of keras-rs, and one Keras optimizer."""
+"""Keras 3 on TensorFlow with the dot interaction of keras-rs, and one Keras optimizer.
+
+Its Adagrad squares the gradients of equal ids before it adds them up, where all others add first, so its losses differ.
+It also takes the root of every accumulator of every table.
+"""
 
 import keras
 import keras_rs
@@ -13,7 +17,10 @@ class KerasRsDLRM:
         if workload.longest_bag or optimizer not in _OPTIMIZERS or precision != "fp32":
             raise ValueError(f"Keras 3 was not given bags, {optimizer} or {precision}")
         self._model = _model(workload, weights)
-        self._model.compile(optimizer=_OPTIMIZERS[optimizer](), loss=keras.losses.BinaryCrossentropy(from_logits=True))
+        self._model.compile(
+            optimizer=_OPTIMIZERS[optimizer](LEARNING_RATE[optimizer]),
+            loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        )
         self._batches = [
             ([tf.constant(b.dense), *map(tf.constant, b.ids)], tf.constant(b.labels[:, None]))
             for b in batches(workload)
@@ -29,10 +36,11 @@ class KerasRsDLRM:
         return float(self._step(self._batches[i % len(self._batches)]))
 
 
-_OPTIMIZERS = {
-    "sgd": lambda: keras.optimizers.SGD(LEARNING_RATE),
-    "adagrad": lambda: keras.optimizers.Adagrad(LEARNING_RATE, initial_accumulator_value=0.0, epsilon=KERAS_EPSILON),
-}
+def _adagrad(rate: float) -> keras.optimizers.Optimizer:
+    return keras.optimizers.Adagrad(rate, initial_accumulator_value=0.0, epsilon=KERAS_EPSILON)
+
+
+_OPTIMIZERS = {"sgd": keras.optimizers.SGD, "adagrad": _adagrad}
 
 
 def _model(workload: Workload, weights: Weights) -> keras.Model:

@@ -15,8 +15,9 @@ class Ours:
     def __init__(self, workload: Workload, optimizer: str, precision: str, weights: Weights | None):
         keras.mixed_precision.set_global_policy("mixed_bfloat16" if precision == "bf16" else "float32")
         self.model = td.DLRM(schema(workload), workload.bottom, workload.top)
-        dense = keras.optimizers.SGD(LEARNING_RATE) if optimizer == "sgd" else _adagrad()
-        self.model.compile(optimizer=dense, embedding_optimizer=_ROWS[optimizer](LEARNING_RATE), metrics=[])
+        rate = LEARNING_RATE[optimizer]
+        dense = keras.optimizers.SGD(rate) if optimizer == "sgd" else _adagrad(rate)
+        self.model.compile(optimizer=dense, embedding_optimizer=_ROWS[optimizer](rate), metrics=[])
         if weights is not None:
             self._assign(workload, weights)
         self._batches = [_tensors(b) for b in batches(workload)]
@@ -49,8 +50,8 @@ def schema(workload: Workload) -> td.Schema:
     )
 
 
-def _adagrad() -> keras.optimizers.Optimizer:
-    return keras.optimizers.Adagrad(LEARNING_RATE, initial_accumulator_value=0.0, epsilon=KERAS_EPSILON)
+def _adagrad(rate: float) -> keras.optimizers.Optimizer:
+    return keras.optimizers.Adagrad(rate, initial_accumulator_value=0.0, epsilon=KERAS_EPSILON)
 
 
 def _tensors(batch: Batch) -> tuple[dict, tf.Tensor]:

@@ -34,7 +34,7 @@ class TfrsRanking:
             top_stack=tfrs.layers.blocks.MLP(list(workload.top), final_activation=None),
             task=tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True)),
         )
-        self._model.compile(optimizer=_OPTIMIZERS[optimizer]())
+        self._model.compile(optimizer=_OPTIMIZERS[optimizer](LEARNING_RATE[optimizer]))
         names = _names(workload)
         self._batches = []
         for b in batches(workload):
@@ -55,10 +55,11 @@ class TfrsRanking:
         return float(self._step(self._batches[i % len(self._batches)]))
 
 
-_OPTIMIZERS = {
-    "sgd": lambda: keras.optimizers.SGD(LEARNING_RATE),
-    "adagrad": lambda: keras.optimizers.Adagrad(LEARNING_RATE, initial_accumulator_value=0.0, epsilon=KERAS_EPSILON),
-}
+def _adagrad(rate: float) -> keras.optimizers.Optimizer:
+    return keras.optimizers.Adagrad(rate, initial_accumulator_value=0.0, epsilon=KERAS_EPSILON)
+
+
+_OPTIMIZERS = {"sgd": keras.optimizers.SGD, "adagrad": _adagrad}
 
 
 def _names(workload: Workload) -> list[str]:

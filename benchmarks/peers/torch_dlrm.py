@@ -48,10 +48,11 @@ class TorchDLRM:
     def _make_optimizers(self, name: str) -> list[torch.optim.Optimizer]:
         tables = [t.weight for t in self._tables]
         dense = [*self._bottom.parameters(), *self._top.parameters()]
+        rate = LEARNING_RATE[name]
         if name == "sgd":
-            return [torch.optim.SGD(tables, LEARNING_RATE), torch.optim.SGD(dense, LEARNING_RATE, fused=True)]
+            return [torch.optim.SGD(tables, rate), torch.optim.SGD(dense, rate, fused=True)]
         rows = RowWiseAdagrad if name == "rowwise" else torch.optim.Adagrad
-        return [rows(tables, LEARNING_RATE), torch.optim.Adagrad(dense, LEARNING_RATE, fused=True)]
+        return [rows(tables, rate), torch.optim.Adagrad(dense, rate, fused=True)]
 
     def _logits(self, dense: torch.Tensor, ids: list[torch.Tensor], offsets: list[torch.Tensor]) -> torch.Tensor:
         bottom = self._bottom(dense)
