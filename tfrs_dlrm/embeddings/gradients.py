@@ -64,15 +64,18 @@ class RowGradient:
         rows = self.rows[begin:end]
         if self.weights is not None:
             return rows, self._sum(slice(first, last), begin)
-        # Where most rows occur once, copying beats adding: the first occurrence of each is gathered, and only the
-        # others are summed. Before occurrence `first` there are `begin` firsts, so first - begin others.
+        # Before occurrence `first` there are `begin` first occurrences of a row, so first - begin repeated ones.
         repeats = slice(first - begin, last - end)
-        gradients = tf.gather(self.values, self.first_positions[begin:end])
-        segments = self.repeat_row_of[repeats] - begin
-        repeated = tf.sparse.segment_sum(
-            self.values, self.repeat_positions[repeats], segments, num_segments=end - begin
-        )
-        return rows, gradients + repeated
+
+        def copied_then_repeats_added() -> tf.Tensor:
+            gradients = tf.gather(self.values, self.first_positions[begin:end])
+            rows_of_repeats = (self.repeat_row_of[repeats] - begin)[:, tf.newaxis]
+            repeated = tf.gather(self.values, self.repeat_positions[repeats])
+            return tf.tensor_scatter_nd_add(gradients, rows_of_repeats, repeated)
+
+        # Where few rows occur more than once, copying beats adding.
+        few_repeats = 4 * (last - end - first + begin) < end - begin
+        return rows, tf.cond(few_repeats, copied_then_repeats_added, lambda: self._sum(slice(first, last), begin))
 
     def whole(self) -> tuple[tf.Tensor, tf.Tensor]:
         """All of them."""

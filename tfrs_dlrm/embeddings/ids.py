@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,18 +47,18 @@ class IdReader:
         if self._schema.one_hot:
             ids = self._one_hot(features)
             sizes.append(tf.shape(ids)[0])
-            columns, wrong = self._in_range(self._schema.one_hot, ids)
+            found, wrong = self._in_range(self._schema.one_hot, ids)
+            columns = tf.unstack(found, axis=1)
             rows |= {f.name: one_hot_bags(c) for f, c in zip(self._schema.one_hot, columns, strict=True)}
             counts |= {f.name: n for f, n in zip(self._schema.one_hot, tf.unstack(wrong), strict=True)}
         for f in self._schema.multi_hot:
             ids, weights = self._multi_hot(features, f)
             flat = ids.flat_values if isinstance(ids, tf.RaggedTensor) else tf.reshape(ids, [-1])
-            (column,), wrong = self._in_range([f], flat[:, tf.newaxis])
-            ids = (
-                ids.with_flat_values(column) if isinstance(ids, tf.RaggedTensor) else tf.reshape(column, tf.shape(ids))
-            )
-            if isinstance(ids, tf.Tensor):
-                ids = tf.ensure_shape(ids, features[f.name].shape)
+            found, wrong = self._in_range([f], flat[:, tf.newaxis])
+            if isinstance(ids, tf.RaggedTensor):
+                ids = ids.with_flat_values(tf.reshape(found, [-1]))
+            else:
+                ids = tf.reshape(found, [-1, ids.shape[1]])
             combiner = self._schema.table_of(f).combiner
             rows[f.name] = multi_hot_bags(ids, weights, combiner, f.sequence_length)
             counts[f.name] = wrong[0]
@@ -69,15 +69,23 @@ class IdReader:
         total = tf.stack([counts[name] for name in names]) if names else tf.zeros([0], tf.int32)
         return PreparedIds(bags, sizes[0] if sizes else tf.constant(0), total, orders)
 
-    def _in_range(self, features: Any, ids: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Columns of row numbers, one per feature, of ids [n, F], and int32 [F], how many were none."""
+    def _in_range(self, features: Sequence[CategoricalFeature], ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Row numbers [n, F], a column for each feature, of ids [n, F], and int32 [F], how many were none."""
         sizes = tf.constant([self._sizes[f.name] for f in features], ids.dtype)
+        # As an unsigned number a negative one is larger than any table: one pass over the ids for both bounds.
+        unsigned = tf.uint32 if ids.dtype.size == 4 else tf.uint64
+        fits = tf.reduce_all(tf.bitcast(ids, unsigned) < tf.cast(sizes, unsigned))
+        count = len(features)
+        return tf.cond(fits, lambda: (ids, tf.zeros([count], tf.int32)), lambda: self._replace(features, ids, sizes))
+
+    def _replace(
+        self, features: Sequence[CategoricalFeature], ids: tf.Tensor, sizes: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What becomes of ids some of which are no rows."""
         known = (ids >= 0) & (ids < sizes)
         wrong = tf.math.count_nonzero(~known, axis=0, dtype=tf.int32)
         clips = np.array([f.out_of_range == "clip" for f in features])
-        substitute = tf.zeros_like(ids)
-        if clips.any():
-            substitute = tf.where(clips, tf.clip_by_value(ids, 0, sizes - 1), substitute)
+        substitute = tf.where(clips, tf.clip_by_value(ids, 0, sizes - 1), 0)
         columns = tf.unstack(tf.where(known, ids, substitute), axis=1)
         checks = []
         for i, f in enumerate(features):
@@ -86,7 +94,7 @@ class IdReader:
             elif f.out_of_range == "error":
                 checks.append(self._refuse(f, ids[:, i], wrong[i]))
         with tf.control_dependencies([c for c in checks if c is not None]):
-            return [tf.identity(c) for c in columns] if checks else columns, wrong
+            return tf.stack(columns, axis=1), tf.identity(wrong)
 
     def _hashed(self, f: CategoricalFeature, ids: tf.Tensor, rows: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
         """As the encoder hashes them."""

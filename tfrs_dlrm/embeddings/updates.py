@@ -381,7 +381,9 @@ class PerTable(RowOptimizer):
         known = {_table_of(name) for name in tables} | set(tables)
         for name in self.per_table:
             if name not in known:
-                raise ValueError(f"PerTable names table {name!r}, which has no rows of its own; there is {', '.join(tables)}")
+                raise ValueError(
+                    f"PerTable names table {name!r}, which has no rows of its own; there is {', '.join(tables)}"
+                )
         super().build(tables)
 
     def rule(self, name: str) -> RowOptimizer:

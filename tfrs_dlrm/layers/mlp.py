@@ -56,7 +56,7 @@ class MLP(keras.layers.Layer):
             return None if self.seed is None else derive_seed(self.seed, f"{name}/{i}")
 
         normal = keras.initializers.RandomNormal
-        return keras.layers.Dense(
+        return _Dense(
             self.units[i],
             activation=self.activation if i < len(self.units) - 1 else self.final_activation,
             use_bias=self.use_bias,
@@ -93,3 +93,28 @@ class MLP(keras.layers.Layer):
             "use_bias": self.use_bias,
             "seed": self.seed,
         }
+
+
+class _Dense(keras.layers.Dense):
+    """A `keras.layers.Dense` for [B, fan_in] whose bias has the right gradient in bfloat16 too.
+
+    TensorFlow's own sums over the batch in bfloat16 on CPUs, whose 8 bits of mantissa soon stop counting: with a batch
+    of 2048 it is off by 10%, with 8192 less than half of it is left. A product with ones is summed in float32, and is
+    no slower.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[B, fan_in] -> [B, units]."""
+        outputs = tf.matmul(tf.cast(inputs, self.compute_dtype), self.kernel)
+        if self.use_bias:
+            outputs = _add_bias(outputs, tf.cast(self.bias, self.compute_dtype))
+        return outputs if self.activation is None else self.activation(outputs)
+
+
+@tf.custom_gradient
+def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> Any:
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        ones = tf.ones([1, tf.shape(upstream)[0]], upstream.dtype)
+        return upstream, tf.matmul(ones, upstream)[0]
+
+    return tf.nn.bias_add(x, bias), gradient
