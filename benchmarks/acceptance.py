@@ -65,8 +65,10 @@ def _peers(result: dict[str, Any]) -> Iterator[Line]:
         if base == "paper":
             for optimizer, bound in _PAPER.items():
                 for precision in ("bf16", "fp32"):
-                    what = f"{workload}: PyTorch / ours, {optimizer} {precision}"
-                    yield Line(what, bound, _between(groups, f"PyTorch {optimizer} {precision}"))
+                    for ours in ("ours", "ours, ids sorted"):
+                        what = f"{workload}: PyTorch / {ours}, {optimizer} {precision}"
+                        named = (f"{peer} {optimizer} {precision}" for peer in ("PyTorch", ours))
+                        yield Line(what, bound, _between(groups, *named))
         else:
             yield from _one_hot(workload, groups, *_ONE_HOT[base])
 

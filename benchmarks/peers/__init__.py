@@ -16,6 +16,7 @@ LEARNING_RATE = {"sgd": 0.01, "adagrad": 1e-4, "rowwise": 1e-4}
 # Where each class is. Only a worker imports it: no two of these can share a process.
 PEERS = {
     "ours": ("peers.ours", "Ours"),
+    "ours, ids sorted": ("peers.ours", "OursSorted"),
     "PyTorch": ("peers.torch_dlrm", "TorchDLRM"),
     "TFRS Ranking": ("peers.tfrs_ranking", "TfrsRanking"),
     "Keras 3": ("peers.keras_rs_dlrm", "KerasRsDLRM"),

@@ -20,7 +20,7 @@ class Ours:
         self.model.compile(optimizer=dense, embedding_optimizer=_ROWS[optimizer](rate), metrics=[])
         if weights is not None:
             self._assign(workload, weights)
-        self._batches = [_tensors(b) for b in batches(workload)]
+        self._batches = [self._tensors(b) for b in batches(workload)]
         self._step = tf.function(self._loss_of_step)
 
     def _assign(self, workload: Workload, weights: Weights) -> None:
@@ -35,8 +35,28 @@ class Ours:
         self.model.reset_metrics()  # the model reports the mean since the start of an epoch
         return loss
 
+    def _tensors(self, batch: Batch) -> tuple[dict, tf.Tensor]:
+        features = {"dense": tf.constant(batch.dense)}
+        if batch.splits is None:
+            features["ids"] = tf.constant(np.stack(batch.ids, axis=1))
+        else:
+            for i, (ids, splits) in enumerate(zip(batch.ids, batch.splits, strict=True)):
+                features[f"C{i}"] = tf.RaggedTensor.from_row_splits(tf.constant(ids), tf.constant(splits))
+        return features, tf.constant(batch.labels)
+
     def step(self, i: int) -> float:
         return float(self._step(self._batches[i % len(self._batches)]))
+
+
+class OursSorted(Ours):
+    """With what `tfrs_dlrm.dataset(sort_ids=True)` adds to a batch, which `train/main.py` uses on one device."""
+
+    def _tensors(self, batch: Batch) -> tuple[dict, tf.Tensor]:
+        features, labels = super()._tensors(batch)
+        for i, ids in enumerate(batch.ids):
+            table = self.model.schema.table(f"C{i}")
+            features[table.order_key] = tf.constant(np.argsort(ids, kind="stable").astype(np.int32))
+        return features, labels
 
 
 def schema(workload: Workload) -> td.Schema:
@@ -52,13 +72,3 @@ def schema(workload: Workload) -> td.Schema:
 
 def _adagrad(rate: float) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adagrad(rate, initial_accumulator_value=0.0, epsilon=KERAS_EPSILON)
-
-
-def _tensors(batch: Batch) -> tuple[dict, tf.Tensor]:
-    features = {"dense": tf.constant(batch.dense)}
-    if batch.splits is None:
-        features["ids"] = tf.constant(np.stack(batch.ids, axis=1))
-    else:
-        for i, (ids, splits) in enumerate(zip(batch.ids, batch.splits, strict=True)):
-            features[f"C{i}"] = tf.RaggedTensor.from_row_splits(tf.constant(ids), tf.constant(splits))
-    return features, tf.constant(batch.labels)

@@ -38,7 +38,8 @@ def groups_of(workload: Workload) -> dict[str, list[Variant]]:
     def some(peers: Sequence[str], optimizers: Sequence[str], precisions: Sequence[str]) -> list[Variant]:
         return [Variant(p, o, q, workload) for o in optimizers for q in precisions for p in peers]
 
-    two, one_hot = ["ours", "PyTorch"], not workload.longest_bag
+    one_hot = not workload.longest_bag
+    two = ["ours", "PyTorch"] if one_hot else ["ours", "ours, ids sorted", "PyTorch"]
     tfrs = some(["TFRS Ranking"], ["adagrad"], ["fp32"]) if one_hot else []
     groups: dict[str, list[Variant]] = {}
     for precision in ("bf16", "fp32"):

@@ -311,7 +311,7 @@ def test_many_rows_are_updated_in_parts(monkeypatch):
     weights = ids.with_values(tf.constant(rng.uniform(size=60), tf.float32))
     gradient, results = tf.constant(rng.normal(size=(4, 2)), tf.float32), []
     for numbers in (6, 1 << 19):
-        monkeypatch.setattr("tfrs_dlrm.embeddings.updates._NUMBERS_AT_A_TIME", numbers)
+        monkeypatch.setattr("tfrs_dlrm.embeddings.gradients._NUMBERS_AT_A_TIME", numbers)
         tables, optimizer = EmbeddingTables(one_multi_valued("sqrtn", True, 2, 40)), RowWiseAdagrad(0.5, l2=0.1)
         optimizer.build(tables.tables)
         tf.function(tables.update)({"f": ids, "f_weights": weights}, [gradient], optimizer)

@@ -33,12 +33,17 @@ class Bags(NamedTuple):
     scale: tf.Tensor | None = None
     length: int | None = None
 
+    @property
+    def one_row_each(self) -> bool:
+        """Whether row i is that of bag i."""
+        return self.bag_of_row is None and self.hotness == 1
+
     def positions(self) -> tf.Tensor:
         """The bag of each row, int32 [n]."""
         if self.bag_of_row is not None:
             return self.bag_of_row
         every = tf.range(tf.size(self.rows))
-        return every if self.hotness == 1 else every // self.hotness
+        return every if self.one_row_each else every // self.hotness
 
 
 def one_hot_bags(rows: tf.Tensor) -> Bags:
@@ -105,7 +110,7 @@ def pool(rows: tf.Tensor, bags: Bags) -> tf.Tensor:
         vectors = tf.math.segment_sum(rows, bags.bag_of_row)
         missing = tf.cast(bags.size, tf.int32) - tf.shape(vectors)[0]
         rows = tf.ensure_shape(tf.pad(vectors, [[0, missing], [0, 0]]), [None, dim])
-    elif bags.hotness != 1:
+    elif not bags.one_row_each:
         rows = tf.reduce_sum(tf.reshape(rows, [-1, bags.hotness, dim]), axis=1)
     if bags.scale is not None:
         rows *= bags.scale[:, tf.newaxis]

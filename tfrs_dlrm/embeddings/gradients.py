@@ -1,12 +1,21 @@
-"""From the gradients of activations to the gradients of the rows that a batch looked up."""
+"""From the gradients of activations to the gradients of the rows that a batch looked up, duplicates combined."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
+
+# So many numbers of a table are dealt with at a time where a batch may look up very many rows, so that what lies between
+# reading and writing them stays in the cache of a core.
+_NUMBERS_AT_A_TIME = 1 << 19
+
+# Takes some rows, int [k], each once; their gradients, float32 [k, dim]; a function that gives how often the batch
+# looked each up divided by the number of examples, float32 [k]; and the number of the first of them, an int32 scalar.
+Apply = Callable[[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor], tf.Tensor], None]
 
 
 class Use(NamedTuple):
@@ -15,34 +24,81 @@ class Use(NamedTuple):
     Attributes:
       rows: int [n].
       values: float32 [m, dim].
-      positions: int32 [n].
+      positions: int32 [n]; None where row i gets values[i].
       weights: float32 [n]; None where all are 1.
     """
 
     rows: tf.Tensor
     values: tf.Tensor
-    positions: tf.Tensor
+    positions: tf.Tensor | None = None
     weights: tf.Tensor | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class RowGradient:
-    """The gradient of a variable, in the u rows that a batch looked up, duplicates combined.
+class RowGradient(abc.ABC):
+    """The gradient of a variable, in the rows that a batch looked up."""
 
-    It is worked out a part at a time: as one tensor it could be as large as all the looked-up rows together, which
-    costs the memory of it twice and half the speed.
+    @abc.abstractmethod
+    def visit(self, apply: Apply) -> None:
+        """Calls `apply` with all rows, or several times with some of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AtOnce(RowGradient):
+    """All rows at once, in the order of their first occurrence: for features with one value.
+
+    Attributes:
+      rows: int [u], each once.
+      row_of: int32 [n], which of `rows` each occurrence is.
+      values: float32 [n, dim], the gradient of each occurrence.
+      batch_size: the number of examples.
+    """
+
+    rows: tf.Tensor
+    row_of: tf.Tensor
+    values: tf.Tensor
+    batch_size: tf.Tensor
+
+    @classmethod
+    def of(cls, uses: Sequence[Use], batch_size: tf.Tensor) -> AtOnce:
+        """The gradient of the variable that `uses` look up."""
+        values = []
+        for use in uses:
+            each = use.values if use.positions is None else tf.gather(use.values, use.positions)
+            values.append(each if use.weights is None else each * use.weights[:, tf.newaxis])
+        # A hash table: a third of the time of sorting.
+        rows, row_of = tf.unique(_concat([use.rows for use in uses]))
+        return cls(rows, row_of, _concat(values), batch_size)
+
+    def visit(self, apply: Apply) -> None:
+        """See `RowGradient`."""
+        count = tf.size(self.rows)
+
+        def frequency() -> tf.Tensor:
+            counts = tf.math.unsorted_segment_sum(tf.ones_like(self.row_of, tf.float32), self.row_of, count)
+            return counts / tf.cast(self.batch_size, tf.float32)
+
+        apply(
+            self.rows, tf.math.unsorted_segment_sum(self.values, self.row_of, count), frequency, tf.zeros([], tf.int32)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class InParts(RowGradient):
+    """Rows in ascending order, a part of them at a time: for multi-valued features on CPUs.
+
+    As one tensor the gradient could be as large as all the looked-up rows together, and what is computed from it again:
+    to write that to memory and read it again costs half the time of an update. Ascending rows are found faster.
 
     Attributes:
       rows: int [u], ascending, each once.
       starts: int32 [u + 1]: the occurrences of row i are those from starts[i] to starts[i + 1].
-      row_of: int32 [n], ascending: to which of `rows` each occurrence belongs.
+      row_of: int32 [n], ascending: which of `rows` each occurrence is.
       values: float32 [m, dim].
       positions: int32 [n], where the gradient of each occurrence is among `values`.
       weights: float32 [n], a factor of each occurrence; None where all are 1.
       batch_size: the number of examples.
-      in_parts: whether the rows can be very many, so that they are better dealt with a part at a time.
-      first_positions: int32 [u], those of the first occurrences.
-      repeat_positions: int32 [n - u], those of all others.
+      first_positions: int32 [u], `positions` of the first occurrences.
+      repeat_positions: int32 [n - u], `positions` of all others.
       repeat_row_of: int32 [n - u], their `row_of`.
     """
 
@@ -53,87 +109,87 @@ class RowGradient:
     positions: tf.Tensor
     weights: tf.Tensor | None
     batch_size: tf.Tensor
-    in_parts: bool
     first_positions: tf.Tensor
     repeat_positions: tf.Tensor
     repeat_row_of: tf.Tensor
 
-    def part(self, begin: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Rows number `begin` to `end`: which they are, int [k], and their gradients, float32 [k, dim]."""
-        first, last = self.starts[begin], self.starts[end]
-        rows = self.rows[begin:end]
-        if self.weights is not None:
-            return rows, self._sum(slice(first, last), begin)
-        # Before occurrence `first` there are `begin` first occurrences of a row, so first - begin repeated ones.
-        repeats = slice(first - begin, last - end)
+    @classmethod
+    def of(cls, uses: Sequence[Use], batch_size: tf.Tensor, order: tf.Tensor | None = None) -> InParts:
+        """The gradient of the variable that `uses` look up.
 
-        def copied_then_repeats_added() -> tf.Tensor:
-            gradients = tf.gather(self.values, self.first_positions[begin:end])
-            rows_of_repeats = (self.repeat_row_of[repeats] - begin)[:, tf.newaxis]
-            repeated = tf.gather(self.values, self.repeat_positions[repeats])
-            return tf.tensor_scatter_nd_add(gradients, rows_of_repeats, repeated)
+        Args:
+          uses: of all features.
+          batch_size: the number of examples.
+          order: int32 [n], where the input pipeline knows what sorts the rows of all uses, one use after the other. It
+            is not trusted: where it does not sort them, they are sorted here.
+        """
+        positions, offset = [], 0
+        for use in uses:
+            own = tf.range(tf.size(use.rows)) if use.positions is None else use.positions
+            positions.append(own + offset)
+            offset += tf.shape(use.values)[0]
+        order, ascending = _sort(_concat([use.rows for use in uses]), order)
+        is_first = tf.concat([tf.ones_like(ascending[:1], tf.bool), ascending[1:] != ascending[:-1]], axis=0)
+        starts = tf.cast(tf.where(is_first)[:, 0], tf.int32)
+        repeats = tf.where(~is_first)[:, 0]
+        weights = None
+        if any(use.weights is not None for use in uses):
+            ones = [tf.ones_like(use.rows, tf.float32) if use.weights is None else use.weights for use in uses]
+            weights = tf.gather(_concat(ones), order)
+        row_of = tf.cumsum(tf.cast(is_first, tf.int32)) - 1
+        in_order = tf.gather(_concat(positions), order)
+        return cls(
+            rows=tf.gather(ascending, starts),
+            starts=tf.concat([starts, tf.shape(ascending)[:1]], axis=0),
+            row_of=row_of,
+            values=_concat([use.values for use in uses]),
+            positions=in_order,
+            weights=weights,
+            batch_size=batch_size,
+            first_positions=tf.gather(in_order, starts),
+            repeat_positions=tf.gather(in_order, repeats),
+            repeat_row_of=tf.gather(row_of, repeats),
+        )
 
-        # Where few rows occur more than once, copying beats adding.
-        few_repeats = 4 * (last - end - first + begin) < end - begin
-        return rows, tf.cond(few_repeats, copied_then_repeats_added, lambda: self._sum(slice(first, last), begin))
+    def visit(self, apply: Apply) -> None:
+        """See `RowGradient`."""
+        count = tf.size(self.rows)
+        step = max(1, _NUMBERS_AT_A_TIME // self.values.shape[1])
 
-    def whole(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """All of them."""
-        return self.rows, self._sum(slice(None), 0)
+        def body(begin: tf.Tensor) -> list[tf.Tensor]:
+            end = tf.minimum(begin + step, count)
+            apply(self.rows[begin:end], self._gradients(begin, end), lambda: self._frequency(begin, end), begin)
+            return [end]
 
-    def frequency(self, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-        """Float32 [k]: how often the batch looked each up, divided by the number of examples."""
+        tf.while_loop(lambda begin: begin < count, body, [tf.constant(0)], parallel_iterations=1)
+
+    def _frequency(self, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
         counts = self.starts[begin + 1 : end + 1] - self.starts[begin:end]
         return tf.cast(counts, tf.float32) / tf.cast(self.batch_size, tf.float32)
 
-    def _sum(self, occurrences: slice, first_row: tf.Tensor | int) -> tf.Tensor:
-        positions, row_of = self.positions[occurrences], self.row_of[occurrences] - first_row
-        if self.weights is None:
-            return tf.sparse.segment_sum(self.values, positions, row_of)
-        return tf.math.segment_sum(tf.gather(self.values, positions) * self.weights[occurrences][:, tf.newaxis], row_of)
+    def _gradients(self, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+        """Float32 [end - begin, dim], of the rows number `begin` to `end`."""
+        first, last = self.starts[begin], self.starts[end]
 
+        def summed() -> tf.Tensor:
+            positions, row_of = self.positions[first:last], self.row_of[first:last] - begin
+            if self.weights is None:
+                return tf.sparse.segment_sum(self.values, positions, row_of)
+            weighted = tf.gather(self.values, positions) * self.weights[first:last][:, tf.newaxis]
+            return tf.math.segment_sum(weighted, row_of)
 
-def row_gradient(
-    uses: Sequence[Use], batch_size: tf.Tensor, order: tf.Tensor | None = None, in_parts: bool = False
-) -> RowGradient:
-    """The gradient of one variable.
+        def copied_then_repeats_added() -> tf.Tensor:
+            gradients = tf.gather(self.values, self.first_positions[begin:end])
+            # Before occurrence `first` there are `begin` first ones of a row, so first - begin repeated ones.
+            repeats = slice(first - begin, last - end)
+            repeated = tf.gather(self.values, self.repeat_positions[repeats])
+            return tf.tensor_scatter_nd_add(gradients, (self.repeat_row_of[repeats] - begin)[:, tf.newaxis], repeated)
 
-    Args:
-      uses: of all features that look it up.
-      batch_size: the number of examples.
-      order: int32 [n], where the input pipeline knows what sorts the rows of all uses, one use after the other. It is
-        not trusted: where it does not sort them, they are sorted here.
-      in_parts: see `RowGradient`.
-    """
-    values, positions, offset = [], [], 0
-    for use in uses:
-        values.append(use.values)
-        positions.append(use.positions + offset)
-        offset += tf.shape(use.values)[0]
-    rows = _concat([use.rows for use in uses])
-    order, ascending = _sort(rows, order)
-    is_first = tf.concat([tf.ones_like(ascending[:1], tf.bool), ascending[1:] != ascending[:-1]], axis=0)
-    starts = tf.cast(tf.where(is_first)[:, 0], tf.int32)
-    weights = None
-    if any(use.weights is not None for use in uses):
-        ones = [tf.ones_like(use.rows, tf.float32) if use.weights is None else use.weights for use in uses]
-        weights = tf.gather(_concat(ones), order)
-    row_of = tf.cumsum(tf.cast(is_first, tf.int32)) - 1
-    in_order = tf.gather(_concat(positions), order)
-    repeats = tf.where(~is_first)[:, 0]
-    return RowGradient(
-        rows=tf.gather(ascending, starts),
-        starts=tf.concat([starts, tf.shape(ascending)[:1]], axis=0),
-        row_of=row_of,
-        values=_concat(values),
-        positions=in_order,
-        weights=weights,
-        batch_size=batch_size,
-        in_parts=in_parts,
-        first_positions=tf.gather(in_order, starts),
-        repeat_positions=tf.gather(in_order, repeats),
-        repeat_row_of=tf.gather(row_of, repeats),
-    )
+        if self.weights is not None:
+            return summed()
+        # Where few rows occur more than once, copying beats adding.
+        few_repeats = 4 * (last - end - first + begin) < end - begin
+        return tf.cond(few_repeats, copied_then_repeats_added, summed)
 
 
 def _sort(rows: tf.Tensor, order: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:

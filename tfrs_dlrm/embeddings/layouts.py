@@ -45,7 +45,8 @@ class Plain(Layout):
     def uses(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, Use]:
         """See `Layout`."""
         del variables
-        return {self._name: Use(bags.rows, _scaled(gradient, bags), bags.positions(), bags.weights)}
+        positions = None if bags.one_row_each else bags.positions()
+        return {self._name: Use(bags.rows, _scaled(gradient, bags), positions, bags.weights)}
 
 
 class QuotientRemainder(Layout):
@@ -64,12 +65,14 @@ class QuotientRemainder(Layout):
     def uses(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, Use]:
         """See `Layout`."""
         quotients, remainders = self._rows(bags)
-        upstream, every = tf.gather(_scaled(gradient, bags), bags.positions()), tf.range(tf.size(bags.rows))
+        upstream = _scaled(gradient, bags)
+        if not bags.one_row_each:
+            upstream = tf.gather(upstream, bags.positions())
         of_quotient = upstream * read_rows(variables[self._remainder], remainders)
         of_remainder = upstream * read_rows(variables[self._quotient], quotients)
         return {
-            self._quotient: Use(quotients, of_quotient, every, bags.weights),
-            self._remainder: Use(remainders, of_remainder, every, bags.weights),
+            self._quotient: Use(quotients, of_quotient, weights=bags.weights),
+            self._remainder: Use(remainders, of_remainder, weights=bags.weights),
         }
 
     def _rows(self, bags: Bags) -> tuple[tf.Tensor, tf.Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.embeddings.gradients import Use, row_gradient
+from tfrs_dlrm.embeddings.gradients import AtOnce, InParts, Use
 from tfrs_dlrm.embeddings.ids import Features, IdReader, PreparedIds
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.updates import RowOptimizer
@@ -108,7 +108,9 @@ class EmbeddingTables(keras.layers.Layer):
                         in_parts.add(name)
         orders = {name: order for name, order in prepared.orders.items() if name in complete}
         combined = {
-            name: row_gradient(of_variable, prepared.batch_size, orders.get(name), name in in_parts)
+            name: InParts.of(of_variable, prepared.batch_size, orders.get(name))
+            if name in in_parts
+            else AtOnce.of(of_variable, prepared.batch_size)
             for name, of_variable in uses.items()
         }
         optimizer.apply_gradients(self.tables, combined)

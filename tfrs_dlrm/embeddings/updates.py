@@ -7,7 +7,7 @@ row, g its gradient of `dim` numbers with duplicates combined, and operations ar
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
@@ -20,10 +20,6 @@ from tfrs_dlrm.seeds import derive_seed
 
 Rate: TypeAlias = float | LearningRateSchedule
 Slots = dict[str, tf.Tensor]
-
-# So many numbers of a table are updated at a time where a batch may look up very many rows: what is in between reading
-# and writing them stays in the cache of a core.
-_NUMBERS_AT_A_TIME = 1 << 19
 
 
 class Slot(NamedTuple):
@@ -130,30 +126,19 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         rate = rule.learning_rate(iterations) if callable(rule.learning_rate) else rule.learning_rate
         rate, step = tf.cast(rate, tf.float32), tf.cast(iterations + 1, tf.float32)
         key = derive_seed(0, name)
-        count = tf.shape(gradient.rows)[0]
 
-        def apply(begin: tf.Tensor, end: tf.Tensor, rows: tf.Tensor, g: tf.Tensor) -> None:
+        def apply(rows: tf.Tensor, g: tf.Tensor, frequency: Callable[[], tf.Tensor], first: tf.Tensor) -> None:
             w = read_rows(table, rows)
             if rule.l2:
-                g += rule.l2 * gradient.frequency(begin, end)[:, tf.newaxis] * w
+                g += rule.l2 * frequency()[:, tf.newaxis] * w
             new, new_slots = rule.row_step(w, g, {n: read_rows(v, rows) for n, v in slots.items()}, rate, step)
             if rule.weight_decay:
                 new -= rate * rule.weight_decay * w
-            seed = tf.stack([iterations, tf.cast(begin, tf.int64) + key])
-            write_rows(table, rows, new, seed)
+            write_rows(table, rows, new, seed=tf.stack([iterations, tf.cast(first, tf.int64) + key]))
             for slot, values in new_slots.items():
                 write_rows(slots[slot], rows, values)
 
-        if not gradient.in_parts:
-            apply(tf.constant(0), count, *gradient.whole())
-            return
-
-        def body(begin: tf.Tensor) -> list[tf.Tensor]:
-            end = tf.minimum(begin + max(1, _NUMBERS_AT_A_TIME // table.shape[1]), count)
-            apply(begin, end, *gradient.part(begin, end))
-            return [end]
-
-        tf.while_loop(lambda begin: begin < count, body, [tf.constant(0)], parallel_iterations=1)
+        gradient.visit(apply)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
