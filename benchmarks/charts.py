@@ -12,7 +12,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from summary import median, ratio, spread
 
-_COLORS = {"ours": "#1f6fb4", "PyTorch": "#e8702a", "TFRS Ranking": "#7a9e3f", "Keras 3": "#9467ad"}
+_COLORS = {
+    "ours": "#1f6fb4",
+    "ours, ids sorted": "#5fa8e0",
+    "PyTorch": "#e8702a",
+    "TFRS Ranking": "#7a9e3f",
+    "Keras 3": "#9467ad",
+}
 
 
 def draw(studies: dict[str, Any], output: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# So many numbers of a table are dealt with at a time where a batch may look up very many rows, so that what lies between
+# So many numbers of a table are dealt with at a time where a batch may look up very many rows: what lies between
 # reading and writing them stays in the cache of a core.
 _NUMBERS_AT_A_TIME = 1 << 19
 
