@@ -124,11 +124,36 @@ def test_a_run_learns_the_new_ids_and_starts_warm_only_once(days, tmp_path):
     assert again.step == result.step  # it goes on with its own checkpoint, which is the end
 
 
-def test_other_optimizers_begin_anew(days):
-    model = compiled(str(days / "new"), optimizer=td.LazyAdam(0.01))
+@pytest.mark.parametrize("optimizer", [td.LazyAdam, td.Adagrad, td.FTRL, td.SGD])
+def test_slots_of_other_optimizers_begin_anew(days, optimizer):
+    """Even where they have the same names: FTRL would take the rows to 0 with the accumulators of Adagrad."""
+    model = compiled(str(days / "new"), optimizer=optimizer(0.01))
     report = td.warm_start(model, str(days / "new"), str(days / "run"))
-    assert "the tables have another optimizer" in report.notes[0]
-    assert not np.any(model.embedding_optimizer.slots["site"]["m"])
+    assert "table 'site' has another optimizer than before, whose slots begin anew" in report.notes
+    assert not any(np.any(v) for v in model.embedding_optimizer.slots["site"].values())
+    old, new = (load(days / "run").embeddings.tables["site"].numpy(), model.embeddings.tables["site"].numpy())
+    np.testing.assert_array_equal(new[rows_of(days / "new")["a2"]], old[rows_of(days / "old")["a2"]])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kept"),
+    [
+        (lambda: keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 10)), True),
+        (lambda: keras.optimizers.Adam(0.5, amsgrad=True), False),
+        (lambda: keras.optimizers.SGD(0.5), False),
+        (lambda: keras.optimizers.legacy.Adam(0.5), False),
+    ],
+)
+def test_the_optimizer_of_the_mlps_may_change(days, optimizer, kept):
+    model = compiled(str(days / "new"))
+    model.compile(optimizer(), td.RowWiseAdagrad(0.1), metrics=[])
+    report = td.warm_start(model, str(days / "new"), str(days / "run"))
+    assert ("the MLPs have another optimizer than before, whose slots begin anew" in report.notes) == (not kept)
+    assert int(model.optimizer.iterations) == 0
+    if kept:
+        assert all(np.any(v) for v in model.optimizer.variables if v.shape.rank == 2)
+    else:
+        np.testing.assert_allclose(model.optimizer.learning_rate, 0.5)
 
 
 def test_ids_tables_may_grow(days, tmp_path):
@@ -160,14 +185,23 @@ def test_refuses(days, tmp_path):
     new = str(days / "new")
     with pytest.raises(FileNotFoundError, match="no run in there"):
         td.warm_start(compiled(new), new, str(tmp_path / "nothing"))
-    with pytest.raises(ValueError, match="not of a model of this shape"):
+    with pytest.raises(ValueError, match=r"holds \(6, 4\) for embeddings/tables/site, and the new model's is \(5, 2\)"):
         mixed = Schema.load(f"{new}/schema.json")
         mixed = dataclasses.replace(
             mixed, tables=tuple(dataclasses.replace(t, dim=2) if t.name == "site" else t for t in mixed.tables)
         )
         model = td.DLRM(mixed, (4,), (8, 1))
         model.compile(keras.optimizers.Adam(0.01))
-        td.warm_start(model, new, str(days / "run"))
+        before = model.get_weights()
+        try:
+            td.warm_start(model, new, str(days / "run"))
+        finally:
+            for a, b in zip(before, model.get_weights(), strict=True):
+                np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="the model is not of the data in"):
+        td.warm_start(compiled(str(days / "old")), new, str(days / "run"))
+    with pytest.raises(ValueError, match="the model is not compiled"):
+        td.warm_start(td.DLRM(Schema.load(f"{new}/schema.json"), (4,), (8, 1)), new, str(days / "run"))
     shutil.copytree(days / "run", tmp_path / "run")
     fewer = dataclasses.replace(SCHEMA, categorical=SCHEMA.categorical[:-1], tables=SCHEMA.tables[:-1])
     td.prepare(fewer, [str(days / "new.csv")], str(tmp_path / "fewer"))

@@ -106,8 +106,10 @@ class OptimizerConfig:
         pairs = [item.partition("=") for item in self.embedding_per_table.split(",") if item.strip()]
         out = {table.strip(): optimizer.strip() for table, _, optimizer in pairs}
         for table, optimizer in out.items():
-            if not table or optimizer not in EMBEDDING_OPTIMIZERS:
-                wanted = f"TABLE=OPTIMIZER,... is needed, with one of {', '.join(EMBEDDING_OPTIMIZERS)}"
+            if not table or optimizer not in EMBEDDING_OPTIMIZERS or len(out) < len(pairs):
+                wanted = (
+                    f"TABLE=OPTIMIZER,... is needed, each table once, with one of {', '.join(EMBEDDING_OPTIMIZERS)}"
+                )
                 _refuse("optimizer.embedding_per_table", self.embedding_per_table, wanted)
         return out
 
@@ -127,7 +129,7 @@ class TrainConfig:
       keep_checkpoints: how many of the latest to keep, beside the best.
       warm_start: the directory of another run of this model, perhaps on other vocabularies, whose weights are taken
         over at the beginning; see `tfrs_dlrm.warm_start`.
-      precision: of the MLPs and interactions: `float32` or `bfloat16`. Weights and tables are always float32.
+      precision: of the MLPs and interactions: `float32` or `bfloat16`. Weights stay float32, tables as the schema says.
       steps_per_execution: steps between two returns to Python.
       seed: of initial weights and order of examples.
       tensorboard: whether to write event files.
@@ -245,8 +247,11 @@ def _check_optimizer(c: OptimizerConfig) -> None:
     _at_least("optimizer", c, learning_rate=0, embedding_learning_rate=0, embedding_l2=0, end_learning_rate=0)
     c.per_table()
     _at_least("optimizer", c, embedding_weight_decay=0, embedding_l1=0)
-    if c.embedding_l1 and "ftrl" not in {c.embedding, *c.per_table().values()}:
+    chosen = {c.embedding, *c.per_table().values()}
+    if c.embedding_l1 and "ftrl" not in chosen:
         _refuse("optimizer.embedding_l1", c.embedding_l1, "only ftrl has it")
+    if c.embedding_weight_decay and "ftrl" in chosen:
+        _refuse("optimizer.embedding_weight_decay", c.embedding_weight_decay, "ftrl has none; use embedding_l2")
     _at_least("optimizer", c, warmup_steps=0, decay_start_step=0, decay_steps=0, decay_power=0)
     if c.decay_steps and c.decay_start_step < c.warmup_steps:
         _refuse("optimizer.decay_start_step", c.decay_start_step, f"the warmup takes {c.warmup_steps} steps")

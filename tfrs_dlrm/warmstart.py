@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
+import tf_keras as keras
 
 from tfrs_dlrm import schema as schema_lib
 from tfrs_dlrm.checkpoint import UNREADABLE, Which, Workdir
 from tfrs_dlrm.data.encoder import SCHEMA_FILE, dense_statistics, vocabulary_file
+from tfrs_dlrm.embeddings.updates import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.variables import write_rows
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema, Table
@@ -55,8 +58,8 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
 
     Rows of vocabulary tables are matched by value: a value that the old vocabulary has keeps its row and slots wherever
     it stands in the new one, and so does row 0. Other rows stay as they were initialized. Tables of `ids` keep the rows
-    that both have. All other weights are taken over as they are. Steps are counted from 0 again, so that schedules of
-    learning rates begin anew.
+    that both have. All other weights are taken over as they are. Slots are, where the optimizer is of the same kind.
+    Learning rates are the new model's, and steps are counted from 0, so that schedules begin anew.
 
     Args:
       model: compiled, for the vocabularies in `data_dir`.
@@ -66,32 +69,78 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
 
     Raises:
       FileNotFoundError: there is no run or no checkpoint.
-      ValueError: the two have other features, tables of another form, or a compressed or hashed table whose rows mean
-        other values now.
+      ValueError: the model is not compiled, or not for the data in `data_dir`; the two have other features, tables of
+        another form, or a compressed table whose rows mean other values now. The model is as it was then.
     """
+    if getattr(model, "embedding_optimizer", None) is None:
+        raise ValueError("the model is not compiled; compile it before a warm start, which also takes over slots")
     home = Workdir(workdir)
-    home.config()  # says so where there is no run
+    config = home.config()  # says so where there is no run
     old, new = home.schema(), Schema.load(os.path.join(data_dir, SCHEMA_FILE))
     _check_features(old, new, workdir)
+    _check_model(model, new, data_dir)
     path = home.checkpoint(which)
     try:
-        reader = tf.train.load_checkpoint(path)
+        checkpoint = _Checkpoint(path)
     except UNREADABLE as e:
         raise ValueError(f"{path}: damaged: {str(e)[:300]}") from e
-    notes = _statistics_notes(new, home.encoder_dir, data_dir)
-    notes += _take_over_dense(model, path, same_optimizer=_same_dense_optimizer(model, home))
-    reports = {}
+    # Everything is checked before anything is written: a refusal leaves the model as it was.
+    reports, copies, notes = {}, [], _statistics_notes(new, home.encoder_dir, data_dir)
     for table in model.schema.tables:
-        matches = _matches(table, model.schema, home.encoder_dir, data_dir, old.table(table.name).rows or 0)
+        old_rows = old.table(table.name).rows or 0
+        matches = _matches(table, model.schema, home.encoder_dir, data_dir, old_rows)
         kept = int(np.count_nonzero(matches >= 0))
-        reports[table.name] = TableReport(kept, len(matches) - kept, (old.table(table.name).rows or 0) - kept)
+        reports[table.name] = TableReport(kept, len(matches) - kept, old_rows - kept)
+        kind = config.optimizer.per_table().get(table.name, config.optimizer.embedding)
         for part in table.parts:
             # The parts of a compressed table have other rows; `_matches` made sure that they stay as they are.
-            rows = matches if table.remainders is None else None
-            notes += _take_over_rows(model, part, rows, reader, path)
-    if model.embedding_optimizer is not None:
-        model.embedding_optimizer.iterations.assign(0)
-    return WarmStart(path, reports, tuple(dict.fromkeys(notes)))
+            of_part, same = _row_copies(model, part, None if table.remainders else matches, checkpoint, kind)
+            copies += of_part
+            if not same:
+                notes.append(f"table {table.name!r} has another optimizer than before, whose slots begin anew")
+    slots = _dense_slots(model, checkpoint, config.optimizer.dense)
+    if slots is None:
+        notes.append("the MLPs have another optimizer than before, whose slots begin anew")
+    _restore_layers(model, path)
+    for variable, key in slots or []:
+        variable.assign(checkpoint.read(key))
+    for copy in copies:
+        copy.write(checkpoint)
+    return WarmStart(path, reports, tuple(notes))
+
+
+class _Checkpoint:
+    """The variables of a model in a checkpoint, by their names below it."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._reader = tf.train.load_checkpoint(path)
+        begin, end = "model/", "/.ATTRIBUTES/VARIABLE_VALUE"
+        shapes = self._reader.get_variable_to_shape_map()
+        self.shapes = {
+            name.removeprefix(begin).removesuffix(end): tuple(shape)
+            for name, shape in shapes.items()
+            if name.startswith(begin) and name.endswith(end)
+        }
+
+    def read(self, name: str) -> np.ndarray:
+        return self._reader.get_tensor(f"model/{name}/.ATTRIBUTES/VARIABLE_VALUE")
+
+
+class _RowCopy(NamedTuple):
+    """Rows of a variable to take from a checkpoint: `matches` as `_matches` gives them, None for all as they are."""
+
+    variable: tf.Variable
+    name: str
+    matches: np.ndarray | None
+
+    def write(self, checkpoint: _Checkpoint) -> None:
+        old = checkpoint.read(self.name)
+        rows = np.arange(len(old)) if self.matches is None else self.matches
+        kept = np.flatnonzero(rows >= 0)
+        for begin in range(0, len(kept), _ROWS_AT_A_TIME):
+            some = kept[begin : begin + _ROWS_AT_A_TIME]
+            write_rows(self.variable, tf.constant(some), tf.constant(old[rows[some]]))
 
 
 def _check_features(old: Schema, new: Schema, workdir: str) -> None:
@@ -107,6 +156,13 @@ def _check_features(old: Schema, new: Schema, workdir: str) -> None:
     found = schema_lib.difference(comparable(old), comparable(new))
     if found:
         raise ValueError(f"{workdir}: a warm start needs the same features and tables; they differ in: {found}")
+
+
+def _check_model(model: RankingModel, schema: Schema, data_dir: str) -> None:
+    rows = {t.name: t.rows for t in model.schema.tables}
+    expected = {t.name: t.rows for t in schema.tables}
+    if rows != expected or [f.name for f in model.schema.categorical] != [f.name for f in schema.categorical]:
+        raise ValueError(f"the model is not of the data in {data_dir}: its tables have rows {rows}, theirs {expected}")
 
 
 def _matches(table: Table, schema: Schema, old_dir: str, new_dir: str, old_rows: int) -> np.ndarray:
@@ -133,55 +189,53 @@ def _values(directory: str, table: str) -> pa.Array:
         return pa.array(f.read().split(b"\n")[:-1], pa.binary())
 
 
-def _take_over_rows(
-    model: RankingModel, name: str, matches: np.ndarray | None, reader: tf.train.CheckpointReader, path: str
-) -> list[str]:
-    """One variable and its slots; returns notes."""
+def _row_copies(
+    model: RankingModel, part: str, matches: np.ndarray | None, checkpoint: _Checkpoint, kind: str
+) -> tuple[list[_RowCopy], bool]:
+    """What to copy to a variable and its slots, and whether its optimizer is of the same kind as before.
+
+    Only then are slots taken over: two optimizers may mean different things by one name.
+    """
     optimizer = model.embedding_optimizer
-    variables = {f"model/embeddings/tables/{name}": model.embeddings.tables[name]}
-    for slot, variable in (optimizer.slots.get(name, {}) if optimizer is not None else {}).items():
-        variables[f"model/embedding_optimizer/slots/{name}/{slot}"] = variable
-    notes = []
-    for key, variable in variables.items():
-        full = f"{key}/.ATTRIBUTES/VARIABLE_VALUE"
-        if not reader.has_tensor(full):
-            if "/slots/" not in key:
-                raise ValueError(f"{path}: has no {key}; it is of another model")
-            notes.append("the tables have another optimizer than before, whose slots begin anew")
-            continue
-        old = reader.get_tensor(full)
-        if old.shape[1:] != tuple(variable.shape[1:]):
-            raise ValueError(f"{path}: {key} has shape {list(old.shape)}, the new model's is {variable.shape}")
-        rows = np.arange(len(old)) if matches is None else matches
-        kept = np.flatnonzero(rows >= 0)
-        for begin in range(0, len(kept), _ROWS_AT_A_TIME):
-            some = kept[begin : begin + _ROWS_AT_A_TIME]
-            write_rows(variable, tf.constant(some), tf.constant(old[rows[some]]))
-    return notes
+    name, variable = f"embeddings/tables/{part}", model.embeddings.tables[part]
+    expected = (checkpoint.shapes.get(name, ())[:1] if matches is not None else variable.shape[:1]) + variable.shape[1:]
+    if checkpoint.shapes.get(name) != tuple(expected):
+        found = checkpoint.shapes.get(name, "nothing")
+        raise ValueError(f"{checkpoint.path}: holds {found} for {name}, and the new model's is {variable.shape}")
+    copies = [_RowCopy(variable, name, matches)]
+    if type(optimizer.rule(part)) is not ROW_OPTIMIZERS.get(kind):
+        return copies, False
+    slots = optimizer.slots[part].items()
+    return copies + [_RowCopy(v, f"embedding_optimizer/slots/{part}/{slot}", matches) for slot, v in slots], True
 
 
-def _take_over_dense(model: RankingModel, path: str, same_optimizer: bool) -> list[str]:
-    """All other weights, and the slots of their optimizer; returns notes."""
+def _dense_slots(model: RankingModel, checkpoint: _Checkpoint, kind: str) -> list[tuple[tf.Variable, str]] | None:
+    """The slots of the MLPs' optimizer and their names in the checkpoint; None where it had others.
+
+    Neither its learning rate nor its number of steps is taken over.
+    """
+    optimizer = model.optimizer
+    if type(optimizer).__name__.lower() != kind or not isinstance(optimizer, keras.optimizers.Optimizer):
+        return None
+    slots = {f"optimizer/_variables/{i}": v for i, v in enumerate(optimizer.variables) if i}
+    old = {name for name in checkpoint.shapes if name.startswith("optimizer/_variables/")}
+    if set(slots) != old or any(checkpoint.shapes[name] != tuple(v.shape) for name, v in slots.items()):
+        return None
+    return [(v, name) for name, v in slots.items()]
+
+
+def _restore_layers(model: RankingModel, path: str) -> None:
+    """All weights but the tables."""
+    before = [v.numpy() for v in model.dense_variables]
     skipped = {"embeddings", "embedding_optimizer", "optimizer"}
     layers = {name: child for name, child in model._trackable_children().items() if name not in skipped}
     try:
         holder = tf.train.Checkpoint(model=tf.train.Checkpoint(**layers))
         holder.read(path).assert_existing_objects_matched().expect_partial()
-        if same_optimizer:
-            rate = model.optimizer.learning_rate
-            kept = rate.numpy() if isinstance(rate, tf.Variable) else None
-            holder = tf.train.Checkpoint(model=tf.train.Checkpoint(optimizer=model.optimizer))
-            holder.read(path).assert_existing_objects_matched().expect_partial()
-            model.optimizer.iterations.assign(0)
-            if kept is not None:
-                rate.assign(kept)
     except UNREADABLE as e:
+        for variable, value in zip(model.dense_variables, before, strict=True):
+            variable.assign(value)
         raise ValueError(f"{path}: not of a model of this shape: {str(e)[:300]}") from e
-    return [] if same_optimizer else ["the MLPs have another optimizer than before, whose slots begin anew"]
-
-
-def _same_dense_optimizer(model: RankingModel, home: Workdir) -> bool:
-    return type(model.optimizer).__name__.lower() == home.config().optimizer.dense
 
 
 def _statistics_notes(schema: Schema, old_dir: str, new_dir: str) -> list[str]:

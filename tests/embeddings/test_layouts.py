@@ -109,8 +109,12 @@ def test_layer_checks(tmp_path):
         ((Table("a", 4, 10, stored_in="all"), Table("all", 3, 7)), "dim=4 is no multiple of the dim=3 of 'all'"),
         ((Table("a", 4, 10, stored_in="all"), Table("all", 2)), "table 'all': stores the rows of a; set its rows"),
         ((Table("a", 4, 10, stored_in="b"), Table("b", 4, 10)), "and of features .'b'.; keep them apart"),
-        ((Table("a", 4, 10, dtype="bfloat16", stored_in="all"), Table("all", 2, 7)), "set it in 'all'"),
-        ((Table("a", 4, 10, remainders=3), Table("a__remainder", 4, 10)), "belongs to a part of table 'a'"),
+        (
+            (Table("a", 4, 10, dtype="bfloat16", stored_in="all"), Table("all", 2, 7)),
+            "dtype belongs .* set it in 'all'",
+        ),
+        ((Table("a", 4, 10, scale=0.5, stored_in="all"), Table("all", 2, 7)), "scale belongs .* set it in 'all'"),
+        ((Table("a", 4, 10, remainders=3), Table("a__remainder", 4, 10)), "the endings __quotient and __remainder"),
     ],
 )
 def test_refuses(tables, message):

@@ -304,17 +304,66 @@ def test_the_order_of_ids_is_a_hint_and_no_more(hint):
     np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
 
 
-def test_many_rows_are_updated_in_parts(monkeypatch):
-    """As they are in one: with parts of 3 rows, and duplicates across what would be their borders."""
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("rows", [20, 4000])
+def test_many_rows_are_updated_in_parts(monkeypatch, weighted, rows):
+    """Parts of 3 rows, the last not full, change what one part does. 20 rows: mostly repeats; 4000: hardly any."""
     rng = np.random.default_rng(6)
-    ids = tf.RaggedTensor.from_row_lengths(rng.integers(0, 40, 60).astype("int32"), [20, 0, 33, 7])
-    weights = ids.with_values(tf.constant(rng.uniform(size=60), tf.float32))
+    ids = tf.RaggedTensor.from_row_lengths(rng.integers(0, rows, 200).astype("int32"), [50, 0, 120, 30])
+    assert (rows == 20) == (len(set(ids.flat_values.numpy())) < 50)
+    weights = ids.with_values(tf.constant(rng.uniform(size=200), tf.float32))
     gradient, results = tf.constant(rng.normal(size=(4, 2)), tf.float32), []
     for numbers in (6, 1 << 19):
         monkeypatch.setattr("tfrs_dlrm.embeddings.gradients._NUMBERS_AT_A_TIME", numbers)
-        tables, optimizer = EmbeddingTables(one_multi_valued("sqrtn", True, 2, 40)), RowWiseAdagrad(0.5, l2=0.1)
+        schema = one_multi_valued("sqrtn", weighted, 2, rows)
+        tables, optimizer = EmbeddingTables(schema), RowWiseAdagrad(0.5, l2=0.1)
         optimizer.build(tables.tables)
+        before = tables.tables["f"].numpy()
         tf.function(tables.update)({"f": ids, "f_weights": weights}, [gradient], optimizer)
         results.append([tables.tables["f"].numpy(), optimizer.slots["f"]["accumulator"].numpy()])
     for a, b in zip(*results, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    changed = (results[0][0] != before).any(axis=1)
+    np.testing.assert_array_equal(np.flatnonzero(changed), np.unique(ids.flat_values))
+
+
+def test_features_of_one_table_may_have_ids_of_different_types():
+    tables = make_tables()
+    batch = features() | {"ids": tf.cast(features()["ids"], tf.int64)}
+    for given in (batch, features()):
+        optimizer = SGD(1.0)
+        other = make_tables()
+        optimizer.build(other.tables)
+        other.update(given, [tf.ones([2, 2]), tf.ones([2, 2]), tf.ones([2, 3])], optimizer)
+        tables.tables["shared"].assign(other.tables["shared"]) if given is batch else None
+    np.testing.assert_array_equal(tables.tables["shared"], other.tables["shared"])
+
+
+@pytest.mark.parametrize(
+    ("ids", "weights", "message"),
+    [
+        (tf.ragged.constant([[1, 2], [3]]), tf.ragged.constant([[1.0], [2.0, 3.0]]), "another shape than the ids"),
+        (tf.constant([[1, 2], [3, 0]]), tf.ones([1, 4]), "another shape than the ids"),
+        (tf.constant([[1, 2], [3, 0]], tf.int16), tf.ones([2, 2]), "of type int16; row numbers are int32 or int64"),
+        (tf.constant([[1, 2], [3, 0]]), tf.ones([2, 2], tf.int32), "'f_weights' of type int32; weights are float32"),
+    ],
+)
+def test_ids_and_weights_that_do_not_fit(ids, weights, message):
+    tables = EmbeddingTables(one_multi_valued("sum", weighted=True))
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=message):
+        tables.lookup({"f": ids, "f_weights": weights})
+
+
+def test_batches_of_odd_forms():
+    tables = EmbeddingTables(one_multi_valued("mean", weighted=True))
+    vectors = tables.lookup({"f": np.zeros([3, 0], np.int32), "f_weights": np.zeros([3, 0], np.float32)})[0]
+    np.testing.assert_array_equal(vectors, np.zeros([3, 3]))
+    doubles = {"f": np.array([[1, 2]]), "f_weights": np.array([[1.0, 3.0]])}
+    expected = (tables.tables["f"][1] + 3 * tables.tables["f"][2]) / 4
+    np.testing.assert_allclose(tables.lookup(doubles)[0][0], expected, rtol=1e-6)
+    sequence = CategoricalFeature("f", multi_valued=True, sequence_length=2)
+    tables = EmbeddingTables(Schema(Label("y"), categorical=(sequence,), tables=(Table("f", 2, 4),)))
+    ids = tf.RaggedTensor.from_row_splits([1, 2, 3], tf.constant([0, 1, 3], tf.int32))
+    np.testing.assert_array_equal(tables.lookup({"f": ids})[0][0, 1], [0, 0])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="different numbers of examples"):
+        make_tables().lookup(features() | {"ids": tf.constant([[1, 0]])})

@@ -4,6 +4,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTable, RowWiseAdagrad
+from tfrs_dlrm.schedules import WarmupPolynomialDecay
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
 ROWS, DIM, BATCH = 30, 4, 16
@@ -36,14 +37,14 @@ def numpy_lazy_adam(w, g, slots, t, rate):
 
 
 def numpy_ftrl(w, g, slots, t, rate):
-    """Algorithm 1 of McMahan et al. 2013, one coordinate at a time, with alpha = rate, beta = 0, lambda_2 = 0."""
+    """One number at a time; see the class for what differs from the paper."""
     out = w.copy()
     for i in range(len(w)):
-        sigma = (np.sqrt(slots["accumulator"][i] + g[i] ** 2) - np.sqrt(slots["accumulator"][i])) / rate
-        slots["linear"][i] += g[i] - sigma * w[i]
-        slots["accumulator"][i] += g[i] ** 2
+        n = slots["accumulator"][i]
+        slots["accumulator"][i] = n + g[i] ** 2
+        slots["linear"][i] += rate * g[i] - (np.sqrt(n + g[i] ** 2) - np.sqrt(n)) * w[i]
         z = slots["linear"][i]
-        out[i] = 0.0 if abs(z) <= 0.4 else -(z - np.sign(z) * 0.4) / (np.sqrt(slots["accumulator"][i]) / rate)
+        out[i] = 0.0 if abs(z) <= rate * 0.4 else -(z - np.sign(z) * rate * 0.4) / np.sqrt(n + g[i] ** 2)
     return out
 
 
@@ -66,13 +67,19 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(("l2", "decay"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.7)])
+@pytest.mark.parametrize(
+    ("name", "l2", "decay"),
+    [(name, 0.0, 0.0) for name in CASES]
+    + [(name, 0.5, 0.0) for name in CASES]
+    + [(name, 0.0, 0.7) for name in CASES if name != "ftrl"],  # which has no weight decay
+)
 def test_twenty_steps_equal_numpy(name, l2, decay):
     """With many duplicates, rows that come and go, and a schedule."""
     cls, arguments, numpy_step, initial = CASES[name]
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, decay_steps=5, decay_rate=0.5)
-    optimizer, tables = cls(schedule, l2=l2, weight_decay=decay, **arguments), make_tables()
+    if decay:
+        arguments = arguments | {"weight_decay": decay}
+    optimizer, tables = cls(schedule, l2=l2, **arguments), make_tables()
     optimizer.build(tables.tables)
     step = tf.function(lambda ids, g: tables.update({"ids": ids}, [g], optimizer))
 
@@ -115,7 +122,7 @@ def test_l2_is_the_gradient_of_the_penalty_it_documents():
 
 @pytest.mark.parametrize("cls", [SGD, Adagrad, RowWiseAdagrad, LazyAdam, FTRL])
 def test_config_round_trip(cls):
-    one = cls(0.3, l2=0.5, weight_decay=0.25)
+    one = cls(0.3, l2=0.5, **({"l1": 0.25} if cls is FTRL else {"weight_decay": 0.25}))
     assert cls.from_config(one.get_config()).get_config() == one.get_config()
     scheduled = cls(keras.optimizers.schedules.CosineDecay(0.5, 10))
     again = cls.from_config(scheduled.get_config())
@@ -153,6 +160,8 @@ def test_slots_are_made_once_and_belong_to_their_tables():
     optimizer.build(tables.tables)
     assert optimizer.slots["f"]["accumulator"] is slot
     with pytest.raises(ValueError, match="slots of other tables"):
+        optimizer.build(make_tables().tables)  # of the same shape, but of another model
+    with pytest.raises(ValueError, match="slots of other tables"):
         optimizer.build({"f": tf.Variable(tf.zeros([ROWS + 1, DIM]))})
 
 
@@ -167,17 +176,27 @@ def test_refuses():
         FTRL(l1=-1)
     with pytest.raises(ValueError, match="PerTable names table 'g', which has no rows of its own; there is f"):
         PerTable(SGD(), {"g": SGD()}).build(make_tables().tables)
+    with pytest.raises(ValueError, match="PerTable: 'a' is a PerTable; one of RowWiseAdagrad, Adagrad"):
+        PerTable(SGD(), {"a": PerTable(SGD(), {})})
+    with pytest.raises(AttributeError, match="learning_rate"):
+        SGD().learning_rate = 0.5
     with pytest.raises(ValueError, match="epsilon=0"):
         RowWiseAdagrad(epsilon=0)
     with pytest.raises(ValueError, match="beta_1=1"):
         LazyAdam(beta_1=1.0)
 
 
-def test_ftrl_without_l1_is_adagrad():
-    """Which is why its accumulators begin at 0: other values would forget the initial rows."""
+@pytest.mark.parametrize("schedule", ["constant", "decay to 0", "warmup"])
+def test_ftrl_without_l1_is_adagrad(schedule):
+    """At any learning rate, and with the initial rows kept: why accumulators begin at 0 and z has the rate in it."""
+    rate = {
+        "constant": lambda: 0.1,
+        "decay to 0": lambda: keras.optimizers.schedules.PolynomialDecay(0.1, 8, 0.0),
+        "warmup": lambda: WarmupPolynomialDecay(0.1, warmup_steps=10),
+    }[schedule]
     rng, results = np.random.default_rng(2), []
-    batches = [(rng.integers(0, ROWS, [BATCH, 1]), rng.normal(size=(BATCH, DIM))) for _ in range(10)]
-    for optimizer in (FTRL(0.1), Adagrad(0.1)):
+    batches = [(rng.integers(0, ROWS, [BATCH, 1]), rng.normal(size=(BATCH, DIM))) for _ in range(12)]
+    for optimizer in (FTRL(rate()), Adagrad(rate())):
         tables = make_tables()
         optimizer.build(tables.tables)
         for ids, gradient in batches:
@@ -185,6 +204,21 @@ def test_ftrl_without_l1_is_adagrad():
         results.append(tables.tables["f"].numpy())
     np.testing.assert_allclose(*results, atol=1e-5)
     assert not np.allclose(results[0], make_tables().tables["f"], atol=0.1)
+
+
+def test_ftrl_at_a_constant_rate_is_that_of_keras():
+    """On all rows at once, with L1, and Keras' way of starting."""
+    tables, optimizer = make_tables(), FTRL(0.2, l1=0.3, initial_accumulator=0.1)
+    optimizer.build(tables.tables)
+    dense = tf.Variable(tables.tables["f"])
+    reference = keras.optimizers.Ftrl(0.2, initial_accumulator_value=0.1, l1_regularization_strength=0.3)
+    rng = np.random.default_rng(4)
+    for _ in range(10):
+        gradient = tf.constant(rng.normal(size=(ROWS, DIM)), tf.float32)
+        tables.update({"ids": tf.range(ROWS)[:, tf.newaxis]}, [gradient], optimizer)
+        reference.apply_gradients([(gradient, dense)])
+    np.testing.assert_allclose(tables.tables["f"], dense, atol=1e-5)
+    assert 0 < np.mean(dense == 0) < 1
 
 
 def test_each_table_by_its_own_optimizer(tmp_path):

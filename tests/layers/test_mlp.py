@@ -77,3 +77,14 @@ def test_gradients_in_bfloat16_are_those_of_float32(batch):
         assert len(gradients[policy]) == 4
     for exact, half in zip(*gradients.values(), strict=True):
         np.testing.assert_allclose(half, exact, rtol=0.02, atol=0.02 * float(tf.reduce_max(tf.abs(exact))))
+
+
+def test_gradients_of_sequences_equal_those_of_their_places():
+    inputs = tf.constant(np.random.default_rng(0).normal(size=(3, 5, 6)), tf.float32)
+    mlp, gradients = MLP([4, 2], seed=1), []
+    for x in (inputs, tf.reshape(inputs, [15, 6])):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(mlp(x) ** 2)
+        gradients.append(tape.gradient(loss, mlp.trainable_variables))
+    for a, b in zip(*gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

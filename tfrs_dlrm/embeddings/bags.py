@@ -62,7 +62,8 @@ def multi_hot_bags(
     Args:
       rows: int [B, None] ragged, or int [B, L] dense: then every bag has L rows, none of which is padding.
       weights: float32 of the same form, or None.
-      combiner: see `tfrs_dlrm.Table`. A bag that is empty, or whose weights add up to 0, has the vector 0.
+      combiner: see `tfrs_dlrm.Table`. A bag that is empty has the vector 0, and so has one whose weights add up to 0
+        under `mean`.
       length: makes sequences of the first `length` rows instead; the combiner has no say then.
     """
     if length is not None:
@@ -91,11 +92,11 @@ def _sequences(rows: tf.Tensor | tf.RaggedTensor, weights: tf.Tensor | tf.Ragged
     if isinstance(rows, tf.Tensor):
         rows = tf.RaggedTensor.from_tensor(rows)
         weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
-    rows = rows[:, :length]
+    rows = rows.with_row_splits_dtype(tf.int64)[:, :length]
     starts = tf.gather(rows.row_starts(), rows.value_rowids())
     place = tf.range(tf.size(rows.flat_values, tf.int64)) - starts
     bag_of_row = tf.cast(rows.value_rowids() * length + place, tf.int32)
-    flat_weights = None if weights is None else weights[:, :length].flat_values
+    flat_weights = None if weights is None else weights.with_row_splits_dtype(tf.int64)[:, :length].flat_values
     size = tf.cast(rows.nrows(), tf.int32) * length
     return Bags(rows.flat_values, size, bag_of_row, None, flat_weights, None, length)
 

@@ -120,8 +120,8 @@ class InParts(RowGradient):
         Args:
           uses: of all features.
           batch_size: the number of examples.
-          order: int32 [n], where the input pipeline knows what sorts the rows of all uses, one use after the other. It
-            is not trusted: where it does not sort them, they are sorted here.
+          order: int32 [n], a permutation of 0 to n - 1, where the input pipeline knows what sorts the rows of all uses,
+            one use after the other. Where it does not sort them, they are sorted here.
         """
         positions, offset = [], 0
         for use in uses:

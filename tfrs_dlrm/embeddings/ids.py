@@ -67,6 +67,9 @@ class IdReader:
         names = [f.name for f in self._schema.categorical]
         bags = tuple(rows[name] for name in names)
         total = tf.stack([counts[name] for name in names]) if names else tf.zeros([0], tf.int32)
+        if len(sizes) > 1:
+            message = "the features of the batch have different numbers of examples"
+            tf.debugging.assert_equal(tf.reduce_min(sizes), tf.reduce_max(sizes), message)
         return PreparedIds(bags, sizes[0] if sizes else tf.constant(0), total, orders)
 
     def _in_range(self, features: Sequence[CategoricalFeature], ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -75,8 +78,9 @@ class IdReader:
         # As an unsigned number a negative one is larger than any table: one pass over the ids for both bounds.
         unsigned = tf.uint32 if ids.dtype.size == 4 else tf.uint64
         fits = tf.reduce_all(tf.bitcast(ids, unsigned) < tf.cast(sizes, unsigned))
-        count = len(features)
-        return tf.cond(fits, lambda: (ids, tf.zeros([count], tf.int32)), lambda: self._replace(features, ids, sizes))
+        none = tf.zeros([len(features)], tf.int32)
+        found, wrong = tf.cond(fits, lambda: (ids, none), lambda: self._replace(features, ids, sizes))
+        return tf.cast(found, tf.int32), wrong  # no table has more rows than that
 
     def _replace(
         self, features: Sequence[CategoricalFeature], ids: tf.Tensor, sizes: tf.Tensor
@@ -126,25 +130,40 @@ class IdReader:
         return _integers("ids", ids)
 
     def _multi_hot(self, features: Features, f: CategoricalFeature) -> tuple[Any, Any]:
+        """Int and float32, both ragged or both dense and of the same shape."""
         ids = _integers(f.name, _ragged_or_dense(_get(features, f.name)))
         if ids.shape.rank != 2:
             raise ValueError(f"feature {f.name!r}: ids of shape {ids.shape}; [B, None] is needed, ragged or dense")
-        if isinstance(ids, tf.Tensor) and ids.shape[1] is None:
-            ids = tf.RaggedTensor.from_tensor(ids)
         weights = _ragged_or_dense(_get(features, f.weights_name)) if f.weights else None
         if weights is not None and isinstance(weights, tf.Tensor) != isinstance(ids, tf.Tensor):
             raise ValueError(f"feature {f.name!r}: ids and weights must both be ragged, or both dense")
-        return ids, weights
+        if isinstance(ids, tf.Tensor) and not ids.shape[1]:  # a number that is not known, or 0
+            ids = tf.RaggedTensor.from_tensor(ids)
+            weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
+        if weights is None:
+            return ids, None
+        if not weights.dtype.is_floating:
+            raise ValueError(f"{f.weights_name!r} of type {weights.dtype.name}; weights are float32")
+        message = f"feature {f.name}: the weights have another shape than the ids; each id needs one"
+        if isinstance(ids, tf.Tensor):
+            if not ids.shape.is_compatible_with(weights.shape):
+                raise ValueError(f"{message}: {ids.shape} and {weights.shape}")
+            tf.debugging.assert_equal(tf.shape(ids), tf.shape(weights), message)
+        elif ids.row_splits is not weights.row_splits:
+            splits = (tf.cast(r.row_splits, tf.int64) for r in (ids, weights))
+            tf.debugging.assert_equal(*splits, message)
+        return ids, tf.cast(weights, tf.float32)
 
 
 def _get(features: Features, key: str) -> Any:
     if key not in features:
         raise ValueError(f"the batch has no {key!r}, only {sorted(features)}; was it encoded by another schema?")
-    return features[key]
+    values = features[key]
+    return tf.convert_to_tensor(values) if isinstance(values, (np.ndarray, list)) else values
 
 
 def _integers(name: str, ids: Any) -> Any:
-    if not ids.dtype.is_integer:
+    if ids.dtype not in (tf.int32, tf.int64):
         raise ValueError(f"{name!r} of type {ids.dtype.name}; row numbers are int32 or int64")
     return ids
 

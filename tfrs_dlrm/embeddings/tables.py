@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.embeddings.gradients import AtOnce, InParts, Use
+from tfrs_dlrm.embeddings.gradients import AtOnce, InParts, RowGradient, Use
 from tfrs_dlrm.embeddings.ids import Features, IdReader, PreparedIds
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.updates import RowOptimizer
@@ -93,7 +93,7 @@ class EmbeddingTables(keras.layers.Layer):
         prepared = features if isinstance(features, PreparedIds) else self.prepare(features)
         uses: dict[str, list[Use]] = {}
         in_parts: set[str] = set()
-        complete = {t.name for t in self.schema.tables}  # the orders are of all uses of a table
+        complete = {t.name for t in self.schema.tables}  # an order is of all ids of its table
         for feature, layout, bags, gradient in zip(
             self.schema.categorical, self._layouts, prepared.bags, gradients, strict=True
         ):
@@ -104,16 +104,16 @@ class EmbeddingTables(keras.layers.Layer):
                 for name, use in layout.uses(self.tables, bags, flat).items():
                     uses.setdefault(name, []).append(use)
                     # On other devices than CPUs parts would only be so many more launches.
-                    if bags.hotness != 1 and "CPU" in self.tables[name].device:
+                    if not bags.one_row_each and "CPU" in self.tables[name].device:
                         in_parts.add(name)
-        orders = {name: order for name, order in prepared.orders.items() if name in complete}
-        combined = {
-            name: InParts.of(of_variable, prepared.batch_size, orders.get(name))
-            if name in in_parts
-            else AtOnce.of(of_variable, prepared.batch_size)
-            for name, of_variable in uses.items()
-        }
-        optimizer.apply_gradients(self.tables, combined)
+
+        def combine(name: str) -> RowGradient:
+            if name not in in_parts:
+                return AtOnce.of(uses[name], prepared.batch_size)
+            order = prepared.orders.get(name) if name in complete else None
+            return InParts.of(uses[name], prepared.batch_size, order)
+
+        optimizer.apply_gradients(self.tables, {name: combine(name) for name in uses})
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, the schema as JSON."""

@@ -7,6 +7,7 @@ row, g its gradient of `dim` numbers with duplicates combined, and operations ar
 from __future__ import annotations
 
 import abc
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -37,7 +38,8 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
     Checkpoints know the slots as `slots/<name of the table>/<name of the slot>`. Slots are float32 whatever the table.
 
     Args:
-      learning_rate: a number, or a schedule that is evaluated at `iterations`.
+      learning_rate: a number, or a schedule that is evaluated at `iterations`. It is part of the traced train step, so
+        it cannot be set later; use a schedule.
       l2: adds l2 / 2 times the mean over the examples of a batch of the squared norms of the rows they look up to the
         loss that is minimised: to the gradient of a row that n of B examples look up, l2 * w * n / B. It does not
         show in the reported loss. In the values of a multi-valued feature each value counts, whatever its weight.
@@ -56,11 +58,16 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         for name, value in named.items():
             if value < 0:
                 raise ValueError(f"{name}={value} is negative")
-        self.learning_rate = learning_rate
+        self._learning_rate = learning_rate
         self.l2 = l2
         self.weight_decay = weight_decay
         self.iterations: Any = None  # a tf.Variable int64, once built
         self.slots: dict[str, dict[str, tf.Variable]] = {}
+
+    @property
+    def learning_rate(self) -> Rate:
+        """As given to the constructor."""
+        return self._learning_rate
 
     def build(self, tables: Mapping[str, tf.Variable]) -> None:
         """Creates the slots, all of them at once and outside of any traced function. A second call changes nothing.
@@ -81,8 +88,10 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
                 }
                 for name, table in tables.items()
             }
-            self._built_for = _shapes(tables)
-        if self._built_for != _shapes(tables):
+            # In a plain object, which no checkpoint follows.
+            self._built_for = types.SimpleNamespace(tables=dict(tables))
+        own = self._built_for.tables
+        if own.keys() != tables.keys() or any(own[name] is not table for name, table in tables.items()):
             raise ValueError(f"{type(self).__name__} holds the slots of other tables; give each model one of its own")
 
     def apply_gradients(self, tables: Mapping[str, tf.Variable], gradients: Mapping[str, RowGradient]) -> None:
@@ -154,10 +163,6 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         if isinstance(rate, dict):
             rate = keras.optimizers.schedules.deserialize(rate)
         return cls(**(config | {"learning_rate": rate}))
-
-
-def _shapes(tables: Mapping[str, tf.Variable]) -> frozenset[tuple[str, tuple[int, ...]]]:
-    return frozenset((name, tuple(table.shape)) for name, table in tables.items())
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
@@ -299,23 +304,20 @@ class LazyAdam(RowOptimizer):
 class FTRL(RowOptimizer):
     """Follow the regularized leader: Adagrad whose L1 sets numbers to exactly 0.
 
-    n' = n + g^2; z += g - (sqrt(n') - sqrt(n)) / rate * w; n = n';
-    w = 0 where |z| <= l1, else -(z - sign(z) * l1) * rate / sqrt(n)
+    n' = n + g^2; z += rate * g - (sqrt(n') - sqrt(n)) * w; n = n';
+    w = -sign(z) * max(|z| - rate * l1, 0) / sqrt(n)
 
-    McMahan et al. 2013, "Ad Click Prediction: a View from the Trenches", algorithm 1 with beta = 0 and no L2. With
-    `initial_accumulator` 0, the default here, a row begins at its initial value and without L1 it moves as under
-    `Adagrad`; Keras' and TensorFlow's 0.1 pulls it to 0 at the first step. Its two slots are as large as the table.
+    McMahan et al. 2013, "Ad Click Prediction: a View from the Trenches", algorithm 1 with beta = 0 and no L2, and its z
+    multiplied by the rate: the same at a constant rate, while under a schedule theirs would scale each row by what the
+    rate has changed since. With `initial_accumulator` 0, the default here, a row begins at its initial value, and
+    without L1 it moves as under `Adagrad`; Keras' and TensorFlow's 0.1 pulls it to 0 at the first step. Its two slots
+    are as large as the table. There is no `weight_decay`: z would undo it.
     """
 
     def __init__(
-        self,
-        learning_rate: Rate = 0.01,
-        l1: float = 0.0,
-        initial_accumulator: float = 0.0,
-        l2: float = 0.0,
-        weight_decay: float = 0.0,
+        self, learning_rate: Rate = 0.01, l1: float = 0.0, initial_accumulator: float = 0.0, l2: float = 0.0
     ) -> None:
-        super().__init__(learning_rate, l2, weight_decay)
+        super().__init__(learning_rate, l2)
         if l1 < 0 or initial_accumulator < 0:
             raise ValueError(f"l1={l1}, initial_accumulator={initial_accumulator}; neither may be negative")
         self.l1 = l1
@@ -331,15 +333,17 @@ class FTRL(RowOptimizer):
         """See the class."""
         del step
         n = slots["accumulator"] + g * g
-        z = slots["linear"] + g - tf.math.divide_no_nan(tf.sqrt(n) - tf.sqrt(slots["accumulator"]), rate) * w
-        shrunk = tf.sign(z) * tf.maximum(tf.abs(z) - self.l1, 0.0)
+        root = tf.sqrt(n)
+        z = slots["linear"] + rate * g - (root - tf.sqrt(slots["accumulator"])) * w
+        shrunk = tf.sign(z) * tf.maximum(tf.abs(z) - rate * self.l1, 0.0)
         # A number that never had a gradient stays where it is.
-        new = tf.where(n > 0, -rate * tf.math.divide_no_nan(shrunk, tf.sqrt(n)), w)
-        return new, {"accumulator": n, "linear": z}
+        return tf.where(n > 0, -tf.math.divide_no_nan(shrunk, root), w), {"accumulator": n, "linear": z}
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
-        return super().get_config() | {"l1": self.l1, "initial_accumulator": self.initial_accumulator}
+        config = super().get_config() | {"l1": self.l1, "initial_accumulator": self.initial_accumulator}
+        del config["weight_decay"]
+        return config
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
@@ -353,11 +357,14 @@ class PerTable(RowOptimizer):
       tables: by name of the table, as the schema has it. Tables `stored_in` another one learn as that one does.
 
     Raises:
-      ValueError: when built: there is no such table.
+      ValueError: one of them is no row optimizer, or is a PerTable itself; or, when built, there is no such table.
     """
 
     def __init__(self, default: RowOptimizer, tables: Mapping[str, RowOptimizer]) -> None:
         super().__init__(0.0)
+        for name, optimizer in {"default": default, **tables}.items():
+            if not isinstance(optimizer, RowOptimizer) or isinstance(optimizer, PerTable):
+                raise ValueError(f"PerTable: {name!r} is a {type(optimizer).__name__}; one of {_NAMES} is needed")
         self.default = default
         self.per_table = dict(tables)
 
@@ -395,6 +402,17 @@ class PerTable(RowOptimizer):
         """Reads `get_config`."""
         read = keras.utils.legacy.deserialize_keras_object
         return cls(read(config["default"]), {name: read(o) for name, o in config["tables"].items()})
+
+
+# By the names that recipes use.
+ROW_OPTIMIZERS: dict[str, type[RowOptimizer]] = {
+    "rowwise_adagrad": RowWiseAdagrad,
+    "adagrad": Adagrad,
+    "lazy_adam": LazyAdam,
+    "ftrl": FTRL,
+    "sgd": SGD,
+}
+_NAMES = ", ".join(cls.__name__ for cls in ROW_OPTIMIZERS.values())
 
 
 def _table_of(variable: str) -> str:

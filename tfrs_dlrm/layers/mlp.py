@@ -96,7 +96,7 @@ class MLP(keras.layers.Layer):
 
 
 class _Dense(keras.layers.Dense):
-    """A `keras.layers.Dense` for [B, fan_in] whose bias has the right gradient in bfloat16 too.
+    """A `keras.layers.Dense` whose bias has the right gradient in bfloat16 too.
 
     TensorFlow's own sums over the batch in bfloat16 on CPUs, whose 8 bits of mantissa soon stop counting: with a batch
     of 2048 it is off by 10%, with 8192 less than half of it is left. A product with ones is summed in float32, and is
@@ -104,8 +104,9 @@ class _Dense(keras.layers.Dense):
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, fan_in] -> [B, units]."""
-        outputs = tf.matmul(tf.cast(inputs, self.compute_dtype), self.kernel)
+        """[B, ..., fan_in] -> [B, ..., units]."""
+        inputs = tf.cast(inputs, self.compute_dtype)
+        outputs = tf.matmul(inputs, self.kernel) if inputs.shape.rank == 2 else tf.tensordot(inputs, self.kernel, 1)
         if self.use_bias:
             outputs = _add_bias(outputs, tf.cast(self.bias, self.compute_dtype))
         return outputs if self.activation is None else self.activation(outputs)
@@ -114,7 +115,7 @@ class _Dense(keras.layers.Dense):
 @tf.custom_gradient
 def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> Any:
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        ones = tf.ones([1, tf.shape(upstream)[0]], upstream.dtype)
-        return upstream, tf.matmul(ones, upstream)[0]
+        flat = tf.reshape(upstream, [-1, upstream.shape[-1]])
+        return upstream, tf.matmul(tf.ones([1, tf.shape(flat)[0]], flat.dtype), flat)[0]
 
     return tf.nn.bias_add(x, bias), gradient

@@ -116,7 +116,8 @@ class RankingModel(tfrs.models.Model):
           **kwargs: as in `keras.Model.compile`, except for `loss` and `weighted_metrics`.
 
         Raises:
-          ValueError: a loss or weighted metrics were given, or the dtype policy is mixed_float16.
+          ValueError: a loss or weighted metrics were given, the embedding optimizer is none of `RowOptimizer`, or the
+            dtype policy is mixed_float16.
         """
         for name in {"loss", "loss_weights", "weighted_metrics"} & set(kwargs):
             raise ValueError(f"compile({name}=...): the loss is the weighted log loss, and all metrics are weighted")
@@ -127,9 +128,7 @@ class RankingModel(tfrs.models.Model):
             super().compile(optimizer=optimizer, **kwargs)
             if isinstance(self.optimizer, keras.optimizers.Optimizer):  # legacy ones make slots at the first step
                 self.optimizer.build(self.dense_variables)
-            if isinstance(embedding_optimizer, Mapping):
-                embedding_optimizer = PerTable(RowWiseAdagrad(), embedding_optimizer)
-            self.embedding_optimizer = RowWiseAdagrad() if embedding_optimizer is None else embedding_optimizer
+            self.embedding_optimizer = _row_optimizer(embedding_optimizer)
             self.embedding_optimizer.build(self.embeddings.tables)
             # In a plain object, which no checkpoint follows: whoever restores one may measure other things.
             self._progress = types.SimpleNamespace(
@@ -194,6 +193,7 @@ class RankingModel(tfrs.models.Model):
         variables = self.dense_variables
         activation_gradients, gradients = tape.gradient(loss, (activations, variables))
         if self.embeddings.trainable:
+            _refuse_replicas()
             self.embeddings.update(ids, activation_gradients, self.embedding_optimizer)
         if variables:
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -203,6 +203,28 @@ class RankingModel(tfrs.models.Model):
         """Evaluates a batch (features, label[, weight]); returns the metrics since the start."""
         self.compute_loss(inputs, training=False)
         return {m.name: m.result() for m in self.metrics}
+
+
+def _row_optimizer(given: RowOptimizer | Mapping[str, RowOptimizer] | None) -> RowOptimizer:
+    if given is None:
+        return RowWiseAdagrad()
+    if isinstance(given, Mapping):
+        return PerTable(RowWiseAdagrad(), given)
+    if not isinstance(given, RowOptimizer):
+        raise ValueError(
+            f"embedding_optimizer={given!r} is no row optimizer; tables take td.RowWiseAdagrad(rate), td.SGD(rate) and"
+            " their like, which touch looked-up rows only"
+        )
+    return given
+
+
+def _refuse_replicas() -> None:
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas > 1:
+        raise ValueError(
+            f"{replicas} replicas would each update a copy of the tables; this version trains them on one device. Use"
+            " one_device, or freeze them: model.embeddings.trainable = False"
+        )
 
 
 def _example(schema: Schema) -> dict[str, tf.Tensor | tf.RaggedTensor]:

@@ -112,6 +112,8 @@ def _check_table(t: Table, features: Sequence[CategoricalFeature]) -> None:
 def _check_storage(t: Table, schema: Schema) -> None:
     """How the rows of a table are stored."""
     where = f"table {t.name!r}"
+    if t.name.endswith(("__quotient", "__remainder")):
+        raise ValueError(f"{where}: the endings __quotient and __remainder are those of parts of a table")
     lodgers = [other.name for other in schema.tables if other.stored_in == t.name]
     users = [f.name for f in schema.categorical if f.table == t.name]
     if not users and not lodgers:
@@ -122,9 +124,6 @@ def _check_storage(t: Table, schema: Schema) -> None:
             raise ValueError(f"{where}: remainders and stored_in are two ways to store it; choose one")
         if t.remainders < 2 or (t.rows is not None and t.remainders >= t.rows):
             raise ValueError(f"{where}: remainders={t.remainders}; at least 2 and less than rows={t.rows} are needed")
-        for part in t.parts:
-            if part in {other.name for other in schema.tables}:
-                raise ValueError(f"table {part!r}: the name belongs to a part of table {t.name!r}; choose another")
     if t.stored_in:
         home = next((other for other in schema.tables if other.name == t.stored_in), None)
         if home is None:
@@ -133,8 +132,9 @@ def _check_storage(t: Table, schema: Schema) -> None:
             raise ValueError(f"{where}: stored_in={t.stored_in!r} is compressed itself; name a plain table")
         if t.dim % home.dim:
             raise ValueError(f"{where}: dim={t.dim} is no multiple of the dim={home.dim} of {home.name!r}, its store")
-        if t.dtype != "float32":
-            raise ValueError(f"{where}: dtype belongs to the table that stores the rows; set it in {home.name!r}")
+        for field in ("dtype", "initializer", "scale"):
+            if getattr(t, field) != getattr(Table, field):
+                raise ValueError(f"{where}: {field} belongs to the table that stores the rows; set it in {home.name!r}")
     if lodgers and t.rows is None:
         raise ValueError(f"{where}: stores the rows of {', '.join(lodgers)}; set its rows")
     if lodgers and users:

@@ -111,8 +111,8 @@ class Schema:
         """The same schema with smaller dimensions for larger tables, whose rows are looked up more rarely.
 
         The smallest table gets `dim`, and one with n times as many rows dim / n ** temperature, rounded to a power of
-        2: the "popularity" rule of Ginart et al. 2019, "Mixed Dimension Embeddings" (arXiv 1909.11810), where a
-        temperature of 0.3 halves the number of parameters at least. DLRM projects the vectors to one dimension.
+        2: the "popularity" rule of Ginart et al. 2019, "Mixed Dimension Embeddings" (arXiv 1909.11810), who use
+        temperatures of 0.2 to 0.6. DLRM projects the vectors to one dimension.
 
         Args:
           dim: a power of 2.

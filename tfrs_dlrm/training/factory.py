@@ -9,19 +9,12 @@ import tf_keras as keras
 
 from tfrs_dlrm.checkpoint import Which, Workdir
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
-from tfrs_dlrm.embeddings.updates import FTRL, SGD, Adagrad, LazyAdam, PerTable, RowOptimizer, RowWiseAdagrad
+from tfrs_dlrm.embeddings.updates import ROW_OPTIMIZERS, PerTable, RowOptimizer
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.schedules import WarmupPolynomialDecay
 from tfrs_dlrm.schema import Schema
 
 _DENSE = {"adagrad": keras.optimizers.Adagrad, "adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
-_EMBEDDING: dict[str, type[RowOptimizer]] = {
-    "rowwise_adagrad": RowWiseAdagrad,
-    "adagrad": Adagrad,
-    "lazy_adam": LazyAdam,
-    "ftrl": FTRL,
-    "sgd": SGD,
-}
 
 
 def make_model(config: ModelConfig, schema: Schema, seed: int) -> DLRM:
@@ -43,10 +36,8 @@ def make_optimizers(config: OptimizerConfig) -> tuple[keras.optimizers.Optimizer
 
 def _row_optimizer(config: OptimizerConfig, name: str) -> RowOptimizer:
     rate = _rate(config, config.embedding_learning_rate or config.learning_rate)
-    arguments = {"l2": config.embedding_l2, "weight_decay": config.embedding_weight_decay}
-    if name == "ftrl":
-        arguments["l1"] = config.embedding_l1
-    return _EMBEDDING[name](rate, **arguments)
+    extra = {"l1": config.embedding_l1} if name == "ftrl" else {"weight_decay": config.embedding_weight_decay}
+    return ROW_OPTIMIZERS[name](rate, l2=config.embedding_l2, **extra)
 
 
 def load_model(workdir: str, which: Which = "best") -> tuple[DLRM, RunConfig, str]:
