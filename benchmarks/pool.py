@@ -21,7 +21,7 @@ _PROCESS_BYTES = 0.9e9  # a process without tables: libraries, activations, batc
 
 
 # glibc's malloc gives large blocks back to the kernel and asks for them again in every step, when the kernel clears
-# them. All workers alike keep them: PyTorch, which has no allocator of its own on CPUs, gains up to a tenth by that.
+# them. All workers that are timed keep them: PyTorch, which has no allocator of its own on CPUs, gains up to a tenth by that.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
 
 
@@ -38,6 +38,7 @@ class Variant:
     precision: str
     workload: Workload
     weights: bool = True  # the common initial weights; otherwise those that the peer makes itself
+    keep_memory: bool = True  # from step to step; for peaks of memory it is left as it is
 
     @property
     def name(self) -> str:
@@ -72,7 +73,7 @@ class Worker:
             "TF_USE_LEGACY_KERAS": "0" if peer == "Keras 3" else "1",
             "KERAS_BACKEND": "tensorflow",
             "CUDA_VISIBLE_DEVICES": "",
-            **_KEEP_MEMORY,
+            **(_KEEP_MEMORY if spec.get("keep_memory", True) else {}),
         }
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(

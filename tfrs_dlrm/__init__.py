@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from tfrs_dlrm.data.encoder import Encoder
     from tfrs_dlrm.data.infer import infer_schema
     from tfrs_dlrm.data.prepare import prepare
+    from tfrs_dlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, RowWiseAdagrad
+    from tfrs_dlrm.embeddings.per_table import PerTable
     from tfrs_dlrm.embeddings.tables import EmbeddingTables
-    from tfrs_dlrm.embeddings.updates import FTRL, SGD, Adagrad, LazyAdam, PerTable, RowWiseAdagrad
     from tfrs_dlrm.layers.dot_interaction import DotInteraction
     from tfrs_dlrm.layers.mlp import MLP
     from tfrs_dlrm.models.dlrm import DLRM
@@ -59,8 +60,9 @@ _PUBLIC = {
     "tfrs_dlrm.data.encoder": ("Encoder",),
     "tfrs_dlrm.data.infer": ("infer_schema",),
     "tfrs_dlrm.data.prepare": ("prepare",),
+    "tfrs_dlrm.embeddings.optimizers": ("FTRL", "SGD", "Adagrad", "LazyAdam", "RowWiseAdagrad"),
+    "tfrs_dlrm.embeddings.per_table": ("PerTable",),
     "tfrs_dlrm.embeddings.tables": ("EmbeddingTables",),
-    "tfrs_dlrm.embeddings.updates": ("FTRL", "SGD", "Adagrad", "LazyAdam", "PerTable", "RowWiseAdagrad"),
     "tfrs_dlrm.layers.dot_interaction": ("DotInteraction",),
     "tfrs_dlrm.layers.mlp": ("MLP",),
     "tfrs_dlrm.models.dlrm": ("DLRM",),

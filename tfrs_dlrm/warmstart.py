@@ -15,7 +15,7 @@ import tf_keras as keras
 from tfrs_dlrm import schema as schema_lib
 from tfrs_dlrm.checkpoint import UNREADABLE, Which, Workdir
 from tfrs_dlrm.data.encoder import SCHEMA_FILE, dense_statistics, vocabulary_file
-from tfrs_dlrm.embeddings.updates import ROW_OPTIMIZERS
+from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.variables import write_rows
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema, Table

@@ -22,6 +22,6 @@ def run(options: Options) -> dict[str, Any]:
     for shape in map(options.sized, shapes):
         for optimizer in ("rowwise",) if shape.name == LARGE.name else ("adagrad", "rowwise"):
             name = f"{shape.name} {optimizer}"
-            variants = {name: Variant("ours", optimizer, "fp32", shape, weights=False)}
+            variants = {name: Variant("ours", optimizer, "fp32", shape, weights=False, keep_memory=False)}
             found |= run_group("peak memory", variants, options, memory=True)
     return found

@@ -11,7 +11,7 @@ from tfrs_dlrm.schema import Table
 from tfrs_dlrm.seeds import derive_seed
 
 # Rows are drawn so many numbers at a time: the temporary tensors of a large table would need its memory three times.
-_NUMBERS_AT_A_TIME = 1 << 24
+_NUMBERS_AT_A_TIME = 1 << 22
 
 
 def make_variables(table: Table, seed: int) -> dict[str, tf.Variable]:

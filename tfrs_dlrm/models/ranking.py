@@ -11,8 +11,10 @@ import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
 from tfrs_dlrm.embeddings.ids import Features, PreparedIds
+from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
+from tfrs_dlrm.embeddings.per_table import PerTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
-from tfrs_dlrm.embeddings.updates import PerTable, RowOptimizer, RowWiseAdagrad
+from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.metrics import OutOfRangeIds, default_metrics
 from tfrs_dlrm.schema import Schema
 

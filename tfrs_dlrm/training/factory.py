@@ -9,7 +9,9 @@ import tf_keras as keras
 
 from tfrs_dlrm.checkpoint import Which, Workdir
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
-from tfrs_dlrm.embeddings.updates import ROW_OPTIMIZERS, PerTable, RowOptimizer
+from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
+from tfrs_dlrm.embeddings.per_table import PerTable
+from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.schedules import WarmupPolynomialDecay
 from tfrs_dlrm.schema import Schema

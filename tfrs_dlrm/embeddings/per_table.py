@@ -1,0 +1,77 @@
+"""Several row optimizers in one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
+from tfrs_dlrm.embeddings.updates import RowOptimizer, Slot, Slots
+
+_NAMES = ", ".join(cls.__name__ for cls in ROW_OPTIMIZERS.values())
+
+
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class PerTable(RowOptimizer):
+    """Another optimizer for some of the tables.
+
+        PerTable(RowWiseAdagrad(0.02), {"user": LazyAdam(0.001), "site": FTRL(0.05, l1=1e-4)})
+
+    Args:
+      default: of all other tables.
+      tables: by name of the table, as the schema has it. Tables `stored_in` another one learn as that one does.
+
+    Raises:
+      ValueError: one of them is no row optimizer, or is a PerTable itself; or, when built, there is no such table.
+    """
+
+    def __init__(self, default: RowOptimizer, tables: Mapping[str, RowOptimizer]) -> None:
+        super().__init__(0.0)
+        for name, optimizer in {"default": default, **tables}.items():
+            if not isinstance(optimizer, RowOptimizer) or isinstance(optimizer, PerTable):
+                raise ValueError(f"PerTable: {name!r} is a {type(optimizer).__name__}; one of {_NAMES} is needed")
+        self.default = default
+        self.per_table = dict(tables)
+
+    def build(self, tables: Mapping[str, tf.Variable]) -> None:
+        """See `RowOptimizer`."""
+        known = {_table_of(name) for name in tables} | set(tables)
+        for name in self.per_table:
+            if name not in known:
+                raise ValueError(
+                    f"PerTable names table {name!r}, which has no rows of its own; there is {', '.join(tables)}"
+                )
+        super().build(tables)
+
+    def rule(self, name: str) -> RowOptimizer:
+        """The optimizer of a table, or of the table that a variable is part of."""
+        return self.per_table.get(name) or self.per_table.get(_table_of(name)) or self.default
+
+    def slot_types(self) -> dict[str, Slot]:
+        """Those of the default."""
+        return self.default.slot_types()
+
+    def row_step(
+        self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, Slots]:
+        """That of the default."""
+        return self.default.row_step(w, g, slots, rate, step)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        dump = keras.utils.legacy.serialize_keras_object
+        return {"default": dump(self.default), "tables": {name: dump(o) for name, o in self.per_table.items()}}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> PerTable:
+        """Reads `get_config`."""
+        read = keras.utils.legacy.deserialize_keras_object
+        return cls(read(config["default"]), {name: read(o) for name, o in config["tables"].items()})
+
+
+def _table_of(variable: str) -> str:
+    """The table that a variable is part of; see `Table.parts`."""
+    return variable.removesuffix("__quotient").removesuffix("__remainder")
