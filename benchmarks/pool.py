@@ -21,7 +21,7 @@ _PROCESS_BYTES = 0.9e9  # a process without tables: libraries, activations, batc
 
 
 # glibc's malloc gives large blocks back to the kernel and asks for them again in every step, when the kernel clears
-# them. All workers that are timed keep them: PyTorch, which has no allocator of its own on CPUs, gains up to a tenth by that.
+# them. All workers that are timed keep them: PyTorch, which has no allocator of its own on CPUs, gains up to a tenth.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
 
 
