@@ -34,7 +34,7 @@ setup(
         "tpu": ["tensorflow-tpu>=2.19,<2.21", "libtpu<0.0.43", "protobuf<7"],
         # Its native ops load on TensorFlow <= 2.17 only.
         "io": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
-        # What `make bench` compares with. Where pip would take a CUDA build of torch, of several GB, the one for CPUs does.
+        # What `make bench` compares with. Where pip would take a CUDA build of torch, the one for CPUs does as well.
         "bench": ["keras-rs>=0.4,<0.5", "torch==2.13.0"],
         "dev": [
             "mypy>=1.11",
