@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tfrs_dlrm.config import DataConfig, RunConfig
+from tfrs_dlrm.config import EMBEDDING_OPTIMIZERS, DataConfig, RunConfig
+from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,3 +58,7 @@ def test_decay_may_not_begin_in_the_warmup():
     config.optimizer = dataclasses.replace(config.optimizer, warmup_steps=10, decay_start_step=5, decay_steps=3)
     with pytest.raises(ValueError, match=r"config.optimizer.decay_start_step=5: the warmup takes 10 steps"):
         config.check()
+
+
+def test_every_row_optimizer_has_a_name_in_recipes():
+    assert set(EMBEDDING_OPTIMIZERS) == set(ROW_OPTIMIZERS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -79,11 +78,6 @@ def all_finite(variable: tf.Variable) -> bool:
     step = _rows_at_a_time(variable.shape)
     parts = (tf.range(i, min(i + step, variable.shape[0])) for i in range(0, variable.shape[0], step))
     return all(bool(tf.reduce_all(tf.math.is_finite(tf.gather(variable, rows)))) for rows in parts)
-
-
-def total_bytes(variables: Mapping[str, tf.Variable]) -> int:
-    """What they take in memory."""
-    return sum(v.shape.num_elements() * v.dtype.size for v in variables.values())
 
 
 def _variable(name: str, table: Table, rows: int, scale: float, seed: int) -> tf.Variable:

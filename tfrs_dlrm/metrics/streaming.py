@@ -200,7 +200,7 @@ class ExpectedCalibrationError(_Sums):
 
 
 @_register
-class OutOfRangeIds(keras.metrics.Metric):
+class OutOfRangeIds(_Sums):
     """How many ids were no rows of their tables; what became of them says the feature's `out_of_range`.
 
     Args:
@@ -209,31 +209,24 @@ class OutOfRangeIds(keras.metrics.Metric):
     """
 
     def __init__(self, features: Sequence[str], name: str = "out_of_range") -> None:
-        super().__init__(name=name, dtype=tf.float32)
         self._features = list(features)
-        shape = (len(self._features),)
-        self._counts = self.add_weight("counts", shape, initializer="zeros", dtype=_accumulator_dtype())
+        super().__init__(name, (len(self._features),))
 
-    def update_state(self, counts: tf.Tensor) -> tf.Operation:
-        """Adds a batch: int [len(features)]."""
-        return self._counts.assign_add(tf.cast(counts, self._counts.dtype))
-
-    def result(self) -> tf.Tensor:
-        """All of them since the last `reset_state`; a float32 scalar."""
-        return tf.cast(tf.reduce_sum(tf.convert_to_tensor(self._counts)), tf.float32)
+    def update_state(self, counts: tf.Tensor) -> tf.Operation:  # type: ignore[override]
+        """Adds a batch: int [len(features)]. It needs neither labels nor logits."""
+        return self._sums.assign_add(tf.cast(counts, self._sums.dtype))
 
     def by_feature(self) -> dict[str, int]:
         """The counts that are not 0."""
-        counts = tf.convert_to_tensor(self._counts).numpy()
+        counts = tf.convert_to_tensor(self._sums).numpy()
         return {name: int(n) for name, n in zip(self._features, counts, strict=True) if n}
-
-    def reset_state(self) -> None:
-        """Forgets all batches."""
-        keras.backend.batch_set_value([(self._counts, np.zeros(self._counts.shape))])
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
-        return {"name": self.name, "features": self._features}
+        return {**super().get_config(), "features": self._features}
+
+    def _value(self, sums: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(sums)
 
 
 def default_metrics() -> list[keras.metrics.Metric]:
