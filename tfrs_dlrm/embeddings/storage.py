@@ -1,0 +1,140 @@
+"""Where the rows of a table or slot are: in one variable, in copies on several devices, or shared out among variables.
+
+What knows of tables as a whole, checkpoints above all, deals with `Stored`; what computes on rows deals with variables.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+
+class ShardedTable:
+    """A table, or a slot, whose rows are shared out among variables on several devices.
+
+    Args:
+      name: of the whole.
+      variables: [rows, ...] each, in the order of their rows.
+    """
+
+    def __init__(self, name: str, variables: Sequence[tf.Variable]) -> None:
+        self.name = name
+        self.variables = tuple(variables)
+        self.dtype = self.variables[0].dtype
+        ends = [0]
+        for v in self.variables:
+            ends.append(ends[-1] + v.shape[0])
+        self.boundaries = tuple(ends)
+        self.shape = tf.TensorShape([ends[-1], *self.variables[0].shape[1:]])
+
+    def gather(self, rows: tf.Tensor) -> tf.Tensor:
+        """Rows int [n], read where they are; [n, ...] on the device of the caller. Differentiable."""
+        if len(self.variables) == 1:
+            return _gather(self.variables[0], rows)
+        owner = tf.searchsorted(tf.constant(self.boundaries[1:], rows.dtype), rows, side="right")
+        count = len(self.variables)
+        places = tf.dynamic_partition(tf.range(tf.size(rows)), owner, count)
+        parts = tf.dynamic_partition(rows, owner, count)
+        pairs = zip(self.variables, parts, self.boundaries, strict=False)
+        found = [_gather(v, part - tf.cast(begin, rows.dtype)) for v, part, begin in pairs]
+        values = tf.dynamic_stitch(places, found)
+        return tf.reshape(values, tf.concat([tf.shape(rows), tf.shape(values)[1:]], axis=0))
+
+    def numpy(self) -> Any:
+        """All rows in one array."""
+        return tf.concat([v.numpy() for v in self.variables], axis=0).numpy()
+
+    def assign(self, values: Any) -> None:
+        """Overwrites all rows."""
+        for v, begin in zip(self.variables, self.boundaries, strict=False):
+            v.assign(values[begin : begin + v.shape[0]])
+
+
+Rows: TypeAlias = "tf.Variable | ShardedTable"
+
+
+def _gather(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
+    with tf.device(variable.device):
+        return tf.gather(variable, rows)
+
+
+class Piece(abc.ABC):
+    """Rows `begin` to `end` of a table or slot, on one device or in copies on several.
+
+    Attributes:
+      begin: the first row.
+      end: the row after the last.
+      device: where `read` gives them.
+    """
+
+    begin: int
+    end: int
+    device: str
+
+    @abc.abstractmethod
+    def read(self, first: int, last: int) -> tf.Tensor:
+        """Rows `first` to `last` of the whole, all of them in this piece; [last - first, ...]."""
+
+    @abc.abstractmethod
+    def write(self, first: int, values: tf.Tensor) -> None:
+        """Overwrites the rows of the whole from `first` on, in every copy."""
+
+
+class VariablePiece(Piece):
+    """A piece that is a variable, or equal variables on several devices.
+
+    Args:
+      begin: the first row.
+      copies: [rows, ...] each.
+    """
+
+    def __init__(self, begin: int, copies: Sequence[tf.Variable]) -> None:
+        self.begin, self.end = begin, begin + copies[0].shape[0]
+        self.copies = tuple(copies)
+        self.device = self.copies[0].device
+
+    def read(self, first: int, last: int) -> tf.Tensor:
+        """See `Piece`."""
+        # A gather, since a variable that was written to by scatters is copied whenever it is read as a whole.
+        return _gather(self.copies[0], tf.range(first - self.begin, last - self.begin))
+
+    def write(self, first: int, values: tf.Tensor) -> None:
+        """See `Piece`."""
+        rows = tf.range(first - self.begin, first - self.begin + tf.shape(values)[0])
+        for copy in self.copies:
+            with tf.device(copy.device):
+                copy.scatter_update(tf.IndexedSlices(values, rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A table or slot as a whole, wherever its rows are.
+
+    Attributes:
+      shape: [rows, dim], or [rows] for slots of one number a row.
+      dtype: float32 or bfloat16.
+      pieces: in the order of their rows; together they hold each row once.
+    """
+
+    shape: tuple[int, ...]
+    dtype: tf.DType
+    pieces: tuple[Piece, ...]
+
+    @classmethod
+    def of(cls, rows: Rows) -> Stored:
+        """The storage of a variable, plain or with copies, or of a sharded table."""
+        if isinstance(rows, ShardedTable):
+            pairs = zip(rows.variables, rows.boundaries, strict=False)
+            pieces = tuple(VariablePiece(begin, [v]) for v, begin in pairs)
+        else:
+            pieces = (VariablePiece(0, copies(rows)),)
+        return cls(tuple(rows.shape), rows.dtype, pieces)
+
+
+def copies(variable: tf.Variable) -> tuple[tf.Variable, ...]:
+    """The variables behind one that `tf.distribute` keeps a copy of on each device; else the variable itself."""
+    return tuple(getattr(variable, "values", (variable,)))
