@@ -17,6 +17,7 @@ from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.metrics import OutOfRangeIds, default_metrics
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.strategy import places
 
 
 class RankingModel(tfrs.models.Model):
@@ -42,7 +43,11 @@ class RankingModel(tfrs.models.Model):
         super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.seed = seed
-        self.embeddings = EmbeddingTables(schema, seed, name="embeddings")
+        self.embeddings = EmbeddingTables(
+            schema, seed, places(schema, tf.distribute.get_strategy()), name="embeddings"
+        )
+        # What a step returns is over all replicas already. Keras would add it up over workers, AUC and all.
+        self.distribute_reduction_method = "first"
         self.task = tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum"))
         self._progress = types.SimpleNamespace(loss=None, metrics=[], out_of_range=None)
 
@@ -79,6 +84,15 @@ class RankingModel(tfrs.models.Model):
             raise ValueError(f"{type(self).__name__}.score returned shape {logits.shape}; [B] or [B, 1] is needed")
         return tf.cast(logits, tf.float32)
 
+    def _zero_activations(self) -> list[tf.Tensor]:
+        """Those of one example, without a lookup, which some devices do in a train step only."""
+        dtype = self.embeddings.compute_dtype
+        shapes = []
+        for f in self.schema.categorical:
+            length = [] if f.sequence_length is None else [f.sequence_length]
+            shapes.append([1, *length, self.schema.table_of(f).dim])
+        return [tf.zeros(shape, dtype) for shape in shapes]
+
     def _dense(self, features: Features) -> tf.Tensor | None:
         width = self.schema.dense_width
         if not width:
@@ -98,7 +112,7 @@ class RankingModel(tfrs.models.Model):
         del input_shape  # the schema says it all
         if not self.built:
             self.built = True  # first, since the call below asks
-            self(_example(self.schema))
+            self(_example(self.schema), activations=self._zero_activations())
 
     def compile(
         self,
@@ -153,7 +167,7 @@ class RankingModel(tfrs.models.Model):
     @property
     def dense_variables(self) -> list[tf.Variable]:
         """The trainable variables that are not embedding tables."""
-        tables = {id(v) for v in self.embeddings.tables.values()}
+        tables = {id(v) for v in self.embeddings.trainable_variables}
         return [v for v in self.trainable_variables if id(v) not in tables]
 
     def compute_loss(self, inputs: Any, training: bool = False) -> tf.Tensor:
@@ -195,7 +209,6 @@ class RankingModel(tfrs.models.Model):
         variables = self.dense_variables
         activation_gradients, gradients = tape.gradient(loss, (activations, variables))
         if self.embeddings.trainable:
-            _refuse_replicas()
             self.embeddings.update(ids, activation_gradients, self.embedding_optimizer)
         if variables:
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -218,15 +231,6 @@ def _row_optimizer(given: RowOptimizer | Mapping[str, RowOptimizer] | None) -> R
             " their like, which touch looked-up rows only"
         )
     return given
-
-
-def _refuse_replicas() -> None:
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if replicas > 1:
-        raise ValueError(
-            f"{replicas} replicas would each update a copy of the tables; this version trains them on one device. Use"
-            " one_device, or freeze them: model.embeddings.trainable = False"
-        )
 
 
 def _example(schema: Schema) -> dict[str, tf.Tensor | tf.RaggedTensor]:
