@@ -1,5 +1,7 @@
 """Several replicas take the step that one takes on all of their examples, however the rows are laid out."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -62,7 +64,7 @@ def places(devices: int) -> dict:
     out = {}
     for turn, (name, rows) in enumerate(cuts.items()):
         ends = [0, *sorted({max(1, rows * (i + 1) // devices - i % 2) for i in range(devices - 1)}), rows]
-        pairs = zip(ends[:-1], ends[1:], strict=True)
+        pairs = itertools.pairwise(ends)
         out[name] = [Place(b, e, CPUS[(i + turn) % devices]) for i, (b, e) in enumerate(pairs)]
     return out
 

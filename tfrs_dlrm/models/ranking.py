@@ -48,9 +48,8 @@ class RankingModel(tfrs.models.Model):
         super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.seed = seed
-        self.embeddings = EmbeddingTables(
-            schema, seed, places(schema, tf.distribute.get_strategy(), replicate_below), name="embeddings"
-        )
+        shared_out = places(schema, tf.distribute.get_strategy(), replicate_below)
+        self.embeddings = EmbeddingTables(schema, seed, shared_out, name="embeddings")
         # What a step returns is over all replicas already. Keras would add it up over workers, AUC and all.
         self.distribute_reduction_method = "first"
         self.task = tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum"))
