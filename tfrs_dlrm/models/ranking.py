@@ -43,13 +43,13 @@ class RankingModel(tfrs.models.Model):
         super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.seed = seed
-        self.embeddings = EmbeddingTables(
-            schema, seed, places(schema, tf.distribute.get_strategy()), name="embeddings"
-        )
+        self.embeddings = EmbeddingTables(schema, seed, places(schema, tf.distribute.get_strategy()), name="embeddings")
         # What a step returns is over all replicas already. Keras would add it up over workers, AUC and all.
         self.distribute_reduction_method = "first"
         self.task = tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum"))
         self._progress = types.SimpleNamespace(loss=None, metrics=[], out_of_range=None)
+        # One trace for all evaluations of a model.
+        self.scores = tf.function(self._scores, reduce_retracing=True)
 
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """The model itself.
@@ -197,6 +197,10 @@ class RankingModel(tfrs.models.Model):
             metric.update_state(labels, logits, sample_weight=weights)
         self._progress.out_of_range.update_state(ids.out_of_range)
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def _scores(self, features: Any) -> Any:
+        """Logits, without training, in each replica of the strategy."""
+        return self.distribute_strategy.run(lambda x: self(x, training=False), args=(features,))
 
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """One step on a batch (features, label[, weight]); returns the metrics since the start of the epoch."""
