@@ -1,4 +1,4 @@
-"""A checksum of a table that is a sum over its rows: each device can add up those it holds, however they are shared out.
+"""A checksum of a table that is a sum over its rows, so that however they are shared out, each device adds up its own.
 
 The bits of the number in row r and column c count as a whole number b(r, c), and
 

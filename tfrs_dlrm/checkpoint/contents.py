@@ -43,7 +43,7 @@ class Contents:
         tables = model.embeddings.tables
         rows = {f"tables/{name}": table for name, table in tables.items()}
         omitted: list[Any] = [model.embeddings]
-        row_optimizer = getattr(model, "embedding_optimizer", None)
+        row_optimizer: Any = getattr(model, "embedding_optimizer", None)
         optimizers = optimizers and row_optimizer is not None
         if optimizers:
             for table, slots in row_optimizer.slots.items():

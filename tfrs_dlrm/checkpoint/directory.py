@@ -1,8 +1,8 @@
 """The names of checkpoints on disk, which they have only while they are whole.
 
-    step-40             a checkpoint
-    unfinished-step-60  one that is being written or removed; nobody reads it, and the next run removes it
-    replaced-step-40    the former step-40, for the moment in which another one takes its place
+step-40             a checkpoint
+unfinished-step-60  one that is being written or removed; nobody reads it, and the next run removes it
+replaced-step-40    the former step-40, for the moment in which another one takes its place
 """
 
 from __future__ import annotations

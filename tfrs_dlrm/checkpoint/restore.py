@@ -12,8 +12,17 @@ from tfrs_dlrm.checkpoint.rows import here, read_rows
 from tfrs_dlrm.checkpoint.save import DENSE
 from tfrs_dlrm.models.ranking import RankingModel
 
-# What TensorFlow raises on checkpoints that are cut short, garbled, or of other objects.
-UNREADABLE = (AssertionError, IndexError, ValueError, tf.errors.OpError)
+# What TensorFlow raises on checkpoints that are cut short, garbled, or of other objects; not what it says where memory
+# is full or another machine does not answer.
+UNREADABLE = (
+    AssertionError,
+    IndexError,
+    ValueError,
+    tf.errors.DataLossError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.OutOfRangeError,
+)
 
 
 def restore(contents: Contents, path: str) -> Manifest:
@@ -34,7 +43,7 @@ def restore(contents: Contents, path: str) -> Manifest:
             options = tf.train.CheckpointOptions(experimental_io_device=here())
             status = contents.dense.read(os.path.join(path, DENSE), options)
             status.assert_existing_objects_matched().expect_partial()
-        read_rows(path, manifest.rows, contents.rows)
+        read_rows(os.path.abspath(path), manifest.rows, contents.rows)
     except UNREADABLE as e:
         raise ValueError(f"{path}: damaged, or of another model: {str(e)[:500]}") from e
     return manifest
@@ -55,4 +64,4 @@ def restore_checkpoint(model: RankingModel, path: str) -> None:
       ValueError: it is damaged, or of another schema, model or optimizer. The model may be half restored then.
     """
     model.build()
-    restore(Contents.of(model), os.path.abspath(path))
+    restore(Contents.of(model), path)

@@ -44,7 +44,7 @@ class Saving:
                 with tempfile.TemporaryDirectory() as thrown_away:
                     contents.dense.write(os.path.join(thrown_away, DENSE), options)
                 return
-            self.unfinished = directory.begin(path)
+            self.unfinished = directory.begin(os.path.abspath(path))  # other hosts may be in another directory
             try:
                 contents.dense.write(os.path.join(self.unfinished, DENSE), options)
             except BaseException:
@@ -104,7 +104,7 @@ def save_checkpoint(model: RankingModel, path: str) -> None:
     with disk_full(f"{path}: save again once there is room"):
         contents = Contents.of(model)
         step = int(model.embedding_optimizer.iterations) if contents.optimizers else 0
-        saving = Saving(contents, os.path.abspath(path), step)
+        saving = Saving(contents, path, step)
         if saving.unfinished:
             saving.finish()
             directory.publish(saving.unfinished, saving.path)
