@@ -8,7 +8,8 @@ import os
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.variables import Place, Places
-from tfrs_dlrm.placement import STRATEGIES, Placement, Topology, place
+from tfrs_dlrm.memory import available_memory
+from tfrs_dlrm.placement import STRATEGIES, Placement, Topology, place, size_text
 from tfrs_dlrm.schema import Schema
 
 
@@ -94,12 +95,36 @@ def topology_of(strategy: tf.distribute.Strategy) -> Topology:
     return Topology("one_device")
 
 
-def places(schema: Schema, strategy: tf.distribute.Strategy) -> Places:
-    """Which tables a strategy shares out among its devices, and how."""
+def places(schema: Schema, strategy: tf.distribute.Strategy, replicate_below: int | None = None) -> Places:
+    """Which tables a strategy shares out among its devices, and how.
+
+    Args:
+      schema: with the rows of all tables.
+      strategy: any.
+      replicate_below: see `tfrs_dlrm.placement.place`.
+
+    Raises:
+      ValueError: a table has no rows, or the strategy copies all tables to every process and they do not fit there.
+    """
     topology = topology_of(strategy)
-    if topology.strategy not in ("mirrored", "parameter_server"):
+    if topology.strategy not in ("mirrored", "parameter_server", "multi_worker"):
         return {}
-    return to_places(place(schema, topology), _table_devices(strategy))
+    placement = place(schema, topology, replicate_below)
+    if topology.strategy == "multi_worker":
+        _check_room(sum(table.bytes for table in placement.tables))
+        return {}
+    return to_places(placement, _table_devices(strategy))
+
+
+def _check_room(size: int) -> None:
+    # Slots may need as much again; where they do not, the rest of the machine is still glad of it.
+    available = available_memory()
+    if available is not None and size > available / 2:
+        raise ValueError(
+            f"multi_worker copies all tables to every worker: {size_text(size)}, and slots beside them, of"
+            f" {size_text(available)} that this machine has free. Use --strategy=parameter_server, which shares them out"
+            " among servers, or smaller tables (see docs/embeddings.md)"
+        )
 
 
 def to_places(placement: Placement, devices: list[str]) -> Places:

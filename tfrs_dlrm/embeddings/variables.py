@@ -52,7 +52,7 @@ def make_variables(table: Table, seed: int, places: Places | None = None) -> dic
 
 
 def like(rows: Rows, name: str, initial: float, per_row: bool) -> Rows:
-    """A float32 slot of a table: a number for each of its numbers, or one for each row, where the table has its rows."""
+    """A float32 slot of a table, where its rows are: a number for each of its numbers, or one for each row."""
 
     def fill(table: tf.Variable) -> Callable[[], tf.Tensor]:
         # A function, since a tensor would stay in memory beside the variable.

@@ -34,16 +34,21 @@ class RankingModel(tfrs.models.Model):
     Args:
       schema: of the encoded batches; every table has its rows.
       seed: makes the initial tables a function of it.
+      replicate_below: in bytes: under strategies that can do either, smaller tables are copied to each device and
+        larger ones shared out among them; by default what `tfrs_dlrm.placement.REPLICATE_BELOW` has.
+
+    Raises:
+      ValueError: a table has no rows, or the strategy copies all tables to every process and they do not fit there.
     """
 
     built: bool
 
-    def __init__(self, schema: Schema, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(self, schema: Schema, seed: int = 0, replicate_below: int | None = None, **kwargs: Any) -> None:
         # Layers cast their own inputs; until then dense features stay float32.
         super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.seed = seed
-        self.embeddings = EmbeddingTables(schema, seed, places(schema, tf.distribute.get_strategy()), name="embeddings")
+        self.embeddings = EmbeddingTables(schema, seed, places(schema, tf.distribute.get_strategy(), replicate_below), name="embeddings")
         # What a step returns is over all replicas already. Keras would add it up over workers, AUC and all.
         self.distribute_reduction_method = "first"
         self.task = tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum"))
@@ -84,15 +89,6 @@ class RankingModel(tfrs.models.Model):
             raise ValueError(f"{type(self).__name__}.score returned shape {logits.shape}; [B] or [B, 1] is needed")
         return tf.cast(logits, tf.float32)
 
-    def _zero_activations(self) -> list[tf.Tensor]:
-        """Those of one example, without a lookup, which some devices do in a train step only."""
-        dtype = self.embeddings.compute_dtype
-        shapes = []
-        for f in self.schema.categorical:
-            length = [] if f.sequence_length is None else [f.sequence_length]
-            shapes.append([1, *length, self.schema.table_of(f).dim])
-        return [tf.zeros(shape, dtype) for shape in shapes]
-
     def _dense(self, features: Features) -> tf.Tensor | None:
         width = self.schema.dense_width
         if not width:
@@ -112,7 +108,7 @@ class RankingModel(tfrs.models.Model):
         del input_shape  # the schema says it all
         if not self.built:
             self.built = True  # first, since the call below asks
-            self(_example(self.schema), activations=self._zero_activations())
+            self(_example(self.schema))
 
     def compile(
         self,

@@ -123,8 +123,9 @@ def _of_all_processes(strategy: tf.distribute.Strategy, columns: list[np.ndarray
     def gather(values: tf.Tensor) -> tf.Tensor:
         def of_replica(values: tf.Tensor) -> tf.Tensor:
             replica = tf.distribute.get_replica_context()
-            first = replica.replica_id_in_sync_group % len(strategy.extended.worker_devices) == 0
-            return replica.all_gather(values if first else values[:0], axis=0)
+            number = replica.replica_id_in_sync_group % len(strategy.extended.worker_devices)
+            # One replica speaks for its process.
+            return replica.all_gather(values[: tf.where(number == 0, tf.shape(values)[0], 0)], axis=0)
 
         return strategy.run(of_replica, args=(values,))
 
