@@ -100,7 +100,10 @@ def test_unchanged_ids_keep_their_scores_rows_and_slots(days):
     np.testing.assert_array_equal(new.embeddings.tables["site"][row], initial[row])
 
     reader = tf.train.load_checkpoint(f"{report.checkpoint}/rows")
-    old_slots, new_slots = reader.get_tensor("slots/site/accumulator"), new.embedding_optimizer.slots["site"]["accumulator"].numpy()
+    old_slots, new_slots = (
+        reader.get_tensor("slots/site/accumulator"),
+        new.embedding_optimizer.slots["site"]["accumulator"].numpy(),
+    )
     for site in ("a2", "b1", "b2"):
         assert new_slots[rows_of(days / "new")[site]] == old_slots[rows_of(days / "old")[site]] > 0
     assert new_slots[row] == 0

@@ -103,7 +103,7 @@ def save_checkpoint(model: RankingModel, path: str) -> None:
     model.build()
     with disk_full(f"{path}: save again once there is room"):
         contents = Contents.of(model)
-        step = int(model.embedding_optimizer.iterations) if contents.optimizers else 0
+        step = int(model.embedding_optimizer.iterations.numpy()) if contents.optimizers else 0
         saving = Saving(contents, path, step)
         if saving.unfinished:
             saving.finish()

@@ -138,7 +138,7 @@ class _Run:
         """Trains to the end."""
         self._last_checkpoint = self._checkpoints.restore()
         begun = [f"going on from {self._last_checkpoint}"] if self._last_checkpoint else self._warm_start()
-        self._counter = StepCounter(int(self._state.step))
+        self._counter = StepCounter(int(self._state.step.numpy()))
         self._forget_after(self._counter.step)
         if self._show_progress:
             self._bar = ProgressBar(self._counter, self._total, self._config.batch_size)
@@ -159,7 +159,7 @@ class _Run:
             if self._board:
                 self._board.close()
         reason = self._why_stop() or f"all {self._total} steps are done"
-        best_step = int(self._state.best_step)
+        best_step = int(self._state.best_step.numpy())
         best: dict[str, float] = next((r["eval"] for r in self._records() if r["step"] == best_step), {})
         result = Result(self._counter.step, reason, best_step, best)
         if self._writes:
@@ -220,7 +220,7 @@ class _Run:
         if self._has_eval:
             record["eval"] = self._evaluate()
             state.evaluations_since_best.assign_add(1)
-            if record["eval"]["auc"] > float(state.best_auc):
+            if record["eval"]["auc"] > float(state.best_auc.numpy()):
                 state.best_auc.assign(record["eval"]["auc"])
                 state.best_step.assign(step)
                 state.evaluations_since_best.assign(0)
@@ -228,7 +228,7 @@ class _Run:
             # A run killed before the checkpoint is whole comes by here again, and `_forget_after` drops the line.
             with open(self._home.file(METRICS_FILE), "a", encoding="utf-8") as f:
                 f.write(json.dumps(record) + "\n")
-        path = self._save(best=int(state.best_step) == step or not self._has_eval)
+        path = self._save(best=int(state.best_step.numpy()) == step or not self._has_eval)
         self._show(record)
         if not self._goes_on():
             self._model.stop_training = True
@@ -257,9 +257,9 @@ class _Run:
 
     def _why_stop(self) -> str:
         config, state = self._config, self._state
-        if config.target_auc and float(state.best_auc) >= config.target_auc:
+        if config.target_auc and float(state.best_auc.numpy()) >= config.target_auc:
             return f"the evaluation AUC reached the target {config.target_auc:g}"
-        if config.patience and int(state.evaluations_since_best) >= config.patience:
+        if config.patience and int(state.evaluations_since_best.numpy()) >= config.patience:
             return f"the evaluation AUC did not improve in {config.patience} evaluations"
         return ""
 
