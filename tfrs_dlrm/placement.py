@@ -1,0 +1,283 @@
+"""Which device holds which rows of which embedding table: decided here for real runs and for the planner alike.
+
+Large tables are shared out among the devices and small ones are copied to each, as far as the strategy can do either.
+What is decided follows from the sizes of the tables and the kind and number of devices alone, so that every process of
+a run comes to the same placement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from tfrs_dlrm.schema import CategoricalFeature, Schema, StorageType, Table
+
+STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
+# What looks up embeddings on TPUs. v5e has nothing of the kind.
+EMBEDDING_HARDWARE = {"v2": "V1", "v3": "V1", "v4": "V1", "v5e": "", "v5p": "SparseCore", "v6e": "SparseCore"}
+# In bytes: smaller tables are copied to each device, or where there are no copies, not split. On TPUs the gradient of a copied
+# table is as large as the table, summed over all chips and applied to every row: that soon costs more than it saves.
+REPLICATE_BELOW = {"mirrored": 4_000_000, "parameter_server": 4_000_000, "tpu": 1_000_000}
+# Larger tables than this part of a device's fair share are split; the others stay whole, since each part of a split
+# table is one more gather and one more scatter in the step.
+_SPLIT_ABOVE = 1 / 4
+# Whole tables go where the fewest lookups go, among the devices that this leaves at most so much above a fair share.
+_SLACK = 1 / 8
+# Values of a multi-valued feature in an example, where nothing is known about it.
+_VALUES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """The devices of a run.
+
+    Attributes:
+      strategy: one of `STRATEGIES`.
+      devices: how many can hold tables: the replicas of `mirrored` and `multi_worker`, the servers of
+        `parameter_server`, the chips of `tpu`.
+      memory: bytes of each of them; None where that is not known.
+      chip: of `tpu`: one of `EMBEDDING_HARDWARE`.
+      workers: of `parameter_server`: how many compute.
+
+    Raises:
+      ValueError: naming what does not fit.
+    """
+
+    strategy: str
+    devices: int = 1
+    memory: int | None = None
+    chip: str = ""
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"strategy {self.strategy!r} is unknown; there is {', '.join(STRATEGIES)}")
+        if self.devices < 1 or self.workers < 1:
+            raise ValueError(f"devices={self.devices}, workers={self.workers}; at least 1 of each is needed")
+        if self.strategy == "one_device" and self.devices > 1:
+            raise ValueError(f"devices={self.devices} under strategy one_device; use mirrored for several")
+        if self.memory is not None and self.memory < 1:
+            raise ValueError(f"memory={self.memory} bytes; a positive number is needed, or None where it is not known")
+        if (self.strategy == "tpu" or self.chip) and self.chip not in EMBEDDING_HARDWARE:
+            raise ValueError(f"TPU chip {self.chip!r} is unknown; there is {', '.join(EMBEDDING_HARDWARE)}")
+        if self.strategy != "tpu" and self.chip:
+            raise ValueError(f"chip={self.chip!r} belongs to strategy tpu, not {self.strategy}")
+        if self.strategy != "parameter_server" and self.workers > 1:
+            raise ValueError(f"workers={self.workers} belongs to strategy parameter_server, not {self.strategy}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Rows `begin` to `end`, without the latter, on device number `device`."""
+
+    begin: int
+    end: int
+    device: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedTable:
+    """One variable with rows of embeddings, and where they are.
+
+    Attributes:
+      name: of the variable; see `Table.parts`.
+      rows: all of them.
+      dim: numbers of a row.
+      dtype: of the stored numbers.
+      kind: `replicated`: whole on every device; `sharded`: see `shards`; `tpu_embedding`: spread over the memory of all
+        chips by the embedding hardware.
+      shards: of `sharded`: disjoint, in the order of their rows, all rows together. Else empty.
+      lookups: how many rows an example reads, on average, as far as the schema says.
+      why: in words.
+    """
+
+    name: str
+    rows: int
+    dim: int
+    dtype: StorageType
+    kind: Literal["replicated", "sharded", "tpu_embedding"]
+    shards: tuple[Shard, ...]
+    lookups: float
+    why: str
+
+    @property
+    def bytes(self) -> int:
+        """Of its rows, once."""
+        return _bytes(self.rows, self.dim, self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where each table goes; in the order of the schema."""
+
+    topology: Topology
+    tables: tuple[PlacedTable, ...]
+
+    def table(self, name: str) -> PlacedTable:
+        """The placement of the variable of that name.
+
+        Raises:
+          KeyError: there is none.
+        """
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise KeyError(f"no table {name!r} in the placement")
+
+
+def place(schema: Schema, topology: Topology, replicate_below: int | None = None) -> Placement:
+    """Decides where each variable of each table goes.
+
+    Args:
+      schema: with the final sizes and dimensions of all tables.
+      topology: the devices.
+      replicate_below: in bytes: smaller tables are replicated under `mirrored` and `tpu`, and kept whole, though not
+        copied, under `parameter_server`. By default that of `REPLICATE_BELOW`.
+
+    Raises:
+      ValueError: a table has no rows.
+    """
+    variables = [v for t in schema.tables for v in _variables(t, schema)]
+    small = REPLICATE_BELOW.get(topology.strategy, 0) if replicate_below is None else replicate_below
+    if topology.strategy == "multi_worker":
+        placed = {v.name: v.replicated("workers share no tables: a copy on each") for v in variables}
+    elif topology.strategy == "tpu":
+        placed = {v.name: _on_tpu(v, topology.chip, small) for v in variables}
+    elif topology.devices == 1:
+        placed = {v.name: v.sharded([Shard(0, v.rows, 0)], "the only device") for v in variables}
+    else:
+        copied = [v for v in variables if topology.strategy == "mirrored" and v.bytes < small]
+        placed = {v.name: v.replicated(f"below {size_text(small)}: a copy on each device") for v in copied}
+        placed |= _share_out([v for v in variables if v.name not in placed], topology.devices, small)
+    return Placement(topology, tuple(placed[v.name] for v in variables))
+
+
+def size_text(size: float) -> str:
+    """A number of bytes for people: three digits and a decimal unit."""
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
+    while size >= 999.5 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:.3g} {units[0]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Variable:
+    """A variable to be placed.
+
+    Attributes:
+      skewed: how many values of a vocabulary each row stands for, in the order of falling frequency; 0 where all rows
+        are looked up equally often.
+      combined: whether vectors are made from its rows before several of them are combined.
+    """
+
+    name: str
+    rows: int
+    dim: int
+    dtype: StorageType
+    lookups: float
+    skewed: int
+    combined: bool
+
+    @property
+    def bytes(self) -> int:
+        return _bytes(self.rows, self.dim, self.dtype)
+
+    def lookups_of(self, begin: int, end: int) -> float:
+        """The part of the lookups that goes to some of the rows."""
+        if not self.skewed:
+            return self.lookups * (end - begin) / self.rows
+
+        # The k-th most frequent value is about 1 / k as frequent as the first (Zipf's law).
+        def mass(rows: int) -> float:
+            return math.log1p(rows * self.skewed)
+
+        return self.lookups * (mass(end) - mass(begin)) / mass(self.rows)
+
+    def replicated(self, why: str) -> PlacedTable:
+        return PlacedTable(self.name, self.rows, self.dim, self.dtype, "replicated", (), self.lookups, why)
+
+    def sharded(self, shards: Sequence[Shard], why: str) -> PlacedTable:
+        return PlacedTable(self.name, self.rows, self.dim, self.dtype, "sharded", tuple(shards), self.lookups, why)
+
+
+def _bytes(rows: int, dim: int, dtype: str) -> int:
+    return rows * dim * (2 if dtype == "bfloat16" else 4)
+
+
+def _variables(table: Table, schema: Schema) -> list[_Variable]:
+    """Those of `Table.parts`."""
+    if not table.parts:
+        return []
+    if table.rows is None:
+        raise ValueError(
+            f"table {table.name!r} has no rows yet; take the schema that `prepare` wrote, where the sizes of the"
+            " vocabularies are filled in, or set rows"
+        )
+    users = [f for f in schema.categorical if table.name in (f.table, schema.table_of(f).stored_in)]
+    lookups = float(sum(_values(f) * schema.table_of(f).dim // table.dim for f in users))
+    skewed = any(f.encoding == "vocabulary" and f.table == table.name for f in users)
+    if table.remainders is None:
+        return [_Variable(table.name, table.rows, table.dim, table.dtype, lookups, int(skewed), False)]
+    quotient, remainder = table.parts
+    combined = any(f.multi_valued for f in users)
+    rows, factor = -(-table.rows // table.remainders), table.remainders
+    return [
+        _Variable(quotient, rows, table.dim, table.dtype, lookups, factor * skewed, combined),
+        _Variable(remainder, factor, table.dim, table.dtype, lookups, 0, combined),
+    ]
+
+
+def _values(feature: CategoricalFeature) -> int:
+    return (feature.sequence_length or _VALUES) if feature.multi_valued else 1
+
+
+def _on_tpu(v: _Variable, chip: str, small: int) -> PlacedTable:
+    hardware = EMBEDDING_HARDWARE[chip]
+    if not hardware:
+        return v.replicated(f"{chip} has no embedding hardware: a copy on each chip")
+    if v.combined:
+        return v.replicated("rows are multiplied before they are combined, which embedding hardware does not do")
+    if v.bytes < small:
+        return v.replicated(f"below {size_text(small)}: a copy on each chip")
+    why = f"{hardware} embedding hardware: rows over all chips"
+    if v.dtype != "float32":
+        why += f", as float32, since there is no {v.dtype} in its memory"
+    return PlacedTable(v.name, v.rows, v.dim, "float32", "tpu_embedding", (), v.lookups, why)
+
+
+def _share_out(variables: Sequence[_Variable], devices: int, small: int) -> dict[str, PlacedTable]:
+    """Spreads bytes and lookups over several devices."""
+    fair = sum(v.bytes for v in variables) / devices
+    split = [v for v in variables if v.bytes > fair * _SPLIT_ABOVE and v.bytes >= small and v.rows > 1]
+    whole = [v for v in variables if v not in split]
+    sizes, lookups = [0] * devices, [0.0] * devices
+    placed = {}
+
+    def put(v: _Variable, begin: int, end: int, device: int) -> Shard:
+        sizes[device] += _bytes(end - begin, v.dim, v.dtype)
+        lookups[device] += v.lookups_of(begin, end)
+        return Shard(begin, end, device)
+
+    for v in sorted(split, key=lambda v: (-v.lookups, -v.bytes)):
+        # Of a vocabulary, the first rows get nearly all lookups: the range goes to the device that has fewest.
+        order = sorted(range(devices), key=lambda d: (lookups[d], sizes[d], d))
+        count = min(devices, v.rows)
+        ends = [v.rows * (i + 1) // count for i in range(count)]
+        shards = [put(v, begin, end, d) for begin, end, d in zip([0, *ends], ends, order, strict=False)]
+        placed[v.name] = v.sharded(shards, f"above a quarter of a fair share: rows over {count} devices")
+    for v in sorted(whole, key=lambda v: -v.bytes):
+        room = [d for d in range(devices) if sizes[d] + v.bytes <= fair * (1 + _SLACK)]
+        device = (
+            min(room, key=lambda d: (lookups[d], sizes[d]))
+            if room
+            else min(range(devices), key=lambda d: (sizes[d], lookups[d]))
+        )
+        placed[v.name] = v.sharded([put(v, 0, v.rows, device)], f"whole: less than {_limit(fair, small)}")
+    return placed
+
+
+def _limit(fair: float, small: int) -> str:
+    return size_text(small) if fair * _SPLIT_ABOVE < small else "a quarter of a fair share"
