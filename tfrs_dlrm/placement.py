@@ -17,8 +17,8 @@ from tfrs_dlrm.schema import CategoricalFeature, Schema, StorageType, Table
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
 # What looks up embeddings on TPUs. v5e has nothing of the kind.
 EMBEDDING_HARDWARE = {"v2": "V1", "v3": "V1", "v4": "V1", "v5e": "", "v5p": "SparseCore", "v6e": "SparseCore"}
-# In bytes: smaller tables are copied to each device, or where there are no copies, not split. On TPUs the gradient of a copied
-# table is as large as the table, summed over all chips and applied to every row: that soon costs more than it saves.
+# In bytes: smaller tables are copied to each device, or where there are no copies, not split. On TPUs the gradient of a
+# copied table is as large as the table, summed over all chips and applied to every row: soon that costs more.
 REPLICATE_BELOW = {"mirrored": 4_000_000, "parameter_server": 4_000_000, "tpu": 1_000_000}
 # Larger tables than this part of a device's fair share are split; the others stay whole, since each part of a split
 # table is one more gather and one more scatter in the step.
@@ -26,7 +26,7 @@ _SPLIT_ABOVE = 1 / 4
 # Whole tables go where the fewest lookups go, among the devices that this leaves at most so much above a fair share.
 _SLACK = 1 / 8
 # Values of a multi-valued feature in an example, where nothing is known about it.
-_VALUES = 10
+VALUES = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Topology:
       devices: how many can hold tables: the replicas of `mirrored` and `multi_worker`, the servers of
         `parameter_server`, the chips of `tpu`.
       memory: bytes of each of them; None where that is not known.
-      chip: of `tpu`: one of `EMBEDDING_HARDWARE`.
+      chip: what they are; of `tpu` one of `EMBEDDING_HARDWARE`. Of the others it does not matter to the placement.
       workers: of `parameter_server`: how many compute.
 
     Raises:
@@ -60,21 +60,24 @@ class Topology:
             raise ValueError(f"devices={self.devices} under strategy one_device; use mirrored for several")
         if self.memory is not None and self.memory < 1:
             raise ValueError(f"memory={self.memory} bytes; a positive number is needed, or None where it is not known")
-        if (self.strategy == "tpu" or self.chip) and self.chip not in EMBEDDING_HARDWARE:
+        if self.strategy == "tpu" and self.chip not in EMBEDDING_HARDWARE:
             raise ValueError(f"TPU chip {self.chip!r} is unknown; there is {', '.join(EMBEDDING_HARDWARE)}")
-        if self.strategy != "tpu" and self.chip:
-            raise ValueError(f"chip={self.chip!r} belongs to strategy tpu, not {self.strategy}")
         if self.strategy != "parameter_server" and self.workers > 1:
             raise ValueError(f"workers={self.workers} belongs to strategy parameter_server, not {self.strategy}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Rows `begin` to `end`, without the latter, on device number `device`."""
+    """Rows `begin` to `end`, without the latter, on device number `device`.
+
+    `lookups` is how many of them an example reads on average, if the k-th most frequent value of a vocabulary is about
+    1 / k as frequent as the first (Zipf's law), and the rows of other tables are read equally often.
+    """
 
     begin: int
     end: int
     device: int
+    lookups: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,8 @@ class PlacedTable:
       kind: `replicated`: whole on every device; `sharded`: see `shards`; `tpu_embedding`: spread over the memory of all
         chips by the embedding hardware.
       shards: of `sharded`: disjoint, in the order of their rows, all rows together. Else empty.
-      lookups: how many rows an example reads, on average, as far as the schema says.
+      lookups: how many rows an example reads on average; of multi-valued features, whose number of values the schema
+        does not say, `VALUES`.
       why: in words.
     """
 
@@ -146,7 +150,7 @@ def place(schema: Schema, topology: Topology, replicate_below: int | None = None
     elif topology.strategy == "tpu":
         placed = {v.name: _on_tpu(v, topology.chip, small) for v in variables}
     elif topology.devices == 1:
-        placed = {v.name: v.sharded([Shard(0, v.rows, 0)], "the only device") for v in variables}
+        placed = {v.name: v.sharded([v.shard(0, v.rows, 0)], "the only device") for v in variables}
     else:
         copied = [v for v in variables if topology.strategy == "mirrored" and v.bytes < small]
         placed = {v.name: v.replicated(f"below {size_text(small)}: a copy on each device") for v in copied}
@@ -185,16 +189,14 @@ class _Variable:
     def bytes(self) -> int:
         return _bytes(self.rows, self.dim, self.dtype)
 
-    def lookups_of(self, begin: int, end: int) -> float:
-        """The part of the lookups that goes to some of the rows."""
+    def shard(self, begin: int, end: int, device: int) -> Shard:
         if not self.skewed:
-            return self.lookups * (end - begin) / self.rows
+            return Shard(begin, end, device, self.lookups * (end - begin) / self.rows)
 
-        # The k-th most frequent value is about 1 / k as frequent as the first (Zipf's law).
         def mass(rows: int) -> float:
             return math.log1p(rows * self.skewed)
 
-        return self.lookups * (mass(end) - mass(begin)) / mass(self.rows)
+        return Shard(begin, end, device, self.lookups * (mass(end) - mass(begin)) / mass(self.rows))
 
     def replicated(self, why: str) -> PlacedTable:
         return PlacedTable(self.name, self.rows, self.dim, self.dtype, "replicated", (), self.lookups, why)
@@ -231,7 +233,7 @@ def _variables(table: Table, schema: Schema) -> list[_Variable]:
 
 
 def _values(feature: CategoricalFeature) -> int:
-    return (feature.sequence_length or _VALUES) if feature.multi_valued else 1
+    return (feature.sequence_length or VALUES) if feature.multi_valued else 1
 
 
 def _on_tpu(v: _Variable, chip: str, small: int) -> PlacedTable:
@@ -257,9 +259,10 @@ def _share_out(variables: Sequence[_Variable], devices: int, small: int) -> dict
     placed = {}
 
     def put(v: _Variable, begin: int, end: int, device: int) -> Shard:
+        shard = v.shard(begin, end, device)
         sizes[device] += _bytes(end - begin, v.dim, v.dtype)
-        lookups[device] += v.lookups_of(begin, end)
-        return Shard(begin, end, device)
+        lookups[device] += shard.lookups
+        return shard
 
     for v in sorted(split, key=lambda v: (-v.lookups, -v.bytes)):
         # Of a vocabulary, the first rows get nearly all lookups: the range goes to the device that has fewest.
