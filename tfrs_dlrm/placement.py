@@ -17,9 +17,10 @@ from tfrs_dlrm.schema import CategoricalFeature, Schema, StorageType, Table
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
 # What looks up embeddings on TPUs. v5e has nothing of the kind.
 EMBEDDING_HARDWARE = {"v2": "V1", "v3": "V1", "v4": "V1", "v5e": "", "v5p": "SparseCore", "v6e": "SparseCore"}
-# In bytes: smaller tables are copied to each device, or where there are no copies, not split. On TPUs the gradient of a
-# copied table is as large as the table, summed over all chips and applied to every row: soon that costs more.
-REPLICATE_BELOW = {"mirrored": 4_000_000, "parameter_server": 4_000_000, "tpu": 1_000_000}
+# In bytes: smaller tables are copied to each device, or where there are no copies, not split. The gradients of a copied
+# table go to all devices, on TPUs as a whole table: beyond some thousand rows that costs more than asking another
+# device for the rows.
+REPLICATE_BELOW = {"mirrored": 1_000_000, "parameter_server": 4_000_000, "tpu": 1_000_000}
 # Larger tables than this part of a device's fair share are split; the others stay whole, since each part of a split
 # table is one more gather and one more scatter in the step.
 _SPLIT_ABOVE = 1 / 4
@@ -146,15 +147,16 @@ def place(schema: Schema, topology: Topology, replicate_below: int | None = None
     variables = [v for t in schema.tables for v in _variables(t, schema)]
     small = REPLICATE_BELOW.get(topology.strategy, 0) if replicate_below is None else replicate_below
     if topology.strategy == "multi_worker":
-        placed = {v.name: v.replicated("workers share no tables: a copy on each") for v in variables}
+        placed = {v.name: v.replicated("a copy on each worker: they share no tables") for v in variables}
     elif topology.strategy == "tpu":
         placed = {v.name: _on_tpu(v, topology.chip, small) for v in variables}
     elif topology.devices == 1:
         placed = {v.name: v.sharded([v.shard(0, v.rows, 0)], "the only device") for v in variables}
     else:
         copied = [v for v in variables if topology.strategy == "mirrored" and v.bytes < small]
-        placed = {v.name: v.replicated(f"below {size_text(small)}: a copy on each device") for v in copied}
-        placed |= _share_out([v for v in variables if v.name not in placed], topology.devices, small)
+        placed = {v.name: v.replicated(f"a copy on each device: below {size_text(small)}") for v in copied}
+        noun = "server" if topology.strategy == "parameter_server" else "device"
+        placed |= _share_out([v for v in variables if v.name not in placed], topology.devices, small, noun)
     return Placement(topology, tuple(placed[v.name] for v in variables))
 
 
@@ -239,22 +241,25 @@ def _values(feature: CategoricalFeature) -> int:
 def _on_tpu(v: _Variable, chip: str, small: int) -> PlacedTable:
     hardware = EMBEDDING_HARDWARE[chip]
     if not hardware:
-        return v.replicated(f"{chip} has no embedding hardware: a copy on each chip")
+        return v.replicated(f"a copy on each chip: {chip} has no embedding hardware")
     if v.combined:
-        return v.replicated("rows are multiplied before they are combined, which embedding hardware does not do")
+        return v.replicated("a copy on each chip: embedding hardware cannot multiply rows before it combines them")
     if v.bytes < small:
-        return v.replicated(f"below {size_text(small)}: a copy on each chip")
-    why = f"{hardware} embedding hardware: rows over all chips"
+        return v.replicated(f"a copy on each chip: below {size_text(small)}")
+    why = f"rows over all chips, by {hardware} embedding hardware"
     if v.dtype != "float32":
-        why += f", as float32, since there is no {v.dtype} in its memory"
+        why += f"; as float32, since its memory holds no {v.dtype}"
     return PlacedTable(v.name, v.rows, v.dim, "float32", "tpu_embedding", (), v.lookups, why)
 
 
-def _share_out(variables: Sequence[_Variable], devices: int, small: int) -> dict[str, PlacedTable]:
+def _share_out(variables: Sequence[_Variable], devices: int, small: int, noun: str) -> dict[str, PlacedTable]:
     """Spreads bytes and lookups over several devices."""
     fair = sum(v.bytes for v in variables) / devices
     split = [v for v in variables if v.bytes > fair * _SPLIT_ABOVE and v.bytes >= small and v.rows > 1]
     whole = [v for v in variables if v not in split]
+    limit = size_text(max(fair * _SPLIT_ABOVE, small))
+    if fair * _SPLIT_ABOVE >= small:
+        limit += ", a quarter of an even share"
     sizes, lookups = [0] * devices, [0.0] * devices
     placed = {}
 
@@ -270,7 +275,7 @@ def _share_out(variables: Sequence[_Variable], devices: int, small: int) -> dict
         count = min(devices, v.rows)
         ends = [v.rows * (i + 1) // count for i in range(count)]
         shards = [put(v, begin, end, d) for begin, end, d in zip([0, *ends], ends, order, strict=False)]
-        placed[v.name] = v.sharded(shards, f"above a quarter of a fair share: rows over {count} devices")
+        placed[v.name] = v.sharded(shards, f"rows over {count} {noun}s: above {limit}")
     for v in sorted(whole, key=lambda v: -v.bytes):
         room = [d for d in range(devices) if sizes[d] + v.bytes <= fair * (1 + _SLACK)]
         device = (
@@ -278,9 +283,5 @@ def _share_out(variables: Sequence[_Variable], devices: int, small: int) -> dict
             if room
             else min(range(devices), key=lambda d: (sizes[d], lookups[d]))
         )
-        placed[v.name] = v.sharded([put(v, 0, v.rows, device)], f"whole: less than {_limit(fair, small)}")
+        placed[v.name] = v.sharded([put(v, 0, v.rows, device)], f"whole on one {noun}: below {limit}")
     return placed
-
-
-def _limit(fair: float, small: int) -> str:
-    return size_text(small) if fair * _SPLIT_ABOVE < small else "a quarter of a fair share"
