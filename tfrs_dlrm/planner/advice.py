@@ -42,7 +42,7 @@ def _notes(plan: Plan) -> Iterator[str]:
     embedding = [t for t in plan.tables if t.placed.kind == "tpu_embedding"]
     adagrad = sum(t.optimizer == "rowwise_adagrad" for t in embedding)
     if adagrad:
-        yield f"{adagrad} tables learn by Adagrad, since TPU embedding memory has no row-wise form of it: a full slot each."
+        yield f"{adagrad} tables learn by Adagrad with full slots: embedding hardware has no row-wise form of it."
     if any(plan.schema.table(table_name(t.placed.name)).dtype == "bfloat16" for t in embedding):
         yield "Tables of bfloat16 are float32 in TPU embedding memory."
     if plan.host_memory:
@@ -60,7 +60,8 @@ def _notes(plan: Plan) -> Iterator[str]:
     if topology.strategy == "parameter_server":
         yield "Each worker makes steps of the whole batch, on its own; their rates add up as long as servers keep up."
     elif config.train.batch_size % (topology.devices * plan.device.replicas):
-        yield f"batch_size={config.train.batch_size} does not divide evenly among {topology.devices} devices."
+        replicas = topology.devices * plan.device.replicas
+        yield f"batch_size={config.train.batch_size} does not divide evenly among {replicas} replicas."
 
 
 def remedies(plan: Plan) -> tuple[Remedy, ...]:

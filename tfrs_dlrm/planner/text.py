@@ -142,11 +142,13 @@ def _time(plan: Plan) -> list[str]:
             f"{size_text(link)} at {LINK_UTILISATION:.0%} of {size_text(device.link)}/s{slowest.get('link', '')}",
         ),
     ]
+    if not link:
+        rows.pop()
     most, least = time.most_examples_per_second, time.examples_per_second_in_turn
     return [
         "time of a step, by the cost model",
         *_aligned([(f"  {name}", *rest) for name, *rest in rows], left=(0, 2)),
-        f"at most {_examples(most)} examples/s, where the three overlap; {_examples(least)} where they take turns",
+        f"at most {_examples(most)} examples/s, where these overlap; {_examples(least)} where they take turns",
     ]
 
 
