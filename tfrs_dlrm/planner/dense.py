@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from tfrs_dlrm.config import ModelConfig
 from tfrs_dlrm.schema import Schema
 
-# Slots of the Keras optimizers: numbers for each weight.
-DENSE_SLOTS = {"adagrad": 1, "adam": 2, "sgd": 0}
+# Slots of the Keras optimizers: numbers for each weight. SGD has one for the momentum even without any.
+DENSE_SLOTS = {"adagrad": 1, "adam": 2, "sgd": 1}
 
 
 @dataclasses.dataclass(frozen=True)
