@@ -1,20 +1,219 @@
-"""Where a run computes."""
+"""Where a run computes, and on which of its devices the embedding tables are."""
 
 from __future__ import annotations
 
+import json
+import os
+
 import tensorflow as tf
 
-STRATEGIES = ("one_device",)
+from tfrs_dlrm.embeddings.variables import Place, Places
+from tfrs_dlrm.memory import available_memory
+from tfrs_dlrm.placement import STRATEGIES, Placement, Topology, place, size_text
+from tfrs_dlrm.schema import Schema
 
 
-def make_strategy(name: str = "one_device") -> tf.distribute.Strategy:
-    """The `tf.distribute` strategy of that name.
+def make_strategy(name: str = "one_device", devices: int = 0, tpu: str = "local") -> tf.distribute.Strategy:
+    """The `tf.distribute` strategy of that name; call it before anything else of TensorFlow.
 
-    `one_device` is the first GPU that TensorFlow sees, or the CPU.
+    - `one_device` is the first GPU that TensorFlow sees, or the CPU.
+    - `mirrored` is all GPUs of this machine, or `devices` of them. Without GPUs it is `devices` logical CPUs, which is
+      good for trials only: they share the cores.
+    - `multi_worker` is one process for each machine, all doing the same, as TF_CONFIG says.
+    - `parameter_server` is for the coordinator (`chief` in TF_CONFIG) of a cluster whose workers and servers run
+      already; see `tfrs_dlrm.cluster`.
+    - `tpu` is a TPU: `local` on a TPU VM, or its name or address.
+
+    Args:
+      name: one of `tfrs_dlrm.placement.STRATEGIES`.
+      devices: of `mirrored`; 0 is all GPUs, or two logical CPUs.
+      tpu: of `tpu`.
 
     Raises:
-      ValueError: there is no such strategy in this version.
+      ValueError: there is no such strategy, too few devices, or no fitting TF_CONFIG.
     """
     if name not in STRATEGIES:
-        raise ValueError(f"strategy {name!r} is not in this version; there is {', '.join(STRATEGIES)}")
+        raise ValueError(f"strategy {name!r} is unknown; there is {', '.join(STRATEGIES)}")
+    if devices and name != "mirrored":
+        raise ValueError(f"devices={devices} belongs to strategy mirrored, not {name}")
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy(_mirrored_devices(devices))
+    if name == "multi_worker":
+        return _multi_worker()
+    if name == "parameter_server":
+        return _parameter_server()
+    if name == "tpu":
+        return _tpu(tpu)
     return tf.distribute.OneDeviceStrategy("GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0")
+
+
+def is_parameter_server(strategy: tf.distribute.Strategy) -> bool:
+    """Whether workers train it without waiting for each other."""
+    return isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy)
+
+
+def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
+    """Whether several processes each run the whole program."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one of its run that writes files."""
+    if not is_multi_worker(strategy):
+        return True
+    resolver = strategy.cluster_resolver
+    return resolver.task_type in (None, "chief") or (
+        resolver.task_type == "worker" and resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
+    )
+
+
+def any_process(strategy: tf.distribute.Strategy, fact: bool) -> bool:
+    """Whether something is so in any of the processes that step together; all of them must ask."""
+    if not is_multi_worker(strategy):
+        return fact
+
+    @tf.function
+    def count() -> tf.Tensor:
+        return strategy.reduce("SUM", strategy.run(lambda: tf.constant(int(fact))), axis=None)
+
+    return int(count()) > 0
+
+
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Returns once all processes that step together have called it."""
+    any_process(strategy, False)
+
+
+def topology_of(strategy: tf.distribute.Strategy) -> Topology:
+    """The devices of a strategy that can hold tables; those of strategies other than ours count as one device."""
+    if isinstance(strategy, tf.distribute.MirroredStrategy):
+        return Topology("mirrored", len(strategy.extended.worker_devices))
+    if is_multi_worker(strategy):
+        return Topology("multi_worker", strategy.num_replicas_in_sync)
+    if is_parameter_server(strategy):
+        return Topology("parameter_server", len(_devices_of("ps")), workers=len(_devices_of("worker")))
+    return Topology("one_device")
+
+
+def places(schema: Schema, strategy: tf.distribute.Strategy, replicate_below: int | None = None) -> Places:
+    """Which tables a strategy shares out among its devices, and how.
+
+    Args:
+      schema: with the rows of all tables.
+      strategy: any.
+      replicate_below: see `tfrs_dlrm.placement.place`.
+
+    Raises:
+      ValueError: a table has no rows, or the strategy copies all tables to every process and they do not fit there.
+    """
+    topology = topology_of(strategy)
+    if topology.strategy not in ("mirrored", "parameter_server", "multi_worker"):
+        return {}
+    placement = place(schema, topology, replicate_below)
+    if topology.strategy == "multi_worker":
+        _check_room(sum(table.bytes for table in placement.tables))
+        return {}
+    return to_places(placement, _table_devices(strategy))
+
+
+def _check_room(size: int) -> None:
+    # Slots may need as much again; where they do not, the rest of the machine is still glad of it.
+    available = available_memory()
+    if available is not None and size > available / 2:
+        raise ValueError(
+            f"multi_worker copies all tables to every worker: {size_text(size)}, and slots beside them, of"
+            f" {size_text(available)} that this machine has free. Use --strategy=parameter_server, which shares them out"
+            " among servers, or smaller tables (see docs/embeddings.md)"
+        )
+
+
+def to_places(placement: Placement, devices: list[str]) -> Places:
+    """A placement in terms of TensorFlow's names of the devices."""
+    return {
+        table.name: [Place(s.begin, s.end, devices[s.device]) for s in table.shards]
+        for table in placement.tables
+        if table.kind == "sharded"
+    }
+
+
+def _table_devices(strategy: tf.distribute.Strategy) -> list[str]:
+    if isinstance(strategy, tf.distribute.MirroredStrategy):
+        return list(strategy.extended.worker_devices)
+    return _devices_of("ps")
+
+
+def _devices_of(job: str) -> list[str]:
+    """The first CPU of each task of a job that this process is connected to."""
+    names = [device.name for device in tf.config.list_logical_devices("CPU")]
+    return sorted(
+        (n for n in names if f"/job:{job}/" in n and n.endswith("CPU:0")),
+        key=lambda n: tf.DeviceSpec.from_string(n).task,
+    )
+
+
+def _mirrored_devices(count: int) -> list[str]:
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        if count > len(gpus):
+            raise ValueError(f"devices={count}, and TensorFlow sees {len(gpus)} GPUs; python -m tfrs_dlrm.doctor")
+        return [f"GPU:{i}" for i in range(count or len(gpus))]
+    count = count or 2
+    try:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError:  # TensorFlow has looked at its devices already
+        found = len(tf.config.list_logical_devices("CPU"))
+        if found < count:
+            raise ValueError(
+                f"devices={count} logical CPUs are needed and there are {found}; call make_strategy before anything"
+                " else of TensorFlow"
+            ) from None
+    return [f"CPU:{i}" for i in range(count)]
+
+
+def _multi_worker() -> tf.distribute.Strategy:
+    _cluster("multi_worker", ("worker",))
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=tf.distribute.experimental.CommunicationImplementation.AUTO
+        if tf.config.list_physical_devices("GPU")
+        else tf.distribute.experimental.CommunicationImplementation.RING
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+
+
+def _parameter_server() -> tf.distribute.Strategy:
+    role = _cluster("parameter_server", ("worker", "ps", "chief"))
+    if role != "chief":
+        raise ValueError(
+            f"this process is a {role} of the cluster, which has no strategy; python train/main.py"
+            " --strategy=parameter_server serves it, and so does tfrs_dlrm.cluster.serve()"
+        )
+    # Else a call to a worker that is being started again fails at once, instead of waiting for it.
+    os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
+    return tf.distribute.experimental.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
+
+
+def _cluster(strategy: str, jobs: tuple[str, ...]) -> str:
+    """The job of this process in TF_CONFIG."""
+    try:
+        config = json.loads(os.environ.get("TF_CONFIG", ""))
+        cluster, role = config["cluster"], config["task"]["type"]
+        missing = [job for job in jobs if not cluster.get(job)]
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        missing, role = list(jobs), ""
+    if missing:
+        raise ValueError(
+            f"strategy {strategy} needs TF_CONFIG with the addresses of {', '.join(jobs)} and this process' task;"
+            f" {'it has no ' + ', '.join(missing) if role else 'there is none that can be read'}. For a trial on this"
+            f" machine: python train/local_cluster.py --strategy={strategy}"
+        )
+    return role
+
+
+def _tpu(tpu: str) -> tf.distribute.Strategy:
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
+    if tpu != "local":
+        tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -33,6 +33,34 @@ class Use(NamedTuple):
     positions: tf.Tensor | None = None
     weights: tf.Tensor | None = None
 
+    def split(self, boundaries: Sequence[int]) -> list[Use]:
+        """For each i the part that looks up rows boundaries[i] to boundaries[i + 1], numbered from 0."""
+        if len(boundaries) == 2:
+            return [self]
+        share = _Shares(self.rows, boundaries)
+        rows, weights = share.rows(), share.of(self.weights)
+        if self.positions is None:
+            return [Use(*part) for part in zip(rows, share.of(self.values), share.of(None), weights, strict=True)]
+        return [Use(r, self.values, p, w) for r, p, w in zip(rows, share.of(self.positions), weights, strict=True)]
+
+
+class _Shares:
+    """Shares out what belongs to rows int [n] by the ranges that the rows are in."""
+
+    def __init__(self, rows: tf.Tensor, boundaries: Sequence[int]):
+        self._rows, self._boundaries = rows, boundaries
+        self._owner = tf.searchsorted(tf.constant(boundaries[1:], rows.dtype), rows, side="right")
+
+    def of(self, values: Any) -> list[Any]:
+        """For each range the values, [n, ...], of its rows; None for None."""
+        count = len(self._boundaries) - 1
+        return [None] * count if values is None else tf.dynamic_partition(values, self._owner, count)
+
+    def rows(self) -> list[tf.Tensor]:
+        """For each range its rows, numbered from 0."""
+        parts = self.of(self._rows)
+        return [part - begin for part, begin in zip(parts, self._boundaries, strict=False)]
+
 
 class RowGradient(abc.ABC):
     """The gradient of a variable, in the rows that a batch looked up."""
@@ -43,43 +71,51 @@ class RowGradient(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class AtOnce(RowGradient):
-    """All rows at once, in the order of their first occurrence: for features with one value.
+class Combined(RowGradient):
+    """All rows at once, their gradients added up.
 
     Attributes:
       rows: int [u], each once.
-      row_of: int32 [n], which of `rows` each occurrence is.
-      values: float32 [n, dim], the gradient of each occurrence.
+      values: float32 [u, dim].
+      counts: float32 [u], how often the batch looks each up.
       batch_size: the number of examples.
     """
 
     rows: tf.Tensor
-    row_of: tf.Tensor
     values: tf.Tensor
+    counts: tf.Tensor
     batch_size: tf.Tensor
 
     @classmethod
-    def of(cls, uses: Sequence[Use], batch_size: tf.Tensor) -> AtOnce:
-        """The gradient of the variable that `uses` look up."""
+    def of(cls, uses: Sequence[Use], batch_size: tf.Tensor) -> Combined:
+        """The gradient of the variable that `uses` look up, its rows in the order of their first occurrence."""
         values = []
         for use in uses:
             each = use.values if use.positions is None else tf.gather(use.values, use.positions)
             values.append(each if use.weights is None else each * use.weights[:, tf.newaxis])
+        rows = _concat([use.rows for use in uses])
+        return cls.sum(rows, _concat(values), tf.ones_like(rows, tf.float32), batch_size)
+
+    @classmethod
+    def sum(cls, rows: tf.Tensor, values: tf.Tensor, counts: tf.Tensor, batch_size: tf.Tensor) -> Combined:
+        """Of rows int [n], some more than once, with values float32 [n, dim] and counts float32 [n]."""
         # A hash table: a third of the time of sorting.
-        rows, row_of = tf.unique(_concat([use.rows for use in uses]))
-        return cls(rows, row_of, _concat(values), batch_size)
+        distinct, row_of = tf.unique(rows)
+        summed = (tf.math.unsorted_segment_sum(x, row_of, tf.size(distinct)) for x in (values, counts))
+        return cls(distinct, *summed, batch_size)
+
+    def split(self, boundaries: Sequence[int]) -> list[Combined]:
+        """For each i the gradient of rows boundaries[i] to boundaries[i + 1], numbered from 0."""
+        if len(boundaries) == 2:
+            return [self]
+        share = _Shares(self.rows, boundaries)
+        parts = zip(share.rows(), share.of(self.values), share.of(self.counts), strict=True)
+        return [Combined(*part, self.batch_size) for part in parts]
 
     def visit(self, apply: Apply) -> None:
         """See `RowGradient`."""
-        count = tf.size(self.rows)
-
-        def frequency() -> tf.Tensor:
-            counts = tf.math.unsorted_segment_sum(tf.ones_like(self.row_of, tf.float32), self.row_of, count)
-            return counts / tf.cast(self.batch_size, tf.float32)
-
-        apply(
-            self.rows, tf.math.unsorted_segment_sum(self.values, self.row_of, count), frequency, tf.zeros([], tf.int32)
-        )
+        frequency = self.counts / tf.cast(self.batch_size, tf.float32)
+        apply(self.rows, self.values, lambda: frequency, tf.zeros([], tf.int32))
 
 
 @dataclasses.dataclass(frozen=True)

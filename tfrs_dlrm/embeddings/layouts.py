@@ -13,11 +13,12 @@ import tensorflow as tf
 
 from tfrs_dlrm.embeddings.bags import Bags, pool
 from tfrs_dlrm.embeddings.gradients import Use
+from tfrs_dlrm.embeddings.storage import Rows
 from tfrs_dlrm.embeddings.variables import read_rows
 from tfrs_dlrm.hashing import hashed_rows
 from tfrs_dlrm.schema import Schema, Table
 
-Variables = Mapping[str, tf.Variable]
+Variables = Mapping[str, Rows]
 
 
 class Layout(abc.ABC):

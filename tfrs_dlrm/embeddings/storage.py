@@ -13,8 +13,10 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 
-class ShardedTable:
+class ShardedTable(tf.__internal__.tracking.AutoTrackable):
     """A table, or a slot, whose rows are shared out among variables on several devices.
+
+    It is none of the weights of a Keras layer: no Keras optimizer could train it.
 
     Args:
       name: of the whole.
@@ -28,7 +30,7 @@ class ShardedTable:
         ends = [0]
         for v in self.variables:
             ends.append(ends[-1] + v.shape[0])
-        self.boundaries = tuple(ends)
+        self.boundaries = tuple(ends)  # those of variables[i] are boundaries[i] to boundaries[i + 1]
         self.shape = tf.TensorShape([ends[-1], *self.variables[0].shape[1:]])
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:

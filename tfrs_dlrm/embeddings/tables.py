@@ -1,4 +1,4 @@
-"""The embedding tables of a schema on one device."""
+"""The embedding tables of a schema."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.embeddings.gradients import AtOnce, InParts, RowGradient, Use
+from tfrs_dlrm.embeddings import exchange
+from tfrs_dlrm.embeddings.gradients import Use
 from tfrs_dlrm.embeddings.ids import Features, IdReader, PreparedIds
 from tfrs_dlrm.embeddings.layouts import make_layout
+from tfrs_dlrm.embeddings.storage import Rows
 from tfrs_dlrm.embeddings.updates import RowOptimizer
-from tfrs_dlrm.embeddings.variables import make_variables
+from tfrs_dlrm.embeddings.variables import Places, make_variables
 from tfrs_dlrm.schema import Schema
 
 
@@ -39,19 +41,23 @@ class EmbeddingTables(keras.layers.Layer):
     Args:
       schema: names the features and the tables, with the rows of each.
       seed: makes the initial values a function of (seed, name of the table).
+      places: which variables are shared out among devices, and how; by default none is. Those are no weights of the
+        layer, since only the row optimizers can train them: `tables` has a `ShardedTable` for each.
 
     Raises:
       ValueError: a table has no rows.
     """
 
-    def __init__(self, schema: Schema, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(self, schema: Schema, seed: int = 0, places: Places | None = None, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)  # weights of values stay float32
         self.schema = schema
         self.seed = seed
         self._read = IdReader(schema)
         self._layouts = [make_layout(schema.table_of(f), schema) for f in schema.categorical]
         # Not `add_weight`: under mixed precision that makes variables which are cast, all of them, to be read.
-        self.tables = {name: v for t in schema.tables for name, v in make_variables(t, seed).items()}
+        self.tables: dict[str, Rows] = {
+            name: v for t in schema.tables for name, v in make_variables(t, seed, places).items()
+        }
 
     def call(self, features: Features) -> list[tf.Tensor]:
         """The same as `lookup`."""
@@ -103,17 +109,10 @@ class EmbeddingTables(keras.layers.Layer):
                 flat = tf.reshape(tf.cast(gradient, tf.float32), [-1, gradient.shape[-1]])
                 for name, use in layout.uses(self.tables, bags, flat).items():
                     uses.setdefault(name, []).append(use)
-                    # On other devices than CPUs parts would only be so many more launches.
-                    if not bags.one_row_each and "CPU" in self.tables[name].device:
+                    if not bags.one_row_each:
                         in_parts.add(name)
-
-        def combine(name: str) -> RowGradient:
-            if name not in in_parts:
-                return AtOnce.of(uses[name], prepared.batch_size)
-            order = prepared.orders.get(name) if name in complete else None
-            return InParts.of(uses[name], prepared.batch_size, order)
-
-        optimizer.apply_gradients(self.tables, {name: combine(name) for name in uses})
+        orders = {name: order for name, order in prepared.orders.items() if name in complete}
+        exchange.update(self.tables, optimizer, uses, prepared.batch_size, in_parts, orders)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, the schema as JSON."""

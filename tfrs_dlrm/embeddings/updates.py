@@ -15,7 +15,8 @@ import tf_keras as keras
 from tf_keras.optimizers.schedules import LearningRateSchedule
 
 from tfrs_dlrm.embeddings.gradients import RowGradient
-from tfrs_dlrm.embeddings.variables import read_rows, write_rows
+from tfrs_dlrm.embeddings.storage import Rows
+from tfrs_dlrm.embeddings.variables import add_to_rows, like, read_rows, write_rows
 from tfrs_dlrm.seeds import derive_seed
 
 Rate: TypeAlias = float | LearningRateSchedule
@@ -61,28 +62,30 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         self.l2 = l2
         self.weight_decay = weight_decay
         self.iterations: Any = None  # a tf.Variable int64, once built
-        self.slots: dict[str, dict[str, tf.Variable]] = {}
+        self.slots: dict[str, dict[str, Rows]] = {}
 
     @property
     def learning_rate(self) -> Rate:
         """As given to the constructor."""
         return self._learning_rate
 
-    def build(self, tables: Mapping[str, tf.Variable]) -> None:
+    def build(self, tables: Mapping[str, Rows]) -> None:
         """Creates the slots, all of them at once and outside of any traced function. A second call changes nothing.
 
         Raises:
           ValueError: the slots were made for other tables.
         """
         if self.iterations is None:
-            self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False, name="iterations")
+            self.iterations = tf.Variable(
+                0,
+                dtype=tf.int64,
+                trainable=False,
+                name="iterations",
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
             self.slots = {
                 name: {
-                    slot: tf.Variable(
-                        tf.fill(table.shape[:1] if per_row else table.shape, tf.constant(initial, tf.float32)),
-                        trainable=False,
-                        name=f"{name}/{slot}",
-                    )
+                    slot: like(table, f"{name}/{slot}", initial, per_row)
                     for slot, (initial, per_row) in self.rule(name).slot_types().items()
                 }
                 for name, table in tables.items()
@@ -92,18 +95,6 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         own = self._built_for.tables
         if own.keys() != tables.keys() or any(own[name] is not table for name, table in tables.items()):
             raise ValueError(f"{type(self).__name__} holds the slots of other tables; give each model one of its own")
-
-    def apply_gradients(self, tables: Mapping[str, tf.Variable], gradients: Mapping[str, RowGradient]) -> None:
-        """One step on each table that has a gradient.
-
-        Raises:
-          ValueError: `build` was not called.
-        """
-        if self.iterations is None:
-            raise ValueError(f"{type(self).__name__} has no slots; call build(tables) before the first step")
-        for name, gradient in gradients.items():
-            self._apply(name, tables[name], gradient)
-        self.iterations.assign_add(1)
 
     def rule(self, name: str) -> RowOptimizer:
         """The optimizer whose formula the table of that name follows."""
@@ -128,23 +119,48 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
           step: float32 scalar, the number of this step, from 1.
         """
 
-    def _apply(self, name: str, table: tf.Variable, gradient: RowGradient) -> None:
-        rule, slots = self.rule(name), self.slots[name]
+    def step(
+        self,
+        name: str,
+        table: tf.Variable,
+        slots: Mapping[str, tf.Variable],
+        gradient: RowGradient,
+        others_write: bool = False,
+        salt: int = 0,
+    ) -> None:
+        """One step on a table, or on a shard or a copy of it. It does not count: that is for whoever takes all steps.
+
+        Args:
+          name: of the table.
+          table: [rows, dim].
+          slots: those of these rows.
+          gradient: of these rows.
+          others_write: whether others update the same rows at the same time.
+          salt: of the stochastic rounding, another one for each shard.
+        """
+        rule = self.rule(name)
         iterations = tf.convert_to_tensor(self.iterations)
         rate = rule.learning_rate(iterations) if callable(rule.learning_rate) else rule.learning_rate
         rate, step = tf.cast(rate, tf.float32), tf.cast(iterations + 1, tf.float32)
-        key = derive_seed(0, name)
+        key = derive_seed(salt, name)
+
+        def write(variable: tf.Variable, rows: tf.Tensor, old: tf.Tensor, new: tf.Tensor, seed: Any = None) -> None:
+            if others_write:
+                add_to_rows(variable, rows, old, new, seed)
+            else:
+                write_rows(variable, rows, new, seed)
 
         def apply(rows: tf.Tensor, g: tf.Tensor, frequency: Callable[[], tf.Tensor], first: tf.Tensor) -> None:
             w = read_rows(table, rows)
             if rule.l2:
                 g += rule.l2 * frequency()[:, tf.newaxis] * w
-            new, new_slots = rule.row_step(w, g, {n: read_rows(v, rows) for n, v in slots.items()}, rate, step)
+            old = {n: read_rows(v, rows) for n, v in slots.items()}
+            new, new_slots = rule.row_step(w, g, old, rate, step)
             if rule.weight_decay:
                 new -= rate * rule.weight_decay * w
-            write_rows(table, rows, new, seed=tf.stack([iterations, tf.cast(first, tf.int64) + key]))
+            write(table, rows, w, new, tf.stack([iterations, tf.cast(first, tf.int64) + key]))
             for slot, values in new_slots.items():
-                write_rows(slots[slot], rows, values)
+                write(slots[slot], rows, old[slot], values)
 
         gradient.visit(apply)
 

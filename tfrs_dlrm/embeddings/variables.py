@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
+from tensorflow.python.ops import resource_variable_ops  # no public name makes a variable past a strategy
 
+from tfrs_dlrm.embeddings.storage import Piece, Rows, ShardedTable, Stored
 from tfrs_dlrm.schema import Table
 from tfrs_dlrm.seeds import derive_seed
 
@@ -13,8 +19,26 @@ from tfrs_dlrm.seeds import derive_seed
 _NUMBERS_AT_A_TIME = 1 << 22
 
 
-def make_variables(table: Table, seed: int) -> dict[str, tf.Variable]:
+class Place(NamedTuple):
+    """Rows `begin` to `end` of a variable on a device."""
+
+    begin: int
+    end: int
+    device: str
+
+
+# By the names of variables that are shared out.
+Places = Mapping[str, Sequence[Place]]
+
+
+def make_variables(table: Table, seed: int, places: Places | None = None) -> dict[str, Rows]:
     """The variables of a table by name (`Table.parts`), with their initial values.
+
+    Args:
+      table: with its rows.
+      seed: makes the values a function of (seed, name of the variable), wherever they are.
+      places: for the names of variables that are to be shared out, on which device each range of rows goes. All others
+        are made as the strategy in scope makes variables.
 
     Raises:
       ValueError: the table has no rows.
@@ -24,23 +48,40 @@ def make_variables(table: Table, seed: int) -> dict[str, tf.Variable]:
             f"table {table.name!r} has no rows yet; take the schema that `prepare` wrote, where the sizes of the"
             " vocabularies are filled in, or set rows"
         )
-    scale = 1 / math.sqrt(table.rows) if table.scale is None else table.scale
-    if table.remainders is None:
-        return {part: _variable(part, table, table.rows, scale, seed) for part in table.parts}
-    quotient, remainder = table.parts
-    quotients = -(-table.rows // table.remainders)
-    first = _variable(quotient, table, quotients, scale, seed)
-    # Factors around 1, so that the products begin at the scale of a plain table and still differ.
-    uniform = _uniform([table.remainders, table.dim], 0.5, seed=[0, derive_seed(seed, f"tables/{remainder}")])
-    second = tf.Variable(tf.cast(1 + uniform, table.dtype), name=f"tables/{remainder}")
-    return {quotient: first, remainder: second}
+    return {part.name: _variable(part, (places or {}).get(part.name)) for part in _parts(table, seed)}
 
 
-def read_rows(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
-    """Float32 [n, dim] (or [n]) of rows int [n]; differentiable."""
+def like(rows: Rows, name: str, initial: float, per_row: bool) -> Rows:
+    """A float32 slot of a table, where its rows are: a number for each of its numbers, or one for each row."""
+
+    def fill(table: tf.Variable) -> Callable[[], tf.Tensor]:
+        # A function, since a tensor would stay in memory beside the variable.
+        return lambda: tf.fill(table.shape[:1] if per_row else table.shape, tf.constant(initial, tf.float32))
+
+    if isinstance(rows, ShardedTable):
+        shards = [variable_on(v.device, fill(v), f"{name}/{i}", trainable=False) for i, v in enumerate(rows.variables)]
+        return ShardedTable(name, shards)
+    return tf.Variable(fill(rows), trainable=False, name=name)
+
+
+def variable_on(device: str, initial: Callable[[], tf.Tensor], name: str, trainable: bool) -> tf.Variable:
+    """A variable on one device, whatever the strategy in scope would make of it."""
+    strategy = tf.distribute.get_strategy()
+
+    def creator(next_creator: Callable[..., tf.Variable], **kwargs: Any) -> tf.Variable:
+        del next_creator  # the strategy's, which would make copies or choose a device of its own
+        return resource_variable_ops.default_variable_creator_v2(None, **(kwargs | {"distribute_strategy": strategy}))
+
+    with tf.variable_creator_scope(creator), tf.device(device):
+        return tf.Variable(initial, trainable=trainable, name=name)
+
+
+def read_rows(rows_of: Rows, rows: tf.Tensor) -> tf.Tensor:
+    """Float32 [n, dim] (or [n]) of rows int [n]; differentiable where they are those of a variable."""
     # A gather reads single rows of the variable. Any op that takes the whole table as a tensor would copy all of it:
     # variables that scatter ops write to are copied whenever they are read as a whole.
-    return tf.cast(tf.gather(variable, rows), tf.float32)
+    found = rows_of.gather(rows) if isinstance(rows_of, ShardedTable) else tf.gather(rows_of, rows)
+    return tf.cast(found, tf.float32)
 
 
 def write_rows(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor, seed: tf.Tensor | None = None) -> None:
@@ -54,9 +95,24 @@ def write_rows(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor, seed: 
     """
     # An assigning scatter copies memory: 8 times as fast on CPUs as one that adds or subtracts, which makes the
     # gather, the arithmetic and the scatter together twice as fast as the latter alone.
-    if variable.dtype == tf.bfloat16:
-        values = tf.cast(values, tf.bfloat16) if seed is None else round_stochastically(values, seed)
-    variable.scatter_update(tf.IndexedSlices(values, rows))
+    variable.scatter_update(tf.IndexedSlices(_stored(values, variable.dtype, seed), rows))
+
+
+def add_to_rows(
+    variable: tf.Variable, rows: tf.Tensor, old: tf.Tensor, new: tf.Tensor, seed: tf.Tensor | None = None
+) -> None:
+    """Adds new - old, float32 [n, dim] each, to rows int [n], each once.
+
+    Where several workers update a row at a time, each with what it read of it, this loses none of their updates.
+    """
+    new = tf.cast(_stored(new, variable.dtype, seed), tf.float32)
+    variable.scatter_add(tf.IndexedSlices(tf.cast(new - old, variable.dtype), rows))
+
+
+def _stored(values: tf.Tensor, dtype: tf.DType, seed: tf.Tensor | None) -> tf.Tensor:
+    if dtype == tf.float32:
+        return values
+    return tf.cast(values, dtype) if seed is None else round_stochastically(values, seed)
 
 
 def round_stochastically(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -75,32 +131,90 @@ def all_finite(variable: tf.Variable) -> bool:
     """Whether a variable holds no NaN and nothing infinite; large ones are looked at in parts."""
     if variable.shape.num_elements() <= _NUMBERS_AT_A_TIME or variable.shape.rank == 0:
         return bool(tf.reduce_all(tf.math.is_finite(variable)))
-    step = _rows_at_a_time(variable.shape)
-    parts = (tf.range(i, min(i + step, variable.shape[0])) for i in range(0, variable.shape[0], step))
-    return all(bool(tf.reduce_all(tf.math.is_finite(tf.gather(variable, rows)))) for rows in parts)
+    return all_rows_finite(variable)
 
 
-def _variable(name: str, table: Table, rows: int, scale: float, seed: int) -> tf.Variable:
-    shape, key = [rows, table.dim], derive_seed(seed, f"tables/{name}")
+def all_rows_finite(rows: Rows) -> bool:
+    """Likewise for a table, shared out or not, looked at where its rows are."""
+    for piece in Stored.of(rows).pieces:
+        step = _rows_at_a_time(rows.shape)
+        for first in range(piece.begin, piece.end, step):
+            with tf.device(piece.device):
+                finite = tf.reduce_all(tf.math.is_finite(piece.read(first, min(first + step, piece.end))))
+            if not finite:
+                return False
+    return True
 
-    def values(chunk: int, size: int) -> tf.Tensor:
-        if table.initializer == "uniform":
-            drawn = _uniform([size, table.dim], scale, seed=[chunk, key])
-        elif table.initializer == "normal":
-            drawn = tf.random.stateless_normal([size, table.dim], [chunk, key], stddev=scale, alg="philox")
-        else:
-            drawn = tf.zeros([size, table.dim])
-        return tf.cast(drawn, table.dtype)
 
-    step = _rows_at_a_time(shape)
-    if rows <= step:
-        return tf.Variable(values(0, rows), name=f"tables/{name}")
-    variable = tf.Variable(tf.zeros(shape, table.dtype), name=f"tables/{name}")
-    if table.initializer != "zeros":
-        for chunk, begin in enumerate(range(0, rows, step)):
-            size = min(step, rows - begin)
-            variable.scatter_update(tf.IndexedSlices(values(chunk, size), tf.range(begin, begin + size)))
-    return variable
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A variable that is to be: its size, its type, and how to draw rows `begin` to `begin + size`, chunk by chunk."""
+
+    name: str
+    shape: tuple[int, int]
+    dtype: tf.DType
+    draw: Callable[[int, int], tf.Tensor]
+    step: int
+
+    def rows(self, begin: int, end: int) -> Iterator[tuple[int, tf.Tensor]]:
+        """Rows `begin` to `end`, some at a time, each with the number of the first."""
+        for chunk in range(begin // self.step, -(-end // self.step)):
+            start = chunk * self.step
+            stop = min(start + self.step, self.shape[0])
+            first, last = max(begin, start), min(end, stop)
+            yield first, tf.cast(self.draw(chunk, stop - start)[first - start : last - start], self.dtype)
+
+
+def _parts(table: Table, seed: int) -> list[_Part]:
+    scale = 1 / math.sqrt(table.rows or 1) if table.scale is None else table.scale
+    dtype = tf.as_dtype(table.dtype)
+
+    def plain(name: str, rows: int) -> _Part:
+        step, key = _rows_at_a_time([rows, table.dim]), derive_seed(seed, f"tables/{name}")
+
+        def draw(chunk: int, size: int) -> tf.Tensor:
+            if table.initializer == "uniform":
+                return _uniform([size, table.dim], scale, seed=[chunk, key])
+            if table.initializer == "normal":
+                return tf.random.stateless_normal([size, table.dim], [chunk, key], stddev=scale, alg="philox")
+            return tf.zeros([size, table.dim])
+
+        return _Part(name, (rows, table.dim), dtype, draw, step)
+
+    rows = table.rows or 0
+    if table.remainders is None:
+        return [plain(name, rows) for name in table.parts]
+    quotient, remainder = table.parts
+
+    def factors(chunk: int, size: int) -> tf.Tensor:
+        # Around 1, so that the products begin at the scale of a plain table and still differ.
+        return 1 + _uniform([size, table.dim], 0.5, seed=[chunk, derive_seed(seed, f"tables/{remainder}")])
+
+    shape = (table.remainders, table.dim)
+    return [plain(quotient, -(-rows // table.remainders)), _Part(remainder, shape, dtype, factors, shape[0])]
+
+
+def _variable(part: _Part, places: Sequence[Place] | None) -> Rows:
+    name = f"tables/{part.name}"
+    if places is None:
+        if part.shape[0] <= part.step:
+            return tf.Variable(next(part.rows(0, part.shape[0]))[1], name=name)
+        variable = tf.Variable(lambda: tf.zeros(part.shape, part.dtype), name=name)
+        _fill(part, Stored.of(variable).pieces[0])
+        return variable
+    shards = []
+    for i, (begin, end, device) in enumerate(places):
+        zeros = functools.partial(tf.zeros, (end - begin, part.shape[1]), part.dtype)
+        shards.append(variable_on(device, zeros, f"{name}/{i}", trainable=True))
+    table = ShardedTable(name, shards)
+    for piece in Stored.of(table).pieces:
+        _fill(part, piece)
+    return table
+
+
+def _fill(part: _Part, piece: Piece) -> None:
+    for first, values in part.rows(piece.begin, piece.end):
+        piece.write(first, values)
 
 
 def _rows_at_a_time(shape: tf.TensorShape | list[int]) -> int:

@@ -17,6 +17,7 @@ from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.metrics import OutOfRangeIds, default_metrics
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.strategy import places
 
 
 class RankingModel(tfrs.models.Model):
@@ -33,18 +34,27 @@ class RankingModel(tfrs.models.Model):
     Args:
       schema: of the encoded batches; every table has its rows.
       seed: makes the initial tables a function of it.
+      replicate_below: in bytes: under strategies that can do either, smaller tables are copied to each device and
+        larger ones shared out among them; by default what `tfrs_dlrm.placement.REPLICATE_BELOW` has.
+
+    Raises:
+      ValueError: a table has no rows, or the strategy copies all tables to every process and they do not fit there.
     """
 
     built: bool
 
-    def __init__(self, schema: Schema, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(self, schema: Schema, seed: int = 0, replicate_below: int | None = None, **kwargs: Any) -> None:
         # Layers cast their own inputs; until then dense features stay float32.
         super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.seed = seed
-        self.embeddings = EmbeddingTables(schema, seed, name="embeddings")
+        self.embeddings = EmbeddingTables(schema, seed, places(schema, tf.distribute.get_strategy(), replicate_below), name="embeddings")
+        # What a step returns is over all replicas already. Keras would add it up over workers, AUC and all.
+        self.distribute_reduction_method = "first"
         self.task = tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum"))
         self._progress = types.SimpleNamespace(loss=None, metrics=[], out_of_range=None)
+        # One trace for all evaluations of a model.
+        self.scores = tf.function(self._scores, reduce_retracing=True)
 
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """The model itself.
@@ -153,7 +163,7 @@ class RankingModel(tfrs.models.Model):
     @property
     def dense_variables(self) -> list[tf.Variable]:
         """The trainable variables that are not embedding tables."""
-        tables = {id(v) for v in self.embeddings.tables.values()}
+        tables = {id(v) for v in self.embeddings.trainable_variables}
         return [v for v in self.trainable_variables if id(v) not in tables]
 
     def compute_loss(self, inputs: Any, training: bool = False) -> tf.Tensor:
@@ -184,6 +194,10 @@ class RankingModel(tfrs.models.Model):
         self._progress.out_of_range.update_state(ids.out_of_range)
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
+    def _scores(self, features: Any) -> Any:
+        """Logits, without training, in each replica of the strategy."""
+        return self.distribute_strategy.run(lambda x: self(x, training=False), args=(features,))
+
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """One step on a batch (features, label[, weight]); returns the metrics since the start of the epoch."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
@@ -195,7 +209,6 @@ class RankingModel(tfrs.models.Model):
         variables = self.dense_variables
         activation_gradients, gradients = tape.gradient(loss, (activations, variables))
         if self.embeddings.trainable:
-            _refuse_replicas()
             self.embeddings.update(ids, activation_gradients, self.embedding_optimizer)
         if variables:
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -218,15 +231,6 @@ def _row_optimizer(given: RowOptimizer | Mapping[str, RowOptimizer] | None) -> R
             " their like, which touch looked-up rows only"
         )
     return given
-
-
-def _refuse_replicas() -> None:
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if replicas > 1:
-        raise ValueError(
-            f"{replicas} replicas would each update a copy of the tables; this version trains them on one device. Use"
-            " one_device, or freeze them: model.embeddings.trainable = False"
-        )
 
 
 def _example(schema: Schema) -> dict[str, tf.Tensor | tf.RaggedTensor]:
