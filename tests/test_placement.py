@@ -121,27 +121,22 @@ def test_what_each_strategy_does():
         Table("half", dim=16, rows=1_000_000, dtype="bfloat16"),
         Table("small", dim=16, rows=100),
         Table("made", dim=16, rows=1_000_000_000, remainders=10_000),
-        Table("tags", dim=16, rows=1_000_000_000, remainders=10_000),
-        tags={"multi_valued": True},
     )
 
     def kinds(*topology, **more):
         return {t.name: t.kind for t in place(schema, Topology(*topology, **more)).tables}
 
-    names = ["big", "half", "small", "made__quotient", "made__remainder", "tags__quotient", "tags__remainder"]
+    names = ["big", "half", "small", "made__quotient", "made__remainder"]
     assert kinds("one_device") == kinds("mirrored") == kinds("parameter_server", 3) == dict.fromkeys(names, "sharded")
     assert kinds("multi_worker", 3) == kinds("tpu", 4, chip="v5e") == dict.fromkeys(names, "replicated")
     assert kinds("mirrored", 2) == dict.fromkeys(names, "sharded") | {
         "small": "replicated",
         "made__remainder": "replicated",
-        "tags__remainder": "replicated",
     }
     on_chips = place(schema, Topology("tpu", 4, chip="v4"))
-    # Rows of `tags` are multiplied before they are combined.
-    hardware = {"big", "half", "made__quotient"}
-    assert {t.name for t in on_chips.tables if t.kind == "tpu_embedding"} == hardware
+    assert {t.name for t in on_chips.tables if t.kind == "tpu_embedding"} == {"big", "half"}
     assert on_chips.table("half").dtype == "float32" and "its memory holds no bfloat16" in on_chips.table("half").why
-    assert on_chips.table("tags__quotient").dtype == "float32"
+    assert "embedding hardware looks up no factors" in on_chips.table("made__quotient").why
     assert place(schema, Topology("mirrored", 2)).table("half").dtype == "bfloat16"
 
 

@@ -18,9 +18,9 @@ STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server", "tpu
 # What looks up embeddings on TPUs. v5e has nothing of the kind.
 EMBEDDING_HARDWARE = {"v2": "V1", "v3": "V1", "v4": "V1", "v5e": "", "v5p": "SparseCore", "v6e": "SparseCore"}
 # In bytes: smaller tables are copied to each device, or where there are no copies, not split. The gradients of a copied
-# table go to all devices, on TPUs as a whole table: beyond some thousand rows that costs more than asking another
-# device for the rows.
-REPLICATE_BELOW = {"mirrored": 1_000_000, "parameter_server": 4_000_000, "tpu": 1_000_000}
+# table go to all devices: with more rows than a device has examples in a step, that costs more than asking the device
+# that has the rows. On TPUs they are as large as the table, summed over all chips and applied to every row.
+REPLICATE_BELOW = {"mirrored": 4_000_000, "parameter_server": 4_000_000, "tpu": 1_000_000}
 # Larger tables than this part of a device's fair share are split; the others stay whole, since each part of a split
 # table is one more gather and one more scatter in the step.
 _SPLIT_ABOVE = 1 / 4
@@ -176,7 +176,7 @@ class _Variable:
     Attributes:
       skewed: how many values of a vocabulary each row stands for, in the order of falling frequency; 0 where all rows
         are looked up equally often.
-      combined: whether vectors are made from its rows before several of them are combined.
+      factor: whether its rows are multiplied with those of another.
     """
 
     name: str
@@ -185,7 +185,7 @@ class _Variable:
     dtype: StorageType
     lookups: float
     skewed: int
-    combined: bool
+    factor: bool
 
     @property
     def bytes(self) -> int:
@@ -226,11 +226,10 @@ def _variables(table: Table, schema: Schema) -> list[_Variable]:
     if table.remainders is None:
         return [_Variable(table.name, table.rows, table.dim, table.dtype, lookups, int(skewed), False)]
     quotient, remainder = table.parts
-    combined = any(f.multi_valued for f in users)
     rows, factor = -(-table.rows // table.remainders), table.remainders
     return [
-        _Variable(quotient, rows, table.dim, table.dtype, lookups, factor * skewed, combined),
-        _Variable(remainder, factor, table.dim, table.dtype, lookups, 0, combined),
+        _Variable(quotient, rows, table.dim, table.dtype, lookups, factor * skewed, True),
+        _Variable(remainder, factor, table.dim, table.dtype, lookups, 0, True),
     ]
 
 
@@ -242,8 +241,8 @@ def _on_tpu(v: _Variable, chip: str, small: int) -> PlacedTable:
     hardware = EMBEDDING_HARDWARE[chip]
     if not hardware:
         return v.replicated(f"a copy on each chip: {chip} has no embedding hardware")
-    if v.combined:
-        return v.replicated("a copy on each chip: embedding hardware cannot multiply rows before it combines them")
+    if v.factor:
+        return v.replicated("a copy on each chip: embedding hardware looks up no factors")
     if v.bytes < small:
         return v.replicated(f"a copy on each chip: below {size_text(small)}")
     why = f"rows over all chips, by {hardware} embedding hardware"

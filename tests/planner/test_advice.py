@@ -65,12 +65,12 @@ def test_what_it_warns_of():
     assert "v5e has no embedding hardware: every chip holds all 192 GB" in text("tpu", "v5e-16")
     assert "Each host keeps a copy of its chips' tables and slots: 48" in text("tpu", "v4-32")
     rowwise = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(), train=TrainConfig(batch_size=100))
-    assert "16 tables learn by Adagrad with full slots" in text("tpu", "v4-32", config=rowwise)
+    assert "the plan takes adagrad for 16 tables" in text("tpu", "v4-32", config=rowwise)
     assert "batch_size=100 does not divide evenly among 8 replicas" in text("tpu", "v3-8", config=rowwise)
     half = Schema(
         Label("y"),
         categorical=(CategoricalFeature("a", separator="|"), CategoricalFeature("b")),
-        tables=(Table("a", rows=10**6, dtype="bfloat16"), Table("b", rows=10**6, remainders=100, dtype="bfloat16")),
+        tables=(Table("a", rows=10**6, dtype="bfloat16"), Table("b", rows=10**6)),
     )
     config = RunConfig(model=ModelConfig(16, (16,), (1,)))
     assert "Tables of bfloat16 are float32 in TPU embedding memory" in text("tpu", "v4-8", schema=half, config=config)

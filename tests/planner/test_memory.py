@@ -85,7 +85,7 @@ def test_on_tpus_row_wise_adagrad_has_full_slots_and_copies_are_for_each_core():
     big, small = v3.tables
     # 12 numbers take 16; four chips; two cores, each with a copy.
     assert big.rows_on == (250_001,) * 4 and big.row == big.slots_row == 64
-    assert "full slots, since its Adagrad is not row-wise" in big.placed.why
+    assert "by adagrad, not row-wise" in big.placed.why
     assert small.rows_on == (20,) * 4 and (small.row, small.slots_row) == (48, 4)
     assert v3.memory[0].dense_weights == 2 * 4 * v3.dense.weights
     assert v3.host_memory == 2 * 1_000_001 * 64  # on the one host

@@ -42,7 +42,10 @@ def _notes(plan: Plan) -> Iterator[str]:
     embedding = [t for t in plan.tables if t.placed.kind == "tpu_embedding"]
     adagrad = sum(t.optimizer == "rowwise_adagrad" for t in embedding)
     if adagrad:
-        yield f"{adagrad} tables learn by Adagrad with full slots: embedding hardware has no row-wise form of it."
+        yield (
+            f"Embedding hardware has no row-wise Adagrad: the plan takes adagrad for {adagrad} tables, and a run has to,"
+            " by --config.optimizer.embedding=adagrad."
+        )
     if any(plan.schema.table(table_name(t.placed.name)).dtype == "bfloat16" for t in embedding):
         yield "Tables of bfloat16 are float32 in TPU embedding memory."
     if plan.host_memory:

@@ -95,7 +95,7 @@ GPUS = {
 }
 # No data sheet: what to expect of a virtual machine with 32 vCPUs of a server CPU with AMX.
 CPU = Device(
-    "server with 32 vCPUs",
+    "machine with 32 vCPUs",
     None,
     float32=2 * _TERA,
     bfloat16=8 * _TERA,

@@ -36,6 +36,11 @@ class StoredTable:
     rows_on: tuple[int, ...]
 
     @property
+    def most(self) -> int:
+        """Of rows and slots on the device that has most of them."""
+        return max(self.rows_on) * (self.row + self.slots_row)
+
+    @property
     def bytes(self) -> int:
         """Of all rows, once."""
         return self.placed.rows * self.row
@@ -108,7 +113,9 @@ def device_memory(
         weights, slots = weights * device.replicas, slots * device.replicas
         step = step_bytes(dense, config, topology)
         if topology.strategy == "tpu":
-            step += sum(4 * t.placed.dim * t.rows_on[0] for t in tables if t.placed.kind == "replicated")
+            # The gradient of one copied table at a time, as large as the table, and its new rows.
+            copied = (t for t in tables if t.placed.kind == "replicated")
+            step += max((2 * 4 * t.placed.dim * t.rows_on[0] for t in copied), default=0)
     return tuple(
         DeviceMemory(
             tables=sum(t.rows_on[d] * t.row for t in tables),
@@ -143,7 +150,7 @@ def _stored(table: PlacedTable, optimizer: str, topology: Topology, device: Devi
         unit = device.sparse_cores * _TPU_ALIGNMENT * devices if device.sparse_cores else 1
         rows_on = [-(-_up(table.rows, unit) // devices)] * devices
         if optimizer == "rowwise_adagrad":
-            why = f"{table.why}; full slots, since its Adagrad is not row-wise"
+            why = f"{table.why}; by adagrad, not row-wise"
             table = dataclasses.replace(table, why=why)
     else:
         per_number, per_row = ROW_SLOTS[optimizer]

@@ -117,7 +117,7 @@ class Plan:
             "usable": self.usable,
             "need": self.need,
             "fits": self.fits,
-            "flows": [dataclasses.asdict(f) | {"total": f.total} for f in self.flows],
+            "flows": [_flow_dict(f) for f in self.flows],
             "time": time,
             "bytes_imbalance": self.bytes_imbalance,
             "lookups_imbalance": self.lookups_imbalance,
@@ -197,7 +197,19 @@ def _table_dict(table: StoredTable) -> dict[str, Any]:
         "slots": table.slots,
         "row": table.row,
         "slots_row": table.slots_row,
-        "rows_on": list(table.rows_on),
+        "most_on_a_device": table.most,
+    }
+
+
+def _flow_dict(flow: Flow) -> dict[str, Any]:
+    return {
+        "what": flow.what,
+        "where": flow.where,
+        "total": flow.total,
+        "most_sent": max(flow.sent),
+        "most_received": max(flow.received),
+        "worker_sent": flow.worker_sent,
+        "worker_received": flow.worker_received,
     }
 
 

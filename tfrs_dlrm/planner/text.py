@@ -28,9 +28,13 @@ def lines(plan: Plan) -> list[str]:
 
 def _head(plan: Plan) -> list[str]:
     topology, config = plan.topology, plan.config
-    servers = f" as servers, {topology.workers} as workers" if topology.strategy == "parameter_server" else ""
+    devices = f"{topology.devices} x {plan.device.name}"
+    if topology.strategy == "parameter_server":
+        devices = (
+            f"{_some(topology.devices, 'server')} and {_some(topology.workers, 'worker')}, each a {plan.device.name}"
+        )
     return [
-        f"{topology.strategy} {topology_text(topology)}: {topology.devices} x {plan.device.name}{servers}",
+        f"{topology.strategy} {topology_text(topology)}: {devices}",
         f"batch {config.train.batch_size}, {config.train.precision}; tables by {config.optimizer.embedding}"
         f"{' and ' + config.optimizer.embedding_per_table if config.optimizer.embedding_per_table else ''},"
         f" dense weights by {config.optimizer.dense}",
@@ -53,14 +57,13 @@ def _tables(plan: Plan) -> list[str]:
 
 def _cells(table: StoredTable) -> tuple[str, ...]:
     placed = table.placed
-    each = max(table.rows_on) * (table.row + table.slots_row)
     return (
         f"{placed.rows:,}",
         str(placed.dim),
         placed.dtype,
         size_text(table.bytes),
         size_text(table.slots),
-        size_text(each),
+        size_text(table.most),
         placed.why,
     )
 
@@ -174,6 +177,10 @@ def _aligned(rows: Sequence[Sequence[str]], left: tuple[int, ...]) -> list[str]:
 
 def _noun(plan: Plan) -> str:
     return _NOUNS.get(plan.topology.strategy, "device")
+
+
+def _some(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number > 1 else ''}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,7 +1,8 @@
 """How many bytes a train step moves, and where: between devices, and in the memory of each.
 
-Counted for each device, so that the busiest shows. A value of a multi-valued feature counts as a vector of its own, and
-ids count as different as far as the table has rows: both make it rather more.
+Counted for each device, so that the busiest shows, as `embeddings.exchange` moves them; embedding hardware is thought
+to do the same. A value of a multi-valued feature counts as a vector of its own, and ids count as different as far as
+the table has rows: both make it rather more.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tfrs_dlrm.schema import Schema
 Where = Literal["link", "memory", "input"]
 _ID = 4
 _FLOAT = 4
+_COUNT = 4  # how many examples a combined gradient is from
 _PURPOSES: dict[str, Where] = {
     "ids": "link",
     "vectors": "link",
@@ -70,9 +72,9 @@ def flows(
     count = topology.devices
     step = _Step(topology, config.train.batch_size, examples_each(config, topology))
     out = {what: Flow(what, where, [0.0] * count, [0.0] * count) for what, where in _PURPOSES.items()}
-    for table in tables:
+    for turn, table in enumerate(tables):
         if table.placed.kind == "replicated":
-            _copied(out, table, step)
+            _copied(out, table, step, turn)
         else:
             _shared(out, table, step)
     _dense(out, dense, config, step, device)
@@ -134,36 +136,58 @@ def _shared(out: dict[str, Flow], table: StoredTable, step: _Step) -> None:
     for shard in placed.shards:
         loads[shard.device] += shard.lookups
         touched[shard.device] += min(step.batch * shard.lookups, shard.end - shard.begin)
-    vector = _FLOAT * placed.dim
+    vector, lookups = _FLOAT * placed.dim, out["lookups"]
     step.exchange(out["ids"], loads, _ID, to_owner=True)
     step.exchange(out["vectors"], loads, table.row, to_owner=False)
-    step.exchange(out["gradients of vectors"], loads, vector, to_owner=True)
     for d in range(devices):
-        out["lookups"].sent[d] += step.batch * loads[d] * table.row
-        out["updates"].sent[d] += step.batch * loads[d] * vector + touched[d] * 2 * (table.row + table.slots_row)
+        lookups.sent[d] += step.batch * loads[d] * table.row
+        out["updates"].sent[d] += touched[d] * 2 * (table.row + table.slots_row)
     # The vector is written and read, its gradient written.
-    step.compute(out["lookups"], sent=3 * step.examples * placed.lookups * vector)
+    step.compute(lookups, sent=3 * step.examples * placed.lookups * vector)
+    if not step.servers:
+        known = placed.kind == "tpu_embedding"  # which ids were looked up
+        step.exchange(out["gradients of vectors"], loads, vector + _ID * (not known), to_owner=True)
+        for d in range(devices):
+            out["updates"].sent[d] += step.batch * loads[d] * vector
+        return
+    # The worker combines duplicates, and sends each row once.
+    step.compute(out["updates"], sent=(step.batch * placed.lookups + sum(touched)) * vector)
+    for d in range(devices):
+        out["gradients of vectors"].received[d] += touched[d] * (vector + _ID + _COUNT)
+        out["updates"].sent[d] += touched[d] * vector
+    step.compute(out["gradients of vectors"], sent=sum(touched) * (vector + _ID + _COUNT))
 
 
-def _copied(out: dict[str, Flow], table: StoredTable, step: _Step) -> None:
+def _copied(out: dict[str, Flow], table: StoredTable, step: _Step, turn: int) -> None:
     """Rows that are on every device. Under `parameter_server` there are none."""
     placed, devices = table.placed, step.topology.devices
     vector = _FLOAT * placed.dim
     lookups = step.examples * placed.lookups
-    updated: float
+    touched = min(step.batch * placed.lookups, float(placed.rows))
+    gradients, updates = out["gradients of copied tables"], out["updates"]
     step.compute(out["lookups"], sent=lookups * (table.row + 3 * vector))
     if step.topology.strategy == "tpu":
         # A gradient as large as the table, summed over all chips and applied to every row.
-        between = 2 * (devices - 1) / devices * vector * placed.rows
-        updated = table.rows_on[0] * (2 * vector + 2 * (table.row + table.slots_row))
-    else:
-        # Each device combines the duplicates of its own examples and sends the rest, with their ids, to all others.
+        reduced = 2 * (devices - 1) / devices * vector * placed.rows
+        step.compute(gradients, sent=reduced, received=reduced)
+        step.compute(updates, sent=table.rows_on[0] * (2 * vector + 2 * (table.row + table.slots_row)))
+        return
+    step.compute(updates, sent=touched * 2 * (table.row + table.slots_row))
+    if step.topology.strategy == "multi_worker":
+        # Each combines the duplicates of its own examples and sends the rest to all others.
         own = min(lookups, float(placed.rows))
-        between = (devices - 1) * own * (_ID + vector)
-        touched = min(step.batch * placed.lookups, float(placed.rows))
-        updated = lookups * vector + devices * own * vector + touched * 2 * (table.row + table.slots_row)
-    step.compute(out["gradients of copied tables"], sent=between, received=between)
-    step.compute(out["updates"], sent=updated)
+        between = (devices - 1) * own * (vector + 2 * _ID + _COUNT)
+        step.compute(gradients, sent=between, received=between)
+        step.compute(updates, sent=(lookups + devices * own) * vector)
+        return
+    # All send theirs to one, each table to another one, which combines them and sends the rest to all copies.
+    there, back = lookups * (vector + _ID), touched * (vector + _ID + _COUNT)
+    step.compute(updates, sent=touched * vector)
+    updates.sent[turn % devices] += (step.batch * placed.lookups + touched) * vector
+    for d in range(devices):
+        here = d == turn % devices
+        gradients.sent[d] += (devices - 1) * back if here else there
+        gradients.received[d] += (devices - 1) * there if here else back
 
 
 def _dense(out: dict[str, Flow], dense: DenseHalf, config: RunConfig, step: _Step, device: Device) -> None:
