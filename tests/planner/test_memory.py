@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow.python.tpu import _pywrap_sparse_core_layout  # no public name
 
 from tfrs_dlrm.config import EMBEDDING_OPTIMIZERS, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
@@ -56,6 +57,41 @@ def test_one_device_holds_what_a_real_model_does(embedding):
     assert memory.dense_weights == size(model.dense_variables)
     assert memory.dense_slots == size(dense.variables[counters:])
     assert memory.total == sum((memory.tables, memory.slots, memory.dense_weights, memory.dense_slots, memory.step))
+
+
+def test_mirrored_devices_hold_what_real_ones_do():
+    tables = (
+        Table("copied", rows=1000),
+        Table("split", rows=300_001),
+        Table("half", rows=200_000, dtype="bfloat16"),
+        Table("made", rows=1_000_003, remainders=2),
+    )
+    schema = Schema(Label("y"), SCHEMA.dense, tuple(CategoricalFeature(t.name) for t in tables), tables)
+    config = RunConfig(
+        model=ModelConfig(16, (16,), (4, 1)),
+        optimizer=OptimizerConfig(embedding="adagrad", embedding_per_table="half=rowwise_adagrad"),
+    )
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = make_model(config.model, schema, seed=0)
+        model.build()
+        dense, rows = make_optimizers(config.optimizer)
+        rows.build(model.embeddings.tables)
+        counters = len(dense.variables)
+        dense.build(model.dense_variables)
+
+    def on(device, stored):
+        """The bytes on a device; what is shared out or copied has several variables."""
+        parts = (v for whole in stored for v in getattr(whole, "variables", [whole]))
+        copies = (v for part in parts for v in getattr(part, "values", [part]))
+        return sum(np.prod(v.shape) * v.dtype.size for v in copies if v.device.endswith(f"CPU:{device}"))
+
+    planned = plan(schema, config, Topology("mirrored", 2))
+    assert [t.placed.kind for t in planned.tables] == ["replicated", *["sharded"] * 3, "replicated"]
+    for device, memory in enumerate(planned.memory):
+        assert memory.tables == on(device, model.embeddings.tables.values())
+        assert memory.slots == on(device, (v for slots in rows.slots.values() for v in slots.values()))
+        assert memory.dense_weights == on(device, model.dense_variables)
+        assert memory.dense_slots == on(device, dense.variables[counters:])
 
 
 @pytest.mark.parametrize("name", ["v5p-8", "v5p-64", "v6e-1", "v6e-256"])

@@ -43,7 +43,7 @@ def _notes(plan: Plan) -> Iterator[str]:
     adagrad = sum(t.optimizer == "rowwise_adagrad" for t in embedding)
     if adagrad:
         yield (
-            f"Embedding hardware has no row-wise Adagrad: the plan takes adagrad for {adagrad} tables, and a run has to,"
+            f"Embedding hardware has no row-wise Adagrad: the plan takes adagrad for {adagrad} tables, as a run must,"
             " by --config.optimizer.embedding=adagrad."
         )
     if any(plan.schema.table(table_name(t.placed.name)).dtype == "bfloat16" for t in embedding):
