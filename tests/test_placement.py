@@ -60,7 +60,7 @@ def test_a_small_placement_by_hand():
         Table("least", dim=1, rows=25),
     )
     placed = place(schema, Topology("mirrored", 2), replicate_below=100)
-    # 80 of 100 bytes: copied. The others have 800, 400 and 100 bytes, 650 for each device; a quarter of it is 162.
+    # 80 of 100 bytes: copied. The others have 800, 400 and 100 bytes, 650 for each device, which may have 731.
     assert placed.table("small").kind == "replicated" and placed.table("small").shards == ()
     first = math.log(51) / math.log(101)  # of the lookups, under Zipf's law
     wide, narrow, least = (placed.table(n).shards for n in ("wide", "narrow", "least"))
@@ -68,8 +68,8 @@ def test_a_small_placement_by_hand():
     assert [(s.begin, s.end, s.device) for s in narrow] == [(0, 50, 1), (50, 100, 0)]
     # 600 bytes and one lookup on each by now.
     assert least == (Shard(0, 25, 0, pytest.approx(1)),)
-    assert placed.table("wide").why == "rows over 2 devices: above 162 B, a quarter of an even share"
-    assert placed.table("least").why == "whole on one device: below 162 B, a quarter of an even share"
+    assert placed.table("wide").why == "rows over 2 devices: one has no room for all, at 650 B each"
+    assert placed.table("least").why == "whole on one device"
     assert [t.name for t in placed.tables] == ["small", "wide", "narrow", "least"]
 
 
@@ -95,11 +95,11 @@ def test_any_placement_holds_each_row_once_and_is_even(strategy):
             assert all(s.begin < s.end for s in table.shards)
             assert len({s.device for s in table.shards}) == len(table.shards)
             assert sum(s.lookups for s in table.shards) == pytest.approx(table.lookups) == 1
-        # What is whole is at most a quarter of an even share, or small; split tables are uneven by one row at most.
+        # What is whole has room, or is small; split tables are uneven by one row at most.
         fair = sum(t.bytes for t in shared) / devices
         uneven = sum(t.bytes / t.rows for t in shared if len(t.shards) > 1)
         few_rows = sum(t.bytes for t in shared if t.rows < devices)
-        assert max(bytes_on(placed)) <= fair + max(fair / 4, small) + uneven + few_rows
+        assert max(bytes_on(placed)) <= fair + max(fair / 8, small) + uneven + few_rows
 
 
 @pytest.mark.parametrize("strategy", ["mirrored", "parameter_server"])

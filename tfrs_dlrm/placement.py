@@ -21,10 +21,8 @@ EMBEDDING_HARDWARE = {"v2": "V1", "v3": "V1", "v4": "V1", "v5e": "", "v5p": "Spa
 # table go to all devices: with more rows than a device has examples in a step, that costs more than asking the device
 # that has the rows. On TPUs they are as large as the table, summed over all chips and applied to every row.
 REPLICATE_BELOW = {"mirrored": 4_000_000, "parameter_server": 4_000_000, "tpu": 1_000_000}
-# Larger tables than this part of a device's fair share are split; the others stay whole, since each part of a split
-# table is one more gather and one more scatter in the step.
-_SPLIT_ABOVE = 1 / 4
-# Whole tables go where the fewest lookups go, among the devices that this leaves at most so much above a fair share.
+# A table stays whole where a device has room for it, which may end so much above an even share; of several such devices
+# it goes to the one with the fewest lookups.
 _SLACK = 1 / 8
 # Values of a multi-valued feature in an example, where nothing is known about it.
 VALUES = 10
@@ -254,11 +252,6 @@ def _on_tpu(v: _Variable, chip: str, small: int) -> PlacedTable:
 def _share_out(variables: Sequence[_Variable], devices: int, small: int, noun: str) -> dict[str, PlacedTable]:
     """Spreads bytes and lookups over several devices."""
     fair = sum(v.bytes for v in variables) / devices
-    split = [v for v in variables if v.bytes > fair * _SPLIT_ABOVE and v.bytes >= small and v.rows > 1]
-    whole = [v for v in variables if v not in split]
-    limit = size_text(max(fair * _SPLIT_ABOVE, small))
-    if fair * _SPLIT_ABOVE >= small:
-        limit += ", a quarter of an even share"
     sizes, lookups = [0] * devices, [0.0] * devices
     placed = {}
 
@@ -268,19 +261,18 @@ def _share_out(variables: Sequence[_Variable], devices: int, small: int, noun: s
         lookups[device] += shard.lookups
         return shard
 
-    for v in sorted(split, key=lambda v: (-v.lookups, -v.bytes)):
-        # Of a vocabulary, the first rows get nearly all lookups: the range goes to the device that has fewest.
-        order = sorted(range(devices), key=lambda d: (lookups[d], sizes[d], d))
-        count = min(devices, v.rows)
-        ends = [v.rows * (i + 1) // count for i in range(count)]
-        shards = [put(v, begin, end, d) for begin, end, d in zip([0, *ends], ends, order, strict=False)]
-        placed[v.name] = v.sharded(shards, f"rows over {count} {noun}s: above {limit}")
-    for v in sorted(whole, key=lambda v: -v.bytes):
+    for v in sorted(variables, key=lambda v: -v.bytes):
+        # Each part of a split table is one more gather and one more scatter in the step, so none is split that fits.
         room = [d for d in range(devices) if sizes[d] + v.bytes <= fair * (1 + _SLACK)]
-        device = (
-            min(room, key=lambda d: (lookups[d], sizes[d]))
-            if room
-            else min(range(devices), key=lambda d: (sizes[d], lookups[d]))
-        )
-        placed[v.name] = v.sharded([put(v, 0, v.rows, device)], f"whole on one {noun}: below {limit}")
+        if not room and v.bytes >= small and v.rows > 1:
+            # Of a vocabulary, the first rows get nearly all lookups: the range goes to the device that has fewest.
+            order = sorted(range(devices), key=lambda d: (lookups[d], sizes[d], d))
+            count = min(devices, v.rows)
+            ends = [v.rows * (i + 1) // count for i in range(count)]
+            shards = [put(v, begin, end, d) for begin, end, d in zip([0, *ends], ends, order, strict=False)]
+            why = f"rows over {count} {noun}s: one has no room for all, at {size_text(fair)} each"
+            placed[v.name] = v.sharded(shards, why)
+            continue
+        device = min(room or range(devices), key=lambda d: (lookups[d], sizes[d]) if room else (sizes[d], lookups[d]))
+        placed[v.name] = v.sharded([put(v, 0, v.rows, device)], f"whole on one {noun}")
     return placed
