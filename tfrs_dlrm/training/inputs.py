@@ -70,6 +70,7 @@ def worker_dataset(directory: str, batch_size: int, split: Split, shuffle_rows: 
     """The `dataset_fn` of a worker of a parameter-server cluster; see `distributed_dataset`."""
     write_records(directory, shuffle_rows=shuffle_rows)
 
+    @tf.autograph.experimental.do_not_convert
     def read(context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
         del context  # workers do not know of each other
         return record_dataset(directory, batch_size, split=split, repeat=True, drop_remainder=True)
