@@ -34,7 +34,7 @@ def config_name() -> str:
     return os.path.basename(config_flags.get_config_filename(flags.FLAGS["config"])).removesuffix(".py")
 
 
-def run(main: Callable[[list[str]], None], tensorflow: bool = True) -> None:
+def run(main: Callable[[list[str]], None], tensorflow: bool = True, before: Callable[[], None] | None = None) -> None:
     """Parses flags, calls `main`, and turns its errors into `error: MESSAGE` on standard error and exit code 1.
 
     `--verbosity=1` shows the traceback as well.
@@ -42,14 +42,17 @@ def run(main: Callable[[list[str]], None], tensorflow: bool = True) -> None:
     Args:
       main: takes the arguments that are no flags.
       tensorflow: whether it needs TensorFlow, which takes seconds to load.
+      before: called with the flags parsed and TensorFlow not loaded yet; its errors end the program likewise.
     """
 
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unknown argument {argv[1]!r}; arguments look like --name=value")
-        if tensorflow:
-            _load_tensorflow()
         try:
+            if before:
+                before()
+            if tensorflow:
+                _load_tensorflow()
             main(argv)
         except (ValueError, OSError, ArithmeticError) as e:
             _fail(str(e), e)

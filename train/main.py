@@ -10,7 +10,16 @@ from tfrs_dlrm import cli
 _QUICKSTART = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs", "quickstart.py")
 _CONFIG = cli.define_config(_QUICKSTART)
 _STRATEGY = flags.DEFINE_string("strategy", "one_device", "Where to compute: one_device.")
+_TPU = flags.DEFINE_string("tpu", "local", "Of --strategy=tpu: local, the NAME of a Cloud TPU, or grpc://HOST:PORT.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Of checkpoints and results; by default runs/NAME after the config.")
+
+
+def check() -> None:
+    """Ends a run on a TPU that is not there, which TensorFlow might do by a crash or after minutes."""
+    if _STRATEGY.value == "tpu":
+        from tfrs_dlrm.doctor import check_tpu
+
+        check_tpu(_TPU.value)
 
 
 def main(argv: list[str]) -> None:
@@ -25,7 +34,8 @@ def main(argv: list[str]) -> None:
     workdir = _WORKDIR.value or os.path.join("runs", cli.config_name())
     try:
         with PrepareBar() as bar:
-            result = train_and_evaluate(config, workdir, make_strategy(_STRATEGY.value), bar, show_progress=True)
+            strategy = make_strategy(_STRATEGY.value, tpu=_TPU.value)
+            result = train_and_evaluate(config, workdir, strategy, bar, show_progress=True)
     except Interrupted as e:
         print(f"{e}. The same command goes on from there.")
         sys.exit(143)  # as shells report a process ended by SIGTERM
@@ -39,4 +49,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, before=check)
