@@ -37,7 +37,11 @@ def make_strategy(name: str = "one_device", devices: int = 0, tpu: str = "local"
     if devices and name != "mirrored":
         raise ValueError(f"devices={devices} belongs to strategy mirrored, not {name}")
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy(_mirrored_devices(devices))
+        chosen = _mirrored_devices(devices)
+        # Logical CPUs share their memory: adding up in one place is all there is to do, and collective ops allow only
+        # one number of replicas in a process.
+        reduction = None if chosen[0].startswith("GPU") else tf.distribute.ReductionToOneDevice()
+        return tf.distribute.MirroredStrategy(chosen, cross_device_ops=reduction)
     if name == "multi_worker":
         return _multi_worker()
     if name == "parameter_server":
