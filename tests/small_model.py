@@ -23,9 +23,9 @@ def make(seed: int = 0, optimizer=None, schema: Schema = SCHEMA, dense=None) -> 
 
 def data(steps: int, seed: int = 0) -> tf.data.Dataset:
     rng = np.random.default_rng(seed)
-    ids = rng.integers(0, [300, 200, 6], (steps * 16, 3)).astype(np.int32)
-    features = {"dense": rng.normal(size=(steps * 16, 1)).astype(np.float32), "ids": ids}
-    return tf.data.Dataset.from_tensor_slices((features, (ids[:, 0] % 2).astype(np.float32))).batch(16)
+    ids = rng.integers(0, [300, 200, 6], (steps * 24, 3)).astype(np.int32)
+    features = {"dense": rng.normal(size=(steps * 24, 1)).astype(np.float32), "ids": ids}
+    return tf.data.Dataset.from_tensor_slices((features, (ids[:, 0] % 2).astype(np.float32))).batch(24)
 
 
 def train(model: td.DLRM, steps: int = 3, seed: int = 0) -> None:

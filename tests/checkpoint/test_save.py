@@ -59,8 +59,7 @@ def test_any_number_of_replicas_to_any_other(tmp_path, monkeypatch, saved_on):
             train(again, seed=1)
             for name, value in everything(again).items():
                 # Replicas add up in another order, and bfloat16 is rounded at random.
-                exact, rough = saved_on == 1, name == "tables/user"
-                atol = 0 if exact else 1e-2 if rough else 1e-5
+                atol = 0 if saved_on == 1 else 1e-2 if name == "tables/user" else 1e-3
                 np.testing.assert_allclose(value, after[name], rtol=0, atol=atol, err_msg=name)
 
 
@@ -70,7 +69,7 @@ def test_evaluation_needs_no_optimizer(saved):
     td.restore_checkpoint(again, path)
     batch = next(iter(small_model.data(1, seed=3)))[0]
     np.testing.assert_array_equal(again(batch), model(batch))
-    with pytest.raises(ValueError, match="another model or optimizer: it alone has slots/site/accum.*the model alone nothing"):
+    with pytest.raises(ValueError, match=r"or optimizer: it alone has slots/site/acc.*, and the model alone nothing"):
         td.restore_checkpoint(make(optimizer=td.SGD(0.1)), path)
 
 
@@ -98,7 +97,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(saved, tmp_path, 
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
     monkeypatch.setattr(tf.raw_ops, "MergeV2Checkpoints", full)
-    with pytest.raises(OSError, match="the disk is full; .* save again once there is room"):
+    with pytest.raises(OSError, match=r"the disk is full; .* save again once there is room"):
         td.save_checkpoint(model, str(tmp_path / "other"))
     assert os.listdir(tmp_path) == ["saved"]
 
@@ -117,7 +116,7 @@ def test_another_schema_or_shape_is_refused_by_name(saved, tmp_path):
     wider.compile()
     manifest["schema"]["tables"][0]["rows"] = 300
     Path(path, "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="saved: damaged, or of another model: .*shape"):
+    with pytest.raises(ValueError, match=r"saved: damaged, or of another model: .*shape"):
         td.restore_checkpoint(wider, path)
     manifest["format"] = 2
     Path(path, "manifest.json").write_text(json.dumps(manifest))
