@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +193,36 @@ def test_other_optimizers_slots_and_parts_travel(tmp_path, monkeypatch):
     td.restore_checkpoint(again, str(tmp_path / "a"))
     assert {"slots/user/linear", "slots/site__quotient/m"} < set(everything(again))
     assert_equal(everything(again), everything(model))
+
+
+_PEAKS = """
+import resource, sys
+import tensorflow as tf
+import tfrs_dlrm as td
+from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
+features = tuple(CategoricalFeature(name) for name in ("a", "b"))
+tables = (Table("a", 64, (256 << 20) // 256), Table("b", 64, (128 << 20) // 256))
+model = td.DLRM(Schema(Label("y"), (), features, tables), top_mlp=(1,))
+model.compile(embedding_optimizer=td.SGD(0.1))
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+peaks = [peak()]
+td.save_checkpoint(model, sys.argv[1])
+peaks.append(peak())
+for table in model.embeddings.tables.values():
+    table.scatter_update(tf.IndexedSlices(tf.zeros([1, 64]), tf.constant([5])))
+td.restore_checkpoint(model, sys.argv[1])
+print("RESULT", *peaks, peak())
+"""
+
+
+def test_memory_beside_tables_is_bounded(tmp_path):
+    """384 MiB of tables. What `tf.train.Checkpoint` does with them takes as much again."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", _PEAKS, str(tmp_path / "saved")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    before, saved, restored = map(int, done.stdout.split("RESULT")[1].split())
+    assert before > 384
+    assert saved - before < 250, (before, saved, restored)
+    assert restored - before < 350, (before, saved, restored)
