@@ -59,6 +59,10 @@ class EmbeddingTables(keras.layers.Layer):
             name: v for t in schema.tables for name, v in make_variables(t, seed, places).items()
         }
 
+    def compile(self, optimizer: RowOptimizer) -> None:
+        """Makes the slots of the tables."""
+        optimizer.build(self.tables)
+
     def call(self, features: Features) -> list[tf.Tensor]:
         """The same as `lookup`."""
         return self.lookup(features)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
@@ -69,12 +69,17 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         """As given to the constructor."""
         return self._learning_rate
 
-    def build(self, tables: Mapping[str, Rows]) -> None:
+    def build(self, tables: Mapping[str, Rows], elsewhere: Collection[str] = ()) -> None:
         """Creates the slots, all of them at once and outside of any traced function. A second call changes nothing.
+
+        Args:
+          tables: that this optimizer updates.
+          elsewhere: the names of others, whose rows and slots are out of its hands.
 
         Raises:
           ValueError: the slots were made for other tables.
         """
+        del elsewhere
         if self.iterations is None:
             self.iterations = tf.Variable(
                 0,

@@ -94,9 +94,7 @@ def read_rows(rows_of: Rows, rows: tf.Tensor | None) -> tf.Tensor:
     return tf.cast(found, tf.float32)
 
 
-def write_rows(
-    variable: tf.Variable, rows: tf.Tensor | None, values: tf.Tensor, seed: tf.Tensor | None = None
-) -> None:
+def write_rows(variable: tf.Variable, rows: tf.Tensor | None, values: tf.Tensor, seed: tf.Tensor | None = None) -> None:
     """Overwrites rows int [n], each once, or all rows, with float32 [n, dim].
 
     Args:

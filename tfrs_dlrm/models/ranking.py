@@ -10,10 +10,11 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
-from tfrs_dlrm.embeddings.ids import Features, PreparedIds
+from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
 from tfrs_dlrm.embeddings.per_table import PerTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
+from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.metrics import OutOfRangeIds, default_metrics
 from tfrs_dlrm.schema import Schema
@@ -34,16 +35,24 @@ class RankingModel(tfrs.models.Model):
     Args:
       schema: of the encoded batches; every table has its rows.
       seed: makes the initial tables a function of it.
+      embeddings: the tables, where they were made already, as TPUs need it; by default those that fit the strategy in
+        scope.
     """
 
     built: bool
 
-    def __init__(self, schema: Schema, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        seed: int = 0,
+        embeddings: EmbeddingTables | TPUEmbeddingTables | None = None,
+        **kwargs: Any,
+    ) -> None:
         # Layers cast their own inputs; until then dense features stay float32.
         super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.seed = seed
-        self.embeddings = EmbeddingTables(
+        self.embeddings = embeddings or EmbeddingTables(
             schema, seed, places(schema, tf.distribute.get_strategy()), name="embeddings"
         )
         # What a step returns is over all replicas already. Keras would add it up over workers, AUC and all.
@@ -145,7 +154,7 @@ class RankingModel(tfrs.models.Model):
             if isinstance(self.optimizer, keras.optimizers.Optimizer):  # legacy ones make slots at the first step
                 self.optimizer.build(self.dense_variables)
             self.embedding_optimizer = _row_optimizer(embedding_optimizer)
-            self.embedding_optimizer.build(self.embeddings.tables)
+            self.embeddings.compile(self.embedding_optimizer)
             # In a plain object, which no checkpoint follows: whoever restores one may measure other things.
             self._progress = types.SimpleNamespace(
                 loss=keras.metrics.Mean(name="loss"),
@@ -173,11 +182,11 @@ class RankingModel(tfrs.models.Model):
     def compute_loss(self, inputs: Any, training: bool = False) -> tf.Tensor:
         """The loss of a batch (features, label[, weight]); adds the batch to the metrics."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
-        ids = self.embeddings.prepare(features)
+        ids: Any = self.embeddings.prepare(features)  # of the engine's own kind
         logits = self(features, self.embeddings.lookup(ids), training=training)
         return self._loss(ids, labels, logits, weights)
 
-    def _loss(self, ids: PreparedIds, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    def _loss(self, ids: Any, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
         """This replica's share of the loss.
 
         The loss is sum(weight * log loss) / B, as in Keras: B counts examples whatever they weigh, so that a weight
@@ -201,7 +210,7 @@ class RankingModel(tfrs.models.Model):
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """One step on a batch (features, label[, weight]); returns the metrics since the start of the epoch."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
-        ids = self.embeddings.prepare(features)
+        ids: Any = self.embeddings.prepare(features)  # of the engine's own kind
         activations = self.embeddings.lookup(ids)
         with tf.GradientTape() as tape:
             tape.watch(activations)
