@@ -166,8 +166,14 @@ class TPUEmbeddingTables(keras.layers.Layer):
                 f"the batch has no {OUT_OF_RANGE!r}, only {sorted(features)}; batches for TPUs go through the host_map"
                 " of the tables: dataset.map(model.embeddings.map_batch)"
             )
-        self._own.calls += 1
         counts = features[OUT_OF_RANGE]
+        if counts.shape[0] != self.batch_size:
+            raise ValueError(
+                f"the batch of a replica has {counts.shape[0] or 'an unknown number of'} examples; TPUs are set up for"
+                f" batches of {self.batch_size}, all alike. Drop the remainder, and repeat the dataset (with"
+                " steps_per_epoch or steps): of one that ends tf.distribute does not know the size of the last batches"
+            )
+        self._own.calls += 1
         ids = TPUIds({}, {}, {}, {}, tf.shape(counts)[0], tf.reduce_sum(counts, axis=0), f"call_{self._own.calls}")
         columns = iter(tf.unstack(features["ids"], axis=1) if "ids" in features else ())
         for f in self.schema.categorical:
