@@ -1,7 +1,8 @@
 """TPUs that are not there: strategies, and embedding tables in the layouts of TPU training, on logical CPU devices.
 
-A `tf.distribute.TPUStrategy` only reads what its resolver says of the system, so that train steps can be traced, though
-not run, and variables created on CPU devices that stand in for the chips. Private names of TensorFlow, all of them here.
+A `tf.distribute.TPUStrategy` only reads what its resolver says of the system. So train steps can be traced, though not
+run, and variables can be made, on CPU devices that stand in for the chips. That takes private names of TensorFlow, all
+of them in this file.
 """
 
 from __future__ import annotations
@@ -20,8 +21,14 @@ from tensorflow.python.client import session
 from tensorflow.python.tpu import tpu, tpu_embedding_v2, tpu_embedding_v2_utils
 from tensorflow.python.tpu.ops import tpu_ops
 
+from tfrs_dlrm.embeddings import RowOptimizer
+from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
+from tfrs_dlrm.placement import Topology, place
+from tfrs_dlrm.schema import Schema
+
 KINDS = {"": "UNSUPPORTED", "V1": "V1", "SparseCore": "V2"}
 CORES_PER_CHIP = 4
+_CHIPS = {"": "v5e", "V1": "v4", "SparseCore": "v5p"}
 
 
 class _Resolver:
@@ -85,6 +92,65 @@ def fake_tpu(kind: str, replicas: int = 2, hosts: int = 1) -> Iterator[tf.distri
             stack.callback(setattr, module, name, original)
             setattr(module, name, replacement)
         yield strategy
+
+
+def make_tables(
+    kind: str,
+    schema: Schema,
+    replicate_below: int = 0,
+    batch_size: int = 8,
+    hotness: int = 4,
+    seed: int = 0,
+    replicas: int = 2,
+) -> TPUEmbeddingTables:
+    """Tables for the strategy in scope, not yet compiled.
+
+    Args:
+      kind: that of the strategy.
+      schema: with the rows of all tables.
+      replicate_below: in bytes: smaller tables are replicated.
+      batch_size: of a replica.
+      hotness: of multi-valued features whose tables are replicated.
+      seed: of the initial values.
+      replicas: those of the strategy.
+    """
+    placement = place(schema, Topology("tpu", replicas, chip=_CHIPS[kind]), replicate_below)
+    hotnesses = {f.name: hotness for f in schema.multi_hot if f.sequence_length is None}
+    samples = [encoded_batch(schema, batch_size, i, hotness) for i in range(2)]
+    return TPUEmbeddingTables(schema, seed, placement, batch_size, hotnesses, samples, name="embeddings")
+
+
+@contextlib.contextmanager
+def tables_in_layout(
+    kind: str, schema: Schema, optimizer: RowOptimizer, seed: int = 0, hosts: int = 2
+) -> Iterator[TPUEmbeddingTables]:
+    """Tables and slots in the layout of TPU training, every table on the embedding hardware that can be.
+
+    They begin as those of `EmbeddingTables(schema, seed)` do, and `stored` reads and writes them.
+    """
+    with fake_tpu(kind, hosts=hosts if kind == "V1" else 1) as strategy, strategy.scope():
+        tables = make_tables(kind, schema, seed=seed)
+        tables.compile(optimizer)
+        yield tables
+
+
+def encoded_batch(schema: Schema, size: int, seed: int = 0, most: int = 4) -> dict[str, tf.Tensor | tf.RaggedTensor]:
+    """A random encoded batch; its multi-valued features have 0 to `most` values."""
+    rng = np.random.default_rng(seed)
+    batch: dict = {}
+    if schema.dense_width:
+        batch["dense"] = tf.constant(rng.normal(size=[size, schema.dense_width]), tf.float32)
+    if schema.one_hot:
+        columns = [rng.integers(0, schema.table_of(f).rows, size) for f in schema.one_hot]
+        batch["ids"] = tf.constant(np.stack(columns, axis=1), tf.int32)
+    for f in schema.multi_hot:
+        lengths = rng.integers(0, most + 1, size)
+        ids = tf.constant(rng.integers(0, schema.table_of(f).rows, lengths.sum()), tf.int32)
+        batch[f.name] = tf.RaggedTensor.from_row_lengths(ids, lengths)
+        if f.weights:
+            weights = tf.constant(rng.uniform(0.5, 2, lengths.sum()), tf.float32)
+            batch[f.weights_name] = batch[f.name].with_flat_values(weights)
+    return batch
 
 
 def _cpus():

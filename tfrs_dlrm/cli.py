@@ -34,7 +34,7 @@ def config_name() -> str:
     return os.path.basename(config_flags.get_config_filename(flags.FLAGS["config"])).removesuffix(".py")
 
 
-def run(main: Callable[[list[str]], None], tensorflow: bool = True) -> None:
+def run(main: Callable[[list[str]], None], tensorflow: bool = True, arguments: bool = False) -> None:
     """Parses flags, calls `main`, and turns its errors into `error: MESSAGE` on standard error and exit code 1.
 
     `--verbosity=1` shows the traceback as well.
@@ -42,10 +42,11 @@ def run(main: Callable[[list[str]], None], tensorflow: bool = True) -> None:
     Args:
       main: takes the arguments that are no flags.
       tensorflow: whether it needs TensorFlow, which takes seconds to load.
+      arguments: whether it takes arguments that are no flags.
     """
 
     def guarded(argv: list[str]) -> None:
-        if len(argv) > 1:
+        if len(argv) > 1 and not arguments:
             raise app.UsageError(f"unknown argument {argv[1]!r}; arguments look like --name=value")
         if tensorflow:
             _load_tensorflow()

@@ -102,7 +102,9 @@ def dataset(
     return data.prefetch(4).with_options(options)
 
 
-def steps_per_epoch(directory: str, batch_size: int, split: Split = "train", pipelines: int = 1) -> int:
+def steps_per_epoch(
+    directory: str, batch_size: int, split: Split = "train", pipelines: int = 1, replicas: int | None = None
+) -> int:
     """Batches in an epoch of `dataset` with the defaults for its split.
 
     Args:
@@ -110,8 +112,11 @@ def steps_per_epoch(directory: str, batch_size: int, split: Split = "train", pip
       batch_size: over all replicas together.
       split: `train` (the last smaller batch is left out) or `eval`.
       pipelines: the number of input pipelines.
+      replicas: of all pipelines together; by default one of each.
     """
-    context = tf.distribute.InputContext(num_input_pipelines=pipelines, num_replicas_in_sync=pipelines)
+    context = tf.distribute.InputContext(
+        num_input_pipelines=pipelines, num_replicas_in_sync=pipelines if replicas is None else replicas
+    )
     return _part(directory, split, context, batch_size, split == "train").batches
 
 
@@ -155,12 +160,23 @@ class _RowGroup:
     path: str
     metadata: pq.FileMetaData
     index: int
-    rows: int
+    begin: int
+    end: int
+
+    @property
+    def rows(self) -> int:
+        return self.end - self.begin
+
+    def cut(self, parts: int) -> list[_RowGroup]:
+        """The group as several of about equally many rows."""
+        ends = [self.begin + self.rows * i // parts for i in range(parts + 1)]
+        pairs = itertools.pairwise(ends)
+        return [dataclasses.replace(self, begin=begin, end=end) for begin, end in pairs if end > begin]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """What one input pipeline reads: its row groups, its batch size, and its number of batches an epoch."""
+    """What one input pipeline reads: its row groups, or parts of them, its batch size and its batches an epoch."""
 
     groups: tuple[_RowGroup, ...]
     batch_size: int
@@ -180,7 +196,8 @@ def _part(
     size = context.get_per_replica_batch_size(batch_size)
     parts = _deal(groups, context.num_input_pipelines)
     if min(map(len, parts)) == 0:
-        raise ValueError(f"{directory}: {len(groups)} row groups cannot be shared by {len(parts)} input pipelines")
+        rows = sum(g.rows for g in groups)
+        raise ValueError(f"{directory}: {rows} {split} rows cannot be shared by {len(parts)} input pipelines")
     own = parts[context.input_pipeline_id]
     if drop_remainder:
         # Replicas step together, so the part with the fewest rows sets the number of steps.
@@ -194,6 +211,8 @@ def _deal(groups: Sequence[_RowGroup], pipelines: int) -> list[list[_RowGroup]]:
     """Deals row groups out so that each pipeline has about equally many rows: the largest first, to the shortest."""
     if pipelines == 1:
         return [list(groups)]
+    if len(groups) < pipelines:
+        groups = [part for g in groups for part in g.cut(pipelines)]
     parts: list[list[_RowGroup]] = [[] for _ in range(pipelines)]
     totals = [0] * pipelines
     for i in sorted(range(len(groups)), key=lambda i: (-groups[i].rows, i)):
@@ -220,7 +239,8 @@ def _row_groups(directory: str, shards: Sequence[Shard], expected: pa.Schema) ->
             if field.name not in found.names or found.field(field.name).type != field.type:
                 has = found.field(field.name).type if field.name in found.names else "no such column"
                 raise ValueError(f"{path}: column {field.name!r} should be {field.type} for this schema, it has: {has}")
-        groups += [_RowGroup(path, metadata, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)]
+        rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        groups += [_RowGroup(path, metadata, i, 0, n) for i, n in enumerate(rows)]
     return groups
 
 
@@ -298,6 +318,7 @@ def _permutation(size: int, *key: int) -> np.ndarray:
 def _read(group: _RowGroup, schema: Schema) -> Columns:
     try:
         with pq.ParquetFile(group.path, metadata=group.metadata, page_checksum_verification=True) as file:
-            return Columns.of(file.read_row_group(group.index, columns=encoded_schema(schema).names), schema)
+            table = file.read_row_group(group.index, columns=encoded_schema(schema).names)
+            return Columns.of(table.slice(group.begin, group.rows), schema)
     except (pa.ArrowException, OSError) as e:
         raise ValueError(f"{group.path}: row group {group.index} cannot be read; prepare the data again: {e}") from e

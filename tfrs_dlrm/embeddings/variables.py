@@ -60,7 +60,7 @@ def initial_rows(table: Table, seed: int) -> dict[str, Callable[[int, int], Iter
 
 
 def like(rows: Rows, name: str, initial: float, per_row: bool) -> Rows:
-    """A float32 slot of a table: a number for each of its numbers, or one for each row, where the table has its rows."""
+    """A float32 slot of a table, where its rows are: a number for each of its numbers, or one for each row."""
 
     def fill(table: tf.Variable) -> Callable[[], tf.Tensor]:
         # A function, since a tensor would stay in memory beside the variable.

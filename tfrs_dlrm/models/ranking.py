@@ -37,6 +37,11 @@ class RankingModel(tfrs.models.Model):
       seed: makes the initial tables a function of it.
       embeddings: the tables, where they were made already, as TPUs need it; by default those that fit the strategy in
         scope.
+      replicate_below: in bytes: under strategies that can do either, smaller tables are copied to each device and
+        larger ones shared out among them; by default what `tfrs_dlrm.placement.REPLICATE_BELOW` has.
+
+    Raises:
+      ValueError: a table has no rows, or the strategy copies all tables to every process and they do not fit there.
     """
 
     built: bool
@@ -46,6 +51,7 @@ class RankingModel(tfrs.models.Model):
         schema: Schema,
         seed: int = 0,
         embeddings: EmbeddingTables | TPUEmbeddingTables | None = None,
+        replicate_below: int | None = None,
         **kwargs: Any,
     ) -> None:
         # Layers cast their own inputs; until then dense features stay float32.
@@ -53,12 +59,14 @@ class RankingModel(tfrs.models.Model):
         self.schema = schema
         self.seed = seed
         self.embeddings = embeddings or EmbeddingTables(
-            schema, seed, places(schema, tf.distribute.get_strategy()), name="embeddings"
+            schema, seed, places(schema, tf.distribute.get_strategy(), replicate_below), name="embeddings"
         )
         # What a step returns is over all replicas already. Keras would add it up over workers, AUC and all.
         self.distribute_reduction_method = "first"
         self.task = tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum"))
         self._progress = types.SimpleNamespace(loss=None, metrics=[], out_of_range=None)
+        # One trace for all evaluations of a model.
+        self.scores = tf.function(self._scores, reduce_retracing=True)
 
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """The model itself.
@@ -93,15 +101,6 @@ class RankingModel(tfrs.models.Model):
             raise ValueError(f"{type(self).__name__}.score returned shape {logits.shape}; [B] or [B, 1] is needed")
         return tf.cast(logits, tf.float32)
 
-    def _zero_activations(self) -> list[tf.Tensor]:
-        """Those of one example, without a lookup, which some devices do in a train step only."""
-        dtype = self.embeddings.compute_dtype
-        shapes = []
-        for f in self.schema.categorical:
-            length = [] if f.sequence_length is None else [f.sequence_length]
-            shapes.append([1, *length, self.schema.table_of(f).dim])
-        return [tf.zeros(shape, dtype) for shape in shapes]
-
     def _dense(self, features: Features) -> tf.Tensor | None:
         width = self.schema.dense_width
         if not width:
@@ -121,7 +120,9 @@ class RankingModel(tfrs.models.Model):
         del input_shape  # the schema says it all
         if not self.built:
             self.built = True  # first, since the call below asks
-            self(_example(self.schema), activations=self._zero_activations())
+            # TPUs look nothing up outside of a step.
+            on_tpu = isinstance(self.embeddings, TPUEmbeddingTables)
+            self(_example(self.schema), self.embeddings.zeros(1) if on_tpu else None)
 
     def compile(
         self,
@@ -206,6 +207,10 @@ class RankingModel(tfrs.models.Model):
             metric.update_state(labels, logits, sample_weight=weights)
         self._progress.out_of_range.update_state(ids.out_of_range)
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def _scores(self, features: Any) -> Any:
+        """Logits, without training, in each replica of the strategy."""
+        return self.distribute_strategy.run(lambda x: self(x, training=False), args=(features,))
 
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """One step on a batch (features, label[, weight]); returns the metrics since the start of the epoch."""

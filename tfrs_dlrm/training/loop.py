@@ -15,15 +15,16 @@ from absl import logging
 
 from tfrs_dlrm.checkpoint import METRICS_FILE, Checkpoints, Workdir
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.data.dataset import dataset, steps_per_epoch
 from tfrs_dlrm.data.encoder import SCHEMA_FILE
 from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.prepare import Progress
 from tfrs_dlrm.data.ready import ready
-from tfrs_dlrm.embeddings.variables import all_finite
+from tfrs_dlrm.embeddings.variables import all_finite, all_rows_finite
 from tfrs_dlrm.files import disk_full, write_json
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.strategy import any_process, is_chief, is_multi_worker, is_parameter_server, wait_for_all
+from tfrs_dlrm.training.asynchronous import Workers
 from tfrs_dlrm.training.callbacks import (
     Interrupted,
     ProgressBar,
@@ -34,6 +35,7 @@ from tfrs_dlrm.training.callbacks import (
 )
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
 from tfrs_dlrm.training.factory import make_model, make_optimizers, precision
+from tfrs_dlrm.training.inputs import distributed_dataset, epoch_steps, evaluation_dataset, worker_dataset
 from tfrs_dlrm.warmstart import warm_start
 
 RESULT_FILE = "result.json"
@@ -76,20 +78,27 @@ def train_and_evaluate(
       ValueError: the configuration, the data or the run in `workdir` do not fit together.
       NonFiniteError: the loss or a score became NaN or infinite; the last good checkpoint is as it was.
       Interrupted: after SIGTERM, with a checkpoint written.
+      ServerLost: a parameter server does not answer; called again once it is back, this goes on from the last
+        checkpoint.
       OSError: the disk is full.
     """
     config.check()
-    data_dir = ready(config.data, config.train.seed, prepare_progress)
-    home, schema = Workdir(workdir), Schema.load(os.path.join(data_dir, SCHEMA_FILE))
-    with precision(config.train.precision), (strategy or tf.distribute.get_strategy()).scope():
+    strategy = strategy or tf.distribute.get_strategy()
+    again = "run the same command again once there is room, and it goes on from the last checkpoint"
+    with precision(config.train.precision), strategy.scope(), disk_full(f"{workdir}: {again}"):
+        # Of several processes that run this, one writes, and the others see what it wrote.
+        if is_chief(strategy):
+            ready(config.data, config.train.seed, prepare_progress)
+        wait_for_all(strategy)
+        schema = Schema.load(os.path.join(config.data.path, SCHEMA_FILE))
         model = make_model(config.model, schema, config.train.seed)
         dense, embedding = make_optimizers(config.optimizer)
         model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
-    with disk_full(
-        f"{workdir}: run the same command again once there is room, and it goes on from the last checkpoint"
-    ):
-        home.begin(config, data_dir)
-        return _Run(config, home, data_dir, model, show_progress).run()
+        home = Workdir(workdir)
+        if is_chief(strategy):
+            home.begin(config, config.data.path)
+        wait_for_all(strategy)
+        return _Run(config, home, config.data.path, model, show_progress and is_chief(strategy)).run()
 
 
 class _State(tf.Module):
@@ -109,8 +118,10 @@ class _Run:
     def __init__(self, config: RunConfig, home: Workdir, data_dir: str, model: DLRM, show_progress: bool):
         self._config, self._home, self._data_dir, self._model = config.train, home, data_dir, model
         self._shuffle_rows, self._show_progress = config.data.shuffle_rows, show_progress
+        self._strategy = model.distribute_strategy
+        self._writes = is_chief(self._strategy)
         self._has_eval = bool(Manifest.load(data_dir).eval)
-        epoch = steps_per_epoch(data_dir, self._config.batch_size)
+        epoch = epoch_steps(data_dir, self._config.batch_size)
         self._total = self._config.steps or max(1, round(self._config.epochs * epoch))
         self._round = self._config.eval_every_steps or epoch
         self._state = _State()
@@ -120,6 +131,7 @@ class _Run:
         self._last_checkpoint: str | None = None
         self._bar: ProgressBar | None = None
         self._board: TensorBoard | None = None
+        self._workers: Workers | None = None
 
     def run(self) -> Result:
         """Trains to the end."""
@@ -129,11 +141,13 @@ class _Run:
         self._forget_after(self._counter.step)
         if self._show_progress:
             self._bar = ProgressBar(self._counter, self._total, self._config.batch_size)
-        if self._config.tensorboard:
+        if self._config.tensorboard and self._writes:
             self._board = TensorBoard(self._home.file("tensorboard"), self._counter)
         for line in [*begun, *self._prepared_out_of_range()]:
             self._say(line)
-        listener = StopOnSignal(self._counter, self._ends_round, self._save)
+        # Processes that step together can only stop together, and agree on that after a round.
+        ends_round = (lambda: True) if is_multi_worker(self._strategy) else self._ends_round
+        listener = StopOnSignal(self._counter, ends_round, self._save)
         try:
             with listener:
                 while self._goes_on():
@@ -147,7 +161,8 @@ class _Run:
         best_step = int(self._state.best_step)
         best: dict[str, float] = next((r["eval"] for r in self._records() if r["step"] == best_step), {})
         result = Result(self._counter.step, reason, best_step, best)
-        write_json(self._home.file(RESULT_FILE), dataclasses.asdict(result))
+        if self._writes:
+            write_json(self._home.file(RESULT_FILE), dataclasses.asdict(result))
         return result
 
     def _fit(self, listener: StopOnSignal) -> None:
@@ -166,17 +181,28 @@ class _Run:
         )
         watch = StopOnNonFiniteLoss(counter, lambda: self._last_checkpoint)
         shown = [c for c in (self._bar, self._board) if c]
-        data = dataset(
+        callbacks = [counter, watch, *shown]
+        if is_parameter_server(self._strategy):
+            self._fit_on_workers(steps, callbacks, listener)
+            return
+        data = distributed_dataset(
             self._data_dir,
             self._config.batch_size,
             seed=self._config.seed,
             start_step=step,
             repeat=True,
             shuffle_rows=self._shuffle_rows,
-            sort_ids=self._model.distribute_strategy.num_replicas_in_sync == 1,
         )
-        callbacks = [counter, watch, *shown, rounds_begin_and_end, listener]
+        callbacks += [rounds_begin_and_end, listener]
         self._model.fit(data, steps_per_epoch=steps, epochs=rounds, callbacks=callbacks, verbose=0)
+
+    def _fit_on_workers(self, steps: int, callbacks: list[keras.callbacks.Callback], listener: StopOnSignal) -> None:
+        """A round on a parameter-server cluster; one that begins in its middle reports the averages of its rest."""
+        if self._workers is None:
+            read = worker_dataset(self._data_dir, self._config.batch_size, "train", self._shuffle_rows)
+            self._workers = Workers(self._model, read, self._config.steps_per_execution)
+        averages = self._workers.fit(steps, [*callbacks, listener], lambda: listener.received)
+        self._end_round(averages, listener)
 
     def _restore_averages(self, averages: list[list[np.ndarray]] | None) -> None:
         """Undoes the reset of the metrics at the begin of an epoch that is the rest of a round."""
@@ -197,20 +223,21 @@ class _Run:
                 state.best_auc.assign(record["eval"]["auc"])
                 state.best_step.assign(step)
                 state.evaluations_since_best.assign(0)
-        # A run killed before the checkpoint is whole comes by here again, and `_forget_after` drops the line.
-        with open(self._home.file(METRICS_FILE), "a", encoding="utf-8") as f:
-            f.write(json.dumps(record) + "\n")
+        if self._writes:
+            # A run killed before the checkpoint is whole comes by here again, and `_forget_after` drops the line.
+            with open(self._home.file(METRICS_FILE), "a", encoding="utf-8") as f:
+                f.write(json.dumps(record) + "\n")
         if int(state.best_step) == step or not self._has_eval:
             self._checkpoints.save_best(step)
         path = self._save()
         self._show(record)
         if not self._goes_on():
             self._model.stop_training = True
-        elif listener.received:
+        elif any_process(self._strategy, listener.received):
             raise Interrupted(step, path)
 
     def _evaluate(self) -> dict[str, float]:
-        data = dataset(self._data_dir, self._config.eval_batch_size, split="eval")
+        data = evaluation_dataset(self._data_dir, self._config.eval_batch_size)
         try:
             metrics = score(self._model, data).metrics()
         except NonFiniteError as e:
@@ -244,9 +271,12 @@ class _Run:
 
     def _check_finite(self) -> None:
         """Refuses weights that are NaN or infinite: a ReLU can turn those of one layer into a loss that looks fine."""
-        for variable in self._model.trainable_variables:
+        for variable in self._model.dense_variables:
             if not all_finite(variable):
                 raise self._non_finite(f"the weights {variable.name} are not finite")
+        for name, table in self._model.embeddings.tables.items():
+            if not all_rows_finite(table):
+                raise self._non_finite(f"the rows of table {name} are not finite")
 
     def _non_finite(self, what: str) -> NonFiniteError:
         good = self._last_checkpoint or "none"
@@ -292,6 +322,8 @@ class _Run:
 
     def _forget_after(self, step: int) -> None:
         """Drops the evaluations of steps that are to be done again."""
+        if not self._writes:
+            return
         path = self._home.file(METRICS_FILE)
         records = [r for r in self._records() if r["step"] <= step]
         if records or os.path.exists(path):

@@ -16,7 +16,6 @@ from tfrs_dlrm.embeddings.gradients import Use, Whole
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.storage import Rows, Stored
-from tfrs_dlrm.embeddings.tpu import storage
 from tfrs_dlrm.embeddings.tpu.hardware import V1, Hardware, HardwareTable, SparseCore, kind
 from tfrs_dlrm.embeddings.tpu.host import OUT_OF_RANGE, HostMap, Lookup, lookups
 from tfrs_dlrm.embeddings.tpu.optimizers import Translated, translate
@@ -140,7 +139,7 @@ class TPUEmbeddingTables(keras.layers.Layer):
             if self.kind == "V1":
                 own.hardware = V1(tables, self._lookups, self.batch_size, self.seed)
             else:
-                samples = [self.host_map(batch) for batch in own.samples]
+                samples = [self._sample(batch) for batch in own.samples]
                 own.hardware = SparseCore(tables, self._lookups, self.batch_size, self.seed, samples)
         own.optimizer = optimizer
 
@@ -241,29 +240,44 @@ class TPUEmbeddingTables(keras.layers.Layer):
             optimizer.step(name, table, optimizer.slots[name], gradient)
         optimizer.iterations.assign_add(1)
 
-    def stored(self, optimizer: RowOptimizer | None = None) -> dict[str, Stored]:
-        """All tables as `tables/<name>`, and the slots of an optimizer as `slots/<table>/<slot>`, as they are now.
+    def zeros(self, batch_size: int) -> list[tf.Tensor]:
+        """What `lookup` would give for some examples if all rows were 0."""
+        vectors = []
+        for f in self.schema.categorical:
+            length = [] if f.sequence_length is None else [f.sequence_length]
+            vectors.append(tf.zeros([batch_size, *length, self.schema.table_of(f).dim], self.compute_dtype))
+        return vectors
 
-        Reading tables of v2 to v4 first copies all of them from the chips to the hosts. After writing call `load`.
-        """
-        if self.hardware is not None:
-            self.hardware.fetch()
-        found = {f"tables/{name}": Stored.of(table) for name, table in self.tables.items()}
+    def stored(self, optimizer: RowOptimizer | None = None) -> dict[str, Stored]:
+        """See `EmbeddingTables.stored`."""
         slots = {} if optimizer is None else optimizer.slots
+        found = {f"tables/{name}": Stored.of(table) for name, table in self.tables.items()}
         found |= {f"slots/{name}/{slot}": Stored.of(v) for name, own in slots.items() for slot, v in own.items()}
         if self.hardware is not None:
             for name, t in self.hardware.tables.items():
                 found[f"tables/{name}"] = self.hardware.stored(name)
-                for slot, theirs in t.optimizer.slots.items() if optimizer is not None else ():
-                    shift = t.optimizer.shifts.get(slot, 0.0)
-                    of_slot = self.hardware.stored(name, theirs)
-                    found[f"slots/{name}/{slot}"] = storage.stored(of_slot.pieces, t.table.dim, shift)
+                for slot in t.optimizer.slots if optimizer is not None else ():
+                    found[f"slots/{name}/{slot}"] = self.hardware.stored(name, slot)
         return found
 
+    def fetch(self) -> None:
+        """Copies the tables of v2 to v4, all of them, from the chips to the hosts, where `stored` reads them."""
+        if self.hardware is not None:
+            self.hardware.fetch()
+
     def load(self) -> None:
-        """Brings what was written through `stored` to the embedding hardware."""
+        """Copies what was written through `stored` to the chips."""
         if self.hardware is not None:
             self.hardware.load()
+
+    def _sample(self, batch: Features) -> dict[str, Any]:
+        mapped = self.host_map(batch)
+        count = mapped[OUT_OF_RANGE].shape[0]
+        if count != self.batch_size:
+            raise ValueError(
+                f"a batch of samples has {count} examples; those of a replica have batch_size={self.batch_size}"
+            )
+        return mapped
 
     def _translated(self, names: Sequence[str], optimizer: RowOptimizer) -> list[HardwareTable]:
         translated: dict[int, Translated] = {}

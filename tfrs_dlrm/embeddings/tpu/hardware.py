@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrs_dlrm.embeddings.storage import Stored
+from tfrs_dlrm.embeddings.storage import Piece, Stored
 from tfrs_dlrm.embeddings.tpu import sparse_core, storage
 from tfrs_dlrm.embeddings.tpu.host import Lookup
 from tfrs_dlrm.embeddings.tpu.optimizers import Translated
@@ -76,7 +76,7 @@ class Hardware(abc.ABC):
 
     @abc.abstractmethod
     def stored(self, table: str, slot: str | None = None) -> Stored:
-        """A table, or the slot of it that the hardware calls so."""
+        """A table, or the slot of it of that name, a name of ours."""
 
     @abc.abstractmethod
     def fetch(self) -> None:
@@ -85,6 +85,15 @@ class Hardware(abc.ABC):
     @abc.abstractmethod
     def load(self) -> None:
         """Brings what was written through `stored` to the hardware."""
+
+    def _their_name(self, table: str, slot: str | None) -> str:
+        return "parameters" if slot is None else self.tables[table].optimizer.slots[slot]
+
+    def _stored(self, name: str, slot: str | None, pieces: Sequence[Piece]) -> Stored:
+        of = self.tables[name]
+        if slot is None:
+            return storage.stored(pieces, of.table.dim, tf.as_dtype(of.table.dtype))
+        return storage.stored(pieces, of.table.dim, smallest=of.optimizer.smallest.get(slot, 0.0))
 
     def _features(self, initializers: Mapping[str, Any]) -> dict[str, Any]:
         configs = {
@@ -127,8 +136,8 @@ class V1(Hardware):
 
     def stored(self, table: str, slot: str | None = None) -> Stored:
         """See `Hardware`."""
-        variables = self.api._variables[table][slot or "parameters"].variables
-        return storage.stored(storage.on_hosts(variables), self.tables[table].table.dim)
+        variables = self.api._variables[table][self._their_name(table, slot)].variables
+        return self._stored(table, slot, storage.on_hosts(variables))
 
     def fetch(self) -> None:
         """See `Hardware`."""
@@ -165,6 +174,11 @@ class SparseCore(Hardware):
         self.places = {name: _place(layout) for name, layout in layouts.items()}
         cores = next(iter(self.places.values())).layout.cores
         self.cores_per_chip = cores // tf.distribute.get_strategy().num_replicas_in_sync
+        if batch_size % self.cores_per_chip:
+            raise ValueError(
+                f"batch_size={batch_size} of a replica: the {self.cores_per_chip} SparseCores of a chip share its"
+                " examples out evenly; take a multiple"
+            )
         self.room = sparse_core.count(samples, self.lookups, self.places, self.cores_per_chip)
         self.api = _api.TPUEmbeddingV2(features, sparse_core_embedding_config=self.room.config())
         self.api.build()
@@ -172,7 +186,7 @@ class SparseCore(Hardware):
         for name, t in self.tables.items():
             (piece,) = self.stored(name).pieces
             for first, values in initial_rows(t.table, seed)[name](0, piece.end):
-                piece.write(first, tf.cast(values, tf.float32))
+                piece.write(first, values)
 
     def look_up(self, ids: Values, weights: Values, call: str) -> tuple[dict[str, tf.Tensor], Any]:
         """See `Hardware`."""
@@ -185,8 +199,8 @@ class SparseCore(Hardware):
     def stored(self, table: str, slot: str | None = None) -> Stored:
         """See `Hardware`."""
         place = self.places[table]
-        variables = self.api.variables[place.stack][slot or "parameters"].values
-        return storage.stored([storage.SparseCorePiece(variables, place.layout)], place.layout.dim)
+        variables = self.api.variables[place.stack][self._their_name(table, slot)].values
+        return self._stored(table, slot, [storage.SparseCorePiece(variables, place.layout)])
 
     def fetch(self) -> None:
         """Nothing: `stored` reads and writes what is on the chips."""

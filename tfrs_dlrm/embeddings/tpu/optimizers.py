@@ -17,10 +17,11 @@ from tfrs_dlrm.embeddings.updates import RowOptimizer
 
 _hardware = tf.tpu.experimental.embedding
 
-# The square of Adagrad's epsilon stands in for it, inside of the root. Up to this epsilon that makes no difference
-# beside the root of any accumulator that counts.
+# Adagrad on the hardware has no epsilon, which keeps small gradients from making steps of full size. Accumulators that
+# begin at its square do the same; for an epsilon up to this one the difference does not show beside the root of any
+# accumulator that counts.
 _LARGEST_EPSILON = 1e-8
-# The least of what may be inside of the root, far above the smallest float32.
+# Still far above the smallest float32.
 _SMALLEST_ACCUMULATOR = 1e-30
 
 
@@ -31,12 +32,12 @@ class Translated:
     Attributes:
       optimizer: one of `tf.tpu.experimental.embedding`.
       slots: the hardware's name of each slot, by ours.
-      shifts: by our name of a slot by how much the hardware's numbers are larger.
+      smallest: by our name of a slot what stands for 0 in it, where the hardware divides by its root.
     """
 
     optimizer: Any
     slots: dict[str, str]
-    shifts: dict[str, float]
+    smallest: dict[str, float]
 
 
 def translate(table: str, rule: RowOptimizer, iterations: tf.Variable, sparse_core: bool) -> Translated:
@@ -65,10 +66,10 @@ def _translated(table: str, rule: RowOptimizer, iterations: tf.Variable) -> Tran
     if isinstance(rule, SGD):
         return Translated(_hardware.SGD(_rate(rule, iterations)), {}, {})
     if isinstance(rule, Adagrad):
-        shift = max(rule.epsilon**2, _SMALLEST_ACCUMULATOR)
-        initial = rule.initial_accumulator + shift
+        smallest = max(rule.epsilon**2, _SMALLEST_ACCUMULATOR)
+        initial = rule.initial_accumulator or smallest
         optimizer = _hardware.Adagrad(_rate(rule, iterations), initial_accumulator_value=initial, **decay)
-        return Translated(optimizer, {"accumulator": "accumulators"}, {"accumulator": shift})
+        return Translated(optimizer, {"accumulator": "accumulators"}, {"accumulator": smallest})
     if isinstance(rule, LazyAdam):
         optimizer = _hardware.Adam(
             _corrected_rate(rule, iterations), rule.beta_1, rule.beta_2, rule.epsilon, sum_inside_sqrt=False

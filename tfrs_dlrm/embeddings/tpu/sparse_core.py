@@ -86,7 +86,7 @@ def count(
             ids[stack] = max(ids[stack], int(pairs.max()))
             unique_ids[stack] = max(unique_ids[stack], int(singles.max()))
             padded = -(-pairs // _PADDING) * _PADDING
-            per_sample = max(per_sample, padded.sum() / sum(_samples(batch[x.key]) for x in own))
+            per_sample = max(per_sample, int(padded.sum()) / sum(_samples(batch[x.key]) for x in own))
     return Room(ids, unique_ids, per_sample)
 
 

@@ -7,6 +7,7 @@ with another core for each table of a stack.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 
@@ -51,73 +52,110 @@ class SparseCorePiece(Piece):
 
     def __init__(self, variables: Sequence[tf.Variable], layout: CoreLayout) -> None:
         self.begin, self.end = 0, layout.rows
-        self.device = "/CPU:0"
+        first = tf.DeviceSpec.from_string(variables[0].device)
+        self.device = first.replace(device_type="CPU", device_index=0).to_string()
         self._variables = tuple(variables)
         self._layout = layout
 
     def read(self, first: int, last: int) -> tf.Tensor:
         """See `Piece`."""
         parts, places = [], []
-        for variable, rows, place in self._by_device(first, last):
+        for variable, rows, place in self._by_device(np.arange(first, last)):
             with tf.device(variable.device):
                 found = tf.gather(variable, rows)
             parts.append(found[: len(place), : self._layout.dim])
             places.append(place)
         with tf.device(self.device):
-            order = np.argsort(np.concatenate(places))
-            return tf.gather(tf.concat([tf.identity(part) for part in parts], axis=0), order)
+            return tf.gather(tf.concat(parts, axis=0), np.argsort(np.concatenate(places)))
 
     def write(self, first: int, values: tf.Tensor) -> None:
         """See `Piece`."""
-        values = tf.convert_to_tensor(values)
-        for variable, rows, place in self._by_device(first, first + values.shape[0]):
-            padded = np.resize(place, len(rows))
-            padded[len(place) :] = place[-1]
+        self.scatter(np.arange(first, first + values.shape[0]), values)
+
+    def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
+        """See `Piece`."""
+        for variable, own, place in self._by_device(rows):
+            padded = np.full(len(own), place[-1])
+            padded[: len(place)] = place
             with tf.device(variable.device):
                 new = tf.gather(values, padded)
                 if variable.shape[1] > self._layout.dim:
-                    new = tf.concat([new, tf.gather(variable, rows)[:, self._layout.dim :]], axis=1)
-                variable.scatter_update(tf.IndexedSlices(new, rows))
+                    new = tf.concat([new, tf.gather(variable, own)[:, self._layout.dim :]], axis=1)
+                variable.scatter_update(tf.IndexedSlices(new, own))
 
-    def _by_device(self, first: int, last: int) -> list[tuple[tf.Variable, np.ndarray, np.ndarray]]:
-        """For each device its variable, which rows of it, and where these are among rows `first` to `last`.
+    def _by_device(self, rows: np.ndarray) -> list[tuple[tf.Variable, np.ndarray, np.ndarray]]:
+        """For each device its variable, which rows of it are among `rows`, and where.
 
-        Equally many rows of every device, so that one compiled gather or scatter does for all: the last is repeated.
+        The rows of a device are filled up with the last, to a number that follows from that of all: one compiled
+        gather, or scatter, then does for most calls.
         """
         layout = self._layout
-        cores, places_in_core = layout.cores_and_rows(np.arange(first, last))
+        cores, rows_of_core = layout.cores_and_rows(rows)
         per_device = layout.cores // len(self._variables)
-        local = (cores % per_device) * layout.core_rows + places_in_core
-        most = per_device * -(-(last - first) // layout.cores)
+        local = (cores % per_device) * layout.core_rows + rows_of_core
+        most = per_device * -(-len(rows) // layout.cores)
         found = []
         for i, variable in enumerate(self._variables):
             (place,) = np.nonzero(cores // per_device == i)
             if place.size:
-                rows = np.full(most, local[place[-1]], np.int32)
-                rows[: place.size] = local[place]
-                found.append((variable, rows, place))
+                own = np.full(max(most, place.size), local[place[-1]], np.int32)
+                own[: place.size] = local[place]
+                found.append((variable, own, place))
         return found
 
 
-class Shifted(Piece):
-    """A slot whose numbers on the hardware are larger by a small one, which keeps them above 0.
+class _Wrapped(Piece):
+    """A piece whose numbers on the hardware are others than those of the table, or slot."""
 
-    Args:
-      piece: of the slot on the hardware.
-      by: the small number.
-    """
-
-    def __init__(self, piece: Piece, by: float) -> None:
+    def __init__(self, piece: Piece) -> None:
         self.begin, self.end, self.device = piece.begin, piece.end, piece.device
-        self._piece, self._by = piece, by
+        self._piece = piece
 
     def read(self, first: int, last: int) -> tf.Tensor:
         """See `Piece`."""
-        return tf.maximum(self._piece.read(first, last) - self._by, 0.0)
+        return self._theirs_to_ours(self._piece.read(first, last))
 
     def write(self, first: int, values: tf.Tensor) -> None:
         """See `Piece`."""
-        self._piece.write(first, values + self._by)
+        self._piece.write(first, self._ours_to_theirs(values))
+
+    def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
+        """See `Piece`."""
+        self._piece.scatter(rows, self._ours_to_theirs(values))
+
+    @abc.abstractmethod
+    def _theirs_to_ours(self, values: tf.Tensor) -> tf.Tensor: ...
+
+    @abc.abstractmethod
+    def _ours_to_theirs(self, values: tf.Tensor) -> tf.Tensor: ...
+
+
+class _Positive(_Wrapped):
+    """A slot in which a very small number stands for 0: the hardware divides by its root."""
+
+    def __init__(self, piece: Piece, smallest: float) -> None:
+        super().__init__(piece)
+        self._smallest = smallest
+
+    def _theirs_to_ours(self, values: tf.Tensor) -> tf.Tensor:
+        return tf.where(values == self._smallest, 0.0, values)
+
+    def _ours_to_theirs(self, values: tf.Tensor) -> tf.Tensor:
+        return tf.where(values == 0.0, self._smallest, values)
+
+
+class _Wide(_Wrapped):
+    """A table of another type than the float32 of the hardware."""
+
+    def __init__(self, piece: Piece, dtype: tf.DType) -> None:
+        super().__init__(piece)
+        self._dtype = dtype
+
+    def _theirs_to_ours(self, values: tf.Tensor) -> tf.Tensor:
+        return tf.cast(values, self._dtype)
+
+    def _ours_to_theirs(self, values: tf.Tensor) -> tf.Tensor:
+        return tf.cast(values, tf.float32)
 
 
 def on_hosts(variables: Sequence[tf.Variable]) -> list[Piece]:
@@ -128,8 +166,17 @@ def on_hosts(variables: Sequence[tf.Variable]) -> list[Piece]:
     return pieces
 
 
-def stored(pieces: Sequence[Piece], dim: int, shift: float = 0.0) -> Stored:
-    """A table or slot of these pieces; see `Shifted` for `shift`."""
-    if shift:
-        pieces = [Shifted(piece, shift) for piece in pieces]
-    return Stored((pieces[-1].end, dim), tf.float32, tuple(pieces))
+def stored(pieces: Sequence[Piece], dim: int, dtype: tf.DType = tf.float32, smallest: float = 0.0) -> Stored:
+    """A table or slot of these pieces, float32 on the hardware.
+
+    Args:
+      pieces: all of them.
+      dim: of the table.
+      dtype: of the table; a bfloat16 one is rounded where it is read, not on the hardware.
+      smallest: what stands for 0 on the hardware, where that divides by the root of the number; 0 for nothing.
+    """
+    if smallest:
+        pieces = [_Positive(piece, smallest) for piece in pieces]
+    if dtype != tf.float32:
+        pieces = [_Wide(piece, dtype) for piece in pieces]
+    return Stored((pieces[-1].end, dim), dtype, tuple(pieces))
