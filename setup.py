@@ -20,6 +20,7 @@ setup(
         "matplotlib>=3.8",
         "ml-collections>=1.1",
         "numpy>=1.26",
+        "packaging>=22",
         "pyarrow>=16",
         "tensorflow>=2.16,<2.22",
         "tensorflow-recommenders>=0.7.7,<0.8",
@@ -30,8 +31,10 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.16,<2.22"],
-        # libtpu 0.0.45 and later abort the import of tensorflow-tpu 2.20; protobuf 7 breaks its config protos.
-        "tpu": ["tensorflow-tpu>=2.19,<2.21", "libtpu<0.0.43", "protobuf<7"],
+        # Both TensorFlows come, into one directory: they have to be of one version, and tensorflow-tpu has to be
+        # installed once more after this; python -m tfrs_dlrm.doctor says how. With libtpu 0.0.32 and later the import
+        # of tensorflow-tpu 2.20 aborts; protobuf 7 breaks its config protos.
+        "tpu": ["tensorflow-tpu>=2.19,<2.21", "tensorflow>=2.19,<2.21", "libtpu<0.0.32", "protobuf<7"],
         # Its native ops load on TensorFlow <= 2.17 only.
         "io": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
         # What `make bench` compares with. Where pip would take a CUDA build of torch, the one for CPUs does as well.

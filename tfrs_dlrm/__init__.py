@@ -37,6 +37,7 @@ def _use_keras_2() -> None:
 _use_keras_2()
 
 if TYPE_CHECKING:
+    from tfrs_dlrm.checkpoint import restore_checkpoint, save_checkpoint
     from tfrs_dlrm.data.dataset import dataset, steps_per_epoch
     from tfrs_dlrm.data.encoder import Encoder
     from tfrs_dlrm.data.infer import infer_schema
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 # Where each public name lives. They are loaded when first used: TensorFlow takes seconds, `--help` should not.
 _PUBLIC = {
+    "tfrs_dlrm.checkpoint": ("restore_checkpoint", "save_checkpoint"),
     "tfrs_dlrm.data.dataset": ("dataset", "steps_per_epoch"),
     "tfrs_dlrm.data.encoder": ("Encoder",),
     "tfrs_dlrm.data.infer": ("infer_schema",),
@@ -98,6 +100,8 @@ __all__ = [
     "infer_schema",
     "make_strategy",
     "prepare",
+    "restore_checkpoint",
+    "save_checkpoint",
     "steps_per_epoch",
     "train_and_evaluate",
     "warm_start",

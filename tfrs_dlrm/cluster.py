@@ -98,9 +98,9 @@ class LocalCluster:
       workers: how many.
       servers: how many, of `parameter_server`.
       program: the command that every process runs.
-      logs: the directory for what they print, a file each; the coordinator, or the first worker of `multi_worker`,
-        prints to the terminal.
+      logs: the directory for what they print, a file each.
       environment: more variables for all of them.
+      terminal: whether the coordinator, or the first worker of `multi_worker`, prints to the terminal instead.
 
     Raises:
       ValueError: there is no such cluster.
@@ -114,6 +114,7 @@ class LocalCluster:
         program: Sequence[str],
         logs: str,
         environment: Mapping[str, str] | None = None,
+        terminal: bool = True,
     ) -> None:
         if strategy not in ("parameter_server", "multi_worker"):
             raise ValueError(f"strategy {strategy!r} has no cluster; parameter_server and multi_worker do")
@@ -127,7 +128,7 @@ class LocalCluster:
         ports = iter(_free_ports(sum(counts.values())))
         self._cluster = {job: [f"127.0.0.1:{next(ports)}" for _ in range(n)] for job, n in counts.items()}
         self.tasks = [_Task(job, i) for job, n in counts.items() for i in range(n)]
-        self._stopped = threading.Event()
+        self._terminal, self._stopped = terminal, threading.Event()
 
     @property
     def main(self) -> _Task:
@@ -156,7 +157,7 @@ class LocalCluster:
         environment = {**os.environ, **self._environment, "TF_CONFIG": json.dumps(config)}
         with contextlib.ExitStack() as stack:
             output = None
-            if each is not self.main:
+            if each is not self.main or not self._terminal:
                 output = stack.enter_context(open(os.path.join(self._logs, f"{each.name}.log"), "ab"))
             each.process = subprocess.Popen(self._program, env=environment, stdout=output, stderr=output)
         each.started = time.monotonic()

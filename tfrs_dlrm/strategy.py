@@ -122,8 +122,8 @@ def _check_room(size: int) -> None:
     if available is not None and size > available / 2:
         raise ValueError(
             f"multi_worker copies all tables to every worker: {size_text(size)}, and slots beside them, of"
-            f" {size_text(available)} that this machine has free. Use --strategy=parameter_server, which shares them out"
-            " among servers, or smaller tables (see docs/embeddings.md)"
+            f" {size_text(available)} that this machine has free. Use --strategy=parameter_server, which shares them"
+            " out among servers, or smaller tables (see docs/embeddings.md)"
         )
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import click_log
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tfrs_dlrm.cluster import LocalCluster
 from tfrs_dlrm.strategy import make_strategy

@@ -70,12 +70,12 @@ class Workers:
         for callback in callbacks:
             callback.set_model(model)
             callback.on_epoch_begin(0)
-        first, begun, last_look = int(model.embedding_optimizer.iterations), time.monotonic(), 0.0
+        first, begun, last_look = int(model.embedding_optimizer.iterations.numpy()), time.monotonic(), 0.0
         handed_out = told = 0
         while True:
             stopping, idle = stop(), coordinator.done()
             # A worker that was lost may have done steps that are done again by another.
-            done = handed_out if idle else min(handed_out, int(model.embedding_optimizer.iterations) - first)
+            done = handed_out if idle else min(handed_out, int(model.embedding_optimizer.iterations.numpy()) - first)
             ended = idle and (done >= steps or stopping)
             if done > told and (ended or (not stopping and time.monotonic() - last_look > _LOOK)):
                 logs = {m.name: float(m.result()) for m in model.metrics}

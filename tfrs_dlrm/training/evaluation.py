@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.checkpoint import Which, Workdir
 from tfrs_dlrm.data.manifest import Manifest, Split
 from tfrs_dlrm.data.ready import REFERENCE_FILE
 from tfrs_dlrm.files import read_json
@@ -21,6 +20,7 @@ from tfrs_dlrm.strategy import is_multi_worker, is_parameter_server, topology_of
 from tfrs_dlrm.training.asynchronous import lost_server
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.inputs import evaluation_dataset
+from tfrs_dlrm.workdir import Which, Workdir
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import tf_keras as keras
 
-from tfrs_dlrm.checkpoint import Which, Workdir
+from tfrs_dlrm.checkpoint import restore_checkpoint
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.per_table import PerTable
@@ -15,6 +15,7 @@ from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.schedules import WarmupPolynomialDecay
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.workdir import Which, Workdir
 
 _DENSE = {"adagrad": keras.optimizers.Adagrad, "adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
 
@@ -58,7 +59,9 @@ def load_model(workdir: str, which: Which = "best") -> tuple[DLRM, RunConfig, st
     with precision(config.train.precision):
         model = make_model(config.model, home.schema(), config.train.seed)
         model.build()
-    return model, config, home.restore_model(model, which)
+    path = home.checkpoint(which)
+    restore_checkpoint(model, path)
+    return model, config, path
 
 
 @contextlib.contextmanager

@@ -9,7 +9,9 @@ import tf_keras as keras
 
 from tfrs_dlrm.data.dataset import SHUFFLE_ROWS, dataset, steps_per_epoch
 from tfrs_dlrm.data.manifest import Split
-#from tfrs_dlrm.data.records import record_dataset, write_records
+
+from tfrs_dlrm.data.record_dataset import record_dataset
+from tfrs_dlrm.data.records import write_records
 from tfrs_dlrm.strategy import is_multi_worker, is_parameter_server
 
 
@@ -69,6 +71,7 @@ def worker_dataset(directory: str, batch_size: int, split: Split, shuffle_rows: 
     """The `dataset_fn` of a worker of a parameter-server cluster; see `distributed_dataset`."""
     write_records(directory, shuffle_rows=shuffle_rows)
 
+    @tf.autograph.experimental.do_not_convert
     def read(context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
         del context  # workers do not know of each other
         return record_dataset(directory, batch_size, split=split, repeat=True, drop_remainder=True)

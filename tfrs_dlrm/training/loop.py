@@ -13,7 +13,6 @@ import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
-from tfrs_dlrm.checkpoint import METRICS_FILE, Checkpoints, Workdir
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.data.encoder import SCHEMA_FILE
 from tfrs_dlrm.data.manifest import Manifest
@@ -37,6 +36,7 @@ from tfrs_dlrm.training.evaluation import NonFiniteError, score
 from tfrs_dlrm.training.factory import make_model, make_optimizers, precision
 from tfrs_dlrm.training.inputs import distributed_dataset, epoch_steps, evaluation_dataset, worker_dataset
 from tfrs_dlrm.warmstart import warm_start
+from tfrs_dlrm.workdir import METRICS_FILE, Workdir
 
 RESULT_FILE = "result.json"
 
@@ -126,8 +126,9 @@ class _Run:
         self._round = self._config.eval_every_steps or epoch
         self._state = _State()
         # The metrics go with the weights, so that a run stopped between two evaluations goes on with the same averages.
-        contents = {"model": model, "state": self._state, "metrics": model.metrics}
-        self._checkpoints = Checkpoints(home, self._config.keep_checkpoints, contents)
+        beside = {"state": self._state, "metrics": model.metrics}
+        keep, asynchronous = self._config.keep_checkpoints, self._config.async_checkpoints
+        self._checkpoints = home.checkpoints(model, keep, beside, asynchronous)
         self._last_checkpoint: str | None = None
         self._bar: ProgressBar | None = None
         self._board: TensorBoard | None = None
@@ -137,7 +138,7 @@ class _Run:
         """Trains to the end."""
         self._last_checkpoint = self._checkpoints.restore()
         begun = [f"going on from {self._last_checkpoint}"] if self._last_checkpoint else self._warm_start()
-        self._counter = StepCounter(int(self._state.step))
+        self._counter = StepCounter(int(self._state.step.numpy()))
         self._forget_after(self._counter.step)
         if self._show_progress:
             self._bar = ProgressBar(self._counter, self._total, self._config.batch_size)
@@ -147,9 +148,9 @@ class _Run:
             self._say(line)
         # Processes that step together can only stop together, and agree on that after a round.
         ends_round = (lambda: True) if is_multi_worker(self._strategy) else self._ends_round
-        listener = StopOnSignal(self._counter, ends_round, self._save)
+        listener = StopOnSignal(self._counter, ends_round, self._save_and_wait)
         try:
-            with listener:
+            with listener, self._checkpoints:
                 while self._goes_on():
                     self._fit(listener)
         finally:
@@ -158,7 +159,7 @@ class _Run:
             if self._board:
                 self._board.close()
         reason = self._why_stop() or f"all {self._total} steps are done"
-        best_step = int(self._state.best_step)
+        best_step = int(self._state.best_step.numpy())
         best: dict[str, float] = next((r["eval"] for r in self._records() if r["step"] == best_step), {})
         result = Result(self._counter.step, reason, best_step, best)
         if self._writes:
@@ -219,7 +220,7 @@ class _Run:
         if self._has_eval:
             record["eval"] = self._evaluate()
             state.evaluations_since_best.assign_add(1)
-            if record["eval"]["auc"] > float(state.best_auc):
+            if record["eval"]["auc"] > float(state.best_auc.numpy()):
                 state.best_auc.assign(record["eval"]["auc"])
                 state.best_step.assign(step)
                 state.evaluations_since_best.assign(0)
@@ -227,13 +228,12 @@ class _Run:
             # A run killed before the checkpoint is whole comes by here again, and `_forget_after` drops the line.
             with open(self._home.file(METRICS_FILE), "a", encoding="utf-8") as f:
                 f.write(json.dumps(record) + "\n")
-        if int(state.best_step) == step or not self._has_eval:
-            self._checkpoints.save_best(step)
-        path = self._save()
+        path = self._save(best=int(state.best_step.numpy()) == step or not self._has_eval)
         self._show(record)
         if not self._goes_on():
             self._model.stop_training = True
         elif any_process(self._strategy, listener.received):
+            self._checkpoints.wait()
             raise Interrupted(step, path)
 
     def _evaluate(self) -> dict[str, float]:
@@ -257,17 +257,22 @@ class _Run:
 
     def _why_stop(self) -> str:
         config, state = self._config, self._state
-        if config.target_auc and float(state.best_auc) >= config.target_auc:
+        if config.target_auc and float(state.best_auc.numpy()) >= config.target_auc:
             return f"the evaluation AUC reached the target {config.target_auc:g}"
-        if config.patience and int(state.evaluations_since_best) >= config.patience:
+        if config.patience and int(state.evaluations_since_best.numpy()) >= config.patience:
             return f"the evaluation AUC did not improve in {config.patience} evaluations"
         return ""
 
-    def _save(self) -> str:
+    def _save(self, best: bool = False) -> str:
         self._check_finite()
         self._state.step.assign(self._counter.step)
-        self._last_checkpoint = self._checkpoints.save(self._counter.step)
+        self._last_checkpoint = self._checkpoints.save(self._counter.step, best)
         return self._last_checkpoint
+
+    def _save_and_wait(self) -> str:
+        path = self._save()
+        self._checkpoints.wait()
+        return path
 
     def _check_finite(self) -> None:
         """Refuses weights that are NaN or infinite: a ReLU can turn those of one layer into a loss that looks fine."""

@@ -1,0 +1,75 @@
+"""What of a model is in a checkpoint: tables and slots, which may be huge and shared out, and everything else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tfrs_dlrm.embeddings.storage import Stored
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import Schema
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a checkpoint is made of, or restored to.
+
+    Attributes:
+      schema: of the model.
+      rows: the tables and slots by name: `tables/NAME`, `slots/TABLE/NAME`.
+      dense: everything else.
+      optimizers: whether slots and optimizers are in.
+      strategy: under which the model was made.
+    """
+
+    schema: Schema
+    rows: dict[str, Stored]
+    dense: tf.train.Checkpoint
+    optimizers: bool
+    strategy: tf.distribute.Strategy
+
+    @classmethod
+    def of(cls, model: RankingModel, beside: Mapping[str, Any] | None = None, optimizers: bool = True) -> Contents:
+        """All of a model.
+
+        Args:
+          model: built.
+          beside: what else to save with it, by name.
+          optimizers: whether with its optimizers and their slots, where it is compiled.
+        """
+        tables = model.embeddings.tables
+        rows = {f"tables/{name}": table for name, table in tables.items()}
+        omitted: list[Any] = [model.embeddings]
+        row_optimizer: Any = getattr(model, "embedding_optimizer", None)
+        optimizers = optimizers and row_optimizer is not None
+        if optimizers:
+            for table, slots in row_optimizer.slots.items():
+                rows |= {f"slots/{table}/{slot}": r for slot, r in slots.items()}
+            omitted.append(row_optimizer.slots)
+        elif row_optimizer is not None:
+            omitted += [row_optimizer, model.optimizer]
+        rest = _without(model, {id(o) for o in [*omitted, *rows.values()]}, {})
+        dense = tf.train.Checkpoint(model=rest, **(beside or {}))
+        stored = {name: Stored.of(r) for name, r in rows.items()}
+        return cls(model.schema, stored, dense, optimizers, model.distribute_strategy)
+
+
+def layers(model: RankingModel) -> tf.train.Checkpoint:
+    """All of a model but its tables and optimizers, in its place in a checkpoint."""
+    return Contents.of(model, optimizers=False).dense
+
+
+def _without(thing: Any, omitted: set[int], seen: dict[int, Any]) -> Any:
+    """What TensorFlow would save of a trackable object, by the same names, without some of the objects below it."""
+    if id(thing) in seen:
+        return seen[id(thing)]
+    if not any(id(o) in omitted for o in tf.train.TrackableView(thing).descendants()):
+        return thing
+    seen[id(thing)] = copy = tf.train.Checkpoint()
+    for name, child in tf.train.TrackableView.children(thing).items():
+        if id(child) not in omitted:
+            setattr(copy, name, _without(child, omitted, seen))
+    return copy

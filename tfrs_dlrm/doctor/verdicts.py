@@ -1,0 +1,107 @@
+"""Which strategies can run here."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfrs_dlrm.doctor.machine import Machine
+from tfrs_dlrm.doctor.packages import Packages
+from tfrs_dlrm.doctor.problem import Problem
+from tfrs_dlrm.doctor.tf_config import tf_config_problems
+from tfrs_dlrm.doctor.tpu_check import libtpu_problems, tpu_problems
+from tfrs_dlrm.placement import STRATEGIES
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether a strategy can run here: it can where there are no problems.
+
+    Attributes:
+      strategy: one of `tfrs_dlrm.placement.STRATEGIES`.
+      problems: that keep it from running.
+      on: where it would compute.
+    """
+
+    strategy: str
+    problems: tuple[Problem, ...]
+    on: str
+
+
+def verdicts(machine: Machine, packages: Packages, tpu: str = "local", crash: str = "") -> list[Verdict]:
+    """One on each strategy.
+
+    Args:
+      machine: see `examine_machine`.
+      packages: see `examine_packages`.
+      tpu: which one; see `check_tpu`.
+      crash: how the loading of TensorFlow failed, if it was tried and did.
+    """
+    common = common_problems(packages)
+    if crash and not common:
+        common = [Problem(crash, "look at all of it: python -c 'import tfrs_dlrm, tensorflow'")]
+    out = []
+    for strategy in STRATEGIES:
+        own = _cluster_problems(strategy, machine)
+        if strategy == "tpu":
+            own = tpu_problems(tpu, machine, packages)
+        problems = tuple(dict.fromkeys([*common, *own]))
+        out.append(Verdict(strategy, problems, _where(strategy, len(machine.gpus), tpu)))
+    return out
+
+
+def common_problems(packages: Packages) -> list[Problem]:
+    """What keeps every strategy from running: packages that are missing or do not fit, or not together."""
+    problems = []
+    if not packages.python_demand.contains(packages.python, prereleases=True):
+        what = f"Python {packages.python} does not fit; {packages.python_demand} is needed"
+        problems.append(Problem(what, "make an environment with such a Python"))
+    for name, demand in packages.demands[""].items():
+        if name != "tensorflow" and (misfit := packages.misfit(name)):
+            problems.append(Problem(misfit, f"pip install '{name}{demand}'"))
+    problems += _tensorflow_problems(packages)
+    if packages.owner == "tensorflow-tpu" and "libtpu" in packages.versions:
+        problems += libtpu_problems(packages)
+    return problems
+
+
+def _tensorflow_problems(packages: Packages) -> list[Problem]:
+    """Any of the distributions that bring TensorFlow will do, but one has to be whole."""
+    demand, found = packages.demand("tensorflow"), packages.tensorflow
+    if not found:
+        mixed = " and ".join(packages.tensorflows)
+        what = f"the files of {mixed} are damaged or mixed" if mixed else f"TensorFlow {demand} is not installed"
+        return [Problem(what, f"pip install --force-reinstall --no-deps 'tensorflow{demand}'")]
+    if not demand.contains(found, prereleases=True):
+        return [Problem(f"TensorFlow {found} does not fit; {demand} is needed", f"pip install 'tensorflow{demand}'")]
+    misfit, minor = packages.keras_misfit(found), ".".join(found.split(".")[:2])
+    return [Problem(misfit, f"pip install 'tf-keras=={minor}.*'")] if misfit else []
+
+
+def warnings(machine: Machine, packages: Packages) -> list[str]:
+    """What does not keep anything from running, but is a trap."""
+    skips = "TPU_SKIP_MDS_QUERY" in machine.environment
+    if packages.owner == "tensorflow-tpu" and "libtpu" in packages.versions and not machine.tpus and not skips:
+        return [
+            "without a TPU, `import tensorflow` of tensorflow-tpu asks the metadata server of Google Cloud, and waits 8"
+            " minutes where there is none: set TPU_SKIP_MDS_QUERY=1"
+        ]
+    return []
+
+
+def _cluster_problems(strategy: str, machine: Machine) -> list[Problem]:
+    if strategy not in ("multi_worker", "parameter_server"):
+        return []
+    trial = f"for a trial here, python train/local_cluster.py --strategy={strategy}"
+    text = machine.environment.get("TF_CONFIG")
+    if not text:
+        return [Problem("TF_CONFIG is not set", f"set it in each process of the cluster; {trial}")]
+    return [Problem(p, f"mend TF_CONFIG; {trial}") for p in tf_config_problems(text, strategy)]
+
+
+def _where(strategy: str, gpus: int, tpu: str) -> str:
+    """Where a strategy would compute."""
+    if strategy == "one_device":
+        return "the first GPU" if gpus else "the CPU"
+    if strategy == "mirrored":
+        return f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else "logical CPUs, which share the cores: for trials"
+    return f"TPU {tpu}" if strategy == "tpu" else "the cluster of TF_CONFIG"
