@@ -41,7 +41,7 @@ class RankingModel(tfrs.models.Model):
         larger ones shared out among them; by default what `tfrs_dlrm.placement.REPLICATE_BELOW` has.
 
     Raises:
-      ValueError: a table has no rows, or the strategy copies all tables to every process and they do not fit there.
+      ValueError: a table has no rows; the strategy is one of TPUs and there are no `embeddings`; or it copies all tables to every process and they do not fit there.
     """
 
     built: bool
@@ -58,9 +58,7 @@ class RankingModel(tfrs.models.Model):
         super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.seed = seed
-        self.embeddings = embeddings or EmbeddingTables(
-            schema, seed, places(schema, tf.distribute.get_strategy(), replicate_below), name="embeddings"
-        )
+        self.embeddings = _tables(schema, seed, replicate_below) if embeddings is None else embeddings
         # What a step returns is over all replicas already. Keras would add it up over workers, AUC and all.
         self.distribute_reduction_method = "first"
         self.task = tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum"))
@@ -232,6 +230,16 @@ class RankingModel(tfrs.models.Model):
         """Evaluates a batch (features, label[, weight]); returns the metrics since the start."""
         self.compute_loss(inputs, training=False)
         return {m.name: m.result() for m in self.metrics}
+
+
+def _tables(schema: Schema, seed: int, replicate_below: int | None) -> EmbeddingTables:
+    strategy = tf.distribute.get_strategy()
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        raise ValueError(
+            "the tables of a model for TPUs depend on the size of batches and on the data; give embeddings=, as"
+            " tfrs_dlrm.training.tpu.tpu_tables makes them"
+        )
+    return EmbeddingTables(schema, seed, places(schema, strategy, replicate_below), name="embeddings")
 
 
 def _row_optimizer(given: RowOptimizer | Mapping[str, RowOptimizer] | None) -> RowOptimizer:

@@ -9,7 +9,6 @@ import tf_keras as keras
 
 from tfrs_dlrm.data.dataset import SHUFFLE_ROWS, dataset, steps_per_epoch
 from tfrs_dlrm.data.manifest import Split
-
 from tfrs_dlrm.data.record_dataset import record_dataset
 from tfrs_dlrm.data.records import write_records
 from tfrs_dlrm.strategy import is_multi_worker, is_parameter_server

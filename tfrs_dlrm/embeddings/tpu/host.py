@@ -152,6 +152,28 @@ class HostMap:
         return {f.name: rows} if weights is None else {f.name: rows, f.weights_name: weights}
 
 
+def pad_examples(features: Features, size: int) -> dict[str, Any]:
+    """An encoded batch filled up to `size` examples: with zeros, and without values in multi-valued features.
+
+    The scores of those are to be left out. Hints for sorting (`Table.order_key`) are dropped.
+    """
+    padded: dict[str, Any] = {}
+    for key, values in features.items():
+        if "/" in key:
+            continue
+        if isinstance(values, tf.SparseTensor):
+            values = tf.RaggedTensor.from_sparse(values)
+        if isinstance(values, tf.RaggedTensor):
+            missing = size - values.nrows()
+            none = tf.zeros([missing], values.row_splits.dtype)
+            empty = tf.RaggedTensor.from_row_lengths(values.flat_values[:0], none)
+            padded[key] = tf.concat([values, empty], axis=0)
+        else:
+            paddings = [[0, size - tf.shape(values)[0]]] + [[0, 0]] * (values.shape.rank - 1)
+            padded[key] = tf.ensure_shape(tf.pad(values, paddings), [size, *values.shape[1:]])
+    return padded
+
+
 def _ragged(f: CategoricalFeature, rows: Any, weights: Any, table: Table) -> tuple[Any, Any]:
     """Rows and weights, ragged; of a sequence a bag of one row, or none, for each place."""
     if f.sequence_length is not None:
