@@ -13,7 +13,6 @@ from tfrs_dlrm.memory import available_memory
 from tfrs_dlrm.placement import STRATEGIES, Placement, Topology, place, size_text
 from tfrs_dlrm.schema import Schema
 
-
 # A strategy does not say what chips it has, only what hardware they have for embeddings: one of each kind.
 _CHIPS = {"V1": "v4", "SparseCore": "v5p", "": "v5e"}
 

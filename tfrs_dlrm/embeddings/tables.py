@@ -77,7 +77,7 @@ class EmbeddingTables(keras.layers.Layer):
 
         Raises:
           ValueError: one of them is missing, or has another shape or type.
-          tf.errors.InvalidArgumentError: an id is out of range and its feature says `error` (not on TPUs).
+          tf.errors.InvalidArgumentError: an id is out of range and its feature says `error`.
         """
         return self._read(features)
 

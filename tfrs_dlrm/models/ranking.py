@@ -41,7 +41,8 @@ class RankingModel(tfrs.models.Model):
         larger ones shared out among them; by default what `tfrs_dlrm.placement.REPLICATE_BELOW` has.
 
     Raises:
-      ValueError: a table has no rows; the strategy is one of TPUs and there are no `embeddings`; or it copies all tables to every process and they do not fit there.
+      ValueError: a table has no rows; the strategy is one of TPUs and there are no `embeddings`; or it copies all
+        tables to every process and they do not fit there.
     """
 
     built: bool
@@ -118,9 +119,11 @@ class RankingModel(tfrs.models.Model):
         del input_shape  # the schema says it all
         if not self.built:
             self.built = True  # first, since the call below asks
-            # TPUs look nothing up outside of a step.
-            on_tpu = isinstance(self.embeddings, TPUEmbeddingTables)
-            self(_example(self.schema), self.embeddings.zeros(1) if on_tpu else None)
+            example = _example(self.schema)
+            if isinstance(self.embeddings, TPUEmbeddingTables):  # which look nothing up outside of a step
+                self(example, activations=self.embeddings.zeros(1))
+            else:  # nothing that a saved model would have to be given as well
+                self(example)
 
     def compile(
         self,
