@@ -105,7 +105,9 @@ def test_rows_that_no_example_looks_up_stay_as_they_are():
 
 
 def test_replicas_add_up():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    # TensorFlow's default for CPUs, collectives, get into each other's way when a process has had other strategies.
+    sums = tf.distribute.ReductionToOneDevice()
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=sums)
 
     @tf.function
     def gradient(rows, values):
