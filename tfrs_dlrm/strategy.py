@@ -7,10 +7,14 @@ import os
 
 import tensorflow as tf
 
+from tfrs_dlrm.embeddings.tpu.hardware import kind as embedding_hardware
 from tfrs_dlrm.embeddings.variables import Place, Places
 from tfrs_dlrm.memory import available_memory
 from tfrs_dlrm.placement import STRATEGIES, Placement, Topology, place, size_text
 from tfrs_dlrm.schema import Schema
+
+# A strategy does not say what chips it has, only what hardware they have for embeddings: one of each kind.
+_CHIPS = {"V1": "v4", "SparseCore": "v5p", "": "v5e"}
 
 
 def make_strategy(name: str = "one_device", devices: int = 0, tpu: str = "local") -> tf.distribute.Strategy:
@@ -96,6 +100,8 @@ def topology_of(strategy: tf.distribute.Strategy) -> Topology:
         return Topology("multi_worker", strategy.num_replicas_in_sync)
     if is_parameter_server(strategy):
         return Topology("parameter_server", len(_devices_of("ps")), workers=len(_devices_of("worker")))
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return Topology("tpu", strategy.num_replicas_in_sync, chip=_CHIPS[embedding_hardware(strategy)])
     return Topology("one_device")
 
 

@@ -20,6 +20,7 @@ from tfrs_dlrm.strategy import is_multi_worker, is_parameter_server, topology_of
 from tfrs_dlrm.training.asynchronous import lost_server
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.inputs import evaluation_dataset
+from tfrs_dlrm.training.tpu import scored_on_tpu
 from tfrs_dlrm.workdir import Which, Workdir
 
 
@@ -81,6 +82,9 @@ def _scored(model: RankingModel, data: tf.data.Dataset) -> Iterator[tuple[np.nda
     strategy = model.distribute_strategy
     if is_parameter_server(strategy):
         yield from _scored_by_workers(model, data)
+        return
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        yield from scored_on_tpu(model, data)
         return
     if is_multi_worker(strategy) or strategy.num_replicas_in_sync == 1:
         for features, *targets in data:
