@@ -65,6 +65,11 @@ def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
+def is_tpu(strategy: tf.distribute.Strategy) -> bool:
+    """Whether it is one of TPUs."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one of its run that writes files."""
     if not is_multi_worker(strategy):
@@ -100,7 +105,7 @@ def topology_of(strategy: tf.distribute.Strategy) -> Topology:
         return Topology("multi_worker", strategy.num_replicas_in_sync)
     if is_parameter_server(strategy):
         return Topology("parameter_server", len(_devices_of("ps")), workers=len(_devices_of("worker")))
-    if isinstance(strategy, tf.distribute.TPUStrategy):
+    if is_tpu(strategy):
         return Topology("tpu", strategy.num_replicas_in_sync, chip=_CHIPS[embedding_hardware(strategy)])
     return Topology("one_device")
 
