@@ -84,7 +84,10 @@ def worker_dataset(directory: str, batch_size: int, split: Split, shuffle_rows: 
     @tf.autograph.experimental.do_not_convert
     def read(context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
         del context  # workers do not know of each other
-        return record_dataset(directory, batch_size, split=split, repeat=True, drop_remainder=True)
+        full = split == "train"
+        return record_dataset(
+            directory, batch_size, split=split, repeat=True, drop_remainder=full, shuffle_rows=shuffle_rows
+        )
 
     return read
 
