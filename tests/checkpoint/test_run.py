@@ -48,7 +48,8 @@ def test_training_goes_on_and_the_checkpoint_is_of_when_it_was_saved(tmp_path, s
     at_save = everything(model)
     train(model, seed=1)  # while it is being written
     changed = everything(model)
-    assert names(tmp_path) == (["unfinished-step-3"], [])
+    (unfinished,), _ = names(tmp_path)
+    assert unfinished.startswith("unfinished-step-3")
     assert all(np.any(changed[name] != at_save[name]) for name in at_save if name.startswith(("tables", "slots")))
     slow.set()
     checkpoints.wait()
@@ -63,7 +64,7 @@ def test_one_save_waits_for_the_other_and_the_end_for_both(tmp_path, slow):
     with checkpoints_of(model, tmp_path) as checkpoints:
         checkpoints.save(1)
         threading.Timer(0.5, slow.set).start()
-        assert names(tmp_path) == (["unfinished-step-1"], [])
+        assert "step-1" not in names(tmp_path)[0]
         checkpoints.save(2)
         assert "step-1" in names(tmp_path)[0]
     assert names(tmp_path) == (["step-1", "step-2"], [])

@@ -1,14 +1,15 @@
 """The names of checkpoints on disk, which they have only while they are whole.
 
-step-40             a checkpoint
-unfinished-step-60  one that is being written or removed; nobody reads it, and the next run removes it
-replaced-step-40    the former step-40, for the moment in which another one takes its place
+step-40                      a checkpoint
+unfinished-step-60-0a1b2c3d  one that is being written or removed; nobody reads it, and the next run removes it
+replaced-step-40             the former step-40, for the moment in which another one takes its place
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 
 _STEP = re.compile(r"step-(\d+)$")
@@ -38,8 +39,7 @@ def step_path(directory: str, step: int) -> str:
 
 def begin(path: str) -> str:
     """Makes an empty directory in which to write what `publish` will give its name."""
-    unfinished = _renamed(path, _UNFINISHED)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = _unfinished(path)
     os.makedirs(unfinished)
     return unfinished
 
@@ -49,7 +49,7 @@ def publish(unfinished: str, path: str) -> None:
     for name in os.listdir(unfinished):
         _to_disk(os.path.join(unfinished, name))
     _to_disk(unfinished)
-    replaced = _renamed(path, _REPLACED)
+    replaced = _prefixed(path, _REPLACED)
     if os.path.isdir(path):
         os.rename(path, replaced)
     os.rename(unfinished, path)
@@ -76,8 +76,7 @@ def publish_copy(whole: str, path: str) -> None:
 
 def remove(path: str) -> None:
     """Removes a checkpoint, which has lost its name before its first file is gone."""
-    unfinished = _renamed(path, _UNFINISHED)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = _unfinished(path)
     os.rename(path, unfinished)
     shutil.rmtree(unfinished)
 
@@ -89,10 +88,15 @@ def tidy(directory: str) -> None:
         if name.startswith(_REPLACED) and not os.path.exists(former := os.path.join(directory, name[len(_REPLACED) :])):
             os.rename(path, former)
         elif name.startswith((_UNFINISHED, _REPLACED)):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # servers of a cluster may still write what a killed run asked for
 
 
-def _renamed(path: str, prefix: str) -> str:
+def _unfinished(path: str) -> str:
+    # Each time another name: see the comment in `tidy`.
+    return f"{_prefixed(path, _UNFINISHED)}-{secrets.token_hex(4)}"
+
+
+def _prefixed(path: str, prefix: str) -> str:
     directory, name = os.path.split(path)
     return os.path.join(directory, prefix + name)
 

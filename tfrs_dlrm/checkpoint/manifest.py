@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from tfrs_dlrm import schema as schema_lib
@@ -99,20 +99,18 @@ class Manifest:
         if found:
             raise ValueError(f"of another schema: {found}")
         if not stored.keys() <= self.rows.keys() or (whole and stored.keys() != self.rows.keys()):
-            only_there, only_here = sorted(self.rows.keys() - stored.keys()), sorted(stored.keys() - self.rows.keys())
-            raise ValueError(
-                f"of another model or optimizer: it alone has {_some(only_there)}, and the model alone {_some(only_here)}"
-            )
+            there, here = _some(self.rows.keys() - stored.keys()), _some(stored.keys() - self.rows.keys())
+            raise ValueError(f"of another model or optimizer: it alone has {there}, and the model alone {here}")
         for name, s in stored.items():
             entry = self.rows[name]
             if (entry.shape, entry.dtype) != (s.shape, s.dtype.name):
-                here = f"{s.dtype.name} {list(s.shape)}"
-                raise ValueError(f"{name} is {entry.dtype} {list(entry.shape)} in there, and {here} in the model")
+                wanted = f"{s.dtype.name} {list(s.shape)}"
+                raise ValueError(f"{name} is {entry.dtype} {list(entry.shape)} in there, and {wanted} in the model")
 
 
 def _entry(data: dict[str, Any]) -> Entry:
     return Entry(**data | {"shape": tuple(data["shape"]), "cuts": tuple(data["cuts"])})
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + ("..." if len(names) > 3 else "") or "nothing"
+def _some(names: Set[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "") or "nothing"

@@ -14,7 +14,7 @@ from tfrs_dlrm.checkpoint.contents import Contents
 from tfrs_dlrm.checkpoint.restore import restore
 from tfrs_dlrm.checkpoint.save import Saving
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.strategy import is_chief
+from tfrs_dlrm.strategy import any_process, is_chief, wait_for_all
 
 
 class Checkpoints:
@@ -64,16 +64,20 @@ class Checkpoints:
         Raises:
           ValueError: none of them can.
         """
-        if is_chief(self._contents.strategy):
+        strategy = self._contents.strategy
+        if is_chief(strategy):
             directory.tidy(self._latest)
             directory.tidy(self._best)
+        wait_for_all(strategy)
         paths = directory.steps(self._latest).values()
         for path in paths:
+            failed = False
             try:
                 restore(self._contents, path)
             except (ValueError, FileNotFoundError) as e:
+                failed = True
                 logging.warning("%s; trying the checkpoint before it", e)
-            else:
+            if not any_process(strategy, failed):
                 return path
         if paths:
             raise ValueError(f"{self._latest}: none of the checkpoints in there can be read; see the warnings above")
