@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run test lint format types check bench bench-quick bench-data clean
+.PHONY: help run test lint format types check bench bench-quick bench-data bench-strategies clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -52,6 +52,9 @@ bench-quick: $(PEERS)  ## the same on tiny sizes: shows that it works, its numbe
 
 bench-data: $(SETUP)  ## speed and memory of prepare and dataset on 5 million rows
 	@$(BIN)/python benchmarks/data.py
+
+bench-strategies: $(SETUP)  ## replicas, a local cluster, and the planner's memory beside a run's
+	@$(BIN)/python benchmarks/strategies.py
 
 clean:  ## removes what the quickstart wrote (not .venv)
 	rm -rf data/quickstart data/quickstart-raw runs/quickstart exports/quickstart

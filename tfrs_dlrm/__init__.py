@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
     from tfrs_dlrm.serving.bundle import export_model
     from tfrs_dlrm.strategy import make_strategy
+    from tfrs_dlrm.training.inputs import distributed_dataset
     from tfrs_dlrm.training.loop import train_and_evaluate
     from tfrs_dlrm.warmstart import warm_start
 
@@ -72,6 +73,7 @@ _PUBLIC = {
     "tfrs_dlrm.schema": ("CategoricalFeature", "DenseFeature", "Label", "Schema", "Table", "TextFormat"),
     "tfrs_dlrm.serving.bundle": ("export_model",),
     "tfrs_dlrm.strategy": ("make_strategy",),
+    "tfrs_dlrm.training.inputs": ("distributed_dataset",),
     "tfrs_dlrm.training.loop": ("train_and_evaluate",),
     "tfrs_dlrm.warmstart": ("warm_start",),
 }
@@ -96,6 +98,7 @@ __all__ = [
     "Table",
     "TextFormat",
     "dataset",
+    "distributed_dataset",
     "export_model",
     "infer_schema",
     "make_strategy",

@@ -41,7 +41,11 @@ def make_strategy(name: str = "one_device", devices: int = 0, tpu: str = "local"
     if devices and name != "mirrored":
         raise ValueError(f"devices={devices} belongs to strategy mirrored, not {name}")
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy(_mirrored_devices(devices))
+        chosen = _mirrored_devices(devices)
+        # Logical CPUs share their memory: adding up in one place is all there is to do, and collective ops allow only
+        # one number of replicas in a process.
+        reduction = None if chosen[0].startswith("GPU") else tf.distribute.ReductionToOneDevice()
+        return tf.distribute.MirroredStrategy(chosen, cross_device_ops=reduction)
     if name == "multi_worker":
         return _multi_worker()
     if name == "parameter_server":
@@ -59,6 +63,11 @@ def is_parameter_server(strategy: tf.distribute.Strategy) -> bool:
 def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
     """Whether several processes each run the whole program."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_tpu(strategy: tf.distribute.Strategy) -> bool:
+    """Whether it is one of TPUs."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -96,7 +105,7 @@ def topology_of(strategy: tf.distribute.Strategy) -> Topology:
         return Topology("multi_worker", strategy.num_replicas_in_sync)
     if is_parameter_server(strategy):
         return Topology("parameter_server", len(_devices_of("ps")), workers=len(_devices_of("worker")))
-    if isinstance(strategy, tf.distribute.TPUStrategy):
+    if is_tpu(strategy):
         return Topology("tpu", strategy.num_replicas_in_sync, chip=_CHIPS[embedding_hardware(strategy)])
     return Topology("one_device")
 

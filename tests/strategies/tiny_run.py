@@ -1,6 +1,6 @@
 """A small run under one strategy, and all that it leaves; also the program of the processes of a cluster.
 
-python tiny_run.py STRATEGY PREPARED OUTPUT
+python tiny_run.py STRATEGY PREPARED OUTPUT STEPS
 """
 
 import os
@@ -20,10 +20,10 @@ from tfrs_dlrm.strategy import is_chief, is_multi_worker, is_parameter_server
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.inputs import distributed_dataset, evaluation_dataset
 
-STEPS, BATCH = 50, 64
+BATCH = 64
 
 
-def run(strategy: tf.distribute.Strategy, prepared: str, steps: int = STEPS) -> dict[str, np.ndarray]:
+def run(strategy: tf.distribute.Strategy, prepared: str, steps: int) -> dict[str, np.ndarray]:
     """Trains, evaluates and returns weights, slots and metrics by name.
 
     Synchronous strategies get the batches of one device; each worker of an asynchronous one reads for itself.
@@ -33,7 +33,7 @@ def run(strategy: tf.distribute.Strategy, prepared: str, steps: int = STEPS) -> 
         model = td.DLRM(td.Schema.load(f"{prepared}/schema.json"), (16, 8), (16, 1), replicate_below=1000)
         model.compile(keras.optimizers.Adagrad(0.05), td.Adagrad(0.05))
         history = model.fit(_batches(strategy, prepared), steps_per_epoch=steps, verbose=0).history
-        scores = score(model, evaluation_dataset(prepared, 200))
+        scores = score(model, evaluation_dataset(prepared, 700))
     out = {f"table/{name}": whole(table) for name, table in model.embeddings.tables.items()}
     for name, slots in model.embedding_optimizer.slots.items():
         out |= {f"slot/{name}/{slot}": whole(rows) for slot, rows in slots.items()}
@@ -63,12 +63,12 @@ def _batches(strategy: tf.distribute.Strategy, prepared: str) -> object:
     return strategy.distribute_datasets_from_function(own_part)
 
 
-def main(name: str, prepared: str, output: str) -> None:
+def main(name: str, prepared: str, output: str, steps: str) -> None:
     """What each process of a cluster does."""
     if name == "parameter_server" and cluster.task()[0] != "chief":
         cluster.serve()
     strategy = td.make_strategy(name)
-    found = run(strategy, prepared)
+    found = run(strategy, prepared, int(steps))
     if is_chief(strategy):
         np.savez(output, **found)
     os._exit(0)  # servers and workers have no goodbye

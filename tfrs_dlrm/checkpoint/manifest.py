@@ -101,7 +101,7 @@ class Manifest:
         if not stored.keys() <= self.rows.keys() or (whole and stored.keys() != self.rows.keys()):
             only_there, only_here = sorted(self.rows.keys() - stored.keys()), sorted(stored.keys() - self.rows.keys())
             raise ValueError(
-                f"of another model or optimizer: {_some(only_there)} is in there only, {_some(only_here)} in the model"
+                f"of another model or optimizer: it alone has {_some(only_there)}, and the model alone {_some(only_here)}"
             )
         for name, s in stored.items():
             entry = self.rows[name]

@@ -12,17 +12,10 @@ from tfrs_dlrm.checkpoint.rows import here, read_rows
 from tfrs_dlrm.checkpoint.save import DENSE
 from tfrs_dlrm.models.ranking import RankingModel
 
-# What TensorFlow raises on checkpoints that are cut short, garbled, or of other objects; not what it says where memory
-# is full or another machine does not answer.
-UNREADABLE = (
-    AssertionError,
-    IndexError,
-    ValueError,
-    tf.errors.DataLossError,
-    tf.errors.InvalidArgumentError,
-    tf.errors.NotFoundError,
-    tf.errors.OutOfRangeError,
-)
+# What TensorFlow raises on checkpoints that are cut short, garbled, or of other objects,
+UNREADABLE = (AssertionError, IndexError, ValueError, tf.errors.OpError)
+# and what it raises for other reasons: another machine does not answer, or memory is full.
+_NOT_ITS_FAULT = (tf.errors.AbortedError, tf.errors.ResourceExhaustedError, tf.errors.UnavailableError)
 
 
 def restore(contents: Contents, path: str) -> Manifest:
@@ -44,6 +37,8 @@ def restore(contents: Contents, path: str) -> Manifest:
             status = contents.dense.read(os.path.join(path, DENSE), options)
             status.assert_existing_objects_matched().expect_partial()
         read_rows(os.path.abspath(path), manifest.rows, contents.rows)
+    except _NOT_ITS_FAULT:
+        raise
     except UNREADABLE as e:
         raise ValueError(f"{path}: damaged, or of another model: {str(e)[:500]}") from e
     return manifest

@@ -146,7 +146,8 @@ def _gather(
         rows = tf.concat([tf.cast(g.rows, tf.int64) + begin for g, begin in numbered], axis=0)
         values = tf.concat([g.values for g in gradients.values()], axis=0)
         counts = tf.concat([g.counts for g in gradients.values()], axis=0)
-        everyone = Combined.sum(*replica.all_gather([rows, values, counts], axis=0), batch_size)
+        rows, values, counts = replica.all_gather([rows, values, counts], axis=0)
+        everyone = Combined.sum(rows, values, counts, batch_size)
         for name, gradient in zip(gradients, everyone.split(boundaries), strict=True):
             variables = copies(tables[name])
             own_copy = int(tf.get_static_value(replica.replica_id_in_sync_group)) % len(variables)

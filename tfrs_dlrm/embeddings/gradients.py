@@ -99,8 +99,8 @@ class Combined(RowGradient):
         """Of rows int [n], some more than once, with values float32 [n, dim] and counts float32 [n]."""
         # A hash table: a third of the time of sorting.
         distinct, row_of = tf.unique(rows)
-        summed = (tf.math.unsorted_segment_sum(x, row_of, tf.size(distinct)) for x in (values, counts))
-        return cls(distinct, *summed, batch_size)
+        values, counts = (tf.math.unsorted_segment_sum(x, row_of, tf.size(distinct)) for x in (values, counts))
+        return cls(distinct, values, counts, batch_size)
 
     def split(self, boundaries: Sequence[int]) -> list[Combined]:
         """For each i the gradient of rows boundaries[i] to boundaries[i + 1], numbered from 0."""
@@ -108,7 +108,7 @@ class Combined(RowGradient):
             return [self]
         share = _Shares(self.rows, boundaries)
         parts = zip(share.rows(), share.of(self.values), share.of(self.counts), strict=True)
-        return [Combined(*part, self.batch_size) for part in parts]
+        return [Combined(rows, values, counts, self.batch_size) for rows, values, counts in parts]
 
     def visit(self, apply: Apply) -> None:
         """See `RowGradient`."""

@@ -18,7 +18,7 @@ from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.metrics import OutOfRangeIds, default_metrics
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.strategy import places
+from tfrs_dlrm.strategy import is_tpu, places
 
 
 class RankingModel(tfrs.models.Model):
@@ -237,7 +237,7 @@ class RankingModel(tfrs.models.Model):
 
 def _tables(schema: Schema, seed: int, replicate_below: int | None) -> EmbeddingTables:
     strategy = tf.distribute.get_strategy()
-    if isinstance(strategy, tf.distribute.TPUStrategy):
+    if is_tpu(strategy):
         raise ValueError(
             "the tables of a model for TPUs depend on the size of batches and on the data; give embeddings=, as"
             " tfrs_dlrm.training.tpu.tpu_tables makes them"

@@ -16,7 +16,7 @@ from tfrs_dlrm.data.ready import REFERENCE_FILE
 from tfrs_dlrm.files import read_json
 from tfrs_dlrm.metrics import evaluate_scores
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.strategy import is_multi_worker, is_parameter_server, topology_of
+from tfrs_dlrm.strategy import is_multi_worker, is_parameter_server, is_tpu, topology_of
 from tfrs_dlrm.training.asynchronous import lost_server
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.inputs import evaluation_dataset
@@ -83,7 +83,7 @@ def _scored(model: RankingModel, data: tf.data.Dataset) -> Iterator[tuple[np.nda
     if is_parameter_server(strategy):
         yield from _scored_by_workers(model, data)
         return
-    if isinstance(strategy, tf.distribute.TPUStrategy):
+    if is_tpu(strategy):
         yield from scored_on_tpu(model, data)
         return
     if is_multi_worker(strategy) or strategy.num_replicas_in_sync == 1:

@@ -11,7 +11,10 @@ from tfrs_dlrm.data.dataset import SHUFFLE_ROWS, dataset, steps_per_epoch
 from tfrs_dlrm.data.manifest import Split
 from tfrs_dlrm.data.record_dataset import record_dataset
 from tfrs_dlrm.data.records import write_records
-from tfrs_dlrm.strategy import is_multi_worker, is_parameter_server
+from tfrs_dlrm.embeddings.tables import EmbeddingTables
+from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
+from tfrs_dlrm.strategy import is_multi_worker, is_parameter_server, is_tpu
+from tfrs_dlrm.training.tpu import tpu_dataset
 
 
 def distributed_dataset(
@@ -23,6 +26,7 @@ def distributed_dataset(
     start_step: int = 0,
     repeat: bool = False,
     shuffle_rows: int = SHUFFLE_ROWS,
+    tables: EmbeddingTables | TPUEmbeddingTables | None = None,
 ) -> Any:
     """What `model.fit` and `model.evaluate` take under the strategy in scope.
 
@@ -31,6 +35,7 @@ def distributed_dataset(
     - Parameter servers: every worker reads all rows, for ever and in an order of its own, from a copy of the data that
       needs no Python to be read and is made where it is missing. So `fit` needs `steps_per_epoch`. There `start_step`
       and `repeat` mean nothing, and `batch_size` is that of a step of one worker.
+    - TPUs: see `tpu_dataset`, which is for training.
 
     Args:
       directory: what `prepare` wrote; under several processes all of them see it under this name.
@@ -40,11 +45,17 @@ def distributed_dataset(
       start_step: the number of batches to leave out; see `dataset`.
       repeat: goes on for ever.
       shuffle_rows: how many rows are shuffled at a time.
+      tables: `model.embeddings`, needed on TPUs.
 
     Raises:
       FileNotFoundError, ValueError: as `dataset`.
     """
     strategy = tf.distribute.get_strategy()
+    if is_tpu(strategy):
+        if not isinstance(tables, TPUEmbeddingTables) or split != "train":
+            raise ValueError("on TPUs this is for training: give tables=model.embeddings")
+        kwargs = {"seed": seed, "start_step": start_step, "shuffle_rows": shuffle_rows}
+        return tpu_dataset(directory, batch_size, tables, **kwargs)
 
     def read(context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
         return dataset(

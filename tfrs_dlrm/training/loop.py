@@ -33,7 +33,7 @@ from tfrs_dlrm.training.callbacks import (
     TensorBoard,
 )
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
-from tfrs_dlrm.training.factory import make_model, make_optimizers, precision
+from tfrs_dlrm.training.factory import make_model, make_optimizers, precision, tables_for
 from tfrs_dlrm.training.inputs import distributed_dataset, epoch_steps, evaluation_dataset, worker_dataset
 from tfrs_dlrm.warmstart import warm_start
 from tfrs_dlrm.workdir import METRICS_FILE, Workdir
@@ -91,7 +91,7 @@ def train_and_evaluate(
             ready(config.data, config.train.seed, prepare_progress)
         wait_for_all(strategy)
         schema = Schema.load(os.path.join(config.data.path, SCHEMA_FILE))
-        model = make_model(config.model, schema, config.train.seed)
+        model = make_model(config.model, schema, config.train.seed, tables_for(config))
         dense, embedding = make_optimizers(config.optimizer)
         model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
         home = Workdir(workdir)
@@ -193,6 +193,7 @@ class _Run:
             start_step=step,
             repeat=True,
             shuffle_rows=self._shuffle_rows,
+            tables=self._model.embeddings,
         )
         callbacks += [rounds_begin_and_end, listener]
         self._model.fit(data, steps_per_epoch=steps, epochs=rounds, callbacks=callbacks, verbose=0)
