@@ -9,6 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.storage import Stored
+from tfrs_dlrm.embeddings.tables import EmbeddingTables
+from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
@@ -23,6 +25,8 @@ class Contents:
       dense: everything else.
       optimizers: whether slots and optimizers are in.
       strategy: under which the model was made.
+      embeddings: of the model: on some hardware they have to be fetched before `rows` are read, and loaded after
+        `rows` were written.
     """
 
     schema: Schema
@@ -30,6 +34,7 @@ class Contents:
     dense: tf.train.Checkpoint
     optimizers: bool
     strategy: tf.distribute.Strategy
+    embeddings: EmbeddingTables | TPUEmbeddingTables
 
     @classmethod
     def of(cls, model: RankingModel, beside: Mapping[str, Any] | None = None, optimizers: bool = True) -> Contents:
@@ -40,21 +45,20 @@ class Contents:
           beside: what else to save with it, by name.
           optimizers: whether with its optimizers and their slots, where it is compiled.
         """
-        tables = model.embeddings.tables
-        rows = {f"tables/{name}": table for name, table in tables.items()}
-        omitted: list[Any] = [model.embeddings]
         row_optimizer: Any = getattr(model, "embedding_optimizer", None)
         optimizers = optimizers and row_optimizer is not None
+        omitted: list[Any] = [model.embeddings]
         if optimizers:
-            for table, slots in row_optimizer.slots.items():
-                rows |= {f"slots/{table}/{slot}": r for slot, r in slots.items()}
             omitted.append(row_optimizer.slots)
         elif row_optimizer is not None:
             omitted += [row_optimizer, model.optimizer]
-        rest = _without(model, {id(o) for o in [*omitted, *rows.values()]}, {})
+        # Tables and slots may be reachable by other ways as well.
+        omitted += model.embeddings.tables.values()
+        omitted += [s for slots in getattr(row_optimizer, "slots", {}).values() for s in slots.values()]
+        rest = _without(model, {id(o) for o in omitted}, {})
         dense = tf.train.Checkpoint(model=rest, **(beside or {}))
-        stored = {name: Stored.of(r) for name, r in rows.items()}
-        return cls(model.schema, stored, dense, optimizers, model.distribute_strategy)
+        stored = model.embeddings.stored(row_optimizer if optimizers else None)
+        return cls(model.schema, stored, dense, optimizers, model.distribute_strategy, model.embeddings)
 
 
 def layers(model: RankingModel) -> tf.train.Checkpoint:

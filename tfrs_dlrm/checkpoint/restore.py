@@ -37,6 +37,7 @@ def restore(contents: Contents, path: str) -> Manifest:
             status = contents.dense.read(os.path.join(path, DENSE), options)
             status.assert_existing_objects_matched().expect_partial()
         read_rows(os.path.abspath(path), manifest.rows, contents.rows)
+        contents.embeddings.load()
     except _NOT_ITS_FAULT:
         raise
     except UNREADABLE as e:

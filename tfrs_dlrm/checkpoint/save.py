@@ -50,6 +50,7 @@ class Saving:
             except BaseException:
                 self.discard()
                 raise
+        contents.embeddings.fetch()
         self._batches = batches(contents.rows)
 
     def snapshot(self) -> bool:

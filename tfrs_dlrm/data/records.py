@@ -83,7 +83,7 @@ class Records:
                 " tfrs_dlrm.data.records.write_records makes them"
             )
         data = read_json(path)
-        if data["version"] != _VERSION or data["prepared"] != prepared:
+        if data.get("version") != _VERSION or data.get("prepared") != prepared:
             raise ValueError(
                 f"{path}: made from other prepared data or by another version of tfrs_dlrm;"
                 " tfrs_dlrm.data.records.write_records makes them anew"
