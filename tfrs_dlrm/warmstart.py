@@ -106,6 +106,7 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
         variable.assign(checkpoint.dense(key))
     for copy in copies:
         copy.write(checkpoint)
+    model.embeddings.load()
     return WarmStart(path, reports, tuple(notes))
 
 
@@ -213,7 +214,7 @@ def _row_copies(
     copies = [_RowCopy(table, name, matches)]
     if type(optimizer.rule(part)) is not ROW_OPTIMIZERS.get(kind):
         return copies, False
-    slots = [f"slots/{part}/{slot}" for slot in optimizer.slots[part]]
+    slots = [name for name in stored if name.startswith(f"slots/{part}/")]
     return copies + [_RowCopy(stored[slot], slot, matches) for slot in slots], True
 
 

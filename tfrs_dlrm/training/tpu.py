@@ -23,12 +23,14 @@ from tfrs_dlrm.placement import place
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.strategy import topology_of
 
-# Batches in which ids are counted for SparseCores.
-_SAMPLES = 20
-
 
 def tpu_tables(
-    directory: str, schema: Schema, batch_size: int, seed: int = 0, replicate_below: int | None = None
+    directory: str,
+    schema: Schema,
+    batch_size: int,
+    seed: int = 0,
+    replicate_below: int | None = None,
+    samples: int = 20,
 ) -> TPUEmbeddingTables:
     """The tables of a model for the TPUs in scope: `DLRM(schema, embeddings=tpu_tables(...))`.
 
@@ -38,6 +40,7 @@ def tpu_tables(
       batch_size: over all replicas together.
       seed: of the initial values.
       replicate_below: see `tfrs_dlrm.placement.place`.
+      samples: in how many batches of a replica ids are counted, for SparseCores.
 
     Raises:
       ValueError: the batch cannot be shared out among the replicas, or a table cannot be where it is placed.
@@ -49,11 +52,11 @@ def tpu_tables(
             f"batch_size={batch_size} over {replicas} replicas: all need as many examples; take a multiple"
         )
     size = batch_size // replicas
-    batches = itertools.islice(dataset(directory, size, seed=seed, drop_remainder=True), _SAMPLES)
-    samples = [features for features, *_ in batches]
+    batches = itertools.islice(dataset(directory, size, seed=seed, drop_remainder=True), samples)
     placement = place(schema, topology_of(strategy), replicate_below)
     hotness = most_values(directory, [f.name for f in schema.multi_hot if f.sequence_length is None])
-    return TPUEmbeddingTables(schema, seed, placement, size, hotness, samples, name="embeddings")
+    counted = [features for features, *_ in batches]
+    return TPUEmbeddingTables(schema, seed, placement, size, hotness, counted, name="embeddings")
 
 
 def tpu_dataset(
