@@ -17,8 +17,13 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfrs_dlrm as td
+from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
+from tfrs_dlrm.embeddings.storage import copies
+from tfrs_dlrm.planner import plan
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
-from tfrs_dlrm.strategy import is_parameter_server
+from tfrs_dlrm.strategy import is_parameter_server, topology_of
+from tfrs_dlrm.training.factory import make_model as make_model_of
+from tfrs_dlrm.training.factory import make_optimizers
 
 SCHEMA = Schema(
     Label("y"),
@@ -96,6 +101,34 @@ def restore(model, directory, name, by):
     publish(directory, f"{name}.continued-{by}", state(model))
 
 
+LARGE = Schema(
+    Label("y"),
+    dense=(DenseFeature("x"),),
+    categorical=tuple(CategoricalFeature(name) for name in ("a", "b", "c", "d")),
+    tables=(Table("a", 16, 300_001), Table("b", 16, 90_000), Table("c", 16, 80_000), Table("d", 16, 500)),
+)
+
+
+def planned_and_allocated():
+    """Bytes of tables, slots, dense weights and their slots by device: what the planner says, and what there is."""
+    config = RunConfig(
+        model=ModelConfig(16, (64, 16), (64, 1)), optimizer=OptimizerConfig("adagrad", embedding="rowwise_adagrad")
+    )
+    strategy = tf.distribute.get_strategy()
+    memory = plan(LARGE, config, topology_of(strategy)).memory
+    planned = [m.tables + m.slots + m.dense_weights + m.dense_slots for m in memory]
+    model = make_model_of(config.model, LARGE, seed=0)
+    model.compile(*make_optimizers(config.optimizer), metrics=[])
+    variables = [v for v in model.optimizer.variables if v.shape.rank] + model.dense_variables
+    variables = [copy for v in variables for copy in copies(v)]
+    for stored in model.embeddings.stored(model.embedding_optimizer).values():
+        variables += [copy for piece in stored.pieces for copy in piece.copies]
+    allocated = {}
+    for v in variables:
+        allocated[v.device] = allocated.get(v.device, 0) + v.shape.num_elements() * v.dtype.size
+    return np.array(planned), np.array([allocated[device] for device in sorted(allocated)])
+
+
 def publish(directory, name, arrays):
     """Writes a file that is whole once it is there."""
     path = os.path.join(directory, name)
@@ -123,6 +156,7 @@ def main(servers, directory, *names):
     """See the module."""
     by = f"ps-{servers}"
     with cluster_of(int(servers)).scope():
+        publish(directory, f"{by}.memory", dict(zip(("planned", "allocated"), planned_and_allocated(), strict=True)))
         save(make_model(), directory, by)
         for name in names:
             deadline = time.monotonic() + 300
