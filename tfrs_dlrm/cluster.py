@@ -159,7 +159,10 @@ class LocalCluster:
             output = None
             if each is not self.main or not self._terminal:
                 output = stack.enter_context(open(os.path.join(self._logs, f"{each.name}.log"), "ab"))
-            each.process = subprocess.Popen(self._program, env=environment, stdout=output, stderr=output)
+            # A session of its own, so that Ctrl-C reaches them by `_pass_on_signals` alone.
+            each.process = subprocess.Popen(
+                self._program, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
         each.started = time.monotonic()
 
     def _watch(self, say: Callable[[str], None]) -> int | None:

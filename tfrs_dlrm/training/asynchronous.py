@@ -5,8 +5,9 @@ This is what `model.fit` does there too, but while it hands out steps it tells n
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -53,18 +54,7 @@ class Workers:
           callbacks: are told the number of steps done, from time to time, and the metrics.
           stop: asked from time to time; once it says so, no more steps are handed out, and the callbacks are told
             when those under way are done.
-
-        Raises:
-          ServerLost: a parameter server does not answer.
         """
-        try:
-            return self._fit(steps, callbacks, stop)
-        except tf.errors.OpError as e:
-            raise lost_server(e) from e
-
-    def _fit(
-        self, steps: int, callbacks: Sequence[keras.callbacks.Callback], stop: Callable[[], bool]
-    ) -> dict[str, float]:
         model, coordinator = self._model, self._coordinator
         model.reset_metrics()
         for callback in callbacks:
@@ -93,10 +83,18 @@ class Workers:
             time.sleep(0.01)
 
 
-def lost_server(error: tf.errors.OpError) -> Exception:
-    """The error itself, or `ServerLost` where it is that of a parameter server that does not answer."""
-    text = str(error)
-    lost = isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError)) or "unknown device" in text.lower()
-    if lost and "/job:ps" in text:
-        return ServerLost(f"a parameter server was lost: {text.splitlines()[0][:300]}")
-    return error
+@contextlib.contextmanager
+def server_lost() -> Iterator[None]:
+    """Tells errors of parameter servers that do not answer from all others.
+
+    Raises:
+      ServerLost: where TensorFlow raised one of those.
+    """
+    try:
+        yield
+    except tf.errors.OpError as e:
+        text = str(e)
+        gone = isinstance(e, (tf.errors.UnavailableError, tf.errors.AbortedError)) or "unknown device" in text.lower()
+        if not gone or "/job:ps" not in text:
+            raise
+        raise ServerLost(f"a parameter server was lost: {text.splitlines()[0][:300]}") from e

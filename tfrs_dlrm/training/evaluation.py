@@ -17,7 +17,7 @@ from tfrs_dlrm.files import read_json
 from tfrs_dlrm.metrics import evaluate_scores
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.strategy import is_multi_worker, is_parameter_server, is_tpu, topology_of
-from tfrs_dlrm.training.asynchronous import lost_server
+from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.tpu import scored_on_tpu
@@ -108,16 +108,13 @@ def _scored_by_workers(model: RankingModel, data: tf.data.Dataset) -> Iterator[t
         logits, values = under_way.popleft()
         return (logits.get(), *values)
 
-    try:
-        for features, *targets in data:
-            scores = coordinator.schedule(model.scores, args=(features,))
-            under_way.append((scores, [t.numpy() for t in targets]))
-            if len(under_way) > limit:
-                yield first()
-        while under_way:
+    for features, *targets in data:
+        scores = coordinator.schedule(model.scores, args=(features,))
+        under_way.append((scores, [t.numpy() for t in targets]))
+        if len(under_way) > limit:
             yield first()
-    except tf.errors.OpError as e:
-        raise lost_server(e) from e
+    while under_way:
+        yield first()
 
 
 def _of_all_processes(strategy: tf.distribute.Strategy, columns: list[np.ndarray]) -> list[np.ndarray]:
@@ -183,8 +180,9 @@ def evaluate_run(
     Raises:
       FileNotFoundError: there is no run, checkpoint or data.
       ValueError: the data have another schema or vocabulary than the checkpoint.
+      ServerLost: a parameter server does not answer.
     """
-    with (strategy or tf.distribute.get_strategy()).scope():
+    with (strategy or tf.distribute.get_strategy()).scope(), server_lost():
         model, config, checkpoint = load_model(workdir, which)
         data = data or config.data.path
         Manifest.load(data)

@@ -23,7 +23,7 @@ from tfrs_dlrm.files import disk_full, write_json
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.strategy import any_process, is_chief, is_multi_worker, is_parameter_server, wait_for_all
-from tfrs_dlrm.training.asynchronous import Workers
+from tfrs_dlrm.training.asynchronous import Workers, server_lost
 from tfrs_dlrm.training.callbacks import (
     Interrupted,
     ProgressBar,
@@ -85,7 +85,7 @@ def train_and_evaluate(
     config.check()
     strategy = strategy or tf.distribute.get_strategy()
     again = "run the same command again once there is room, and it goes on from the last checkpoint"
-    with precision(config.train.precision), strategy.scope(), disk_full(f"{workdir}: {again}"):
+    with precision(config.train.precision), strategy.scope(), server_lost(), disk_full(f"{workdir}: {again}"):
         # Of several processes that run this, one writes, and the others see what it wrote.
         if is_chief(strategy):
             ready(config.data, config.train.seed, prepare_progress)
