@@ -17,6 +17,7 @@ from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.record_dataset import record_dataset
 from tfrs_dlrm.data.records import write_records
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
+from tfrs_dlrm.embeddings.tpu.hardware import kind
 from tfrs_dlrm.embeddings.tpu.host import pad_examples
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.placement import place
@@ -52,7 +53,9 @@ def tpu_tables(
             f"batch_size={batch_size} over {replicas} replicas: all need as many examples; take a multiple"
         )
     size = batch_size // replicas
-    batches = itertools.islice(dataset(directory, size, seed=seed, drop_remainder=True), samples)
+    batches: Any = ()
+    if kind(strategy) == "SparseCore":
+        batches = itertools.islice(dataset(directory, size, seed=seed, drop_remainder=True), samples)
     placement = place(schema, topology_of(strategy), replicate_below)
     hotness = most_values(directory, [f.name for f in schema.multi_hot if f.sequence_length is None])
     counted = [features for features, *_ in batches]
