@@ -91,7 +91,7 @@ class Batch:
                 shape_and_slices=[slice_spec(part.stored.shape, part.first, part.last) for part in self.parts],
                 tensors=values,
             )
-            return [checksum(rows, part.first) for part, rows in zip(self.parts, values, strict=True)]
+        return [checksum(rows, part.first) for part, rows in zip(self.parts, values, strict=True)]
 
 
 def batches(stored: Mapping[str, Stored]) -> dict[str, list[Batch]]:
@@ -173,9 +173,7 @@ def read_rows(directory: str, entries: Mapping[str, Entry], stored: Mapping[str,
                 piece.write(first, values)
             # What counts is what is in memory now, whichever way it came there.
             for part in _cut(name, stored[name], piece, PART_BYTES):
-                rows = part.read()
-                with tf.device(host):
-                    shares.append((name, checksum(rows, part.first)))
+                shares.append((name, checksum(part.read(), part.first)))
         return shares
 
     sums = dict.fromkeys(stored, 0)
