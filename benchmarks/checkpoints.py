@@ -9,7 +9,6 @@ python benchmarks/checkpoints.py --gib=0.25
 
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -32,6 +31,13 @@ def _resident(field: str) -> int:
     """VmRSS or VmHWM, its peak since the last reset."""
     with open("/proc/self/status") as f:
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith(field))
+
+
+def _begin_peak() -> int:
+    """Resets VmHWM and returns VmRSS."""
+    with open("/proc/self/clear_refs", "w") as f:
+        f.write("5")
+    return _resident("VmRSS")
 
 
 def _make_model():
@@ -103,9 +109,7 @@ def _measure(way: str, directory: str) -> dict[str, float]:
     out = {"steps_per_s": seconds(3)}
     if way != "copied":
         save.available = lambda host: 0
-    before = _resident("VmRSS")
-    with open("/proc/self/clear_refs", "w") as f:
-        f.write("5")
+    before = _begin_peak()
     begin = time.perf_counter()
     if way == "tensorflow":
         path = tf.train.Checkpoint(model=model).write(os.path.join(directory, "old"))
@@ -121,9 +125,7 @@ def _measure(way: str, directory: str) -> dict[str, float]:
         written.join()
         out["written_s"] = time.perf_counter() - begin
     out["peak_beyond_gb"] = (_resident("VmHWM") - before) / 1e9
-    before = _resident("VmRSS")
-    with open("/proc/self/clear_refs", "w") as f:
-        f.write("5")
+    before = _begin_peak()
     begin = time.perf_counter()
     if way == "tensorflow":
         tf.train.Checkpoint(model=model).read(path).assert_existing_objects_matched()
@@ -131,7 +133,6 @@ def _measure(way: str, directory: str) -> dict[str, float]:
         td.restore_checkpoint(model, path)
     out["read_s"] = time.perf_counter() - begin
     out["read_peak_beyond_gb"] = max(0, _resident("VmHWM") - before) / 1e9
-    out["process_peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return out
 
 

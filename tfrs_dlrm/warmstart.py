@@ -16,7 +16,7 @@ from tfrs_dlrm import schema as schema_lib
 from tfrs_dlrm.checkpoint.contents import Contents, layers
 from tfrs_dlrm.checkpoint.manifest import Manifest
 from tfrs_dlrm.checkpoint.restore import UNREADABLE
-from tfrs_dlrm.checkpoint.rows import slices
+from tfrs_dlrm.checkpoint.rows import read_slice, slices
 from tfrs_dlrm.checkpoint.save import DENSE
 from tfrs_dlrm.data.encoder import SCHEMA_FILE, dense_statistics, vocabulary_file
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
@@ -143,8 +143,9 @@ class _RowCopy(NamedTuple):
         kept = np.flatnonzero(matches >= 0)
         kept = kept[np.argsort(matches[kept], kind="stable")]  # in the order of their old rows, as those are read
         old = matches[kept]
-        for first, values in slices(os.path.abspath(checkpoint.path), entry, 0, entry.shape[0]):
-            begin, end = np.searchsorted(old, [first, first + values.shape[0]])
+        for first, last in slices(entry):
+            begin, end = np.searchsorted(old, [first, last])
+            values = read_slice(os.path.abspath(checkpoint.path), entry, first, last)
             order = np.argsort(kept[begin:end])
             rows, source = kept[begin:end][order], old[begin:end][order] - first
             self.stored.scatter(rows, tf.cast(tf.gather(values, source), self.stored.dtype))

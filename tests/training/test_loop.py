@@ -151,10 +151,10 @@ def test_an_evaluation_set_of_one_class_is_refused(tmp_path):
 def test_a_full_disk_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch, asynchronous):
     real = save.write_rows
 
-    def full(work, stored, prefix):
+    def full(work, stored, prefix, at_a_time):
         if "step-40" in prefix:
             raise tf.errors.ResourceExhaustedError(None, None, "rows-parts/000000.data; No space left on device")
-        return real(work, stored, prefix)
+        return real(work, stored, prefix, at_a_time)
 
     config = make_config(data, async_checkpoints=asynchronous)
     train_and_evaluate(config, str(tmp_path / "whole"))

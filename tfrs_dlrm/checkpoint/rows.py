@@ -19,11 +19,14 @@ from tfrs_dlrm.checkpoint.checksum import MODULUS, checksum
 from tfrs_dlrm.checkpoint.manifest import Entry
 from tfrs_dlrm.embeddings.storage import Piece, Stored
 
-# What is in memory beside tables and slots while they are written part by part, and while they are read.
+# What is written, and looked at after reading, at a time: so much is in memory beside tables and slots.
 PART_BYTES = 64 << 20
 # Of a host with very many rows the parts are larger, so that there are not more files than this.
 _PARTS_OF_A_HOST = 1024
-_T = TypeVar("_T")
+# So many parts side by side on each host, where nothing else is to be done meanwhile.
+AT_A_TIME = min(4, os.cpu_count() or 1)
+_Item = TypeVar("_Item")
+_Out = TypeVar("_Out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Batch:
                 shape_and_slices=[slice_spec(part.stored.shape, part.first, part.last) for part in self.parts],
                 tensors=values,
             )
-            return [checksum(rows, part.first) for part, rows in zip(self.parts, values, strict=True)]
+        return [checksum(rows, part.first) for part, rows in zip(self.parts, values, strict=True)]
 
 
 def batches(stored: Mapping[str, Stored]) -> dict[str, list[Batch]]:
@@ -113,13 +116,16 @@ def batches(stored: Mapping[str, Stored]) -> dict[str, list[Batch]]:
     return out
 
 
-def write_rows(work: Mapping[str, Sequence[Batch]], stored: Mapping[str, Stored], prefix: str) -> dict[str, Entry]:
-    """Writes all batches, those of several hosts side by side, and makes one TensorFlow checkpoint of them.
+def write_rows(
+    work: Mapping[str, Sequence[Batch]], stored: Mapping[str, Stored], prefix: str, at_a_time: int = AT_A_TIME
+) -> dict[str, Entry]:
+    """Writes all batches and makes one TensorFlow checkpoint of them.
 
     Args:
       work: from `batches(stored)`.
       stored: what they are the rows of.
       prefix: of the files; their directory is seen by all hosts.
+      at_a_time: how many batches side by side on each host.
 
     Returns:
       What to put down in the manifest.
@@ -127,15 +133,12 @@ def write_rows(work: Mapping[str, Sequence[Batch]], stored: Mapping[str, Stored]
     directory = f"{prefix}-parts"
     os.makedirs(directory)
     paths = {id(batch): os.path.join(directory, f"{i:06}") for i, batch in enumerate(itertools.chain(*work.values()))}
-
-    def write(host: str) -> list[tuple[Part, int]]:
-        written = ((batch.parts, batch.write(paths[id(batch)])) for batch in work[host])
-        return [pair for parts, shares in written for pair in zip(parts, shares, strict=True)]
-
+    written = _side_by_side(lambda host, batch: (batch.parts, batch.write(paths[id(batch)])), work, at_a_time)
     sums, ends = dict.fromkeys(stored, 0), {name: [0] for name in stored}
-    for part, share in itertools.chain(*_on_each(write, list(work))):
-        sums[part.name] += share
-        ends[part.name].append(part.last)
+    for parts, shares in written:
+        for part, share in zip(parts, shares, strict=True):
+            sums[part.name] += share
+            ends[part.name].append(part.last)
     if paths:
         with tf.device(here()):
             tf.raw_ops.MergeV2Checkpoints(
@@ -166,20 +169,27 @@ def read_rows(directory: str, entries: Mapping[str, Entry], stored: Mapping[str,
     """
     pieces = _by_host(stored)
 
-    def read(host: str) -> list[tuple[str, int]]:
-        shares = []
-        for name, piece in pieces[host]:
-            for first, values in slices(directory, entries[name], piece.begin, piece.end, host):
-                piece.write(first, values)
-            # What counts is what is in memory now, whichever way it came there.
-            for part in _cut(name, stored[name], piece, PART_BYTES):
-                rows = part.read()
-                with tf.device(host):
-                    shares.append((name, checksum(rows, part.first)))
-        return shares
+    def read(host: str, slice_: tuple[str, Piece, int, int]) -> None:
+        name, piece, first, last = slice_
+        piece.write(first, read_slice(directory, entries[name], first, last, host))
 
+    as_written = {
+        host: [
+            (name, piece, max(first, piece.begin), min(last, piece.end))
+            for name, piece in some
+            for first, last in slices(entries[name])
+            if first < piece.end and piece.begin < last
+        ]
+        for host, some in pieces.items()
+    }
+    _side_by_side(read, as_written)
+    # What counts is what is in memory now, all of it being there, whichever way it came.
+    parts = {
+        host: [part for name, piece in some for part in _cut(name, stored[name], piece, PART_BYTES)]
+        for host, some in pieces.items()
+    }
     sums = dict.fromkeys(stored, 0)
-    for name, share in itertools.chain(*_on_each(read, list(pieces))):
+    for name, share in _side_by_side(lambda host, part: (part.name, checksum(part.read(), part.first)), parts):
         sums[name] += share
     for name, total in sums.items():
         found = f"{total % MODULUS:016x}"
@@ -190,19 +200,21 @@ def read_rows(directory: str, entries: Mapping[str, Entry], stored: Mapping[str,
             )
 
 
-def slices(directory: str, entry: Entry, begin: int, end: int, host: str = "") -> Iterator[tuple[int, tf.Tensor]]:
-    """Rows `begin` to `end` of a table or slot in a checkpoint, in parts as they were written: (first row, rows)."""
-    for first, last in zip(entry.cuts, entry.cuts[1:], strict=False):
-        first, last = max(first, begin), min(last, end)
-        if first < last:
-            with tf.device(host or here()):
-                (values,) = tf.raw_ops.RestoreV2(
-                    prefix=os.path.join(directory, entry.file),
-                    tensor_names=[entry.key],
-                    shape_and_slices=[slice_spec(entry.shape, first, last)],
-                    dtypes=[tf.as_dtype(entry.dtype)],
-                )
-            yield first, values
+def slices(entry: Entry) -> Iterator[tuple[int, int]]:
+    """The rows of a table or slot as they are in the files, where each slice is read at once: (first, last + 1)."""
+    return zip(entry.cuts, entry.cuts[1:], strict=False)
+
+
+def read_slice(directory: str, entry: Entry, first: int, last: int, host: str = "") -> tf.Tensor:
+    """Rows `first` to `last` of a table or slot in a checkpoint; TensorFlow reads all slices which they are part of."""
+    with tf.device(host or here()):
+        (values,) = tf.raw_ops.RestoreV2(
+            prefix=os.path.join(directory, entry.file),
+            tensor_names=[entry.key],
+            shape_and_slices=[slice_spec(entry.shape, first, last)],
+            dtypes=[tf.as_dtype(entry.dtype)],
+        )
+    return values
 
 
 def slice_spec(shape: Sequence[int], first: int, last: int) -> str:
@@ -224,12 +236,13 @@ def _by_host(stored: Mapping[str, Stored]) -> dict[str, list[tuple[str, Piece]]]
     return out
 
 
-def _on_each(function: Callable[[str], _T], hosts: Sequence[str]) -> list[_T]:
-    """`function` of each host, side by side."""
-    if len(hosts) < 2:
-        return [function(host) for host in hosts]
-    with ThreadPoolExecutor(len(hosts)) as pool:
-        return list(pool.map(function, hosts))
+def _side_by_side(
+    function: Callable[[str, _Item], _Out], work: Mapping[str, Sequence[_Item]], at_a_time: int = AT_A_TIME
+) -> list[_Out]:
+    """`function(host, item)` of everything: on all hosts at the same time, and on each so many at a time."""
+    lanes = [(host, some[i::at_a_time]) for host, some in work.items() for i in range(min(at_a_time, len(some)))]
+    with ThreadPoolExecutor(max(1, len(lanes))) as pool:
+        return [out for outs in pool.map(lambda lane: [function(lane[0], x) for x in lane[1]], lanes) for out in outs]
 
 
 def here() -> str:

@@ -13,7 +13,7 @@ from tfrs_dlrm.checkpoint import directory
 from tfrs_dlrm.checkpoint.contents import Contents
 from tfrs_dlrm.checkpoint.manifest import Manifest
 from tfrs_dlrm.checkpoint.memory import available
-from tfrs_dlrm.checkpoint.rows import Batch, batches, here, write_rows
+from tfrs_dlrm.checkpoint.rows import AT_A_TIME, Batch, batches, here, write_rows
 from tfrs_dlrm.files import disk_full
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.strategy import is_chief
@@ -38,6 +38,7 @@ class Saving:
         self._contents, self._step = contents, step
         self.path, self.unfinished = path, ""
         self._batches: dict[str, list[Batch]] = {}
+        self._at_a_time = AT_A_TIME
         options = tf.train.CheckpointOptions(experimental_io_device=here())
         with contents.strategy.scope():
             if not is_chief(contents.strategy):
@@ -67,12 +68,14 @@ class Saving:
         for some in self._batches.values():
             for batch in some:
                 batch.snapshot()
+        self._at_a_time = 1  # leaves the other cores to training
         return True
 
     def finish(self) -> None:
         """Writes the rows and what a checkpoint says of itself; `directory.publish` gives it its name."""
         try:
-            rows = write_rows(self._batches, self._contents.rows, os.path.join(self.unfinished, ROWS))
+            prefix = os.path.join(self.unfinished, ROWS)
+            rows = write_rows(self._batches, self._contents.rows, prefix, self._at_a_time)
             files = {n: os.path.getsize(os.path.join(self.unfinished, n)) for n in sorted(os.listdir(self.unfinished))}
             Manifest(self._step, self._contents.schema, rows, files).write(self.unfinished)
         except BaseException:
