@@ -144,13 +144,13 @@ def all_finite(variable: tf.Variable) -> bool:
     """Whether a variable holds no NaN and nothing infinite; large ones are looked at in parts."""
     if variable.shape.num_elements() <= _NUMBERS_AT_A_TIME or variable.shape.rank == 0:
         return bool(tf.reduce_all(tf.math.is_finite(variable)))
-    return all_rows_finite(variable)
+    return all_rows_finite(Stored.of(variable))
 
 
-def all_rows_finite(rows: Rows) -> bool:
-    """Likewise for a table, shared out or not, looked at where its rows are."""
-    for piece in Stored.of(rows).pieces:
-        step = _rows_at_a_time(rows.shape)
+def all_rows_finite(rows: Stored) -> bool:
+    """Likewise for a table, looked at where its rows are."""
+    for piece in rows.pieces:
+        step = _rows_at_a_time(list(rows.shape))
         for first in range(piece.begin, piece.end, step):
             with tf.device(piece.device):
                 finite = tf.reduce_all(tf.math.is_finite(piece.read(first, min(first + step, piece.end))))

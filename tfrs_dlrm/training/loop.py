@@ -280,9 +280,10 @@ class _Run:
         for variable in self._model.dense_variables:
             if not all_finite(variable):
                 raise self._non_finite(f"the weights {variable.name} are not finite")
-        for name, table in self._model.embeddings.tables.items():
+        self._model.embeddings.fetch()
+        for name, table in self._model.embeddings.stored().items():
             if not all_rows_finite(table):
-                raise self._non_finite(f"the rows of table {name} are not finite")
+                raise self._non_finite(f"the rows of {name} are not finite")
 
     def _non_finite(self, what: str) -> NonFiniteError:
         good = self._last_checkpoint or "none"
