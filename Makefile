@@ -1,5 +1,7 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
 .PHONY: help run test lint format types check bench bench-quick bench-data bench-strategies clean
+
+.PHONY: help run test lint format types check bench bench-quick bench-data verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -7,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/installed
 PEERS := $(VENV)/installed-peers
+TPU_VENV := .venv-tpu
+TPU_SETUP := $(TPU_VENV)/installed
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +25,13 @@ $(SETUP): setup.py
 $(PEERS): $(SETUP)
 	@echo "Adding the libraries to compare with: PyTorch and Keras RS."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off --editable '.[dev,bench]'
+	@touch $@
+
+$(TPU_SETUP):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else "JAX needs Python 3.11 and this is %d.%d; run: make PYTHON=/path/to/python3.x TARGET" % v)'
+	@echo "Setting up $(TPU_VENV) with JAX and libtpu: 1 GB, once."
+	@$(PYTHON) -m venv $(TPU_VENV)
+	@$(TPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off jax==0.10.2 libtpu==0.0.52
 	@touch $@
 
 run: $(SETUP)  ## the quickstart: raw logs to a trained, evaluated and exported DLRM
@@ -55,6 +66,9 @@ bench-data: $(SETUP)  ## speed and memory of prepare and dataset on 5 million ro
 
 bench-strategies: $(SETUP)  ## replicas, a local cluster, and the planner's memory beside a run's
 	@$(BIN)/python benchmarks/strategies.py
+
+verify-tpu: $(SETUP) $(TPU_SETUP)  ## compiles MLPs, interaction and their gradients for TPUs; needs none. 5 minutes
+	@$(BIN)/python benchmarks/tpu.py --compiler=$(TPU_VENV)/bin/python
 
 clean:  ## removes what the quickstart wrote (not .venv)
 	rm -rf data/quickstart data/quickstart-raw runs/quickstart exports/quickstart
