@@ -1,6 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
 .PHONY: help run test lint format types check bench bench-quick bench-data bench-strategies verify-tpu clean
-.PHONY: help run test lint format types check bench bench-quick bench-data verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
