@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,9 @@ SCHEMA = Schema(Label("y"), categorical=(CategoricalFeature("a"),))
 def make(root: str) -> tuple[Checkpoints, tf.Variable, tf.Variable]:
     rows.PART_BYTES = 200
     table, weight = tf.Variable(tf.zeros([20, 4])), tf.Variable(0.0)
-    contents = Contents(
-        SCHEMA, {"tables/a": Stored.of(table)}, tf.train.Checkpoint(w=weight), True, tf.distribute.get_strategy()
-    )
+    embeddings = types.SimpleNamespace(fetch=lambda: None, load=lambda: None)
+    stored, weights = {"tables/a": Stored.of(table)}, tf.train.Checkpoint(w=weight)
+    contents = Contents(SCHEMA, stored, weights, True, tf.distribute.get_strategy(), embeddings)
     run.Contents.of = lambda *_: contents
     return Checkpoints(None, f"{root}/checkpoints", f"{root}/best", keep=1), table, weight
 
