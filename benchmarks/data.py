@@ -1,4 +1,5 @@
-"""How fast the data path is: `prepare` on raw Criteo rows, and batches from `dataset` beside TFRecord and TSV.
+"""How fast the data path is: `prepare` on raw Criteo rows, and batches from `dataset` and `record_dataset` beside
+TFRecord and TSV.
 
 make bench-data       # 5 million rows: about 5 minutes and 4 GB of disk, below a temporary directory
 python benchmarks/data.py --rows=500000 --kills=3
@@ -70,6 +71,16 @@ def _killed_runs_are_identical(raw: str, whole: str, output: str, kills: int, se
     return names == others and not any(filecmp.cmpfiles(whole, output, names, shallow=False)[1:])
 
 
+def _write_records(prepared: str, rows: int) -> dict[str, float]:
+    from tfrs_dlrm.data.records import write_records
+
+    begin = time.perf_counter()
+    home = write_records(prepared)
+    seconds = time.perf_counter() - begin
+    size = sum(os.path.getsize(os.path.join(home, name)) for name in os.listdir(home))
+    return {"rows_per_s": rows / seconds, "bytes_per_row": size / rows}
+
+
 def _examples_to_tfrecord(prepared: str, path: str, rows: int) -> None:
     import pyarrow.parquet as pq
     import tensorflow as tf
@@ -93,6 +104,7 @@ def _readers(raw: str, prepared: str, work: str):
     import tensorflow as tf
 
     from tfrs_dlrm.data.dataset import dataset
+    from tfrs_dlrm.data.record_dataset import record_dataset
 
     record = os.path.join(work, "rows.tfrecord")
     _examples_to_tfrecord(prepared, record, 100_000)
@@ -117,6 +129,7 @@ def _readers(raw: str, prepared: str, work: str):
 
     return {
         "tfrs_dlrm.dataset": dataset(prepared, _BATCH, repeat=True),
+        "record_dataset": record_dataset(prepared, _BATCH, repeat=True),
         "TFRecord Example": pipeline(tf.data.TFRecordDataset(record), parse_example),
         "TSV, hashed": pipeline(tf.data.TextLineDataset(os.path.join(raw, "eval.tsv")), parse_line),
     }
@@ -151,6 +164,8 @@ def main(argv: list[str]) -> None:
             same = _killed_runs_are_identical(raw, prepared, os.path.join(work, "killed"), _KILLS.value, seconds)
             result["killed_runs_identical"] = same
             print(f"prepare, killed {_KILLS.value} times: output {'identical' if same else 'DIFFERS'}", flush=True)
+        result["write_records"] = w = _write_records(prepared, p["rows"])
+        print(f"records   {w['rows_per_s']:12,.0f} rows/s  {w['bytes_per_row']:.0f} bytes a row", flush=True)
         iterators = {name: iter(data) for name, data in _readers(raw, prepared, work).items()}
         times: dict[str, list[float]] = {name: [] for name in iterators}
         for _ in range(_REPEATS.value):

@@ -1,4 +1,4 @@
-"""What all tests share: two logical CPU devices, so that replicas can be tested, and the folder of real data."""
+"""What all tests share: four logical CPU devices, so that replicas can be tested, and the folder of real data."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ import tensorflow as tf
 import tfrs_dlrm  # noqa: F401  (chooses Keras 2)
 
 tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"

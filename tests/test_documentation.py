@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_model
 import tf_keras as keras
 
 import tfrs_dlrm as td
@@ -65,6 +66,24 @@ def test_the_page_on_your_own_data(log):
         shown = run(log, ROOT / program, *arguments)
     assert "its probabilities are within" in shown
     assert (log / "runs" / "clicks" / "evaluation.png").is_file()
+
+
+def test_the_page_on_checkpoints(tmp_path, monkeypatch):
+    own_code, plain = fenced("docs/checkpoints.md", "python")
+    monkeypatch.chdir(tmp_path)
+    made = []
+
+    def make_model():
+        made.append(small_model.make(seed=len(made)))
+        return made[-1]
+
+    exec(own_code, {"td": td, "make_model": make_model})
+    assert len(made) == 2
+    small_model.assert_equal(*(small_model.everything(model) for model in made))
+    (tmp_path / "runs/clicks/best").mkdir(parents=True)
+    (tmp_path / "checkpoints/monday").rename("runs/clicks/best/step-7")
+    shown = run(tmp_path, "-c", plain)
+    assert "'slots/site/accumulator': [300]" in shown and "bottom_mlp/dense_layers/0/kernel" in shown
 
 
 def test_the_page_on_embeddings(log):

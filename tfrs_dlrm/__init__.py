@@ -37,6 +37,7 @@ def _use_keras_2() -> None:
 _use_keras_2()
 
 if TYPE_CHECKING:
+    from tfrs_dlrm.checkpoint import restore_checkpoint, save_checkpoint
     from tfrs_dlrm.data.dataset import dataset, steps_per_epoch
     from tfrs_dlrm.data.encoder import Encoder
     from tfrs_dlrm.data.infer import infer_schema
@@ -51,11 +52,13 @@ if TYPE_CHECKING:
     from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
     from tfrs_dlrm.serving.bundle import export_model
     from tfrs_dlrm.strategy import make_strategy
+    from tfrs_dlrm.training.inputs import distributed_dataset
     from tfrs_dlrm.training.loop import train_and_evaluate
     from tfrs_dlrm.warmstart import warm_start
 
 # Where each public name lives. They are loaded when first used: TensorFlow takes seconds, `--help` should not.
 _PUBLIC = {
+    "tfrs_dlrm.checkpoint": ("restore_checkpoint", "save_checkpoint"),
     "tfrs_dlrm.data.dataset": ("dataset", "steps_per_epoch"),
     "tfrs_dlrm.data.encoder": ("Encoder",),
     "tfrs_dlrm.data.infer": ("infer_schema",),
@@ -70,6 +73,7 @@ _PUBLIC = {
     "tfrs_dlrm.schema": ("CategoricalFeature", "DenseFeature", "Label", "Schema", "Table", "TextFormat"),
     "tfrs_dlrm.serving.bundle": ("export_model",),
     "tfrs_dlrm.strategy": ("make_strategy",),
+    "tfrs_dlrm.training.inputs": ("distributed_dataset",),
     "tfrs_dlrm.training.loop": ("train_and_evaluate",),
     "tfrs_dlrm.warmstart": ("warm_start",),
 }
@@ -94,10 +98,13 @@ __all__ = [
     "Table",
     "TextFormat",
     "dataset",
+    "distributed_dataset",
     "export_model",
     "infer_schema",
     "make_strategy",
     "prepare",
+    "restore_checkpoint",
+    "save_checkpoint",
     "steps_per_epoch",
     "train_and_evaluate",
     "warm_start",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import glob
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 # Before TensorFlow is loaded: its notes on CPU features and missing GPUs are not about what the user asked for.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -17,8 +19,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.placement import STRATEGIES
 
 _DEFAULT_CONFIG: list[str] = []
+# What to do once the flags are parsed and before TensorFlow is loaded.
+_BEFORE_TENSORFLOW: list[Callable[[], None]] = []
 
 
 def define_config(default: str) -> flags.FlagHolder:
@@ -34,7 +39,45 @@ def config_name() -> str:
     return os.path.basename(config_flags.get_config_filename(flags.FLAGS["config"])).removesuffix(".py")
 
 
-def run(main: Callable[[list[str]], None], tensorflow: bool = True, before: Callable[[], None] | None = None) -> None:
+def define_strategy() -> Callable[[], Any]:
+    """Defines --strategy, --devices and --tpu; returns what makes the strategy that they name.
+
+    `run` then ends with a message where there is no TPU, before TensorFlow is loaded, which might crash; and in a
+    worker or parameter server of a cluster it serves, and calls no `main`.
+    """
+    strategy = flags.DEFINE_enum("strategy", "one_device", STRATEGIES, "Where to compute; see docs/strategies.md.")
+    devices = flags.DEFINE_integer("devices", 0, "Of mirrored: so many GPUs (0: all), or logical CPUs.", lower_bound=0)
+    tpu = flags.DEFINE_string("tpu", "local", "Of tpu: local, the NAME of a Cloud TPU, or grpc://HOST:PORT.")
+
+    def look_around() -> None:
+        if strategy.value == "tpu":
+            from tfrs_dlrm.doctor import check_tpu
+
+            check_tpu(tpu.value)
+        if strategy.value == "parameter_server":
+            from tfrs_dlrm import cluster
+
+            own = cluster.task()
+            if own and own[0] in ("worker", "ps"):
+                cluster.serve()
+
+    _BEFORE_TENSORFLOW.append(look_around)
+
+    def make() -> Any:
+        from tfrs_dlrm.strategy import make_strategy
+
+        with _quiet():
+            return make_strategy(strategy.value, devices.value, tpu.value)
+
+    return make
+
+
+def run(
+    main: Callable[[list[str]], None],
+    tensorflow: bool = True,
+    arguments: bool = False,
+    before: Callable[[], None] | None = None,
+) -> None:
     """Parses flags, calls `main`, and turns its errors into `error: MESSAGE` on standard error and exit code 1.
 
     `--verbosity=1` shows the traceback as well.
@@ -42,17 +85,20 @@ def run(main: Callable[[list[str]], None], tensorflow: bool = True, before: Call
     Args:
       main: takes the arguments that are no flags.
       tensorflow: whether it needs TensorFlow, which takes seconds to load.
-      before: called with the flags parsed and TensorFlow not loaded yet; its errors end the program likewise.
+      arguments: whether it takes arguments that are no flags.
+      before: called once the flags are parsed, before TensorFlow is loaded; its errors end the program likewise.
     """
 
     def guarded(argv: list[str]) -> None:
-        if len(argv) > 1:
+        if len(argv) > 1 and not arguments:
             raise app.UsageError(f"unknown argument {argv[1]!r}; arguments look like --name=value")
         try:
-            if before:
-                before()
+            for step in [before, *_BEFORE_TENSORFLOW]:
+                if step:
+                    step()
             if tensorflow:
-                _load_tensorflow()
+                with _quiet():
+                    _load_tensorflow()
             main(argv)
         except (ValueError, OSError, ArithmeticError) as e:
             _fail(str(e), e)
@@ -63,6 +109,13 @@ def run(main: Callable[[list[str]], None], tensorflow: bool = True, before: Call
             _fail(str(e).split("\n", 1)[0], e)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process at once, without the goodbyes of TensorFlow's threads, which wait for what is gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -111,19 +164,26 @@ _NOISE = (
 
 
 def _load_tensorflow() -> None:
-    """Imports TensorFlow and finds the devices, without the lines of `_NOISE` on a machine with no GPU."""
+    import tensorflow as tf
+
+    import tfrs_dlrm.models  # noqa: F401
+
+    if not _BEFORE_TENSORFLOW:  # a strategy still has a say in what the devices are
+        tf.config.list_logical_devices()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves the lines of `_NOISE` out of what is written to standard error inside, on a machine with no GPU."""
     if glob.glob("/dev/nvidia*"):
+        yield
         return
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as captured:
         os.dup2(captured.fileno(), 2)
         try:
-            import tensorflow as tf
-
-            import tfrs_dlrm.models  # noqa: F401
-
-            tf.config.list_logical_devices()
+            yield
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

@@ -133,6 +133,8 @@ class TrainConfig:
       steps_per_execution: steps between two returns to Python.
       seed: of initial weights and order of examples.
       tensorboard: whether to write event files.
+      async_checkpoints: writes checkpoints while training goes on, from a copy of tables and slots, wherever that takes
+        less than half of the memory that is left; else training waits.
     """
 
     batch_size: int = 2048
@@ -148,6 +150,7 @@ class TrainConfig:
     steps_per_execution: int = 1
     seed: int = 0
     tensorboard: bool = True
+    async_checkpoints: bool = True
 
 
 @dataclasses.dataclass

@@ -17,16 +17,15 @@ from tfrs_dlrm.schema import CategoricalFeature, Schema, StorageType, Table
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
 # What looks up embeddings on TPUs. v5e has nothing of the kind.
 EMBEDDING_HARDWARE = {"v2": "V1", "v3": "V1", "v4": "V1", "v5e": "", "v5p": "SparseCore", "v6e": "SparseCore"}
-# In bytes: smaller tables are copied to each device, or where there are no copies, not split. On TPUs the gradient of a copied
-# table is as large as the table, summed over all chips and applied to every row: that soon costs more than it saves.
+# In bytes: smaller tables are copied to each device, or where there are no copies, not split. The gradients of a copied
+# table go to all devices: with more rows than a device has examples in a step, that costs more than asking the device
+# that has the rows. On TPUs they are as large as the table, summed over all chips and applied to every row.
 REPLICATE_BELOW = {"mirrored": 4_000_000, "parameter_server": 4_000_000, "tpu": 1_000_000}
-# Larger tables than this part of a device's fair share are split; the others stay whole, since each part of a split
-# table is one more gather and one more scatter in the step.
-_SPLIT_ABOVE = 1 / 4
-# Whole tables go where the fewest lookups go, among the devices that this leaves at most so much above a fair share.
+# A table stays whole where a device has room for it, which may end so much above an even share; of several such devices
+# it goes to the one with the fewest lookups.
 _SLACK = 1 / 8
 # Values of a multi-valued feature in an example, where nothing is known about it.
-_VALUES = 10
+VALUES = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Topology:
       devices: how many can hold tables: the replicas of `mirrored` and `multi_worker`, the servers of
         `parameter_server`, the chips of `tpu`.
       memory: bytes of each of them; None where that is not known.
-      chip: of `tpu`: one of `EMBEDDING_HARDWARE`.
+      chip: what they are; of `tpu` one of `EMBEDDING_HARDWARE`. Of the others it does not matter to the placement.
       workers: of `parameter_server`: how many compute.
 
     Raises:
@@ -60,21 +59,24 @@ class Topology:
             raise ValueError(f"devices={self.devices} under strategy one_device; use mirrored for several")
         if self.memory is not None and self.memory < 1:
             raise ValueError(f"memory={self.memory} bytes; a positive number is needed, or None where it is not known")
-        if (self.strategy == "tpu" or self.chip) and self.chip not in EMBEDDING_HARDWARE:
+        if self.strategy == "tpu" and self.chip not in EMBEDDING_HARDWARE:
             raise ValueError(f"TPU chip {self.chip!r} is unknown; there is {', '.join(EMBEDDING_HARDWARE)}")
-        if self.strategy != "tpu" and self.chip:
-            raise ValueError(f"chip={self.chip!r} belongs to strategy tpu, not {self.strategy}")
         if self.strategy != "parameter_server" and self.workers > 1:
             raise ValueError(f"workers={self.workers} belongs to strategy parameter_server, not {self.strategy}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Rows `begin` to `end`, without the latter, on device number `device`."""
+    """Rows `begin` to `end`, without the latter, on device number `device`.
+
+    `lookups` is how many of them an example reads on average, if the k-th most frequent value of a vocabulary is about
+    1 / k as frequent as the first (Zipf's law), and the rows of other tables are read equally often.
+    """
 
     begin: int
     end: int
     device: int
+    lookups: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,8 @@ class PlacedTable:
       kind: `replicated`: whole on every device; `sharded`: see `shards`; `tpu_embedding`: spread over the memory of all
         chips by the embedding hardware.
       shards: of `sharded`: disjoint, in the order of their rows, all rows together. Else empty.
-      lookups: how many rows an example reads, on average, as far as the schema says.
+      lookups: how many rows an example reads on average; of multi-valued features, whose number of values the schema
+        does not say, `VALUES`.
       why: in words.
     """
 
@@ -142,15 +145,16 @@ def place(schema: Schema, topology: Topology, replicate_below: int | None = None
     variables = [v for t in schema.tables for v in _variables(t, schema)]
     small = REPLICATE_BELOW.get(topology.strategy, 0) if replicate_below is None else replicate_below
     if topology.strategy == "multi_worker":
-        placed = {v.name: v.replicated("workers share no tables: a copy on each") for v in variables}
+        placed = {v.name: v.replicated("a copy on each worker: they share no tables") for v in variables}
     elif topology.strategy == "tpu":
         placed = {v.name: _on_tpu(v, topology.chip, small) for v in variables}
     elif topology.devices == 1:
-        placed = {v.name: v.sharded([Shard(0, v.rows, 0)], "the only device") for v in variables}
+        placed = {v.name: v.sharded([v.shard(0, v.rows, 0)], "the only device") for v in variables}
     else:
         copied = [v for v in variables if topology.strategy == "mirrored" and v.bytes < small]
-        placed = {v.name: v.replicated(f"below {size_text(small)}: a copy on each device") for v in copied}
-        placed |= _share_out([v for v in variables if v.name not in placed], topology.devices, small)
+        placed = {v.name: v.replicated(f"a copy on each device: below {size_text(small)}") for v in copied}
+        noun = "server" if topology.strategy == "parameter_server" else "device"
+        placed |= _share_out([v for v in variables if v.name not in placed], topology.devices, small, noun)
     return Placement(topology, tuple(placed[v.name] for v in variables))
 
 
@@ -170,7 +174,7 @@ class _Variable:
     Attributes:
       skewed: how many values of a vocabulary each row stands for, in the order of falling frequency; 0 where all rows
         are looked up equally often.
-      combined: whether vectors are made from its rows before several of them are combined.
+      factor: whether its rows are multiplied with those of another.
     """
 
     name: str
@@ -179,22 +183,20 @@ class _Variable:
     dtype: StorageType
     lookups: float
     skewed: int
-    combined: bool
+    factor: bool
 
     @property
     def bytes(self) -> int:
         return _bytes(self.rows, self.dim, self.dtype)
 
-    def lookups_of(self, begin: int, end: int) -> float:
-        """The part of the lookups that goes to some of the rows."""
+    def shard(self, begin: int, end: int, device: int) -> Shard:
         if not self.skewed:
-            return self.lookups * (end - begin) / self.rows
+            return Shard(begin, end, device, self.lookups * (end - begin) / self.rows)
 
-        # The k-th most frequent value is about 1 / k as frequent as the first (Zipf's law).
         def mass(rows: int) -> float:
             return math.log1p(rows * self.skewed)
 
-        return self.lookups * (mass(end) - mass(begin)) / mass(self.rows)
+        return Shard(begin, end, device, self.lookups * (mass(end) - mass(begin)) / mass(self.rows))
 
     def replicated(self, why: str) -> PlacedTable:
         return PlacedTable(self.name, self.rows, self.dim, self.dtype, "replicated", (), self.lookups, why)
@@ -222,62 +224,55 @@ def _variables(table: Table, schema: Schema) -> list[_Variable]:
     if table.remainders is None:
         return [_Variable(table.name, table.rows, table.dim, table.dtype, lookups, int(skewed), False)]
     quotient, remainder = table.parts
-    combined = any(f.multi_valued for f in users)
     rows, factor = -(-table.rows // table.remainders), table.remainders
     return [
-        _Variable(quotient, rows, table.dim, table.dtype, lookups, factor * skewed, combined),
-        _Variable(remainder, factor, table.dim, table.dtype, lookups, 0, combined),
+        _Variable(quotient, rows, table.dim, table.dtype, lookups, factor * skewed, True),
+        _Variable(remainder, factor, table.dim, table.dtype, lookups, 0, True),
     ]
 
 
 def _values(feature: CategoricalFeature) -> int:
-    return (feature.sequence_length or _VALUES) if feature.multi_valued else 1
+    return (feature.sequence_length or VALUES) if feature.multi_valued else 1
 
 
 def _on_tpu(v: _Variable, chip: str, small: int) -> PlacedTable:
     hardware = EMBEDDING_HARDWARE[chip]
     if not hardware:
-        return v.replicated(f"{chip} has no embedding hardware: a copy on each chip")
-    if v.combined:
-        return v.replicated("rows are multiplied before they are combined, which embedding hardware does not do")
+        return v.replicated(f"a copy on each chip: {chip} has no embedding hardware")
+    if v.factor:
+        return v.replicated("a copy on each chip: embedding hardware looks up no factors")
     if v.bytes < small:
-        return v.replicated(f"below {size_text(small)}: a copy on each chip")
-    why = f"{hardware} embedding hardware: rows over all chips"
+        return v.replicated(f"a copy on each chip: below {size_text(small)}")
+    why = f"rows over all chips, by {hardware} embedding hardware"
     if v.dtype != "float32":
-        why += f", as float32, since there is no {v.dtype} in its memory"
+        why += f"; as float32, since its memory holds no {v.dtype}"
     return PlacedTable(v.name, v.rows, v.dim, "float32", "tpu_embedding", (), v.lookups, why)
 
 
-def _share_out(variables: Sequence[_Variable], devices: int, small: int) -> dict[str, PlacedTable]:
+def _share_out(variables: Sequence[_Variable], devices: int, small: int, noun: str) -> dict[str, PlacedTable]:
     """Spreads bytes and lookups over several devices."""
     fair = sum(v.bytes for v in variables) / devices
-    split = [v for v in variables if v.bytes > fair * _SPLIT_ABOVE and v.bytes >= small and v.rows > 1]
-    whole = [v for v in variables if v not in split]
     sizes, lookups = [0] * devices, [0.0] * devices
     placed = {}
 
     def put(v: _Variable, begin: int, end: int, device: int) -> Shard:
+        shard = v.shard(begin, end, device)
         sizes[device] += _bytes(end - begin, v.dim, v.dtype)
-        lookups[device] += v.lookups_of(begin, end)
-        return Shard(begin, end, device)
+        lookups[device] += shard.lookups
+        return shard
 
-    for v in sorted(split, key=lambda v: (-v.lookups, -v.bytes)):
-        # Of a vocabulary, the first rows get nearly all lookups: the range goes to the device that has fewest.
-        order = sorted(range(devices), key=lambda d: (lookups[d], sizes[d], d))
-        count = min(devices, v.rows)
-        ends = [v.rows * (i + 1) // count for i in range(count)]
-        shards = [put(v, begin, end, d) for begin, end, d in zip([0, *ends], ends, order, strict=False)]
-        placed[v.name] = v.sharded(shards, f"above a quarter of a fair share: rows over {count} devices")
-    for v in sorted(whole, key=lambda v: -v.bytes):
+    for v in sorted(variables, key=lambda v: -v.bytes):
+        # Each part of a split table is one more gather and one more scatter in the step, so none is split that fits.
         room = [d for d in range(devices) if sizes[d] + v.bytes <= fair * (1 + _SLACK)]
-        device = (
-            min(room, key=lambda d: (lookups[d], sizes[d]))
-            if room
-            else min(range(devices), key=lambda d: (sizes[d], lookups[d]))
-        )
-        placed[v.name] = v.sharded([put(v, 0, v.rows, device)], f"whole: less than {_limit(fair, small)}")
+        if not room and v.bytes >= small and v.rows > 1:
+            # Of a vocabulary, the first rows get nearly all lookups: the range goes to the device that has fewest.
+            order = sorted(range(devices), key=lambda d: (lookups[d], sizes[d], d))
+            count = min(devices, v.rows)
+            ends = [v.rows * (i + 1) // count for i in range(count)]
+            shards = [put(v, begin, end, d) for begin, end, d in zip([0, *ends], ends, order, strict=False)]
+            why = f"rows over {count} {noun}s: one has no room for all, at {size_text(fair)} each"
+            placed[v.name] = v.sharded(shards, why)
+            continue
+        device = min(room or range(devices), key=lambda d: (lookups[d], sizes[d]) if room else (sizes[d], lookups[d]))
+        placed[v.name] = v.sharded([put(v, 0, v.rows, device)], f"whole on one {noun}")
     return placed
-
-
-def _limit(fair: float, small: int) -> str:
-    return size_text(small) if fair * _SPLIT_ABOVE < small else "a quarter of a fair share"

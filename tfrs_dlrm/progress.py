@@ -8,6 +8,9 @@ from types import TracebackType
 
 import tqdm
 
+# The stages that are told `done` and `total` in rows; the others in bytes.
+_COUNTS_ROWS = ("generate", "records")
+
 
 class PrepareBar:
     """A bar per pass of `prepare`: bytes read, rows/s, time left. Give it as `progress`, and close it by `with`."""
@@ -20,14 +23,14 @@ class PrepareBar:
         """See `tfrs_dlrm.data.prepare.Progress`."""
         if stage != self._stage:
             self.close()
-            unit = "rows" if stage == "generate" else "B"
+            unit = "rows" if stage in _COUNTS_ROWS else "B"
             self._bar = tqdm.tqdm(total=total, desc=stage, unit=unit, unit_scale=True, dynamic_ncols=True)
             self._stage = stage
         if self._bar is None:
             return
         self._bar.update(done - self._bar.n)
         elapsed = self._bar.format_dict["elapsed"]
-        if stage != "generate" and elapsed > 0:
+        if stage not in _COUNTS_ROWS and elapsed > 0:
             self._bar.set_postfix_str(f"{rows:,} rows, {rows / elapsed:,.0f} rows/s")
         if done >= total:
             self.close()

@@ -7,9 +7,14 @@ import os
 
 import tensorflow as tf
 
+from tfrs_dlrm.embeddings.tpu.hardware import kind as embedding_hardware
 from tfrs_dlrm.embeddings.variables import Place, Places
-from tfrs_dlrm.placement import STRATEGIES, Placement, Topology, place
+from tfrs_dlrm.memory import available_memory
+from tfrs_dlrm.placement import STRATEGIES, Placement, Topology, place, size_text
 from tfrs_dlrm.schema import Schema
+
+# A strategy does not say what chips it has, only what hardware they have for embeddings: one of each kind.
+_CHIPS = {"V1": "v4", "SparseCore": "v5p", "": "v5e"}
 
 
 def make_strategy(name: str = "one_device", devices: int = 0, tpu: str = "local") -> tf.distribute.Strategy:
@@ -36,7 +41,11 @@ def make_strategy(name: str = "one_device", devices: int = 0, tpu: str = "local"
     if devices and name != "mirrored":
         raise ValueError(f"devices={devices} belongs to strategy mirrored, not {name}")
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy(_mirrored_devices(devices))
+        chosen = _mirrored_devices(devices)
+        # Logical CPUs share their memory: adding up in one place is all there is to do, and collective ops allow only
+        # one number of replicas in a process.
+        reduction = None if chosen[0].startswith("GPU") else tf.distribute.ReductionToOneDevice()
+        return tf.distribute.MirroredStrategy(chosen, cross_device_ops=reduction)
     if name == "multi_worker":
         return _multi_worker()
     if name == "parameter_server":
@@ -56,6 +65,11 @@ def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
+def is_tpu(strategy: tf.distribute.Strategy) -> bool:
+    """Whether it is one of TPUs."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one of its run that writes files."""
     if not is_multi_worker(strategy):
@@ -66,6 +80,23 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     )
 
 
+def any_process(strategy: tf.distribute.Strategy, fact: bool) -> bool:
+    """Whether something is so in any of the processes that step together; all of them must ask."""
+    if not is_multi_worker(strategy):
+        return fact
+
+    @tf.function
+    def count() -> tf.Tensor:
+        return strategy.reduce("SUM", strategy.run(lambda: tf.constant(int(fact))), axis=None)
+
+    return int(count()) > 0
+
+
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Returns once all processes that step together have called it."""
+    any_process(strategy, False)
+
+
 def topology_of(strategy: tf.distribute.Strategy) -> Topology:
     """The devices of a strategy that can hold tables; those of strategies other than ours count as one device."""
     if isinstance(strategy, tf.distribute.MirroredStrategy):
@@ -73,18 +104,42 @@ def topology_of(strategy: tf.distribute.Strategy) -> Topology:
     if is_multi_worker(strategy):
         return Topology("multi_worker", strategy.num_replicas_in_sync)
     if is_parameter_server(strategy):
-        jobs = strategy.cluster_resolver.cluster_spec()
-        return Topology("parameter_server", jobs.num_tasks("ps"), workers=jobs.num_tasks("worker"))
+        return Topology("parameter_server", len(_devices_of("ps")), workers=len(_devices_of("worker")))
+    if is_tpu(strategy):
+        return Topology("tpu", strategy.num_replicas_in_sync, chip=_CHIPS[embedding_hardware(strategy)])
     return Topology("one_device")
 
 
-def places(schema: Schema, strategy: tf.distribute.Strategy) -> Places:
-    """Which tables a strategy shares out among its devices, and how."""
+def places(schema: Schema, strategy: tf.distribute.Strategy, replicate_below: int | None = None) -> Places:
+    """Which tables a strategy shares out among its devices, and how.
+
+    Args:
+      schema: with the rows of all tables.
+      strategy: any.
+      replicate_below: see `tfrs_dlrm.placement.place`.
+
+    Raises:
+      ValueError: a table has no rows, or the strategy copies all tables to every process and they do not fit there.
+    """
     topology = topology_of(strategy)
-    if topology.strategy not in ("mirrored", "parameter_server"):
+    if topology.strategy not in ("mirrored", "parameter_server", "multi_worker"):
         return {}
-    devices = _table_devices(strategy, topology)
-    return to_places(place(schema, topology), devices)
+    placement = place(schema, topology, replicate_below)
+    if topology.strategy == "multi_worker":
+        _check_room(sum(table.bytes for table in placement.tables))
+        return {}
+    return to_places(placement, _table_devices(strategy))
+
+
+def _check_room(size: int) -> None:
+    # Slots may need as much again; where they do not, the rest of the machine is still glad of it.
+    available = available_memory()
+    if available is not None and size > available / 2:
+        raise ValueError(
+            f"multi_worker copies all tables to every worker: {size_text(size)}, and slots beside them, of"
+            f" {size_text(available)} that this machine has free. Use --strategy=parameter_server, which shares them"
+            " out among servers, or smaller tables (see docs/embeddings.md)"
+        )
 
 
 def to_places(placement: Placement, devices: list[str]) -> Places:
@@ -96,10 +151,19 @@ def to_places(placement: Placement, devices: list[str]) -> Places:
     }
 
 
-def _table_devices(strategy: tf.distribute.Strategy, topology: Topology) -> list[str]:
-    if topology.strategy == "mirrored":
+def _table_devices(strategy: tf.distribute.Strategy) -> list[str]:
+    if isinstance(strategy, tf.distribute.MirroredStrategy):
         return list(strategy.extended.worker_devices)
-    return [f"/job:ps/replica:0/task:{i}/device:CPU:0" for i in range(topology.devices)]
+    return _devices_of("ps")
+
+
+def _devices_of(job: str) -> list[str]:
+    """The first CPU of each task of a job that this process is connected to."""
+    names = [device.name for device in tf.config.list_logical_devices("CPU")]
+    return sorted(
+        (n for n in names if f"/job:{job}/" in n and n.endswith("CPU:0")),
+        key=lambda n: tf.DeviceSpec.from_string(n).task,
+    )
 
 
 def _mirrored_devices(count: int) -> list[str]:

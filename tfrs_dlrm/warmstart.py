@@ -13,14 +13,17 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm import schema as schema_lib
-from tfrs_dlrm.checkpoint import UNREADABLE, Which, Workdir
+from tfrs_dlrm.checkpoint.contents import Contents, layers
+from tfrs_dlrm.checkpoint.manifest import Manifest
+from tfrs_dlrm.checkpoint.restore import UNREADABLE
+from tfrs_dlrm.checkpoint.rows import read_slice, slices
+from tfrs_dlrm.checkpoint.save import DENSE
 from tfrs_dlrm.data.encoder import SCHEMA_FILE, dense_statistics, vocabulary_file
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
-from tfrs_dlrm.embeddings.variables import write_rows
+from tfrs_dlrm.embeddings.storage import Stored
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema, Table
-
-_ROWS_AT_A_TIME = 1 << 18
+from tfrs_dlrm.workdir import Which, Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +83,7 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
     _check_features(old, new, workdir)
     _check_model(model, new, data_dir)
     path = home.checkpoint(which)
-    try:
-        checkpoint = _Checkpoint(path)
-    except UNREADABLE as e:
-        raise ValueError(f"{path}: damaged: {str(e)[:300]}") from e
+    checkpoint = _Checkpoint(path)
     # Everything is checked before anything is written: a refusal leaves the model as it was.
     reports, copies, notes = {}, [], _statistics_notes(new, home.encoder_dir, data_dir)
     for table in model.schema.tables:
@@ -103,44 +103,52 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
         notes.append("the MLPs have another optimizer than before, whose slots begin anew")
     _restore_layers(model, path)
     for variable, key in slots or []:
-        variable.assign(checkpoint.read(key))
+        variable.assign(checkpoint.dense(key))
     for copy in copies:
         copy.write(checkpoint)
+    model.embeddings.load()
     return WarmStart(path, reports, tuple(notes))
 
 
 class _Checkpoint:
-    """The variables of a model in a checkpoint, by their names below it."""
+    """A checkpoint: its tables and slots, and the other variables of its model by their names below it."""
 
     def __init__(self, path: str):
-        self.path = path
-        self._reader = tf.train.load_checkpoint(path)
+        self.path, self.rows = path, Manifest.read(path).rows
+        try:
+            self._dense = tf.train.load_checkpoint(os.path.join(path, DENSE))
+        except UNREADABLE as e:
+            raise ValueError(f"{path}: damaged: {str(e)[:300]}") from e
         begin, end = "model/", "/.ATTRIBUTES/VARIABLE_VALUE"
-        shapes = self._reader.get_variable_to_shape_map()
-        self.shapes = {
+        self.dense_shapes = {
             name.removeprefix(begin).removesuffix(end): tuple(shape)
-            for name, shape in shapes.items()
+            for name, shape in self._dense.get_variable_to_shape_map().items()
             if name.startswith(begin) and name.endswith(end)
         }
 
-    def read(self, name: str) -> np.ndarray:
-        return self._reader.get_tensor(f"model/{name}/.ATTRIBUTES/VARIABLE_VALUE")
+    def dense(self, name: str) -> np.ndarray:
+        return self._dense.get_tensor(f"model/{name}/.ATTRIBUTES/VARIABLE_VALUE")
 
 
 class _RowCopy(NamedTuple):
-    """Rows of a variable to take from a checkpoint: `matches` as `_matches` gives them, None for all as they are."""
+    """Rows of a table or slot to take over: `matches` as `_matches` gives them, None for all as they are."""
 
-    variable: tf.Variable
+    stored: Stored
     name: str
     matches: np.ndarray | None
 
     def write(self, checkpoint: _Checkpoint) -> None:
-        old = checkpoint.read(self.name)
-        rows = np.arange(len(old)) if self.matches is None else self.matches
-        kept = np.flatnonzero(rows >= 0)
-        for begin in range(0, len(kept), _ROWS_AT_A_TIME):
-            some = kept[begin : begin + _ROWS_AT_A_TIME]
-            write_rows(self.variable, tf.constant(some), tf.constant(old[rows[some]]))
+        entry = checkpoint.rows[self.name]
+        matches = np.arange(entry.shape[0]) if self.matches is None else self.matches
+        kept = np.flatnonzero(matches >= 0)
+        kept = kept[np.argsort(matches[kept], kind="stable")]  # in the order of their old rows, as those are read
+        old = matches[kept]
+        for first, last in slices(entry):
+            begin, end = np.searchsorted(old, [first, last])
+            values = read_slice(os.path.abspath(checkpoint.path), entry, first, last)
+            order = np.argsort(kept[begin:end])
+            rows, source = kept[begin:end][order], old[begin:end][order] - first
+            self.stored.scatter(rows, tf.cast(tf.gather(values, source), self.stored.dtype))
 
 
 def _check_features(old: Schema, new: Schema, workdir: str) -> None:
@@ -197,16 +205,18 @@ def _row_copies(
     Only then are slots taken over: two optimizers may mean different things by one name.
     """
     optimizer = model.embedding_optimizer
-    name, variable = f"embeddings/tables/{part}", model.embeddings.tables[part]
-    expected = (checkpoint.shapes.get(name, ())[:1] if matches is not None else variable.shape[:1]) + variable.shape[1:]
-    if checkpoint.shapes.get(name) != tuple(expected):
-        found = checkpoint.shapes.get(name, "nothing")
-        raise ValueError(f"{checkpoint.path}: holds {found} for {name}, and the new model's is {variable.shape}")
-    copies = [_RowCopy(variable, name, matches)]
+    stored = Contents.of(model).rows
+    name = f"tables/{part}"
+    table, entry = stored[name], checkpoint.rows.get(name)
+    found = entry.shape if entry else ()
+    if found != (found[:1] if matches is not None else table.shape[:1]) + table.shape[1:]:
+        there = found or "nothing"
+        raise ValueError(f"{checkpoint.path}: holds {there} for {name}, and the new model's is {table.shape}")
+    copies = [_RowCopy(table, name, matches)]
     if type(optimizer.rule(part)) is not ROW_OPTIMIZERS.get(kind):
         return copies, False
-    slots = optimizer.slots[part].items()
-    return copies + [_RowCopy(v, f"embedding_optimizer/slots/{part}/{slot}", matches) for slot, v in slots], True
+    slots = [name for name in stored if name.startswith(f"slots/{part}/")]
+    return copies + [_RowCopy(stored[slot], slot, matches) for slot in slots], True
 
 
 def _dense_slots(model: RankingModel, checkpoint: _Checkpoint, kind: str) -> list[tuple[tf.Variable, str]] | None:
@@ -218,8 +228,8 @@ def _dense_slots(model: RankingModel, checkpoint: _Checkpoint, kind: str) -> lis
     if type(optimizer).__name__.lower() != kind or not isinstance(optimizer, keras.optimizers.Optimizer):
         return None
     slots = {f"optimizer/_variables/{i}": v for i, v in enumerate(optimizer.variables) if i}
-    old = {name for name in checkpoint.shapes if name.startswith("optimizer/_variables/")}
-    if set(slots) != old or any(checkpoint.shapes[name] != tuple(v.shape) for name, v in slots.items()):
+    old = {name for name in checkpoint.dense_shapes if name.startswith("optimizer/_variables/")}
+    if set(slots) != old or any(checkpoint.dense_shapes[name] != tuple(v.shape) for name, v in slots.items()):
         return None
     return [(v, name) for name, v in slots.items()]
 
@@ -227,11 +237,9 @@ def _dense_slots(model: RankingModel, checkpoint: _Checkpoint, kind: str) -> lis
 def _restore_layers(model: RankingModel, path: str) -> None:
     """All weights but the tables."""
     before = [v.numpy() for v in model.dense_variables]
-    skipped = {"embeddings", "embedding_optimizer", "optimizer"}
-    layers = {name: child for name, child in model._trackable_children().items() if name not in skipped}
     try:
-        holder = tf.train.Checkpoint(model=tf.train.Checkpoint(**layers))
-        holder.read(path).assert_existing_objects_matched().expect_partial()
+        status = layers(model).read(os.path.join(path, DENSE))
+        status.assert_existing_objects_matched().expect_partial()
     except UNREADABLE as e:
         for variable, value in zip(model.dense_variables, before, strict=True):
             variable.assign(value)

@@ -10,6 +10,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The directory of the run.", req
 _DATA = flags.DEFINE_string("data", "", "A prepared directory; by default the one that the run trained on.")
 _SPLIT = flags.DEFINE_enum("split", "eval", ["eval", "train"], "Which rows of it.")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which weights.")
+_STRATEGY = cli.define_strategy()
 _OUTPUT = flags.DEFINE_string("output", "", "Where to write evaluation.json and .png; by default the workdir.")
 
 
@@ -20,9 +21,10 @@ def main(argv: list[str]) -> None:
     from tfrs_dlrm.training import report
     from tfrs_dlrm.training.evaluation import evaluate_run
 
+    strategy = _STRATEGY()
     with examples_bar("evaluate") as progress:
         split, which = _SPLIT.value, _CHECKPOINT.value
-        evaluation = evaluate_run(_WORKDIR.value, _DATA.value, split, which, progress)  # type: ignore[arg-type]
+        evaluation = evaluate_run(_WORKDIR.value, _DATA.value, split, which, progress, strategy)  # type: ignore[arg-type]
     output = _OUTPUT.value or _WORKDIR.value
     os.makedirs(output, exist_ok=True)
     paths = [os.path.join(output, f"evaluation.{ending}") for ending in ("json", "png")]

@@ -1,4 +1,4 @@
-"""Trains and evaluates a DLRM; without arguments, the quickstart."""
+"""Trains and evaluates a DLRM; without arguments, the quickstart. With --plan, says what a run would need and take."""
 
 import os
 import sys
@@ -9,24 +9,31 @@ from tfrs_dlrm import cli
 
 _QUICKSTART = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs", "quickstart.py")
 _CONFIG = cli.define_config(_QUICKSTART)
-_STRATEGY = flags.DEFINE_string("strategy", "one_device", "Where to compute: one_device.")
-_TPU = flags.DEFINE_string("tpu", "local", "Of --strategy=tpu: local, the NAME of a Cloud TPU, or grpc://HOST:PORT.")
+_STRATEGY = cli.define_strategy()
 _WORKDIR = flags.DEFINE_string("workdir", "", "Of checkpoints and results; by default runs/NAME after the config.")
+_PLAN = flags.DEFINE_bool("plan", False, "Only show the plan of a run on --topology, whose devices need not be here.")
+_TOPOLOGY = flags.DEFINE_string("topology", "", "Of --plan: v4-32, mirrored's 8x80GB, parameter_server's 4x64GB, ...")
+_PLAN_OUTPUT = flags.DEFINE_string("plan_output", "", "Of --plan: a JSON file to write.")
 
 
-def check() -> None:
-    """Ends a run on a TPU that is not there, which TensorFlow might do by a crash or after minutes."""
-    if _STRATEGY.value == "tpu":
-        from tfrs_dlrm.doctor import check_tpu
+def plan() -> None:
+    """Shows the plan and ends, where that is all that was asked for."""
+    if not _PLAN.value:
+        return
+    from tfrs_dlrm import planner
 
-        check_tpu(_TPU.value)
+    found = planner.plan_run(_CONFIG.value, flags.FLAGS.strategy, _TOPOLOGY.value)
+    print("\n".join(planner.lines(found)))
+    if _PLAN_OUTPUT.value:
+        found.save(_PLAN_OUTPUT.value)
+    sys.exit(0)
 
 
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
+    from tfrs_dlrm.cluster import EXIT_SERVER_LOST, ServerLost
     from tfrs_dlrm.progress import PrepareBar
-    from tfrs_dlrm.strategy import make_strategy
     from tfrs_dlrm.training.callbacks import Interrupted
     from tfrs_dlrm.training.loop import train_and_evaluate
 
@@ -34,11 +41,13 @@ def main(argv: list[str]) -> None:
     workdir = _WORKDIR.value or os.path.join("runs", cli.config_name())
     try:
         with PrepareBar() as bar:
-            strategy = make_strategy(_STRATEGY.value, tpu=_TPU.value)
-            result = train_and_evaluate(config, workdir, strategy, bar, show_progress=True)
+            result = train_and_evaluate(config, workdir, _STRATEGY(), bar, show_progress=True)
     except Interrupted as e:
         print(f"{e}. The same command goes on from there.")
         sys.exit(143)  # as shells report a process ended by SIGTERM
+    except ServerLost as e:
+        print(f"error: {e}. Once it is back, the same command goes on from the last checkpoint.", file=sys.stderr)
+        cli.leave(EXIT_SERVER_LOST)
     print(f"Done at step {result.step}: {result.reason}.")
     if result.best:
         print(f"Best evaluation at step {result.best_step}: AUC {result.best['auc']:.5f}.")
@@ -49,4 +58,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, before=check)
+    cli.run(main, before=plan)

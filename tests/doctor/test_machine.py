@@ -41,7 +41,7 @@ def test_finds_tpus_of_either_driver(root, name, monkeypatch):
 def test_memory_of_a_container_is_what_its_limit_leaves(root):
     cgroup = root / "sys/fs/cgroup"
     cgroup.mkdir(parents=True)
-    (cgroup / "memory.current").write_text("1000\n")
+    (cgroup / "memory.stat").write_text("anon 1000\nfile 300\n")
     (cgroup / "memory.max").write_text("max\n")
     assert examine_machine(str(root)).memory == 16000 * 1024
     (cgroup / "memory.max").write_text("5000\n")

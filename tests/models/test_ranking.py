@@ -285,15 +285,3 @@ def test_each_table_by_its_own_optimizer_from_a_mapping():
         "a": ["m", "v"],
         "tags": ["accumulator"],
     }
-
-
-def test_several_replicas_cannot_train_tables_yet():
-    """Each would update a copy of its own. Frozen ones can be used, and evaluation is right."""
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
-        model = LogisticRegression(ONE_FEATURE)
-        model.compile(metrics=[])
-    data = tf.data.Dataset.from_tensor_slices(({"ids": tf.zeros([4, 1], tf.int32)}, tf.ones([4]))).batch(4)
-    with pytest.raises(ValueError, match="2 replicas would each update a copy of the tables"):
-        model.fit(data, verbose=0)
-    np.testing.assert_allclose(model.evaluate(data, verbose=0, return_dict=True)["loss"], np.log(2), rtol=1e-6)

@@ -24,7 +24,7 @@ def run(cwd, script, *arguments):
     [
         (["--config.train.bach_size=3"], "config.train has no field 'bach_size'; did you mean 'batch_size'? It has"),
         (["--config.train.batch_size=many"], "--config.train.batch_size=many: invalid literal for int()"),
-        (["--strategy=tpus"], "strategy 'tpus' is unknown; there is one_device, mirrored"),
+        (["--strategy=tpus"], "--strategy=tpus: value should be one of <one_device|mirrored|"),
         (["--config={root}/configs/default.py", "--config.data.path=nowhere"], "no prepared data there; make it with"),
     ],
 )

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfrs_dlrm.checkpoint import save
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.prepare import prepare
 from tfrs_dlrm.schema import Schema, Table
@@ -23,6 +24,7 @@ from tfrs_dlrm.training import loop
 from tfrs_dlrm.training.callbacks import Interrupted, StepCounter
 from tfrs_dlrm.training.evaluation import NonFiniteError, evaluate_run
 from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.workdir import Workdir
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +42,18 @@ def make_config(data, **train):
 
 
 def weights(workdir):
-    """Everything in the latest checkpoint but the path-dependent save counter."""
-    path = tf.train.latest_checkpoint(os.path.join(workdir, "checkpoints"))
-    reader = tf.train.load_checkpoint(path)
-    names = [
-        n
-        for n in reader.get_variable_to_shape_map()
-        if n not in ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter/.ATTRIBUTES/VARIABLE_VALUE")
-    ]
-    return {n: np.asarray(reader.get_tensor(n)) for n in names}
+    """Everything in the latest checkpoint."""
+    path = Workdir(str(workdir)).checkpoint("latest")
+    out = {}
+    for file in ("rows", "dense"):
+        reader = tf.train.load_checkpoint(os.path.join(path, file))
+        names = set(reader.get_variable_to_shape_map()) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
+        out |= {n: np.asarray(reader.get_tensor(n)) for n in names}
+    return out
+
+
+def steps_of(directory):
+    return sorted(p.name for p in Path(directory).iterdir())
 
 
 def lines(workdir):
@@ -121,7 +126,7 @@ def test_sigterm_on_the_last_step_lets_the_run_end(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(StepCounter, "on_train_batch_end", send_signal)
     result = train_and_evaluate(make_config(data, steps=30), str(tmp_path))
-    assert result.step == 30 and result.best and (tmp_path / "best" / "checkpoint").is_file()
+    assert result.step == 30 and result.best and steps_of(tmp_path / "best") == ["step-30"]
 
 
 def test_a_run_that_stopped_goes_on_under_other_limits(data, tmp_path):
@@ -142,21 +147,23 @@ def test_an_evaluation_set_of_one_class_is_refused(tmp_path):
         train_and_evaluate(make_config(path, steps=4), str(tmp_path / "run"))
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch):
-    save = tf.train.CheckpointManager.save
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_full_disk_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch, asynchronous):
+    real = save.write_rows
 
-    def full(self, checkpoint_number):
-        if checkpoint_number == 40 and "checkpoints" in self.directory:
-            raise tf.errors.ResourceExhaustedError(None, None, "step-40.data; No space left on device")
-        return save(self, checkpoint_number=checkpoint_number)
+    def full(work, stored, prefix, at_a_time):
+        if "step-40" in prefix:
+            raise tf.errors.ResourceExhaustedError(None, None, "rows-parts/000000.data; No space left on device")
+        return real(work, stored, prefix, at_a_time)
 
-    train_and_evaluate(make_config(data), str(tmp_path / "whole"))
+    config = make_config(data, async_checkpoints=asynchronous)
+    train_and_evaluate(config, str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
-        patch.setattr(tf.train.CheckpointManager, "save", full)
+        patch.setattr(save, "write_rows", full)
         with pytest.raises(OSError, match=r"the disk is full; .* it goes on from the last checkpoint"):
-            train_and_evaluate(make_config(data), str(tmp_path / "cut"))
-    assert sorted(p.name for p in (tmp_path / "cut").glob("checkpoints/*.index")) == ["step-20.index"]
-    train_and_evaluate(make_config(data), str(tmp_path / "cut"))
+            train_and_evaluate(config, str(tmp_path / "cut"))
+    assert steps_of(tmp_path / "cut" / "checkpoints") == ["step-20"]
+    train_and_evaluate(config, str(tmp_path / "cut"))
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -172,6 +179,7 @@ import tfrs_dlrm
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.training.callbacks import StepCounter
 from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.workdir import Workdir
 config, workdir, last = RunConfig.from_dict(json.loads(sys.argv[1])), sys.argv[2], int(sys.argv[3])
 count = StepCounter.on_train_batch_end
 def die(self, batch, logs=None):
@@ -230,7 +238,7 @@ def test_nothing_that_is_not_finite_gets_into_a_checkpoint(data, tmp_path, monke
     with pytest.raises(NonFiniteError, match=message):
         train_and_evaluate(make_config(data), str(tmp_path))
     for directory in ("checkpoints", "best"):
-        assert sorted(p.name for p in tmp_path.glob(f"{directory}/*.index")) == ["step-20.index"]
+        assert steps_of(tmp_path / directory) == ["step-20"]
     assert all(np.isfinite(v).all() for v in weights(tmp_path).values() if v.dtype.kind == "f" and v.ndim)
 
 
@@ -264,7 +272,7 @@ def test_a_damaged_checkpoint_is_passed_over(data, tmp_path):
     config = make_config(data)
     train_and_evaluate(config, str(tmp_path / "whole"))
     train_and_evaluate(make_config(data, steps=40), str(tmp_path / "cut"))
-    latest = tmp_path / "cut" / "checkpoints" / "step-40.data-00000-of-00001"
+    latest = tmp_path / "cut" / "checkpoints" / "step-40" / "rows.data-00000-of-00001"
     latest.write_bytes(latest.read_bytes()[:100])
     train_and_evaluate(config, str(tmp_path / "cut"))
     assert_same_run(tmp_path / "whole", tmp_path / "cut")

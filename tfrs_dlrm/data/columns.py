@@ -37,7 +37,7 @@ class Columns:
             matrices.append(_stack(table, schema.dense_columns, np.float32))
         if schema.one_hot:
             matrices.append(_stack(table, [f.name for f in schema.one_hot], np.int32))
-        return cls(matrices, [table.column(name).combine_chunks() for name in _list_columns(schema)])
+        return cls(matrices, [table.column(name).combine_chunks() for name in list_columns(schema)])
 
     @classmethod
     def join(cls, parts: Sequence[Columns]) -> Columns:
@@ -71,7 +71,14 @@ def _stack(table: pa.Table, names: Sequence[str], dtype: type) -> np.ndarray:
     return out
 
 
-def _list_columns(schema: Schema) -> list[str]:
+def matrix_names(schema: Schema) -> list[str]:
+    """What the matrices are called, in order."""
+    present = {"label": True, "weight": schema.weight, "dense": schema.dense, "ids": schema.one_hot}
+    return [name for name, there in present.items() if there]
+
+
+def list_columns(schema: Schema) -> list[str]:
+    """The columns of the lists, in order."""
     return [name for f in schema.multi_hot for name in ([f.name, f.weights_name] if f.weights else [f.name])]
 
 
@@ -84,7 +91,7 @@ def signature(schema: Schema, size: int | None, sort_ids: bool) -> tuple[tf.Tens
         specs.append(tf.TensorSpec([size, len(schema.one_hot)], tf.int32))
     weights = {f.weights_name for f in schema.multi_hot if f.weights}
     splits = tf.TensorSpec([None if size is None else size + 1], tf.int64)
-    for name in _list_columns(schema):
+    for name in list_columns(schema):
         specs += [tf.TensorSpec([None], tf.float32 if name in weights else tf.int32), splits]
     if sort_ids:
         specs += [tf.TensorSpec([None], tf.int32) for _ in sorted_tables(schema)]
@@ -100,7 +107,7 @@ def assemble(schema: Schema, columns: Sequence[tf.Tensor], sort_ids: bool) -> tu
         features["dense"] = next(rest)
     if schema.one_hot:
         features["ids"] = next(rest)
-    for name in _list_columns(schema):
+    for name in list_columns(schema):
         features[name] = tf.RaggedTensor.from_row_splits(next(rest), next(rest), validate=False)
     if sort_ids:
         features |= {schema.table(name).order_key: next(rest) for name in sorted_tables(schema)}
@@ -123,7 +130,7 @@ class IdOrders:
 
     def __init__(self, schema: Schema):
         first_list = 1 + bool(schema.weight) + bool(schema.dense) + bool(schema.one_hot)
-        lists = {name: first_list + 2 * i for i, name in enumerate(_list_columns(schema))}
+        lists = {name: first_list + 2 * i for i, name in enumerate(list_columns(schema))}
         one_hot = {f.name: i for i, f in enumerate(schema.one_hot)}
         # Where the arrays of a batch hold the ids of each feature: which array, and which of its columns.
         self._places: list[list[tuple[int, int | None]]] = []

@@ -25,6 +25,7 @@ from tfrs_dlrm.data.blocks import encoded_schema
 from tfrs_dlrm.data.columns import Columns, IdOrders, assemble, signature
 from tfrs_dlrm.data.encoder import SCHEMA_FILE
 from tfrs_dlrm.data.manifest import Manifest, Shard, Split
+from tfrs_dlrm.data.parts import Part, part_of
 from tfrs_dlrm.schema import Schema
 
 # About 80 MB of Criteo rows; two windows are in memory at a time.
@@ -102,7 +103,9 @@ def dataset(
     return data.prefetch(4).with_options(options)
 
 
-def steps_per_epoch(directory: str, batch_size: int, split: Split = "train", pipelines: int = 1) -> int:
+def steps_per_epoch(
+    directory: str, batch_size: int, split: Split = "train", pipelines: int = 1, replicas: int | None = None
+) -> int:
     """Batches in an epoch of `dataset` with the defaults for its split.
 
     Args:
@@ -110,9 +113,29 @@ def steps_per_epoch(directory: str, batch_size: int, split: Split = "train", pip
       batch_size: over all replicas together.
       split: `train` (the last smaller batch is left out) or `eval`.
       pipelines: the number of input pipelines.
+      replicas: of all pipelines together; by default one of each.
     """
-    context = tf.distribute.InputContext(num_input_pipelines=pipelines, num_replicas_in_sync=pipelines)
+    context = tf.distribute.InputContext(
+        num_input_pipelines=pipelines, num_replicas_in_sync=pipelines if replicas is None else replicas
+    )
     return _part(directory, split, context, batch_size, split == "train").batches
+
+
+def row_blocks(
+    directory: str, split: Split, rows: int, seed: int | None, shuffle_rows: int = SHUFFLE_ROWS
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """All rows of a split once, as arrays in the order of `signature`.
+
+    Args:
+      directory: what `prepare` wrote.
+      split: `train` or `eval`.
+      rows: of one block; the last may have fewer.
+      seed: the order is that of the first epoch of `dataset`; None is the order of the log.
+      shuffle_rows: as there.
+    """
+    part = _part(directory, split, None, rows, drop_remainder=False)
+    schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
+    return _Reader(schema, part, seed, shuffle_rows, sort_ids=False).batches(0, 0)
 
 
 class _Exit:
@@ -155,52 +178,29 @@ class _RowGroup:
     path: str
     metadata: pq.FileMetaData
     index: int
-    rows: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """What one input pipeline reads: its row groups, its batch size, and its number of batches an epoch."""
-
-    groups: tuple[_RowGroup, ...]
-    batch_size: int
-    batches: int
+    begin: int
+    end: int
 
     @property
     def rows(self) -> int:
-        return sum(g.rows for g in self.groups)
+        return self.end - self.begin
+
+    def cut(self, parts: int) -> list[_RowGroup]:
+        """The group as several of about equally many rows."""
+        ends = [self.begin + self.rows * i // parts for i in range(parts + 1)]
+        pairs = itertools.pairwise(ends)
+        return [dataclasses.replace(self, begin=begin, end=end) for begin, end in pairs if end > begin]
 
 
 def _part(
     directory: str, split: Split, context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool
-) -> _Part:
+) -> Part[_RowGroup]:
     shards = Manifest.load(directory).shards(split)
     groups = _row_groups(directory, shards, encoded_schema(Schema.load(os.path.join(directory, SCHEMA_FILE))))
-    context = context or tf.distribute.InputContext()
-    size = context.get_per_replica_batch_size(batch_size)
-    parts = _deal(groups, context.num_input_pipelines)
-    if min(map(len, parts)) == 0:
-        raise ValueError(f"{directory}: {len(groups)} row groups cannot be shared by {len(parts)} input pipelines")
-    own = parts[context.input_pipeline_id]
-    if drop_remainder:
-        # Replicas step together, so the part with the fewest rows sets the number of steps.
-        batches = min(sum(g.rows for g in part) for part in parts) // size
-    else:
-        batches = -(-sum(g.rows for g in own) // size)
-    return _Part(tuple(own), size, batches)
-
-
-def _deal(groups: Sequence[_RowGroup], pipelines: int) -> list[list[_RowGroup]]:
-    """Deals row groups out so that each pipeline has about equally many rows: the largest first, to the shortest."""
-    if pipelines == 1:
-        return [list(groups)]
-    parts: list[list[_RowGroup]] = [[] for _ in range(pipelines)]
-    totals = [0] * pipelines
-    for i in sorted(range(len(groups)), key=lambda i: (-groups[i].rows, i)):
-        shortest = totals.index(min(totals))
-        parts[shortest].append(groups[i])
-        totals[shortest] += groups[i].rows
-    return parts
+    if context is not None and len(groups) < context.num_input_pipelines:
+        groups = [part for g in groups for part in g.cut(context.num_input_pipelines)]
+    rows = sum(g.rows for g in groups)
+    return part_of(groups, context, batch_size, drop_remainder, f"{directory}: {rows} {split} rows")
 
 
 def _row_groups(directory: str, shards: Sequence[Shard], expected: pa.Schema) -> list[_RowGroup]:
@@ -220,14 +220,15 @@ def _row_groups(directory: str, shards: Sequence[Shard], expected: pa.Schema) ->
             if field.name not in found.names or found.field(field.name).type != field.type:
                 has = found.field(field.name).type if field.name in found.names else "no such column"
                 raise ValueError(f"{path}: column {field.name!r} should be {field.type} for this schema, it has: {has}")
-        groups += [_RowGroup(path, metadata, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)]
+        rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        groups += [_RowGroup(path, metadata, i, 0, n) for i, n in enumerate(rows)]
     return groups
 
 
 class _Reader:
     """The batches of one input pipeline, as tuples of NumPy arrays in the order of `signature`."""
 
-    def __init__(self, schema: Schema, part: _Part, seed: int | None, shuffle_rows: int, sort_ids: bool):
+    def __init__(self, schema: Schema, part: Part[_RowGroup], seed: int | None, shuffle_rows: int, sort_ids: bool):
         self._schema, self._part, self._seed, self._shuffle_rows = schema, part, seed, shuffle_rows
         self._orders = IdOrders(schema) if sort_ids else None
 
@@ -270,12 +271,12 @@ class _Reader:
                 yield ahead.result()
 
     def _grouped(self, epoch: int) -> Iterator[list[_RowGroup]]:
-        order = np.arange(len(self._part.groups))
+        order = np.arange(len(self._part.pieces))
         if self._seed is not None:
             order = _permutation(len(order), self._seed, epoch, 0)
         window: list[_RowGroup] = []
         for i in order:
-            window.append(self._part.groups[i])
+            window.append(self._part.pieces[i])
             if sum(g.rows for g in window) >= self._shuffle_rows:
                 yield window
                 window = []
@@ -298,6 +299,7 @@ def _permutation(size: int, *key: int) -> np.ndarray:
 def _read(group: _RowGroup, schema: Schema) -> Columns:
     try:
         with pq.ParquetFile(group.path, metadata=group.metadata, page_checksum_verification=True) as file:
-            return Columns.of(file.read_row_group(group.index, columns=encoded_schema(schema).names), schema)
+            table = file.read_row_group(group.index, columns=encoded_schema(schema).names)
+            return Columns.of(table.slice(group.begin, group.rows), schema)
     except (pa.ArrowException, OSError) as e:
         raise ValueError(f"{group.path}: row group {group.index} cannot be read; prepare the data again: {e}") from e

@@ -7,6 +7,8 @@ import glob
 import os
 from collections.abc import Sequence
 
+from tfrs_dlrm.memory import available_memory
+
 GPU_FILES = ("dev/nvidia[0-9]*",)
 # The drivers of older and of newer TPUs. /dev/accel without a number is a directory of other makers' accelerators, and
 # /dev/vfio/vfio is there without any device.
@@ -40,7 +42,7 @@ def examine_machine(root: str = "/") -> Machine:
     tpus = _matching(root, TPU_FILES)
     return Machine(
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory=_available_memory(root),
+        memory=available_memory(lambda path: _read(root, path.lstrip("/"))),
         gpus=_matching(root, GPU_FILES),
         tpus=tpus,
         locked_tpus=tuple(f for f in tpus if not os.access(f, os.R_OK | os.W_OK)),
@@ -50,15 +52,6 @@ def examine_machine(root: str = "/") -> Machine:
 
 def _matching(root: str, patterns: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(f for pattern in patterns for f in glob.glob(os.path.join(root, pattern))))
-
-
-def _available_memory(root: str) -> int | None:
-    lines = _read(root, "proc/meminfo").splitlines()
-    available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    limit, used = (_read(root, f"sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
-    if limit.isdigit() and used.isdigit():  # "max" is no limit
-        available.append(int(limit) - int(used))
-    return min(available, default=None)
 
 
 def _read(root: str, name: str) -> str:

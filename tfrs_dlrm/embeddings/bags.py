@@ -88,6 +88,30 @@ def multi_hot_bags(
     return bags._replace(scale=tf.math.divide_no_nan(1.0, total if combiner == "mean" else tf.sqrt(total)))
 
 
+def padded_bags(
+    rows: tf.Tensor, weights: tf.Tensor | None, combiner: Combiner, length: int | None = None
+) -> tuple[Bags, tf.Tensor]:
+    """The bags of a multi-valued feature whose examples were filled up to L values, with static shapes.
+
+    Args:
+      rows: int [B, L]; -1 where there is no value.
+      weights: float32 [B, L], or None.
+      combiner: as in `multi_hot_bags`.
+      length: L, to make sequences.
+
+    Returns:
+      The bags, where missing values are row 0 with weight 0, and bool [B * L], which values there are.
+    """
+    there = rows >= 0
+    factors = tf.cast(there, tf.float32)
+    factors = factors if weights is None else factors * weights
+    rows = tf.maximum(rows, 0)
+    flat = tf.reshape(there, [-1])
+    if length is None:
+        return multi_hot_bags(rows, factors, combiner), flat
+    return Bags(tf.reshape(rows, [-1]), tf.size(rows), weights=tf.reshape(factors, [-1]), length=length), flat
+
+
 def _sequences(rows: tf.Tensor | tf.RaggedTensor, weights: tf.Tensor | tf.RaggedTensor | None, length: int) -> Bags:
     if isinstance(rows, tf.Tensor):
         rows = tf.RaggedTensor.from_tensor(rows)

@@ -142,13 +142,15 @@ def _gather(
         # The rows of all tables in one message, numbered one table after the other.
         sizes = [tables[name].shape[0] for name in gradients]
         boundaries = [0, *itertools.accumulate(sizes)]
-        rows = tf.concat([tf.cast(g.rows, tf.int64) + b for g, b in zip(gradients.values(), boundaries)], axis=0)
+        numbered = zip(gradients.values(), boundaries, strict=False)
+        rows = tf.concat([tf.cast(g.rows, tf.int64) + begin for g, begin in numbered], axis=0)
         values = tf.concat([g.values for g in gradients.values()], axis=0)
         counts = tf.concat([g.counts for g in gradients.values()], axis=0)
-        everyone = Combined.sum(*replica.all_gather([rows, values, counts], axis=0), batch_size)
+        rows, values, counts = replica.all_gather([rows, values, counts], axis=0)
+        everyone = Combined.sum(rows, values, counts, batch_size)
         for name, gradient in zip(gradients, everyone.split(boundaries), strict=True):
             variables = copies(tables[name])
-            own_copy = replica.replica_id_in_sync_group % len(variables)
+            own_copy = int(tf.get_static_value(replica.replica_id_in_sync_group)) % len(variables)
             slots = _slots(optimizer, name, copies, own_copy)
             optimizer.step(name, variables[own_copy], slots, gradient)
 

@@ -13,9 +13,10 @@ import tensorflow as tf
 # reading and writing them stays in the cache of a core.
 _NUMBERS_AT_A_TIME = 1 << 19
 
-# Takes some rows, int [k], each once; their gradients, float32 [k, dim]; a function that gives how often the batch
-# looked each up divided by the number of examples, float32 [k]; and the number of the first of them, an int32 scalar.
-Apply = Callable[[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor], tf.Tensor], None]
+# Takes some rows, int [k], each once, or None for all of the variable's; their gradients, float32 [k, dim]; a function
+# that gives how often the batch looked each up divided by the number of examples, float32 [k]; and the number of the
+# first of them, an int32 scalar. Among all rows those that were not looked up are to stay as they are.
+Apply = Callable[["tf.Tensor | None", tf.Tensor, Callable[[], tf.Tensor], tf.Tensor], None]
 
 
 class Use(NamedTuple):
@@ -89,20 +90,17 @@ class Combined(RowGradient):
     @classmethod
     def of(cls, uses: Sequence[Use], batch_size: tf.Tensor) -> Combined:
         """The gradient of the variable that `uses` look up, its rows in the order of their first occurrence."""
-        values = []
-        for use in uses:
-            each = use.values if use.positions is None else tf.gather(use.values, use.positions)
-            values.append(each if use.weights is None else each * use.weights[:, tf.newaxis])
         rows = _concat([use.rows for use in uses])
-        return cls.sum(rows, _concat(values), tf.ones_like(rows, tf.float32), batch_size)
+        values = _concat([_each(use) for use in uses])
+        return cls.sum(rows, values, tf.ones_like(rows, tf.float32), batch_size)
 
     @classmethod
     def sum(cls, rows: tf.Tensor, values: tf.Tensor, counts: tf.Tensor, batch_size: tf.Tensor) -> Combined:
         """Of rows int [n], some more than once, with values float32 [n, dim] and counts float32 [n]."""
         # A hash table: a third of the time of sorting.
         distinct, row_of = tf.unique(rows)
-        summed = (tf.math.unsorted_segment_sum(x, row_of, tf.size(distinct)) for x in (values, counts))
-        return cls(distinct, *summed, batch_size)
+        values, counts = (tf.math.unsorted_segment_sum(x, row_of, tf.size(distinct)) for x in (values, counts))
+        return cls(distinct, values, counts, batch_size)
 
     def split(self, boundaries: Sequence[int]) -> list[Combined]:
         """For each i the gradient of rows boundaries[i] to boundaries[i + 1], numbered from 0."""
@@ -110,12 +108,52 @@ class Combined(RowGradient):
             return [self]
         share = _Shares(self.rows, boundaries)
         parts = zip(share.rows(), share.of(self.values), share.of(self.counts), strict=True)
-        return [Combined(*part, self.batch_size) for part in parts]
+        return [Combined(rows, values, counts, self.batch_size) for rows, values, counts in parts]
 
     def visit(self, apply: Apply) -> None:
         """See `RowGradient`."""
         frequency = self.counts / tf.cast(self.batch_size, tf.float32)
         apply(self.rows, self.values, lambda: frequency, tf.zeros([], tf.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole(RowGradient):
+    """Of every row of a small variable, with zeros for those that were not looked up: for devices that compile steps.
+
+    All shapes are static, so XLA can compile it, and replicas add theirs up by an all-reduce. What it costs depends on
+    the size of the variable, and not on the batch.
+
+    Attributes:
+      values: float32 [rows, dim].
+      counts: float32 [rows], how often the batch looks each up.
+      batch_size: the number of examples, a float32 scalar.
+    """
+
+    values: tf.Tensor
+    counts: tf.Tensor
+    batch_size: tf.Tensor
+
+    @classmethod
+    def of(cls, uses: Sequence[Use], rows: int, batch_size: tf.Tensor) -> Whole:
+        """The gradient of a variable that `uses` look up, of all replicas together where there are several.
+
+        Args:
+          uses: of this replica; their rows may be -1, for places where nothing is looked up.
+          rows: the number of rows of the variable.
+          batch_size: the examples of this replica.
+        """
+        ids = _concat([use.rows for use in uses])
+        values = tf.math.unsorted_segment_sum(_concat([_each(use) for use in uses]), ids, rows)
+        counts = tf.math.unsorted_segment_sum(tf.ones_like(ids, tf.float32), ids, rows)
+        own = [values, counts, tf.cast(batch_size, tf.float32)]
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            own = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
+        return cls(*own)
+
+    def visit(self, apply: Apply) -> None:
+        """See `RowGradient`."""
+        frequency = self.counts / self.batch_size
+        apply(None, self.values, lambda: frequency, tf.zeros([], tf.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,6 +279,12 @@ def _sort(rows: tf.Tensor, order: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tenso
     fits = tf.cond(tf.equal(tf.size(order), tf.size(rows)), sorted_by_hint, lambda: False)
     order = tf.cond(fits, lambda: order, lambda: tf.argsort(rows, stable=True))
     return order, tf.gather(rows, order)
+
+
+def _each(use: Use) -> tf.Tensor:
+    """Float32 [n, dim], the gradient of each occurrence of a row."""
+    each = use.values if use.positions is None else tf.gather(use.values, use.positions)
+    return each if use.weights is None else each * use.weights[:, tf.newaxis]
 
 
 def _concat(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

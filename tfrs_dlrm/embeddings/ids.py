@@ -31,6 +31,22 @@ class PreparedIds(NamedTuple):
     orders: dict[str, tf.Tensor]
 
 
+class CheckedIds(NamedTuple):
+    """The ids of a batch, all of them rows of their tables.
+
+    Attributes:
+      rows: by feature: int32 [B]; of a multi-valued one [B, None] ragged, or [B, L] dense.
+      weights: of the multi-valued features that have some: float32 of the same form.
+      batch_size: the number of examples.
+      out_of_range: int32 [len(schema.categorical)], how many ids of each were not rows of its table.
+    """
+
+    rows: dict[str, Any]
+    weights: dict[str, Any]
+    batch_size: tf.Tensor
+    out_of_range: tf.Tensor
+
+
 class IdReader:
     """Finds and checks the ids of batches of one schema."""
 
@@ -41,36 +57,55 @@ class IdReader:
 
     def __call__(self, features: Features) -> PreparedIds:
         """See `EmbeddingTables.prepare`."""
-        rows: dict[str, Bags] = {}
+        checked = self.check(features)
+        bags = []
+        for f in self._schema.categorical:
+            rows = checked.rows[f.name]
+            if f.multi_valued:
+                combiner = self._schema.table_of(f).combiner
+                bags.append(multi_hot_bags(rows, checked.weights.get(f.name), combiner, f.sequence_length))
+            else:
+                bags.append(one_hot_bags(rows))
+        orders = {t.name: features[t.order_key] for t in self._schema.tables if t.order_key in features}
+        return PreparedIds(tuple(bags), checked.batch_size, checked.out_of_range, orders)
+
+    def check(self, features: Features) -> CheckedIds:
+        """The ids of a batch, with those that were no rows replaced, or refused, as their features say.
+
+        Raises:
+          ValueError: a feature is missing, or has another shape or type.
+          tf.errors.InvalidArgumentError: an id is out of range and its feature says `error`.
+        """
+        rows: dict[str, Any] = {}
+        weights: dict[str, Any] = {}
         counts: dict[str, tf.Tensor] = {}
         sizes: list[tf.Tensor] = []
         if self._schema.one_hot:
             ids = self._one_hot(features)
             sizes.append(tf.shape(ids)[0])
             found, wrong = self._in_range(self._schema.one_hot, ids)
-            columns = tf.unstack(found, axis=1)
-            rows |= {f.name: one_hot_bags(c) for f, c in zip(self._schema.one_hot, columns, strict=True)}
-            counts |= {f.name: n for f, n in zip(self._schema.one_hot, tf.unstack(wrong), strict=True)}
+            names = [f.name for f in self._schema.one_hot]
+            rows |= zip(names, tf.unstack(found, axis=1), strict=True)
+            counts |= zip(names, tf.unstack(wrong), strict=True)
         for f in self._schema.multi_hot:
-            ids, weights = self._multi_hot(features, f)
+            ids, own_weights = self._multi_hot(features, f)
             flat = ids.flat_values if isinstance(ids, tf.RaggedTensor) else tf.reshape(ids, [-1])
             found, wrong = self._in_range([f], flat[:, tf.newaxis])
             if isinstance(ids, tf.RaggedTensor):
                 ids = ids.with_flat_values(tf.reshape(found, [-1]))
             else:
                 ids = tf.reshape(found, [-1, ids.shape[1]])
-            combiner = self._schema.table_of(f).combiner
-            rows[f.name] = multi_hot_bags(ids, weights, combiner, f.sequence_length)
+            rows[f.name] = ids
+            if own_weights is not None:
+                weights[f.name] = own_weights
             counts[f.name] = wrong[0]
             sizes.append(tf.cast(ids.nrows() if isinstance(ids, tf.RaggedTensor) else tf.shape(ids)[0], tf.int32))
-        orders = {t.name: features[t.order_key] for t in self._schema.tables if t.order_key in features}
         names = [f.name for f in self._schema.categorical]
-        bags = tuple(rows[name] for name in names)
         total = tf.stack([counts[name] for name in names]) if names else tf.zeros([0], tf.int32)
         if len(sizes) > 1:
             message = "the features of the batch have different numbers of examples"
             tf.debugging.assert_equal(tf.reduce_min(sizes), tf.reduce_max(sizes), message)
-        return PreparedIds(bags, sizes[0] if sizes else tf.constant(0), total, orders)
+        return CheckedIds(rows, weights, sizes[0] if sizes else tf.constant(0), total)
 
     def _in_range(self, features: Sequence[CategoricalFeature], ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Row numbers [n, F], a column for each feature, of ids [n, F], and int32 [F], how many were none."""

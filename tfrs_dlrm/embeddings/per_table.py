@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
+from tfrs_dlrm.embeddings.storage import Rows
 from tfrs_dlrm.embeddings.updates import RowOptimizer, Slot, Slots
 
 _NAMES = ", ".join(cls.__name__ for cls in ROW_OPTIMIZERS.values())
@@ -36,15 +37,14 @@ class PerTable(RowOptimizer):
         self.default = default
         self.per_table = dict(tables)
 
-    def build(self, tables: Mapping[str, tf.Variable]) -> None:
+    def build(self, tables: Mapping[str, Rows], elsewhere: Collection[str] = ()) -> None:
         """See `RowOptimizer`."""
-        known = {_table_of(name) for name in tables} | set(tables)
+        known = {_table_of(name) for name in tables} | {*tables, *elsewhere}
         for name in self.per_table:
             if name not in known:
-                raise ValueError(
-                    f"PerTable names table {name!r}, which has no rows of its own; there is {', '.join(tables)}"
-                )
-        super().build(tables)
+                there = ", ".join([*tables, *elsewhere])
+                raise ValueError(f"PerTable names table {name!r}, which has no rows of its own; there is {there}")
+        super().build(tables, elsewhere)
 
     def rule(self, name: str) -> RowOptimizer:
         """The optimizer of a table, or of the table that a variable is part of."""

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -79,11 +80,20 @@ class Piece(abc.ABC):
 
     @abc.abstractmethod
     def read(self, first: int, last: int) -> tf.Tensor:
-        """Rows `first` to `last` of the whole, all of them in this piece; [last - first, ...]."""
+        """A copy of rows `first` to `last` of the whole, all of them in this piece; [last - first, ...]."""
 
     @abc.abstractmethod
     def write(self, first: int, values: tf.Tensor) -> None:
         """Overwrites the rows of the whole from `first` on, in every copy."""
+
+    def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
+        """Overwrites rows of the whole, each of them in this piece and given once, in ascending order.
+
+        A piece that can write them all at once does so; this writes one run of neighbours after the other.
+        """
+        ends = np.flatnonzero(np.diff(rows) != 1) + 1
+        for begin, end in zip([0, *ends], [*ends, len(rows)], strict=True):
+            self.write(int(rows[begin]), values[begin:end])
 
 
 class VariablePiece(Piece):
@@ -102,14 +112,21 @@ class VariablePiece(Piece):
     def read(self, first: int, last: int) -> tf.Tensor:
         """See `Piece`."""
         # A gather, since a variable that was written to by scatters is copied whenever it is read as a whole.
-        return _gather(self.copies[0], tf.range(first - self.begin, last - self.begin))
+        with tf.device(self.device):
+            return tf.gather(self.copies[0], tf.range(first - self.begin, last - self.begin))
 
     def write(self, first: int, values: tf.Tensor) -> None:
         """See `Piece`."""
-        rows = tf.range(first - self.begin, first - self.begin + tf.shape(values)[0])
+        begin = first - self.begin
         for copy in self.copies:
             with tf.device(copy.device):
-                copy.scatter_update(tf.IndexedSlices(values, rows))
+                copy.scatter_update(tf.IndexedSlices(values, tf.range(begin, begin + values.shape[0])))
+
+    def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
+        """See `Piece`."""
+        for copy in self.copies:
+            with tf.device(copy.device):
+                copy.scatter_update(tf.IndexedSlices(values, tf.constant(rows - self.begin)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +152,13 @@ class Stored:
         else:
             pieces = (VariablePiece(0, copies(rows)),)
         return cls(tuple(rows.shape), rows.dtype, pieces)
+
+    def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
+        """Overwrites rows int64 [n], each given once, in ascending order, with values [n, ...]."""
+        for piece in self.pieces:
+            first, last = np.searchsorted(rows, [piece.begin, piece.end])
+            if first < last:
+                piece.scatter(rows[first:last], values[first:last])
 
 
 def copies(variable: tf.Variable) -> tuple[tf.Variable, ...]:

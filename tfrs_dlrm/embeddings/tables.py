@@ -13,7 +13,7 @@ from tfrs_dlrm.embeddings import exchange
 from tfrs_dlrm.embeddings.gradients import Use
 from tfrs_dlrm.embeddings.ids import Features, IdReader, PreparedIds
 from tfrs_dlrm.embeddings.layouts import make_layout
-from tfrs_dlrm.embeddings.storage import Rows
+from tfrs_dlrm.embeddings.storage import Rows, Stored
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.embeddings.variables import Places, make_variables
 from tfrs_dlrm.schema import Schema
@@ -59,6 +59,10 @@ class EmbeddingTables(keras.layers.Layer):
             name: v for t in schema.tables for name, v in make_variables(t, seed, places).items()
         }
 
+    def compile(self, optimizer: RowOptimizer) -> None:
+        """Makes the slots of the tables."""
+        optimizer.build(self.tables)
+
     def call(self, features: Features) -> list[tf.Tensor]:
         """The same as `lookup`."""
         return self.lookup(features)
@@ -73,7 +77,7 @@ class EmbeddingTables(keras.layers.Layer):
 
         Raises:
           ValueError: one of them is missing, or has another shape or type.
-          tf.errors.InvalidArgumentError: an id is out of range and its feature says `error` (not on TPUs).
+          tf.errors.InvalidArgumentError: an id is out of range and its feature says `error`.
         """
         return self._read(features)
 
@@ -113,6 +117,21 @@ class EmbeddingTables(keras.layers.Layer):
                         in_parts.add(name)
         orders = {name: order for name, order in prepared.orders.items() if name in complete}
         exchange.update(self.tables, optimizer, uses, prepared.batch_size, in_parts, orders)
+
+    def stored(self, optimizer: RowOptimizer | None = None) -> dict[str, Stored]:
+        """All tables as `tables/<name>`, and the slots of an optimizer as `slots/<table>/<slot>`.
+
+        Between `fetch` and the next step they are as they are; what is written to them counts after `load`.
+        """
+        slots = {} if optimizer is None else optimizer.slots
+        found = {f"tables/{name}": Stored.of(table) for name, table in self.tables.items()}
+        return found | {f"slots/{name}/{slot}": Stored.of(v) for name, own in slots.items() for slot, v in own.items()}
+
+    def fetch(self) -> None:
+        """Nothing: `stored` reads the tables themselves. Some hardware keeps them where it cannot."""
+
+    def load(self) -> None:
+        """Nothing, likewise."""
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, the schema as JSON."""

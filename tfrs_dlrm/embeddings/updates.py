@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
@@ -69,12 +69,17 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         """As given to the constructor."""
         return self._learning_rate
 
-    def build(self, tables: Mapping[str, Rows]) -> None:
+    def build(self, tables: Mapping[str, Rows], elsewhere: Collection[str] = ()) -> None:
         """Creates the slots, all of them at once and outside of any traced function. A second call changes nothing.
+
+        Args:
+          tables: that this optimizer updates.
+          elsewhere: the names of others, whose rows and slots are out of its hands.
 
         Raises:
           ValueError: the slots were made for other tables.
         """
+        del elsewhere
         if self.iterations is None:
             self.iterations = tf.Variable(
                 0,
@@ -144,13 +149,13 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         rate, step = tf.cast(rate, tf.float32), tf.cast(iterations + 1, tf.float32)
         key = derive_seed(salt, name)
 
-        def write(variable: tf.Variable, rows: tf.Tensor, old: tf.Tensor, new: tf.Tensor, seed: Any = None) -> None:
+        def write(variable: tf.Variable, rows: Any, old: tf.Tensor, new: tf.Tensor, seed: Any = None) -> None:
             if others_write:
                 add_to_rows(variable, rows, old, new, seed)
             else:
                 write_rows(variable, rows, new, seed)
 
-        def apply(rows: tf.Tensor, g: tf.Tensor, frequency: Callable[[], tf.Tensor], first: tf.Tensor) -> None:
+        def apply(rows: Any, g: tf.Tensor, frequency: Callable[[], tf.Tensor], first: tf.Tensor) -> None:
             w = read_rows(table, rows)
             if rule.l2:
                 g += rule.l2 * frequency()[:, tf.newaxis] * w
@@ -158,6 +163,10 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
             new, new_slots = rule.row_step(w, g, old, rate, step)
             if rule.weight_decay:
                 new -= rate * rule.weight_decay * w
+            if rows is None:
+                touched = frequency() > 0
+                new = _where(touched, new, w)
+                new_slots = {slot: _where(touched, values, old[slot]) for slot, values in new_slots.items()}
             write(table, rows, w, new, tf.stack([iterations, tf.cast(first, tf.int64) + key]))
             for slot, values in new_slots.items():
                 write(slots[slot], rows, old[slot], values)
@@ -178,3 +187,8 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         if isinstance(rate, dict):
             rate = keras.optimizers.schedules.deserialize(rate)
         return cls(**(config | {"learning_rate": rate}))
+
+
+def _where(rows: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
+    """`new`, [n, dim] or [n], in the rows where bool [n] says so, and `old` in the others."""
+    return tf.where(rows if new.shape.rank == 1 else rows[:, tf.newaxis], new, old)

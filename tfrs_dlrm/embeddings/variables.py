@@ -51,8 +51,16 @@ def make_variables(table: Table, seed: int, places: Places | None = None) -> dic
     return {part.name: _variable(part, (places or {}).get(part.name)) for part in _parts(table, seed)}
 
 
+def initial_rows(table: Table, seed: int) -> dict[str, Callable[[int, int], Iterator[tuple[int, tf.Tensor]]]]:
+    """For each variable of a table what gives the values that its rows, from one to another, begin with.
+
+    They come some rows at a time, each time with the number of the first.
+    """
+    return {part.name: part.rows for part in _parts(table, seed)}
+
+
 def like(rows: Rows, name: str, initial: float, per_row: bool) -> Rows:
-    """A float32 slot of a table: a number for each of its numbers, or one for each row, where the table has its rows."""
+    """A float32 slot of a table, where its rows are: a number for each of its numbers, or one for each row."""
 
     def fill(table: tf.Variable) -> Callable[[], tf.Tensor]:
         # A function, since a tensor would stay in memory beside the variable.
@@ -76,16 +84,18 @@ def variable_on(device: str, initial: Callable[[], tf.Tensor], name: str, traina
         return tf.Variable(initial, trainable=trainable, name=name)
 
 
-def read_rows(rows_of: Rows, rows: tf.Tensor) -> tf.Tensor:
-    """Float32 [n, dim] (or [n]) of rows int [n]; differentiable where they are those of a variable."""
+def read_rows(rows_of: Rows, rows: tf.Tensor | None) -> tf.Tensor:
+    """Float32 [n, dim] (or [n]) of rows int [n], or of all rows; differentiable where they are those of a variable."""
+    if rows is None:
+        return tf.cast(tf.convert_to_tensor(rows_of), tf.float32)
     # A gather reads single rows of the variable. Any op that takes the whole table as a tensor would copy all of it:
     # variables that scatter ops write to are copied whenever they are read as a whole.
     found = rows_of.gather(rows) if isinstance(rows_of, ShardedTable) else tf.gather(rows_of, rows)
     return tf.cast(found, tf.float32)
 
 
-def write_rows(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor, seed: tf.Tensor | None = None) -> None:
-    """Overwrites rows int [n], each once, with float32 [n, dim].
+def write_rows(variable: tf.Variable, rows: tf.Tensor | None, values: tf.Tensor, seed: tf.Tensor | None = None) -> None:
+    """Overwrites rows int [n], each once, or all rows, with float32 [n, dim].
 
     Args:
       variable: float32 or bfloat16.
@@ -93,6 +103,9 @@ def write_rows(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor, seed: 
       values: what with.
       seed: int [2], of the stochastic rounding to bfloat16; None rounds to nearest.
     """
+    if rows is None:
+        variable.assign(_stored(values, variable.dtype, seed), read_value=False)
+        return
     # An assigning scatter copies memory: 8 times as fast on CPUs as one that adds or subtracts, which makes the
     # gather, the arithmetic and the scatter together twice as fast as the latter alone.
     variable.scatter_update(tf.IndexedSlices(_stored(values, variable.dtype, seed), rows))
@@ -131,13 +144,13 @@ def all_finite(variable: tf.Variable) -> bool:
     """Whether a variable holds no NaN and nothing infinite; large ones are looked at in parts."""
     if variable.shape.num_elements() <= _NUMBERS_AT_A_TIME or variable.shape.rank == 0:
         return bool(tf.reduce_all(tf.math.is_finite(variable)))
-    return all_rows_finite(variable)
+    return all_rows_finite(Stored.of(variable))
 
 
-def all_rows_finite(rows: Rows) -> bool:
-    """Likewise for a table, shared out or not, looked at where its rows are."""
-    for piece in Stored.of(rows).pieces:
-        step = _rows_at_a_time(rows.shape)
+def all_rows_finite(rows: Stored) -> bool:
+    """Likewise for a table, looked at where its rows are."""
+    for piece in rows.pieces:
+        step = _rows_at_a_time(list(rows.shape))
         for first in range(piece.begin, piece.end, step):
             with tf.device(piece.device):
                 finite = tf.reduce_all(tf.math.is_finite(piece.read(first, min(first + step, piece.end))))

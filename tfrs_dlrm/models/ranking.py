@@ -10,14 +10,15 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
-from tfrs_dlrm.embeddings.ids import Features, PreparedIds
+from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
 from tfrs_dlrm.embeddings.per_table import PerTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
+from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.metrics import OutOfRangeIds, default_metrics
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.strategy import places
+from tfrs_dlrm.strategy import is_tpu, places
 
 
 class RankingModel(tfrs.models.Model):
@@ -34,22 +35,37 @@ class RankingModel(tfrs.models.Model):
     Args:
       schema: of the encoded batches; every table has its rows.
       seed: makes the initial tables a function of it.
+      embeddings: the tables, where they were made already, as TPUs need it; by default those that fit the strategy in
+        scope.
+      replicate_below: in bytes: under strategies that can do either, smaller tables are copied to each device and
+        larger ones shared out among them; by default what `tfrs_dlrm.placement.REPLICATE_BELOW` has.
+
+    Raises:
+      ValueError: a table has no rows; the strategy is one of TPUs and there are no `embeddings`; or it copies all
+        tables to every process and they do not fit there.
     """
 
     built: bool
 
-    def __init__(self, schema: Schema, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        seed: int = 0,
+        embeddings: EmbeddingTables | TPUEmbeddingTables | None = None,
+        replicate_below: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         # Layers cast their own inputs; until then dense features stay float32.
         super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.seed = seed
-        self.embeddings = EmbeddingTables(
-            schema, seed, places(schema, tf.distribute.get_strategy()), name="embeddings"
-        )
+        self.embeddings = _tables(schema, seed, replicate_below) if embeddings is None else embeddings
         # What a step returns is over all replicas already. Keras would add it up over workers, AUC and all.
         self.distribute_reduction_method = "first"
         self.task = tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum"))
         self._progress = types.SimpleNamespace(loss=None, metrics=[], out_of_range=None)
+        # One trace for all evaluations of a model.
+        self.scores = tf.function(self._scores, reduce_retracing=True)
 
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """The model itself.
@@ -84,15 +100,6 @@ class RankingModel(tfrs.models.Model):
             raise ValueError(f"{type(self).__name__}.score returned shape {logits.shape}; [B] or [B, 1] is needed")
         return tf.cast(logits, tf.float32)
 
-    def _zero_activations(self) -> list[tf.Tensor]:
-        """Those of one example, without a lookup, which some devices do in a train step only."""
-        dtype = self.embeddings.compute_dtype
-        shapes = []
-        for f in self.schema.categorical:
-            length = [] if f.sequence_length is None else [f.sequence_length]
-            shapes.append([1, *length, self.schema.table_of(f).dim])
-        return [tf.zeros(shape, dtype) for shape in shapes]
-
     def _dense(self, features: Features) -> tf.Tensor | None:
         width = self.schema.dense_width
         if not width:
@@ -112,7 +119,11 @@ class RankingModel(tfrs.models.Model):
         del input_shape  # the schema says it all
         if not self.built:
             self.built = True  # first, since the call below asks
-            self(_example(self.schema), activations=self._zero_activations())
+            example = _example(self.schema)
+            if isinstance(self.embeddings, TPUEmbeddingTables):  # which look nothing up outside of a step
+                self(example, activations=self.embeddings.zeros(1))
+            else:  # nothing that a saved model would have to be given as well
+                self(example)
 
     def compile(
         self,
@@ -145,7 +156,7 @@ class RankingModel(tfrs.models.Model):
             if isinstance(self.optimizer, keras.optimizers.Optimizer):  # legacy ones make slots at the first step
                 self.optimizer.build(self.dense_variables)
             self.embedding_optimizer = _row_optimizer(embedding_optimizer)
-            self.embedding_optimizer.build(self.embeddings.tables)
+            self.embeddings.compile(self.embedding_optimizer)
             # In a plain object, which no checkpoint follows: whoever restores one may measure other things.
             self._progress = types.SimpleNamespace(
                 loss=keras.metrics.Mean(name="loss"),
@@ -173,11 +184,11 @@ class RankingModel(tfrs.models.Model):
     def compute_loss(self, inputs: Any, training: bool = False) -> tf.Tensor:
         """The loss of a batch (features, label[, weight]); adds the batch to the metrics."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
-        ids = self.embeddings.prepare(features)
+        ids: Any = self.embeddings.prepare(features)  # of the engine's own kind
         logits = self(features, self.embeddings.lookup(ids), training=training)
         return self._loss(ids, labels, logits, weights)
 
-    def _loss(self, ids: PreparedIds, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    def _loss(self, ids: Any, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
         """This replica's share of the loss.
 
         The loss is sum(weight * log loss) / B, as in Keras: B counts examples whatever they weigh, so that a weight
@@ -198,10 +209,14 @@ class RankingModel(tfrs.models.Model):
         self._progress.out_of_range.update_state(ids.out_of_range)
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
+    def _scores(self, features: Any) -> Any:
+        """Logits, without training, in each replica of the strategy."""
+        return self.distribute_strategy.run(lambda x: self(x, training=False), args=(features,))
+
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """One step on a batch (features, label[, weight]); returns the metrics since the start of the epoch."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
-        ids = self.embeddings.prepare(features)
+        ids: Any = self.embeddings.prepare(features)  # of the engine's own kind
         activations = self.embeddings.lookup(ids)
         with tf.GradientTape() as tape:
             tape.watch(activations)
@@ -218,6 +233,16 @@ class RankingModel(tfrs.models.Model):
         """Evaluates a batch (features, label[, weight]); returns the metrics since the start."""
         self.compute_loss(inputs, training=False)
         return {m.name: m.result() for m in self.metrics}
+
+
+def _tables(schema: Schema, seed: int, replicate_below: int | None) -> EmbeddingTables:
+    strategy = tf.distribute.get_strategy()
+    if is_tpu(strategy):
+        raise ValueError(
+            "the tables of a model for TPUs depend on the size of batches and on the data; give embeddings=, as"
+            " tfrs_dlrm.training.tpu.tpu_tables makes them"
+        )
+    return EmbeddingTables(schema, seed, places(schema, strategy, replicate_below), name="embeddings")
 
 
 def _row_optimizer(given: RowOptimizer | Mapping[str, RowOptimizer] | None) -> RowOptimizer:

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from tfrs_dlrm.checkpoint import Which, Workdir
 from tfrs_dlrm.data.encoder import Encoder
 from tfrs_dlrm.data.samples import read_samples
 from tfrs_dlrm.files import disk_full
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.serving.verify import Comparison, compare
 from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.workdir import Which, Workdir
 
 EXAMPLE_FILE = "example_request.json"
 

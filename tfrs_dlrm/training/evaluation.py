@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.checkpoint import Which, Workdir
-from tfrs_dlrm.data.dataset import dataset
 from tfrs_dlrm.data.manifest import Manifest, Split
 from tfrs_dlrm.data.ready import REFERENCE_FILE
 from tfrs_dlrm.files import read_json
 from tfrs_dlrm.metrics import evaluate_scores
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.strategy import is_multi_worker, is_parameter_server, is_tpu, topology_of
+from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.inputs import evaluation_dataset
+from tfrs_dlrm.training.tpu import scored_on_tpu
+from tfrs_dlrm.workdir import Which, Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,31 +48,90 @@ class NonFiniteError(FloatingPointError):
 
 
 def score(model: RankingModel, data: tf.data.Dataset, progress: Callable[[int], None] | None = None) -> Scores:
-    """Scores every example of a finite dataset, in its order.
+    """Scores every example of a finite dataset, in its order, on all devices of the strategy of the model.
 
     Args:
       model: what scores.
-      data: batches of `(features, label[, weight])`, as `tfrs_dlrm.dataset(split="eval")` makes them.
+      data: batches of `(features, label[, weight])`, as `evaluation_dataset` makes them. Under a
+        `MultiWorkerMirroredStrategy` each process has a part of them, and gets the scores of all.
       progress: called with the number of examples of each batch that is done.
 
     Raises:
       NonFiniteError: a score is NaN or infinite.
       ValueError: the dataset has no examples.
     """
-    if not hasattr(model, "_score"):  # one trace for all evaluations of a model
-        model._score = tf.function(lambda features: model(features, training=False), reduce_retracing=True)
     parts: list[tuple[np.ndarray, ...]] = []
-    for features, *targets in data:
-        parts.append((model._score(features).numpy(), *(t.numpy() for t in targets)))
+    for part in _scored(model, data):
+        parts.append(part)
         if progress:
-            progress(len(parts[-1][0]))
-    if not parts:
+            progress(len(part[0]))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    if is_multi_worker(model.distribute_strategy):
+        columns = _of_all_processes(model.distribute_strategy, columns)
+    if not columns or not len(columns[0]):
         raise ValueError("the evaluation set is empty")
-    logits, labels, *weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+    logits, labels, *weights = columns
     bad = np.count_nonzero(~np.isfinite(logits))
     if bad:
         raise NonFiniteError(f"{bad} of {len(logits)} scores are not finite")
     return Scores(labels, logits, weights[0] if weights else None)
+
+
+def _scored(model: RankingModel, data: tf.data.Dataset) -> Iterator[tuple[np.ndarray, ...]]:
+    """The logits of each batch, and its label and perhaps its weight."""
+    strategy = model.distribute_strategy
+    if is_parameter_server(strategy):
+        yield from _scored_by_workers(model, data)
+        return
+    if is_tpu(strategy):
+        yield from scored_on_tpu(model, data)
+        return
+    if is_multi_worker(strategy) or strategy.num_replicas_in_sync == 1:
+        for features, *targets in data:
+            scores = strategy.experimental_local_results(model.scores(features))[0]
+            yield (scores.numpy(), *(t.numpy() for t in targets))
+        return
+    for features, *targets in strategy.experimental_distribute_dataset(data):
+        # A replica may be left without examples in the last batch.
+        columns = [strategy.experimental_local_results(x) for x in (model.scores(features), *targets)]
+        yield tuple(np.concatenate([x.numpy() for x in parts]) for parts in columns)
+
+
+def _scored_by_workers(model: RankingModel, data: tf.data.Dataset) -> Iterator[tuple[np.ndarray, ...]]:
+    """The coordinator reads the batches, and the workers score them."""
+    strategy = model.distribute_strategy
+    coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+    under_way: collections.deque[tuple[Any, list[np.ndarray]]] = collections.deque()
+    limit = 2 * topology_of(strategy).workers
+
+    def first() -> tuple[np.ndarray, ...]:
+        logits, values = under_way.popleft()
+        return (logits.get(), *values)
+
+    for features, *targets in data:
+        scores = coordinator.schedule(model.scores, args=(features,))
+        under_way.append((scores, [t.numpy() for t in targets]))
+        if len(under_way) > limit:
+            yield first()
+    while under_way:
+        yield first()
+
+
+def _of_all_processes(strategy: tf.distribute.Strategy, columns: list[np.ndarray]) -> list[np.ndarray]:
+    """The columns of all processes, one after the other, in each of them."""
+
+    @tf.function
+    def gather(values: tf.Tensor) -> tf.Tensor:
+        def of_replica(values: tf.Tensor) -> tf.Tensor:
+            replica = tf.distribute.get_replica_context()
+            number = replica.replica_id_in_sync_group % len(strategy.extended.worker_devices)
+            # One replica speaks for its process.
+            return replica.all_gather(values[: tf.where(number == 0, tf.shape(values)[0], 0)], axis=0)
+
+        return strategy.run(of_replica, args=(values,))
+
+    gathered = gather(tf.constant(np.stack(columns, axis=1)))
+    return list(strategy.experimental_local_results(gathered)[0].numpy().T)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +165,7 @@ def evaluate_run(
     split: Split = "eval",
     which: Which = "best",
     progress: Callable[[int], None] | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Evaluation:
     """Scores a checkpoint of a run on a prepared set.
 
@@ -111,16 +175,19 @@ def evaluate_run(
       split: which rows of it.
       which: the `best` checkpoint or the `latest`.
       progress: as in `score`.
+      strategy: where to compute; by default the strategy in scope. It need not be that of the run.
 
     Raises:
       FileNotFoundError: there is no run, checkpoint or data.
       ValueError: the data have another schema or vocabulary than the checkpoint.
+      ServerLost: a parameter server does not answer.
     """
-    model, config, checkpoint = load_model(workdir, which)
-    data = data or config.data.path
-    Manifest.load(data)
-    Workdir(workdir).check_data(data)
-    scores = score(model, dataset(data, config.train.eval_batch_size, split=split, shuffle=False), progress)
+    with (strategy or tf.distribute.get_strategy()).scope(), server_lost():
+        model, config, checkpoint = load_model(workdir, which)
+        data = data or config.data.path
+        Manifest.load(data)
+        Workdir(workdir).check_data(data)
+        scores = score(model, evaluation_dataset(data, config.train.eval_batch_size, split), progress)
     path = os.path.join(data, REFERENCE_FILE)
     reference = read_json(path) if split == "eval" and os.path.isfile(path) else {}
     return Evaluation(scores, checkpoint, data, reference)

@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.checkpoint import Which, Workdir
+from tfrs_dlrm.checkpoint import restore_checkpoint
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.per_table import PerTable
+from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.schedules import WarmupPolynomialDecay
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.strategy import is_tpu
+from tfrs_dlrm.training.tpu import tpu_tables
+from tfrs_dlrm.workdir import Which, Workdir
 
 _DENSE = {"adagrad": keras.optimizers.Adagrad, "adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
 
 
-def make_model(config: ModelConfig, schema: Schema, seed: int) -> DLRM:
-    """The DLRM of a configuration, not yet compiled."""
+def make_model(
+    config: ModelConfig, schema: Schema, seed: int, tables: Callable[[Schema], TPUEmbeddingTables] | None = None
+) -> DLRM:
+    """The DLRM of a configuration, not yet compiled.
+
+    Args:
+      config: its shape.
+      schema: of the data.
+      seed: of the initial weights.
+      tables: makes them for the schema of the model, where the strategy in scope needs that; see `tpu_tables`.
+    """
     if config.embedding_dim:
         schema = schema.with_dim(config.embedding_dim)
     if config.mixed_dim_temperature:
         schema = schema.with_mixed_dims(config.embedding_dim, config.mixed_dim_temperature)
-    return DLRM(schema, config.bottom_mlp, config.top_mlp, config.self_interaction, seed=seed)
+    embeddings = tables(schema) if tables else None
+    return DLRM(schema, config.bottom_mlp, config.top_mlp, config.self_interaction, seed=seed, embeddings=embeddings)
+
+
+def tables_for(config: RunConfig) -> Callable[[Schema], TPUEmbeddingTables] | None:
+    """What `make_model` needs under the strategy in scope, which is something on TPUs only."""
+    if not is_tpu(tf.distribute.get_strategy()):
+        return None
+    return lambda schema: tpu_tables(config.data.path, schema, config.train.batch_size, config.train.seed)
 
 
 def make_optimizers(config: OptimizerConfig) -> tuple[keras.optimizers.Optimizer, RowOptimizer]:
@@ -56,9 +78,13 @@ def load_model(workdir: str, which: Which = "best") -> tuple[DLRM, RunConfig, st
     home = Workdir(workdir)
     config = home.config()
     with precision(config.train.precision):
-        model = make_model(config.model, home.schema(), config.train.seed)
+        model = make_model(config.model, home.schema(), config.train.seed, tables_for(config))
         model.build()
-    return model, config, home.restore_model(model, which)
+        if is_tpu(tf.distribute.get_strategy()):  # whose tables are made together with their slots
+            model.compile(*make_optimizers(config.optimizer))
+    path = home.checkpoint(which)
+    restore_checkpoint(model, path)
+    return model, config, path
 
 
 @contextlib.contextmanager

@@ -13,17 +13,17 @@ import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
-from tfrs_dlrm.checkpoint import METRICS_FILE, Checkpoints, Workdir
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.data.dataset import dataset, steps_per_epoch
 from tfrs_dlrm.data.encoder import SCHEMA_FILE
 from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.prepare import Progress
 from tfrs_dlrm.data.ready import ready
-from tfrs_dlrm.embeddings.variables import all_finite
+from tfrs_dlrm.embeddings.variables import all_finite, all_rows_finite
 from tfrs_dlrm.files import disk_full, write_json
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.strategy import any_process, is_chief, is_multi_worker, is_parameter_server, wait_for_all
+from tfrs_dlrm.training.asynchronous import Workers, server_lost
 from tfrs_dlrm.training.callbacks import (
     Interrupted,
     ProgressBar,
@@ -33,8 +33,10 @@ from tfrs_dlrm.training.callbacks import (
     TensorBoard,
 )
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
-from tfrs_dlrm.training.factory import make_model, make_optimizers, precision
+from tfrs_dlrm.training.factory import make_model, make_optimizers, precision, tables_for
+from tfrs_dlrm.training.inputs import distributed_dataset, epoch_steps, evaluation_dataset, worker_dataset
 from tfrs_dlrm.warmstart import warm_start
+from tfrs_dlrm.workdir import METRICS_FILE, Workdir
 
 RESULT_FILE = "result.json"
 
@@ -76,20 +78,27 @@ def train_and_evaluate(
       ValueError: the configuration, the data or the run in `workdir` do not fit together.
       NonFiniteError: the loss or a score became NaN or infinite; the last good checkpoint is as it was.
       Interrupted: after SIGTERM, with a checkpoint written.
+      ServerLost: a parameter server does not answer; called again once it is back, this goes on from the last
+        checkpoint.
       OSError: the disk is full.
     """
     config.check()
-    data_dir = ready(config.data, config.train.seed, prepare_progress)
-    home, schema = Workdir(workdir), Schema.load(os.path.join(data_dir, SCHEMA_FILE))
-    with precision(config.train.precision), (strategy or tf.distribute.get_strategy()).scope():
-        model = make_model(config.model, schema, config.train.seed)
+    strategy = strategy or tf.distribute.get_strategy()
+    again = "run the same command again once there is room, and it goes on from the last checkpoint"
+    with precision(config.train.precision), strategy.scope(), server_lost(), disk_full(f"{workdir}: {again}"):
+        # Of several processes that run this, one writes, and the others see what it wrote.
+        if is_chief(strategy):
+            ready(config.data, config.train.seed, prepare_progress)
+        wait_for_all(strategy)
+        schema = Schema.load(os.path.join(config.data.path, SCHEMA_FILE))
+        model = make_model(config.model, schema, config.train.seed, tables_for(config))
         dense, embedding = make_optimizers(config.optimizer)
         model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
-    with disk_full(
-        f"{workdir}: run the same command again once there is room, and it goes on from the last checkpoint"
-    ):
-        home.begin(config, data_dir)
-        return _Run(config, home, data_dir, model, show_progress).run()
+        home = Workdir(workdir)
+        if is_chief(strategy):
+            home.begin(config, config.data.path)
+        wait_for_all(strategy)
+        return _Run(config, home, config.data.path, model, show_progress and is_chief(strategy)).run()
 
 
 class _State(tf.Module):
@@ -109,33 +118,39 @@ class _Run:
     def __init__(self, config: RunConfig, home: Workdir, data_dir: str, model: DLRM, show_progress: bool):
         self._config, self._home, self._data_dir, self._model = config.train, home, data_dir, model
         self._shuffle_rows, self._show_progress = config.data.shuffle_rows, show_progress
+        self._strategy = model.distribute_strategy
+        self._writes = is_chief(self._strategy)
         self._has_eval = bool(Manifest.load(data_dir).eval)
-        epoch = steps_per_epoch(data_dir, self._config.batch_size)
+        epoch = epoch_steps(data_dir, self._config.batch_size)
         self._total = self._config.steps or max(1, round(self._config.epochs * epoch))
         self._round = self._config.eval_every_steps or epoch
         self._state = _State()
         # The metrics go with the weights, so that a run stopped between two evaluations goes on with the same averages.
-        contents = {"model": model, "state": self._state, "metrics": model.metrics}
-        self._checkpoints = Checkpoints(home, self._config.keep_checkpoints, contents)
+        beside = {"state": self._state, "metrics": model.metrics}
+        keep, asynchronous = self._config.keep_checkpoints, self._config.async_checkpoints
+        self._checkpoints = home.checkpoints(model, keep, beside, asynchronous)
         self._last_checkpoint: str | None = None
         self._bar: ProgressBar | None = None
         self._board: TensorBoard | None = None
+        self._workers: Workers | None = None
 
     def run(self) -> Result:
         """Trains to the end."""
         self._last_checkpoint = self._checkpoints.restore()
         begun = [f"going on from {self._last_checkpoint}"] if self._last_checkpoint else self._warm_start()
-        self._counter = StepCounter(int(self._state.step))
+        self._counter = StepCounter(int(self._state.step.numpy()))
         self._forget_after(self._counter.step)
         if self._show_progress:
             self._bar = ProgressBar(self._counter, self._total, self._config.batch_size)
-        if self._config.tensorboard:
+        if self._config.tensorboard and self._writes:
             self._board = TensorBoard(self._home.file("tensorboard"), self._counter)
         for line in [*begun, *self._prepared_out_of_range()]:
             self._say(line)
-        listener = StopOnSignal(self._counter, self._ends_round, self._save)
+        # Processes that step together can only stop together, and agree on that after a round.
+        ends_round = (lambda: True) if is_multi_worker(self._strategy) else self._ends_round
+        listener = StopOnSignal(self._counter, ends_round, self._save_and_wait)
         try:
-            with listener:
+            with listener, self._checkpoints:
                 while self._goes_on():
                     self._fit(listener)
         finally:
@@ -144,10 +159,11 @@ class _Run:
             if self._board:
                 self._board.close()
         reason = self._why_stop() or f"all {self._total} steps are done"
-        best_step = int(self._state.best_step)
+        best_step = int(self._state.best_step.numpy())
         best: dict[str, float] = next((r["eval"] for r in self._records() if r["step"] == best_step), {})
         result = Result(self._counter.step, reason, best_step, best)
-        write_json(self._home.file(RESULT_FILE), dataclasses.asdict(result))
+        if self._writes:
+            write_json(self._home.file(RESULT_FILE), dataclasses.asdict(result))
         return result
 
     def _fit(self, listener: StopOnSignal) -> None:
@@ -166,17 +182,29 @@ class _Run:
         )
         watch = StopOnNonFiniteLoss(counter, lambda: self._last_checkpoint)
         shown = [c for c in (self._bar, self._board) if c]
-        data = dataset(
+        callbacks = [counter, watch, *shown]
+        if is_parameter_server(self._strategy):
+            self._fit_on_workers(steps, callbacks, listener)
+            return
+        data = distributed_dataset(
             self._data_dir,
             self._config.batch_size,
             seed=self._config.seed,
             start_step=step,
             repeat=True,
             shuffle_rows=self._shuffle_rows,
-            sort_ids=self._model.distribute_strategy.num_replicas_in_sync == 1,
+            tables=self._model.embeddings,
         )
-        callbacks = [counter, watch, *shown, rounds_begin_and_end, listener]
+        callbacks += [rounds_begin_and_end, listener]
         self._model.fit(data, steps_per_epoch=steps, epochs=rounds, callbacks=callbacks, verbose=0)
+
+    def _fit_on_workers(self, steps: int, callbacks: list[keras.callbacks.Callback], listener: StopOnSignal) -> None:
+        """A round on a parameter-server cluster; one that begins in its middle reports the averages of its rest."""
+        if self._workers is None:
+            read = worker_dataset(self._data_dir, self._config.batch_size, "train", self._shuffle_rows)
+            self._workers = Workers(self._model, read, self._config.steps_per_execution)
+        averages = self._workers.fit(steps, [*callbacks, listener], lambda: listener.received)
+        self._end_round(averages, listener)
 
     def _restore_averages(self, averages: list[list[np.ndarray]] | None) -> None:
         """Undoes the reset of the metrics at the begin of an epoch that is the rest of a round."""
@@ -193,24 +221,24 @@ class _Run:
         if self._has_eval:
             record["eval"] = self._evaluate()
             state.evaluations_since_best.assign_add(1)
-            if record["eval"]["auc"] > float(state.best_auc):
+            if record["eval"]["auc"] > float(state.best_auc.numpy()):
                 state.best_auc.assign(record["eval"]["auc"])
                 state.best_step.assign(step)
                 state.evaluations_since_best.assign(0)
-        # A run killed before the checkpoint is whole comes by here again, and `_forget_after` drops the line.
-        with open(self._home.file(METRICS_FILE), "a", encoding="utf-8") as f:
-            f.write(json.dumps(record) + "\n")
-        if int(state.best_step) == step or not self._has_eval:
-            self._checkpoints.save_best(step)
-        path = self._save()
+        if self._writes:
+            # A run killed before the checkpoint is whole comes by here again, and `_forget_after` drops the line.
+            with open(self._home.file(METRICS_FILE), "a", encoding="utf-8") as f:
+                f.write(json.dumps(record) + "\n")
+        path = self._save(best=int(state.best_step.numpy()) == step or not self._has_eval)
         self._show(record)
         if not self._goes_on():
             self._model.stop_training = True
-        elif listener.received:
+        elif any_process(self._strategy, listener.received):
+            self._checkpoints.wait()
             raise Interrupted(step, path)
 
     def _evaluate(self) -> dict[str, float]:
-        data = dataset(self._data_dir, self._config.eval_batch_size, split="eval")
+        data = evaluation_dataset(self._data_dir, self._config.eval_batch_size)
         try:
             metrics = score(self._model, data).metrics()
         except NonFiniteError as e:
@@ -230,23 +258,32 @@ class _Run:
 
     def _why_stop(self) -> str:
         config, state = self._config, self._state
-        if config.target_auc and float(state.best_auc) >= config.target_auc:
+        if config.target_auc and float(state.best_auc.numpy()) >= config.target_auc:
             return f"the evaluation AUC reached the target {config.target_auc:g}"
-        if config.patience and int(state.evaluations_since_best) >= config.patience:
+        if config.patience and int(state.evaluations_since_best.numpy()) >= config.patience:
             return f"the evaluation AUC did not improve in {config.patience} evaluations"
         return ""
 
-    def _save(self) -> str:
+    def _save(self, best: bool = False) -> str:
         self._check_finite()
         self._state.step.assign(self._counter.step)
-        self._last_checkpoint = self._checkpoints.save(self._counter.step)
+        self._last_checkpoint = self._checkpoints.save(self._counter.step, best)
         return self._last_checkpoint
+
+    def _save_and_wait(self) -> str:
+        path = self._save()
+        self._checkpoints.wait()
+        return path
 
     def _check_finite(self) -> None:
         """Refuses weights that are NaN or infinite: a ReLU can turn those of one layer into a loss that looks fine."""
-        for variable in self._model.trainable_variables:
+        for variable in self._model.dense_variables:
             if not all_finite(variable):
                 raise self._non_finite(f"the weights {variable.name} are not finite")
+        self._model.embeddings.fetch()
+        for name, table in self._model.embeddings.stored().items():
+            if not all_rows_finite(table):
+                raise self._non_finite(f"the rows of {name} are not finite")
 
     def _non_finite(self, what: str) -> NonFiniteError:
         good = self._last_checkpoint or "none"
@@ -292,6 +329,8 @@ class _Run:
 
     def _forget_after(self, step: int) -> None:
         """Drops the evaluations of steps that are to be done again."""
+        if not self._writes:
+            return
         path = self._home.file(METRICS_FILE)
         records = [r for r in self._records() if r["step"] <= step]
         if records or os.path.exists(path):

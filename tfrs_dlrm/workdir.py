@@ -3,7 +3,7 @@
 workdir/
   config.json     the run's configuration
   encoder/        schema, vocabularies and statistics, as the data were prepared with them
-  checkpoints/    the latest, to go on from
+  checkpoints/    the latest, to go on from; see `tfrs_dlrm.checkpoint`
   best/           the one with the best evaluation AUC so far
   metrics.jsonl   one line per evaluation
 """
@@ -16,14 +16,15 @@ import shutil
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import tensorflow as tf
 from absl import logging
 
 from tfrs_dlrm import schema as schema_lib
+from tfrs_dlrm.checkpoint import Checkpoints, directory
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.data.encoder import SCHEMA_FILE, STATISTICS_FILE, VOCABULARY_DIR
 from tfrs_dlrm.data.samples import SAMPLES_FILE
 from tfrs_dlrm.files import read_json, write_json
+from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
 Which = Literal["best", "latest"]
@@ -40,9 +41,6 @@ _SHAPING = (
     ("train", "batch_size"),
     ("train", "seed"),
 )
-
-# What TensorFlow raises on checkpoints that are cut short, garbled, or of other objects.
-UNREADABLE = (AssertionError, IndexError, ValueError, tf.errors.OpError)
 
 
 class Workdir:
@@ -70,7 +68,7 @@ class Workdir:
         Raises:
           ValueError: it holds a run of another model, or on data with another schema or vocabulary.
         """
-        if any(tf.train.latest_checkpoint(self.file(name)) for name in _DIRS.values()):
+        if any(directory.steps(self.file(name)) for name in _DIRS.values()):
             self._check_config(config)
             self.check_data(data_dir)
             logging.info("%s: going on with the run in there", self.path)
@@ -100,28 +98,21 @@ class Workdir:
 
         Raises:
           FileNotFoundError: there is none.
+          ValueError: those in there are of an older version of this package.
         """
-        path = tf.train.latest_checkpoint(self.file(_DIRS[which]))
-        if path is None:
+        paths = list(directory.steps(self.file(_DIRS[which])).values())
+        if not paths:
             raise FileNotFoundError(
                 f"{self.path}: no checkpoint in {_DIRS[which]}/; has the run come to an evaluation?"
             )
-        return path
+        return paths[0]
 
-    def restore_model(self, model: tf.keras.Model, which: Which) -> str:
-        """Restores the weights of a model and returns the path of the checkpoint.
-
-        Raises:
-          FileNotFoundError: there is no checkpoint.
-          ValueError: it does not fit the model.
-        """
-        path = self.checkpoint(which)
-        try:
-            status = tf.train.Checkpoint(model=model).restore(path)
-            status.assert_existing_objects_matched().expect_partial()
-        except UNREADABLE as e:
-            raise ValueError(f"{path}: damaged, or of another model: {str(e)[:300]}") from e
-        return path
+    def checkpoints(
+        self, model: RankingModel, keep: int, beside: Mapping[str, Any] | None = None, asynchronous: bool = True
+    ) -> Checkpoints:
+        """What reads and writes those of the run."""
+        latest, best = self.file(_DIRS["latest"]), self.file(_DIRS["best"])
+        return Checkpoints(model, latest, best, keep, beside, asynchronous)
 
     def check_data(self, data_dir: str) -> None:
         """Makes sure that a prepared directory encodes as the run's own data did.
@@ -149,53 +140,6 @@ class Workdir:
                         f"{self.path}: holds a run with {section}.{name}={old[section][name]}, now it is"
                         f" {new[section][name]}; choose another --workdir, or remove this one"
                     )
-
-
-class Checkpoints:
-    """The latest checkpoints of a run, and the best.
-
-    Args:
-      workdir: where they are.
-      keep: how many of the latest to keep.
-      contents: what they hold, by name.
-    """
-
-    def __init__(self, workdir: Workdir, keep: int, contents: Mapping[str, Any]):
-        self._checkpoint = tf.train.Checkpoint(**contents)
-        self._latest = self._manager(self._checkpoint, workdir.file(_DIRS["latest"]), keep)
-        self._best = self._manager(tf.train.Checkpoint(model=contents["model"]), workdir.file(_DIRS["best"]), 1)
-
-    @staticmethod
-    def _manager(checkpoint: tf.train.Checkpoint, directory: str, keep: int) -> tf.train.CheckpointManager:
-        return tf.train.CheckpointManager(checkpoint, directory, max_to_keep=keep, checkpoint_name="step")
-
-    def restore(self) -> str | None:
-        """Restores the latest and returns its path, or None where there is none.
-
-        A damaged one is passed over for the one before it.
-
-        Raises:
-          ValueError: none of them can be read.
-        """
-        paths = list(reversed(self._latest.checkpoints))
-        for path in paths:
-            try:
-                self._checkpoint.restore(path).assert_existing_objects_matched()
-            except UNREADABLE as e:
-                logging.warning("%s: damaged, or of another model; trying the one before: %s", path, str(e)[:300])
-            else:
-                return path
-        if paths:
-            raise ValueError(f"{paths[0]}: neither this nor an older checkpoint can be read; see the warnings above")
-        return None
-
-    def save(self, step: int) -> str:
-        """Writes the checkpoint of a step and returns its path; the last good one stays until it is whole."""
-        return self._latest.save(checkpoint_number=step)
-
-    def save_best(self, step: int) -> str:
-        """Likewise for the best so far."""
-        return self._best.save(checkpoint_number=step)
 
 
 def _copy_encoder(source: str, target: str) -> None:

@@ -1,0 +1,57 @@
+"""The dense half, by hand and beside real models."""
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+from tfrs_dlrm.config import DENSE_OPTIMIZERS, ModelConfig, OptimizerConfig
+from tfrs_dlrm.models.dlrm import DLRM
+from tfrs_dlrm.planner.dense import DENSE_SLOTS, DenseHalf, dense_half
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.training.factory import make_optimizers
+
+
+def schema_of(dims, dense=2):
+    names = [f"c{i}" for i in range(len(dims))]
+    return Schema(
+        Label("y"),
+        dense=tuple(DenseFeature(f"d{i}", indicator=i == 0) for i in range(dense)),
+        categorical=tuple(CategoricalFeature(n) for n in names),
+        tables=tuple(Table(n, dim, rows=5) for n, dim in zip(names, dims, strict=True)),
+    )
+
+
+def test_by_hand():
+    schema = Schema(
+        Label("y"), (DenseFeature("d"), DenseFeature("e")), (CategoricalFeature("a"), CategoricalFeature("b"))
+    )
+    half = dense_half(schema.with_dim(4), ModelConfig(4, (3, 4), (5, 1)))
+    # Three vectors of 4 make 3 products; with the bottom vector, the top MLP has 7 inputs.
+    kernels, biases = 2 * 3 + 3 * 4 + 7 * 5 + 5 * 1, 3 + 4 + 5 + 1
+    activations = (3 + 4) + (4 + 4) + 3 * 4 + 3 * 3 + 3 + 7 + (5 + 1)
+    assert half == DenseHalf(kernels + biases, 2 * kernels + biases + 2 * 3 * 3 * 4, activations)
+
+
+@pytest.mark.parametrize(
+    "schema, model",
+    [
+        (schema_of([4, 4]), ModelConfig(0, (3, 4), (5, 1))),
+        (schema_of([4, 2, 8]), ModelConfig(0, (8,), (6, 5, 1), self_interaction=True)),
+        (schema_of([4, 2, 8], dense=0), ModelConfig(0, (99,), (6, 1))),
+    ],
+)
+def test_weights_are_those_of_real_models(schema, model):
+    real = DLRM(schema, model.bottom_mlp, model.top_mlp, model.self_interaction)
+    real.build()
+    assert dense_half(schema, model).weights == sum(np.prod(v.shape) for v in real.dense_variables)
+
+
+@pytest.mark.parametrize("name", DENSE_OPTIMIZERS)
+def test_slots_are_those_of_keras(name):
+    optimizer, _ = make_optimizers(OptimizerConfig(dense=name))
+    layer = keras.layers.Dense(3)
+    layer.build([None, 7])
+    before = len(optimizer.variables)
+    optimizer.build(layer.trainable_weights)
+    numbers = sum(np.prod(v.shape) for v in optimizer.variables[before:])
+    assert numbers == DENSE_SLOTS[name] * (7 * 3 + 3)

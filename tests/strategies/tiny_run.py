@@ -1,0 +1,78 @@
+"""A small run under one strategy, and all that it leaves; also the program of the processes of a cluster.
+
+python tiny_run.py STRATEGY PREPARED OUTPUT STEPS
+"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+import tfrs_dlrm as td
+from tfrs_dlrm import cluster
+from tfrs_dlrm.embeddings.storage import Stored
+from tfrs_dlrm.strategy import is_chief, is_multi_worker, is_parameter_server
+from tfrs_dlrm.training.evaluation import score
+from tfrs_dlrm.training.inputs import distributed_dataset, evaluation_dataset
+
+BATCH = 64
+
+
+def run(strategy: tf.distribute.Strategy, prepared: str, steps: int) -> dict[str, np.ndarray]:
+    """Trains, evaluates and returns weights, slots and metrics by name.
+
+    Synchronous strategies get the batches of one device; each worker of an asynchronous one reads for itself.
+    """
+    with strategy.scope():
+        # Half of the tables are shared out where a strategy can.
+        model = td.DLRM(td.Schema.load(f"{prepared}/schema.json"), (16, 8), (16, 1), replicate_below=1000)
+        model.compile(keras.optimizers.Adagrad(0.05), td.Adagrad(0.05))
+        history = model.fit(_batches(strategy, prepared), steps_per_epoch=steps, verbose=0).history
+        scores = score(model, evaluation_dataset(prepared, 700))
+    out = {f"table/{name}": whole(table) for name, table in model.embeddings.tables.items()}
+    for name, slots in model.embedding_optimizer.slots.items():
+        out |= {f"slot/{name}/{slot}": whole(rows) for slot, rows in slots.items()}
+    out |= {f"dense/{i}": v.numpy() for i, v in enumerate(model.dense_variables)}
+    out |= {f"fit/{name}": np.array(values) for name, values in history.items()}
+    out |= {f"eval/{name}": np.array(value) for name, value in scores.metrics().items()}
+    return out | {"steps": model.embedding_optimizer.iterations.numpy()}
+
+
+def whole(rows: object) -> np.ndarray:
+    """A table or slot in one array."""
+    return np.concatenate([piece.read(piece.begin, piece.end).numpy() for piece in Stored.of(rows).pieces])
+
+
+def _batches(strategy: tf.distribute.Strategy, prepared: str) -> object:
+    if is_parameter_server(strategy):
+        return distributed_dataset(prepared, BATCH)
+    if not is_multi_worker(strategy):
+        return td.dataset(prepared, BATCH, repeat=True)
+
+    def own_part(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        size = BATCH // context.num_replicas_in_sync
+        begin = context.input_pipeline_id * size
+        data = td.dataset(prepared, BATCH, repeat=True)
+        return data.map(lambda *batch: tf.nest.map_structure(lambda x: x[begin : begin + size], batch))
+
+    return strategy.distribute_datasets_from_function(own_part)
+
+
+def main(name: str, prepared: str, output: str, steps: str) -> None:
+    """What each process of a cluster does."""
+    if name == "parameter_server" and cluster.task()[0] != "chief":
+        cluster.serve()
+    strategy = td.make_strategy(name)
+    found = run(strategy, prepared, int(steps))
+    if is_chief(strategy):
+        np.savez(output, **found)
+    os._exit(0)  # servers and workers have no goodbye
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

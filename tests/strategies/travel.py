@@ -1,0 +1,170 @@
+"""A small model under any strategy, saved after some steps, restored, and trained on; also the program of a cluster.
+
+python travel.py SERVERS DIRECTORY NAME...    saves ps-SERVERS, then restores every NAME once it is there
+"""
+
+import os
+import socket
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+import tfrs_dlrm as td
+from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
+from tfrs_dlrm.embeddings.storage import copies
+from tfrs_dlrm.planner import plan
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.strategy import is_parameter_server, topology_of
+from tfrs_dlrm.training.factory import make_model as make_model_of
+from tfrs_dlrm.training.factory import make_optimizers
+
+SCHEMA = Schema(
+    Label("y"),
+    dense=(DenseFeature("x"), DenseFeature("z")),
+    categorical=(
+        CategoricalFeature("user"),
+        CategoricalFeature("words", multi_valued=True, weights="w"),
+        CategoricalFeature("site"),
+    ),
+    tables=(Table("user", 8, 301), Table("words", 8, 120), Table("site", 8, 11)),
+)
+STEPS, BATCH = 4, 16
+
+
+def make_model(embeddings=None):
+    """Under the strategy in scope."""
+    more = {"replicate_below": 1000} if embeddings is None else {"embeddings": embeddings}
+    model = td.DLRM(SCHEMA, (16, 8), (16, 1), **more)
+    model.compile(keras.optimizers.Adagrad(0.05), td.Adagrad(0.05))
+    return model
+
+
+def train(model, first):
+    """STEPS steps from batch number `first` on."""
+
+    def batches(context=None):
+        del context
+        examples = _examples().skip(first * BATCH).batch(BATCH, drop_remainder=True)
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return examples.with_options(options)
+
+    asynchronous = is_parameter_server(model.distribute_strategy)
+    data = keras.utils.experimental.DatasetCreator(batches) if asynchronous else batches()
+    model.fit(data, steps_per_epoch=STEPS, verbose=0)
+
+
+def _examples():
+    rng = np.random.default_rng(0)
+    size = 3 * STEPS * BATCH
+    lengths = rng.integers(0, 4, size)
+    words = tf.RaggedTensor.from_row_lengths(rng.integers(0, 120, lengths.sum()).astype(np.int32), lengths)
+    features = {
+        "dense": rng.random((size, 2), np.float32),
+        "ids": np.stack([rng.integers(0, 301, size), rng.integers(0, 11, size)], axis=1).astype(np.int32),
+        "words": words,
+        "words_weights": words.with_values(tf.constant(rng.uniform(0.5, 2, lengths.sum()), tf.float32)),
+    }
+    return tf.data.Dataset.from_tensor_slices((features, rng.integers(0, 2, size).astype(np.float32)))
+
+
+def state(model):
+    """All weights and slots by name."""
+    stored = model.embeddings.stored(model.embedding_optimizer)
+    out = {name: np.concatenate([p.read(p.begin, p.end).numpy() for p in s.pieces]) for name, s in stored.items()}
+    dense = [*model.dense_variables, *(v for v in model.optimizer.variables if v.shape.rank)]
+    out |= {f"dense/{i}": v.numpy() for i, v in enumerate(dense)}
+    return out | {"steps": np.array(model.embedding_optimizer.iterations.numpy())}
+
+
+def save(model, directory, name):
+    """After STEPS steps; and what the model is then, and would be after as many more."""
+    train(model, 0)
+    td.save_checkpoint(model, os.path.join(directory, name))
+    publish(directory, f"{name}.saved", state(model))
+    train(model, STEPS)
+    publish(directory, f"{name}.continued", state(model))
+
+
+def restore(model, directory, name, by):
+    """What is restored, and what becomes of it."""
+    td.restore_checkpoint(model, os.path.join(directory, name))
+    publish(directory, f"{name}.restored-{by}", state(model))
+    train(model, STEPS)
+    publish(directory, f"{name}.continued-{by}", state(model))
+
+
+LARGE = Schema(
+    Label("y"),
+    dense=(DenseFeature("x"),),
+    categorical=tuple(CategoricalFeature(name) for name in ("a", "b", "c", "d")),
+    tables=(Table("a", 16, 300_001), Table("b", 16, 90_000), Table("c", 16, 80_000), Table("d", 16, 500)),
+)
+
+
+def planned_and_allocated():
+    """Bytes of tables, slots, dense weights and their slots by device: what the planner says, and what there is."""
+    config = RunConfig(
+        model=ModelConfig(16, (64, 16), (64, 1)), optimizer=OptimizerConfig("adagrad", embedding="rowwise_adagrad")
+    )
+    strategy = tf.distribute.get_strategy()
+    memory = plan(LARGE, config, topology_of(strategy)).memory
+    planned = [m.tables + m.slots + m.dense_weights + m.dense_slots for m in memory]
+    model = make_model_of(config.model, LARGE, seed=0)
+    model.compile(*make_optimizers(config.optimizer), metrics=[])
+    variables = [v for v in model.optimizer.variables if v.shape.rank] + model.dense_variables
+    variables = [copy for v in variables for copy in copies(v)]
+    for stored in model.embeddings.stored(model.embedding_optimizer).values():
+        variables += [copy for piece in stored.pieces for copy in piece.copies]
+    allocated = {}
+    for v in variables:
+        allocated[v.device] = allocated.get(v.device, 0) + v.shape.num_elements() * v.dtype.size
+    return np.array(planned), np.array([allocated[device] for device in sorted(allocated)])
+
+
+def publish(directory, name, arrays):
+    """Writes a file that is whole once it is there."""
+    path = os.path.join(directory, name)
+    np.savez(f"{path}.tmp.npz", **arrays)
+    os.replace(f"{path}.tmp.npz", f"{path}.npz")
+
+
+def cluster_of(servers):
+    """A parameter-server strategy whose servers, and one worker, are threads of this process."""
+
+    def address():
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            return f"127.0.0.1:{s.getsockname()[1]}"
+
+    spec = tf.train.ClusterSpec({"worker": [address()], "ps": [address() for _ in range(servers)]})
+    for job in spec.jobs:
+        for i in range(spec.num_tasks(job)):
+            tf.distribute.Server(spec, job_name=job, task_index=i, start=True)
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(spec, rpc_layer="grpc")
+    return tf.distribute.experimental.ParameterServerStrategy(resolver)
+
+
+def main(servers, directory, *names):
+    """See the module."""
+    by = f"ps-{servers}"
+    with cluster_of(int(servers)).scope():
+        publish(directory, f"{by}.memory", dict(zip(("planned", "allocated"), planned_and_allocated(), strict=True)))
+        save(make_model(), directory, by)
+        for name in names:
+            deadline = time.monotonic() + 300
+            while not os.path.exists(os.path.join(directory, f"{name}.saved.npz")) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            restore(make_model(), directory, name, by)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,82 @@
+"""What runs on TPUs need, made of prepared data, and traced."""
+
+import click_log
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from fake_tpu import KINDS, fake_tpu
+
+import tfrs_dlrm as td
+from tfrs_dlrm.training.tpu import most_values, scored_on_tpu, tpu_dataset, tpu_tables
+
+BATCH = 64
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return click_log.make(str(tmp_path_factory.mktemp("log")))
+
+
+def make_model(data, replicate_below):
+    schema = td.Schema.load(f"{data}/schema.json")
+    model = td.DLRM(schema, (16, 8), (16, 1), embeddings=tpu_tables(data, schema, BATCH, 0, replicate_below))
+    model.compile(keras.optimizers.Adam(), td.Adagrad(0.05))
+    return model
+
+
+@pytest.mark.parametrize("replicate_below", [0, 1000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_fit_and_scores_are_traced_from_prepared_data(data, kind, replicate_below):
+    with fake_tpu(kind) as strategy, strategy.scope():
+        model = make_model(data, replicate_below)
+        assert model.embeddings.batch_size == BATCH // 2
+        iterator = iter(tpu_dataset(data, BATCH, model.embeddings))
+        graph = model.make_train_function().get_concrete_function(iterator).graph
+        assert [o for o in graph.get_operations() if o.type == "TPUReplicateMetadata"]
+        placed = {t.name for t in model.embeddings.placement.tables if t.kind == "tpu_embedding"}
+        assert bool(placed) == bool(kind) and ("user" in placed) == (bool(kind) and replicate_below < 1600)
+
+
+def test_scores_are_those_of_the_examples_there_are(data, monkeypatch):
+    """Groups of a batch for each replica, the last of them filled up."""
+    with fake_tpu("V1") as strategy, strategy.scope():
+        model = make_model(data, 0)
+        given = []
+
+        def scores(features):  # for what the chips would do
+            parts = strategy.experimental_local_results(features)
+            given.extend(parts)
+            logits = [tf.reduce_sum(part["dense"], axis=1) for part in parts]
+            return strategy.experimental_distribute_values_from_function(
+                lambda context: logits[context.replica_id_in_sync_group]
+            )
+
+        monkeypatch.setattr(model, "scores", scores)
+        rows = td.dataset(data, 50, split="train", shuffle=False)
+        found = [np.concatenate(c) for c in zip(*scored_on_tpu(model, rows.take(3)), strict=True)]
+        # And the real ones, traced with what they get.
+        values = strategy.experimental_distribute_values_from_function(lambda context: given[0])
+        tf.function(model._scores).get_concrete_function(values)
+    expected = list(rows.take(3))
+    sums = [features["dense"].numpy().sum(axis=1) for features, *_ in expected]
+    np.testing.assert_allclose(found[0], np.concatenate(sums), rtol=1e-6)
+    for i, column in enumerate(found[1:], start=1):
+        np.testing.assert_array_equal(column, np.concatenate([batch[i] for batch in expected]))
+    assert len(given) == 6  # 150 examples are five batches of 32, and the replicas step together
+    assert {part["dense"].shape[0] for part in given} == {32}
+
+
+def test_most_values_are_counted_over_all_rows(data):
+    lengths = [int(tf.reduce_max(f["tags"].row_lengths())) for f, *_ in td.dataset(data, 100, shuffle=False)]
+    lengths += [int(tf.reduce_max(f["tags"].row_lengths())) for f, *_ in td.dataset(data, 100, split="eval")]
+    assert most_values(data, ["tags"]) == {"tags": max(lengths)} == {"tags": 3}
+
+
+def test_what_does_not_fit_is_refused(data):
+    schema = td.Schema.load(f"{data}/schema.json")
+    with fake_tpu("") as strategy, strategy.scope():
+        with pytest.raises(ValueError, match="batch_size=63 over 2 replicas"):
+            tpu_tables(data, schema, 63)
+        with pytest.raises(ValueError, match=r"give embeddings=, as tfrs_dlrm.training.tpu.tpu_tables makes them"):
+            td.DLRM(schema, (16, 8), (16, 1))

@@ -1,0 +1,116 @@
+"""What a checkpoint says of itself: `manifest.json`, the last of its files to be written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Set
+from typing import Any
+
+from tfrs_dlrm import schema as schema_lib
+from tfrs_dlrm.embeddings.storage import Stored
+from tfrs_dlrm.files import read_json, write_json
+from tfrs_dlrm.schema import Schema
+
+MANIFEST_FILE = "manifest.json"
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A table or slot in a checkpoint.
+
+    Attributes:
+      shape: [rows, dim] or [rows].
+      dtype: `float32` or `bfloat16`.
+      checksum: of all rows, see `checksum`; 16 hexadecimal digits.
+      cuts: the row where each slice in the files begins, and the number of rows.
+      file: the prefix of the TensorFlow checkpoint that it is in.
+      key: its name in there.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    checksum: str
+    cuts: tuple[int, ...]
+    file: str
+    key: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """See the module docstring.
+
+    Attributes:
+      step: of the run.
+      schema: of the model.
+      rows: the tables and slots by name: `tables/NAME`, `slots/TABLE/NAME`.
+      files: the size of each other file in bytes.
+    """
+
+    step: int
+    schema: Schema
+    rows: dict[str, Entry]
+    files: dict[str, int]
+
+    def write(self, directory: str) -> None:
+        """Writes it into a checkpoint."""
+        rows = {name: dataclasses.asdict(entry) for name, entry in self.rows.items()}
+        schema = json.loads(self.schema.to_json())
+        data = {"format": _FORMAT, "step": self.step, "schema": schema, "rows": rows, "files": self.files}
+        write_json(os.path.join(directory, MANIFEST_FILE), data)
+
+    @classmethod
+    def read(cls, directory: str) -> Manifest:
+        """Reads that of a checkpoint and makes sure that the files it names are there.
+
+        Raises:
+          FileNotFoundError: there is none.
+          ValueError: saying what is damaged, or that it was written by another version.
+        """
+        path = os.path.join(directory, MANIFEST_FILE)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{directory}: no checkpoint in there (no {MANIFEST_FILE})")
+        try:
+            data = read_json(path)
+            version = data["format"]
+            if version == _FORMAT:
+                entries = {name: _entry(entry) for name, entry in data["rows"].items()}
+                manifest = cls(data["step"], Schema.from_json(json.dumps(data["schema"])), entries, data["files"])
+        except (KeyError, TypeError, AttributeError, ValueError) as e:
+            raise ValueError(f"{directory}: damaged: {e!r}") from e
+        if version != _FORMAT:
+            raise ValueError(f"{directory}: a checkpoint of format {version}; this version reads {_FORMAT}")
+        for name, size in manifest.files.items():
+            file = os.path.join(directory, name)
+            found = os.path.getsize(file) if os.path.isfile(file) else None
+            if found != size:
+                raise ValueError(f"{file}: {'missing' if found is None else f'{found} bytes'}, {size} were written")
+        return manifest
+
+    def check(self, schema: Schema, stored: Mapping[str, Stored], whole: bool) -> None:
+        """Makes sure that all of `stored`, of a model of `schema`, is in there, and, where it is `whole`, nothing else.
+
+        Raises:
+          ValueError: saying what differs.
+        """
+        found = schema_lib.difference(self.schema, schema)
+        if found:
+            raise ValueError(f"of another schema: {found}")
+        if not stored.keys() <= self.rows.keys() or (whole and stored.keys() != self.rows.keys()):
+            there, here = _some(self.rows.keys() - stored.keys()), _some(stored.keys() - self.rows.keys())
+            raise ValueError(f"of another model or optimizer: it alone has {there}, and the model alone {here}")
+        for name, s in stored.items():
+            entry = self.rows[name]
+            if (entry.shape, entry.dtype) != (s.shape, s.dtype.name):
+                wanted = f"{s.dtype.name} {list(s.shape)}"
+                raise ValueError(f"{name} is {entry.dtype} {list(entry.shape)} in there, and {wanted} in the model")
+
+
+def _entry(data: dict[str, Any]) -> Entry:
+    return Entry(**data | {"shape": tuple(data["shape"]), "cuts": tuple(data["cuts"])})
+
+
+def _some(names: Set[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "") or "nothing"

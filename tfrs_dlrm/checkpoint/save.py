@@ -1,0 +1,114 @@
+"""Writing a checkpoint: everything at once, or the rows later, as they were at a moment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+import tensorflow as tf
+from absl import logging
+
+from tfrs_dlrm.checkpoint import directory
+from tfrs_dlrm.checkpoint.contents import Contents
+from tfrs_dlrm.checkpoint.manifest import Manifest
+from tfrs_dlrm.checkpoint.memory import available
+from tfrs_dlrm.checkpoint.rows import AT_A_TIME, Batch, batches, here, write_rows
+from tfrs_dlrm.files import disk_full
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.strategy import is_chief
+
+DENSE, ROWS = "dense", "rows"
+
+
+class Saving:
+    """A checkpoint that is being written, under a name that says so.
+
+    `Saving(...)` writes everything but tables and slots, `snapshot` copies these where there is room, and `finish`
+    writes them, whether as they were then or as they are now. In a run of several processes that each hold all of the
+    model, all of them must make one, since some weights are summed over them; only the chief goes on with it.
+
+    Args:
+      contents: of the model.
+      path: the checkpoint.
+      step: of the run.
+    """
+
+    def __init__(self, contents: Contents, path: str, step: int):
+        self._contents, self._step = contents, step
+        self.path, self.unfinished = path, ""
+        self._batches: dict[str, list[Batch]] = {}
+        self._at_a_time = AT_A_TIME
+        options = tf.train.CheckpointOptions(experimental_io_device=here())
+        with contents.strategy.scope():
+            if not is_chief(contents.strategy):
+                with tempfile.TemporaryDirectory() as thrown_away:
+                    contents.dense.write(os.path.join(thrown_away, DENSE), options)
+                return
+            self.unfinished = directory.begin(os.path.abspath(path))  # other hosts may be in another directory
+            try:
+                contents.dense.write(os.path.join(self.unfinished, DENSE), options)
+            except BaseException:
+                self.discard()
+                raise
+        contents.embeddings.fetch()
+        self._batches = batches(contents.rows)
+
+    def snapshot(self) -> bool:
+        """Copies all rows, unless on some host they would take more than half of the memory that is left."""
+        for host, some in self._batches.items():
+            size, room = sum(part.bytes for batch in some for part in batch.parts), available(host)
+            if size > room / 2:
+                logging.info(
+                    "%s: tables and slots are %.1f GB, and %.1f GB of memory are left: they are written without a copy,"
+                    " and training waits",
+                    *(self.path, size / 1e9, room / 1e9),
+                )
+                return False
+        for some in self._batches.values():
+            for batch in some:
+                batch.snapshot()
+        self._at_a_time = 1  # leaves the other cores to training
+        return True
+
+    def finish(self) -> None:
+        """Writes the rows and what a checkpoint says of itself; `directory.publish` gives it its name."""
+        try:
+            prefix = os.path.join(self.unfinished, ROWS)
+            rows = write_rows(self._batches, self._contents.rows, prefix, self._at_a_time)
+            files = {n: os.path.getsize(os.path.join(self.unfinished, n)) for n in sorted(os.listdir(self.unfinished))}
+            Manifest(self._step, self._contents.schema, rows, files).write(self.unfinished)
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Removes what is written so far: the disk may be full."""
+        self._batches = {}
+        shutil.rmtree(self.unfinished, ignore_errors=True)
+
+
+def save_checkpoint(model: RankingModel, path: str) -> None:
+    """Writes all of a model to a directory: weights, tables, and, where it is compiled, optimizers and their slots.
+
+    `restore_checkpoint` reads it under any strategy and any number of devices. It needs little memory beside the model,
+    and has its name only once it is whole. In a run of several processes all of them call this.
+
+    Args:
+      model: built or compiled.
+      path: the new directory, which all processes see.
+
+    Raises:
+      FileExistsError: there is something by that name.
+      OSError: the disk is full.
+    """
+    if os.path.exists(path):
+        raise FileExistsError(f"{path}: is there already; choose another name, or remove it")
+    model.build()
+    with disk_full(f"{path}: save again once there is room"):
+        contents = Contents.of(model)
+        step = int(model.embedding_optimizer.iterations.numpy()) if contents.optimizers else 0
+        saving = Saving(contents, path, step)
+        if saving.unfinished:
+            saving.finish()
+            directory.publish(saving.unfinished, saving.path)

@@ -1,0 +1,65 @@
+r"""What a run would need and take on devices that need not be there. Nothing here loads TensorFlow.
+
+    plan = plan_run(config, "tpu", "v4-32")
+    print("\n".join(lines(plan)))
+    plan.save("plan.json")
+
+The tables go where `tfrs_dlrm.placement` puts them, which decides for real runs too. The cost model is described in
+docs/planner.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.placement import Topology
+from tfrs_dlrm.planner.advice import notes, remedies
+from tfrs_dlrm.planner.plans import Plan, compute
+from tfrs_dlrm.planner.text import lines
+from tfrs_dlrm.planner.topologies import parse_topology
+from tfrs_dlrm.schema import Schema
+
+__all__ = ["Plan", "lines", "parse_topology", "plan", "plan_run"]
+
+# The name that `prepare` gives the schema with the sizes of the vocabularies.
+_SCHEMA_FILE = "schema.json"
+
+
+def plan(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
+    """The plan of a run.
+
+    Args:
+      schema: of vocabularies whose size is not known yet, `max_size` is taken for it.
+      config: model, optimizers and batch; where the data are does not matter.
+      topology: the devices.
+
+    Raises:
+      ValueError: the configuration is not one, or a table has no size yet.
+    """
+    computed = compute(schema, config, topology)
+    return dataclasses.replace(computed, notes=notes(computed), remedies=remedies(computed))
+
+
+def plan_run(config: RunConfig, strategy: str, topology: str) -> Plan:
+    """The plan of a run as its recipe and its flags describe it.
+
+    Args:
+      config: the schema is that of the prepared data in `data.path`, or where there are none, `data.schema`.
+      strategy: see `tfrs_dlrm.placement.STRATEGIES`.
+      topology: see `parse_topology`.
+
+    Raises:
+      ValueError: the configuration or the topology is not one, or a table has no size yet.
+      FileNotFoundError: there is no schema.
+    """
+    devices = parse_topology(strategy, topology)
+    prepared = os.path.join(config.data.path, _SCHEMA_FILE)
+    path = prepared if config.data.path and os.path.isfile(prepared) else config.data.schema
+    if not path:
+        raise FileNotFoundError(
+            f"config.data.path={config.data.path!r}: no prepared data there, and config.data.schema names no schema;"
+            " one of the two is needed to know the tables"
+        )
+    return plan(Schema.load(path), config, devices)
