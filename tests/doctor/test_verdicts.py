@@ -68,7 +68,7 @@ def test_a_tpu_vm(judge):
             "tf-keras 2.19.0 does not go with TensorFlow 2.20.0",
             "pip install 'tf-keras==2.20.*'",
         ),
-        ({"tensorflow": ""}, "TensorFlow <2.22,>=2.16 is not installed", "'tensorflow<2.22,>=2.16'"),
+        ({"tensorflow": ""}, "TensorFlow is not installed", "pip install 'tensorflow<2.22,>=2.16'"),
         ({"tensorflow": "2.15.0"}, "TensorFlow 2.15.0 does not fit", "pip install 'tensorflow<2.22,>=2.16'"),
         ({"numpy": "1.0"}, "numpy 1.0 does not fit; >=1.26 is needed", "pip install 'numpy>=1.26'"),
     ],
@@ -97,3 +97,17 @@ def test_warns_of_the_wheel_for_tpus_without_one(tmp_path):
     assert "set TPU_SKIP_MDS_QUERY=1" in warning
     assert not warnings(Machine(tpus=("/dev/accel0",)), packages)
     assert not warnings(Machine(environment={"TPU_SKIP_MDS_QUERY": "1"}), packages)
+
+
+def test_warns_where_nothing_says_which_versions_are_needed(tmp_path):
+    doctor_site.install(tmp_path, "tensorflow", "2.20.0", size=1)
+    (warning,) = warnings(Machine(), examine_packages([str(tmp_path)]))
+    assert warning.startswith("this package runs uninstalled") and warning.endswith("pip install -e .")
+
+
+def test_a_mixture_of_two_tensorflows_stops_everything(tmp_path):
+    path = doctor_site.tpu_site(tmp_path)
+    (tmp_path / "tensorflow" / "libtensorflow_cc.so.2").write_bytes(b"x")
+    (problem,) = verdicts(Machine(), examine_packages(path))[0].problems
+    assert problem.what == "the files of tensorflow 2.20.0 and tensorflow-tpu 2.20.0 are damaged or mixed"
+    assert problem.remedy == "pip install --force-reinstall --no-deps 'tensorflow<2.22,>=2.16'"

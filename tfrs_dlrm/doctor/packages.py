@@ -25,7 +25,7 @@ class Packages:
 
     Attributes:
       python: the version of Python.
-      versions: of every distribution that is installed, of `SHOWN` and of those that this package demands.
+      versions: of the distributions that are installed, of this one, those of `SHOWN` and those that this one demands.
       demands: by extra (`""` is without one) and distribution: the versions that fit.
       python_demand: likewise for Python.
       owner: of `TENSORFLOWS`, the one whose libraries are on the disk; empty where none is, or a mixture.
@@ -76,7 +76,7 @@ def examine_packages(path: Sequence[str] | None = None) -> Packages:
     """
     this = _find("tfrs-dlrm", path)
     demands = _demands(this)
-    names = {*SHOWN, *demands[""]}
+    names = {"tfrs-dlrm", *SHOWN, *demands[""]}
     found = {name: d for name in sorted(names) if (d := _find(name, path)) is not None}
     # Each tensorflow-tpu goes with some versions of libtpu only; with others its import aborts the process.
     for name, demand in _demands(found.get("tensorflow-tpu"))[""].items():

@@ -42,7 +42,7 @@ class Report:
     def text(self) -> str:
         """Tables for a terminal, without a newline at the end."""
         tables = [_package_rows(self.packages), _machine_rows(self), _verdict_rows(self.verdicts)]
-        return "\n\n".join([*map(_aligned, tables), *(f"Beware: {w}." for w in self.warnings)])
+        return "\n\n".join([*map(_aligned, tables), *(f"Beware: {w}" for w in self.warnings)])
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

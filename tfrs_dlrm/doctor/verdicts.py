@@ -67,9 +67,10 @@ def common_problems(packages: Packages) -> list[Problem]:
 def _tensorflow_problems(packages: Packages) -> list[Problem]:
     """Any of the distributions that bring TensorFlow will do, but one has to be whole."""
     demand, found = packages.demand("tensorflow"), packages.tensorflow
+    if not packages.tensorflows:
+        return [Problem("TensorFlow is not installed", f"pip install 'tensorflow{demand}'")]
     if not found:
-        mixed = " and ".join(packages.tensorflows)
-        what = f"the files of {mixed} are damaged or mixed" if mixed else f"TensorFlow {demand} is not installed"
+        what = f"the files of {' and '.join(packages.tensorflows)} are damaged or mixed"
         return [Problem(what, f"pip install --force-reinstall --no-deps 'tensorflow{demand}'")]
     if not demand.contains(found, prereleases=True):
         return [Problem(f"TensorFlow {found} does not fit; {demand} is needed", f"pip install 'tensorflow{demand}'")]
@@ -79,13 +80,16 @@ def _tensorflow_problems(packages: Packages) -> list[Problem]:
 
 def warnings(machine: Machine, packages: Packages) -> list[str]:
     """What does not keep anything from running, but is a trap."""
+    out = []
+    if "tfrs-dlrm" not in packages.versions:
+        out.append("this package runs uninstalled, so that nobody knows which versions it needs: pip install -e .")
     skips = "TPU_SKIP_MDS_QUERY" in machine.environment
     if packages.owner == "tensorflow-tpu" and "libtpu" in packages.versions and not machine.tpus and not skips:
-        return [
+        out.append(
             "without a TPU, `import tensorflow` of tensorflow-tpu asks the metadata server of Google Cloud, and waits 8"
             " minutes where there is none: set TPU_SKIP_MDS_QUERY=1"
-        ]
-    return []
+        )
+    return out
 
 
 def _cluster_problems(strategy: str, machine: Machine) -> list[Problem]:
