@@ -64,8 +64,11 @@ def define_strategy() -> Callable[[], Any]:
     _BEFORE_TENSORFLOW.append(look_around)
 
     def make() -> Any:
+        from tfrs_dlrm import cluster
         from tfrs_dlrm.strategy import make_strategy
 
+        if strategy.value == "parameter_server" and cluster.task():
+            cluster.wait_for_others(lambda line: print(line, file=sys.stderr, flush=True))
         with _quiet():
             return make_strategy(strategy.value, devices.value, tpu.value)
 

@@ -15,13 +15,17 @@ import contextlib
 import dataclasses
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+from tfrs_dlrm.doctor.tf_config import tf_config_problems
 
 # What a coordinator ends with when it lost a server: started again, it goes on from the last checkpoint.
 EXIT_SERVER_LOST = 75
@@ -29,6 +33,10 @@ EXIT_SERVER_LOST = 75
 # Of the same task, one after the other without a minute of life between them.
 _RESTARTS = 5
 _LONG_LIFE = 60.0
+# Seconds between two lines about a cluster that is not complete.
+_TELL_AFTER = 15.0
+# For the processes of a local cluster: below the range from which systems give ports to connections.
+_PORTS = range(20_000, 30_000)
 
 
 class ServerLost(RuntimeError):
@@ -44,14 +52,32 @@ def task() -> tuple[str, int] | None:
     text = os.environ.get("TF_CONFIG")
     if not text:
         return None
+    problems = tf_config_problems(text)
+    if problems:
+        raise ValueError("; ".join(problems))
+    config = json.loads(text)
+    return config["task"]["type"], int(config["task"]["index"])
+
+
+def wait_for_others(say: Callable[[str], None]) -> None:
+    """Returns once every worker and server that TF_CONFIG names can be reached; says which it waits for."""
+    cluster = json.loads(os.environ["TF_CONFIG"])["cluster"]
+    missing = {f"{job} {i} at {a}": a for job in ("worker", "ps") for i, a in enumerate(cluster.get(job, ()))}
+    told = time.monotonic() - _TELL_AFTER + 2  # the first time after two seconds
+    while missing := {name: address for name, address in missing.items() if not _answers(address)}:
+        if time.monotonic() - told > _TELL_AFTER:
+            told = time.monotonic()
+            say(f"waiting for {', '.join(missing)}")
+        time.sleep(0.2)
+
+
+def _answers(address: str) -> bool:
+    host, port = address.rsplit(":", 1)
     try:
-        config = json.loads(text)
-        job, index = config["task"]["type"], int(config["task"]["index"])
-        if index not in range(len(config["cluster"][job])):
-            raise KeyError(f"there is no {job} number {index}")
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as e:
-        raise ValueError(f"TF_CONFIG={text!r} does not say which task of which cluster this is: {e!r}") from e
-    return job, index
+        with socket.create_connection((host, int(port)), timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def serve() -> None:
@@ -155,6 +181,10 @@ class LocalCluster:
     def _start(self, each: _Task) -> None:
         config = {"cluster": self._cluster, "task": {"type": each.job, "index": each.index}}
         environment = {**os.environ, **self._environment, "TF_CONFIG": json.dumps(config)}
+        if each.job == "worker":
+            environment.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # all of them share what there is
+        else:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         with contextlib.ExitStack() as stack:
             output = None
             if each is not self.main or not self._terminal:
@@ -187,6 +217,13 @@ class LocalCluster:
                 say(f"{each.name} ended {each.quick_ends} times in a row; the cluster stops. See {self._logs}")
                 return code or 1
             say(f"{each.name} ended with code {code} and is started again")
+            if each is self.main:
+                # The servers still hold the tables for the coordinator that is gone, and would hold them twice.
+                for server in (t for t in self.tasks if t.job == "ps"):
+                    if server.process:
+                        server.process.kill()
+                        server.process.wait()
+                    self._start(server)
             self._start(each)
         return None
 
@@ -204,10 +241,12 @@ class LocalCluster:
 
     @contextlib.contextmanager
     def _pass_on_signals(self) -> Iterator[None]:
-        """On SIGTERM and SIGINT the main process is told to end, with a checkpoint; the others end after it."""
+        """The first SIGTERM, SIGINT or SIGHUP tells the main process to end, with a checkpoint; a second one, all."""
 
         def pass_on(number: int, frame: Any) -> None:
-            del number, frame
+            del frame
+            if self._stopped.is_set():
+                sys.exit(128 + number)
             self._stopped.set()
             for each in [self.main] if self._asynchronous else self.tasks:
                 if each.process and each.process.poll() is None:
@@ -216,7 +255,7 @@ class LocalCluster:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {n: signal.signal(n, pass_on) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         try:
             yield
         finally:
@@ -225,8 +264,11 @@ class LocalCluster:
 
 
 def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError(f"no {count} free ports between {_PORTS.start} and {_PORTS.stop}")

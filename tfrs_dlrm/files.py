@@ -18,6 +18,17 @@ def write_json(path: str, data: Any) -> None:
     os.replace(f"{path}.tmp", path)
 
 
+def local_path(path: str) -> str:
+    """The path itself.
+
+    Raises:
+      ValueError: it is the address of an object store, which would become a directory of that name.
+    """
+    if "://" in path:
+        raise ValueError(f"{path}: object stores are not supported yet; mount the bucket, or use a shared file system")
+    return path
+
+
 def read_json(path: str) -> Any:
     """Reads a JSON file.
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfrs_dlrm.doctor.tf_config import tf_config_problems
 from tfrs_dlrm.embeddings.tpu.hardware import kind as embedding_hardware
 from tfrs_dlrm.embeddings.variables import Place, Places
 from tfrs_dlrm.memory import available_memory
 from tfrs_dlrm.placement import STRATEGIES, Placement, Topology, place, size_text
+from tfrs_dlrm.planner.hardware import TPUS
 from tfrs_dlrm.schema import Schema
 
 # A strategy does not say what chips it has, only what hardware they have for embeddings: one of each kind.
@@ -85,11 +89,13 @@ def any_process(strategy: tf.distribute.Strategy, fact: bool) -> bool:
     if not is_multi_worker(strategy):
         return fact
 
-    @tf.function
-    def count() -> tf.Tensor:
-        return strategy.reduce("SUM", strategy.run(lambda: tf.constant(int(fact))), axis=None)
+    return int(_sum_over_replicas(strategy)(tf.constant(int(fact)))) > 0
 
-    return int(count()) > 0
+
+@functools.cache
+def _sum_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Adds up a number that each process has; traced once."""
+    return tf.function(lambda x: strategy.reduce("SUM", strategy.run(lambda: tf.identity(x)), axis=None))
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
@@ -106,7 +112,10 @@ def topology_of(strategy: tf.distribute.Strategy) -> Topology:
     if is_parameter_server(strategy):
         return Topology("parameter_server", len(_devices_of("ps")), workers=len(_devices_of("worker")))
     if is_tpu(strategy):
-        return Topology("tpu", strategy.num_replicas_in_sync, chip=_CHIPS[embedding_hardware(strategy)])
+        chip = _CHIPS[embedding_hardware(strategy)]
+        # Where tables are copied to every chip there is something to check; v5e is the only kind of these.
+        memory = int(TPUS[chip].memory or 0) if chip == "v5e" else None
+        return Topology("tpu", strategy.num_replicas_in_sync, memory, chip)
     return Topology("one_device")
 
 
@@ -126,6 +135,12 @@ def places(schema: Schema, strategy: tf.distribute.Strategy, replicate_below: in
         return {}
     placement = place(schema, topology, replicate_below)
     if topology.strategy == "multi_worker":
+        half = [table.name for table in placement.tables if table.dtype == "bfloat16"]
+        if half:
+            raise ValueError(
+                f"tables {', '.join(half)} are of dtype bfloat16, which TensorFlow cannot send to all workers of"
+                " multi_worker; make them float32, or use parameter_server"
+            )
         _check_room(sum(table.bytes for table in placement.tables))
         return {}
     return to_places(placement, _table_devices(strategy))
@@ -188,7 +203,7 @@ def _mirrored_devices(count: int) -> list[str]:
 
 
 def _multi_worker() -> tf.distribute.Strategy:
-    _cluster("multi_worker", ("worker",))
+    _cluster("multi_worker")
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=tf.distribute.experimental.CommunicationImplementation.AUTO
         if tf.config.list_physical_devices("GPU")
@@ -198,7 +213,7 @@ def _multi_worker() -> tf.distribute.Strategy:
 
 
 def _parameter_server() -> tf.distribute.Strategy:
-    role = _cluster("parameter_server", ("worker", "ps", "chief"))
+    role = _cluster("parameter_server")
     if role != "chief":
         raise ValueError(
             f"this process is a {role} of the cluster, which has no strategy; python train/main.py"
@@ -209,21 +224,16 @@ def _parameter_server() -> tf.distribute.Strategy:
     return tf.distribute.experimental.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
 
 
-def _cluster(strategy: str, jobs: tuple[str, ...]) -> str:
+def _cluster(strategy: str) -> str:
     """The job of this process in TF_CONFIG."""
-    try:
-        config = json.loads(os.environ.get("TF_CONFIG", ""))
-        cluster, role = config["cluster"], config["task"]["type"]
-        missing = [job for job in jobs if not cluster.get(job)]
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-        missing, role = list(jobs), ""
-    if missing:
+    text = os.environ.get("TF_CONFIG", "")
+    problems = tf_config_problems(text, strategy) if text else ["TF_CONFIG is not set"]
+    if problems:
         raise ValueError(
-            f"strategy {strategy} needs TF_CONFIG with the addresses of {', '.join(jobs)} and this process' task;"
-            f" {'it has no ' + ', '.join(missing) if role else 'there is none that can be read'}. For a trial on this"
+            f"strategy {strategy}: {'; '.join(problems)}. docs/strategies.md has an example; for a trial on this"
             f" machine: python train/local_cluster.py --strategy={strategy}"
         )
-    return role
+    return json.loads(text)["task"]["type"]
 
 
 def _tpu(tpu: str) -> tf.distribute.Strategy:

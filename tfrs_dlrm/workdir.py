@@ -23,7 +23,7 @@ from tfrs_dlrm.checkpoint import Checkpoints, directory
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.data.encoder import SCHEMA_FILE, STATISTICS_FILE, VOCABULARY_DIR
 from tfrs_dlrm.data.samples import SAMPLES_FILE
-from tfrs_dlrm.files import read_json, write_json
+from tfrs_dlrm.files import local_path, read_json, write_json
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
@@ -48,10 +48,13 @@ class Workdir:
 
     Args:
       path: the directory; made by `begin`.
+
+    Raises:
+      ValueError: it is the address of an object store.
     """
 
     def __init__(self, path: str):
-        self.path = path
+        self.path = local_path(path)
 
     @property
     def encoder_dir(self) -> str:
@@ -68,6 +71,8 @@ class Workdir:
         Raises:
           ValueError: it holds a run of another model, or on data with another schema or vocabulary.
         """
+        for name in _DIRS.values():
+            directory.tidy(self.file(name))
         if any(directory.steps(self.file(name)) for name in _DIRS.values()):
             self._check_config(config)
             self.check_data(data_dir)

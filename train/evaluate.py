@@ -1,6 +1,7 @@
 """Scores a checkpoint on a prepared set: a table, JSON and a picture."""
 
 import os
+import sys
 
 from absl import flags
 
@@ -11,20 +12,29 @@ _DATA = flags.DEFINE_string("data", "", "A prepared directory; by default the on
 _SPLIT = flags.DEFINE_enum("split", "eval", ["eval", "train"], "Which rows of it.")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which weights.")
 _STRATEGY = cli.define_strategy()
+flags.adopt_module_key_flags(cli)
 _OUTPUT = flags.DEFINE_string("output", "", "Where to write evaluation.json and .png; by default the workdir.")
 
 
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
+    from tfrs_dlrm.cluster import ServerLost
     from tfrs_dlrm.progress import examples_bar
+    from tfrs_dlrm.strategy import is_chief
     from tfrs_dlrm.training import report
     from tfrs_dlrm.training.evaluation import evaluate_run
 
     strategy = _STRATEGY()
-    with examples_bar("evaluate") as progress:
-        split, which = _SPLIT.value, _CHECKPOINT.value
-        evaluation = evaluate_run(_WORKDIR.value, _DATA.value, split, which, progress, strategy)  # type: ignore[arg-type]
+    try:
+        with examples_bar("evaluate") as progress:
+            split, which = _SPLIT.value, _CHECKPOINT.value
+            evaluation = evaluate_run(_WORKDIR.value, _DATA.value, split, which, progress, strategy)  # type: ignore[arg-type]
+    except ServerLost as e:
+        print(f"error: {e}", file=sys.stderr)
+        cli.leave(1)
+    if not is_chief(strategy):
+        return
     output = _OUTPUT.value or _WORKDIR.value
     os.makedirs(output, exist_ok=True)
     paths = [os.path.join(output, f"evaluation.{ending}") for ending in ("json", "png")]

@@ -10,6 +10,7 @@ from tfrs_dlrm import cli
 _QUICKSTART = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs", "quickstart.py")
 _CONFIG = cli.define_config(_QUICKSTART)
 _STRATEGY = cli.define_strategy()
+flags.adopt_module_key_flags(cli)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Of checkpoints and results; by default runs/NAME after the config.")
 _PLAN = flags.DEFINE_bool("plan", False, "Only show the plan of a run on --topology, whose devices need not be here.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "Of --plan: v4-32, mirrored's 8x80GB, parameter_server's 4x64GB, ...")
@@ -19,6 +20,8 @@ _PLAN_OUTPUT = flags.DEFINE_string("plan_output", "", "Of --plan: a JSON file to
 def plan() -> None:
     """Shows the plan and ends, where that is all that was asked for."""
     if not _PLAN.value:
+        if _TOPOLOGY.value or _PLAN_OUTPUT.value:
+            raise ValueError("--topology and --plan_output belong to --plan")
         return
     from tfrs_dlrm import planner
 
@@ -34,20 +37,24 @@ def main(argv: list[str]) -> None:
     del argv
     from tfrs_dlrm.cluster import EXIT_SERVER_LOST, ServerLost
     from tfrs_dlrm.progress import PrepareBar
+    from tfrs_dlrm.strategy import is_chief
     from tfrs_dlrm.training.callbacks import Interrupted
     from tfrs_dlrm.training.loop import train_and_evaluate
 
     config = _CONFIG.value
     workdir = _WORKDIR.value or os.path.join("runs", cli.config_name())
+    strategy = _STRATEGY()
     try:
         with PrepareBar() as bar:
-            result = train_and_evaluate(config, workdir, _STRATEGY(), bar, show_progress=True)
+            result = train_and_evaluate(config, workdir, strategy, bar, show_progress=True)
     except Interrupted as e:
         print(f"{e}. The same command goes on from there.")
         sys.exit(143)  # as shells report a process ended by SIGTERM
     except ServerLost as e:
         print(f"error: {e}. Once it is back, the same command goes on from the last checkpoint.", file=sys.stderr)
         cli.leave(EXIT_SERVER_LOST)
+    if not is_chief(strategy):
+        return
     print(f"Done at step {result.step}: {result.reason}.")
     if result.best:
         print(f"Best evaluation at step {result.best_step}: AUC {result.best['auc']:.5f}.")

@@ -33,8 +33,9 @@ def test_synchronous_strategies_equal_one_device(data, tmp_path):
     """Weights, slots and metrics after 50 steps; metrics are of all replicas, and not summed over processes."""
     expected = tiny_run.run(make_strategy("one_device"), data, 50)
     mirrored = tiny_run.run(make_strategy("mirrored", 4), data, 50)
+    uneven = tiny_run.run(make_strategy("mirrored", 3), data, 50)  # 22, 22 and 20 of 64 examples
     workers = in_processes("multi_worker", data, tmp_path / "workers", 50, workers=2)
-    for found in (mirrored, workers):
+    for found in (mirrored, uneven, workers):
         assert found.keys() == expected.keys()
         for name, values in expected.items():
             np.testing.assert_allclose(found[name], values, atol=1e-5, rtol=1e-5, err_msg=name)

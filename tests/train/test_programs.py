@@ -67,4 +67,4 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
         process.kill()
     assert process.returncode == 143
     step = re.search(r"stopped by a signal after step (\d+); the checkpoint is (\S+)\. The same command goes on", shown)
-    assert step and (tmp_path / f"{step[2]}.index").is_file() and step[2].endswith(f"step-{step[1]}")
+    assert step and (tmp_path / step[2] / "manifest.json").is_file() and step[2].endswith(f"step-{step[1]}")

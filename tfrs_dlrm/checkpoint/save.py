@@ -14,9 +14,9 @@ from tfrs_dlrm.checkpoint.contents import Contents
 from tfrs_dlrm.checkpoint.manifest import Manifest
 from tfrs_dlrm.checkpoint.memory import available
 from tfrs_dlrm.checkpoint.rows import AT_A_TIME, Batch, batches, here, write_rows
-from tfrs_dlrm.files import disk_full
+from tfrs_dlrm.files import disk_full, local_path
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.strategy import is_chief
+from tfrs_dlrm.strategy import any_process, is_chief, wait_for_all
 
 DENSE, ROWS = "dense", "rows"
 
@@ -56,6 +56,7 @@ class Saving:
 
     def snapshot(self) -> bool:
         """Copies all rows, unless on some host they would take more than half of the memory that is left."""
+        # One host after the other, since several may be on one machine.
         for host, some in self._batches.items():
             size, room = sum(part.bytes for batch in some for part in batch.parts), available(host)
             if size > room / 2:
@@ -65,10 +66,8 @@ class Saving:
                     *(self.path, size / 1e9, room / 1e9),
                 )
                 return False
-        for some in self._batches.values():
             for batch in some:
                 batch.snapshot()
-        self._at_a_time = 1  # leaves the other cores to training
         return True
 
     def finish(self) -> None:
@@ -102,7 +101,7 @@ def save_checkpoint(model: RankingModel, path: str) -> None:
       FileExistsError: there is something by that name.
       OSError: the disk is full.
     """
-    if os.path.exists(path):
+    if any_process(model.distribute_strategy, os.path.exists(local_path(path))):
         raise FileExistsError(f"{path}: is there already; choose another name, or remove it")
     model.build()
     with disk_full(f"{path}: save again once there is room"):
@@ -112,3 +111,4 @@ def save_checkpoint(model: RankingModel, path: str) -> None:
         if saving.unfinished:
             saving.finish()
             directory.publish(saving.unfinished, saving.path)
+        wait_for_all(model.distribute_strategy)

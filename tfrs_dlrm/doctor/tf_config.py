@@ -33,6 +33,8 @@ def tf_config_problems(text: str, strategy: str = "") -> list[str]:
     for job in JOBS.get(strategy, ()):
         if not cluster.get(job):
             problems.append(f"TF_CONFIG's cluster has no {job}, which {strategy} needs; it has {', '.join(cluster)}")
+    if strategy == "multi_worker" and "chief" in cluster:
+        problems.append("TF_CONFIG's cluster has a chief; make it the first worker, which does what a chief does")
     return problems + _task_problems(config.get("task"), cluster)
 
 

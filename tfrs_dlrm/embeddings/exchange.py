@@ -147,7 +147,10 @@ def _gather(
         values = tf.concat([g.values for g in gradients.values()], axis=0)
         counts = tf.concat([g.counts for g in gradients.values()], axis=0)
         rows, values, counts = replica.all_gather([rows, values, counts], axis=0)
-        everyone = Combined.sum(rows, values, counts, batch_size)
+        # On the host, since GPUs add in any order: floats that are added in another order differ in the last bit, and
+        # the copies have to stay equal.
+        with tf.device("CPU:0" if "GPU" in tables[next(iter(gradients))].device else None):
+            everyone = Combined.sum(rows, values, counts, batch_size)
         for name, gradient in zip(gradients, everyone.split(boundaries), strict=True):
             variables = copies(tables[name])
             own_copy = int(tf.get_static_value(replica.replica_id_in_sync_group)) % len(variables)

@@ -6,8 +6,10 @@ What knows of tables as a whole, checkpoints above all, deals with `Stored`; wha
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -65,6 +67,22 @@ def _gather(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
         return tf.gather(variable, rows)
 
 
+_SECOND_CPUS = threading.Lock()
+
+
+@contextlib.contextmanager
+def _on(device: str) -> Iterator[None]:
+    """Where to run eager ops that several threads may run.
+
+    On logical CPUs other than the first, ops of one thread now and then get the inputs of another's (TensorFlow 2.21:
+    a sum of two tensors on CPU:1, in two threads, some times in 100,000), so there it is one thread at a time.
+    """
+    spec = tf.DeviceSpec.from_string(device)
+    second = spec.device_type == "CPU" and bool(spec.device_index)
+    with _SECOND_CPUS if second else contextlib.nullcontext(), tf.device(device):
+        yield
+
+
 class Piece(abc.ABC):
     """Rows `begin` to `end` of a table or slot, on one device or in copies on several.
 
@@ -112,20 +130,20 @@ class VariablePiece(Piece):
     def read(self, first: int, last: int) -> tf.Tensor:
         """See `Piece`."""
         # A gather, since a variable that was written to by scatters is copied whenever it is read as a whole.
-        with tf.device(self.device):
+        with _on(self.device):
             return tf.gather(self.copies[0], tf.range(first - self.begin, last - self.begin))
 
     def write(self, first: int, values: tf.Tensor) -> None:
         """See `Piece`."""
         begin = first - self.begin
         for copy in self.copies:
-            with tf.device(copy.device):
+            with _on(copy.device):
                 copy.scatter_update(tf.IndexedSlices(values, tf.range(begin, begin + values.shape[0])))
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
         """See `Piece`."""
         for copy in self.copies:
-            with tf.device(copy.device):
+            with _on(copy.device):
                 copy.scatter_update(tf.IndexedSlices(values, tf.constant(rows - self.begin)))
 
 

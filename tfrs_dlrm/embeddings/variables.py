@@ -226,8 +226,10 @@ def _variable(part: _Part, places: Sequence[Place] | None) -> Rows:
 
 
 def _fill(part: _Part, piece: Piece) -> None:
-    for first, values in part.rows(piece.begin, piece.end):
-        piece.write(first, values)
+    # Drawn where they are to be: they may be on another machine.
+    with tf.device(piece.device):
+        for first, values in part.rows(piece.begin, piece.end):
+            piece.write(first, values)
 
 
 def _rows_at_a_time(shape: tf.TensorShape | list[int]) -> int:

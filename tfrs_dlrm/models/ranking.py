@@ -6,6 +6,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
@@ -13,6 +14,7 @@ import tf_keras as keras
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
 from tfrs_dlrm.embeddings.per_table import PerTable
+from tfrs_dlrm.embeddings.storage import ShardedTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
@@ -200,18 +202,51 @@ class RankingModel(tfrs.models.Model):
         weights = None if weights is None else tf.reshape(weights, [-1, 1])
         # Mixed precision casts the labels, which are 0 or 1; logits and weights stay float32.
         total = self.task(labels, logits, sample_weight=weights, compute_metrics=False)
-        # A replica may be left without examples at the end of an epoch.
-        loss = tf.math.divide_no_nan(total, examples)
-        loss += sum(tf.cast(term, tf.float32) for term in self.losses)
+        # A replica may be left without examples at the end of an epoch, and others with more than their share.
+        added = sum(tf.cast(term, tf.float32) for term in self.losses)
+        loss = tf.math.divide_no_nan(total, examples) + added
         self._progress.loss.update_state(loss, sample_weight=examples)
         for metric in self._progress.metrics:
             metric.update_state(labels, logits, sample_weight=weights)
         self._progress.out_of_range.update_state(ids.out_of_range)
-        return loss / tf.distribute.get_strategy().num_replicas_in_sync
+        strategy, replica = tf.distribute.get_strategy(), tf.distribute.get_replica_context()
+        replicas = strategy.num_replicas_in_sync
+        if replicas == 1:
+            return loss
+        if is_tpu(strategy):  # where all have equally many
+            return loss / replicas
+        everywhere = replica.all_reduce(tf.distribute.ReduceOp.SUM, examples)
+        return tf.math.divide_no_nan(total, everywhere) + added / replicas
 
     def _scores(self, features: Any) -> Any:
         """Logits, without training, in each replica of the strategy."""
         return self.distribute_strategy.run(lambda x: self(x, training=False), args=(features,))
+
+    def get_weights(self) -> list[np.ndarray]:
+        """As in Keras.
+
+        Raises:
+          ValueError: tables are shared out among devices.
+        """
+        self._check_whole()
+        return super().get_weights()
+
+    def set_weights(self, weights: list[np.ndarray]) -> None:
+        """As in Keras.
+
+        Raises:
+          ValueError: tables are shared out among devices.
+        """
+        self._check_whole()
+        super().set_weights(weights)
+
+    def _check_whole(self) -> None:
+        parted = [name for name, t in self.embeddings.tables.items() if isinstance(t, ShardedTable)]
+        if parted:
+            raise ValueError(
+                f"tables {', '.join(parted)} are shared out among devices and are none of Keras' weights; use"
+                " td.save_checkpoint and td.restore_checkpoint (or replicate_below, to have copies on each device)"
+            )
 
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """One step on a batch (features, label[, weight]); returns the metrics since the start of the epoch."""

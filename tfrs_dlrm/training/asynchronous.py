@@ -46,8 +46,8 @@ class Workers:
 
     def fit(
         self, steps: int, callbacks: Sequence[keras.callbacks.Callback], stop: Callable[[], bool]
-    ) -> dict[str, float]:
-        """Trains so many steps, as `model.fit` with one epoch would, and returns the metrics.
+    ) -> dict[str, float] | None:
+        """Trains so many steps, as `model.fit` with one epoch would, and returns the metrics; None of no step at all.
 
         Args:
           steps: over all workers.
@@ -72,6 +72,8 @@ class Workers:
                 for callback in callbacks:
                     callback.on_train_batch_end(done - 1, logs)
                 told, last_look = done, time.monotonic()
+            if ended and not done:
+                return None
             if ended:
                 return {m.name: float(m.result()) for m in model.metrics}
             rate = done / (time.monotonic() - begun)

@@ -74,14 +74,25 @@ class StopOnSignal(keras.callbacks.Callback):
       counter: the step.
       ends_round: whether an evaluation, with a checkpoint, follows the present step.
       save: writes a checkpoint and returns its path.
+      anywhere: whether any of the processes that step together received it; all of them ask every `EVERY` steps, and
+        stop together.
 
     Raises:
       Interrupted: once the checkpoint is written.
     """
 
-    def __init__(self, counter: StepCounter, ends_round: Callable[[], bool], save: Callable[[], str]):
+    EVERY = 50
+
+    def __init__(
+        self,
+        counter: StepCounter,
+        ends_round: Callable[[], bool],
+        save: Callable[[], str],
+        anywhere: Callable[[bool], bool] | None = None,
+    ):
         super().__init__()
-        self._counter, self._ends_round, self._save = counter, ends_round, save
+        self._counter, self._ends_round, self._save, self._anywhere = counter, ends_round, save, anywhere
+        self._asked = counter.step
         self.received = False
         self._before: Any = None
 
@@ -97,7 +108,14 @@ class StopOnSignal(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Ends the run if it was asked to."""
-        if self.received and not self._ends_round():
+        if self._anywhere is None:
+            asked = self.received
+        elif self._counter.step // self.EVERY == self._asked // self.EVERY:
+            return
+        else:
+            self._asked = self._counter.step
+            asked = self._anywhere(self.received)
+        if asked and not self._ends_round():
             raise Interrupted(self._counter.step, self._save())
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -36,7 +36,7 @@ from tfrs_dlrm.training.evaluation import NonFiniteError, score
 from tfrs_dlrm.training.factory import make_model, make_optimizers, precision, tables_for
 from tfrs_dlrm.training.inputs import distributed_dataset, epoch_steps, evaluation_dataset, worker_dataset
 from tfrs_dlrm.warmstart import warm_start
-from tfrs_dlrm.workdir import METRICS_FILE, Workdir
+from tfrs_dlrm.workdir import CONFIG_FILE, METRICS_FILE, Workdir
 
 RESULT_FILE = "result.json"
 
@@ -98,6 +98,8 @@ def train_and_evaluate(
         if is_chief(strategy):
             home.begin(config, config.data.path)
         wait_for_all(strategy)
+        if any_process(strategy, not os.path.isfile(home.file(CONFIG_FILE))):
+            raise ValueError(f"{workdir}: not every process sees what the first one wrote there; it has to be shared")
         return _Run(config, home, config.data.path, model, show_progress and is_chief(strategy)).run()
 
 
@@ -146,9 +148,9 @@ class _Run:
             self._board = TensorBoard(self._home.file("tensorboard"), self._counter)
         for line in [*begun, *self._prepared_out_of_range()]:
             self._say(line)
-        # Processes that step together can only stop together, and agree on that after a round.
-        ends_round = (lambda: True) if is_multi_worker(self._strategy) else self._ends_round
-        listener = StopOnSignal(self._counter, ends_round, self._save_and_wait)
+        together = is_multi_worker(self._strategy)
+        anywhere = (lambda received: any_process(self._strategy, received)) if together else None
+        listener = StopOnSignal(self._counter, self._ends_round, self._save_and_wait, anywhere)
         try:
             with listener, self._checkpoints:
                 while self._goes_on():
@@ -204,6 +206,8 @@ class _Run:
             read = worker_dataset(self._data_dir, self._config.batch_size, "train", self._shuffle_rows)
             self._workers = Workers(self._model, read, self._config.steps_per_execution)
         averages = self._workers.fit(steps, [*callbacks, listener], lambda: listener.received)
+        if averages is None:  # told to stop before anything was done
+            raise Interrupted(self._counter.step, self._save_and_wait())
         self._end_round(averages, listener)
 
     def _restore_averages(self, averages: list[list[np.ndarray]] | None) -> None:
@@ -265,12 +269,12 @@ class _Run:
         return ""
 
     def _save(self, best: bool = False) -> str:
-        self._check_finite()
         self._state.step.assign(self._counter.step)
         self._last_checkpoint = self._checkpoints.save(self._counter.step, best)
         return self._last_checkpoint
 
     def _save_and_wait(self) -> str:
+        self._check_finite()
         path = self._save()
         self._checkpoints.wait()
         return path

@@ -74,7 +74,7 @@ def tpu_dataset(
     """Training batches for ever, for `model.fit` with `steps_per_epoch`, on the hosts of the TPUs in scope.
 
     A single host reads Parquet. Several each read a part of a copy of the data that needs no Python to be read and is
-    made where it is missing; all of them see the directory under this name, which may be that of a bucket.
+    made where it is missing; all of them see the directory under this name.
 
     Args:
       directory: what `prepare` wrote.
