@@ -20,7 +20,7 @@ EMBEDDING_HARDWARE = {"v2": "V1", "v3": "V1", "v4": "V1", "v5e": "", "v5p": "Spa
 # In bytes: smaller tables are copied to each device, or where there are no copies, not split. The gradients of a copied
 # table go to all devices: with more rows than a device has examples in a step, that costs more than asking the device
 # that has the rows. On TPUs they are as large as the table, summed over all chips and applied to every row.
-REPLICATE_BELOW = {"mirrored": 4_000_000, "parameter_server": 4_000_000, "tpu": 1_000_000}
+REPLICATE_BELOW = {"mirrored": 1_000_000, "parameter_server": 4_000_000, "tpu": 1_000_000}
 # A table stays whole where a device has room for it, which may end so much above an even share; of several such devices
 # it goes to the one with the fewest lookups.
 _SLACK = 1 / 8

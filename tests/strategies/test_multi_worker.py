@@ -1,0 +1,60 @@
+"""A run of two processes: stopped by a signal to one of them, gone on with, and evaluated."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import click_log
+import pytest
+
+from tfrs_dlrm.cluster import LocalCluster
+from tfrs_dlrm.training.evaluation import evaluate_run
+
+ROOT = Path(__file__).parents[2]
+
+
+def cluster(tmp_path, program, *arguments):
+    command = [sys.executable, str(ROOT / program), "--strategy=multi_worker", *arguments]
+    return LocalCluster(
+        "multi_worker", 2, 0, command, str(tmp_path / "logs"), {"PYTHONPATH": str(ROOT)}, terminal=False
+    )
+
+
+def test_stops_together_goes_on_and_evaluates(tmp_path):
+    data, workdir = click_log.make(str(tmp_path / "log")), tmp_path / "run"
+    arguments = [
+        *(f"--config={ROOT}/configs/default.py", f"--config.data.path={data}", f"--workdir={workdir}"),
+        *("--config.model.bottom_mlp=(16,8)", "--config.model.embedding_dim=8", "--config.train.batch_size=64"),
+        *("--config.train.steps=400", "--config.train.eval_every_steps=100", "--config.train.patience=0"),
+    ]
+
+    def text():
+        return "".join(f.read_text() for f in (tmp_path / "logs").glob("*.log"))
+
+    first, codes = cluster(tmp_path, "train/main.py", *arguments), []
+    thread = threading.Thread(target=lambda: codes.append(first.run(print)))
+    thread.start()
+    deadline = time.monotonic() + 120
+    while not (workdir / "checkpoints" / "step-100").is_dir():
+        assert thread.is_alive() and time.monotonic() < deadline, text()
+        time.sleep(0.02)
+    os.kill(first.tasks[1].process.pid, signal.SIGTERM)
+    thread.join(60)
+    assert codes == [143], text()
+    stopped = max(int(p.name.removeprefix("step-")) for p in (workdir / "checkpoints").glob("step-*"))
+    assert 100 < stopped < 400 and stopped % 50 == 0 and f"stopped by a signal after step {stopped}" in text()
+
+    assert cluster(tmp_path, "train/main.py", *arguments).run(print) == 0, text()
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [100, 200, 300, 400]
+    assert f"going on from {workdir}/checkpoints/step-{stopped}" in text()
+
+    assert cluster(tmp_path, "train/evaluate.py", f"--workdir={workdir}").run(print) == 0, text()
+    found = json.loads((workdir / "evaluation.json").read_text())["metrics"]["this model"]
+    best = max((r["eval"] for r in records), key=lambda metrics: metrics["auc"])
+    assert found == pytest.approx(best, rel=1e-6)
+    assert evaluate_run(str(workdir)).scores.metrics() == pytest.approx(best, rel=1e-6)  # on one device
