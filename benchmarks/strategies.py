@@ -31,6 +31,7 @@ from tfrs_dlrm.cluster import LocalCluster
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results-strategies", "The directory of the results.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "How often each variant has its turn.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 20, "Steps in a turn.", lower_bound=1)
+_STUDIES = flags.DEFINE_list("studies", ["replicas", "cluster", "memory"], "What to measure.")
 _QUICK = flags.DEFINE_bool("quick", False, "Tiny sizes: shows that it works, its numbers mean nothing.")
 _WORKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "strategy_worker.py")
 
@@ -44,21 +45,20 @@ def main(argv: list[str]) -> None:
     if here["load"] > 0.3:
         print(f"WARNING: something else is at work here (load {here['load']:.1f})", flush=True)
     results = {"machine": here, "replicas": {}, "cluster": {}, "memory": {}}
-    for name in ("criteo_kaggle_zipf", "mlperf_zipf"):
+    for name in ("criteo_kaggle_zipf", "mlperf_zipf") if "replicas" in _STUDIES.value else ():
         results["replicas"][name] = _replicas(_sized(WORKLOADS[name]))
         _show(results)
     # Small enough for a step to be short: what the processes say to each other is a larger part of it then.
     small = dataclasses.replace(WORKLOADS["criteo_kaggle_zipf"], rows=(100_000,) * 26)
-    for turn in range(1 if _QUICK.value else 3):
+    for turn in range(1 if _QUICK.value else 3) if "cluster" in _STUDIES.value else ():
         for workers in (1, 2):
             found = _in_cluster("parameter_server", workers, 2, _sized(small), 20 if _QUICK.value else 300, False)
             results["cluster"].setdefault(str(workers), []).append(found["examples_per_second"])
             print(f"  parameter_server, turn {turn}, {workers} workers: {found['examples_per_second']:,.0f} examples/s")
     large = _sized(dataclasses.replace(WORKLOADS["mlperf"], rows=(1_000_000, 500_000, 300_000, 2000, 100)))
-    for strategy, workers, servers in (
-        *(("one_device", 0, 0), ("mirrored", 0, 0), ("multi_worker", 2, 0)),
-        *(("parameter_server", 1, 1), ("parameter_server", 1, 3)),
-    ):
+    settings = [("one_device", 0, 0), ("mirrored", 0, 0), ("multi_worker", 2, 0)]
+    settings += [("parameter_server", 1, 1), ("parameter_server", 1, 3)]
+    for strategy, workers, servers in settings if "memory" in _STUDIES.value else ():
         label = f"{strategy}:{servers or workers or 1}" if workers else strategy
         results["memory"][label] = _in_cluster(strategy, workers, servers, large, 0, True)
     _show(results)
