@@ -11,7 +11,7 @@ def config(cluster=CLUSTER, job="worker", index=1):
     return json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})
 
 
-@pytest.mark.parametrize("strategy", ["", "multi_worker", "parameter_server"])
+@pytest.mark.parametrize("strategy", ["", "parameter_server"])
 @pytest.mark.parametrize("task", [("chief", 0), ("worker", 1), ("worker", "1"), ("evaluator", 0)])
 def test_nothing_is_wrong_with_these(strategy, task):
     assert tf_config_problems(config(CLUSTER, *task), strategy) == []
@@ -47,6 +47,8 @@ def test_says_what_is_wrong(text, problem):
 def test_the_jobs_that_a_strategy_needs():
     workers = config({"worker": ["a:1", "b:1"]})
     assert tf_config_problems(workers, "multi_worker") == []
+    (problem,) = tf_config_problems(config(), "multi_worker")
+    assert problem == "TF_CONFIG's cluster has a chief; make it the first worker, which does what a chief does"
     needs = "TF_CONFIG's cluster has no {}, which parameter_server needs; it has worker"
     assert tf_config_problems(workers, "parameter_server") == [needs.format("chief"), needs.format("ps")]
 

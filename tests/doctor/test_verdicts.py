@@ -44,7 +44,7 @@ def test_a_machine_without_anything_special(judge):
         (Machine(environment=tf_config("worker")), ["one_device", "mirrored", "multi_worker"]),
         (
             Machine(environment=tf_config("chief", "worker", "ps")),
-            ["one_device", "mirrored", "multi_worker", "parameter_server"],
+            ["one_device", "mirrored", "parameter_server"],  # there is no chief among workers that step together
         ),
         (Machine(environment={"TF_CONFIG": "{}"}), ["one_device", "mirrored"]),
     ],
@@ -53,6 +53,17 @@ def test_what_gpus_and_tf_config_make_possible(judge, machine, strategies):
     found = judge(machine, **CPUS)
     assert running(found) == strategies
     assert found["mirrored"].on.startswith("2 GPUs" if machine.gpus else "logical CPUs")
+
+
+def test_gpus_that_tensorflow_does_not_see(tmp_path):
+    machine = Machine(gpus=("/dev/nvidia0", "/dev/nvidia1"))
+    packages = examine_packages(doctor_site.tpu_site(tmp_path, **CPUS))
+    for devices, on, told in (
+        (["/device:CPU:0"], "the CPU", 1),
+        (["/device:CPU:0", "/device:GPU:0"], "the first GPU", 0),
+    ):
+        assert verdicts(machine, packages, devices=devices)[0].on == on
+        assert len([w for w in warnings(machine, packages, devices) if "TensorFlow sees none" in w]) == told
 
 
 def test_a_tpu_vm(judge):

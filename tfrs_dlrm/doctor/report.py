@@ -82,9 +82,8 @@ def examine(tpu: str = "local", load: bool = True) -> Report:
             devices = logical_devices(machine)
         except RuntimeError as e:
             crash = str(e)
-    return Report(
-        packages, machine, devices, crash, verdicts(machine, packages, tpu, crash), warnings(machine, packages)
-    )
+    judged = verdicts(machine, packages, tpu, crash, devices)
+    return Report(packages, machine, devices, crash, judged, warnings(machine, packages, devices))
 
 
 def _package_rows(packages: Packages) -> list[Sequence[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from tfrs_dlrm.doctor.machine import Machine
 from tfrs_dlrm.doctor.packages import Packages
@@ -27,7 +28,9 @@ class Verdict:
     on: str
 
 
-def verdicts(machine: Machine, packages: Packages, tpu: str = "local", crash: str = "") -> list[Verdict]:
+def verdicts(
+    machine: Machine, packages: Packages, tpu: str = "local", crash: str = "", devices: Sequence[str] = ()
+) -> list[Verdict]:
     """One on each strategy.
 
     Args:
@@ -35,7 +38,9 @@ def verdicts(machine: Machine, packages: Packages, tpu: str = "local", crash: st
       packages: see `examine_packages`.
       tpu: which one; see `check_tpu`.
       crash: how the loading of TensorFlow failed, if it was tried and did.
+      devices: TensorFlow's names of what it sees, where it was loaded; it knows better than the files of the machine.
     """
+    gpus = sum("GPU:" in name for name in devices) if devices else len(machine.gpus)
     common = common_problems(packages)
     if crash and not common:
         common = [Problem(crash, "look at all of it: python -c 'import tfrs_dlrm, tensorflow'")]
@@ -45,7 +50,7 @@ def verdicts(machine: Machine, packages: Packages, tpu: str = "local", crash: st
         if strategy == "tpu":
             own = tpu_problems(tpu, machine, packages)
         problems = tuple(dict.fromkeys([*common, *own]))
-        out.append(Verdict(strategy, problems, _where(strategy, len(machine.gpus), tpu)))
+        out.append(Verdict(strategy, problems, _where(strategy, gpus, tpu)))
     return out
 
 
@@ -78,9 +83,14 @@ def _tensorflow_problems(packages: Packages) -> list[Problem]:
     return [Problem(misfit, f"pip install 'tf-keras=={minor}.*'")] if misfit else []
 
 
-def warnings(machine: Machine, packages: Packages) -> list[str]:
-    """What does not keep anything from running, but is a trap."""
+def warnings(machine: Machine, packages: Packages, devices: Sequence[str] = ()) -> list[str]:
+    """What does not keep anything from running, but is a trap; `devices` as in `verdicts`."""
     out = []
+    if machine.gpus and devices and not any("GPU:" in name for name in devices):
+        out.append(
+            f"this machine has {len(machine.gpus)} GPU{'s' * (len(machine.gpus) > 1)}, and TensorFlow sees none: pip"
+            " install 'tfrs-dlrm[gpu]' brings the CUDA libraries, and CUDA_VISIBLE_DEVICES must not hide them"
+        )
     if "tfrs-dlrm" not in packages.versions:
         out.append("this package runs uninstalled, so that nobody knows which versions it needs: pip install -e .")
     skips = "TPU_SKIP_MDS_QUERY" in machine.environment
