@@ -86,6 +86,16 @@ def test_the_page_on_checkpoints(tmp_path, monkeypatch):
     assert "'slots/site/accumulator': [300]" in shown and "bottom_mlp/dense_layers/0/kernel" in shown
 
 
+def test_the_page_on_strategies(log):
+    (program,) = fenced("docs/strategies.md", "python")
+    categorical = (td.CategoricalFeature("site"), td.CategoricalFeature("tags", separator="|"))
+    schema = td.Schema(td.Label("clicked"), (td.DenseFeature("price"),), categorical).with_dim(8)
+    td.prepare(schema, [str(log / "clicks.csv")], str(log / "data/clicks"), eval_fraction=0.2)
+    run(log, "-c", program)
+    manifest = json.loads((log / "clicks-checkpoint" / "manifest.json").read_text())
+    assert manifest["step"] == 20
+
+
 def test_the_page_on_embeddings(log):
     page = "docs/embeddings.md"
     (options,), (compile_call,) = fenced(page, "json"), fenced(page, "python")

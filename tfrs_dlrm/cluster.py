@@ -151,7 +151,7 @@ class LocalCluster:
         counts = {"worker": workers}
         if self._asynchronous:
             counts = {"ps": servers, "worker": workers, "chief": 1}
-        ports = iter(_free_ports(sum(counts.values())))
+        ports = iter(free_ports(sum(counts.values())))
         self._cluster = {job: [f"127.0.0.1:{next(ports)}" for _ in range(n)] for job, n in counts.items()}
         self.tasks = [_Task(job, i) for job, n in counts.items() for i in range(n)]
         self._terminal, self._stopped = terminal, threading.Event()
@@ -263,7 +263,12 @@ class LocalCluster:
                 signal.signal(number, handler)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody has at the moment, for processes of a cluster on loopback.
+
+    Raises:
+      OSError: there are not so many.
+    """
     found: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
         with socket.socket() as s, contextlib.suppress(OSError):

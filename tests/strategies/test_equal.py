@@ -7,7 +7,11 @@ import click_log
 import numpy as np
 import pytest
 
+import tfrs_dlrm as td
 from tfrs_dlrm.cluster import LocalCluster
+from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from tfrs_dlrm.placement import Topology
+from tfrs_dlrm.planner import plan
 from tfrs_dlrm.strategy import make_strategy
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -39,6 +43,16 @@ def test_synchronous_strategies_equal_one_device(data, tmp_path):
         assert found.keys() == expected.keys()
         for name, values in expected.items():
             np.testing.assert_allclose(found[name], values, atol=1e-5, rtol=1e-5, err_msg=name)
+
+    # All tables and slots are on every worker, and take what the planner says.
+    config = RunConfig(
+        DataConfig("there"), ModelConfig(8, (16, 8), (16, 1)), OptimizerConfig("adagrad", 0.1, "adagrad")
+    )
+    planned = plan(td.Schema.load(f"{data}/schema.json"), config, Topology("multi_worker", 2)).memory[1]
+    sizes = {
+        kind: sum(v.nbytes for n, v in workers.items() if n.startswith(kind)) for kind in ("table", "slot", "dense")
+    }
+    assert list(sizes.values()) == [planned.tables, planned.slots, planned.dense_weights]
 
 
 def test_asynchronous_training_learns_as_well(data, tmp_path):

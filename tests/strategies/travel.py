@@ -4,7 +4,6 @@ python travel.py SERVERS DIRECTORY NAME...    saves ps-SERVERS, then restores ev
 """
 
 import os
-import socket
 import sys
 import time
 
@@ -17,6 +16,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfrs_dlrm as td
+from tfrs_dlrm.cluster import free_ports
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.embeddings.storage import copies
 from tfrs_dlrm.planner import plan
@@ -139,12 +139,8 @@ def publish(directory, name, arrays):
 def cluster_of(servers):
     """A parameter-server strategy whose servers, and one worker, are threads of this process."""
 
-    def address():
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            return f"127.0.0.1:{s.getsockname()[1]}"
-
-    spec = tf.train.ClusterSpec({"worker": [address()], "ps": [address() for _ in range(servers)]})
+    worker, *ps = [f"127.0.0.1:{port}" for port in free_ports(1 + servers)]
+    spec = tf.train.ClusterSpec({"worker": [worker], "ps": ps})
     for job in spec.jobs:
         for i in range(spec.num_tasks(job)):
             tf.distribute.Server(spec, job_name=job, task_index=i, start=True)
