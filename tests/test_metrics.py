@@ -10,6 +10,7 @@ import tf_keras as keras
 
 from tfrs_dlrm import metrics
 from tfrs_dlrm.metrics import streaming
+from tfrs_dlrm.strategy import make_strategy
 
 NAMES = ("auc", "log_loss", "normalized_entropy", "calibration", "expected_calibration_error")
 
@@ -322,9 +323,7 @@ class Echo(tfrs.Model):
         return self.task(labels=labels, predictions=self(logits), sample_weight=weights)
 
 
-@pytest.mark.parametrize(
-    "strategy", [tf.distribute.get_strategy, lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])]
-)
+@pytest.mark.parametrize("strategy", [tf.distribute.get_strategy, lambda: make_strategy("mirrored", 2)])
 def test_fit_and_evaluate_on_replicas_match_exact(strategy):
     """1003 examples in batches of 100: the replicas get 50 and 50, and of the last batch 2 and 1."""
     labels, logits, weights = examples(1003)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfrs_dlrm.checkpoint import rows
 from tfrs_dlrm.checkpoint.rows import batches, read_rows, read_slice, slices, write_rows
 from tfrs_dlrm.embeddings.storage import Piece, ShardedTable, Stored, VariablePiece
+from tfrs_dlrm.strategy import make_strategy
 
 ROWS = 37
 SHAPES = {"tables/a": (ROWS, 5), "tables/b": (ROWS, 3), "tables/one": (1, 4), "slots/a/accumulator": (ROWS,)}
@@ -37,7 +38,7 @@ def variables(topology: str, initial: dict[str, np.ndarray]) -> dict:
         if topology == "whole" or (topology in CUTS and len(array) == 1):
             return tf.Variable(array)
         if topology == "mirrored":
-            with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            with make_strategy("mirrored", 2).scope():
                 return tf.Variable(array)
         parts = []
         for i, (a, b) in enumerate(zip(CUTS[topology], CUTS[topology][1:], strict=False)):

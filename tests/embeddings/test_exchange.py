@@ -12,6 +12,7 @@ from tfrs_dlrm.embeddings.gradients import Combined
 from tfrs_dlrm.embeddings.storage import ShardedTable, Stored
 from tfrs_dlrm.embeddings.variables import Place, add_to_rows, read_rows
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
+from tfrs_dlrm.strategy import make_strategy
 
 # Every kind of feature and of table: shared, multi-valued with weights, a sequence, compressed in both ways.
 SCHEMA = Schema(
@@ -99,7 +100,7 @@ def test_replicas_take_the_step_of_one_device(name, devices):
         batches.append([(features, gradients(features, i)) for i, features in enumerate(parts)])
     expected = steps_on_one_device(OPTIMIZERS[name], batches)
 
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
+    strategy = make_strategy("mirrored", devices)
     with strategy.scope():
         tables, optimizer = EmbeddingTables(SCHEMA, places=places(devices)), OPTIMIZERS[name]()
         optimizer.build(tables.tables)
@@ -136,7 +137,7 @@ def test_replicas_take_the_step_of_one_device(name, devices):
 
 
 def test_bfloat16_copies_are_rounded_alike():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = make_strategy("mirrored", 2)
     schema = Schema(Label("y"), categorical=(CategoricalFeature("a"),), tables=(Table("a", 4, 50, dtype="bfloat16"),))
     with strategy.scope():
         tables, optimizer = EmbeddingTables(schema), SGD(0.01)
@@ -182,12 +183,12 @@ def test_the_plain_layer_trains_under_replicas_with_a_keras_optimizer():
         model.fit(ids, np.ones([8, 1]), batch_size=8, epochs=3, verbose=0)
         return layer.tables["a"].numpy()
 
-    replicas = fit(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    replicas = fit(make_strategy("mirrored", 2))
     np.testing.assert_allclose(replicas, fit(tf.distribute.OneDeviceStrategy("CPU:0")), atol=1e-6)
 
 
 def test_an_update_outside_of_the_replicas_is_refused():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = make_strategy("mirrored", 2)
     with strategy.scope():
         tables, optimizer = EmbeddingTables(SCHEMA), SGD(0.1)
         optimizer.build(tables.tables)

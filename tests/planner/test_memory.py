@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from tensorflow.python.tpu import _pywrap_sparse_core_layout  # no public name
 
 from tfrs_dlrm.config import EMBEDDING_OPTIMIZERS, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
@@ -13,6 +12,7 @@ from tfrs_dlrm.planner.hardware import device_of
 from tfrs_dlrm.planner.memory import ROW_SLOTS, stored_tables
 from tfrs_dlrm.planner.topologies import parse_topology
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.strategy import make_strategy
 from tfrs_dlrm.training.factory import make_model, make_optimizers
 
 SCHEMA = Schema(
@@ -71,7 +71,7 @@ def test_mirrored_devices_hold_what_real_ones_do():
         model=ModelConfig(16, (16,), (4, 1)),
         optimizer=OptimizerConfig(embedding="adagrad", embedding_per_table="half=rowwise_adagrad"),
     )
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with make_strategy("mirrored", 2).scope():
         model = make_model(config.model, schema, seed=0)
         model.build()
         dense, rows = make_optimizers(config.optimizer)
