@@ -53,7 +53,7 @@ def publish(unfinished: str, path: str) -> None:
     if os.path.isdir(path):
         os.rename(path, replaced)
     os.rename(unfinished, path)
-    _to_disk(os.path.dirname(path))
+    _to_disk(os.path.dirname(os.path.abspath(path)))
     if os.path.isdir(replaced):
         remove(replaced)
 
