@@ -25,7 +25,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tfrs_dlrm.doctor.tf_config import tf_config_problems
+from tfrs_dlrm.addresses import unreachable
+from tfrs_dlrm.tf_config import tf_config_problems
 
 # What a coordinator ends with when it lost a server: started again, it goes on from the last checkpoint.
 EXIT_SERVER_LOST = 75
@@ -62,22 +63,13 @@ def task() -> tuple[str, int] | None:
 def wait_for_others(say: Callable[[str], None]) -> None:
     """Returns once every worker and server that TF_CONFIG names can be reached; says which it waits for."""
     cluster = json.loads(os.environ["TF_CONFIG"])["cluster"]
-    missing = {f"{job} {i} at {a}": a for job in ("worker", "ps") for i, a in enumerate(cluster.get(job, ()))}
-    told = time.monotonic() - _TELL_AFTER + 2  # the first time after two seconds
-    while missing := {name: address for name, address in missing.items() if not _answers(address)}:
+    names = {address: f"{job} {i} at {address}" for job in ("worker", "ps") for i, address in enumerate(cluster[job])}
+    told = time.monotonic() - _TELL_AFTER
+    while missing := unreachable(list(names)):
         if time.monotonic() - told > _TELL_AFTER:
             told = time.monotonic()
-            say(f"waiting for {', '.join(missing)}")
-        time.sleep(0.2)
-
-
-def _answers(address: str) -> bool:
-    host, port = address.rsplit(":", 1)
-    try:
-        with socket.create_connection((host, int(port)), timeout=2):
-            return True
-    except OSError:
-        return False
+            say(f"waiting for {', '.join(names[address] for address in missing)}")
+        time.sleep(0.5)
 
 
 def serve() -> None:

@@ -9,6 +9,8 @@ import dataclasses
 import math
 from typing import Any
 
+from tfrs_dlrm.schema import Schema
+
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
 EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")
 _PRECISIONS = ("float32", "bfloat16")
@@ -58,6 +60,14 @@ class ModelConfig:
     top_mlp: tuple[int, ...] = (512, 256, 1)
     self_interaction: bool = False
     mixed_dim_temperature: float = 0.0
+
+    def schema(self, data: Schema) -> Schema:
+        """That of the model, from that of its data."""
+        if self.embedding_dim:
+            data = data.with_dim(self.embedding_dim)
+        if self.mixed_dim_temperature:
+            data = data.with_mixed_dims(self.embedding_dim, self.mixed_dim_temperature)
+        return data
 
 
 @dataclasses.dataclass

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfrs_dlrm.doctor.tf_config import tf_config_problems
+from tfrs_dlrm.distribution import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.embeddings.tpu.hardware import kind as embedding_hardware
 from tfrs_dlrm.embeddings.variables import Place, Places
 from tfrs_dlrm.memory import available_memory
-from tfrs_dlrm.placement import STRATEGIES, Placement, Topology, place, size_text
+from tfrs_dlrm.placement import STRATEGIES, Topology, place, size_text
 from tfrs_dlrm.planner.hardware import TPUS
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.tf_config import tf_config_problems
 
 # A strategy does not say what chips it has, only what hardware they have for embeddings: one of each kind.
 _CHIPS = {"V1": "v4", "SparseCore": "v5p", "": "v5e"}
@@ -59,50 +58,6 @@ def make_strategy(name: str = "one_device", devices: int = 0, tpu: str = "local"
     return tf.distribute.OneDeviceStrategy("GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0")
 
 
-def is_parameter_server(strategy: tf.distribute.Strategy) -> bool:
-    """Whether workers train it without waiting for each other."""
-    return isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy)
-
-
-def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
-    """Whether several processes each run the whole program."""
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
-def is_tpu(strategy: tf.distribute.Strategy) -> bool:
-    """Whether it is one of TPUs."""
-    return isinstance(strategy, tf.distribute.TPUStrategy)
-
-
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one of its run that writes files."""
-    if not is_multi_worker(strategy):
-        return True
-    resolver = strategy.cluster_resolver
-    return resolver.task_type in (None, "chief") or (
-        resolver.task_type == "worker" and resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
-    )
-
-
-def any_process(strategy: tf.distribute.Strategy, fact: bool) -> bool:
-    """Whether something is so in any of the processes that step together; all of them must ask."""
-    if not is_multi_worker(strategy):
-        return fact
-
-    return int(_sum_over_replicas(strategy)(tf.constant(int(fact)))) > 0
-
-
-@functools.cache
-def _sum_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Adds up a number that each process has; traced once."""
-    return tf.function(lambda x: strategy.reduce("SUM", strategy.run(lambda: tf.identity(x)), axis=None))
-
-
-def wait_for_all(strategy: tf.distribute.Strategy) -> None:
-    """Returns once all processes that step together have called it."""
-    any_process(strategy, False)
-
-
 def topology_of(strategy: tf.distribute.Strategy) -> Topology:
     """The devices of a strategy that can hold tables; those of strategies other than ours count as one device."""
     if isinstance(strategy, tf.distribute.MirroredStrategy):
@@ -143,7 +98,13 @@ def places(schema: Schema, strategy: tf.distribute.Strategy, replicate_below: in
             )
         _check_room(sum(table.bytes for table in placement.tables))
         return {}
-    return to_places(placement, _table_devices(strategy))
+    mirrored = isinstance(strategy, tf.distribute.MirroredStrategy)
+    devices = strategy.extended.worker_devices if mirrored else _devices_of("ps")
+    return {
+        table.name: [Place(s.begin, s.end, devices[s.device]) for s in table.shards]
+        for table in placement.tables
+        if table.kind == "sharded"
+    }
 
 
 def _check_room(size: int) -> None:
@@ -155,21 +116,6 @@ def _check_room(size: int) -> None:
             f" {size_text(available)} that this machine has free. Use --strategy=parameter_server, which shares them"
             " out among servers, or smaller tables (see docs/embeddings.md)"
         )
-
-
-def to_places(placement: Placement, devices: list[str]) -> Places:
-    """A placement in terms of TensorFlow's names of the devices."""
-    return {
-        table.name: [Place(s.begin, s.end, devices[s.device]) for s in table.shards]
-        for table in placement.tables
-        if table.kind == "sharded"
-    }
-
-
-def _table_devices(strategy: tf.distribute.Strategy) -> list[str]:
-    if isinstance(strategy, tf.distribute.MirroredStrategy):
-        return list(strategy.extended.worker_devices)
-    return _devices_of("ps")
 
 
 def _devices_of(job: str) -> list[str]:

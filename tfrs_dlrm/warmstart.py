@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm import schema as schema_lib
-from tfrs_dlrm.checkpoint.contents import Contents, layers
+from tfrs_dlrm.checkpoint.contents import layers
 from tfrs_dlrm.checkpoint.manifest import Manifest
 from tfrs_dlrm.checkpoint.restore import UNREADABLE
 from tfrs_dlrm.checkpoint.rows import read_slice, slices
@@ -85,6 +86,7 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
     path = home.checkpoint(which)
     checkpoint = _Checkpoint(path)
     # Everything is checked before anything is written: a refusal leaves the model as it was.
+    stored = model.embeddings.stored(model.embedding_optimizer)
     reports, copies, notes = {}, [], _statistics_notes(new, home.encoder_dir, data_dir)
     for table in model.schema.tables:
         old_rows = old.table(table.name).rows or 0
@@ -94,7 +96,7 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
         kind = config.optimizer.per_table().get(table.name, config.optimizer.embedding)
         for part in table.parts:
             # The parts of a compressed table have other rows; `_matches` made sure that they stay as they are.
-            of_part, same = _row_copies(model, part, None if table.remainders else matches, checkpoint, kind)
+            of_part, same = _row_copies(model, stored, part, None if table.remainders else matches, checkpoint, kind)
             copies += of_part
             if not same:
                 notes.append(f"table {table.name!r} has another optimizer than before, whose slots begin anew")
@@ -198,14 +200,18 @@ def _values(directory: str, table: str) -> pa.Array:
 
 
 def _row_copies(
-    model: RankingModel, part: str, matches: np.ndarray | None, checkpoint: _Checkpoint, kind: str
+    model: RankingModel,
+    stored: Mapping[str, Stored],
+    part: str,
+    matches: np.ndarray | None,
+    checkpoint: _Checkpoint,
+    kind: str,
 ) -> tuple[list[_RowCopy], bool]:
     """What to copy to a variable and its slots, and whether its optimizer is of the same kind as before.
 
     Only then are slots taken over: two optimizers may mean different things by one name.
     """
     optimizer = model.embedding_optimizer
-    stored = Contents.of(model).rows
     name = f"tables/{part}"
     table, entry = stored[name], checkpoint.rows.get(name)
     found = entry.shape if entry else ()

@@ -20,8 +20,8 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
     from tfrs_dlrm.cluster import ServerLost
+    from tfrs_dlrm.distribution import is_chief
     from tfrs_dlrm.progress import examples_bar
-    from tfrs_dlrm.strategy import is_chief
     from tfrs_dlrm.training import report
     from tfrs_dlrm.training.evaluation import evaluate_run
 

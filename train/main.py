@@ -36,8 +36,8 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
     from tfrs_dlrm.cluster import EXIT_SERVER_LOST, ServerLost
+    from tfrs_dlrm.distribution import is_chief
     from tfrs_dlrm.progress import PrepareBar
-    from tfrs_dlrm.strategy import is_chief
     from tfrs_dlrm.training.callbacks import Interrupted
     from tfrs_dlrm.training.loop import train_and_evaluate
 

@@ -16,7 +16,7 @@ from small_model import assert_equal, everything, make, train
 
 import tfrs_dlrm as td
 from tfrs_dlrm.checkpoint import Checkpoints, directory, rows, save
-from tfrs_dlrm.strategy import is_chief
+from tfrs_dlrm.distribution import is_chief
 
 
 def checkpoints_of(model, home, **kwargs) -> Checkpoints:

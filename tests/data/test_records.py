@@ -130,6 +130,7 @@ def test_files_are_bounded(directory, copy, monkeypatch):
     whole = Records.load(directory)
     assert [f.blocks for f in whole.train] == [1] * 9 and sum(f.rows for f in whole.train) == 2242
     monkeypatch.setattr(records_module, "_FILES", 1)
+    shutil.rmtree(copy / "records")
     write_records(copy, seed=1)
     assert [f.blocks for f in Records.load(copy).train] == [9]
     orders = [rows_of(record_dataset(copy, 99, shuffle=s, drop_remainder=False)) for s in (False, True, True)]
@@ -137,6 +138,7 @@ def test_files_are_bounded(directory, copy, monkeypatch):
     assert orders[0] != orders[1] != orders[2], "the blocks of a file are not shuffled"
     bound, block = 40_000, max(f.bytes for f in whole.train)
     monkeypatch.setattr(records_module, "_MAX_FILE_BYTES", bound)
+    shutil.rmtree(copy / "records")
     write_records(copy, seed=0)
     assert all(bound < f.bytes < bound + block for f in Records.load(copy).train[:-1])
     assert rows_of(record_dataset(copy, 99, shuffle=False)) == rows_of(record_dataset(directory, 99, shuffle=False))
@@ -147,7 +149,11 @@ def test_written_again_only_where_something_changed(copy):
     before, times = contents(home), {p: p.stat().st_mtime_ns for p in home.iterdir()}
     assert write_records(copy) == str(home) and {p: p.stat().st_mtime_ns for p in home.iterdir()} == times
     write_records(copy, seed=1)
+    assert contents(home) == before, "records that another run may be reading were written anew for another order"
+    shutil.rmtree(home)
+    write_records(copy, seed=1)
     assert contents(home) != before
+    shutil.rmtree(home)
     write_records(copy)
     assert contents(home) == before  # equal arguments, equal bytes
     shutil.copytree(home, other / "records")
@@ -187,6 +193,7 @@ def test_a_full_disk(copy, monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, "records.unfinished/x; No space left on device")
 
     monkeypatch.setattr(tf.io.TFRecordWriter, "write", write)
+    shutil.rmtree(copy / "records")
     with pytest.raises(OSError, match=r"the disk is full; .*prepared: run the same command again once there is room"):
         write_records(copy, seed=1)
     assert not list(copy.glob("records*"))  # what was written is given back

@@ -6,6 +6,7 @@ import time
 import doctor_site
 import pytest
 
+from tfrs_dlrm import addresses
 from tfrs_dlrm.doctor import check_tpu, tpu_check
 from tfrs_dlrm.doctor.machine import Machine
 from tfrs_dlrm.doctor.packages import examine_packages
@@ -113,7 +114,7 @@ def test_an_address_where_nobody_listens(use):
 
 def test_waits_three_seconds_at_most_for_all_of_them(use, monkeypatch):
     use(Machine())
-    monkeypatch.setattr(tpu_check, "_SECONDS", 0.3)
+    monkeypatch.setattr(addresses, "_SECONDS", 0.3)
     ended = threading.Event()
 
     def never(address, timeout):

@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import travel
 from fake_tpu import tables_in_layout
 
 import tfrs_dlrm as td
 from tfrs_dlrm.strategy import make_strategy
-
-sys.path.insert(0, str(Path(__file__).parent))
-import travel
 
 HERE = {
     "one_device": lambda: make_strategy("one_device"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import click_log
 import numpy as np
 import pytest
+import tiny_run
 
 import tfrs_dlrm as td
 from tfrs_dlrm.cluster import LocalCluster
@@ -13,9 +14,6 @@ from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.placement import Topology
 from tfrs_dlrm.planner import plan
 from tfrs_dlrm.strategy import make_strategy
-
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny_run
 
 
 @pytest.fixture(scope="module")

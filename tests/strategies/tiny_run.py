@@ -15,8 +15,8 @@ import tf_keras as keras
 
 import tfrs_dlrm as td
 from tfrs_dlrm import cluster
+from tfrs_dlrm.distribution import is_chief, is_multi_worker, is_parameter_server
 from tfrs_dlrm.embeddings.storage import Stored
-from tfrs_dlrm.strategy import is_chief, is_multi_worker, is_parameter_server
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.inputs import distributed_dataset, evaluation_dataset
 

@@ -13,8 +13,8 @@ from tfrs_dlrm.checkpoint import directory
 from tfrs_dlrm.checkpoint.contents import Contents
 from tfrs_dlrm.checkpoint.restore import restore
 from tfrs_dlrm.checkpoint.save import Saving
+from tfrs_dlrm.distribution import any_process, is_chief, wait_for_all
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.strategy import any_process, is_chief, wait_for_all
 
 
 class Checkpoints:

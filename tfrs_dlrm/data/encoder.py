@@ -17,9 +17,8 @@ import tensorflow as tf
 from tfrs_dlrm.data.rows import MISSING_INT
 from tfrs_dlrm.data.tokenizer import Tokenizer
 from tfrs_dlrm.hashing import fingerprint_rows
-from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, DenseFeature, Schema
 
-SCHEMA_FILE = "schema.json"
 STATISTICS_FILE = "statistics.json"
 VOCABULARY_DIR = "vocabulary"
 

@@ -33,7 +33,7 @@ from tfrs_dlrm.schema import Schema
 
 RECORDS_DIR, RECORDS_FILE = "records", "records.json"
 BLOCK_ROWS = 256
-_VERSION = 1
+_VERSION = 2
 _FILES = 64  # where there are as many blocks: the hosts of a pod share out whole files
 _MAX_FILE_BYTES = 256 << 20
 
@@ -55,16 +55,12 @@ class Records:
     Attributes:
       version: of the format.
       prepared: a hash of the schema and the manifest of the prepared directory.
-      seed: of the order of the training rows.
-      shuffle_rows: how many of them were shuffled at a time.
       train: the files of the training set.
       eval: those of the evaluation set, in the order of the log.
     """
 
     version: int
     prepared: str
-    seed: int
-    shuffle_rows: int
     train: tuple[RecordFile, ...]
     eval: tuple[RecordFile, ...]
 
@@ -114,8 +110,9 @@ def write_records(
       progress: is told how many rows are written; its stage is `records`.
 
     Returns:
-      The path of the records. They have that name once they are whole. Called again it does nothing; but records of
-      other prepared data, in another order, or with a file missing or cut off, are made anew.
+      The path of the records. They have that name once they are whole. Called again it does nothing, whatever order
+      they are in, since another cluster may be reading them; but records of other prepared data, or with a file missing
+      or cut off, are made anew.
 
     Raises:
       FileNotFoundError: no prepared data there.
@@ -124,9 +121,8 @@ def write_records(
     """
     home, prepared = os.path.join(directory, RECORDS_DIR), _fingerprint(directory)
     try:
-        found = Records.load(directory)
-        if (found.seed, found.shuffle_rows) == (seed, shuffle_rows):
-            return home
+        Records.load(directory)
+        return home
     except (FileNotFoundError, ValueError):
         pass
     unfinished = f"{home}.unfinished"
@@ -137,7 +133,7 @@ def write_records(
         with disk_full(f"{directory}: run the same command again once there is room"):
             writer = _Writer(directory, unfinished, progress or (lambda *_: None))
             train, evaluation = writer.write("train", seed, shuffle_rows), writer.write("eval", None, shuffle_rows)
-            records = Records(_VERSION, prepared, seed, shuffle_rows, train, evaluation)
+            records = Records(_VERSION, prepared, train, evaluation)
             write_json(os.path.join(unfinished, RECORDS_FILE), dataclasses.asdict(records))
             os.rename(unfinished, home)
     except BaseException:

@@ -10,8 +10,8 @@ from tfrs_dlrm.doctor.devices import logical_devices
 from tfrs_dlrm.doctor.machine import GPU_FILES, TPU_FILES, Machine, examine_machine
 from tfrs_dlrm.doctor.packages import SHOWN, TENSORFLOWS, Packages, examine_packages
 from tfrs_dlrm.doctor.problem import remedies
-from tfrs_dlrm.doctor.tf_config import tf_config_problems
 from tfrs_dlrm.doctor.verdicts import Verdict, verdicts, warnings
+from tfrs_dlrm.tf_config import tf_config_problems
 
 
 @dataclasses.dataclass(frozen=True)

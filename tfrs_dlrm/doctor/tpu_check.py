@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
-import threading
-import time
 
+from tfrs_dlrm.addresses import is_address, unreachable
 from tfrs_dlrm.doctor.machine import TPU_FILES, Machine, examine_machine
 from tfrs_dlrm.doctor.packages import TENSORFLOWS, Packages, examine_packages
 from tfrs_dlrm.doctor.problem import Problem, remedies
-from tfrs_dlrm.doctor.tf_config import is_address
 
-_SECONDS = 3.0
 _SCHEME = "grpc://"
 
 
@@ -102,7 +98,7 @@ def _address_problems(addresses: list[str]) -> list[Problem]:
         remedy = "give --tpu=grpc://HOST:PORT, as in grpc://10.0.0.2:8470"
         return [Problem(f"{a!r} is not HOST:PORT", remedy) for a in wrong]
     remedy = "start the TPU, or mend its address or the firewall between"
-    return [Problem(f"{a} does not answer: {why}", remedy) for a, why in _unreachable(addresses).items()]
+    return [Problem(f"{a} does not answer: {why}", remedy) for a, why in unreachable(addresses).items()]
 
 
 def _name_problems(tpu: str) -> list[Problem]:
@@ -112,7 +108,7 @@ def _name_problems(tpu: str) -> list[Problem]:
         what = f"cloud-tpu-client is not installed, which finds the address of {tpu!r}"
         problems.append(Problem(what, "pip install cloud-tpu-client"))
     server = os.environ.get("GCE_METADATA_HOST") or os.environ.get("GCE_METADATA_IP") or "metadata.google.internal"
-    for address, why in _unreachable([server if ":" in server else f"{server}:80"]).items():
+    for address, why in unreachable([server if ":" in server else f"{server}:80"]).items():
         what = f"the project and zone of {tpu!r} cannot be found out, since {address} does not answer: {why}"
         problems.append(Problem(what, "run this on Google Cloud, or give the address, --tpu=grpc://HOST:PORT"))
     return problems
@@ -120,25 +116,3 @@ def _name_problems(tpu: str) -> list[Problem]:
 
 def _importable(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
-
-
-def _unreachable(addresses: list[str]) -> dict[str, str]:
-    """Those of the addresses HOST:PORT to which no connection can be made within 3 seconds, each with the reason."""
-    reasons = dict.fromkeys(addresses, f"nothing in {_SECONDS:.0f} seconds")
-
-    def connect(address: str) -> None:
-        host, _, port = address.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=_SECONDS).close()
-            reasons[address] = ""
-        except OSError as e:
-            reasons[address] = str(e)
-
-    # In threads, since looking up a name knows no time limit; as daemons, since Python's end waits for others.
-    threads = [threading.Thread(target=connect, args=(a,), daemon=True) for a in addresses]
-    for thread in threads:
-        thread.start()
-    end = time.monotonic() + _SECONDS
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-    return {address: why for address, why in reasons.items() if why}

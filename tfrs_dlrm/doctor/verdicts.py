@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from tfrs_dlrm.doctor.machine import Machine
 from tfrs_dlrm.doctor.packages import Packages
 from tfrs_dlrm.doctor.problem import Problem
-from tfrs_dlrm.doctor.tf_config import tf_config_problems
 from tfrs_dlrm.doctor.tpu_check import libtpu_problems, tpu_problems
 from tfrs_dlrm.placement import STRATEGIES
+from tfrs_dlrm.tf_config import tf_config_problems
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,13 +14,12 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from tfrs_dlrm.distribution import is_multi_worker, is_parameter_server
 from tfrs_dlrm.embeddings.gradients import Combined, InParts, RowGradient, Use
 from tfrs_dlrm.embeddings.storage import Rows, ShardedTable, copies
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 
 Uses: TypeAlias = dict[str, list[Use]]
-_PARAMETER_SERVER = tf.distribute.experimental.ParameterServerStrategy
-_MULTI_WORKER = tf.distribute.MultiWorkerMirroredStrategy
 
 
 def update(
@@ -47,14 +46,14 @@ def update(
     if optimizer.iterations is None:
         raise ValueError(f"{type(optimizer).__name__} has no slots; call build(tables) before the first step")
     strategy, replica = tf.distribute.get_strategy(), tf.distribute.get_replica_context()
-    if isinstance(strategy, _PARAMETER_SERVER):
+    if is_parameter_server(strategy):
         _send(tables, optimizer, uses, batch_size)
     elif strategy.num_replicas_in_sync == 1:
         for name, own in uses.items():
             _step(tables[name], optimizer, name, own, batch_size, name in in_parts, orders.get(name))
     elif replica is None:
         raise ValueError(f"{strategy.num_replicas_in_sync} replicas: call `update` in strategy.run, in each of them")
-    elif isinstance(strategy, _MULTI_WORKER):
+    elif is_multi_worker(strategy):
         _gather(replica, tables, optimizer, uses, batch_size)
     else:
         replica.merge_call(_Merge(tables, optimizer, in_parts), args=(uses, batch_size))

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
+from tfrs_dlrm.distribution import is_tpu
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
 from tfrs_dlrm.embeddings.per_table import PerTable
@@ -20,7 +21,7 @@ from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.metrics import OutOfRangeIds, default_metrics
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.strategy import is_tpu, places
+from tfrs_dlrm.strategy import places
 
 
 class RankingModel(tfrs.models.Model):

@@ -19,12 +19,9 @@ from tfrs_dlrm.planner.advice import notes, remedies
 from tfrs_dlrm.planner.plans import Plan, compute
 from tfrs_dlrm.planner.text import lines
 from tfrs_dlrm.planner.topologies import parse_topology
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 
 __all__ = ["Plan", "lines", "parse_topology", "plan", "plan_run"]
-
-# The name that `prepare` gives the schema with the sizes of the vocabularies.
-_SCHEMA_FILE = "schema.json"
 
 
 def plan(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
@@ -55,7 +52,7 @@ def plan_run(config: RunConfig, strategy: str, topology: str) -> Plan:
       FileNotFoundError: there is no schema.
     """
     devices = parse_topology(strategy, topology)
-    prepared = os.path.join(config.data.path, _SCHEMA_FILE)
+    prepared = os.path.join(config.data.path, SCHEMA_FILE)
     path = prepared if config.data.path and os.path.isfile(prepared) else config.data.schema
     if not path:
         raise FileNotFoundError(

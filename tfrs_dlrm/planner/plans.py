@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig
+from tfrs_dlrm.config import DataConfig, RunConfig
 from tfrs_dlrm.files import write_json
 from tfrs_dlrm.placement import Topology, place
 from tfrs_dlrm.planner.costs import StepTime, step_flops, step_time
@@ -133,19 +133,10 @@ class Plan:
 
 
 def compute(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
-    """A plan without notes and remedies.
-
-    Args:
-      schema: of vocabularies whose size is not known yet, `max_size` is taken for it.
-      config: model, optimizers and batch; where the data are does not matter.
-      topology: the devices.
-
-    Raises:
-      ValueError: the configuration is not one, or a table has no size yet.
-    """
+    """A plan without notes and remedies; see `tfrs_dlrm.planner.plan`."""
     dataclasses.replace(config, data=DataConfig(path=".")).check()
     schema, at_most = _sized(schema)
-    schema = _model_schema(schema, config.model)
+    schema = config.model.schema(schema)
     device, dense = device_of(topology), dense_half(schema, config.model)
     tables = stored_tables(place(schema, topology), config.optimizer, device)
     moved = flows(tables, dense, schema, config, topology, device)
@@ -177,15 +168,6 @@ def _sized(schema: Schema) -> tuple[Schema, tuple[str, ...]]:
             " rows of the tables, or max_size of their features, in the schema"
         )
     return schema.with_rows({name: largest[name] for name in at_most}), at_most
-
-
-def _model_schema(schema: Schema, model: ModelConfig) -> Schema:
-    """As `make_model` changes it."""
-    if model.embedding_dim:
-        schema = schema.with_dim(model.embedding_dim)
-    if model.mixed_dim_temperature:
-        schema = schema.with_mixed_dims(model.embedding_dim, model.mixed_dim_temperature)
-    return schema
 
 
 def _table_dict(table: StoredTable) -> dict[str, Any]:

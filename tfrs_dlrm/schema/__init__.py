@@ -25,11 +25,12 @@ from tfrs_dlrm.schema.features import (
     TextFormat,
     Transform,
 )
-from tfrs_dlrm.schema.schema import Schema, difference
+from tfrs_dlrm.schema.schema import SCHEMA_FILE, Schema, difference
 
 __all__ = [
     "MAX_ROWS",
     "RESERVED_NAMES",
+    "SCHEMA_FILE",
     "CategoricalFeature",
     "Combiner",
     "DenseFeature",

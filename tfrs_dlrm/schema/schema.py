@@ -13,6 +13,9 @@ from tfrs_dlrm.schema.checks import check_schema
 from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Table, TextFormat
 from tfrs_dlrm.schema.plain import build, plain
 
+# Its name in a prepared directory.
+SCHEMA_FILE = "schema.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Schema:

@@ -13,10 +13,11 @@ import tensorflow as tf
 
 from tfrs_dlrm.data.manifest import Manifest, Split
 from tfrs_dlrm.data.ready import REFERENCE_FILE
+from tfrs_dlrm.distribution import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.files import read_json
 from tfrs_dlrm.metrics import evaluate_scores
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.strategy import is_multi_worker, is_parameter_server, is_tpu, topology_of
+from tfrs_dlrm.strategy import topology_of
 from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.inputs import evaluation_dataset

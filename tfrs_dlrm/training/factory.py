@@ -10,6 +10,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.checkpoint import restore_checkpoint
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
+from tfrs_dlrm.distribution import is_tpu
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.per_table import PerTable
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
@@ -17,7 +18,6 @@ from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.schedules import WarmupPolynomialDecay
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.strategy import is_tpu
 from tfrs_dlrm.training.tpu import tpu_tables
 from tfrs_dlrm.workdir import Which, Workdir
 
@@ -35,10 +35,7 @@ def make_model(
       seed: of the initial weights.
       tables: makes them for the schema of the model, where the strategy in scope needs that; see `tpu_tables`.
     """
-    if config.embedding_dim:
-        schema = schema.with_dim(config.embedding_dim)
-    if config.mixed_dim_temperature:
-        schema = schema.with_mixed_dims(config.embedding_dim, config.mixed_dim_temperature)
+    schema = config.schema(schema)
     embeddings = tables(schema) if tables else None
     return DLRM(schema, config.bottom_mlp, config.top_mlp, config.self_interaction, seed=seed, embeddings=embeddings)
 

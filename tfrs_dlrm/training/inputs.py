@@ -10,10 +10,10 @@ import tf_keras as keras
 from tfrs_dlrm.data.dataset import SHUFFLE_ROWS, dataset, steps_per_epoch
 from tfrs_dlrm.data.manifest import Split
 from tfrs_dlrm.data.record_dataset import record_dataset
-from tfrs_dlrm.data.records import Records, write_records
+from tfrs_dlrm.data.records import write_records
+from tfrs_dlrm.distribution import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
-from tfrs_dlrm.strategy import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.training.tpu import tpu_dataset
 
 
@@ -79,10 +79,7 @@ def distributed_dataset(
 
 def worker_dataset(directory: str, batch_size: int, split: Split, shuffle_rows: int = SHUFFLE_ROWS) -> Any:
     """The `dataset_fn` of a worker of a parameter-server cluster; see `distributed_dataset`."""
-    try:
-        Records.load(directory)  # in whatever order they are: another cluster may be reading them
-    except (FileNotFoundError, ValueError):
-        write_records(directory, shuffle_rows=shuffle_rows)
+    write_records(directory, shuffle_rows=shuffle_rows)
 
     @tf.autograph.experimental.do_not_convert
     def read(context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:

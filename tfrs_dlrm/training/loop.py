@@ -18,11 +18,11 @@ from tfrs_dlrm.data.encoder import SCHEMA_FILE
 from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.prepare import Progress
 from tfrs_dlrm.data.ready import ready
+from tfrs_dlrm.distribution import any_process, is_chief, is_multi_worker, is_parameter_server, wait_for_all
 from tfrs_dlrm.embeddings.variables import all_finite, all_rows_finite
 from tfrs_dlrm.files import disk_full, write_json
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.strategy import any_process, is_chief, is_multi_worker, is_parameter_server, wait_for_all
 from tfrs_dlrm.training.asynchronous import Workers, server_lost
 from tfrs_dlrm.training.callbacks import (
     Interrupted,
@@ -69,7 +69,7 @@ def train_and_evaluate(
 
     Args:
       config: the run.
-      workdir: see `tfrs_dlrm.checkpoint`.
+      workdir: see `tfrs_dlrm.workdir`.
       strategy: where to compute; by default the strategy in scope.
       prepare_progress: is told how far the preparation of raw data is, where there is any.
       show_progress: draws a progress bar on standard error.

@@ -9,19 +9,19 @@ from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
-from absl import logging
 
 from tfrs_dlrm.embeddings.bags import Bags, one_hot_bags, padded_bags
 from tfrs_dlrm.embeddings.gradients import Use, Whole
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.storage import Rows, Stored
+from tfrs_dlrm.embeddings.tpu.checks import check_memory, check_tables, log_placement
 from tfrs_dlrm.embeddings.tpu.hardware import V1, Hardware, HardwareTable, SparseCore, kind
 from tfrs_dlrm.embeddings.tpu.host import OUT_OF_RANGE, HostMap, Lookup, lookups
 from tfrs_dlrm.embeddings.tpu.optimizers import Translated, translate
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.embeddings.variables import make_variables
-from tfrs_dlrm.placement import Placement, size_text
+from tfrs_dlrm.placement import Placement
 from tfrs_dlrm.schema import CategoricalFeature, Combiner, Schema
 
 
@@ -99,7 +99,7 @@ class TPUEmbeddingTables(keras.layers.Layer):
         self.batch_size = batch_size
         self.kind = kind(tf.distribute.get_strategy())
         on_hardware = [t.name for t in placement.tables if t.kind == "tpu_embedding"]
-        _check(schema, on_hardware, self.kind, batch_size, samples)
+        check_tables(schema, on_hardware, self.kind, batch_size, samples)
         self.host_map = HostMap(schema, on_hardware, hotness or {})
         self._lookups = lookups(schema, on_hardware)
         self._layouts = {
@@ -112,7 +112,7 @@ class TPUEmbeddingTables(keras.layers.Layer):
         }
         # In a plain object, which no checkpoint of TensorFlow's follows: `stored` is how these are saved.
         self._own = types.SimpleNamespace(hardware=None, optimizer=None, samples=tuple(samples), calls=0)
-        _log(placement, self.kind)
+        log_placement(placement, self.kind)
 
     @property
     def hardware(self) -> Hardware | None:
@@ -133,7 +133,7 @@ class TPUEmbeddingTables(keras.layers.Layer):
             )
         names = [t.name for t in self.placement.tables if t.kind == "tpu_embedding"]
         optimizer.build(self.tables, elsewhere=names)
-        _check_memory(self.placement, optimizer)
+        check_memory(self.placement, optimizer)
         if names and own.optimizer is None:
             tables = self._translated(names, optimizer)
             if self.kind == "V1":
@@ -321,57 +321,3 @@ def _combiner(table: str, all_lookups: Sequence[Lookup], schema: Schema) -> Comb
             f" features need {', '.join(sorted(combiners))}; give them tables of their own, or replicate it"
         )
     return next(iter(combiners), "sum")
-
-
-def _check(
-    schema: Schema, on_hardware: Sequence[str], hardware: str, batch_size: int, samples: Sequence[Features]
-) -> None:
-    if on_hardware and not hardware:
-        raise ValueError(
-            f"tables {', '.join(on_hardware)} are placed on embedding hardware, and the devices in scope have none;"
-            " place them for these devices"
-        )
-    plain = {t.name for t in schema.tables if t.remainders is None and not t.stored_in}
-    for name in on_hardware:
-        if name not in plain:
-            raise ValueError(
-                f"table {name!r} is compressed, and embedding hardware looks up plain tables only; replicate it"
-            )
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; at least 1 example for each replica is needed")
-    if on_hardware and hardware == "SparseCore" and not samples:
-        raise ValueError(
-            "SparseCores have a fixed room for the ids of a batch, which is found by counting in some: give samples,"
-            " about 20 encoded batches of one replica"
-        )
-
-
-def _check_memory(placement: Placement, optimizer: RowOptimizer) -> None:
-    """Makes sure that what is copied to every chip fits, where its memory is known."""
-    memory = placement.topology.memory
-    copied = [t for t in placement.tables if t.kind == "replicated"]
-    slots = {t.name: optimizer.rule(t.name).slot_types().values() for t in copied}
-    numbers = {t.name: sum(t.rows * (1 if s.per_row else t.dim) for s in slots[t.name]) for t in copied}
-    total = sum(t.bytes + 4 * numbers[t.name] for t in copied)
-    # The gradient of one table at a time, and its new rows.
-    total += max((2 * 4 * t.rows * t.dim for t in copied), default=0)
-    if memory is not None and total > memory:
-        largest = max(copied, key=lambda t: t.bytes)
-        raise ValueError(
-            f"the tables that are copied to every chip need {size_text(total)} with their slots and gradients, and a"
-            f" chip has {size_text(memory)}. The largest is {largest.name!r}, {largest.rows:,} x {largest.dim}:"
-            " compress it (remainders or stored_in), take td.RowWiseAdagrad or td.SGD, whose slots are small, or chips"
-            " with embedding hardware"
-        )
-
-
-def _log(placement: Placement, hardware: str) -> None:
-    copied = [t for t in placement.tables if t.kind == "replicated"]
-    size = size_text(sum(t.bytes for t in copied))
-    if not hardware:
-        logging.info("no embedding hardware: all %d tables, %s, are copied to every device", len(copied), size)
-    else:
-        rest = len(placement.tables) - len(copied)
-        logging.info(
-            "%s embedding hardware has %d tables; %d, %s, are copied to every chip", hardware, rest, len(copied), size
-        )

@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrs_dlrm.distribution import is_tpu
 from tfrs_dlrm.embeddings.storage import Piece, Stored
 from tfrs_dlrm.embeddings.tpu import sparse_core, storage
 from tfrs_dlrm.embeddings.tpu.host import Lookup
@@ -23,7 +24,7 @@ Values = Mapping[str, Any]
 
 def kind(strategy: tf.distribute.Strategy) -> str:
     """The embedding hardware of a strategy's devices: V1 (v2 to v4), SparseCore (v5p, v6e), or none of it: empty."""
-    if not isinstance(strategy, tf.distribute.TPUStrategy):
+    if not is_tpu(strategy):
         return ""
     feature = strategy.extended.tpu_hardware_feature.embedding_feature
     return {_FEATURE.V1: "V1", _FEATURE.V2: "SparseCore"}.get(feature, "")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
+
+from tfrs_dlrm.addresses import is_address
 
 # The jobs that a strategy's TF_CONFIG has to have.
 JOBS = {"multi_worker": ("worker",), "parameter_server": ("chief", "worker", "ps")}
-_ADDRESS = re.compile(r"[^\s:/]+:(\d{1,5})")
 _EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -46,12 +46,6 @@ def _address_problems(job: str, addresses: Any) -> list[str]:
         for address in addresses
         if not is_address(address)
     ]
-
-
-def is_address(text: Any) -> bool:
-    """Whether it is HOST:PORT."""
-    match = _ADDRESS.fullmatch(text) if isinstance(text, str) else None
-    return match is not None and 0 < int(match[1]) < 65536
 
 
 def _task_problems(task: Any, cluster: dict[str, Any]) -> list[str]:
