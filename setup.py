@@ -4,6 +4,15 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+_SERVING = [
+    "grpcio>=1.60",
+    "grpcio-health-checking>=1.60",
+    "httpx>=0.27",
+    "prometheus-client>=0.20",
+    "starlette>=0.37",
+    "uvicorn>=0.30",
+]
+
 setup(
     name="tfrs-dlrm",
     version="0.1.0",
@@ -17,6 +26,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "duckdb>=1.1",
+        "google-crc32c>=1.5",
         "matplotlib>=3.8",
         "ml-collections>=1.1",
         "numpy>=1.26",
@@ -24,6 +34,8 @@ setup(
         "pyarrow>=16",
         "tensorflow>=2.16,<2.22",
         "tensorflow-recommenders>=0.7.7,<0.8",
+        # The protos of TF Serving: of requests, and of the records that warm it up.
+        "tensorflow-serving-api>=2.16,<2.22",
         "tensorboard>=2.16",
         # tf-keras pins the TensorFlow of its own minor version, so the two always match.
         "tf-keras>=2.16,<2.22",
@@ -39,9 +51,13 @@ setup(
         "io": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
         # What `make bench` compares with. Where pip would take a CUDA build of torch, the one for CPUs does as well.
         "bench": ["keras-rs>=0.4,<0.5", "torch==2.13.0"],
+        # export/serve.py and tfrs_dlrm.serving.Client.
+        "serving": _SERVING,
         "dev": [
+            *_SERVING,
             "mypy>=1.11",
             "pandas>=2.1",
+            "playwright>=1.40",
             "psutil>=5.9",
             "pytest>=8",
             "ruff>=0.6",
