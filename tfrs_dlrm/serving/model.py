@@ -29,7 +29,7 @@ class ServingModel(tf.Module):
         self.encoder = encoder
         self.schema = encoder.schema
         self.context = tuple(context)
-        names = [f.name for f in (*self.schema.dense, *self.schema.categorical)]
+        names = [f.name for f in self.schema.dense] + [f.name for f in self.schema.categorical]
         unknown = sorted(set(context) - set(names))
         if unknown or (context and set(context) == set(names)):
             problem = f"no feature is called {unknown}" if unknown else "no feature is left for the candidates"

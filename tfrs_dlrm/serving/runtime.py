@@ -143,7 +143,7 @@ class SavedModel:
                 status,
             )  # fmt: skip
             self._check(status)
-            return {name: self._array(fetched[i]) for i, (name, _) in enumerate(call.outputs)}
+            return {name: self._array(fetched[i] or 0) for i, (name, _) in enumerate(call.outputs)}
         finally:
             for pointer in (*feeds, *fetched):
                 if pointer:
@@ -299,7 +299,7 @@ def _library() -> Any:
         p, text, integer, size = _Pointer, ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t
         outputs, pointers, buffer = ctypes.POINTER(_Output), ctypes.POINTER(p), ctypes.POINTER(_Buffer)
         sizes = ctypes.POINTER(ctypes.c_int64)
-        for name, result, *arguments in [
+        functions: list[tuple[Any, ...]] = [
             ("TF_NewStatus", p),
             ("TF_DeleteStatus", None, p),
             ("TF_GetCode", integer, p),
@@ -326,7 +326,8 @@ def _library() -> Any:
             ("TF_StringGetDataPointer", p, p),
             ("TF_StringGetSize", size, p),
             ("TF_Version", text),
-        ]:
+        ]
+        for name, result, *arguments in functions:
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
         _loaded = library
