@@ -53,7 +53,7 @@ class Encoder(tf.Module):
         super().__init__(name="encoder")
         self.schema = schema
         statistics = dense_statistics(schema, directory)
-        self._dense = [_DenseColumn(f, statistics.get(f.name)) for f in schema.dense]
+        self._dense = {f.name: _DenseColumn(f, statistics.get(f.name)) for f in schema.dense}
         self.tokenizer = Tokenizer(schema)
         self._lookups: dict[str, tf.lookup.StaticHashTable] = {}
         self._rows: dict[str, int] = {}
@@ -87,8 +87,12 @@ class Encoder(tf.Module):
                 specs[f.weights_name] = tf.TensorSpec(shape, tf.float32 if is_list else tf.string, f.weights_name)
         return specs
 
-    def __call__(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def __call__(self, raw: Mapping[str, tf.Tensor], part: Schema | None = None) -> dict[str, tf.Tensor]:
         """Encodes a batch of raw values, keyed as `signature`, into the features of an encoded batch.
+
+        Args:
+          raw: the values.
+          part: some features of the schema (`Schema.select`), to encode no others.
 
         Returns:
           `dense`: float32 [B, schema.dense_width]; `ids`: int32 [B, F] for the one-hot features; and for each
@@ -98,18 +102,19 @@ class Encoder(tf.Module):
           tf.errors.InvalidArgumentError: naming the feature and value, where the schema says `error` or a weight is no
             number.
         """
+        schema = self.schema if part is None else part
         features: dict[str, tf.Tensor] = {}
-        if self.schema.dense:
-            dense = tf.stack([raw[f.name] for f in self.schema.dense], axis=1)
-            features["dense"] = self.dense(self._present(dense))
+        if schema.dense:
+            dense = tf.stack([raw[f.name] for f in schema.dense], axis=1)
+            features["dense"] = self.dense(self._present(dense, schema), schema)
         one_hot = []
-        for f in self.schema.one_hot:
+        for f in schema.one_hot:
             rows, known = self.rows(f, raw[f.name])
             with tf.control_dependencies(self._refuse_unknown(f, raw[f.name], known)):
                 one_hot.append(tf.identity(rows))
         if one_hot:
             features["ids"] = tf.stack(one_hot, axis=1)
-        for f in self.schema.multi_hot:
+        for f in schema.multi_hot:
             values, weights = self.tokenizer.values(f, raw[f.name], raw.get(f.weights_name))
             rows, known = self.rows(f, values.values)
             with tf.control_dependencies(self._refuse_unknown(f, values.values, known)):
@@ -118,14 +123,14 @@ class Encoder(tf.Module):
                 features[f.weights_name] = weights
         return features
 
-    def dense(self, values: tf.Tensor) -> tf.Tensor:
+    def dense(self, values: tf.Tensor, part: Schema | None = None) -> tf.Tensor:
         """Float32 [B, len(schema.dense)] of raw numbers, NaN where missing, to float32 [B, schema.dense_width].
 
         Not finite counts as missing: a serving request may hold anything, and a score must not be NaN.
         """
         columns = []
-        for i, column in enumerate(self._dense):
-            columns += column(values[:, i])
+        for i, f in enumerate((self.schema if part is None else part).dense):
+            columns += self._dense[f.name](values[:, i])
         return tf.stack(columns, axis=1)
 
     def rows(self, feature: CategoricalFeature, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -151,10 +156,10 @@ class Encoder(tf.Module):
         unknown = fingerprint_rows(text, table_rows) if feature.out_of_range == "hash" else tf.zeros_like(rows)
         return tf.where(known, rows, unknown), known
 
-    def _present(self, dense: tf.Tensor) -> tf.Tensor:
+    def _present(self, dense: tf.Tensor, schema: Schema) -> tf.Tensor:
         """Refuses a missing number where the schema has no value for it."""
         checks = []
-        for i, f in enumerate(self.schema.dense):
+        for i, f in enumerate(schema.dense):
             if f.fill_value is None:
                 message = f"feature '{f.name}': a value is missing or not finite, and fill_value is null"
                 checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(dense[:, i])), [message]))

@@ -58,16 +58,9 @@ class IdReader:
     def __call__(self, features: Features) -> PreparedIds:
         """See `EmbeddingTables.prepare`."""
         checked = self.check(features)
-        bags = []
-        for f in self._schema.categorical:
-            rows = checked.rows[f.name]
-            if f.multi_valued:
-                combiner = self._schema.table_of(f).combiner
-                bags.append(multi_hot_bags(rows, checked.weights.get(f.name), combiner, f.sequence_length))
-            else:
-                bags.append(one_hot_bags(rows))
         orders = {t.name: features[t.order_key] for t in self._schema.tables if t.order_key in features}
-        return PreparedIds(tuple(bags), checked.batch_size, checked.out_of_range, orders)
+        bags = tuple(make_bags(self._schema, checked.rows, checked.weights))
+        return PreparedIds(bags, checked.batch_size, checked.out_of_range, orders)
 
     def check(self, features: Features) -> CheckedIds:
         """The ids of a batch, with those that were no rows replaced, or refused, as their features say.
@@ -188,6 +181,18 @@ class IdReader:
             splits = (tf.cast(r.row_splits, tf.int64) for r in (ids, weights))
             tf.debugging.assert_equal(*splits, message)
         return ids, tf.cast(weights, tf.float32)
+
+
+def make_bags(schema: Schema, rows: Mapping[str, Any], weights: Mapping[str, Any]) -> list[Bags]:
+    """The bags of each of `schema.categorical`, of rows that are in range; the arguments are as in `CheckedIds`."""
+    bags = []
+    for f in schema.categorical:
+        if f.multi_valued:
+            combiner = schema.table_of(f).combiner
+            bags.append(multi_hot_bags(rows[f.name], weights.get(f.name), combiner, f.sequence_length))
+        else:
+            bags.append(one_hot_bags(rows[f.name]))
+    return bags
 
 
 def _get(features: Features, key: str) -> Any:

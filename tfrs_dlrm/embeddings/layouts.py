@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.bags import Bags, pool
 from tfrs_dlrm.embeddings.gradients import Use
+from tfrs_dlrm.embeddings.quantized import QuantizedRows
 from tfrs_dlrm.embeddings.storage import Rows
 from tfrs_dlrm.embeddings.variables import read_rows
 from tfrs_dlrm.hashing import hashed_rows
 from tfrs_dlrm.schema import Schema, Table
 
-Variables = Mapping[str, Rows]
+Variables: TypeAlias = "Mapping[str, Rows | QuantizedRows]"
 
 
 class Layout(abc.ABC):

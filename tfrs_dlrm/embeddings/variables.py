@@ -90,7 +90,7 @@ def read_rows(rows_of: Rows, rows: tf.Tensor | None) -> tf.Tensor:
         return tf.cast(tf.convert_to_tensor(rows_of), tf.float32)
     # A gather reads single rows of the variable. Any op that takes the whole table as a tensor would copy all of it:
     # variables that scatter ops write to are copied whenever they are read as a whole.
-    found = rows_of.gather(rows) if isinstance(rows_of, ShardedTable) else tf.gather(rows_of, rows)
+    found = tf.gather(rows_of, rows) if isinstance(rows_of, tf.Variable) else rows_of.gather(rows)
     return tf.cast(found, tf.float32)
 
 

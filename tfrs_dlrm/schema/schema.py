@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tfrs_dlrm.schema.checks import check_schema
@@ -98,6 +98,18 @@ class Schema:
     def table_of(self, feature: CategoricalFeature) -> Table:
         """The table that `feature` looks up."""
         return self.table(feature.table)
+
+    def select(self, names: Collection[str]) -> Schema:
+        """The same schema with the named features only, in their order, and with the tables that those need."""
+        categorical = tuple(f for f in self.categorical if f.name in names)
+        used = {f.table for f in categorical}
+        used |= {self.table(name).stored_in for name in used}
+        return dataclasses.replace(
+            self,
+            dense=tuple(f for f in self.dense if f.name in names),
+            categorical=categorical,
+            tables=tuple(t for t in self.tables if t.name in used),
+        )
 
     def with_rows(self, rows: Mapping[str, int]) -> Schema:
         """The same schema with the sizes of the named tables set."""

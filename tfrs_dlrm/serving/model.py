@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from tfrs_dlrm.data.encoder import Encoder
 from tfrs_dlrm.data.rows import MISSING_INT
+from tfrs_dlrm.embeddings.bags import Bags
+from tfrs_dlrm.embeddings.ids import Features, IdReader, make_bags
+from tfrs_dlrm.embeddings.layouts import make_layout
+from tfrs_dlrm.embeddings.quantized import Storage, quantized, stored_bytes
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import Schema
 
 
 class ServingModel(tf.Module):
     """The encoder and the layers of a model, and nothing of its training: no optimizer, no slots, no metrics.
 
     Args:
-      model: built.
+      model: built, its tables in plain variables.
       encoder: that its training data went through.
-      context: the features that all candidates of one request share (of the user, the device, the page); see `rank`.
+      context: the features that all candidates of one request share (of the user, the device, the page); see
+        `score_candidates`.
+      storage: of the tables' rows.
 
     Raises:
       ValueError: `context` names a feature that there is not, or all of them.
     """
 
-    def __init__(self, model: RankingModel, encoder: Encoder, context: Sequence[str] = ()):
+    def __init__(
+        self, model: RankingModel, encoder: Encoder, context: Collection[str] = (), storage: Storage = "float32"
+    ):
         super().__init__(name="serving")
         self.encoder = encoder
-        self.schema = encoder.schema
-        self.context = tuple(context)
-        names = [f.name for f in self.schema.dense] + [f.name for f in self.schema.categorical]
-        unknown = sorted(set(context) - set(names))
-        if unknown or (context and set(context) == set(names)):
-            problem = f"no feature is called {unknown}" if unknown else "no feature is left for the candidates"
-            raise ValueError(f"context={list(context)}: {problem}; the features are {', '.join(names)}")
+        self.schema = schema = encoder.schema
+        self._shared, self._own = _split(schema, context)
+        self.storage = storage
+        self._layouts = {f.name: make_layout(schema.table_of(f), schema) for f in schema.categorical}
         # What holds the weights must be reachable from here to be saved; the model itself would bring its optimizers.
-        self.model_layers = [layer for layer in model.layers if not isinstance(layer, tfrs.tasks.Task)]
+        self.tables = {name: quantized(v, storage) for name, v in model.embeddings.tables.items()}
+        self.table_bytes = sum(stored_bytes(t) for t in self.tables.values())
+        self.model_layers = [
+            layer for layer in model.layers if not isinstance(layer, tfrs.tasks.Task) and layer is not model.embeddings
+        ]
         self._call = [model.call]
+        self._read_ids = IdReader(schema)
+        self._compute_dtype = model.embeddings.compute_dtype
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """The features that the candidates share."""
+        return () if self._shared is None else _names(self._shared)
 
     def raw_signature(self) -> dict[str, tf.TensorSpec]:
         """The inputs of `score_raw`; see `Encoder.signature`."""
@@ -73,31 +91,94 @@ class ServingModel(tf.Module):
 
     def score_raw(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Probabilities float32 [B]."""
-        return tf.sigmoid(self._call[0](self.encoder(raw), training=False))
+        features = self.encoder(raw)
+        return tf.sigmoid(self._logits(features.get("dense"), self._vectors(features, self.schema)))
 
     def score_encoded(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Probabilities float32 [B]."""
+        """Probabilities float32 [B]; an id that is no row becomes what its feature's `out_of_range` says."""
         features = dict(features)
         for f in self.schema.multi_hot:
             there = features[f.name] != MISSING_INT
             features[f.name] = tf.ragged.boolean_mask(features[f.name], there)
             if f.weights:
                 features[f.weights_name] = tf.ragged.boolean_mask(features[f.weights_name], there)
-        return tf.sigmoid(self._call[0](features, training=False))
+        return tf.sigmoid(self.encoded_logits(features))
+
+    def encoded_logits(self, features: Features) -> tf.Tensor:
+        """Logits float32 [B] of a batch as `tfrs_dlrm.dataset` makes them."""
+        bags = self._read_ids(features).bags
+        return self._logits(features.get("dense"), self._pooled(self.schema, bags))
 
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Probabilities float32 [B, N] of N candidates in each of B contexts."""
-        example = next(value for name, value in raw.items() if not self._is_context(name))
+        """Probabilities float32 [B, N] of N candidates in each of B contexts.
+
+        The context is encoded and looked up once, and then its numbers and vectors are copied for each candidate.
+        """
+        if self._shared is None or self._own is None:
+            raise ValueError("the model was given no context; ServingModel(..., context=[names of features]) makes one")
+        example = raw[_names(self._own)[0]]
         contexts, candidates = tf.shape(example)[0], tf.shape(example)[1]
-        rows = {}
+        flat = dict(raw)
         for name, value in raw.items():
-            if self._is_context(name):
-                rows[name] = tf.repeat(value, candidates, axis=0)
-            else:
-                rows[name] = tf.reshape(value, tf.concat([[contexts * candidates], tf.shape(value)[2:]], axis=0))
-        return tf.reshape(self.score_raw(rows), [contexts, candidates])
+            if not self._is_context(name):
+                flat[name] = tf.reshape(value, tf.concat([[contexts * candidates], tf.shape(value)[2:]], axis=0))
+        shared, own = self.encoder(flat, self._shared), self.encoder(flat, self._own)
+        vectors = dict(zip(_categorical(self._own), self._vectors(own, self._own), strict=True))
+        for name, vector in zip(_categorical(self._shared), self._vectors(shared, self._shared), strict=True):
+            vectors[name] = tf.repeat(vector, candidates, axis=0)
+        dense = self._columns(shared.get("dense"), own.get("dense"), candidates)
+        logits = self._logits(dense, [vectors[name] for name in _categorical(self.schema)])
+        return tf.reshape(tf.sigmoid(logits), [contexts, candidates])
+
+    def _vectors(self, features: Mapping[str, Any], part: Schema) -> list[tf.Tensor]:
+        """Of encoded features, whose rows are all in range."""
+        rows: dict[str, Any] = {f.name: features[f.name] for f in part.multi_hot}
+        if part.one_hot:
+            rows |= zip((f.name for f in part.one_hot), tf.unstack(features["ids"], axis=1), strict=True)
+        weights = {f.name: features[f.weights_name] for f in part.multi_hot if f.weights}
+        return self._pooled(part, make_bags(part, rows, weights))
+
+    def _pooled(self, part: Schema, bags: Sequence[Bags]) -> list[tf.Tensor]:
+        vectors = [self._layouts[f.name].vectors(self.tables, b) for f, b in zip(part.categorical, bags, strict=True)]
+        return [tf.cast(v, self._compute_dtype) for v in vectors]
+
+    def _logits(self, dense: tf.Tensor | None, vectors: list[tf.Tensor]) -> tf.Tensor:
+        features = {} if dense is None else {"dense": dense}
+        return self._call[0](features, activations=vectors, training=False)
+
+    def _columns(self, shared: tf.Tensor | None, own: tf.Tensor | None, candidates: tf.Tensor) -> tf.Tensor | None:
+        """The dense columns of each candidate in the order of the schema."""
+        if shared is not None:
+            shared = tf.repeat(shared, candidates, axis=0)
+        if shared is None or own is None:
+            return own if shared is None else shared
+        columns = [*self._shared.dense_columns, *self._own.dense_columns]  # type: ignore[union-attr]
+        order = [columns.index(name) for name in self.schema.dense_columns]
+        return tf.gather(tf.concat([shared, own], axis=1), order, axis=1)
 
     def _is_context(self, name: str) -> bool:
-        return name in self.context or any(
-            f.weights_name == name and f.name in self.context for f in self.schema.categorical
-        )
+        if self._shared is None:
+            return False
+        weights = {f.weights_name for f in self._shared.categorical if f.weights}
+        return name in weights or name in _names(self._shared)
+
+
+def _split(schema: Schema, context: Collection[str]) -> tuple[Schema | None, Schema | None]:
+    """The features of the context and those of a candidate; None and None without a context."""
+    if not context:
+        return None, None
+    names = _names(schema)
+    unknown = sorted(set(context) - set(names))
+    own = [name for name in names if name not in context]
+    if unknown or not own:
+        problem = f"no feature is called {', '.join(unknown)}" if unknown else "no feature is left for the candidates"
+        raise ValueError(f"context={list(context)}: {problem}; the features are {', '.join(names)}")
+    return schema.select(context), schema.select(own)
+
+
+def _names(schema: Schema) -> tuple[str, ...]:
+    return tuple(f.name for f in schema.dense) + _categorical(schema)
+
+
+def _categorical(schema: Schema) -> tuple[str, ...]:
+    return tuple(f.name for f in schema.categorical)

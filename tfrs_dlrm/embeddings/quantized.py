@@ -1,0 +1,89 @@
+"""Rows in fewer bits, for serving: they are read, never trained."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import tensorflow as tf
+
+Storage: TypeAlias = Literal["float32", "float16", "int8"]
+STORAGES: tuple[str, ...] = get_args(Storage)
+
+_CHUNK = 1 << 16  # rows that are converted at a time
+
+
+class QuantizedRows(tf.Module, abc.ABC):
+    """A table of which single rows are read."""
+
+    @abc.abstractmethod
+    def gather(self, rows: tf.Tensor) -> tf.Tensor:
+        """Float32 [n, dim] of rows int [n]."""
+
+    @property
+    def bytes(self) -> int:
+        """That its variables take."""
+        return sum(v.shape.num_elements() * v.dtype.size for v in self.variables)
+
+
+class HalfRows(QuantizedRows):
+    """Each number in float16: 11 bits of mantissa, up to 65504."""
+
+    def __init__(self, table: tf.Variable):
+        super().__init__()
+        self._values = _filled(table, tf.float16, table.shape[1], lambda rows: rows.astype(np.float16))
+
+    def gather(self, rows: tf.Tensor) -> tf.Tensor:
+        """See `QuantizedRows`."""
+        return tf.cast(tf.gather(self._values, rows), tf.float32)
+
+
+class ByteRows(QuantizedRows):
+    """Each number as one of 256 steps between the smallest and the largest of its row.
+
+    Row-wise and asymmetric, as in Guan et al. 2019, "Post-Training 4-bit Quantization on Embedding Tables" (arXiv
+    1911.02079), section 3: a row is dim bytes, and two float32 for the step and the middle.
+    """
+
+    def __init__(self, table: tf.Variable):
+        super().__init__()
+        self._values = _filled(table, tf.int8, table.shape[1], lambda rows: _quantized(rows)[0])
+        self._ranges = _filled(table, tf.float32, 2, lambda rows: _quantized(rows)[1])
+
+    def gather(self, rows: tf.Tensor) -> tf.Tensor:
+        """See `QuantizedRows`."""
+        ranges = tf.gather(self._ranges, rows)
+        return tf.cast(tf.gather(self._values, rows), tf.float32) * ranges[:, :1] + ranges[:, 1:]
+
+
+def quantized(table: tf.Variable, storage: Storage) -> tf.Variable | QuantizedRows:
+    """The rows of a table, stored as asked; one of bfloat16, which takes no more, is left as it is for float16."""
+    if storage == "int8":
+        return ByteRows(table)
+    return HalfRows(table) if storage == "float16" and table.dtype == tf.float32 else table
+
+
+def stored_bytes(table: tf.Variable | QuantizedRows) -> int:
+    """That the rows take."""
+    return table.bytes if isinstance(table, QuantizedRows) else table.shape.num_elements() * table.dtype.size
+
+
+def _quantized(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Int8 [n, dim], and float32 [n, 2]: what to multiply with, and what to add."""
+    low, high = rows.min(axis=1, keepdims=True), rows.max(axis=1, keepdims=True)
+    step = (high - low) / 255
+    steps = np.rint((rows - low) / np.where(step > 0, step, 1))
+    return (steps - 128).astype(np.int8), np.concatenate([step, low + 128 * step], axis=1)
+
+
+def _filled(
+    table: tf.Variable, dtype: tf.DType, width: int, convert: Callable[[np.ndarray], np.ndarray]
+) -> tf.Variable:
+    """A variable of as many rows, converted some at a time, so that no second table is in memory as float32."""
+    values = np.empty((table.shape[0], width), dtype.as_numpy_dtype)
+    for begin in range(0, table.shape[0], _CHUNK):
+        rows = tf.range(begin, min(begin + _CHUNK, table.shape[0]))
+        values[begin : begin + _CHUNK] = convert(tf.cast(tf.gather(table, rows), tf.float32).numpy())
+    return tf.Variable(values, trainable=False, dtype=dtype)
