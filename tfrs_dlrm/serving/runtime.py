@@ -293,9 +293,8 @@ def _library() -> Any:
     """TensorFlow's C API; the process has one, whether Python's TensorFlow is there or not."""
     global _loaded
     if _loaded is None:
-        directory = protos.tensorflow_directory()
-        ctypes.CDLL(os.path.join(directory, "libtensorflow_framework.so.2"), mode=ctypes.RTLD_GLOBAL)
-        library = ctypes.CDLL(os.path.join(directory, "libtensorflow_cc.so.2"), mode=ctypes.RTLD_GLOBAL)
+        # Not RTLD_GLOBAL: extension modules that are loaded later would take some of their symbols from it, and crash.
+        library = ctypes.CDLL(os.path.join(protos.tensorflow_directory(), "libtensorflow_cc.so.2"))
         p, text, integer, size = _Pointer, ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t
         outputs, pointers, buffer = ctypes.POINTER(_Output), ctypes.POINTER(p), ctypes.POINTER(_Buffer)
         sizes = ctypes.POINTER(ctypes.c_int64)
