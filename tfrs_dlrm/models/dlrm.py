@@ -11,6 +11,8 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.mlp import MLP
+from tfrs_dlrm.models.candidates import CandidateScorer
+from tfrs_dlrm.models.dlrm_candidates import DLRMCandidates
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema, Table
 from tfrs_dlrm.seeds import derive_seed
@@ -60,6 +62,7 @@ class DLRM(RankingModel):
             self.bottom_mlp = MLP(
                 bottom_mlp, final_activation="relu", seed=derive_seed(seed, "bottom_mlp"), name="bottom_mlp"
             )
+        self._table_of = {f.name: f.table for f in schema.categorical}
         self.dim = bottom_mlp[-1] if schema.dense else max(t.dim for t in _tables(schema))
         self.projections = {
             t.name: keras.layers.Dense(
@@ -77,15 +80,24 @@ class DLRM(RankingModel):
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B, 1]; see the class."""
         del training
-        vectors = [
-            self.projections[f.table](v) if f.table in self.projections else v
-            for f, v in zip(self.schema.categorical, embeddings, strict=True)
-        ]
+        vectors = [self.projected(f.name, v) for f, v in zip(self.schema.categorical, embeddings, strict=True)]
         if dense is None:
             return self.top_mlp(self.interaction(vectors))
         bottom = self.bottom_mlp(dense)
         products = self.interaction([bottom, *vectors])
         return self.top_mlp(tf.concat([bottom, products], axis=1))
+
+    def projected(self, feature: str, vectors: tf.Tensor) -> tf.Tensor:
+        """The vectors [B, dim of its table] of a feature as [B, D]."""
+        table = self._table_of[feature]
+        return self.projections[table](vectors) if table in self.projections else vectors
+
+    def candidate_scorer(self, context: Schema, own: Schema) -> CandidateScorer:
+        """See `RankingModel`."""
+        has_vector = bool(context.categorical) or (bool(context.dense) and not own.dense)
+        if self.compute_dtype != "float32" or not has_vector or not own.categorical:
+            return super().candidate_scorer(context, own)
+        return DLRMCandidates(self, context, own)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, the schema as JSON."""

@@ -20,6 +20,7 @@ from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.metrics import OutOfRangeIds, default_metrics
+from tfrs_dlrm.models.candidates import Broadcast, CandidateScorer
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.strategy import places
 
@@ -102,6 +103,15 @@ class RankingModel(tfrs.models.Model):
         if logits.shape.rank != 1:
             raise ValueError(f"{type(self).__name__}.score returned shape {logits.shape}; [B] or [B, 1] is needed")
         return tf.cast(logits, tf.float32)
+
+    def candidate_scorer(self, context: Schema, own: Schema) -> CandidateScorer:
+        """What scores many candidates for one context in a served model; models that can share work override it.
+
+        Args:
+          context: the part of the schema that the candidates of a request share.
+          own: the rest.
+        """
+        return Broadcast(self.call, self.schema, context, own)
 
     def _dense(self, features: Features) -> tf.Tensor | None:
         width = self.schema.dense_width

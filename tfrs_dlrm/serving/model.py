@@ -14,6 +14,7 @@ from tfrs_dlrm.embeddings.bags import Bags
 from tfrs_dlrm.embeddings.ids import Features, IdReader, make_bags
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.quantized import Storage, quantized, stored_bytes
+from tfrs_dlrm.models.candidates import Inputs
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
@@ -49,6 +50,9 @@ class ServingModel(tf.Module):
         ]
         self._call = [model.call]
         self._read_ids = IdReader(schema)
+        self._score_candidates = None
+        if self._shared is not None and self._own is not None:
+            self._score_candidates = model.candidate_scorer(self._shared, self._own)
         self._compute_dtype = model.embeddings.compute_dtype
 
     @property
@@ -112,9 +116,9 @@ class ServingModel(tf.Module):
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Probabilities float32 [B, N] of N candidates in each of B contexts.
 
-        The context is encoded and looked up once, and then its numbers and vectors are copied for each candidate.
+        The context is encoded and looked up once, and as far as the model can, it is computed once.
         """
-        if self._shared is None or self._own is None:
+        if self._shared is None or self._own is None or self._score_candidates is None:
             raise ValueError("the model was given no context; ServingModel(..., context=[names of features]) makes one")
         example = raw[_names(self._own)[0]]
         contexts, candidates = tf.shape(example)[0], tf.shape(example)[1]
@@ -122,13 +126,14 @@ class ServingModel(tf.Module):
         for name, value in raw.items():
             if not self._is_context(name):
                 flat[name] = tf.reshape(value, tf.concat([[contexts * candidates], tf.shape(value)[2:]], axis=0))
-        shared, own = self.encoder(flat, self._shared), self.encoder(flat, self._own)
-        vectors = dict(zip(_categorical(self._own), self._vectors(own, self._own), strict=True))
-        for name, vector in zip(_categorical(self._shared), self._vectors(shared, self._shared), strict=True):
-            vectors[name] = tf.repeat(vector, candidates, axis=0)
-        dense = self._columns(shared.get("dense"), own.get("dense"), candidates)
-        logits = self._logits(dense, [vectors[name] for name in _categorical(self.schema)])
+        shared, own = (self._inputs(flat, part) for part in (self._shared, self._own))
+        logits = self._score_candidates(shared, own, candidates)
         return tf.reshape(tf.sigmoid(logits), [contexts, candidates])
+
+    def _inputs(self, raw: Mapping[str, tf.Tensor], part: Schema) -> Inputs:
+        features = self.encoder(raw, part)
+        vectors = zip(_categorical(part), self._vectors(features, part), strict=True)
+        return Inputs(features.get("dense"), dict(vectors))
 
     def _vectors(self, features: Mapping[str, Any], part: Schema) -> list[tf.Tensor]:
         """Of encoded features, whose rows are all in range."""
@@ -145,16 +150,6 @@ class ServingModel(tf.Module):
     def _logits(self, dense: tf.Tensor | None, vectors: list[tf.Tensor]) -> tf.Tensor:
         features = {} if dense is None else {"dense": dense}
         return self._call[0](features, activations=vectors, training=False)
-
-    def _columns(self, shared: tf.Tensor | None, own: tf.Tensor | None, candidates: tf.Tensor) -> tf.Tensor | None:
-        """The dense columns of each candidate in the order of the schema."""
-        if shared is not None:
-            shared = tf.repeat(shared, candidates, axis=0)
-        if shared is None or own is None:
-            return own if shared is None else shared
-        columns = [*self._shared.dense_columns, *self._own.dense_columns]  # type: ignore[union-attr]
-        order = [columns.index(name) for name in self.schema.dense_columns]
-        return tf.gather(tf.concat([shared, own], axis=1), order, axis=1)
 
     def _is_context(self, name: str) -> bool:
         if self._shared is None:

@@ -1,0 +1,105 @@
+"""DLRM on many candidates for one context."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_dlrm.models.candidates import Broadcast, Inputs
+from tfrs_dlrm.schema import Schema
+
+if TYPE_CHECKING:
+    from tfrs_dlrm.models.dlrm import DLRM
+
+
+class DLRMCandidates(tf.Module):
+    """The same logits as DLRM's, with less work for each candidate.
+
+    The top MLP's first layer is linear in the bottom vector and the dot products, so that its sum falls into a part of
+    the context (the bottom MLP, where no candidate has dense features, and the products among vectors of the context),
+    which is computed once, and a part of the candidate: its products with the context, and those among its own vectors.
+
+    Args:
+      model: built, in float32, with at least one vector in the context.
+      context: the part of the schema that candidates share.
+      own: the rest.
+    """
+
+    def __init__(self, model: DLRM, context: Schema, own: Schema):
+        super().__init__(name="candidates")
+        self._model = [model]  # in a list, which is not followed when this is saved
+        self._broadcast = Broadcast(model.call, model.schema, context, own)
+        self._shared_names, self._own_names = ([f.name for f in part.categorical] for part in (context, own))
+        self._has_bottom, self._own_bottom = bool(model.schema.dense), bool(own.dense)
+        first = model.top_mlp.dense_layers[0]
+        kernel = first.kernel.numpy()
+        self._bottom_kernel = tf.Variable(kernel[: model.dim], trainable=False) if self._has_bottom else None
+        shared, others = self._positions()
+        count = len(shared) + len(others)
+        pair = _pairs(count, model.interaction.self_interaction) + (model.dim if self._has_bottom else 0)
+        self._triangles = [_triangle(len(part), model.interaction.self_interaction) for part in (shared, others)]
+        rows = [np.array(part)[np.array(t)] for part, t in zip((shared, others), self._triangles, strict=True)]
+        # Rows of the kernel in the order in which the products are computed here.
+        self._shared_kernel = tf.Variable(kernel[pair[rows[0][0], rows[0][1]]], trainable=False)
+        crossed = pair[np.array(others)[:, None], np.array(shared)[None, :]].reshape(-1)
+        self._own_kernel = tf.Variable(kernel[np.concatenate([crossed, pair[rows[1][0], rows[1][1]]])], trainable=False)
+
+    def _positions(self) -> tuple[list[int], list[int]]:
+        """Of the vectors of the context and of the candidate, in the model's order, the bottom vector first."""
+        names = [f.name for f in self._model[0].schema.categorical]
+        at = {name: i + self._has_bottom for i, name in enumerate(names)}
+        shared, own = [at[n] for n in self._shared_names], [at[n] for n in self._own_names]
+        if self._has_bottom:
+            (own if self._own_bottom else shared).insert(0, 0)
+        return shared, own
+
+    def __call__(self, context: Inputs, own: Inputs, candidates: tf.Tensor) -> tf.Tensor:
+        """See `tfrs_dlrm.models.candidates.CandidateScorer`."""
+        model, dim = self._model[0], self._model[0].dim
+        first, *rest = model.top_mlp.dense_layers
+        shared = [model.projected(name, context.vectors[name]) for name in self._shared_names]
+        others = [model.projected(name, own.vectors[name]) for name in self._own_names]
+        bottom = None
+        if self._has_bottom:
+            dense = self._broadcast.dense(context, own, candidates) if self._own_bottom else context.dense
+            bottom = model.bottom_mlp(dense)
+            (others if self._own_bottom else shared).insert(0, bottom)
+        u, v = tf.stack(shared, axis=1), tf.stack(others, axis=1)  # [C, U, D], [C * N, V, D]
+        once = tf.matmul(self._products(u, 0), self._shared_kernel)
+        if first.use_bias:
+            once += first.bias
+        cross = tf.matmul(tf.reshape(v, [tf.shape(u)[0], -1, dim]), u, transpose_b=True)  # [C, N * V, U]
+        columns = [tf.reshape(cross, [-1, len(others) * len(shared)]), self._products(v, 1)]
+        each = tf.matmul(tf.concat(columns, axis=1), self._own_kernel)
+        if bottom is not None and self._own_bottom:
+            each += tf.matmul(bottom, self._bottom_kernel)
+        elif bottom is not None:
+            once += tf.matmul(bottom, self._bottom_kernel)
+        width = each.shape[1]
+        x = tf.reshape(tf.reshape(each, [tf.shape(u)[0], -1, width]) + once[:, tf.newaxis], [-1, width])
+        x = x if first.activation is None else first.activation(x)
+        for layer in rest:
+            x = layer(x)
+        return tf.cast(x[:, 0], tf.float32)
+
+    def _products(self, vectors: tf.Tensor, which: int) -> tf.Tensor:
+        """Between vectors [R, n, D] of one side: [R, pairs]."""
+        rows, columns = self._triangles[which]
+        count = vectors.shape[1]
+        products = tf.reshape(tf.matmul(vectors, vectors, transpose_b=True), [-1, count * count])
+        return tf.gather(products, rows * count + columns, axis=1)
+
+
+def _triangle(count: int, self_interaction: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pairs among `count` vectors."""
+    return np.tril_indices(count, 0 if self_interaction else -1)
+
+
+def _pairs(count: int, self_interaction: bool) -> np.ndarray:
+    """[count, count]: the number of each pair among DotInteraction's outputs; where there is none, no matter what."""
+    rows, columns = _triangle(count, self_interaction)
+    pairs = np.zeros([count, count], np.int64)
+    pairs[rows, columns] = pairs[columns, rows] = np.arange(len(rows))
+    return pairs
