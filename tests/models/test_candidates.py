@@ -1,0 +1,62 @@
+"""Scores of candidates whose shared work is done once equal those of rows that hold everything."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfrs_dlrm as td
+from tfrs_dlrm.models.candidates import Broadcast, Inputs
+from tfrs_dlrm.models.dlrm_candidates import DLRMCandidates
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+
+SCHEMA = Schema(
+    Label("y"),
+    dense=(DenseFeature("a", indicator=True, fill_value=0.0), DenseFeature("b")),
+    categorical=tuple(CategoricalFeature(name) for name in "uvwx"),
+    tables=(Table("u", 8, 9), Table("v", 4, 9), Table("w", 8, 9), Table("x", 2, 9)),
+)
+NO_DENSE = SCHEMA.select("uvwx")
+
+
+def rows(schema: Schema, count: int, rng: np.random.Generator) -> Inputs:
+    dense = tf.constant(rng.normal(size=(count, schema.dense_width)), tf.float32) if schema.dense else None
+    dims = {f.name: schema.table_of(f).dim for f in schema.categorical}
+    return Inputs(dense, {n: tf.constant(rng.normal(size=(count, d)), tf.float32) for n, d in dims.items()})
+
+
+@pytest.mark.parametrize("self_interaction", [False, True])
+@pytest.mark.parametrize("top_mlp", [(1,), (6, 5, 1)])
+@pytest.mark.parametrize(
+    ("schema", "shared"),
+    [(SCHEMA, "abu"), (SCHEMA, "bvx"), (SCHEMA, "ab"), (SCHEMA, "uvw"), (NO_DENSE, "vx"), (NO_DENSE, "u")],
+)
+@pytest.mark.parametrize(("contexts", "candidates"), [(3, 5), (1, 1)])
+def test_dlrm_once_per_context_is_dlrm_row_by_row(schema, shared, top_mlp, self_interaction, contexts, candidates):
+    model = td.DLRM(schema, (7, 8), top_mlp, self_interaction, seed=3)
+    model.build()
+    context, own = schema.select(shared), schema.select(set("abuvwx") - set(shared))
+    scorer = model.candidate_scorer(context, own)
+    assert isinstance(scorer, DLRMCandidates)
+    rng = np.random.default_rng(1)
+    given = rows(context, contexts, rng), rows(own, contexts * candidates, rng), tf.constant(candidates)
+    together = Broadcast(model.call, schema, context, own)(*given).numpy()
+    assert together.shape == (contexts * candidates,)
+    np.testing.assert_allclose(scorer(*given), together, rtol=1e-5, atol=1e-5)
+
+
+def test_broadcast_orders_columns_and_rows_as_the_schema_has_them():
+    def call(features, activations, training):
+        assert not training and len(activations) == 4
+        return features["dense"] @ [[1.0], [10.0], [100.0]] + activations[0][:, :1] * 1000
+
+    context, own = SCHEMA.select("bu"), SCHEMA.select("avwx")
+    given = Inputs(tf.constant([[3.0], [6.0]]), {"u": tf.constant([[4.0] * 8, [5.0] * 8])})
+    candidates = Inputs(tf.constant([[1.0, 0], [2, 0], [1, 1], [2, 1]]), {n: tf.zeros([4, 1]) for n in "vwx"})
+    logits = Broadcast(call, SCHEMA, context, own)(given, candidates, tf.constant(2))
+    assert logits.numpy().ravel().tolist() == [4301, 4302, 5611, 5612]
+
+
+def test_what_shares_nothing_is_copied():
+    model = td.DLRM(SCHEMA, (7, 8), (1,))
+    model.build()
+    assert isinstance(model.candidate_scorer(SCHEMA.select("a"), SCHEMA.select("buvwx")), Broadcast)
