@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run test lint format types check bench bench-quick bench-data bench-strategies verify-tpu clean
+.PHONY: help run test lint format types check bench bench-quick bench-data bench-strategies bench-serving verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -64,6 +64,9 @@ bench-data: $(SETUP)  ## speed and memory of prepare and dataset on 5 million ro
 
 bench-strategies: $(SETUP)  ## replicas, a local cluster, and the planner's memory beside a run's
 	@$(BIN)/python benchmarks/strategies.py
+
+bench-serving: $(SETUP)  ## latency of the export beside the obvious one, and of rank beside single rows
+	@$(BIN)/python benchmarks/serving.py
 
 verify-tpu: $(SETUP) $(TPU_SETUP)  ## compiles MLPs, interaction and their gradients for TPUs; needs none. 5 minutes
 	@$(BIN)/python benchmarks/tpu.py --compiler=$(TPU_VENV)/bin/python

@@ -148,13 +148,16 @@ class Encoder(tf.Module):
             rows = tf.cast(tf.clip_by_value(ids, 0, table_rows - 1), tf.int32)
             if feature.out_of_range == "clip":
                 return rows, known
+            if feature.out_of_range != "hash":
+                return tf.where(known, rows, 0), known
             text = tf.strings.as_string(ids)
         else:
             text = self.tokenizer.text(values)
-            rows = tf.cast(self._lookups[feature.table].lookup(text), tf.int32) + 1
+            rows = tf.cast(self._lookups[feature.table].lookup(text), tf.int32) + 1  # 0 where it is not there
             known = rows > 0
-        unknown = fingerprint_rows(text, table_rows) if feature.out_of_range == "hash" else tf.zeros_like(rows)
-        return tf.where(known, rows, unknown), known
+            if feature.out_of_range != "hash":
+                return rows, known
+        return tf.where(known, rows, fingerprint_rows(text, table_rows)), known
 
     def _present(self, dense: tf.Tensor, schema: Schema) -> tf.Tensor:
         """Refuses a missing number where the schema has no value for it."""

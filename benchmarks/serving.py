@@ -1,0 +1,114 @@
+"""Latency of an exported DLRM beside the obvious export of TFRS' Ranking, in the C++ runtime that TF Serving uses.
+
+make bench-serving     # 2 minutes
+
+Also of `rank`, beside the same rows through `serving_default`. A call is what a client's thread would wait for: values
+to tensors, the run, tensors to values. Calls of what is compared are taken in turns, in blocks.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+from absl import app, flags
+from machine import describe, machine
+
+_CALLS = flags.DEFINE_integer("calls", 2000, "Timed calls of each, in blocks of 50.")
+_OUTPUT = flags.DEFINE_string("output", "", "Where to write the results as JSON.")
+_BLOCK = 50
+_BATCHES = (1, 16, 256)
+_CANDIDATES = (100, 500)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    from tfrs_dlrm.serving.runtime import SavedModel
+
+    report: dict = {"machine": machine()}
+    print(describe(report["machine"]))
+    with tempfile.TemporaryDirectory() as directory:
+        program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "serving_export.py")
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1"}
+        subprocess.run([sys.executable, program, directory], check=True, env=environment, stdout=subprocess.DEVNULL)
+        ours, obvious = (SavedModel(os.path.join(directory, name)) for name in ("ours", "obvious"))
+    rng = np.random.default_rng(1)
+    rows = {batch: _rows(rng, batch) for batch in (*_BATCHES, *_CANDIDATES)}
+    report["serving_default"] = {}
+    for batch in _BATCHES:
+        report["serving_default"][batch] = _in_turns(
+            {
+                "obvious": lambda x=rows[batch]: obvious.run("serving_default", x),
+                "ours": lambda x=rows[batch]: ours.run("serving_default", x),
+            }
+        )
+    report["rank"] = {}
+    for count in _CANDIDATES:
+        request, same = _one_context(rows[count])
+        scores, apart = ours.run("rank", request)["scores"][0], ours.run("serving_default", same)["probability"]
+        report["rank"][count] = _in_turns(
+            {
+                "serving_default": lambda x=same: ours.run("serving_default", x),
+                "rank": lambda x=request: ours.run("rank", x),
+            }
+        )
+        report["rank"][count]["largest_difference"] = float(np.abs(scores - apart).max())
+    _show(report)
+    if _OUTPUT.value:
+        with open(_OUTPUT.value, "w", encoding="utf-8") as f:
+            json.dump(report, f, indent=2)
+
+
+def _rows(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+    rows = {f"I{i}": rng.integers(0, 1000, count).astype(np.float32) for i in range(1, 14)}
+    sizes = [3, 30, 300, 3000, 30_000]  # as serving_export.VALUES
+    for i in range(26):
+        column = np.empty(count, object)
+        numbers = rng.integers(0, sizes[i % 5], count).tolist()
+        column[:] = [b"%08x" % ((n * 2654435761 + i * 40503) % 2**32) for n in numbers]
+        rows[f"C{i + 1:02d}"] = column
+    return rows
+
+
+def _one_context(rows: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The first row's context with all rows' candidates, as `rank` takes them, and as rows."""
+    own = {f"C{i:02d}" for i in range(17, 27)}
+    request = {name: v[None] if name in own else v[:1] for name, v in rows.items()}
+    return request, {name: v if name in own else np.repeat(v[:1], len(v)) for name, v in rows.items()}
+
+
+def _in_turns(calls: dict[str, Callable[[], object]]) -> dict[str, dict[str, float]]:
+    """p50, p95 and p99 of each in seconds."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for block in range(1 + max(1, _CALLS.value // _BLOCK)):
+        for name, call in calls.items():
+            for _ in range(_BLOCK):
+                begin = time.perf_counter()
+                call()
+                if block:  # the first warms up
+                    seconds[name].append(time.perf_counter() - begin)
+    return {
+        name: dict(zip(("p50", "p95", "p99"), map(float, np.percentile(s, [50, 95, 99])), strict=True))
+        for name, s in seconds.items()
+    }
+
+
+def _show(report: dict) -> None:
+    print(f"\n{'':34}{'p50':>9}{'p95':>9}{'p99':>9}   milliseconds")
+    for title, unit in (("serving_default", "rows"), ("rank", "candidates")):
+        for count, found in report[title].items():
+            named = [(name, times) for name, times in found.items() if isinstance(times, dict)]
+            for name, times in named:
+                print(f"{count:>5} {unit:<11} {name:<16}" + "".join(f"{t * 1e3:9.2f}" for t in times.values()))
+            (_, slow), (_, fast) = named
+            print(f"{'':18}{'ratio':<16}" + "".join(f"{slow[p] / fast[p]:8.2f}x" for p in slow))
+            if "largest_difference" in found:
+                print(f"{'':18}largest difference of a score {found['largest_difference']:.1e}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,116 @@
+"""Exports DLRM as this project does, and the obvious way: StringLookup layers, Keras embeddings, TFRS' Ranking.
+
+python benchmarks/serving_export.py DIRECTORY     # benchmarks/serving.py runs it
+"""
+
+import os
+import sys
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+import tfrs_dlrm as td
+from tfrs_dlrm.data.encoder import vocabulary_file
+from tfrs_dlrm.serving.model import ServingModel
+
+DENSE = [f"I{i}" for i in range(1, 14)]
+CATEGORICAL = [f"C{i:02d}" for i in range(1, 27)]
+VALUES = [3, 30, 300, 3000, 30_000]  # of one feature after the other
+DIM, BOTTOM, TOP = 16, (512, 256, 16), (512, 256, 1)  # Criteo-Kaggle's in the DLRM paper
+CONTEXT = DENSE + CATEGORICAL[:16]
+
+
+def value(feature: str, number: int) -> str:
+    return f"{hash_of(feature, number):08x}"
+
+
+def hash_of(feature: str, number: int) -> int:
+    return (number * 2654435761 + CATEGORICAL.index(feature) * 40503) % 2**32
+
+
+def prepared(directory: str) -> str:
+    """A log in which every value occurs, prepared."""
+    schema = td.Schema(
+        td.Label("y"),
+        dense=tuple(td.DenseFeature(name, transform="log1p") for name in DENSE),
+        categorical=tuple(td.CategoricalFeature(name) for name in CATEGORICAL),
+    ).with_dim(DIM)
+    rng = np.random.default_rng(0)
+    with open(os.path.join(directory, "log.csv"), "w", encoding="utf-8") as f:
+        f.write(",".join(["y", *DENSE, *CATEGORICAL]) + "\n")
+        for row in range(max(VALUES)):
+            numbers = rng.integers(0, 1000, len(DENSE))
+            ids = [value(name, row % VALUES[i % len(VALUES)]) for i, name in enumerate(CATEGORICAL)]
+            f.write(",".join([str(row % 2), *map(str, numbers), *ids]) + "\n")
+    output = os.path.join(directory, "prepared")
+    td.prepare(schema, [os.path.join(directory, "log.csv")], output)
+    return output
+
+
+def export_ours(data: str, output: str) -> None:
+    model = td.DLRM(td.Schema.load(f"{data}/schema.json"), BOTTOM, TOP)
+    model.build()
+    serving = ServingModel(model, td.Encoder.load(data), CONTEXT)
+
+    def score(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probability": serving.score_raw(raw)}
+
+    def rank(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"scores": serving.score_candidates(raw)}
+
+    signatures = {
+        "serving_default": tf.function(score).get_concrete_function(**serving.raw_signature()),
+        "rank": tf.function(rank).get_concrete_function(**serving.rank_signature()),
+    }
+    tf.saved_model.save(serving, output, signatures=signatures)
+
+
+class _Ranking(tfrs.experimental.models.Ranking):
+    """Also for a batch of 1, at which the original fails: it squeezes every dimension of 1."""
+
+    def call(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        vectors = list(self._embedding_layer(inputs["sparse_features"]).values())
+        dense = self._bottom_stack(inputs["dense_features"])
+        products = self._feature_interaction([*vectors, dense])
+        return self._top_stack(tf.concat([dense, products], axis=1))[:, 0]
+
+
+class _Embeddings(tf.keras.layers.Layer):
+    def __init__(self, rows: dict[str, int]):
+        super().__init__()
+        self._tables = {name: tf.keras.layers.Embedding(n, DIM) for name, n in rows.items()}
+
+    def call(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {name: self._tables[name](ids) for name, ids in features.items()}
+
+
+def export_obvious(data: str, output: str) -> None:
+    words = {}
+    for name in CATEGORICAL:
+        with open(vocabulary_file(data, name), encoding="utf-8") as f:
+            words[name] = f.read().splitlines()
+    lookups = {name: tf.keras.layers.StringLookup(vocabulary=found) for name, found in words.items()}
+    model = _Ranking(
+        embedding_layer=_Embeddings({name: len(found) + 1 for name, found in words.items()}),
+        bottom_stack=tfrs.layers.blocks.MLP(list(BOTTOM), final_activation="relu"),
+        top_stack=tfrs.layers.blocks.MLP(list(TOP), final_activation="sigmoid"),
+    )
+
+    def score(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
+        dense = tf.math.log1p(tf.maximum(tf.stack([raw[name] for name in DENSE], axis=1), 0))
+        ids = {name: lookups[name](raw[name]) for name in CATEGORICAL}
+        return {"probability": model({"dense_features": dense, "sparse_features": ids})}
+
+    specs = {name: tf.TensorSpec([None], tf.float32, name) for name in DENSE}
+    specs |= {name: tf.TensorSpec([None], tf.string, name) for name in CATEGORICAL}
+    module = tf.Module()
+    module.lookups, module.model = lookups, model
+    signature = tf.function(score).get_concrete_function(**specs)
+    tf.saved_model.save(module, output, signatures={"serving_default": signature})
+
+
+if __name__ == "__main__":
+    there = prepared(sys.argv[1])
+    export_ours(there, os.path.join(sys.argv[1], "ours"))
+    export_obvious(there, os.path.join(sys.argv[1], "obvious"))
