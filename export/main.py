@@ -9,14 +9,20 @@ from tfrs_dlrm import cli
 _WORKDIR = flags.DEFINE_string("workdir", None, "The directory of the run.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The directory of the model's versions.", required=True)
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which weights to export.")
+_CONTEXT = flags.DEFINE_list(
+    "context", [], "Features that all candidates of a request share, as of the user: makes the signature `rank`."
+)
+_TABLES = flags.DEFINE_enum("tables", "float32", ["float32", "float16", "int8"], "How the rows of tables are stored.")
+_KEEP = flags.DEFINE_integer("keep", None, "How many of the newest versions to keep; by default all.", lower_bound=1)
 
 
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
-    from tfrs_dlrm.serving.bundle import EXAMPLE_FILE, export
+    from tfrs_dlrm.serving.bundle import EXAMPLE_FILE, Options, export
 
-    exported = export(_WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value)  # type: ignore[arg-type]
+    options = Options(tuple(_CONTEXT.value), _TABLES.value, _KEEP.value)  # type: ignore[arg-type]
+    exported = export(_WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value, options)  # type: ignore[arg-type]
     found, name = exported.comparison, os.path.basename(os.path.abspath(_OUTPUT.value))
     print(f"Exported {exported.checkpoint}\n      to {exported.path}")
     print(

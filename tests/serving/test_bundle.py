@@ -129,12 +129,12 @@ def test_versions_count_up_and_a_failure_publishes_nothing(run, tmp_path, monkey
     output = tmp_path / "model"
     (output / "3").mkdir(parents=True)
     assert os.path.basename(export(run[1], str(output), "latest").path) == "4"
-    real = bundle.ServingModel.serve
+    real = bundle.ServingModel.score_raw
 
-    def wrong(self, **raw):
-        return {"probability": real(self, **raw)["probability"] * 0.999}
+    def wrong(self, raw):
+        return real(self, raw) * 0.999
 
-    monkeypatch.setattr(bundle.ServingModel, "serve", wrong)
+    monkeypatch.setattr(bundle.ServingModel, "score_raw", wrong)
     with pytest.raises(ValueError, match=r"differs from the trained one by .* nothing was published"):
         export(run[1], str(output))
     assert sorted(os.listdir(output)) == ["3", "4"]

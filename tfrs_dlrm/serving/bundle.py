@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
+from tfrs_dlrm.data.dataset import dataset
 from tfrs_dlrm.data.encoder import Encoder
-from tfrs_dlrm.data.samples import read_samples
+from tfrs_dlrm.data.manifest import Manifest, Split
+from tfrs_dlrm.data.rows import MISSING_INT
+from tfrs_dlrm.data.samples import read_samples, to_tensors
+from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.files import disk_full
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.serving.accuracy import Accuracy, accuracy
+from tfrs_dlrm.serving.manifest import REFERENCE, write_manifest
+from tfrs_dlrm.serving.model import ServingModel
+from tfrs_dlrm.serving.signatures import METHODS, make_signatures, set_methods
 from tfrs_dlrm.serving.verify import Comparison, compare
+from tfrs_dlrm.serving.warmup import write_warmup
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.workdir import Which, Workdir
 
 EXAMPLE_FILE = "example_request.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is in a bundle.
+
+    Attributes:
+      context: the features that the candidates of a request share (of the user, the device, the page); with some there
+        are the signatures `rank` and `rank_top_k`.
+      storage: of the tables' rows: `float32` as trained, `float16`, or `int8` with a range for each row.
+      keep: how many of the newest versions stay; None deletes none.
+    """
+
+    context: tuple[str, ...] = ()
+    storage: Storage = "float32"
+    keep: int | None = None
+
+
+_PLAIN = Options()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,50 +66,28 @@ class Exported:
     comparison: Comparison
 
 
-class ServingModel(tf.Module):
-    """The encoder and the layers of a model, and nothing of its training: no optimizer, no slots, no metrics.
-
-    Args:
-      model: built.
-      encoder: that its training data went through.
-    """
-
-    def __init__(self, model: RankingModel, encoder: Encoder):
-        super().__init__(name="serving")
-        self.encoder = encoder
-        # What holds the weights must be reachable from here to be saved; the model itself would bring its optimizers.
-        self.model_layers = [layer for layer in model.layers if not isinstance(layer, tfrs.tasks.Task)]
-        self._call = [model.call]
-
-    def serve(self, **raw: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Raw values, as `Encoder.signature` names them, to `probability`, float32 [B]."""
-        logits = self._call[0](self.encoder(raw), training=False)
-        return {"probability": tf.sigmoid(logits)}
-
-    def signature(self) -> tf.types.experimental.ConcreteFunction:
-        """`serve` with the raw inputs of the encoder's signature."""
-        return tf.function(self.serve).get_concrete_function(**self.encoder.signature())
-
-
-def export(workdir: str, output: str, which: Which = "best") -> Exported:
+def export(workdir: str, output: str, which: Which = "best", options: Options = _PLAIN) -> Exported:
     """Exports a run; see `export_model`.
 
     Args:
       workdir: the directory of the run.
       output: the directory of the served model's versions.
       which: the `best` checkpoint or the `latest`.
+      options: of the bundle.
 
     Raises:
       FileNotFoundError: there is no run or no checkpoint.
-      ValueError: the exported model disagrees with the trained one.
+      ValueError: the options do not fit the model, or the exported model disagrees with the trained one.
       OSError: the disk is full.
     """
     model, _, checkpoint = load_model(workdir, which)
-    path, comparison = export_model(model, Workdir(workdir).encoder_dir, output)
+    path, comparison = export_model(model, Workdir(workdir).encoder_dir, output, options, checkpoint)
     return Exported(path, checkpoint, comparison)
 
 
-def export_model(model: RankingModel, data_dir: str, output: str) -> tuple[str, Comparison]:
+def export_model(
+    model: RankingModel, data_dir: str, output: str, options: Options = _PLAIN, checkpoint: str | None = None
+) -> tuple[str, Comparison]:
     """Writes a SavedModel, loads it again, and compares its probabilities with the model's on raw rows.
 
     It is written under another name and renamed once it is whole and agrees, so that a server which watches `output`
@@ -90,41 +97,153 @@ def export_model(model: RankingModel, data_dir: str, output: str) -> tuple[str, 
       model: trained on what was prepared in `data_dir`.
       data_dir: the prepared directory: its encoder becomes part of the SavedModel.
       output: the directory of the served model's versions; the new one is the next number.
+      options: what is in the bundle.
+      checkpoint: where the weights are from, for the bundle's manifest.
 
     Returns:
       The path of the new version, and the comparison.
 
     Raises:
-      ValueError: the exported model disagrees with `model`.
+      ValueError: the options do not fit the model, or the exported model disagrees with `model`.
       OSError: the disk is full.
     """
     encoder, samples = Encoder.load(data_dir), read_samples(data_dir)
+    serving = ServingModel(model, encoder, options.context, options.storage)
+    cost = _cost(model, serving, data_dir) if options.storage != "float32" else None
     version = _next_version(output)
     temporary, path = os.path.join(output, f"unfinished-{version}"), os.path.join(output, str(version))
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with disk_full(f"{output}: run the same command again once there is room"):
-            serving = ServingModel(model, encoder)
-            tf.saved_model.save(serving, temporary, signatures={"serving_default": serving.signature()})
-            _write_example(temporary, samples[0])
-        # bfloat16 has 8 bits of mantissa, and sums in another order round differently.
-        tolerance = 1e-2 if model.dtype_policy.name == "mixed_bfloat16" else 1e-6
-        comparison = compare(temporary, model, encoder, samples, tolerance)
+            signatures = make_signatures(serving)
+            tf.saved_model.save(serving, temporary, signatures=signatures)
+            set_methods(temporary, signatures)
+            comparison = compare(temporary, model, encoder, samples, _tolerance(model, cost))
+            _write_extras(temporary, serving, samples, comparison)
+            content = _manifest(os.path.basename(os.path.abspath(output)), model, serving, samples[0], signatures)
+            content |= {"checkpoint": checkpoint and os.path.basename(checkpoint), "tolerance": comparison.tolerance}
+            write_manifest(temporary, content | {"accuracy": cost and dataclasses.asdict(cost)})
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    if options.keep is not None:
+        remove_old(output, options.keep)
     return path, comparison
 
 
-def _next_version(output: str) -> int:
+def remove_old(output: str, keep: int) -> list[str]:
+    """Deletes all but the newest versions; each is renamed first, so that no server sees half of one.
+
+    Args:
+      output: the directory of the versions.
+      keep: how many to keep, at least 1.
+
+    Returns:
+      The paths of those that are gone.
+    """
+    if keep < 1:
+        raise ValueError(f"keep={keep}; at least 1, the version that was just written, has to stay")
+    gone = []
+    for number in _versions(output)[:-keep]:
+        path, temporary = os.path.join(output, str(number)), os.path.join(output, f"removed-{number}")
+        os.rename(path, temporary)
+        shutil.rmtree(temporary)
+        gone.append(path)
+    return gone
+
+
+def _tolerance(model: RankingModel, cost: Accuracy | None) -> float:
+    """How far a probability may be from the training side's."""
+    if cost is not None:  # the rows that are compared are others than those that it was found on
+        return max(1e-6, 2 * cost.largest_change)
+    # bfloat16 has 8 bits of mantissa, and sums in another order round differently.
+    return 1e-2 if model.dtype_policy.name == "mixed_bfloat16" else 1e-6
+
+
+def _cost(model: RankingModel, serving: ServingModel, data_dir: str) -> Accuracy:
+    """Of smaller tables, on the evaluation set; on the training set where there is none."""
+    split: Split = "eval" if Manifest.load(data_dir).rows("eval") else "train"
+    return accuracy(model, serving, dataset(data_dir, 2048, split=split, shuffle=False, drop_remainder=False))
+
+
+def _write_extras(
+    path: str, serving: ServingModel, samples: Sequence[Mapping[str, Any]], comparison: Comparison
+) -> None:
+    """What lies beside the SavedModel: warmup requests, rows with the training side's probabilities, a request."""
+    os.makedirs(os.path.join(path, "assets.extra"), exist_ok=True)
+    with open(os.path.join(path, REFERENCE), "w", encoding="utf-8") as f:
+        for i, (row, probability) in enumerate(zip(comparison.inputs, comparison.probabilities, strict=True)):
+            line = {"inputs": row, "probability": float(probability)}
+            f.write(json.dumps(line | ({"odd": True} if i >= comparison.rows else {})) + "\n")
+    raw = to_tensors(samples[:32], serving.raw_signature())
+    encoded = serving.padded(serving.encoder(raw))
+    raw_arrays, encoded_arrays = ({name: v.numpy() for name, v in values.items()} for values in (raw, encoded))
+    write_warmup(path, raw_arrays, encoded_arrays, serving.context_inputs if serving.context else None)
+    _write_example(path, samples[0])
+
+
+def _manifest(
+    name: str, model: RankingModel, serving: ServingModel, sample: Mapping[str, Any], signatures: Mapping[str, Any]
+) -> dict[str, Any]:
+    bytes_float32 = sum(4 * v.shape.num_elements() for v in model.embeddings.tables.values())
+    return {
+        "name": name,
+        "model": type(model).__name__,
+        "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "tensorflow": tf.__version__,
+        "tables": {"storage": serving.storage, "bytes": serving.table_bytes, "bytes_float32": bytes_float32},
+        "context": list(serving.context),
+        "features": _features(serving, sample),
+        "signatures": {name: _signature(name, signature) for name, signature in signatures.items()},
+    }
+
+
+def _features(serving: ServingModel, sample: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of each raw input what a caller has to know."""
+    schema = serving.schema
+    dense = {f.name: f for f in schema.dense}
+    categorical = {f.name: f for f in schema.categorical}
+    weighted = {f.weights_name: f for f in schema.categorical if f.weights}
+    found = []
+    for name, spec in serving.raw_signature().items():
+        kind = "dense" if name in dense else "categorical" if name in categorical else "weights"
+        own = categorical.get(name) or weighted.get(name)
+        found.append(
+            {
+                "name": name,
+                "kind": kind,
+                "dtype": spec.dtype.name,
+                "rank": spec.shape.rank,
+                "separator": own.separator if own else None,
+                "missing": {"string": "", "int64": MISSING_INT}.get(spec.dtype.name),
+                "may_be_missing": kind != "dense" or dense[name].fill_value is not None,
+                "context": name in serving.context_inputs,
+                "example": sample[name],
+            }
+        )
+    return found
+
+
+def _signature(name: str, signature: Any) -> dict[str, Any]:
+    def tensors(specs: Mapping[str, Any]) -> dict[str, Any]:
+        return {n: {"dtype": s.dtype.name, "shape": s.shape.as_list()} for n, s in sorted(specs.items())}
+
+    method = name if name in METHODS else "predict"
+    inputs = signature.structured_input_signature[1]
+    return {"method": method, "inputs": tensors(inputs), "outputs": tensors(signature.structured_outputs)}
+
+
+def _versions(output: str) -> list[int]:
     names = os.listdir(output) if os.path.isdir(output) else []
-    return 1 + max((int(n) for n in names if n.isdecimal()), default=0)
+    return sorted(int(n) for n in names if n.isdecimal())
+
+
+def _next_version(output: str) -> int:
+    return 1 + max(_versions(output), default=0)
 
 
 def _write_example(path: str, sample: Mapping[str, object]) -> None:
     """The body of a request to TF Serving's REST API; it reads NaN, which is how a missing number is sent."""
-    directory = os.path.join(path, "assets.extra")
-    os.makedirs(directory, exist_ok=True)
     instance = {name: float("nan") if value is None else value for name, value in sample.items()}
-    with open(os.path.join(directory, EXAMPLE_FILE), "w", encoding="utf-8") as f:
+    with open(os.path.join(path, "assets.extra", EXAMPLE_FILE), "w", encoding="utf-8") as f:
         f.write(json.dumps({"instances": [instance]}, indent=2) + "\n")

@@ -60,6 +60,20 @@ class ServingModel(tf.Module):
         """The features that the candidates share."""
         return () if self._shared is None else _names(self._shared)
 
+    @property
+    def context_inputs(self) -> frozenset[str]:
+        """The raw inputs of the context: its features, and their weights."""
+        return frozenset(name for name in self.raw_signature() if self._is_context(name))
+
+    def padded(self, encoded: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """What the encoder returned, as `score_encoded` takes it."""
+        specs = self.encoded_signature()
+        fill = {name: 0.0 if spec.dtype == tf.float32 else MISSING_INT for name, spec in specs.items()}
+        return {
+            name: encoded[name].to_tensor(fill[name]) if isinstance(encoded[name], tf.RaggedTensor) else encoded[name]
+            for name in specs
+        }
+
     def raw_signature(self) -> dict[str, tf.TensorSpec]:
         """The inputs of `score_raw`; see `Encoder.signature`."""
         return self.encoder.signature()
@@ -122,8 +136,9 @@ class ServingModel(tf.Module):
             raise ValueError("the model was given no context; ServingModel(..., context=[names of features]) makes one")
         example = raw[_names(self._own)[0]]
         contexts, candidates = tf.shape(example)[0], tf.shape(example)[1]
-        flat = dict(raw)
-        for name, value in raw.items():
+        flat = {}
+        for name in self.raw_signature():
+            flat[name] = value = raw[name]
             if not self._is_context(name):
                 flat[name] = tf.reshape(value, tf.concat([[contexts * candidates], tf.shape(value)[2:]], axis=0))
         shared, own = (self._inputs(flat, part) for part in (self._shared, self._own))

@@ -13,6 +13,7 @@ from tfrs_dlrm.data.encoder import Encoder
 from tfrs_dlrm.data.samples import to_tensors
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.serving.warmup import to_examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +24,17 @@ class Comparison:
       rows: rows of the log.
       odd_rows: rows made up of missing, unseen and malformed values.
       largest_difference: between two probabilities, over all rows, in one batch and one by one.
+      tolerance: that it may have.
+      inputs: all rows, the odd ones last.
+      probabilities: float32, the training side's, of each row.
     """
 
     rows: int
     odd_rows: int
     largest_difference: float
+    tolerance: float
+    inputs: Sequence[Mapping[str, Any]] = dataclasses.field(repr=False)
+    probabilities: np.ndarray = dataclasses.field(repr=False)
 
 
 def compare(
@@ -38,21 +45,31 @@ def compare(
     Raises:
       ValueError: a probability differs by more than `tolerance`.
     """
-    serve = tf.saved_model.load(path).signatures["serving_default"]
+    signatures = tf.saved_model.load(path).signatures
+    serve = signatures["serving_default"]
     odd = odd_rows(encoder.schema, samples[0])
     raw = to_tensors([*samples, *odd], encoder.signature())
     expected = tf.sigmoid(model(encoder(raw), training=False)).numpy()
     together = serve(**raw)["probability"].numpy()
     some = [*range(min(8, len(samples))), *range(len(samples), len(expected))]
     alone = [serve(**{k: v[i : i + 1] for k, v in raw.items()})["probability"].numpy()[0] for i in some]
-    differences = np.concatenate([np.abs(together - expected), np.abs(np.array(alone) - expected[some])])
+    examples = tf.constant([e.SerializeToString() for e in to_examples({k: v.numpy() for k, v in raw.items()})])
+    parsed = {
+        "serialized_examples": signatures["serialized_examples"](examples=examples)["probability"],
+        "regress": signatures["regress"](inputs=examples)["outputs"],
+        "classify": signatures["classify"](inputs=examples)["scores"][:, 1],
+    }
+    differences = np.concatenate(
+        [np.abs(together - expected), np.abs(np.array(alone) - expected[some])]
+        + [np.abs(scores.numpy() - expected) for scores in parsed.values()]
+    )
     if not differences.max() <= tolerance:  # NaN fails too
         worst = int(np.argmax(np.nan_to_num(differences, nan=np.inf)))
         raise ValueError(
             f"{path}: the exported model differs from the trained one by {differences[worst]:.3g} in a probability,"
             f" more than {tolerance:g}; nothing was published"
         )
-    return Comparison(len(samples), len(odd), float(differences.max()))
+    return Comparison(len(samples), len(odd), float(differences.max()), tolerance, [*samples, *odd], expected)
 
 
 def odd_rows(schema: Schema, row: Mapping[str, Any]) -> list[dict[str, Any]]:

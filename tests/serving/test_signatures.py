@@ -1,0 +1,207 @@
+"""Every signature of a bundle says what the trained model says, in TensorFlow's Python and in its C++ runtime."""
+
+import hashlib
+import json
+import os
+
+import click_log
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+import tfrs_dlrm as td
+from tfrs_dlrm.data.manifest import Manifest
+from tfrs_dlrm.data.samples import read_samples, to_tensors
+from tfrs_dlrm.serving.bundle import Options, export_model, remove_old
+from tfrs_dlrm.serving.manifest import read_manifest
+from tfrs_dlrm.serving.runtime import RunError, SavedModel
+from tfrs_dlrm.serving.warmup import to_examples
+
+CONTEXT = ("age", "user", "tags")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    data = click_log.make(str(tmp_path_factory.mktemp("log")))
+    model = td.DLRM(td.Schema.load(f"{data}/schema.json"), (16, 8), (16, 1))
+    model.compile(embedding_optimizer=td.RowWiseAdagrad(0.1))
+    model.fit(td.dataset(data, 64), verbose=0)
+    return data, model, td.Encoder.load(data)
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    data, model, _ = trained
+    output = str(tmp_path_factory.mktemp("out") / "clicks")
+    return export_model(model, data, output, Options(context=CONTEXT), "/somewhere/step-40")[0]
+
+
+@pytest.fixture(scope="module")
+def rows(trained):
+    """Raw rows, their encoded form, and the training side's probabilities."""
+    data, model, encoder = trained
+    raw = to_tensors(read_samples(data)[:60], encoder.signature())
+    return {k: v.numpy() for k, v in raw.items()}, encoder(raw), tf.sigmoid(model(encoder(raw))).numpy()
+
+
+class _Python:
+    """A SavedModel in TensorFlow's Python, asked as `SavedModel` is."""
+
+    def __init__(self, path: str):
+        self._signatures = tf.saved_model.load(path).signatures
+
+    def run(self, name, inputs):
+        outputs = self._signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
+        return {k: v.numpy() for k, v in outputs.items()}
+
+
+@pytest.fixture(scope="module", params=["python", "c"])
+def served(exported, request):
+    return _Python(exported) if request.param == "python" else SavedModel(exported)
+
+
+def strings(values):
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+@pytest.mark.parametrize("count", [1, 60])
+def test_every_signature_agrees_with_the_training_side(served, rows, count):
+    raw, encoded, expected = ({k: v[:count] for k, v in rows[0].items()}, rows[1], rows[2][:count])
+    examples = strings([e.SerializeToString() for e in to_examples(raw)])
+    padded = {
+        "dense": encoded["dense"].numpy()[:count],
+        "ids": encoded["ids"].numpy()[:count],
+        "tags": encoded["tags"].to_tensor(-1).numpy()[:count],
+        "tags_weights": encoded["tags_weights"].to_tensor(0.0).numpy()[:count],
+    }
+    classes = served.run("classify", {"inputs": examples})
+    assert classes["classes"].tolist() == [[b"0", b"1"]] * count
+    np.testing.assert_allclose(classes["scores"].sum(axis=1), 1, atol=1e-6)
+    for name, found in {
+        "serving_default": served.run("serving_default", raw)["probability"],
+        "serialized_examples": served.run("serialized_examples", {"examples": examples})["probability"],
+        "regress": served.run("regress", {"inputs": examples})["outputs"],
+        "classify": classes["scores"][:, 1],
+        "encoded": served.run("encoded", padded)["probability"],
+    }.items():
+        np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("count", [1, 60])
+def test_rank_scores_each_candidate_in_its_context(served, trained, rows, count):
+    _, model, encoder = trained
+    shared = {*CONTEXT, "tags_weights"}
+    raw = {k: v[:count] for k, v in rows[0].items()}
+    together = {k: tf.constant(np.repeat(v[:1], count, axis=0) if k in shared else v) for k, v in raw.items()}
+    expected = tf.sigmoid(model(encoder(together))).numpy()
+    request = {k: v[:1] if k in shared else v[np.newaxis] for k, v in raw.items()}
+    ranked = served.run("rank", request)
+    np.testing.assert_allclose(ranked["scores"], expected[np.newaxis], atol=1e-6)
+    assert (np.diff(ranked["scores"][0][ranked["order"][0]]) <= 0).all() and sorted(ranked["order"][0]) == [
+        *range(count)
+    ]
+    best = served.run("rank_top_k", request | {"k": np.int32([7])})
+    assert best["scores"].shape == (1, min(7, count))
+    np.testing.assert_array_equal(best["scores"][0], ranked["scores"][0][best["indices"][0]])
+    np.testing.assert_array_equal(best["scores"][0], np.sort(ranked["scores"][0])[::-1][:7])
+
+
+def test_an_example_may_leave_features_out(served, trained, rows):
+    """They are missing values."""
+    _, model, encoder = trained
+    values = {tf.float32: np.nan, tf.int64: -1, tf.string: ""}
+    missing = {k: tf.constant([values[s.dtype]], s.dtype) for k, s in encoder.signature().items()}
+    expected = tf.sigmoid(model(encoder(missing))).numpy()
+    found = served.run("serialized_examples", {"examples": strings([tf.train.Example().SerializeToString()])})
+    np.testing.assert_allclose(found["probability"], expected, atol=1e-6)
+
+
+def test_encoded_numbers_have_to_be_finite(exported, rows):
+    encoded = rows[1]
+    inputs = {
+        "dense": np.full((1, 3), np.nan, np.float32),
+        "ids": encoded["ids"].numpy()[:1],
+        "tags": np.int32([[1]]),
+        "tags_weights": np.float32([[1]]),
+    }
+    with pytest.raises(RunError, match="input dense: NaN or infinite"):
+        SavedModel(exported).run("encoded", inputs)
+
+
+def test_warmup_requests_run_for_every_signature(exported):
+    model = SavedModel(exported)
+    asked = set()
+    for record in tf.data.TFRecordDataset(f"{exported}/assets.extra/tf_serving_warmup_requests"):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        kind = log.WhichOneof("log_type")
+        request = getattr(log, kind).request
+        name = request.model_spec.signature_name
+        asked.add(name)
+        if kind == "predict_log":
+            model.run(name, {k: tf.make_ndarray(v) for k, v in request.inputs.items()})
+        else:
+            examples = [e.SerializeToString() for e in request.input.example_list.examples]
+            model.run(name, {"inputs": strings(examples)})
+    assert asked == model.signatures.keys()
+
+
+def test_manifest_says_what_is_there(exported):
+    manifest = read_manifest(exported)
+    assert (manifest["name"], manifest["checkpoint"], manifest["context"]) == (
+        "clicks",
+        "step-40",
+        ["age", "user", "tags"],
+    )
+    for name, said in manifest["files"].items():
+        with open(os.path.join(exported, name), "rb") as f:
+            content = f.read()
+        assert said == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}, name
+    found = {os.path.relpath(os.path.join(d, n), exported) for d, _, names in os.walk(exported) for n in names}
+    assert found - manifest["files"].keys() == {"assets.extra/bundle.json"}
+    signatures = SavedModel(exported).signatures
+    assert manifest["signatures"].keys() == signatures.keys()
+    for name, said in manifest["signatures"].items():
+        assert signatures[name].method == f"tensorflow/serving/{said['method']}"
+        specs = signatures[name].inputs
+        assert {k: (v["dtype"], v["shape"]) for k, v in said["inputs"].items()} == {
+            k: ("string" if v.dtype == object else v.dtype.name, list(v.shape)) for k, v in specs.items()
+        }
+    price = manifest["features"][0]
+    assert price == {
+        "name": "price", "kind": "dense", "dtype": "float32", "rank": 1, "separator": None, "missing": None,
+        "may_be_missing": True, "context": False, "example": price["example"],
+    }  # fmt: skip
+
+
+def test_reference_rows_have_the_training_side_s_probabilities(exported, rows):
+    with open(f"{exported}/assets.extra/reference.jsonl") as f:
+        lines = [json.loads(line) for line in f]
+    np.testing.assert_allclose([line["probability"] for line in lines[:60]], rows[2], atol=1e-6)
+    assert [line.get("odd", False) for line in lines] == [False] * (len(lines) - 3) + [True] * 3
+
+
+@pytest.mark.parametrize("storage", ["float16", "int8"])
+def test_smaller_tables_say_what_they_cost(trained, tmp_path, storage):
+    data, model, _ = trained
+    path, comparison = export_model(model, data, str(tmp_path / "clicks"), Options(storage=storage))
+    manifest = read_manifest(path)
+    # Of dimension 8: 2 bytes a number, or 1 and two float32 a row.
+    assert manifest["tables"]["bytes"] / manifest["tables"]["bytes_float32"] == {"float16": 0.5, "int8": 0.5}[storage]
+    assert (
+        manifest["accuracy"]["examples"] == Manifest.load(data).rows("eval")
+        and 0 < manifest["accuracy"]["largest_change"] < 0.02
+    )
+    assert 0 < comparison.largest_difference <= manifest["tolerance"]
+
+
+def test_old_versions_go(trained, tmp_path):
+    for version in (1, 2, 5, 10):
+        (tmp_path / str(version)).mkdir()
+    data, model, _ = trained
+    path, _ = export_model(model, data, str(tmp_path), Options(keep=2))
+    assert sorted(os.listdir(tmp_path)) == ["10", "11"] and path.endswith("11")
+    with pytest.raises(ValueError, match="keep=0; at least 1"):
+        remove_old(str(tmp_path), 0)
