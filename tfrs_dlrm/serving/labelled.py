@@ -129,7 +129,9 @@ def _count(connection: duckdb.DuckDBPyConnection, labels: str) -> Joined:
         return int(found[0]) if found else 0
 
     def example(of: str) -> str:
-        return str((connection.execute(f"SELECT key, key_row FROM {of} LIMIT 1").fetchone() or ("none",)))
+        return str(
+            connection.execute(f"SELECT key, key_row FROM {of} ORDER BY key, key_row LIMIT 1").fetchone() or ("none",)
+        )
 
     rows, logged, labelled = count("firsts JOIN labels USING (key, key_row)"), count("firsts"), count("labels")
     if not rows:

@@ -92,10 +92,11 @@ def _feature_columns(schema: Schema) -> list[_Column]:
 def _value(column: _Column, feature: Any) -> Any:
     values = _values(column.field, column.kind, feature)
     if column.is_list:
-        if not column.padded_as:
-            return values[: _length(values)]
-        ids = feature[column.padded_as]
-        return values[: _length(list(getattr(ids, str(ids.WhichOneof("kind"))).value))] if values else values
+        padded = values
+        if column.padded_as:
+            found = feature[column.padded_as].WhichOneof("kind")
+            padded = list(getattr(feature[column.padded_as], found).value) if found else []
+        return values[: _length(padded)]
     if len(values) > 1:
         raise ValueError(f"feature {column.field!r} has {len(values)} values, and one in the schema")
     if not values or _is_missing(values[0]):
@@ -122,4 +123,4 @@ def _length(values: list[Any]) -> int:
 
 def _is_missing(value: Any) -> bool:
     """An empty text, -1, or NaN."""
-    return value in (b"", MISSING_INT) and not isinstance(value, float) or value != value
+    return (value in (b"", MISSING_INT) and not isinstance(value, float)) or value != value
