@@ -166,7 +166,7 @@ def from_json(values, dtype):
             return [element(x) for x in v]
         return base64.b64decode(v["b64"]) if isinstance(v, dict) else v.encode()
 
-    return np.array(element(values), object) if dtype == "DT_STRING" else np.array(values, NUMPY[dtype])
+    return np.array(element(values), object) if dtype == "DT_STRING" else np.array(values, NUMPY.get(dtype))
 
 
 def to_json(name, array):
@@ -249,7 +249,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return {"results": scores if verb == "regress" else [[["0", -s], ["1", s]] for s in scores]}
         signature = body["signature_name"]
         types = {n: t for n, (t, _) in SIGNATURES.get(signature, ({},))[0].items()}
-        inputs = {n: from_json(v, types.get(n, "DT_FLOAT")) for n, v in body["inputs"].items()}
+        inputs = {n: from_json(v, types.get(n)) for n, v in body["inputs"].items()}
         outputs = {n: to_json(n, a) for n, a in compute(version or "", signature, inputs).items()}
         return {"outputs": outputs if len(outputs) > 1 else next(iter(outputs.values()))}
 

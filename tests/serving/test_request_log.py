@@ -60,7 +60,8 @@ def test_what_was_logged_and_labelled_is_prepared_as_the_raw_log(tmp_path, endin
     log.close()
     assert len(files(tmp_path / "requests")) > 3 and (log.written, log.failed) == (600, 0)
     np.random.default_rng(0).shuffle(labels)
-    table = pa.table(dict(zip(["request_id", "row", "clicked", "weight"], map(list, zip(*labels)), strict=True)))
+    columns = ["request_id", "row", "clicked", "weight"]
+    table = pa.Table.from_pylist([dict(zip(columns, values, strict=True)) for values in labels])
     given, joined = str(tmp_path / f"labels.{ending}"), str(tmp_path / "joined.parquet")
     pq.write_table(table, given) if ending == "parquet" else table.to_pandas().to_csv(given, index=False)
 
@@ -110,9 +111,8 @@ def test_by_hand_padding_missing_values_duplicates_and_what_does_not_match(tmp_p
     ]
     assert sorted(p.name for p in tmp_path.iterdir() if "unfinished" in p.name) == []
     labels.write_text("request_id,y\nother,1\n")
-    with pytest.raises(
-        ValueError, match=r"none of the 1 labels is of one of the 3 logged rows; .*'other', 0\) there and \('r1', 0\)"
-    ):
+    message = r"none of the 1 labels is of one of the 3 logged rows; .*'other', 0\) there and \('r1', 0\) in the log"
+    with pytest.raises(ValueError, match=message):
         join_labels(files(tmp_path), str(labels), output, LISTS)
     labels.write_text("id,y\nother,1\n")
     with pytest.raises(ValueError, match="no column 'request_id'; the file has: id, y"):

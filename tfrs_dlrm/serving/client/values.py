@@ -91,9 +91,9 @@ def _numbers(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
             array.shape
         )
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{array.ravel()[0]!r} is no number")
+        raise TypeError(f"{array.ravel()[:1].tolist()[0]!r} is no number")
     with np.errstate(invalid="ignore", over="ignore"):
         converted = array.astype(dtype)
     if dtype.kind != "f" and (converted != array).any():
-        raise ValueError(f"{array[converted != array].ravel()[0]} is none")
+        raise ValueError(f"{array[converted != array].ravel()[0]} is no whole number of it")
     return converted
