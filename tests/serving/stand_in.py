@@ -6,8 +6,10 @@ import contextlib
 import http.server
 import json
 import re
+import ssl
 import threading
 import time
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -148,13 +150,17 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 
 @contextlib.contextmanager
-def grpc_server(token=None):
+def grpc_server(token=None, tls=None):
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(token), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if tls:
+        key, certificate = (Path(path).read_bytes() for path in tls)
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield f"grpc://127.0.0.1:{port}"
+    yield f"grpc{'s' if tls else ''}://127.0.0.1:{port}"
     server.stop(None)
 
 
@@ -255,12 +261,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def rest_server(token=None):
+def rest_server(token=None, tls=None):
     handler = type("WithToken", (Handler,), {"token": token})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls[1], tls[0])
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()

@@ -1,5 +1,6 @@
 """The client says and hears the same over gRPC and over REST."""
 
+import shutil
 import subprocess
 import sys
 
@@ -122,6 +123,20 @@ def test_the_bearer_token_is_sent(kind):
         with Client(address, "clicks", bearer_token=stand_in.TOKEN) as client:
             assert ask(client)["score"] == 2.5
         with Client(address, "clicks") as client, pytest.raises(errors.Unauthenticated, match="no token"):
+            ask(client)
+
+
+@pytest.mark.parametrize("kind", list(SERVERS))
+def test_tls_with_a_certificate_of_ones_own(kind, tmp_path):
+    if not shutil.which("openssl"):
+        pytest.skip("openssl makes the certificate")
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=here -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    with SERVERS[kind](tls=(key, certificate)) as address:
+        with Client(address, "clicks", certificate=certificate) as client:
+            assert ask(client)["score"] == 2.5
+        with Client(address, "clicks", timeout=1) as client, pytest.raises(errors.Unavailable):  # not trusted
             ask(client)
 
 
