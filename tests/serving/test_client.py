@@ -32,6 +32,9 @@ def ask(client, site="a", **options):
 
 def test_python_values_become_what_the_model_takes(client):
     answer = client.predict({"price": [1, None, 2.5], "site": ["ä", b"\xff\x00", None], "slot": [1, None, 7.0]})
+    assert ask(client, b"\xff")["site_bytes"] == [b"\xff"]
+    mixed = client.predict({"price": [1, 2], "site": ["ä", b"\xff"], "slot": [1, 2]})
+    assert mixed["site_bytes"].tolist() == ["ä".encode(), b"\xff"]
     assert answer["score"].dtype == np.float32 and answer["score"].tolist() == [2, 99, 9.5]
     assert answer["site_bytes"].dtype == object and answer["site_bytes"].tolist() == ["ä".encode(), b"\xff\x00", b""]
 

@@ -96,7 +96,7 @@ class Client:
         Raises:
           ServingError: see its subclasses in `errors`.
         """
-        features = {name: [value] for name, value in [*context.items(), *candidates.items()]}
+        features = {name: [value] for name, value in {**context, **candidates}.items()}
         if k is not None:
             features["k"] = [k]
         outputs = self.predict(features, "rank" if k is None else "rank_top_k")

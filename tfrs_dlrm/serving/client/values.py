@@ -49,37 +49,37 @@ def to_example(row: Mapping[str, np.ndarray]) -> Any:
 
 
 def _array(name: str, value: Any, dtype: np.dtype[Any] | None) -> np.ndarray:
+    ragged = f"feature {name!r}: its lists are of unequal lengths; pad them at the end"
     try:
-        array = np.asarray(value)
+        # As objects: NumPy has one type for the texts and bytes of a list, and its texts lose trailing zeros.
+        given = value if isinstance(value, np.ndarray) else np.asarray(value, object)
     except ValueError as e:
-        raise InvalidRequest(f"feature {name!r}: its lists are of unequal lengths; pad them at the end") from e
-    if dtype is None:
-        dtype = _natural(array)
-    if array.size == 0:
-        return array.astype(dtype)
+        raise InvalidRequest(ragged) from e
+    if given.dtype.kind == "O" and any(isinstance(v, list | tuple | np.ndarray) for v in given.flat):
+        raise InvalidRequest(ragged)
+    dtype = dtype or _natural(given)
     try:
-        if dtype.kind == "O":
-            return _strings(value)
-        return _numbers(array, dtype)
+        return _strings(given) if dtype.kind == "O" else _numbers(given, dtype)
     except (TypeError, ValueError, OverflowError) as e:
         raise InvalidRequest(f"feature {name!r}: {type_name(dtype)} is needed, {e}") from e
 
 
 def _natural(array: np.ndarray) -> np.dtype[Any]:
-    if array.dtype.kind in "USO":
+    """The type of values that the model does not say a type of."""
+    values = array.ravel().tolist()
+    if any(isinstance(v, str | bytes) for v in values):
         return np.dtype(object)
-    return np.dtype(np.float32) if array.dtype.kind == "f" else np.dtype(np.int64)
+    return np.dtype(np.float32) if any(v is None or isinstance(v, float) for v in values) else np.dtype(np.int64)
 
 
-def _strings(value: Any) -> np.ndarray:
-    """Bytes; from the values themselves, since arrays of NumPy's strings lose trailing zeros."""
-    array = np.asarray(value, object)
+def _strings(array: np.ndarray) -> np.ndarray:
+    """Bytes."""
     out = np.empty(array.size, object)
     for i, element in enumerate(array.ravel().tolist()):
         if isinstance(element, str):
             out[i] = element.encode()
         elif isinstance(element, bytes) or element is None:
-            out[i] = _MISSING["O"] if element is None else bytes(element)
+            out[i] = _MISSING["O"] if element is None else element
         else:
             raise TypeError(f"{element!r} is of type {type(element).__name__}")
     return out.reshape(array.shape)
@@ -87,9 +87,8 @@ def _strings(value: Any) -> np.ndarray:
 
 def _numbers(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     if array.dtype.kind == "O":
-        array = np.asarray([_MISSING[dtype.kind] if v is None else v for v in array.ravel().tolist()]).reshape(
-            array.shape
-        )
+        values = [_MISSING[dtype.kind] if v is None else v for v in array.ravel().tolist()]
+        array = np.asarray(values).reshape(array.shape)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{array.ravel()[:1].tolist()[0]!r} is no number")
     with np.errstate(invalid="ignore", over="ignore"):
