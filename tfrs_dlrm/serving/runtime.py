@@ -113,7 +113,7 @@ class SavedModel:
             self._c.TF_DeleteStatus(status)
         # Restoring is no question that could be asked of a model, and its output is no tensor.
         self.signatures = {
-            name: _signature(s) for name, s in self.meta_graph.signature_def.items() if not name.startswith("__")
+            name: read_signature(s) for name, s in self.meta_graph.signature_def.items() if not name.startswith("__")
         }
         self._calls = {name: self._call(signature) for name, signature in self.signatures.items()}
 
@@ -242,7 +242,9 @@ def shape_text(shape: tuple[int | None, ...] | None) -> str:
     return "of any shape" if shape is None else f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
 
 
-def _signature(definition: Any) -> Signature:
+def read_signature(definition: Any) -> Signature:
+    """Of a SignatureDef."""
+
     def infos(tensors: Mapping[str, Any]) -> dict[str, TensorInfo]:
         return {
             name: TensorInfo(t.name, numpy_type(t.dtype), _shape(t.tensor_shape)) for name, t in sorted(tensors.items())

@@ -1,0 +1,157 @@
+"""A sample of the rows that a server scored, as tf.Examples in TFRecord files: joined with labels, training data."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import BinaryIO
+
+import numpy as np
+from absl import logging
+
+from tfrs_dlrm.serving import protos
+from tfrs_dlrm.serving.tfrecord import record
+
+# What a row holds beside its raw features. A feature of such a name is written as `feature_name` says.
+OWN_FIELDS = ("request_id", "row", "timestamp", "model_version", "probability")
+UNFINISHED = ".unfinished"
+
+
+def feature_name(name: str) -> str:
+    """What a raw feature is called in the log: by its name, unless that is one of `OWN_FIELDS`."""
+    return f"feature/{name}" if name in OWN_FIELDS else name
+
+
+class RequestLog:
+    """Writes rows to `requests-*.tfrecord` in a directory; a file under such a name is whole and does not change.
+
+    Until then its name ends in `.unfinished`. Threads may share a log. What goes wrong, a full disk for one, is counted
+    and never raised by `write`: a request that was scored is answered.
+
+    Args:
+      directory: made where it does not exist.
+      fraction: of the rows to write, chosen at random one by one, in (0, 1].
+      seed: of that choice; by default another one each time.
+      max_bytes_per_file: a file that has reached it is finished.
+      max_seconds_per_file: likewise its age, at the next row.
+
+    Attributes:
+      written: rows.
+      failed: rows that were chosen and could not be written.
+
+    Raises:
+      ValueError: the fraction or a limit is out of range.
+      OSError: the directory cannot be made.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        fraction: float,
+        seed: int | None = None,
+        max_bytes_per_file: int = 64 << 20,
+        max_seconds_per_file: float = 600.0,
+    ):
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction={fraction} of the rows is not in (0, 1]")
+        if max_bytes_per_file < 1 or max_seconds_per_file <= 0:
+            raise ValueError(f"{max_bytes_per_file=} and {max_seconds_per_file=} must be positive")
+        os.makedirs(directory, exist_ok=True)
+        self.written = self.failed = 0
+        self._directory, self._fraction = directory, fraction
+        self._max_bytes, self._max_seconds = max_bytes_per_file, max_seconds_per_file
+        self._rng = np.random.default_rng(seed)
+        self._lock = threading.Lock()
+        self._file: BinaryIO | None = None
+        self._path, self._size, self._opened = "", 0, 0.0
+
+    def write(
+        self, request_id: str | bytes, inputs: Mapping[str, np.ndarray], probabilities: np.ndarray, version: int
+    ) -> None:
+        """Writes some of the rows of one request.
+
+        Args:
+          request_id: what the labels will name it by.
+          inputs: raw features by name, [B] or [B, L].
+          probabilities: float32 [B].
+          version: of the model that gave them.
+        """
+        chosen = np.zeros(0, np.int64)
+        try:
+            with self._lock:
+                chosen = np.flatnonzero(self._rng.random(len(probabilities)) < self._fraction)
+            if len(chosen):
+                data = _records(request_id, inputs, probabilities, version, chosen)
+                with self._lock:
+                    self._append(data)
+                    self.written += len(chosen)
+        except Exception as e:
+            with self._lock:
+                self.failed += max(1, len(chosen))
+            logging.log_every_n_seconds(logging.ERROR, "Rows are missing from the request log: %s", 60, e)
+
+    def close(self) -> None:
+        """Finishes the file. A later `write` begins another one."""
+        with self._lock:
+            self._finish()
+
+    def _append(self, data: bytes) -> None:
+        if self._file is not None and time.monotonic() - self._opened > self._max_seconds:
+            self._finish()
+        if self._file is None:
+            name = f"requests-{time.time_ns()}-{os.getpid()}.tfrecord"
+            self._path = os.path.join(self._directory, name)
+            self._file = open(self._path + UNFINISHED, "xb", buffering=0)  # noqa: SIM115
+            self._size, self._opened = 0, time.monotonic()
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._finish()  # without the half of this request that fitted
+            raise
+        self._size += len(data)
+        if self._size >= self._max_bytes:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        with file:
+            file.truncate(self._size)
+            os.fsync(file.fileno())
+        if self._size:
+            os.rename(self._path + UNFINISHED, self._path)
+        else:
+            os.remove(self._path + UNFINISHED)
+
+
+def _records(
+    request_id: str | bytes,
+    inputs: Mapping[str, np.ndarray],
+    probabilities: np.ndarray,
+    version: int,
+    rows: np.ndarray,
+) -> bytes:
+    name = request_id.encode() if isinstance(request_id, str) else request_id
+    now = time.time_ns() // 1_000_000
+    columns = [(feature_name(n), array[rows].tolist(), array.dtype.kind) for n, array in inputs.items()]
+    out = []
+    for i, row in enumerate(rows.tolist()):
+        example = protos.example.Example()
+        feature = example.features.feature
+        for column, values, kind in columns:
+            lists = feature[column]
+            target = {"O": lists.bytes_list, "f": lists.float_list}.get(kind, lists.int64_list).value
+            value = values[i]
+            target.extend(value if isinstance(value, list) else [value])
+        feature["request_id"].bytes_list.value.append(name)
+        feature["row"].int64_list.value.append(row)
+        feature["timestamp"].int64_list.value.append(now)
+        feature["model_version"].int64_list.value.append(version)
+        feature["probability"].float_list.value.append(probabilities[row])
+        out.append(record(example.SerializeToString()))
+    return b"".join(out)
