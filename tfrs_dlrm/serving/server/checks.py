@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.runtime import Signature, TensorInfo
@@ -57,7 +58,8 @@ def check(
     for key, info in signature.inputs.items():
         _check_sizes(key, info, inputs[key], is_rank(name), limits)
         if inputs[key].dtype.kind == "O":
-            _check_strings(key, inputs[key], limits)
+            takes_examples = len(signature.inputs) == 1 and key in ("examples", "inputs")
+            (_check_examples if takes_examples else _check_strings)(key, inputs[key], limits)
     if is_rank(name):
         _check_candidates(signature, inputs, manifest)
     _check_numbers(inputs, manifest)
@@ -125,26 +127,27 @@ def _check_sizes(key: str, info: TensorInfo, array: np.ndarray, rank: bool, limi
 def _check_strings(key: str, array: np.ndarray, limits: Limits) -> None:
     for place, value in enumerate(array.ravel().tolist()):
         if len(value) > limits.string_bytes:
-            inner = _long_feature(value, limits) if key in ("examples", "inputs") else ""
-            if inner is None:
-                continue
             row = place // max(1, array.size // array.shape[0]) if array.ndim else 0
-            raise InvalidRequest(
-                f"input {key!r}, row {row}{inner}: a string of {len(value)} bytes; at most {limits.string_bytes}"
-                " are allowed"
-            )
+            raise InvalidRequest(f"input {key!r}, row {row}: {_too_long(value, limits)}")
 
 
-def _long_feature(serialized: bytes, limits: Limits) -> str | None:
-    """Of a long tf.Example: which feature has too long a string; None where none has."""
-    try:
-        parsed = protos.example.Example.FromString(serialized)
-    except Exception:
-        return ""
-    for name, feature in parsed.features.feature.items():
-        if any(len(value) > limits.string_bytes for value in feature.bytes_list.value):
-            return f", feature {name!r}"
-    return None
+def _check_examples(key: str, array: np.ndarray, limits: Limits) -> None:
+    """TensorFlow's own parser takes some bytes for an Example without features."""
+    for row, serialized in enumerate(array.ravel().tolist()):
+        try:
+            example = protos.example.Example.FromString(serialized)
+        except DecodeError as e:
+            raise InvalidRequest(f"input {key!r}, row {row}: it cannot be parsed as a serialized tf.Example") from e
+        if len(serialized) <= limits.string_bytes:
+            continue
+        for name, feature in example.features.feature.items():
+            for value in feature.bytes_list.value:
+                if len(value) > limits.string_bytes:
+                    raise InvalidRequest(f"input {key!r}, row {row}, feature {name!r}: {_too_long(value, limits)}")
+
+
+def _too_long(value: bytes, limits: Limits) -> str:
+    return f"a string of {len(value)} bytes; at most {limits.string_bytes} are allowed"
 
 
 def _check_candidates(signature: Signature, inputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> None:

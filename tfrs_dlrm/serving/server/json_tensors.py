@@ -18,6 +18,9 @@ from tfrs_dlrm.serving.runtime import Signature, TensorInfo
 from tfrs_dlrm.serving.server.errors import InvalidRequest
 from tfrs_dlrm.serving.tensors import type_name
 
+# What JSON may give for a kind of NumPy's types.
+_NUMBERS: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
+
 
 def parse(body: bytes) -> dict[str, Any]:
     """The object of a request's body; NaN and Infinity are numbers.
@@ -96,7 +99,7 @@ def _leaves(name: str, info: TensorInfo, values: list[Any]) -> np.ndarray:
     if info.dtype.kind == "O":
         array[:] = [_bytes(name, value) for value in values]
         return array
-    allowed = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}[info.dtype.kind]
+    allowed = _NUMBERS[info.dtype.kind]
     if not {type(value) for value in values} <= allowed:
         wrong = next(value for value in values if type(value) not in allowed)
         hint = "; a missing number is sent as NaN" if wrong is None and info.dtype.kind == "f" else ""

@@ -42,7 +42,7 @@ class ServiceOptions:
     max_batch_size: int = 256
     max_concurrent: int = 1000
     max_request_bytes: int = 16 * 1024 * 1024
-    limits: checks.Limits = checks.Limits()
+    limits: checks.Limits = dataclasses.field(default_factory=checks.Limits)
 
 
 class Service:
@@ -147,7 +147,7 @@ class Service:
         elif version.state == State.END and version.error:
             self.metrics.refused.labels(model.name).inc()
         elif version.state == State.END:
-            self.metrics.loaded.remove(model.name, str(version.number))
+            self.metrics.loaded.labels(model.name, version.number).set(0)
         for listener in self.listeners:
             listener()
 

@@ -134,11 +134,10 @@ class Model:
             if len(wanted) == self._keep:
                 break
             known = self.versions.get(number)
-            if (
-                known is None
-                or (known.state == State.END and known.fingerprint != fingerprint)
-                or (known.state == State.END and not known.error)
-            ):
+            # A refused version is tried again once it was replaced; an old one where nothing newer is fit.
+            if known is not None and known.state == State.END and (not known.error or known.fingerprint != fingerprint):
+                known = None
+            if known is None:
                 known = self.versions[number] = Version(number, path, fingerprint)
                 await self._load(known)
             if known.state == State.AVAILABLE:
@@ -161,14 +160,12 @@ class Model:
         self._changed(self, version)
         logging.info("%s: loading version %d", self.name, version.number)
         try:
-            version.model, version.manifest = await asyncio.get_running_loop().run_in_executor(
-                self._loader, loading.load, version.path
-            )
+            model, manifest = await asyncio.get_running_loop().run_in_executor(self._loader, loading.load, version.path)
         except Exception as e:
             version.error, version.state = str(e), State.END
             logging.error("%s: version %d is refused: %s", self.name, version.number, e)
         else:
-            version.batcher = self._batcher(version.model)
+            version.model, version.manifest, version.batcher = model, manifest, self._batcher(model)
             version.state = State.AVAILABLE
             logging.info("%s: version %d is loaded", self.name, version.number)
         self._changed(self, version)
