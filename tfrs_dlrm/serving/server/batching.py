@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any
 
@@ -41,7 +41,7 @@ class Batcher:
         self._model, self._threads, self._most, self._observe = model, threads, max_batch_size, observe
         self._mergeable = {name for name, signature in model.signatures.items() if _mergeable(name, signature)}
         self._waiting: dict[Any, collections.deque[_Request]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, signature: str, inputs: _Tensors, rows: int) -> _Tensors:
         """The outputs; the inputs were checked.
@@ -51,17 +51,27 @@ class Batcher:
         """
         if signature not in self._mergeable:
             self._observe(rows, 1)
-            return await self._alone(signature, inputs)
+            # Where the caller gives up, the thread goes on, and `idle` has to know.
+            return await asyncio.shield(self._start(self._alone(signature, inputs)))
         key = (signature, *(inputs[name].shape[1:] for name in sorted(inputs)))
         request = _Request(inputs, rows, asyncio.get_running_loop().create_future())
         if key in self._waiting:
             self._waiting[key].append(request)
         else:  # the key is there as long as its requests are run
             self._waiting[key] = collections.deque([request])
-            task = asyncio.get_running_loop().create_task(self._drain(key))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._drain(key))
         return await request.answer
+
+    async def idle(self) -> None:
+        """Returns when nothing is run any more, for callers that gave up either."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _alone(self, signature: str, inputs: _Tensors) -> _Tensors:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._model.run, signature, inputs)

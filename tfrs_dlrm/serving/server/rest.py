@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from tfrs_dlrm.serving.server import answers, json_tensors, requests
 from tfrs_dlrm.serving.server.errors import InvalidRequest, ServingError, TooLarge
@@ -29,22 +29,20 @@ _SECONDS_FOR_A_BODY = 60
 _SMALL = 64 * 1024  # a body that is parsed where it is; a longer one would keep others waiting
 
 
-def application(service: Service, token: str | None, more: list[BaseRoute] | None = None) -> Starlette:
+def application(service: Service, token: str | None) -> Starlette:
     """The web application.
 
     Args:
       service: what answers.
       token: who does not bear it gets 401, except from /healthz and /readyz.
-      more: further routes.
     """
     api = _Api(service)
-    routes: list[BaseRoute] = [
+    routes = [
         Route("/v1/models/{path:path}", api.models, methods=["GET", "POST"]),
         Route("/healthz", lambda request: PlainTextResponse("ok\n")),
         Route("/readyz", api.ready),
         Route("/metrics", api.metrics),
         Route("/monitoring/prometheus/metrics", api.metrics),
-        *(more or []),
     ]
     middleware = [Middleware(BearerToken, token=token)] if token else []
     return Starlette(routes=routes, middleware=middleware)

@@ -102,8 +102,9 @@ class Server:
         config = uvicorn.Config(
             rest.application(self.service, self._token),
             lifespan="off",
-            log_level="warning",
+            log_config=None,
             access_log=False,
+            timeout_keep_alive=75,  # longer than clients keep idle connections, which would else break in use
             ssl_certfile=security.tls_cert or None,
             ssl_keyfile=security.tls_key or None,
             timeout_graceful_shutdown=int(self.options.drain_seconds),

@@ -57,8 +57,10 @@ class Version:
                 self._idle.set()
 
     async def idle(self) -> None:
-        """Returns when no request uses it."""
+        """Returns when no request uses it, and nothing is run for a caller that gave up."""
         await self._idle.wait()
+        if self.batcher:
+            await self.batcher.idle()
 
     def signature(self, name: str) -> Signature:
         """Raises InvalidRequest where there is none of that name."""
