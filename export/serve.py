@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
 
     from tfrs_dlrm.serving.server.checks import Limits
     from tfrs_dlrm.serving.server.security import Security
-    from tfrs_dlrm.serving.server.server import Server, ServerOptions, serve
+    from tfrs_dlrm.serving.server.server import Server, ServerOptions, bracketed, serve
     from tfrs_dlrm.serving.server.service import ServiceOptions
 
     if len(argv) != 2:
@@ -44,13 +44,13 @@ def main(argv: list[str]) -> None:
 
     def started(server: Server) -> None:
         logging.set_verbosity(logging.INFO)
-        scheme = "https" if security.tls_cert else "http"
+        scheme, host = "https" if security.tls_cert else "http", bracketed(security.host)
         print("A server for development, tests and small deployments, as TF Serving answers:", flush=True)
         for name, model in server.service.models.items():
             versions = ", ".join(str(version.number) for version in model.available()) or "none that can be served"
             print(f"  model {name}, version {versions}")
-        print(f"  REST {scheme}://{security.host}:{server.rest_port}/v1/models/NAME:predict")
-        print(f"  gRPC {security.host}:{server.grpc_port}", flush=True)
+        print(f"  REST {scheme}://{host}:{server.rest_port}/v1/models/NAME:predict")
+        print(f"  gRPC {host}:{server.grpc_port}", flush=True)
 
     serve(options, started)
 

@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import json
+import socket
 
 import httpx
 import numpy as np
@@ -169,6 +170,11 @@ def test_what_is_not_there_is_404_and_too_large_413(ask, server):
     assert large.status_code == 413 and str(4 << 20) in large.json()["error"]
     parts = httpx.post(f"{server.rest}/v1/models/clicks:predict", content=iter([b" " * (1 << 20)] * 5))
     assert parts.status_code == 413
+
+
+def test_answers_are_sent_without_delay(server):
+    (listening,) = server.server._web.servers[0].sockets
+    assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_health_and_metrics(ask, server):

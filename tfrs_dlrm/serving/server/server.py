@@ -85,7 +85,7 @@ class Server:
         )
         self._grpc.add_generic_rpc_handlers(grpc_service.handlers(self.service))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        address = f"{_bracketed(security.host)}:{self.options.grpc_port}"
+        address = f"{bracketed(security.host)}:{self.options.grpc_port}"
         credentials = security.grpc_credentials()
         try:
             self.grpc_port = (
@@ -114,6 +114,8 @@ class Server:
             listening = socket.create_server((security.host, port), family=family, backlog=2048)
         except OSError as e:
             raise OSError(f"cannot listen on {security.host}:{port} for REST ({e}); try another --rest_port") from e
+        # Accepted sockets inherit it; asyncio sets it only where the protocol is named. Without it an answer takes 40 ms.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.rest_port = listening.getsockname()[1]
         self._web = _Web(config)
         self._web_task = asyncio.get_running_loop().create_task(self._web.serve([listening]))
@@ -153,7 +155,8 @@ def serve(options: ServerOptions, started: Callable[[Server], None]) -> None:
     asyncio.run(until_told())
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
+    """The host as an address with a port has it."""
     return f"[{host}]" if ":" in host else host
 
 
