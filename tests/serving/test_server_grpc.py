@@ -124,6 +124,7 @@ def test_bad_requests_have_a_code_and_name_the_feature(prediction, channel):
     cases = [
         (request({k: v for k, v in RAW.items() if k != "slot"}), ["'slot'", "missing"]),
         (request({**RAW, "prise": np.float32([1, 2])}), ["'prise'"]),
+        (request({**RAW, "\u00e9" * 100_000: np.float32([1, 2])}), ["unknown input", "price"]),
         (request({**RAW, "slot": np.int32([1, 2])}), ["'slot'", "int32", "int64"]),
         (request({**RAW, "price": np.float32([[1], [2]])}), ["'price'", "rank 2"]),
         (request({**RAW, "price": np.float32([1])}), ["unequal batch sizes", "'price'"]),

@@ -104,6 +104,7 @@ MANY = {"site": ["a"], "price": [[1.0] * 10_000], "slot": [[1] * 10_000]}
     [
         ({"instances": [{"price": 1.0, "site": "a"}]}, ["'slot'", "missing"]),
         ({"instances": [{**ROW, "prise": 1.0}]}, ["unknown input 'prise'", "did you mean", "'price'"]),
+        ({"instances": [{**ROW, "x" * 1_000_000: 1.0}]}, ["unknown input 'xxx", "price"]),
         ({"instances": [{**ROW, "slot": 1.5}]}, ["'slot'", "1.5", "int64"]),
         ({"instances": [{**ROW, "slot": 2**63}]}, ["'slot'", "range"]),
         ({"instances": [{**ROW, "price": None}]}, ["'price'", "null", "NaN"]),

@@ -70,7 +70,7 @@ def _check_names(name: str, signature: Signature, inputs: Mapping[str, np.ndarra
     for key in inputs:
         if key not in signature.inputs:
             raise InvalidRequest(
-                f"unknown input {key!r}: signature {name!r} has {suggestion(key, signature.inputs)}"
+                f"unknown input {key[:200]!r}: signature {name!r} has {suggestion(key, signature.inputs)}"
                 f"{', '.join(signature.inputs)}"
             )
     missing = [key for key in signature.inputs if key not in inputs]
@@ -83,7 +83,7 @@ def _check_names(name: str, signature: Signature, inputs: Mapping[str, np.ndarra
 
 def suggestion(given: str, known: Iterable[str]) -> str:
     """`NAME (did you mean that?), `, or nothing."""
-    close = difflib.get_close_matches(given, list(known), 1)
+    close = difflib.get_close_matches(given[:200], list(known), 1)
     return f"{close[0]!r} (did you mean that?) and otherwise " if close else ""
 
 

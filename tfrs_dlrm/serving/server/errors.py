@@ -16,6 +16,9 @@ _HTTP = {
     "UNIMPLEMENTED": 501,
 }
 
+# Of a message, which may quote the request; clients of gRPC take 8 KiB of headers.
+_LONGEST = 1500
+
 
 class ServingError(Exception):
     """An answer that is an error.
@@ -27,7 +30,7 @@ class ServingError(Exception):
     """
 
     def __init__(self, message: str, code: str = "INTERNAL", http: int | None = None):
-        super().__init__(message)
+        super().__init__(message if len(message) <= _LONGEST else message[:_LONGEST] + " ...")
         self.code = code
         self.http = http or _HTTP.get(code, 500)
 

@@ -114,7 +114,7 @@ class Server:
             listening = socket.create_server((security.host, port), family=family, backlog=2048)
         except OSError as e:
             raise OSError(f"cannot listen on {security.host}:{port} for REST ({e}); try another --rest_port") from e
-        # Accepted sockets inherit it; asyncio sets it only where the protocol is named. Without it an answer takes 40 ms.
+        # Accepted sockets inherit it; asyncio sets it only where the protocol is named. Else an answer takes 40 ms.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.rest_port = listening.getsockname()[1]
         self._web = _Web(config)

@@ -68,7 +68,7 @@ class Version:
         found = self.model.signatures.get(name)
         if found is None:
             raise InvalidRequest(
-                f"unknown signature {name!r}: the model has {suggestion(name, self.model.signatures)}"
+                f"unknown signature {name[:200]!r}: the model has {suggestion(name, self.model.signatures)}"
                 f"{', '.join(self.model.signatures)}"
             )
         return found
