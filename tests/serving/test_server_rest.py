@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import json
 import socket
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -158,6 +159,21 @@ def test_bad_examples_are_refused_by_name(ask):
         assert answer.status_code == 400 and all(word in error for word in words), error[:300]
     answer = ask("clicks:regress", {"examples": [ROW]})  # of a predict signature, as TF Serving refuses it
     assert answer.status_code == 400 and "tensorflow/serving/regress" in answer.json()["error"]
+
+
+def test_a_nan_is_refused_where_the_schema_has_no_missing_value(tmp_path):
+    def required(path):
+        file = Path(path) / "assets.extra" / "bundle.json"
+        manifest = json.loads(file.read_text())
+        manifest["features"][0]["may_be_missing"] = False
+        file.write_text(json.dumps(manifest))
+
+    serving_bundles.make(tmp_path / "clicks", 1, required)
+    with serving_bundles.running(tmp_path / "clicks") as server:
+        url = f"{server.rest}/v1/models/clicks:predict"
+        answer = httpx.post(url, content=json.dumps({"instances": [{**ROW, "price": float("nan")}]}))
+        assert answer.status_code == 400 and "'price' has a NaN" in answer.json()["error"]
+        assert httpx.post(url, json={"instances": [ROW]}).status_code == 200
 
 
 def test_what_is_not_there_is_404_and_too_large_413(ask, server):

@@ -151,9 +151,10 @@ def _too_long(value: bytes, limits: Limits) -> str:
 
 
 def _check_candidates(signature: Signature, inputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> None:
-    if "context" not in manifest:
+    context = manifest.get("context")
+    if not context:
         return
-    own = [key for key in signature.inputs if key not in manifest["context"] and inputs[key].ndim > 1]
+    own = [key for key in signature.inputs if key not in context and inputs[key].ndim > 1]
     for key in own:
         given, expected = inputs[key].shape[1], inputs[own[0]].shape[1]
         if given == 0:
@@ -167,5 +168,5 @@ def _check_numbers(inputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any]
         array = inputs.get(feature["name"])
         if array is None or array.dtype.kind != "f":
             continue
-        if (feature["kind"] == "weights" or not feature["may_be_missing"]) and np.isnan(array).any():
+        if (feature.get("kind") == "weights" or not feature.get("may_be_missing", True)) and np.isnan(array).any():
             raise InvalidRequest(f"input {feature['name']!r} has a NaN; the schema has no value for a missing one")
