@@ -1,0 +1,225 @@
+"""The local server's REST API: TF Serving's documented requests and answers, and what bad ones get."""
+
+import base64
+import concurrent.futures
+import json
+import socket
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import serving_bundles
+from serving_bundles import by_hand
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("rest") / "clicks"
+    serving_bundles.make(root, 3)
+    with serving_bundles.running(root, max_request_bytes=4 << 20) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ask(server):
+    with httpx.Client(base_url=server.rest, timeout=60) as client:
+
+        def post(path, body):
+            return client.post(
+                f"/v1/models/{path}", content=body if isinstance(body, bytes | str) else json.dumps(body)
+            )
+
+        post.get = lambda path: client.get(f"/v1/models/{path}")
+        yield post
+
+
+ROW = {"price": 4.0, "site": "abc", "slot": 8}
+EXPECTED = by_hand(3, 4, "abc", 8)
+
+
+def test_row_and_column_formats_give_the_scores_worked_out_by_hand(ask):
+    rows = {
+        "instances": [ROW, {"price": float("nan"), "site": {"b64": base64.b64encode(b"\xff\0").decode()}, "slot": -1}]
+    }
+    assert "NaN" in json.dumps(rows)
+    expected = [EXPECTED, by_hand(3, 0, b"\xff\0", -1)]
+    assert ask("clicks:predict", rows).json() == {"predictions": expected}
+    columns = {"inputs": {"price": [4, 8.5], "site": ["abc", ""], "slot": [8, 64]}}
+    assert ask("clicks:predict", columns).json() == {"outputs": [EXPECTED, by_hand(3, 8.5, "", 64)]}
+    for where in ("clicks/versions/3:predict", "clicks:predict"):
+        answer = ask(where, {"signature_name": "serving_default", "instances": [ROW]})
+        assert answer.status_code == 200 and answer.json() == {"predictions": [EXPECTED]}
+        assert answer.headers["content-type"] == "application/json"
+
+
+def test_rank_has_a_batch_of_one_in_both_formats(ask):
+    row = {"site": "abc", "price": [0, 8, 4], "slot": [0, 0, 0]}
+    scores = [by_hand(3, p, "abc", 0) for p in (0, 8, 4)]
+    ranked = {"scores": scores, "order": [1, 2, 0]}
+    assert ask("clicks:predict", {"signature_name": "rank", "instances": [row]}).json() == {"predictions": [ranked]}
+    columns = {name: [value] for name, value in row.items()}
+    assert ask("clicks:predict", {"signature_name": "rank", "inputs": columns}).json() == {
+        "outputs": {"scores": [scores], "order": [[1, 2, 0]]}
+    }
+    top = ask("clicks:predict", {"signature_name": "rank_top_k", "instances": [{**row, "k": 2}]})
+    assert top.json() == {"predictions": [{"scores": [scores[1], scores[2]], "indices": [1, 2]}]}
+
+
+def test_examples_are_regressed_and_classified(ask):
+    body = {"signature_name": "regress", "examples": [ROW, {"site": {"b64": "YWI="}}]}
+    expected = [EXPECTED, by_hand(3, 0, "ab", -1)]
+    assert ask("clicks:regress", body).json() == {"results": expected}
+    shared = {
+        "signature_name": "regress",
+        "context": {"site": "abc", "slot": 1},
+        "examples": [{"price": 4.0, "slot": 8}],
+    }
+    assert ask("clicks:regress", shared).json() == {"results": [EXPECTED]}
+    answer = ask("clicks:classify", {**body, "signature_name": "classify"}).json()
+    assert answer == {"results": [[["0", 1 - p], ["1", p]] for p in expected]}
+    one = base64.b64encode(serving_bundles.example(**{**ROW, "site": b"abc"}).SerializeToString()).decode()
+    by_value = {"signature_name": "serialized_examples", "instances": [{"b64": one}]}
+    assert ask("clicks:predict", by_value).json() == {"predictions": [EXPECTED]}
+
+
+def test_status_and_metadata_have_the_documented_shape(ask):
+    status = {"version": "3", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    for path in ("clicks", "clicks/versions/3"):
+        assert ask.get(path).json() == {"model_version_status": [status]}
+    metadata = ask.get("clicks/metadata").json()
+    assert metadata["model_spec"] == {"name": "clicks", "signature_name": "", "version": "3"}
+    signatures = metadata["metadata"]["signature_def"]["signature_def"]
+    price = signatures["serving_default"]["inputs"]["price"]
+    assert price["dtype"] == "DT_FLOAT" and price["tensor_shape"]["dim"] == [{"size": "-1", "name": ""}]
+    assert price["tensor_shape"]["unknown_rank"] is False and price["name"].startswith("serving_default_price")
+    assert signatures["regress"]["method_name"] == "tensorflow/serving/regress"
+    assert "__saved_model_init_op" not in signatures
+
+
+MANY = {"site": ["a"], "price": [[1.0] * 10_000], "slot": [[1] * 10_000]}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"instances": [{"price": 1.0, "site": "a"}]}, ["'slot'", "missing"]),
+        ({"instances": [{**ROW, "prise": 1.0}]}, ["unknown input 'prise'", "did you mean", "'price'"]),
+        ({"instances": [{**ROW, "x" * 1_000_000: 1.0}]}, ["unknown input 'xxx", "price"]),
+        ({"instances": [{**ROW, "slot": 1.5}]}, ["'slot'", "1.5", "int64"]),
+        ({"instances": [{**ROW, "slot": 2**63}]}, ["'slot'", "range"]),
+        ({"instances": [{**ROW, "price": None}]}, ["'price'", "null", "NaN"]),
+        ({"instances": [{**ROW, "price": True}]}, ["'price'", "true"]),
+        ({"instances": [{**ROW, "site": 7}]}, ["'site'", "7", "string"]),
+        ({"instances": [{**ROW, "site": {"b64": "?"}}]}, ["'site'", "base64"]),
+        ('{"instances": [{"price": 1, "site": "\\ud800", "slot": 1}]}', ["'site'", "Unicode"]),
+        ({"instances": [{**ROW, "price": [1.0]}]}, ["'price'", "rank 2", "rank 1"]),
+        ({"instances": [ROW, {**ROW, "price": [1.0]}]}, ["'price'"]),
+        ({"instances": [ROW, {"price": 1.0, "site": "a"}]}, ["instances[1]", "'slot'"]),
+        ({"inputs": {"price": [1.0], "site": ["a", "b"], "slot": [1]}}, ["unequal batch sizes", "'site'", "2", "1"]),
+        ({"inputs": {"price": [], "site": [], "slot": []}}, ["'price'", "empty batch"]),
+        ({"instances": []}, ["empty batch", "price"]),
+        ({"instances": [{**ROW, "site": "x" * 1_000_000}]}, ["'site'", "1000000", "65536"]),
+        ({"instances": [ROW] * 6000}, ["'price'", "6000 rows", "5000"]),
+        ({"signature_name": "rank", "inputs": MANY}, ["'price'", "10000 candidates", "5000"]),
+        ({"signature_name": "rank", "inputs": {**MANY, "price": [[1, 2]], "slot": [[1]]}}, ["'price'", "'slot'"]),
+        ({"signature_name": "rank", "inputs": {**MANY, "price": [[]], "slot": [[]]}}, ["'price'", "no candidates"]),
+        ({"signature_name": "encoded", "inputs": {"ids": [[1, 2]], "dense": [[float("nan")]]}}, ["'dense'"]),
+        ({"signature_name": "encoded", "inputs": {"ids": [[1, 2, 3]], "dense": [[1]]}}, ["'ids'", "axis 1", "3"]),
+        ({"signature_name": "serialized_examples", "instances": ["junk"]}, ["'examples'", "parse"]),
+        ({"signature_name": "nonsense", "instances": [ROW]}, ["'nonsense'", "serving_default"]),
+        ({"signature_name": 5, "instances": [ROW]}, ["signature_name"]),
+        ({"inputs": 1, "instances": [ROW]}, ["'instances'", "'inputs'"]),
+        ({}, ["'instances'", "'inputs'"]),
+        ({"instances": [1.0]}, ["several inputs", "price"]),
+        ("{", ["JSON"]),
+        (b"\xff\xfe\x00", ["JSON"]),
+        ("[1]", ["object"]),
+        ('{"instances": ' + "[" * 100_000, ["JSON"]),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_by_name_and_the_server_stays_up(ask, body, words):
+    answer = ask("clicks:predict", body)
+    error = answer.json()["error"]
+    assert answer.status_code == 400 and len(error) < 2000
+    assert all(word in error for word in words), error
+    assert ask("clicks:predict", {"instances": [ROW]}).json() == {"predictions": [EXPECTED]}
+
+
+def test_bad_examples_are_refused_by_name(ask):
+    for row, words in (
+        ({"price": "text"}, ["price"]),
+        ({"price": None}, ["examples[0]", "'price'", "null"]),
+        ({"slot": 2**63}, ["'slot'"]),
+        ({"site": "x" * 1_000_000}, ["row 0, feature 'site'", "1000000", "65536"]),
+        (5, ["examples[0]"]),
+    ):
+        answer = ask("clicks:regress", {"signature_name": "regress", "examples": [row]})
+        error = answer.json()["error"]
+        assert answer.status_code == 400 and all(word in error for word in words), error[:300]
+    answer = ask("clicks:regress", {"examples": [ROW]})  # of a predict signature, as TF Serving refuses it
+    assert answer.status_code == 400 and "tensorflow/serving/regress" in answer.json()["error"]
+
+
+def test_a_nan_is_refused_where_the_schema_has_no_missing_value(tmp_path):
+    def required(path):
+        file = Path(path) / "assets.extra" / "bundle.json"
+        manifest = json.loads(file.read_text())
+        manifest["features"][0]["may_be_missing"] = False
+        file.write_text(json.dumps(manifest))
+
+    serving_bundles.make(tmp_path / "clicks", 1, required)
+    with serving_bundles.running(tmp_path / "clicks") as server:
+        url = f"{server.rest}/v1/models/clicks:predict"
+        answer = httpx.post(url, content=json.dumps({"instances": [{**ROW, "price": float("nan")}]}))
+        assert answer.status_code == 400 and "'price' has a NaN" in answer.json()["error"]
+        assert httpx.post(url, json={"instances": [ROW]}).status_code == 200
+
+
+def test_what_is_not_there_is_404_and_too_large_413(ask, server):
+    for path in ("other", "clicks/versions/9", "clicks/labels/x/metadata"):
+        assert ask.get(path).status_code == 404, path
+    for path in ("other:predict", "clicks/versions/9:predict", "clicks/labels/stable:predict"):
+        answer = ask(path, {"instances": [ROW]})
+        assert answer.status_code == 404 and list(answer.json()) == ["error"]
+    assert ask.get("clicks:predict").status_code == ask("clicks:explain", {}).status_code == 400
+    large = ask("clicks:predict", b" " * (5 << 20))
+    assert large.status_code == 413 and str(4 << 20) in large.json()["error"]
+    parts = httpx.post(f"{server.rest}/v1/models/clicks:predict", content=iter([b" " * (1 << 20)] * 5))
+    assert parts.status_code == 413
+
+
+def test_answers_are_sent_without_delay(server):
+    (listening,) = server.server._web.servers[0].sockets
+    assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_health_and_metrics(ask, server):
+    ask("clicks:predict", {"instances": [ROW]})
+    ask("clicks:predict", {"instances": []})
+    for path in ("/healthz", "/readyz"):
+        assert httpx.get(server.rest + path).status_code == 200
+    for path in ("/metrics", "/monitoring/prometheus/metrics"):
+        text = httpx.get(server.rest + path).text
+        for line in (
+            'tfrs_dlrm_requests_total{api="rest",code="OK",method="predict"}',
+            'tfrs_dlrm_requests_total{api="rest",code="INVALID_ARGUMENT",method="predict"}',
+            'tfrs_dlrm_version_loaded{model="clicks",version="3"} 1.0',
+            "tfrs_dlrm_batch_rows_bucket",
+            "tfrs_dlrm_request_seconds_bucket",
+        ):
+            assert line in text
+
+
+def test_a_request_among_many_that_fails_hurts_no_other(ask, server):
+    def one(i):
+        row = {"price": float(i), "site": "a" * (i % 5), "slot": -2000 if i % 7 == 3 else i}
+        with httpx.Client() as client:
+            return i, row, client.post(f"{server.rest}/v1/models/clicks:predict", json={"instances": [row]})
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        for i, row, answer in pool.map(one, range(64)):
+            if i % 7 == 3:
+                assert answer.status_code == 400 and "below -1000" in answer.json()["error"]
+            else:
+                np.testing.assert_allclose(answer.json()["predictions"], [by_hand(3, **row)], atol=1e-6)

@@ -1,0 +1,76 @@
+"""Status, metadata and classes, as TF Serving's protos and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from google.protobuf import json_format
+
+from tfrs_dlrm.serving import protos
+from tfrs_dlrm.serving.server.errors import NotFound
+from tfrs_dlrm.serving.server.versions import Model, Version
+
+
+def status(model: Model, number: int | None = None, label: str | None = None) -> Any:
+    """The GetModelStatusResponse of all versions, newest first, or of one.
+
+    Raises:
+      NotFound: there is no such version.
+    """
+    if label is not None:
+        number = model.choose(None, label).number
+    response = protos.status.GetModelStatusResponse()
+    for version in sorted(model.versions.values(), key=lambda version: -version.number):
+        if number in (None, version.number):
+            added = response.model_version_status.add(version=version.number, state=version.state)
+            if version.error:
+                added.status.error_code = protos.error_codes.FAILED_PRECONDITION
+            added.status.error_message = version.error
+    if number is not None and not response.model_version_status:
+        raise NotFound(f"model {model.name!r} has no version {number}")
+    return response
+
+
+def metadata(name: str, version: Version) -> Any:
+    """The GetModelMetadataResponse with the signatures."""
+    assert version.model is not None
+    response = protos.metadata.GetModelMetadataResponse()
+    response.model_spec.name = name
+    response.model_spec.version.value = version.number
+    response.metadata["signature_def"].Pack(_signatures(version))
+    return response
+
+
+def metadata_json(name: str, version: Version) -> dict[str, Any]:
+    """The same as REST has it."""
+    return {
+        "model_spec": {"name": name, "signature_name": "", "version": str(version.number)},
+        "metadata": {"signature_def": to_json(_signatures(version))},
+    }
+
+
+def _signatures(version: Version) -> Any:
+    assert version.model is not None
+    listed = protos.metadata.SignatureDefMap()
+    for name in version.model.signatures:
+        listed.signature_def[name].CopyFrom(version.model.meta_graph.signature_def[name])
+    return listed
+
+
+def to_json(message: Any) -> dict[str, Any]:
+    """With the names of the proto, and the defaults written out."""
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+def classes(outputs: Mapping[str, np.ndarray]) -> list[list[tuple[str, float]]]:
+    """By row, the label and the score of each class, of the outputs of a `classify` signature."""
+    scores = outputs["scores"].tolist()
+    labels = outputs["classes"].tolist() if "classes" in outputs else [[b""] * len(row) for row in scores]
+    return [
+        [(label.decode(errors="replace"), score) for label, score in zip(names, values, strict=True)]
+        for names, values in zip(labels, scores, strict=True)
+    ]

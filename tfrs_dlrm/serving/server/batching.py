@@ -1,0 +1,135 @@
+"""Dynamic batching: what arrives while a run is under way is run together afterwards.
+
+A request never waits for others to come; under load, batches form by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from tfrs_dlrm.serving.runtime import RunError, SavedModel, Signature
+from tfrs_dlrm.serving.server.checks import is_rank
+
+_Tensors = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass
+class _Request:
+    inputs: _Tensors
+    rows: int
+    answer: asyncio.Future[_Tensors]
+
+
+class Batcher:
+    """Runs the requests of one version.
+
+    Args:
+      model: what to run.
+      threads: where to.
+      max_batch_size: rows of merged requests; one with more of them runs alone.
+      observe: called with the rows and the number of requests of every run.
+    """
+
+    def __init__(self, model: SavedModel, threads: Executor, max_batch_size: int, observe: Callable[[int, int], None]):
+        self._model, self._threads, self._most, self._observe = model, threads, max_batch_size, observe
+        self._mergeable = {name for name, signature in model.signatures.items() if _mergeable(name, signature)}
+        self._waiting: dict[Any, collections.deque[_Request]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, signature: str, inputs: _Tensors, rows: int) -> _Tensors:
+        """The outputs; the inputs were checked.
+
+        Raises:
+          RunError: TensorFlow refuses them.
+        """
+        if signature not in self._mergeable:
+            self._observe(rows, 1)
+            # Where the caller gives up, the thread goes on, and `idle` has to know.
+            return await asyncio.shield(self._start(self._alone(signature, inputs)))
+        key = (signature, *(inputs[name].shape[1:] for name in sorted(inputs)))
+        request = _Request(inputs, rows, asyncio.get_running_loop().create_future())
+        if key in self._waiting:
+            self._waiting[key].append(request)
+        else:  # the key is there as long as its requests are run
+            self._waiting[key] = collections.deque([request])
+            self._start(self._drain(key))
+        return await request.answer
+
+    async def idle(self) -> None:
+        """Returns when nothing is run any more, for callers that gave up either."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _alone(self, signature: str, inputs: _Tensors) -> _Tensors:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._model.run, signature, inputs)
+
+    async def _drain(self, key: Any) -> None:
+        waiting = self._waiting[key]
+        while waiting:
+            batch = self._take(waiting)
+            if batch:
+                await self._answer(key[0], batch)
+        del self._waiting[key]
+
+    def _take(self, waiting: collections.deque[_Request]) -> list[_Request]:
+        batch: list[_Request] = []
+        rows = 0
+        while waiting and (not batch or rows + waiting[0].rows <= self._most):
+            request = waiting.popleft()
+            if not request.answer.done():  # its caller gave up
+                batch.append(request)
+                rows += request.rows
+        return batch
+
+    async def _answer(self, signature: str, batch: list[_Request]) -> None:
+        rows = sum(request.rows for request in batch)
+        self._observe(rows, len(batch))
+        try:
+            if len(batch) == 1:
+                answers = [await self._alone(signature, batch[0].inputs)]
+            else:
+                names = batch[0].inputs
+                merged = {name: np.concatenate([request.inputs[name] for request in batch]) for name in names}
+                answers = _split(await self._alone(signature, merged), batch)
+        except Exception as e:
+            if len(batch) > 1 and isinstance(e, RunError):  # one of them is at fault, and the others are not
+                for request in batch:
+                    await self._answer(signature, [request])
+                return
+            for request in batch:
+                if not request.answer.done():
+                    request.answer.set_exception(e)
+            return
+        for request, answer in zip(batch, answers, strict=True):
+            if not request.answer.done():
+                request.answer.set_result(answer)
+
+
+def _mergeable(name: str, signature: Signature) -> bool:
+    """Whether axis 0 of every input and output is the batch, and a run costs more than its rows."""
+    tensors = [*signature.inputs.values(), *signature.outputs.values()]
+    return not is_rank(name) and all(tensor.shape and tensor.shape[0] is None for tensor in tensors)
+
+
+def _split(outputs: _Tensors, batch: list[_Request]) -> list[_Tensors]:
+    ends = np.cumsum([request.rows for request in batch])
+    for name, output in outputs.items():
+        if output.shape[0] != ends[-1]:
+            raise RunError(13, f"output {name!r} has {output.shape[0]} rows for {ends[-1]}")
+    return [
+        {name: output[end - request.rows : end] for name, output in outputs.items()}
+        for request, end in zip(batch, ends, strict=True)
+    ]

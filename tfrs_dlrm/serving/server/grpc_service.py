@@ -1,0 +1,156 @@
+"""TF Serving's PredictionService and ModelService.
+
+Requests arrive as bytes and are parsed here: what cannot be parsed is INVALID_ARGUMENT, where gRPC itself would say
+INTERNAL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import numpy as np
+from absl import logging
+from google.protobuf.message import DecodeError
+
+from tfrs_dlrm.serving import protos
+from tfrs_dlrm.serving.server import answers, requests
+from tfrs_dlrm.serving.server.errors import InvalidRequest, ServingError
+from tfrs_dlrm.serving.server.service import Service
+from tfrs_dlrm.serving.server.versions import Model, Version
+from tfrs_dlrm.serving.tensors import to_proto
+
+PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
+_Handler = Callable[[Any], Awaitable[Any]]
+
+
+def handlers(service: Service) -> list[grpc.GenericRpcHandler]:
+    """What to give to a gRPC server."""
+    api = _Api(service)
+    prediction = {
+        "Predict": (api.predict, protos.predict.PredictRequest),
+        "Regress": (api.regress, protos.regression.RegressionRequest),
+        "Classify": (api.classify, protos.classification.ClassificationRequest),
+        "GetModelMetadata": (api.metadata, protos.metadata.GetModelMetadataRequest),
+    }
+    model = {
+        "GetModelStatus": (api.status, protos.status.GetModelStatusRequest),
+        "HandleReloadConfigRequest": (api.reload, protos.management.ReloadConfigRequest),
+    }
+    return [
+        grpc.method_handlers_generic_handler(
+            name,
+            {
+                method: grpc.unary_unary_rpc_method_handler(_guarded(service, method, handler, message))
+                for method, (handler, message) in methods.items()
+            },
+        )
+        for name, methods in ((PREDICTION, prediction), (MODEL, model))
+    ]
+
+
+def _guarded(service: Service, method: str, handler: _Handler, message: Any) -> Callable[[bytes, Any], Any]:
+    async def answer(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        try:
+            with service.request("grpc", method.lower()):
+                try:
+                    request = message.FromString(data)
+                except DecodeError as e:
+                    raise InvalidRequest(f"the request is no {message.DESCRIPTOR.full_name}: {e}") from e
+                return (await handler(request)).SerializeToString()
+        except ServingError as e:
+            code, text = getattr(grpc.StatusCode, e.code), str(e)
+        except Exception:
+            logging.exception("gRPC %s failed", method)
+            code, text = grpc.StatusCode.INTERNAL, "internal error; the server's log has it"
+        await context.abort(code, text)
+        raise AssertionError("abort raises")
+
+    return answer
+
+
+class _Api:
+    def __init__(self, service: Service):
+        self._service = service
+
+    def _version(self, spec: Any) -> tuple[Model, Version]:
+        if not spec.name:
+            raise InvalidRequest("model_spec.name is missing")
+        model = self._service.model(spec.name)
+        number = spec.version.value if spec.HasField("version") else None
+        return model, model.choose(number, spec.version_label or None)
+
+    async def predict(self, request: Any) -> Any:
+        model, chosen = self._version(request.model_spec)
+        name = request.model_spec.signature_name or requests.DEFAULT_SIGNATURE
+        with chosen.in_use() as version:
+            signature = version.signature(name)
+            for output in request.output_filter:
+                if output not in signature.outputs:
+                    raise InvalidRequest(
+                        f"unknown output {output!r} in output_filter: there is {', '.join(signature.outputs)}"
+                    )
+            outputs = await self._service.run(version, name, requests.predict_inputs(request))
+        response = protos.predict.PredictResponse()
+        _fill_spec(response.model_spec, model, chosen, name)
+        for output in request.output_filter or outputs:
+            response.outputs[output].CopyFrom(to_proto(outputs[output]))
+        return response
+
+    async def regress(self, request: Any) -> Any:
+        response = protos.regression.RegressionResponse()
+        outputs = await self._score_examples("regress", request, response)
+        for value in outputs["outputs"].ravel().tolist():
+            response.result.regressions.add(value=value)
+        return response
+
+    async def classify(self, request: Any) -> Any:
+        response = protos.classification.ClassificationResponse()
+        for row in answers.classes(await self._score_examples("classify", request, response)):
+            added = response.result.classifications.add()
+            for label, score in row:
+                added.classes.add(label=label, score=score)
+        return response
+
+    async def _score_examples(self, method: str, request: Any, response: Any) -> dict[str, np.ndarray]:
+        model, chosen = self._version(request.model_spec)
+        name = request.model_spec.signature_name or requests.DEFAULT_SIGNATURE
+        with chosen.in_use() as version:
+            examples = requests.serialized_examples(request.input)
+            inputs = requests.example_inputs(method, name, version.signature(name), examples)
+            _fill_spec(response.model_spec, model, version, name)
+            return await self._service.run(version, name, inputs)
+
+    async def metadata(self, request: Any) -> Any:
+        fields = list(request.metadata_field)
+        if not fields or fields != ["signature_def"]:
+            raise InvalidRequest(f"metadata_field must be ['signature_def']; it is {fields}")
+        model, version = self._version(request.model_spec)
+        return answers.metadata(model.name, version)
+
+    async def status(self, request: Any) -> Any:
+        spec = request.model_spec
+        number = spec.version.value if spec.HasField("version") else None
+        return answers.status(self._service.model(spec.name), number, spec.version_label or None)
+
+    async def reload(self, request: Any) -> Any:
+        """Sets version labels; the models and their paths stay what the server was started with."""
+        changes: list[tuple[Model, dict[str, int]]] = []
+        for config in request.config.model_config_list.config:
+            model, labels = self._service.model(config.name), dict(config.version_labels)
+            if config.base_path and config.base_path.rstrip("/") != model.path:
+                raise InvalidRequest(
+                    f"model {model.name!r} is served from {model.path}; another base_path needs another start"
+                )
+            for number in labels.values():
+                model.choose(number)
+            changes.append((model, labels))
+        for model, labels in changes:
+            model.labels = labels
+        return protos.management.ReloadConfigResponse()
+
+
+def _fill_spec(spec: Any, model: Model, version: Version, signature: str) -> None:
+    spec.name, spec.signature_name = model.name, signature
+    spec.version.value = version.number

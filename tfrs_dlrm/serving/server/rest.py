@@ -1,0 +1,140 @@
+"""TF Serving's REST API, health and metrics (https://www.tensorflow.org/tfx/serving/api_rest)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+from absl import logging
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from tfrs_dlrm.serving.server import answers, json_tensors, requests
+from tfrs_dlrm.serving.server.errors import InvalidRequest, ServingError, TooLarge
+from tfrs_dlrm.serving.server.security import BearerToken
+from tfrs_dlrm.serving.server.service import Service
+from tfrs_dlrm.serving.server.versions import Version
+
+_PATH = re.compile(
+    r"(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:]+))?"
+    r"(?::(?P<method>predict|regress|classify)|(?P<metadata>/metadata))?"
+)
+_SECONDS_FOR_A_BODY = 60
+_SMALL = 64 * 1024  # a body that is parsed where it is; a longer one would keep others waiting
+
+
+def application(service: Service, token: str | None) -> Starlette:
+    """The web application.
+
+    Args:
+      service: what answers.
+      token: who does not bear it gets 401, except from /healthz and /readyz.
+    """
+    api = _Api(service)
+    routes = [
+        Route("/v1/models/{path:path}", api.models, methods=["GET", "POST"]),
+        Route("/healthz", lambda request: PlainTextResponse("ok\n")),
+        Route("/readyz", api.ready),
+        Route("/metrics", api.metrics),
+        Route("/monitoring/prometheus/metrics", api.metrics),
+    ]
+    middleware = [Middleware(BearerToken, token=token)] if token else []
+    return Starlette(routes=routes, middleware=middleware)
+
+
+def to_response(content: Any, status: int = 200) -> Response:
+    """JSON in which NaN is a number, as in TF Serving's."""
+    return Response(json.dumps(content).encode(), status, media_type="application/json")
+
+
+class _Api:
+    def __init__(self, service: Service):
+        self._service = service
+
+    async def ready(self, request: Request) -> Response:
+        """Whether every model has a version loaded."""
+        ready = self._service.ready()
+        return PlainTextResponse("ready\n" if ready else "not ready\n", 200 if ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus' text."""
+        return Response(self._service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    async def models(self, request: Request) -> Response:
+        """Everything under /v1/models/."""
+        found = _PATH.fullmatch(request.path_params["path"])
+        if found is None or (request.method == "POST") != bool(found["method"]):
+            return to_response({"error": f"Malformed request: {request.method} {request.url.path}"}, 400)
+        method = found["method"] or ("metadata" if found["metadata"] else "status")
+        try:
+            with self._service.request("rest", method):
+                return to_response(await self._answer(request, method, found))
+        except ServingError as e:
+            return to_response({"error": str(e)}, e.http)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except Exception:
+            logging.exception("REST %s failed", method)
+            return to_response({"error": "internal error; the server's log has it"}, 500)
+
+    async def _answer(self, request: Request, method: str, found: re.Match[str]) -> dict[str, Any]:
+        model = self._service.model(found["name"])
+        number = int(found["version"]) if found["version"] else None
+        if method == "status":
+            return answers.to_json(answers.status(model, number, found["label"]))
+        if method == "metadata":
+            return answers.metadata_json(model.name, model.choose(number, found["label"]))
+        body = await self._body(request)
+        with model.choose(number, found["label"]).in_use() as version:
+            if method == "predict":
+                return await self._predict(version, body)
+            return await self._score_examples(version, method, body)
+
+    async def _predict(self, version: Version, body: dict[str, Any]) -> dict[str, Any]:
+        name = _signature_name(body)
+        inputs, by_rows = json_tensors.predict_inputs(body, version.signature(name))
+        return json_tensors.predict_answer(await self._service.run(version, name, inputs), by_rows)
+
+    async def _score_examples(self, version: Version, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        name = _signature_name(body)
+        examples = requests.serialized_examples(json_tensors.examples(body))
+        inputs = requests.example_inputs(method, name, version.signature(name), examples)
+        outputs = await self._service.run(version, name, inputs)
+        if method == "regress":
+            return {"results": outputs["outputs"].ravel().tolist()}
+        return {"results": [[[label, score] for label, score in row] for row in answers.classes(outputs)]}
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        most = self._service.options.max_request_bytes
+
+        async def read() -> bytes:
+            parts, size = [], 0
+            async for part in request.stream():
+                parts.append(part)
+                size += len(part)
+                if size > most:
+                    raise TooLarge(f"the request has more than {most} bytes, which is the limit")
+            return b"".join(parts)
+
+        if int(request.headers.get("content-length", 0)) > most:
+            raise TooLarge(f"the request has {request.headers['content-length']} bytes; the limit is {most}")
+        try:
+            body = await asyncio.wait_for(read(), _SECONDS_FOR_A_BODY)
+        except asyncio.TimeoutError as e:
+            raise ServingError(f"the body did not come within {_SECONDS_FOR_A_BODY} s", "CANCELLED", 408) from e
+        if len(body) <= _SMALL:
+            return json_tensors.parse(body)
+        return await asyncio.get_running_loop().run_in_executor(self._service.threads, json_tensors.parse, body)
+
+
+def _signature_name(body: dict[str, Any]) -> str:
+    name = body.get("signature_name") or requests.DEFAULT_SIGNATURE
+    if not isinstance(name, str):
+        raise InvalidRequest("'signature_name' must be a string")
+    return name

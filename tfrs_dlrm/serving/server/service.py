@@ -1,0 +1,161 @@
+"""What REST and gRPC both answer from: the models, the limits, and the threads that run them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from tfrs_dlrm.serving.runtime import RunError, SavedModel
+from tfrs_dlrm.serving.server import checks
+from tfrs_dlrm.serving.server.batching import Batcher
+from tfrs_dlrm.serving.server.errors import Busy, NotFound, ServingError, from_run
+from tfrs_dlrm.serving.server.metrics import Metrics
+from tfrs_dlrm.serving.server.versions import Model, State, Version, find_models
+
+
+@dataclasses.dataclass(frozen=True)
+class ServiceOptions:
+    """How models are run.
+
+    Attributes:
+      keep: how many of the newest versions of a model to serve.
+      poll_seconds: how often to look for new versions.
+      threads: how many runs at once; TensorFlow has threads of its own in each.
+      max_batch_size: rows of requests that are merged into one run.
+      max_concurrent: requests at once; more are refused.
+      max_request_bytes: of one request.
+      limits: of the tensors of one request.
+    """
+
+    keep: int = 1
+    poll_seconds: float = 1.0
+    threads: int = max(2, os.cpu_count() or 2)
+    max_batch_size: int = 256
+    max_concurrent: int = 1000
+    max_request_bytes: int = 16 * 1024 * 1024
+    limits: checks.Limits = dataclasses.field(default_factory=checks.Limits)
+
+
+class Service:
+    """The models of a directory, kept up to date.
+
+    Args:
+      root: a model's directory of versions, or a directory of such.
+      options: how they are run.
+
+    Raises:
+      ValueError: there is no model.
+    """
+
+    def __init__(self, root: str, options: ServiceOptions):
+        self.options, self.metrics, self.draining = options, Metrics(), False
+        paths = find_models(root)
+        self.threads = ThreadPoolExecutor(options.threads, "run")
+        self._loader = ThreadPoolExecutor(1, "load")
+        self.models = {
+            name: Model(name, path, options.keep, self._loader, self._batcher, self._changed)
+            for name, path in paths.items()
+        }
+        self._in_flight = 0
+        self._poller: asyncio.Task[None] | None = None
+        # Called with whether each model has a version; the health service of gRPC listens.
+        self.listeners: list[Callable[[], Any]] = []
+
+    async def start(self) -> None:
+        """Loads what is there, and goes on looking for what comes."""
+        for model in self.models.values():
+            await model.poll()
+        self._poller = asyncio.get_running_loop().create_task(self._poll())
+
+    async def close(self) -> None:
+        """Unloads everything once it is not in use."""
+        if self._poller:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
+        for model in self.models.values():
+            await model.close()
+        self._loader.shutdown()
+        self.threads.shutdown()
+
+    def ready(self) -> bool:
+        """Whether every model has a version that answers, and the server is not ending."""
+        return not self.draining and all(model.available() for model in self.models.values())
+
+    def model(self, name: str) -> Model:
+        """Raises NotFound where there is none of that name."""
+        if name not in self.models:
+            raise NotFound(f"unknown model {name!r}: there is {', '.join(self.models)}")
+        return self.models[name]
+
+    @contextlib.contextmanager
+    def request(self, api: str, method: str) -> Iterator[None]:
+        """Counts and times a request.
+
+        Raises:
+          Busy: there are too many at once.
+        """
+        started, code = time.perf_counter(), "OK"
+        try:
+            if self._in_flight >= self.options.max_concurrent:
+                raise Busy(f"{self._in_flight} requests are under way, as many as are allowed; try again later")
+            self._in_flight += 1
+            self.metrics.in_flight.inc()
+            try:
+                yield
+            finally:
+                self._in_flight -= 1
+                self.metrics.in_flight.dec()
+        except BaseException as e:
+            code = e.code if isinstance(e, ServingError) else "INTERNAL"
+            if isinstance(e, asyncio.CancelledError):
+                code = "CANCELLED"
+            raise
+        finally:
+            self.metrics.requests.labels(api, method, code).inc()
+            self.metrics.latency.labels(api, method).observe(time.perf_counter() - started)
+
+    async def run(self, version: Version, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs of a signature; the version must be `in_use`.
+
+        Raises:
+          ServingError: the inputs do not fit it, or TensorFlow refuses their values.
+        """
+        rows = checks.check(name, version.signature(name), inputs, version.manifest, self.options.limits)
+        assert version.batcher is not None
+        try:
+            return await version.batcher.run(name, inputs, rows)
+        except RunError as e:
+            inputs_ = list(version.signature(name).inputs)
+            where = f"signature {name!r}" + (f", input {inputs_[0]!r}" if len(inputs_) == 1 else "")
+            raise from_run(e, where) from e
+
+    def _batcher(self, model: SavedModel) -> Batcher:
+        return Batcher(model, self.threads, self.options.max_batch_size, self.metrics.ran)
+
+    def _changed(self, model: Model, version: Version) -> None:
+        if version.state == State.AVAILABLE:
+            self.metrics.loaded.labels(model.name, version.number).set(1)
+        elif version.state == State.END and version.error:
+            self.metrics.refused.labels(model.name).inc()
+        elif version.state == State.END:
+            self.metrics.loaded.labels(model.name, version.number).set(0)
+        for listener in self.listeners:
+            listener()
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self.options.poll_seconds)
+            for model in self.models.values():
+                try:
+                    await model.poll()
+                except Exception:
+                    logging.exception("%s: looking for versions in %s failed", model.name, model.path)
