@@ -60,6 +60,7 @@ setup(
             "playwright>=1.40",
             "psutil>=5.9",
             "pytest>=8",
+            "pyyaml>=6",
             "ruff>=0.6",
             "scikit-learn>=1.4",
         ],

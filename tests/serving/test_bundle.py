@@ -137,7 +137,7 @@ def test_versions_count_up_and_a_failure_publishes_nothing(run, tmp_path, monkey
     monkeypatch.setattr(bundle.ServingModel, "score_raw", wrong)
     with pytest.raises(ValueError, match=r"differs from the trained one by .* nothing was published"):
         export(run[1], str(output))
-    assert sorted(os.listdir(output)) == ["3", "4"]
+    assert sorted(os.listdir(output)) == ["3", "4", "deploy"]
 
 
 def test_no_run_no_checkpoint(tmp_path, run):

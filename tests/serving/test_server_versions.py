@@ -144,6 +144,7 @@ def test_a_directory_of_models_is_served(tmp_path):
         with server.server.service.request("test", "test"):
             answer = httpx.post(f"{server.rest}/v1/models/a:predict", json=BODY)
         assert answer.status_code == 503 and "as many as are allowed" in answer.json()["error"]
+        assert answer.headers["Retry-After"] == "1"
 
 
 def test_the_program_serves_without_pythons_tensorflow_and_ends_on_sigterm(tmp_path):

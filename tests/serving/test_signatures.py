@@ -1,4 +1,4 @@
-"""Every signature of a bundle says what the trained model says, in TensorFlow's Python and in its C++ runtime."""
+"""Every signature of a bundle says what the trained model says, in Python, in the C++ runtime and over the wire."""
 
 import hashlib
 import json
@@ -7,12 +7,17 @@ import os
 import click_log
 import numpy as np
 import pytest
+import serving_bundles
 import tensorflow as tf
+import yaml
+from google.protobuf import text_format
 from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
 
 import tfrs_dlrm as td
 from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.samples import read_samples, to_tensors
+from tfrs_dlrm.serving import Client
 from tfrs_dlrm.serving.bundle import Options, export_model, remove_old
 from tfrs_dlrm.serving.manifest import read_manifest
 from tfrs_dlrm.serving.runtime import RunError, SavedModel
@@ -56,9 +61,44 @@ class _Python:
         return {k: v.numpy() for k, v in outputs.items()}
 
 
-@pytest.fixture(scope="module", params=["python", "c"])
+class _Remote:
+    """A server, asked through the client as `SavedModel` is."""
+
+    def __init__(self, client: Client):
+        self._client = client
+
+    def run(self, name, inputs):
+        if name not in ("regress", "classify"):
+            return self._client.predict(inputs, name)
+        rows = [_values(tf.train.Example.FromString(e)) for e in inputs["inputs"]]
+        if name == "regress":
+            return {"outputs": self._client.regress(rows)}
+        pairs = np.array(self._client.classify(rows), object)  # [B, 2] of (label, score)
+        return {"classes": strings_of(pairs[..., 0]), "scores": pairs[..., 1].astype(np.float32)}
+
+
+def strings_of(labels):
+    return np.vectorize(str.encode, otypes=[object])(labels)
+
+
+def _values(example):
+    """The features of an Example as Python values."""
+    found = {}
+    for name, feature in example.features.feature.items():
+        (value,) = getattr(feature, feature.WhichOneof("kind")).value
+        found[name] = value
+    return found
+
+
+@pytest.fixture(scope="module", params=["python", "c", "grpc", "rest"])
 def served(exported, request):
-    return _Python(exported) if request.param == "python" else SavedModel(exported)
+    if request.param in ("python", "c"):
+        yield _Python(exported) if request.param == "python" else SavedModel(exported)
+        return
+    with serving_bundles.running(os.path.dirname(exported)) as server:
+        address = server.rest if request.param == "rest" else f"grpc://{server.grpc}"
+        with Client(address, "clicks", timeout=60) as client:
+            yield _Remote(client)
 
 
 def strings(values):
@@ -115,7 +155,8 @@ def test_an_example_may_leave_features_out(served, trained, rows):
     values = {tf.float32: np.nan, tf.int64: -1, tf.string: ""}
     missing = {k: tf.constant([values[s.dtype]], s.dtype) for k, s in encoder.signature().items()}
     expected = tf.sigmoid(model(encoder(missing))).numpy()
-    found = served.run("serialized_examples", {"examples": strings([tf.train.Example().SerializeToString()])})
+    empty = tf.train.Example().SerializeToString()
+    found = served.run("serialized_examples", {"examples": strings([empty])})
     np.testing.assert_allclose(found["probability"], expected, atol=1e-6)
 
 
@@ -197,11 +238,39 @@ def test_smaller_tables_say_what_they_cost(trained, tmp_path, storage):
     assert 0 < comparison.largest_difference <= manifest["tolerance"]
 
 
+def test_what_starts_tf_serving(exported):
+    root = os.path.dirname(exported)
+    config = model_server_config_pb2.ModelServerConfig()
+    with open(f"{root}/deploy/models.config") as f:
+        text_format.Parse(f.read(), config)
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path, model.model_platform) == ("clicks", "/models/clicks", "tensorflow")
+    with open(f"{root}/deploy/docker-compose.yml") as compose, open(f"{root}/deploy/kubernetes.yaml") as kubernetes:
+        assert yaml.safe_load(compose)["services"]["clicks"]["volumes"] == ["..:/models/clicks:ro"]
+        deployment, service = yaml.safe_load_all(kubernetes)
+    assert deployment["kind"] == "Deployment" and service["spec"]["selector"] == {"app": "clicks"}
+    with open(f"{exported}/batching_params.pbtxt") as f:
+        lines = f.read().splitlines()
+    largest = next(int(line.split()[-2]) for line in lines if line.startswith("max_batch_size"))
+    allowed = [int(line.split()[-1]) for line in lines if line.startswith("allowed_batch_sizes")]
+    assert allowed == sorted(allowed) and allowed[-1] == largest
+
+
+def test_the_card_names_everything_that_can_be_asked(exported):
+    with open(f"{exported}/MODEL.md") as f:
+        card = f.read()
+    for name, signature in read_manifest(exported)["signatures"].items():
+        assert f"### {name}\n" in card
+        for tensor in [*signature["inputs"], *signature["outputs"]]:
+            assert f" {tensor} |" in card.split(f"### {name}\n")[1].split("##")[0]
+    assert '| tags | string, separated by `\\|` | "" | yes |' in card
+
+
 def test_old_versions_go(trained, tmp_path):
     for version in (1, 2, 5, 10):
         (tmp_path / str(version)).mkdir()
     data, model, _ = trained
     path, _ = export_model(model, data, str(tmp_path), Options(keep=2))
-    assert sorted(os.listdir(tmp_path)) == ["10", "11"] and path.endswith("11")
+    assert sorted(os.listdir(tmp_path)) == ["10", "11", "deploy"] and path.endswith("11")
     with pytest.raises(ValueError, match="keep=0; at least 1"):
         remove_old(str(tmp_path), 0)

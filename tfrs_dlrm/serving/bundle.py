@@ -21,6 +21,8 @@ from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.files import disk_full
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.serving.accuracy import Accuracy, accuracy
+from tfrs_dlrm.serving.card import card
+from tfrs_dlrm.serving.deploy import write_batching, write_deploy
 from tfrs_dlrm.serving.manifest import REFERENCE, write_manifest
 from tfrs_dlrm.serving.model import ServingModel
 from tfrs_dlrm.serving.signatures import METHODS, make_signatures, set_methods
@@ -120,9 +122,14 @@ def export_model(
             set_methods(temporary, signatures)
             comparison = compare(temporary, model, encoder, samples, _tolerance(model, cost))
             _write_extras(temporary, serving, samples, comparison)
-            content = _manifest(os.path.basename(os.path.abspath(output)), model, serving, samples[0], signatures)
-            content |= {"checkpoint": checkpoint and os.path.basename(checkpoint), "tolerance": comparison.tolerance}
-            write_manifest(temporary, content | {"accuracy": cost and dataclasses.asdict(cost)})
+            name = os.path.basename(os.path.abspath(output))
+            manifest = _manifest(name, model, serving, samples[0], signatures)
+            manifest |= {"checkpoint": checkpoint and os.path.basename(checkpoint), "tolerance": comparison.tolerance}
+            manifest["accuracy"] = cost and dataclasses.asdict(cost)
+            with open(os.path.join(temporary, "MODEL.md"), "w", encoding="utf-8") as f:
+                f.write(card(manifest, _request(samples[0])))
+            write_manifest(temporary, manifest)
+            write_deploy(output, name)
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -179,7 +186,9 @@ def _write_extras(
     encoded = serving.padded(serving.encoder(raw))
     raw_arrays, encoded_arrays = ({name: v.numpy() for name, v in values.items()} for values in (raw, encoded))
     write_warmup(path, raw_arrays, encoded_arrays, serving.context_inputs if serving.context else None)
-    _write_example(path, samples[0])
+    write_batching(path)
+    with open(os.path.join(path, "assets.extra", EXAMPLE_FILE), "w", encoding="utf-8") as f:
+        f.write(json.dumps(_request(samples[0]), indent=2) + "\n")
 
 
 def _manifest(
@@ -242,8 +251,6 @@ def _next_version(output: str) -> int:
     return 1 + max(_versions(output), default=0)
 
 
-def _write_example(path: str, sample: Mapping[str, object]) -> None:
+def _request(sample: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a request to TF Serving's REST API; it reads NaN, which is how a missing number is sent."""
-    instance = {name: float("nan") if value is None else value for name, value in sample.items()}
-    with open(os.path.join(path, "assets.extra", EXAMPLE_FILE), "w", encoding="utf-8") as f:
-        f.write(json.dumps({"instances": [instance]}, indent=2) + "\n")
+    return {"instances": [{name: float("nan") if value is None else value for name, value in sample.items()}]}

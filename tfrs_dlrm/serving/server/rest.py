@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from tfrs_dlrm.serving.server import answers, json_tensors, requests
-from tfrs_dlrm.serving.server.errors import InvalidRequest, ServingError, TooLarge
+from tfrs_dlrm.serving.server.errors import Busy, InvalidRequest, ServingError, TooLarge
 from tfrs_dlrm.serving.server.security import BearerToken
 from tfrs_dlrm.serving.server.service import Service
 from tfrs_dlrm.serving.server.versions import Version
@@ -76,7 +76,10 @@ class _Api:
             with self._service.request("rest", method):
                 return to_response(await self._answer(request, method, found))
         except ServingError as e:
-            return to_response({"error": str(e)}, e.http)
+            response = to_response({"error": str(e)}, e.http)
+            if isinstance(e, Busy):  # which tells it from a model that is not loaded, 503 as well
+                response.headers["Retry-After"] = "1"
+            return response
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception:
