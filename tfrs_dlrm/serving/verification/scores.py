@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 
 from tfrs_dlrm.serving.manifest import REFERENCE
@@ -51,36 +54,48 @@ def check_values(subject: Subject) -> str:
     scored, refused = 0, []
     for feature in subject.manifest["features"]:
         name = feature["name"]
-        for kind, value in _values(feature).items():
-            changed = np.empty_like(row[name], shape=(1, 1) if feature["rank"] == 2 else 1)
-            changed[...] = value
+        if feature["kind"] == "weights":  # a value and its weight are there or not, together
+            continue
+        for kind, (value, weight) in _values(feature).items():
+            changed = {name: value, f"{name}_weights": weight}
+            odd = {n: _filled(v, changed[n]) if n in changed else v for n, v in row.items()}
             try:
-                probability = subject.score({**row, name: changed})
+                probability = subject.score(odd)
             except RunError as e:
                 if e.code_name != "INVALID_ARGUMENT" or name not in str(e):
-                    raise Failed(f"feature {name!r}, {kind}: {e.code_name} that does not name it: {e}") from e
+                    raise Failed(f"feature {name!r}, {kind}: {e.code_name}, and it is not named: {e}") from e
                 refused.append(f"{kind} {name!r}")
                 continue
-            if not np.isfinite(probability).all() or not 0 <= probability[0] <= 1:
+            if not 0 <= probability[0] <= 1:  # NaN fails too
                 raise Failed(
                     f"feature {name!r}, {kind}: the score is {probability[0]}, which is no probability;"
                     " look for NaN in the weights, and export a checkpoint from before it"
                 )
             scored += 1
-    return f"{scored} probabilities{f', and refused by name: ' + ', '.join(refused) if refused else ''}"
+    return f"{scored} probabilities of missing and unseen values; refused by name: {', '.join(refused) or 'none'}"
 
 
-def _values(feature: dict) -> dict[str, object]:
-    """A missing value and one that was never seen."""
+def _values(feature: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """A missing value and one that was never seen, each with a weight for it."""
     if feature["dtype"] == "float32":
-        return {"missing": np.nan, "unseen": 1e6} if feature["kind"] == "dense" else {"missing": 0.0, "unseen": 1e6}
-    if feature["dtype"] == "string":
-        # A weight that is no number would be refused, and rightly.
-        return {"missing": b"", "unseen": b"2" if feature["kind"] == "weights" else b"\x00 never seen \n"}
-    return {"missing": feature["missing"], "unseen": 2**62}
+        return {"missing": (np.nan, None), "unseen": (1e6, None)}
+    unseen = b"\x00 never seen \n" if feature["dtype"] == "string" else 2**62
+    missing = b"" if feature["dtype"] == "string" else feature["missing"]
+    if feature["rank"] == 2:
+        return {"missing": (missing, 0.0), "unseen": (unseen, 2.0)}
+    return {"missing": (missing, b""), "unseen": (unseen, b"2")}
 
 
-def compared(found, expected, tolerance, whose, place) -> str:  # type: ignore[no-untyped-def]
+def _filled(values: np.ndarray, value: Any) -> np.ndarray:
+    """One row of that value, of the type and rank of `values`."""
+    filled = np.empty([1] * values.ndim, values.dtype)
+    filled[...] = value
+    return filled
+
+
+def compared(
+    found: np.ndarray, expected: np.ndarray, tolerance: float, whose: str, place: Callable[[int], str]
+) -> str:
     """Says how far two arrays of probabilities are apart.
 
     Args:
