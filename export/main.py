@@ -29,7 +29,9 @@ def main(argv: list[str]) -> None:
         f"Loaded it again: on {found.rows} raw rows and {found.odd_rows} rows of missing, unseen and malformed values,"
         f" its probabilities are within {found.largest_difference:.1e} of the training side's."
     )
-    print("Next, with TF Serving in Docker:")
+    print(f"{os.path.join(exported.path, 'MODEL.md')} says what can be asked of it, and what smaller tables cost.")
+    print(f"Next, here:\n  python export/serve.py {_OUTPUT.value}")
+    print("or with TF Serving in Docker:")
     print(f"  docker run -p 8501:8501 -v {os.path.abspath(_OUTPUT.value)}:/models/{name} -e MODEL_NAME={name} \\")
     print("    tensorflow/serving")
     request = os.path.join(exported.path, "assets.extra", EXAMPLE_FILE)
