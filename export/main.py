@@ -13,6 +13,7 @@ _CONTEXT = flags.DEFINE_list(
     "context", [], "Features that all candidates of a request share, as of the user: makes the signature `rank`."
 )
 _TABLES = flags.DEFINE_enum("tables", "float32", ["float32", "float16", "int8"], "How the rows of tables are stored.")
+_DATA = flags.DEFINE_string("data", None, "Prepared data to compare smaller tables on; by default those of the run.")
 _KEEP = flags.DEFINE_integer("keep", None, "How many of the newest versions to keep; by default all.", lower_bound=1)
 
 
@@ -21,7 +22,7 @@ def main(argv: list[str]) -> None:
     del argv
     from tfrs_dlrm.serving.bundle import EXAMPLE_FILE, Options, export
 
-    options = Options(tuple(_CONTEXT.value), _TABLES.value, _KEEP.value)  # type: ignore[arg-type]
+    options = Options(tuple(_CONTEXT.value), _TABLES.value, _KEEP.value, _DATA.value)  # type: ignore[arg-type]
     exported = export(_WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value, options)  # type: ignore[arg-type]
     found, name = exported.comparison, os.path.basename(os.path.abspath(_OUTPUT.value))
     print(f"Exported {exported.checkpoint}\n      to {exported.path}")
