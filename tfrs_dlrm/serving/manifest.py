@@ -15,7 +15,7 @@ FORMAT = 1
 
 def write_manifest(path: str, content: dict[str, Any]) -> None:
     """Writes assets.extra/bundle.json of the version at `path`, with the size and SHA-256 of every other file."""
-    files = {name: _described(os.path.join(path, name)) for name in _files(path) if name != MANIFEST}
+    files = {name: described(os.path.join(path, name)) for name in files_of(path) if name != MANIFEST}
     manifest = os.path.join(path, MANIFEST)
     with open(manifest + ".tmp", "w", encoding="utf-8") as f:
         f.write(json.dumps({"format": FORMAT, **content, "files": files}, indent=2) + "\n")
@@ -43,15 +43,16 @@ def read_manifest(path: str) -> dict[str, Any]:
     return manifest
 
 
-def _files(path: str) -> list[str]:
-    """Of the version, below `path`."""
+def files_of(path: str) -> list[str]:
+    """All files of the version, below `path`."""
     found = []
     for directory, _, names in os.walk(path):
         found += [os.path.relpath(os.path.join(directory, name), path) for name in names]
     return sorted(found)
 
 
-def _described(file: str) -> dict[str, Any]:
+def described(file: str) -> dict[str, Any]:
+    """The size and SHA-256 of a file."""
     with open(file, "rb") as f:
         digest = hashlib.file_digest(f, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(f.read())
     return {"bytes": os.path.getsize(file), "sha256": digest.hexdigest()}

@@ -48,6 +48,7 @@ def _load(names: list[str]) -> list[Any]:
 
 
 (
+    saved_model,
     meta_graph,
     config,
     example,
@@ -67,6 +68,7 @@ def _load(names: list[str]) -> list[Any]:
     model_config,
 ) = _load(
     [
+        "tensorflow.core.protobuf.saved_model_pb2",
         "tensorflow.core.protobuf.meta_graph_pb2",
         "tensorflow.core.protobuf.config_pb2",
         "tensorflow.core.example.example_pb2",

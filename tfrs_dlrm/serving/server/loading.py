@@ -42,7 +42,7 @@ def load(path: str, threads: int | None = None) -> tuple[SavedModel, dict[str, A
     except RunError as e:
         raise Refused(f"{path}: TensorFlow cannot load it: {e}") from e
     try:
-        _warm_up(model, os.path.join(path, WARMUP))
+        warm_up(model, os.path.join(path, WARMUP))
     except BaseException:
         model.close()
         raise
@@ -76,21 +76,27 @@ def _check_files(path: str, manifest: dict[str, Any]) -> None:
         raise Refused(f"{path}: saved_model.pb is missing")
 
 
-def _warm_up(model: SavedModel, file: str) -> None:
+def warm_up(model: SavedModel, file: str) -> list[str]:
+    """Replays a file of warmup requests; returns the signatures that they asked.
+
+    Raises:
+      Refused: a record is broken or cannot be run, or there are too many.
+    """
+    signatures: list[str] = []
     if not os.path.exists(file):
-        return
-    number = -1
+        return signatures
     try:
-        for number, record in enumerate(itertools.islice(read_records(file), MOST_WARMUP_RECORDS + 1)):
-            if number == MOST_WARMUP_RECORDS:
+        for record in itertools.islice(read_records(file), MOST_WARMUP_RECORDS + 1):
+            if len(signatures) == MOST_WARMUP_RECORDS:
                 raise Refused(f"{file} has more than {MOST_WARMUP_RECORDS} records, which TF Serving refuses")
-            _replay(model, protos.prediction_log.PredictionLog.FromString(record))
+            signatures.append(_replay(model, protos.prediction_log.PredictionLog.FromString(record)))
     except (DecodeError, InvalidRequest, KeyError, ValueError, RunError, OSError) as e:
-        where = "" if str(e).startswith(file) else f"{file}: record {max(number, 0)}: "
+        where = "" if str(e).startswith(file) else f"{file}: record {len(signatures)}: "
         raise Refused(f"{where}{e}") from e
+    return signatures
 
 
-def _replay(model: SavedModel, log: Any) -> None:
+def _replay(model: SavedModel, log: Any) -> str:
     kind = log.WhichOneof("log_type")
     methods: dict[str, Callable[[], Any]] = {
         "predict_log": lambda: log.predict_log.request,
@@ -111,4 +117,8 @@ def _replay(model: SavedModel, log: Any) -> None:
     missing = [key for key in signature.inputs if key not in inputs]
     if missing:
         raise InvalidRequest(f"input {missing[0]!r} of signature {name!r} is missing")
+    unknown = [key for key in inputs if key not in signature.inputs]
+    if unknown:  # TF Serving refuses it too
+        raise InvalidRequest(f"signature {name!r} has no input {unknown[0]!r}; it has {', '.join(signature.inputs)}")
     model.run(name, inputs)
+    return name

@@ -1,0 +1,108 @@
+"""Whether `serving_default` says what the trained model said, however it is asked."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfrs_dlrm.serving.manifest import REFERENCE
+from tfrs_dlrm.serving.runtime import RunError
+from tfrs_dlrm.serving.verification.report import Failed
+from tfrs_dlrm.serving.verification.subject import Subject
+
+_ALONE = 16
+
+
+def check_reference(subject: Subject) -> str:
+    """Compares the scores of all reference rows, asked for together, with those of the training side."""
+    rows = subject.rows
+    return compared(
+        subject.score(rows.raw),
+        rows.probabilities,
+        subject.tolerance,
+        "the training side's",
+        lambda i: f"{REFERENCE}, line {i + 1}{' (odd)' if rows.odd[i] else ''}",
+    )
+
+
+def check_batches(subject: Subject) -> str:
+    """Compares rows that are scored alone, or in two halves, with the same rows scored together."""
+    raw, count = subject.rows.raw, len(subject.rows.odd)
+    together = subject.score(raw)
+    half = count // 2
+    halves = [subject.score({k: v[part] for k, v in raw.items()}) for part in (slice(half), slice(half, None)) if half]
+    # The odd rows are the last, and the ones worth asking for alone.
+    some = sorted({*range(min(_ALONE, count)), *np.flatnonzero(subject.rows.odd).tolist()[:_ALONE]})
+    alone = [subject.score({k: v[i : i + 1] for k, v in raw.items()})[0] for i in some]
+    found = np.concatenate([*halves, np.float32(alone)])
+    places = [*range(count if half else 0), *some]
+    asked = ["in half a batch"] * (len(places) - len(some)) + ["alone"] * len(some)
+    return compared(
+        found,
+        together[places],
+        subject.tolerance,
+        "those in one batch of all rows",
+        lambda i: f"row {places[i] + 1} of {REFERENCE} {asked[i]}",
+    )
+
+
+def check_values(subject: Subject) -> str:
+    """Asks with each feature missing and with a value that was never seen: a probability, or a refusal by name."""
+    row = {name: values[:1] for name, values in subject.rows.raw.items()}
+    scored, refused = 0, []
+    for feature in subject.manifest["features"]:
+        name = feature["name"]
+        for kind, value in _values(feature).items():
+            changed = np.empty_like(row[name], shape=(1, 1) if feature["rank"] == 2 else 1)
+            changed[...] = value
+            try:
+                probability = subject.score({**row, name: changed})
+            except RunError as e:
+                if e.code_name != "INVALID_ARGUMENT" or name not in str(e):
+                    raise Failed(f"feature {name!r}, {kind}: {e.code_name} that does not name it: {e}") from e
+                refused.append(f"{kind} {name!r}")
+                continue
+            if not np.isfinite(probability).all() or not 0 <= probability[0] <= 1:
+                raise Failed(
+                    f"feature {name!r}, {kind}: the score is {probability[0]}, which is no probability;"
+                    " look for NaN in the weights, and export a checkpoint from before it"
+                )
+            scored += 1
+    return f"{scored} probabilities{f', and refused by name: ' + ', '.join(refused) if refused else ''}"
+
+
+def _values(feature: dict) -> dict[str, object]:
+    """A missing value and one that was never seen."""
+    if feature["dtype"] == "float32":
+        return {"missing": np.nan, "unseen": 1e6} if feature["kind"] == "dense" else {"missing": 0.0, "unseen": 1e6}
+    if feature["dtype"] == "string":
+        # A weight that is no number would be refused, and rightly.
+        return {"missing": b"", "unseen": b"2" if feature["kind"] == "weights" else b"\x00 never seen \n"}
+    return {"missing": feature["missing"], "unseen": 2**62}
+
+
+def compared(found, expected, tolerance, whose, place) -> str:  # type: ignore[no-untyped-def]
+    """Says how far two arrays of probabilities are apart.
+
+    Args:
+      found: float32 [N].
+      expected: float32 [N].
+      tolerance: the largest difference that may be.
+      whose: what `expected` are, for the message.
+      place: says of a row's number where it is from.
+
+    Raises:
+      Failed: they differ; the message names the worst row.
+    """
+    if found.shape != expected.shape:
+        raise Failed(f"{list(found.shape)} scores for {len(expected)} rows; one a row is expected")
+    differences = np.abs(found.astype(np.float64) - expected)
+    if not differences.max() <= tolerance:  # NaN fails too
+        worst = int(np.argmax(np.nan_to_num(differences, nan=np.inf)))
+        count = int((~(differences <= tolerance)).sum())
+        advice = ": look for NaN in the weights" if np.isnan(found[worst]) else ""
+        raise Failed(
+            f"{count} of {len(expected)} scores differ from {whose} by more than {tolerance:g}; the worst is"
+            f" {place(worst)}: {found[worst]:.7g} instead of {expected[worst]:.7g}{advice}."
+            " The bundle is not the model that it was made of: export the model again"
+        )
+    return f"{len(expected)} scores within {differences.max():.1e} of {whose} (allowed: {tolerance:g})"
