@@ -58,11 +58,13 @@ def check_rank(subject: Subject) -> str:
     _check_order("rank", ranked["scores"][0], ranked["order"][0], len(expected))
     if "rank_top_k" in signatures:
         wanted = min(10, len(expected))
-        best = subject.model.run("rank_top_k", {**request, "k": np.int32([wanted])})
+        best = subject.model.run("rank_top_k", {**request, "k": np.array([wanted], np.int32)})
         _check_order("rank_top_k", ranked["scores"][0], best["indices"][0], wanted)
         difference = np.abs(best["scores"][0] - np.sort(ranked["scores"][0])[::-1][:wanted])
         if not difference.max() <= subject.tolerance:
-            raise Failed(f"rank_top_k: its scores are not the best {wanted} of rank: they differ by {difference.max():g}")
+            raise Failed(
+                f"rank_top_k: its scores are not the best {wanted} of rank: they differ by {difference.max():g}"
+            )
     return f"{len(expected)} candidates as serving_default scores them, best first"
 
 

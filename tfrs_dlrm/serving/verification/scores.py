@@ -33,7 +33,7 @@ def check_batches(subject: Subject) -> str:
     # The odd rows are the last, and the ones worth asking for alone.
     some = sorted({*range(min(_ALONE, count)), *np.flatnonzero(subject.rows.odd).tolist()[:_ALONE]})
     alone = [subject.score({k: v[i : i + 1] for k, v in raw.items()})[0] for i in some]
-    found = np.concatenate([*halves, np.float32(alone)])
+    found = np.concatenate([*halves, np.array(alone, np.float32)])
     places = [*range(count if half else 0), *some]
     asked = ["in half a batch"] * (len(places) - len(some)) + ["alone"] * len(some)
     return compared(
@@ -67,7 +67,7 @@ def check_values(subject: Subject) -> str:
                     " look for NaN in the weights, and export a checkpoint from before it"
                 )
             scored += 1
-    return f"{scored} probabilities{f', and refused by name: ' + ', '.join(refused) if refused else ''}"
+    return f"{scored} probabilities{', and refused by name: ' + ', '.join(refused) if refused else ''}"
 
 
 def _values(feature: dict) -> dict[str, object]:
