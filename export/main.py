@@ -13,6 +13,7 @@ _CONTEXT = flags.DEFINE_list(
     "context", [], "Features that all candidates of a request share, as of the user: makes the signature `rank`."
 )
 _TABLES = flags.DEFINE_enum("tables", "float32", ["float32", "float16", "int8"], "How the rows of tables are stored.")
+_DATA = flags.DEFINE_string("data", None, "Prepared data to compare smaller tables on; by default those of the run.")
 _KEEP = flags.DEFINE_integer("keep", None, "How many of the newest versions to keep; by default all.", lower_bound=1)
 
 
@@ -21,7 +22,7 @@ def main(argv: list[str]) -> None:
     del argv
     from tfrs_dlrm.serving.bundle import EXAMPLE_FILE, Options, export
 
-    options = Options(tuple(_CONTEXT.value), _TABLES.value, _KEEP.value)  # type: ignore[arg-type]
+    options = Options(tuple(_CONTEXT.value), _TABLES.value, _KEEP.value, _DATA.value)  # type: ignore[arg-type]
     exported = export(_WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value, options)  # type: ignore[arg-type]
     found, name = exported.comparison, os.path.basename(os.path.abspath(_OUTPUT.value))
     print(f"Exported {exported.checkpoint}\n      to {exported.path}")
@@ -29,7 +30,9 @@ def main(argv: list[str]) -> None:
         f"Loaded it again: on {found.rows} raw rows and {found.odd_rows} rows of missing, unseen and malformed values,"
         f" its probabilities are within {found.largest_difference:.1e} of the training side's."
     )
-    print("Next, with TF Serving in Docker:")
+    print(f"{os.path.join(exported.path, 'MODEL.md')} says what can be asked of it, and what smaller tables cost.")
+    print(f"Next, here:\n  python export/serve.py {_OUTPUT.value}")
+    print("or with TF Serving in Docker:")
     print(f"  docker run -p 8501:8501 -v {os.path.abspath(_OUTPUT.value)}:/models/{name} -e MODEL_NAME={name} \\")
     print("    tensorflow/serving")
     request = os.path.join(exported.path, "assets.extra", EXAMPLE_FILE)

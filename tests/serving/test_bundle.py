@@ -13,9 +13,11 @@ import tensorflow as tf
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.dataset import dataset
 from tfrs_dlrm.data.encoder import Encoder
+from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.samples import read_samples, to_tensors
 from tfrs_dlrm.serving import bundle
 from tfrs_dlrm.serving.bundle import export
+from tfrs_dlrm.serving.manifest import read_manifest
 from tfrs_dlrm.serving.verify import odd_rows
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.factory import load_model
@@ -138,6 +140,13 @@ def test_versions_count_up_and_a_failure_publishes_nothing(run, tmp_path, monkey
     with pytest.raises(ValueError, match=r"differs from the trained one by .* nothing was published"):
         export(run[1], str(output))
     assert sorted(os.listdir(output)) == ["3", "4", "deploy"]
+
+
+def test_smaller_tables_of_a_run_are_measured_on_its_data(run, tmp_path):
+    exported = export(run[1], str(tmp_path / "model"), options=bundle.Options(storage="int8"))
+    accuracy = read_manifest(exported.path)["accuracy"]
+    assert accuracy["examples"] == Manifest.load(run[0]).rows("eval")
+    assert abs(accuracy["auc"][0] - accuracy["auc"][1]) < 5e-4 and 0 < accuracy["largest_change"] < 0.02
 
 
 def test_no_run_no_checkpoint(tmp_path, run):

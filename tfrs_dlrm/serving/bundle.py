@@ -43,11 +43,14 @@ class Options:
         are the signatures `rank` and `rank_top_k`.
       storage: of the tables' rows: `float32` as trained, `float16`, or `int8` with a range for each row.
       keep: how many of the newest versions stay; None deletes none.
+      evaluation: the prepared directory on whose evaluation set smaller tables are compared with the trained ones; by
+        default that of the run.
     """
 
     context: tuple[str, ...] = ()
     storage: Storage = "float32"
     keep: int | None = None
+    evaluation: str | None = None
 
 
 _PLAIN = Options()
@@ -82,7 +85,8 @@ def export(workdir: str, output: str, which: Which = "best", options: Options = 
       ValueError: the options do not fit the model, or the exported model disagrees with the trained one.
       OSError: the disk is full.
     """
-    model, _, checkpoint = load_model(workdir, which)
+    model, config, checkpoint = load_model(workdir, which)
+    options = dataclasses.replace(options, evaluation=options.evaluation or config.data.path)
     path, comparison = export_model(model, Workdir(workdir).encoder_dir, output, options, checkpoint)
     return Exported(path, checkpoint, comparison)
 
@@ -111,7 +115,7 @@ def export_model(
     """
     encoder, samples = Encoder.load(data_dir), read_samples(data_dir)
     serving = ServingModel(model, encoder, options.context, options.storage)
-    cost = _cost(model, serving, data_dir) if options.storage != "float32" else None
+    cost = _cost(model, serving, options.evaluation or data_dir) if options.storage != "float32" else None
     version = _next_version(output)
     temporary, path = os.path.join(output, f"unfinished-{version}"), os.path.join(output, str(version))
     shutil.rmtree(temporary, ignore_errors=True)

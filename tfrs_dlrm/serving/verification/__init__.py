@@ -1,1 +1,1 @@
-"""Whether a bundle is fit to be served, found out as TF Serving would: in the C++ runtime, without Python's TensorFlow."""
+"""Whether a bundle is fit to be served: in the C++ runtime, without TensorFlow's Python."""

@@ -24,7 +24,9 @@ def find_version(path: str) -> str:
         return os.path.abspath(path)
     versions = [name for name in os.listdir(path) if name.isdecimal() and os.path.isdir(os.path.join(path, name))]
     if not versions:
-        raise ValueError(f"{path} is no bundle and has no version (a directory called 1, 2, ...), as export/main.py makes")
+        raise ValueError(
+            f"{path} is no bundle and has no version (a directory called 1, 2, ...), as export/main.py makes"
+        )
     return os.path.abspath(os.path.join(path, max(versions, key=int)))
 
 

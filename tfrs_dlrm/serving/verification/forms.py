@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tfrs_dlrm.serving.verification.report import Failed
@@ -26,10 +28,14 @@ def check_examples(subject: Subject) -> str:
     if "classify" in signatures:
         answers["classify"] = _classified(subject.model.run("classify", {"inputs": examples}), len(expected))
     for name, found in answers.items():
-        compared(found, expected, subject.tolerance, "serving_default's", lambda i, n=name: f"{n}, row {i + 1}")
+        compared(found, expected, subject.tolerance, "serving_default's", _rows_of(name))
     if not answers:
         return "none of these signatures is there"
     return f"{', '.join(answers)}: {len(expected)} rows as serving_default"
+
+
+def _rows_of(signature: str) -> Callable[[int], str]:
+    return lambda i: f"{signature}, row {i + 1}"
 
 
 def _classified(answer: dict[str, np.ndarray], count: int) -> np.ndarray:
@@ -58,11 +64,13 @@ def check_rank(subject: Subject) -> str:
     _check_order("rank", ranked["scores"][0], ranked["order"][0], len(expected))
     if "rank_top_k" in signatures:
         wanted = min(10, len(expected))
-        best = subject.model.run("rank_top_k", {**request, "k": np.int32([wanted])})
+        best = subject.model.run("rank_top_k", {**request, "k": np.array([wanted], np.int32)})
         _check_order("rank_top_k", ranked["scores"][0], best["indices"][0], wanted)
         difference = np.abs(best["scores"][0] - np.sort(ranked["scores"][0])[::-1][:wanted])
         if not difference.max() <= subject.tolerance:
-            raise Failed(f"rank_top_k: its scores are not the best {wanted} of rank: they differ by {difference.max():g}")
+            raise Failed(
+                f"rank_top_k: its scores are not the best {wanted} of rank: they differ by {difference.max():g}"
+            )
     return f"{len(expected)} candidates as serving_default scores them, best first"
 
 

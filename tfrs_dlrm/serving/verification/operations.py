@@ -15,7 +15,12 @@ from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.verification.report import Failed
 from tfrs_dlrm.serving.verification.subject import Subject
 
-_COMPUTE = frozenset(
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_COMPUTE = _names(
     """
     Abs Add AddN AddV2 All Any ArgMax ArgMin AsString Assert BatchMatMul BatchMatMulV2 BiasAdd Bitcast BitwiseAnd
     BitwiseOr BitwiseXor BroadcastArgs BroadcastTo Bucketize Cast Ceil CheckNumericsV2 CheckNumerics ClipByValue Concat
@@ -35,19 +40,17 @@ _COMPUTE = frozenset(
     TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile TopKV2 Transpose
     TruncateDiv TruncateMod Unique UniqueV2 UniqueWithCounts Unpack UnsortedSegmentMax UnsortedSegmentMean
     UnsortedSegmentMin UnsortedSegmentSum VarHandleOp VariableShape Where While Xdivy Xlogy ZerosLike
-    """.split()
+    """
 )
 # Every SavedModel saves and restores itself, but no request has a use for that.
-_RESTORE = frozenset(
+_RESTORE = _names(
     """
     AssignVariableOp DisableCopyOnRead InitializeTableFromTextFileV2 InitializeTableV2 LookupTableExportV2
     LookupTableImportV2 MergeV2Checkpoints MutableHashTableV2 RestoreV2 SaveV2 ShardedFilename VarIsInitializedOp
-    """.split()
+    """
 )
-_PYTHON = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc", "NumpyFunc"})
-_FILES = frozenset(
-    {"ReadFile", "WriteFile", "MatchingFiles", "WholeFileReaderV2", "TextLineReaderV2", "TFRecordReaderV2", "SaveSlices"}
-)
+_PYTHON = _names("PyFunc PyFuncStateless EagerPyFunc NumpyFunc")
+_FILES = _names("ReadFile WriteFile MatchingFiles WholeFileReaderV2 TextLineReaderV2 TFRecordReaderV2 SaveSlices")
 
 
 def check(subject: Subject) -> str:

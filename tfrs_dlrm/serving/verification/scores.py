@@ -36,7 +36,7 @@ def check_batches(subject: Subject) -> str:
     # The odd rows are the last, and the ones worth asking for alone.
     some = sorted({*range(min(_ALONE, count)), *np.flatnonzero(subject.rows.odd).tolist()[:_ALONE]})
     alone = [subject.score({k: v[i : i + 1] for k, v in raw.items()})[0] for i in some]
-    found = np.concatenate([*halves, np.float32(alone)])
+    found = np.concatenate([*halves, np.array(alone, np.float32)])
     places = [*range(count if half else 0), *some]
     asked = ["in half a batch"] * (len(places) - len(some)) + ["alone"] * len(some)
     return compared(
@@ -93,9 +93,7 @@ def _filled(values: np.ndarray, value: Any) -> np.ndarray:
     return filled
 
 
-def compared(
-    found: np.ndarray, expected: np.ndarray, tolerance: float, whose: str, place: Callable[[int], str]
-) -> str:
+def compared(found: np.ndarray, expected: np.ndarray, tolerance: float, whose: str, place: Callable[[int], str]) -> str:
     """Says how far two arrays of probabilities are apart.
 
     Args:
@@ -110,7 +108,8 @@ def compared(
     """
     if found.shape != expected.shape:
         raise Failed(f"{list(found.shape)} scores for {len(expected)} rows; one a row is expected")
-    differences = np.abs(found.astype(np.float64) - expected)
+    with np.errstate(invalid="ignore"):  # infinite ones are reported below
+        differences = np.abs(found.astype(np.float64) - expected)
     if not differences.max() <= tolerance:  # NaN fails too
         worst = int(np.argmax(np.nan_to_num(differences, nan=np.inf)))
         count = int((~(differences <= tolerance)).sum())

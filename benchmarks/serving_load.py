@@ -1,0 +1,154 @@
+"""Many clients of the local server at once, over REST and gRPC, while the served version is switched.
+
+python benchmarks/serving_load.py exports/quickstart     # a directory of versions; 70 seconds
+
+The newest version is copied to a temporary directory, and copied again, under the next number, each time that the
+version is switched. Clients and server share the machine, so its latencies are those of a machine with too few cores.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+from absl import app, flags
+
+from tfrs_dlrm.serving import protos, tensors
+
+_SECONDS = flags.DEFINE_integer("seconds", 60, "How long the clients ask.")
+_CLIENTS = flags.DEFINE_integer("clients", 200, "How many ask at once: half by REST, half by gRPC.")
+_SWITCH = flags.DEFINE_integer("switch", 10, "Seconds between versions.")
+_OUTPUT = flags.DEFINE_string("output", "", "Where to write the results as JSON.")
+_NAME = "model"
+
+
+class Load:
+    """What the clients saw: seconds of each answer, what failed, memory of the server in MB."""
+
+    def __init__(self, request: dict[str, Any], dtypes: dict[str, str]):
+        self.seconds: dict[str, list[float]] = {"REST": [], "gRPC": []}
+        self.failed: list[str] = []
+        self.memory: list[float] = []
+        self.versions: set[int] = set()
+        self._json = request
+        self._proto = protos.predict.PredictRequest()
+        self._proto.model_spec.name = _NAME
+        for name, value in request["instances"][0].items():
+            array = np.empty(1, object if dtypes[name] == "string" else dtypes[name])
+            array[0] = value.encode() if isinstance(value, str) else value
+            self._proto.inputs[name].CopyFrom(tensors.to_proto(array))
+
+    async def rest(self, client: httpx.AsyncClient, url: str) -> None:
+        answer = await client.post(url, content=json.dumps(self._json))
+        if answer.status_code != 200:
+            raise ValueError(answer.text)
+
+    async def grpc(self, stub: Any) -> None:
+        answer = await stub.Predict(self._proto, timeout=60)
+        self.versions.add(answer.model_spec.version.value)
+
+    async def ask(self, kind: str, call: Any, end: float) -> None:
+        while time.monotonic() < end:
+            begin = time.perf_counter()
+            try:
+                await call()
+            except Exception as e:  # whatever it is, it is counted
+                self.failed.append(repr(e)[:300])
+            self.seconds[kind].append(time.perf_counter() - begin)
+
+
+async def run(load: Load, server: subprocess.Popen, rest: str, address: str, switch: Any) -> None:
+    end = time.monotonic() + _SECONDS.value
+    half = _CLIENTS.value // 2
+    limits = httpx.Limits(max_connections=half, max_keepalive_connections=half)
+    url = f"{rest}/v1/models/{_NAME}:predict"
+    async with httpx.AsyncClient(limits=limits, timeout=60) as client, grpc.aio.insecure_channel(address) as channel:
+        stub = protos.services()[0].PredictionServiceStub(channel)
+        clients = [load.ask("REST", lambda: load.rest(client, url), end) for _ in range(half)]
+        clients += [load.ask("gRPC", lambda: load.grpc(stub), end) for _ in range(half)]
+
+        async def switches() -> None:
+            while time.monotonic() < end:
+                load.memory.append(_memory(server.pid))
+                await asyncio.sleep(min(_SWITCH.value, max(0, end - time.monotonic())))
+                if end - time.monotonic() > 1:
+                    await asyncio.to_thread(switch)
+            load.memory.append(_memory(server.pid))
+
+        await asyncio.gather(switches(), *clients)
+
+
+def _memory(pid: int) -> float:
+    with open(f"/proc/{pid}/status", encoding="utf-8") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS")) / 1024
+
+
+def main(argv: list[str]) -> None:
+    root = argv[1]
+    newest = max((n for n in os.listdir(root) if n.isdecimal()), key=int)
+    with open(os.path.join(root, newest, "assets.extra", "example_request.json"), encoding="utf-8") as f:
+        request = json.load(f)
+    with open(os.path.join(root, newest, "assets.extra", "bundle.json"), encoding="utf-8") as f:
+        inputs = json.load(f)["signatures"]["serving_default"]["inputs"]
+    with tempfile.TemporaryDirectory() as directory:
+        base = os.path.join(directory, _NAME)
+        shutil.copytree(os.path.join(root, newest), os.path.join(base, "1"))
+
+        def switch() -> None:
+            number = 1 + max(int(n) for n in os.listdir(base) if n.isdecimal())
+            shutil.copytree(os.path.join(root, newest), os.path.join(directory, "next"))
+            os.rename(os.path.join(directory, "next"), os.path.join(base, str(number)))
+
+        here = os.path.dirname(os.path.abspath(__file__))
+        program = os.path.join(here, "..", "export", "serve.py")
+        command = [sys.executable, program, base, "--rest_port=0", "--grpc_port=0"]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            rest, address = _addresses(server)
+            load = Load(request, {name: spec["dtype"] for name, spec in inputs.items()})
+            asyncio.run(run(load, server, rest, address, switch))
+        finally:
+            server.terminate()
+            server.wait(60)
+    _show(load)
+
+
+def _addresses(server: subprocess.Popen) -> tuple[str, str]:
+    """The URL of REST and the address of gRPC, as the server prints them."""
+    rest = address = ""
+    assert server.stdout is not None
+    while not (rest and address):
+        line = server.stdout.readline()
+        if not line:
+            raise RuntimeError("the server ended before it served")
+        rest = rest or "".join(re.findall(r"https?://[\d.]+:\d+", line)[:1])
+        if "gRPC" in line:
+            address = address or "".join(re.findall(r"[\d.]+:\d+", line)[:1])
+    return rest, address
+
+
+def _show(load: Load) -> None:
+    report: dict[str, Any] = {"failed": len(load.failed), "memory_mb": load.memory, "versions": sorted(load.versions)}
+    print(f"{'':6}{'requests':>10}{'p50':>9}{'p99':>9}   milliseconds")
+    for kind, seconds in load.seconds.items():
+        p50, p99 = (float(x) * 1e3 for x in np.percentile(seconds, [50, 99]))
+        report[kind] = {"requests": len(seconds), "p50_ms": p50, "p99_ms": p99}
+        print(f"{kind:<6}{len(seconds):>10,}{p50:9.1f}{p99:9.1f}")
+    print(f"failed: {len(load.failed)} {load.failed[:3]}; versions that answered: {sorted(load.versions)}")
+    print(f"memory of the server, MB: {', '.join(f'{m:.0f}' for m in load.memory)}")
+    if _OUTPUT.value:
+        with open(_OUTPUT.value, "w", encoding="utf-8") as f:
+            json.dump(report, f, indent=2)
+
+
+if __name__ == "__main__":
+    app.run(main)
