@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -53,7 +54,7 @@ class Encoder(tf.Module):
         super().__init__(name="encoder")
         self.schema = schema
         statistics = dense_statistics(schema, directory)
-        self._dense = {f.name: _DenseColumn(f, statistics.get(f.name)) for f in schema.dense}
+        self._dense = {f.name: _dense_column(f, statistics.get(f.name)) for f in schema.dense}
         self.tokenizer = Tokenizer(schema)
         self._lookups: dict[str, tf.lookup.StaticHashTable] = {}
         self._rows: dict[str, int] = {}
@@ -107,13 +108,8 @@ class Encoder(tf.Module):
         if schema.dense:
             dense = tf.stack([raw[f.name] for f in schema.dense], axis=1)
             features["dense"] = self.dense(self._present(dense, schema), schema)
-        one_hot = []
-        for f in schema.one_hot:
-            rows, known = self.rows(f, raw[f.name])
-            with tf.control_dependencies(self._refuse_unknown(f, raw[f.name], known)):
-                one_hot.append(tf.identity(rows))
-        if one_hot:
-            features["ids"] = tf.stack(one_hot, axis=1)
+        if schema.one_hot:
+            features["ids"] = self._one_hot(raw, schema.one_hot)
         for f in schema.multi_hot:
             values, weights = self.tokenizer.values(f, raw[f.name], raw.get(f.weights_name))
             rows, known = self.rows(f, values.values)
@@ -128,10 +124,8 @@ class Encoder(tf.Module):
 
         Not finite counts as missing: a serving request may hold anything, and a score must not be NaN.
         """
-        columns = []
-        for i, f in enumerate((self.schema if part is None else part).dense):
-            columns += self._dense[f.name](values[:, i])
-        return tf.stack(columns, axis=1)
+        names = [f.name for f in (self.schema if part is None else part).dense]
+        return _encode_dense(values, [self._dense[name] for name in names])
 
     def rows(self, feature: CategoricalFeature, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The row of each value, int32 [N], and whether it has one of its own, bool [N].
@@ -139,25 +133,61 @@ class Encoder(tf.Module):
         `values` is string or int64 [N], each one value. Without an own row, it is the one that
         the feature's `out_of_range` says (0 for `error`; refusing is up to the caller).
         """
+        return self._rows_of(feature, self.tokenizer.text(values) if values.dtype == tf.string else values)
+
+    def _rows_of(self, feature: CategoricalFeature, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `rows`, of int64, or of strings that the tokenizer has seen."""
         table_rows = self._rows[feature.table]
-        if feature.encoding == "hash":
-            return fingerprint_rows(self.tokenizer.text(values), table_rows), tf.ones_like(values, tf.bool)
+        is_text = values.dtype == tf.string
         if feature.encoding == "ids":
-            ids = values if values.dtype == tf.int64 else _to_int64(self.tokenizer.text(values))
+            ids = _to_int64(values) if is_text else values
             known = (ids >= 0) & (ids < table_rows)
             rows = tf.cast(tf.clip_by_value(ids, 0, table_rows - 1), tf.int32)
             if feature.out_of_range == "clip":
                 return rows, known
             if feature.out_of_range != "hash":
                 return tf.where(known, rows, 0), known
-            text = tf.strings.as_string(ids)
-        else:
-            text = self.tokenizer.text(values)
-            rows = tf.cast(self._lookups[feature.table].lookup(text), tf.int32) + 1  # 0 where it is not there
-            known = rows > 0
-            if feature.out_of_range != "hash":
-                return rows, known
-        return tf.where(known, rows, fingerprint_rows(text, table_rows)), known
+            return tf.where(known, rows, fingerprint_rows(tf.strings.as_string(ids), table_rows)), known
+        text = values if is_text else self.tokenizer.text(values)
+        if feature.encoding == "hash":
+            return fingerprint_rows(text, table_rows), tf.ones_like(values, tf.bool)
+        rows = tf.cast(self._lookups[feature.table].lookup(text), tf.int32) + 1  # 0 where it is not there
+        known = rows > 0
+        if feature.out_of_range == "hash":
+            rows = tf.where(known, rows, fingerprint_rows(text, table_rows))
+        return rows, known
+
+    def _one_hot(self, raw: Mapping[str, tf.Tensor], features: Sequence[CategoricalFeature]) -> tf.Tensor:
+        """Rows int32 [B, F] of the features with one value.
+
+        What all have in common is done for all at once: in serving, where batches are small, the number of operations
+        is what takes time.
+        """
+        texts = [f.name for f in features if raw[f.name].dtype == tf.string]
+        values = dict(raw)
+        if texts:
+            together = self.tokenizer.text(tf.stack([raw[name] for name in texts]))
+            values |= zip(texts, tf.unstack(together), strict=True)
+        plain = [f for f in features if f.encoding == "vocabulary" and f.out_of_range == "oov"]
+        columns: dict[str, tf.Tensor] = {}
+        for f in features:
+            if f not in plain:
+                rows, known = self._rows_of(f, values[f.name])
+                with tf.control_dependencies(self._refuse_unknown(f, raw[f.name], known)):
+                    columns[f.name] = tf.identity(rows)
+        if not plain:
+            return tf.stack([columns[f.name] for f in features], axis=1)
+        lines = tf.stack([self._line(f, values[f.name]) for f in plain], axis=1)
+        rows = tf.cast(lines, tf.int32) + 1  # 0 where it is not there
+        if not columns:
+            return rows
+        columns |= zip((f.name for f in plain), tf.unstack(rows, axis=1), strict=True)
+        return tf.stack([columns[f.name] for f in features], axis=1)
+
+    def _line(self, feature: CategoricalFeature, values: tf.Tensor) -> tf.Tensor:
+        """The line of each value in the vocabulary, int64, -1 where it is not there."""
+        text = values if values.dtype == tf.string else self.tokenizer.text(values)
+        return self._lookups[feature.table].lookup(text)
 
     def _present(self, dense: tf.Tensor, schema: Schema) -> tf.Tensor:
         """Refuses a missing number where the schema has no value for it."""
@@ -177,25 +207,48 @@ class Encoder(tf.Module):
         return [check] if check is not None else []
 
 
-class _DenseColumn:
-    """One dense feature: raw numbers with NaN in, one or two columns out."""
+class _DenseColumn(NamedTuple):
+    """How one dense feature is encoded: `fill` where missing, then log1p or not, then (x - mean) * scale."""
 
-    def __init__(self, feature: DenseFeature, statistics: DenseStatistics | None):
-        self._feature = feature
-        mean, std = (statistics.mean, statistics.std) if statistics else (0.0, 1.0)
-        fill = 0.0 if feature.fill_value is None else mean if feature.fill_value == "mean" else feature.fill_value
-        self._mean, self._fill = np.float32(mean), np.float32(fill)
-        # A column that never varies says nothing; dividing by its deviation would make noise of rounding errors.
-        self._scale = np.float32(1 / std if std > 1e-12 * max(1.0, abs(mean)) else 0.0)
+    fill: np.float32
+    log1p: bool
+    mean: np.float32
+    scale: np.float32
+    indicator: bool
 
-    def __call__(self, x: tf.Tensor) -> list[tf.Tensor]:
-        present = tf.math.is_finite(x)
-        x = tf.where(present, x, self._fill)
-        if self._feature.transform == "log1p":
-            x = tf.math.log1p(tf.maximum(x, 0))
-        elif self._feature.transform == "standardize":
-            x = (x - self._mean) * self._scale
-        return [x, tf.cast(~present, tf.float32)] if self._feature.indicator else [x]
+
+def _dense_column(feature: DenseFeature, statistics: DenseStatistics | None) -> _DenseColumn:
+    mean, std = (statistics.mean, statistics.std) if statistics else (0.0, 1.0)
+    fill = 0.0 if feature.fill_value is None else mean if feature.fill_value == "mean" else feature.fill_value
+    standardize = feature.transform == "standardize"
+    # A column that never varies says nothing; dividing by its deviation would make noise of rounding errors.
+    scale = 1 / std if std > 1e-12 * max(1.0, abs(mean)) else 0.0
+    return _DenseColumn(
+        np.float32(fill),
+        feature.transform == "log1p",
+        np.float32(mean if standardize else 0.0),
+        np.float32(scale if standardize else 1.0),
+        feature.indicator,
+    )
+
+
+def _encode_dense(values: tf.Tensor, columns: Sequence[_DenseColumn]) -> tf.Tensor:
+    """Float32 [N, F] of raw numbers, NaN where missing, to [N, W], all columns at once."""
+    present = tf.math.is_finite(values)
+    x = tf.where(present, values, np.array([c.fill for c in columns]))
+    log1p = np.array([c.log1p for c in columns])
+    if log1p.any():
+        logarithms = tf.math.log1p(tf.maximum(x, 0))
+        x = logarithms if log1p.all() else tf.where(log1p, logarithms, x)
+    mean, scale = np.array([c.mean for c in columns]), np.array([c.scale for c in columns])
+    if mean.any() or (scale != 1).any():
+        x = (x - mean) * scale
+    if not any(c.indicator for c in columns):
+        return x
+    order = []  # of the columns of x and of the indicators behind them
+    for i, c in enumerate(columns):
+        order += [i, len(columns) + i] if c.indicator else [i]
+    return tf.gather(tf.concat([x, tf.cast(~present, tf.float32)], axis=1), order, axis=1)
 
 
 def needs_statistics(feature: DenseFeature) -> bool:

@@ -204,7 +204,7 @@ def _manifest(
         "model": type(model).__name__,
         "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "tensorflow": tf.__version__,
-        "tables": {"storage": serving.storage, "bytes": serving.table_bytes, "bytes_float32": bytes_float32},
+        "tables": {"storage": serving.storage, "bytes": serving.tables.bytes, "bytes_float32": bytes_float32},
         "context": list(serving.context),
         "features": _features(serving, sample),
         "signatures": {name: _signature(name, signature) for name, signature in signatures.items()},

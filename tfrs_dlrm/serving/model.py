@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -10,13 +10,12 @@ import tensorflow_recommenders as tfrs
 
 from tfrs_dlrm.data.encoder import Encoder
 from tfrs_dlrm.data.rows import MISSING_INT
-from tfrs_dlrm.embeddings.bags import Bags
-from tfrs_dlrm.embeddings.ids import Features, IdReader, make_bags
-from tfrs_dlrm.embeddings.layouts import make_layout
-from tfrs_dlrm.embeddings.quantized import Storage, quantized, stored_bytes
+from tfrs_dlrm.embeddings.ids import Features, IdReader
+from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.models.candidates import Inputs
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.serving.tables import ServingTables
 
 
 class ServingModel(tf.Module):
@@ -41,10 +40,8 @@ class ServingModel(tf.Module):
         self.schema = schema = encoder.schema
         self._shared, self._own = _split(schema, context)
         self.storage = storage
-        self._layouts = {f.name: make_layout(schema.table_of(f), schema) for f in schema.categorical}
         # What holds the weights must be reachable from here to be saved; the model itself would bring its optimizers.
-        self.tables = {name: quantized(v, storage) for name, v in model.embeddings.tables.items()}
-        self.table_bytes = sum(stored_bytes(t) for t in self.tables.values())
+        self.tables = ServingTables(schema, model.embeddings.tables, storage)
         self.model_layers = [
             layer for layer in model.layers if not isinstance(layer, tfrs.tasks.Task) and layer is not model.embeddings
         ]
@@ -124,8 +121,12 @@ class ServingModel(tf.Module):
 
     def encoded_logits(self, features: Features) -> tf.Tensor:
         """Logits float32 [B] of a batch as `tfrs_dlrm.dataset` makes them."""
-        bags = self._read_ids(features).bags
-        return self._logits(features.get("dense"), self._pooled(self.schema, bags))
+        checked = self._read_ids.check(features)
+        rows: dict[str, Any] = {f.name: checked.rows[f.name] for f in self.schema.multi_hot}
+        rows |= {f.weights_name: checked.weights[f.name] for f in self.schema.multi_hot if f.weights}
+        if self.schema.one_hot:
+            rows["ids"] = tf.stack([checked.rows[f.name] for f in self.schema.one_hot], axis=1)
+        return self._logits(features.get("dense"), self._vectors(rows, self.schema))
 
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Probabilities float32 [B, N] of N candidates in each of B contexts.
@@ -152,15 +153,7 @@ class ServingModel(tf.Module):
 
     def _vectors(self, features: Mapping[str, Any], part: Schema) -> list[tf.Tensor]:
         """Of encoded features, whose rows are all in range."""
-        rows: dict[str, Any] = {f.name: features[f.name] for f in part.multi_hot}
-        if part.one_hot:
-            rows |= zip((f.name for f in part.one_hot), tf.unstack(features["ids"], axis=1), strict=True)
-        weights = {f.name: features[f.weights_name] for f in part.multi_hot if f.weights}
-        return self._pooled(part, make_bags(part, rows, weights))
-
-    def _pooled(self, part: Schema, bags: Sequence[Bags]) -> list[tf.Tensor]:
-        vectors = [self._layouts[f.name].vectors(self.tables, b) for f, b in zip(part.categorical, bags, strict=True)]
-        return [tf.cast(v, self._compute_dtype) for v in vectors]
+        return [tf.cast(v, self._compute_dtype) for v in self.tables.vectors(part, features)]
 
     def _logits(self, dense: tf.Tensor | None, vectors: list[tf.Tensor]) -> tf.Tensor:
         features = {} if dense is None else {"dense": dense}
