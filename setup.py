@@ -21,7 +21,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tfrs_dlrm", "tfrs_dlrm.*"]),
-    package_data={"tfrs_dlrm": ["py.typed"]},
+    package_data={"tfrs_dlrm": ["py.typed"], "tfrs_dlrm.serving.server": ["page/*"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         "absl-py>=2.1",

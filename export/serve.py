@@ -50,7 +50,8 @@ def main(argv: list[str]) -> None:
             versions = ", ".join(str(version.number) for version in model.available()) or "none that can be served"
             print(f"  model {name}, version {versions}")
         print(f"  REST {scheme}://{host}:{server.rest_port}/v1/models/NAME:predict")
-        print(f"  gRPC {host}:{server.grpc_port}", flush=True)
+        print(f"  gRPC {host}:{server.grpc_port}")
+        print(f"  page {scheme}://{host}:{server.rest_port}/", flush=True)
 
     serve(options, started)
 

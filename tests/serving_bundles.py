@@ -19,10 +19,12 @@ from tfrs_dlrm.serving.server.service import ServiceOptions
 from tfrs_dlrm.serving.tfrecord import record
 
 FEATURES = [
-    {"name": "price", "kind": "dense", "dtype": "float32", "rank": 1, "may_be_missing": True, "context": False},
-    {"name": "site", "kind": "categorical", "dtype": "string", "rank": 1, "may_be_missing": True, "context": True},
-    {"name": "slot", "kind": "categorical", "dtype": "int64", "rank": 1, "may_be_missing": True, "context": False},
+    {"name": "price", "kind": "dense", "dtype": "float32", "missing": None, "context": False, "example": 4.5},
+    {"name": "site", "kind": "categorical", "dtype": "string", "missing": "", "context": True, "example": "abc"},
+    {"name": "slot", "kind": "categorical", "dtype": "int64", "missing": -1, "context": False, "example": 9},
 ]
+for _feature in FEATURES:
+    _feature |= {"rank": 1, "separator": None, "may_be_missing": True}
 
 
 def by_hand(version, price, site, slot):

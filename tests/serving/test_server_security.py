@@ -57,7 +57,7 @@ def test_a_token_is_asked_for_everywhere_but_at_the_health_checks(root, tmp_path
     (tmp_path / "token").write_text("s3cret\n")
     security = Security(bearer_token_file=str(tmp_path / "token"))
     with serving_bundles.running(root, security) as server, grpc.insecure_channel(server.grpc) as channel:
-        for path in ("/v1/models/clicks", "/metrics", "/"):
+        for path in ("/v1/models/clicks", "/metrics", "/catalog", "/page/", "/elsewhere"):
             for header in ({}, {"authorization": "Bearer wrong"}, {"authorization": "s3cret"}):
                 answer = httpx.get(server.rest + path, headers=header)
                 assert answer.status_code == 401 and "Bearer" in answer.json()["error"]

@@ -164,8 +164,9 @@ def test_the_program_serves_without_pythons_tensorflow_and_ends_on_sigterm(tmp_p
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        lines = [process.stdout.readline() for _ in range(4)]
+        lines = [process.stdout.readline() for _ in range(5)]
         assert "model clicks, version 1" in lines[1], (lines, process.poll())
+        assert httpx.get(lines[4].split()[-1]).headers["content-type"].startswith("text/html")
         url = lines[2].split()[-1].replace("NAME", "clicks")
         assert version_of(httpx.post(url, json=BODY)) == 1
         process.send_signal(signal.SIGTERM)

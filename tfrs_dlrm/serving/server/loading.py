@@ -61,6 +61,9 @@ def _manifest(path: str) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != 1:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise Refused(f"{file} is of format {found!r}; this server reads format 1: export the model again")
+    features = manifest.get("features", [])
+    if not isinstance(features, list) or not all(isinstance(f, dict) and type(f.get("name")) is str for f in features):
+        raise Refused(f"{file}: 'features' is no list of objects with a 'name': export the model again")
     return manifest
 
 

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from tfrs_dlrm.serving.server import answers, json_tensors, requests
+from tfrs_dlrm.serving.server import answers, json_tensors, requests, web_page
 from tfrs_dlrm.serving.server.errors import Busy, InvalidRequest, ServingError, TooLarge
 from tfrs_dlrm.serving.server.security import BearerToken
 from tfrs_dlrm.serving.server.service import Service
@@ -34,7 +34,7 @@ def application(service: Service, token: str | None) -> Starlette:
 
     Args:
       service: what answers.
-      token: who does not bear it gets 401, except from /healthz and /readyz.
+      token: who does not bear it gets 401, except from /healthz, /readyz and the files of the page.
     """
     api = _Api(service)
     routes = [
@@ -43,8 +43,9 @@ def application(service: Service, token: str | None) -> Starlette:
         Route("/readyz", api.ready),
         Route("/metrics", api.metrics),
         Route("/monitoring/prometheus/metrics", api.metrics),
+        *web_page.routes(service),
     ]
-    middleware = [Middleware(BearerToken, token=token)] if token else []
+    middleware = [Middleware(BearerToken, token=token, open_paths=web_page.OPEN_PATHS)] if token else []
     return Starlette(routes=routes, middleware=middleware)
 
 

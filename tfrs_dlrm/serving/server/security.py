@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hmac
 import ipaddress
+from collections.abc import Collection
 from typing import Any
 
 import grpc
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_OPEN_PATHS = ("/healthz", "/readyz")
+_HEALTH = ("/healthz", "/readyz")
 _OPEN_RPCS = "/grpc.health.v1.Health/"
 
 
@@ -84,14 +85,21 @@ def _bears(header: str, token: str) -> bool:
 
 
 class BearerToken:
-    """ASGI middleware: 401 for requests without the token."""
+    """ASGI middleware: 401 for requests without the token.
 
-    def __init__(self, app: ASGIApp, token: str):
+    Args:
+      app: what to pass requests on to.
+      token: what they have to bear.
+      open_paths: exact paths that are answered without it, as those of the health checks are.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, open_paths: Collection[str] = ()):
         self._app, self._token = app, token
+        self._open = {*_HEALTH, *open_paths}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, or passes on."""
-        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS:
+        if scope["type"] == "http" and scope["path"] not in self._open:
             header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
             if not _bears(header, self._token):
                 error = {"error": "this server wants the header 'Authorization: Bearer TOKEN'"}

@@ -1,0 +1,141 @@
+// Scores one example and, in the same request, the example once more for each feature, without that feature.
+
+import { Refusal, ask } from "./api.js";
+import { element, fillTable } from "./dom.js";
+import { missing } from "./form.js";
+
+const REFUSED = [400, 413]; // a wrong value, or too much in one request
+
+/**
+ * Scores `values`, the JSON of each feature's value by name.
+ *
+ * Returns `{prediction, without, kept}`: what the model says of the example; `{feature, prediction}` for each feature
+ * left out; and `{feature, why}` for those that cannot be. Throws a Refusal.
+ */
+export async function leaveOneOut(path, features, values) {
+  const kept = [];
+  const rows = [];
+  for (const feature of features) {
+    const why = whyKept(feature, features);
+    if (why) kept.push({ feature, why });
+    else rows.push({ feature, values: without(feature, features, values) });
+  }
+  try {
+    const [prediction, ...others] = await predict(path, [values, ...rows.map((row) => row.values)]);
+    return { prediction, without: rows.map(({ feature }, i) => ({ feature, prediction: others[i] })), kept };
+  } catch (e) {
+    if (!REFUSED.includes(e.status) || !rows.length) throw e;
+  }
+  // Is the example wrong, or is one without a feature, which the model may refuse? Each is asked alone.
+  const [prediction] = await predict(path, [values]);
+  const found = [];
+  for (const row of rows) {
+    try {
+      found.push({ feature: row.feature, prediction: (await predict(path, [row.values]))[0] });
+    } catch (e) {
+      if (!REFUSED.includes(e.status)) throw e;
+      kept.push({ feature: row.feature, why: `the model refuses an example without it (${e.message})` });
+    }
+  }
+  return { prediction, without: found, kept };
+}
+
+function whyKept(feature, features) {
+  if (feature.missing === null) return "no bundle.json says what a missing value of it is";
+  const of = weighted(feature, features);
+  if (of) return `it holds the weights of ${of.name}, and counts with it`;
+  return feature.may_be_missing ? null : "it may not be missing";
+}
+
+/** The feature whose weights `feature` holds. */
+function weighted(feature, features) {
+  return feature.kind === "weights" ? features.find((other) => `${other.name}_weights` === feature.name) : undefined;
+}
+
+/** The values with the feature missing, and its weights too; those of a list stay, as many as there are values. */
+function without(feature, features, values) {
+  const changed = new Map(values).set(feature.name, missing(feature, values.get(feature.name)));
+  const weights = features.find((other) => weighted(other, features) === feature);
+  if (weights && !Array.isArray(values.get(weights.name))) changed.set(weights.name, missing(weights));
+  return changed;
+}
+
+async function predict(path, rows) {
+  const listed = (value) => (Array.isArray(value) ? `[${value.join(",")}]` : value);
+  const object = (row) => `{${[...row].map(([name, value]) => `${JSON.stringify(name)}:${listed(value)}`).join(",")}}`;
+  const { predictions } = await ask(path, `{"instances":[${rows.map(object).join(",")}]}`);
+  if (!Array.isArray(predictions)) throw new Refusal(500, "The answer has no predictions.");
+  return predictions;
+}
+
+/** A prediction as one number: alone, in a list, or as the first number of several outputs; else null. */
+export function number(prediction) {
+  if (typeof prediction === "number") return prediction;
+  if (Array.isArray(prediction)) return prediction.length === 1 ? number(prediction[0]) : null;
+  if (!prediction || typeof prediction !== "object") return null;
+  return Object.values(prediction).map(number).find((found) => found !== null) ?? null;
+}
+
+/** A probability for people. */
+export function rounded(value) {
+  return value !== 0 && Math.abs(value) < 0.1 ? value.toPrecision(3) : value.toFixed(4);
+}
+
+/** A change with its sign. */
+export function signed(value) {
+  if (value === 0) return "0";
+  return `${value > 0 ? "+" : "\u2212"}${Math.abs(value) < 0.001 ? Math.abs(value).toPrecision(2) : Math.abs(value).toFixed(4)}`;
+}
+
+/** Shows what `leaveOneOut` returned. */
+export function show(where, { prediction, without: others, kept }, values, of) {
+  const score = number(prediction);
+  if (score === null) {
+    where.replaceChildren(element("p", {}, `${of} answers:`), element("pre", {}, JSON.stringify(prediction, null, 2)));
+    return;
+  }
+  const head = element("p", {}, element("output", { className: "score" }, rounded(score)), ` probability, ${of}`);
+  where.replaceChildren(head, ...chart(score, others, values), ...notLeftOut(kept));
+}
+
+function chart(score, others, values) {
+  const bars = others
+    .map(({ feature, prediction }) => ({ feature, rest: number(prediction) }))
+    .filter(({ rest }) => rest !== null)
+    .map(({ feature, rest }) => ({ feature, rest, change: score - rest }))
+    .sort((a, b) => Math.abs(b.change) - Math.abs(a.change));
+  if (!bars.length) return [];
+  const highest = Math.max(0, ...bars.map(({ change }) => change));
+  const range = highest - Math.min(0, ...bars.map(({ change }) => change)) || 1;
+  const table = element("table", { className: "chart" });
+  const rows = bars.map(({ feature, rest, change }) => [
+    [feature.name, element("small", {}, preview(values.get(feature.name)))],
+    bar(change / range, highest / range),
+    signed(change),
+    rounded(rest),
+  ]);
+  fillTable(table, ["Feature", "", "Contributes", "Without it"], rows);
+  table.prepend(element("caption", {}, "What each feature contributes: the probability less that without it"));
+  return [element("div", { className: "wide" }, table)];
+}
+
+/** A bar from zero, which is `right` of the track's width away from its right end. */
+function bar(change, right) {
+  const filled = element("span", { className: change < 0 ? "bar lower" : "bar raise" });
+  const zero = element("span", { className: "zero" });
+  filled.style.width = `${100 * Math.abs(change)}%`;
+  zero.style.right = `${100 * right}%`;
+  filled.style.right = `${100 * (change < 0 ? right : right - change)}%`;
+  return element("div", { className: "track", "aria-hidden": "true" }, filled, zero);
+}
+
+function preview(value) {
+  const text = Array.isArray(value) ? `[${value.join(", ")}]` : value;
+  return text.length > 40 ? `${text.slice(0, 39)}\u2026` : text;
+}
+
+function notLeftOut(kept) {
+  if (!kept.length) return [];
+  const items = kept.map(({ feature, why }) => element("li", {}, element("b", {}, feature.name), `: ${why}`));
+  return [element("p", {}, "Not left out:"), element("ul", { className: "kept" }, ...items)];
+}
