@@ -42,7 +42,7 @@ def _version(version: Version, labels: list[str]) -> dict[str, Any]:
         "error": version.error,
         "labels": labels,
         "bundle": {key: manifest.get(key) for key in _OF_THE_BUNDLE} if manifest else None,
-        "signatures": list(version.model.signatures) if version.model else [],
+        "signatures": sorted(version.model.signatures) if version.model else [],
         "features": _features(version),
     }
 
@@ -53,7 +53,7 @@ def _features(version: Version) -> list[dict[str, Any]]:
         return []
     inputs = version.model.signatures[DEFAULT_SIGNATURE].inputs
     known = {feature["name"]: feature for feature in version.manifest.get("features", ())}
-    names = [name for name in known if name in inputs] + [name for name in inputs if name not in known]
+    names = [name for name in known if name in inputs] + sorted(inputs.keys() - known.keys())
     return [_feature(name, inputs[name], known.get(name)) for name in names]
 
 

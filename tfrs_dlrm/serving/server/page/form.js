@@ -147,7 +147,7 @@ function input(feature, number) {
 
 function field(feature, made, number) {
   const what = isList(feature) ? "one value a line" : isNested(feature) ? "as JSON" : null;
-  const empty = feature.dtype !== "string" && feature.may_be_missing ? "empty: missing" : null;
+  const empty = feature.may_be_missing && feature.kind !== "weights" ? "empty: missing" : null;
   const hint = [typeOf(feature), what, empty].filter(Boolean).join("; ");
   return element(
     "div",
