@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
+from tfrs_dlrm.layers.dot_interaction import dot_products
 from tfrs_dlrm.models.candidates import Broadcast, Inputs
 from tfrs_dlrm.schema import Schema
 
@@ -59,19 +61,17 @@ class DLRMCandidates(tf.Module):
         """See `tfrs_dlrm.models.candidates.CandidateScorer`."""
         model, dim = self._model[0], self._model[0].dim
         first, *rest = model.top_mlp.dense_layers
-        shared = [model.projected(name, context.vectors[name]) for name in self._shared_names]
-        others = [model.projected(name, own.vectors[name]) for name in self._own_names]
         bottom = None
         if self._has_bottom:
             dense = self._broadcast.dense(context, own, candidates) if self._own_bottom else context.dense
             bottom = model.bottom_mlp(dense)
-            (others if self._own_bottom else shared).insert(0, bottom)
-        u, v = tf.stack(shared, axis=1), tf.stack(others, axis=1)  # [C, U, D], [C * N, V, D]
+        u = self._stacked(self._shared_names, context, None if self._own_bottom else bottom)  # [C, U, D]
+        v = self._stacked(self._own_names, own, bottom if self._own_bottom else None)  # [C * N, V, D]
         once = tf.matmul(self._products(u, 0), self._shared_kernel)
         if first.use_bias:
             once += first.bias
-        cross = tf.matmul(tf.reshape(v, [tf.shape(u)[0], -1, dim]), u, transpose_b=True)  # [C, N * V, U]
-        columns = [tf.reshape(cross, [-1, len(others) * len(shared)]), self._products(v, 1)]
+        cross = dot_products(tf.reshape(v, [tf.shape(u)[0], -1, dim]), u)  # [C, N * V, U]
+        columns = [tf.reshape(cross, [-1, v.shape[1] * u.shape[1]]), self._products(v, 1)]
         each = tf.matmul(tf.concat(columns, axis=1), self._own_kernel)
         if bottom is not None and self._own_bottom:
             each += tf.matmul(bottom, self._bottom_kernel)
@@ -84,11 +84,19 @@ class DLRMCandidates(tf.Module):
             x = layer(x)
         return tf.cast(x[:, 0], tf.float32)
 
+    def _stacked(self, names: Sequence[str], inputs: Inputs, bottom: tf.Tensor | None) -> tf.Tensor:
+        """The vectors of one side, [R, n, D], the bottom vector first where it is there."""
+        model, vectors = self._model[0], inputs.vectors
+        if model.projections or not isinstance(vectors, tf.Tensor):
+            each = [model.projected(name, v) for name, v in zip(names, inputs.one_by_one(), strict=True)]
+            return tf.stack(each if bottom is None else [bottom, *each], axis=1)
+        return vectors if bottom is None else tf.concat([bottom[:, tf.newaxis], vectors], axis=1)
+
     def _products(self, vectors: tf.Tensor, which: int) -> tf.Tensor:
         """Between vectors [R, n, D] of one side: [R, pairs]."""
         rows, columns = self._triangles[which]
         count = vectors.shape[1]
-        products = tf.reshape(tf.matmul(vectors, vectors, transpose_b=True), [-1, count * count])
+        products = tf.reshape(dot_products(vectors, vectors), [-1, count * count])
         return tf.gather(products, rows * count + columns, axis=1)
 
 

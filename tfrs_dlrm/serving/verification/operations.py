@@ -22,8 +22,8 @@ def _names(text: str) -> frozenset[str]:
 
 _COMPUTE = _names(
     """
-    Abs Add AddN AddV2 All Any ArgMax ArgMin AsString Assert BatchMatMul BatchMatMulV2 BiasAdd Bitcast BitwiseAnd
-    BitwiseOr BitwiseXor BroadcastArgs BroadcastTo Bucketize Cast Ceil CheckNumericsV2 CheckNumerics ClipByValue Concat
+    Abs Add AddN AddV2 All Any ArgMax ArgMin AsString Assert BatchMatMul BatchMatMulV2 BatchMatMulV3 BiasAdd Bitcast
+    BitwiseAnd BitwiseOr BitwiseXor BroadcastArgs BroadcastTo Bucketize Cast Ceil CheckNumericsV2 CheckNumerics ClipByValue Concat
     ConcatV2 Const Cumprod Cumsum DenseBincount Dequantize DivNoNan DynamicPartition DynamicStitch Einsum Elu
     EnsureShape Equal Erf Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod FusedBatchNormV3 Gather GatherNd GatherV2
     Greater GreaterEqual HashTableV2 Identity IdentityN If InvertPermutation IsFinite IsInf IsNan L2Loss LeakyRelu
