@@ -177,12 +177,12 @@ class Encoder(tf.Module):
         The same as `rows` of each; but small batches take as long as they have operations, so that all which the
         features have in common is done at once, and numbers are replaced where a value is missing, not text.
         """
-        text = self.tokenizer.stripped(tf.stack([raw[f.name] for f in features], axis=1))
-        values = tf.unstack(text, axis=1) if self.schema.text.strip else [raw[f.name] for f in features]
+        values = [self.tokenizer.stripped(raw[f.name]) for f in features]
         lines = [self._lookups[f.table].lookup(v) for f, v in zip(features, values, strict=True)]
         rows = tf.cast(tf.stack(lines, axis=1), tf.int32) + 1  # 0 where it is not there
         of_missing = np.array([self._missing_rows[f.table] for f in features], np.int32)
-        return tf.where(self.tokenizer.is_missing(text), of_missing, rows)
+        missing = tf.stack([self.tokenizer.is_missing(v) for v in values], axis=1)
+        return tf.where(missing, of_missing, rows)
 
     def _present(self, dense: tf.Tensor, schema: Schema) -> tf.Tensor:
         """Refuses a missing number where the schema has no value for it."""
