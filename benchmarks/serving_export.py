@@ -18,7 +18,7 @@ DENSE = [f"I{i}" for i in range(1, 14)]
 CATEGORICAL = [f"C{i:02d}" for i in range(1, 27)]
 VALUES = [3, 30, 300, 3000, 30_000]  # of one feature after the other
 DIM, BOTTOM, TOP = 16, (512, 256, 16), (512, 256, 1)  # Criteo-Kaggle's in the DLRM paper
-CONTEXT = DENSE + CATEGORICAL[:16]
+OWN = (5, 10, 15)  # of the categorical features, the last ones, those of a candidate
 
 
 def value(feature: str, number: int) -> str:
@@ -48,10 +48,10 @@ def prepared(directory: str) -> str:
     return output
 
 
-def export_ours(data: str, output: str) -> None:
+def export_ours(data: str, output: str, own: int) -> None:
     model = td.DLRM(td.Schema.load(f"{data}/schema.json"), BOTTOM, TOP)
     model.build()
-    serving = ServingModel(model, td.Encoder.load(data), CONTEXT)
+    serving = ServingModel(model, td.Encoder.load(data), DENSE + CATEGORICAL[:-own])
 
     def score(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probability": serving.score_raw(raw)}
@@ -112,5 +112,6 @@ def export_obvious(data: str, output: str) -> None:
 
 if __name__ == "__main__":
     there = prepared(sys.argv[1])
-    export_ours(there, os.path.join(sys.argv[1], "ours"))
+    for count in OWN:
+        export_ours(there, os.path.join(sys.argv[1], f"ours-{count}"), count)
     export_obvious(there, os.path.join(sys.argv[1], "obvious"))

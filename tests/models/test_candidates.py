@@ -21,7 +21,8 @@ NO_DENSE = SCHEMA.select("uvwx")
 def rows(schema: Schema, count: int, rng: np.random.Generator) -> Inputs:
     dense = tf.constant(rng.normal(size=(count, schema.dense_width)), tf.float32) if schema.dense else None
     dims = {f.name: schema.table_of(f).dim for f in schema.categorical}
-    return Inputs(dense, {n: tf.constant(rng.normal(size=(count, d)), tf.float32) for n, d in dims.items()})
+    vectors = [tf.constant(rng.normal(size=(count, d)), tf.float32) for d in dims.values()]
+    return Inputs(dense, tf.stack(vectors, axis=1) if vectors and len(set(dims.values())) == 1 else vectors)
 
 
 @pytest.mark.parametrize("self_interaction", [False, True])
@@ -50,8 +51,8 @@ def test_broadcast_orders_columns_and_rows_as_the_schema_has_them():
         return features["dense"] @ [[1.0], [10.0], [100.0]] + activations[0][:, :1] * 1000
 
     context, own = SCHEMA.select("bu"), SCHEMA.select("avwx")
-    given = Inputs(tf.constant([[3.0], [6.0]]), {"u": tf.constant([[4.0] * 8, [5.0] * 8])})
-    candidates = Inputs(tf.constant([[1.0, 0], [2, 0], [1, 1], [2, 1]]), {n: tf.zeros([4, 1]) for n in "vwx"})
+    given = Inputs(tf.constant([[3.0], [6.0]]), [tf.constant([[4.0] * 8, [5.0] * 8])])
+    candidates = Inputs(tf.constant([[1.0, 0], [2, 0], [1, 1], [2, 1]]), [tf.zeros([4, 1])] * 3)
     logits = Broadcast(call, SCHEMA, context, own)(given, candidates, tf.constant(2))
     assert logits.numpy().ravel().tolist() == [4301, 4302, 5611, 5612]
 

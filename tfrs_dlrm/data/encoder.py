@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.data.rows import MISSING_INT
-from tfrs_dlrm.data.tokenizer import Tokenizer
+from tfrs_dlrm.data.tokenizer import MISSING_TEXT, Tokenizer
 from tfrs_dlrm.hashing import fingerprint_rows
 from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, DenseFeature, Schema
 
@@ -57,6 +57,7 @@ class Encoder(tf.Module):
         self._dense = {f.name: _dense_column(f, statistics.get(f.name)) for f in schema.dense}
         self.tokenizer = Tokenizer(schema)
         self._lookups: dict[str, tf.lookup.StaticHashTable] = {}
+        self._missing_rows: dict[str, int] = {}
         self._rows: dict[str, int] = {}
         for table in schema.tables:
             if table.rows is None:
@@ -64,7 +65,8 @@ class Encoder(tf.Module):
             self._rows[table.name] = table.rows
             users = [f for f in schema.categorical if f.table == table.name]
             if users and users[0].encoding == "vocabulary":
-                self._lookups[table.name] = _lookup(directory, table.name, table.rows)
+                lookup = self._lookups[table.name] = _lookup(directory, table.name, table.rows)
+                self._missing_rows[table.name] = 1 + int(lookup.lookup(tf.constant(MISSING_TEXT)))
 
     @classmethod
     def load(cls, directory: str) -> Encoder:
@@ -133,14 +135,9 @@ class Encoder(tf.Module):
         `values` is string or int64 [N], each one value. Without an own row, it is the one that
         the feature's `out_of_range` says (0 for `error`; refusing is up to the caller).
         """
-        return self._rows_of(feature, self.tokenizer.text(values) if values.dtype == tf.string else values)
-
-    def _rows_of(self, feature: CategoricalFeature, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `rows`, of int64, or of strings that the tokenizer has seen."""
         table_rows = self._rows[feature.table]
-        is_text = values.dtype == tf.string
         if feature.encoding == "ids":
-            ids = _to_int64(values) if is_text else values
+            ids = values if values.dtype == tf.int64 else _to_int64(self.tokenizer.text(values))
             known = (ids >= 0) & (ids < table_rows)
             rows = tf.cast(tf.clip_by_value(ids, 0, table_rows - 1), tf.int32)
             if feature.out_of_range == "clip":
@@ -148,7 +145,7 @@ class Encoder(tf.Module):
             if feature.out_of_range != "hash":
                 return tf.where(known, rows, 0), known
             return tf.where(known, rows, fingerprint_rows(tf.strings.as_string(ids), table_rows)), known
-        text = values if is_text else self.tokenizer.text(values)
+        text = self.tokenizer.text(values)
         if feature.encoding == "hash":
             return fingerprint_rows(text, table_rows), tf.ones_like(values, tf.bool)
         rows = tf.cast(self._lookups[feature.table].lookup(text), tf.int32) + 1  # 0 where it is not there
@@ -158,36 +155,34 @@ class Encoder(tf.Module):
         return rows, known
 
     def _one_hot(self, raw: Mapping[str, tf.Tensor], features: Sequence[CategoricalFeature]) -> tf.Tensor:
-        """Rows int32 [B, F] of the features with one value.
-
-        What all have in common is done for all at once: in serving, where batches are small, the number of operations
-        is what takes time.
-        """
-        texts = [f.name for f in features if raw[f.name].dtype == tf.string]
-        values = dict(raw)
-        if texts:
-            together = self.tokenizer.text(tf.stack([raw[name] for name in texts]))
-            values |= zip(texts, tf.unstack(together), strict=True)
-        plain = [f for f in features if f.encoding == "vocabulary" and f.out_of_range == "oov"]
+        """Rows int32 [B, F] of the features with one value."""
+        plain = [f for f in features if raw[f.name].dtype == tf.string and f.encoding == "vocabulary"]
+        plain = [f for f in plain if f.out_of_range == "oov"]
         columns: dict[str, tf.Tensor] = {}
         for f in features:
             if f not in plain:
-                rows, known = self._rows_of(f, values[f.name])
+                rows, known = self.rows(f, raw[f.name])
                 with tf.control_dependencies(self._refuse_unknown(f, raw[f.name], known)):
                     columns[f.name] = tf.identity(rows)
-        if not plain:
-            return tf.stack([columns[f.name] for f in features], axis=1)
-        lines = tf.stack([self._line(f, values[f.name]) for f in plain], axis=1)
-        rows = tf.cast(lines, tf.int32) + 1  # 0 where it is not there
-        if not columns:
-            return rows
-        columns |= zip((f.name for f in plain), tf.unstack(rows, axis=1), strict=True)
+        if plain:
+            rows = self._plain(raw, plain)
+            if not columns:
+                return rows
+            columns |= zip((f.name for f in plain), tf.unstack(rows, axis=1), strict=True)
         return tf.stack([columns[f.name] for f in features], axis=1)
 
-    def _line(self, feature: CategoricalFeature, values: tf.Tensor) -> tf.Tensor:
-        """The line of each value in the vocabulary, int64, -1 where it is not there."""
-        text = values if values.dtype == tf.string else self.tokenizer.text(values)
-        return self._lookups[feature.table].lookup(text)
+    def _plain(self, raw: Mapping[str, tf.Tensor], features: Sequence[CategoricalFeature]) -> tf.Tensor:
+        """Rows int32 [B, F] of text that is looked up in vocabularies.
+
+        The same as `rows` of each; but small batches take as long as they have operations, so that all which the
+        features have in common is done at once, and numbers are replaced where a value is missing, not text.
+        """
+        values = [self.tokenizer.stripped(raw[f.name]) for f in features]
+        lines = [self._lookups[f.table].lookup(v) for f, v in zip(features, values, strict=True)]
+        rows = tf.cast(tf.stack(lines, axis=1), tf.int32) + 1  # 0 where it is not there
+        of_missing = np.array([self._missing_rows[f.table] for f in features], np.int32)
+        missing = tf.stack([self.tokenizer.is_missing(v) for v in values], axis=1)
+        return tf.where(missing, of_missing, rows)
 
     def _present(self, dense: tf.Tensor, schema: Schema) -> tf.Tensor:
         """Refuses a missing number where the schema has no value for it."""

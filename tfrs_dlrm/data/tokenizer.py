@@ -25,10 +25,19 @@ class Tokenizer:
         """
         if values.dtype == tf.int64:
             return tf.where(values == MISSING_INT, MISSING_TEXT, tf.strings.as_string(values))
-        text = tf.strings.strip(values) if self._strip else values
-        for missing in ["", *self._missing]:
-            text = tf.where(text == missing, MISSING_TEXT, text)
-        return text
+        text = self.stripped(values)
+        return tf.where(self.is_missing(text), MISSING_TEXT, text)
+
+    def stripped(self, values: tf.Tensor) -> tf.Tensor:
+        """Strings of any shape, stripped where the schema says so."""
+        return tf.strings.strip(values) if self._strip else values
+
+    def is_missing(self, text: tf.Tensor) -> tf.Tensor:
+        """Whether strings of any shape, stripped already, stand for a missing value."""
+        found = text == ""
+        for missing in self._missing:
+            found |= text == missing
+        return found
 
     def values(
         self, feature: CategoricalFeature, raw: tf.Tensor, weights: tf.Tensor | None = None

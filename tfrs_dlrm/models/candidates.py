@@ -15,11 +15,15 @@ class Inputs(NamedTuple):
 
     Attributes:
       dense: float32 [R, width], or None.
-      vectors: [R, dim], or [R, sequence_length, dim], by categorical feature.
+      vectors: [R, dim], or [R, sequence_length, dim], of each categorical feature, or all in one tensor [R, n, dim].
     """
 
     dense: tf.Tensor | None
-    vectors: dict[str, tf.Tensor]
+    vectors: list[tf.Tensor] | tf.Tensor
+
+    def one_by_one(self) -> list[tf.Tensor]:
+        """The vectors of each feature."""
+        return tf.unstack(self.vectors, axis=1) if isinstance(self.vectors, tf.Tensor) else self.vectors
 
 
 class CandidateScorer(Protocol):
@@ -41,16 +45,17 @@ class Broadcast:
 
     def __init__(self, call: Callable[..., tf.Tensor], schema: Schema, context: Schema, own: Schema):
         self._call = call
-        self._names = [f.name for f in schema.categorical]
+        names = [f.name for part in (context, own) for f in part.categorical]
+        self._positions = [names.index(f.name) for f in schema.categorical]
         columns = [*context.dense_columns, *own.dense_columns]
         self._order = [columns.index(name) for name in schema.dense_columns]
 
     def __call__(self, context: Inputs, own: Inputs, candidates: tf.Tensor) -> tf.Tensor:
         """See `CandidateScorer`."""
-        vectors = own.vectors | {name: tf.repeat(v, candidates, axis=0) for name, v in context.vectors.items()}
+        vectors = [*(tf.repeat(v, candidates, axis=0) for v in context.one_by_one()), *own.one_by_one()]
         dense = self.dense(context, own, candidates)
         features = {} if dense is None else {"dense": dense}
-        return self._call(features, activations=[vectors[name] for name in self._names], training=False)
+        return self._call(features, activations=[vectors[i] for i in self._positions], training=False)
 
     def dense(self, context: Inputs, own: Inputs, candidates: tf.Tensor) -> tf.Tensor | None:
         """The dense columns of each candidate, in the order of the schema."""

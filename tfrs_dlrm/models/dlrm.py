@@ -79,13 +79,21 @@ class DLRM(RankingModel):
 
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B, 1]; see the class."""
-        del training
         vectors = [self.projected(f.name, v) for f, v in zip(self.schema.categorical, embeddings, strict=True)]
-        if dense is None:
-            return self.top_mlp(self.interaction(vectors))
-        bottom = self.bottom_mlp(dense)
-        products = self.interaction([bottom, *vectors])
-        return self.top_mlp(tf.concat([bottom, products], axis=1))
+        bottom = None if dense is None else self.bottom_mlp(dense)
+        return self._top(bottom, vectors if bottom is None else [bottom, *vectors], training)
+
+    def score_stacked(self, dense: tf.Tensor | None, vectors: tf.Tensor, training: bool) -> tf.Tensor:
+        """See `RankingModel`."""
+        if self.projections:
+            return super().score_stacked(dense, vectors, training)
+        bottom = None if dense is None else self.bottom_mlp(dense)
+        together = vectors if bottom is None else tf.concat([bottom[:, tf.newaxis], vectors], axis=1)
+        return self._top(bottom, together, training)
+
+    def _top(self, bottom: tf.Tensor | None, vectors: list[tf.Tensor] | tf.Tensor, training: bool) -> tf.Tensor:
+        products = self.interaction(vectors, training=training)
+        return self.top_mlp(products if bottom is None else tf.concat([bottom, products], axis=1))
 
     def projected(self, feature: str, vectors: tf.Tensor) -> tf.Tensor:
         """The vectors [B, dim of its table] of a feature as [B, D]."""

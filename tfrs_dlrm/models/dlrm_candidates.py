@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
+from tfrs_dlrm.layers.dot_interaction import dot_products
 from tfrs_dlrm.models.candidates import Broadcast, Inputs
 from tfrs_dlrm.schema import Schema
 
@@ -35,7 +37,8 @@ class DLRMCandidates(tf.Module):
         self._has_bottom, self._own_bottom = bool(model.schema.dense), bool(own.dense)
         first = model.top_mlp.dense_layers[0]
         kernel = first.kernel.numpy()
-        self._bottom_kernel = tf.Variable(kernel[: model.dim], trainable=False) if self._has_bottom else None
+        of_bottom = kernel[: model.dim] if self._has_bottom else kernel[:0]
+        self._bottom_kernel = tf.Variable(of_bottom, trainable=False)
         shared, others = self._positions()
         count = len(shared) + len(others)
         pair = _pairs(count, model.interaction.self_interaction) + (model.dim if self._has_bottom else 0)
@@ -44,7 +47,9 @@ class DLRMCandidates(tf.Module):
         # Rows of the kernel in the order in which the products are computed here.
         self._shared_kernel = tf.Variable(kernel[pair[rows[0][0], rows[0][1]]], trainable=False)
         crossed = pair[np.array(others)[:, None], np.array(shared)[None, :]].reshape(-1)
-        self._own_kernel = tf.Variable(kernel[np.concatenate([crossed, pair[rows[1][0], rows[1][1]]])], trainable=False)
+        own_rows = kernel[np.concatenate([crossed, pair[rows[1][0], rows[1][1]]])]
+        own_kernel = np.concatenate([of_bottom, own_rows]) if self._own_bottom else own_rows
+        self._own_kernel = tf.Variable(own_kernel, trainable=False)
 
     def _positions(self) -> tuple[list[int], list[int]]:
         """Of the vectors of the context and of the candidate, in the model's order, the bottom vector first."""
@@ -59,36 +64,41 @@ class DLRMCandidates(tf.Module):
         """See `tfrs_dlrm.models.candidates.CandidateScorer`."""
         model, dim = self._model[0], self._model[0].dim
         first, *rest = model.top_mlp.dense_layers
-        shared = [model.projected(name, context.vectors[name]) for name in self._shared_names]
-        others = [model.projected(name, own.vectors[name]) for name in self._own_names]
         bottom = None
         if self._has_bottom:
             dense = self._broadcast.dense(context, own, candidates) if self._own_bottom else context.dense
             bottom = model.bottom_mlp(dense)
-            (others if self._own_bottom else shared).insert(0, bottom)
-        u, v = tf.stack(shared, axis=1), tf.stack(others, axis=1)  # [C, U, D], [C * N, V, D]
+        u = self._stacked(self._shared_names, context, None if self._own_bottom else bottom)  # [C, U, D]
+        v = self._stacked(self._own_names, own, bottom if self._own_bottom else None)  # [C * N, V, D]
         once = tf.matmul(self._products(u, 0), self._shared_kernel)
-        if first.use_bias:
-            once += first.bias
-        cross = tf.matmul(tf.reshape(v, [tf.shape(u)[0], -1, dim]), u, transpose_b=True)  # [C, N * V, U]
-        columns = [tf.reshape(cross, [-1, len(others) * len(shared)]), self._products(v, 1)]
-        each = tf.matmul(tf.concat(columns, axis=1), self._own_kernel)
+        cross = dot_products(tf.reshape(v, [tf.shape(u)[0], -1, dim]), u)  # [C, N * V, U]
+        columns = [tf.reshape(cross, [-1, v.shape[1] * u.shape[1]]), self._products(v, 1)]
         if bottom is not None and self._own_bottom:
-            each += tf.matmul(bottom, self._bottom_kernel)
+            columns.insert(0, bottom)
         elif bottom is not None:
             once += tf.matmul(bottom, self._bottom_kernel)
-        width = each.shape[1]
-        x = tf.reshape(tf.reshape(each, [tf.shape(u)[0], -1, width]) + once[:, tf.newaxis], [-1, width])
+        # What is computed once is added by the product itself: a row of the kernel that its candidates have a 1 for.
+        which = tf.repeat(tf.eye(tf.shape(u)[0]), candidates, axis=0)
+        x = tf.matmul(tf.concat([*columns, which], axis=1), tf.concat([self._own_kernel, once], axis=0))
+        x = tf.nn.bias_add(x, first.bias) if first.use_bias else x
         x = x if first.activation is None else first.activation(x)
         for layer in rest:
             x = layer(x)
         return tf.cast(x[:, 0], tf.float32)
 
+    def _stacked(self, names: Sequence[str], inputs: Inputs, bottom: tf.Tensor | None) -> tf.Tensor:
+        """The vectors of one side, [R, n, D], the bottom vector first where it is there."""
+        model, vectors = self._model[0], inputs.vectors
+        if model.projections or not isinstance(vectors, tf.Tensor):
+            each = [model.projected(name, v) for name, v in zip(names, inputs.one_by_one(), strict=True)]
+            return tf.stack(each if bottom is None else [bottom, *each], axis=1)
+        return vectors if bottom is None else tf.concat([bottom[:, tf.newaxis], vectors], axis=1)
+
     def _products(self, vectors: tf.Tensor, which: int) -> tf.Tensor:
         """Between vectors [R, n, D] of one side: [R, pairs]."""
         rows, columns = self._triangles[which]
         count = vectors.shape[1]
-        products = tf.reshape(tf.matmul(vectors, vectors, transpose_b=True), [-1, count * count])
+        products = tf.reshape(dot_products(vectors, vectors), [-1, count * count])
         return tf.gather(products, rows * count + columns, axis=1)
 
 

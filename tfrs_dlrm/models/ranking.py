@@ -85,19 +85,27 @@ class RankingModel(tfrs.models.Model):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement score(dense, embeddings, training)")
 
-    def call(self, features: Features, activations: list[tf.Tensor] | None = None, training: bool = False) -> tf.Tensor:
+    def score_stacked(self, dense: tf.Tensor | None, vectors: tf.Tensor, training: bool) -> tf.Tensor:
+        """`score` of embeddings [B, F, dim] in one tensor; for models that would put them into one anyway."""
+        return self.score(dense, tf.unstack(vectors, axis=1), training)
+
+    def call(
+        self, features: Features, activations: list[tf.Tensor] | tf.Tensor | None = None, training: bool = False
+    ) -> tf.Tensor:
         """Logits float32 [B] of an encoded batch.
 
         Args:
           features: `dense`, `ids` and multi-valued features, as the schema has them.
-          activations: what `self.embeddings.lookup(features)` returned, where that was called before.
+          activations: what `self.embeddings.lookup(features)` returned, where that was called before, or the same in
+            one tensor [B, F, dim].
           training: whether this is a train step.
 
         Raises:
           ValueError: a feature is missing or has another shape than the schema says.
         """
         embeddings = self.embeddings(features) if activations is None else activations
-        logits = self.score(self._dense(features), embeddings, training)
+        score = self.score_stacked if isinstance(embeddings, tf.Tensor) else self.score
+        logits = score(self._dense(features), embeddings, training)
         if logits.shape.rank == 2 and logits.shape[1] == 1:
             logits = logits[:, 0]
         if logits.shape.rank != 1:

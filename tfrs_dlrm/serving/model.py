@@ -148,14 +148,16 @@ class ServingModel(tf.Module):
 
     def _inputs(self, raw: Mapping[str, tf.Tensor], part: Schema) -> Inputs:
         features = self.encoder(raw, part)
-        vectors = zip(_categorical(part), self._vectors(features, part), strict=True)
-        return Inputs(features.get("dense"), dict(vectors))
+        return Inputs(features.get("dense"), self._vectors(features, part))
 
-    def _vectors(self, features: Mapping[str, Any], part: Schema) -> list[tf.Tensor]:
+    def _vectors(self, features: Mapping[str, Any], part: Schema) -> list[tf.Tensor] | tf.Tensor:
         """Of encoded features, whose rows are all in range."""
-        return [tf.cast(v, self._compute_dtype) for v in self.tables.vectors(part, features)]
+        vectors = self.tables.vectors(part, features)
+        if isinstance(vectors, tf.Tensor):
+            return tf.cast(vectors, self._compute_dtype)
+        return [tf.cast(v, self._compute_dtype) for v in vectors]
 
-    def _logits(self, dense: tf.Tensor | None, vectors: list[tf.Tensor]) -> tf.Tensor:
+    def _logits(self, dense: tf.Tensor | None, vectors: list[tf.Tensor] | tf.Tensor) -> tf.Tensor:
         features = {} if dense is None else {"dense": dense}
         return self._call[0](features, activations=vectors, training=False)
 

@@ -7,10 +7,11 @@ interpreter's lock while TensorFlow computes, and several threads may call at on
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -125,10 +126,20 @@ class SavedModel:
           ValueError: an input is of another type.
           RunError: TensorFlow refuses the values.
         """
+        with self.prepared(signature, inputs) as call:
+            return call()
+
+    @contextlib.contextmanager
+    def prepared(
+        self, signature: str, inputs: Mapping[str, np.ndarray]
+    ) -> Iterator[Callable[[], dict[str, np.ndarray]]]:
+        """Makes tensors of the inputs, once, and gives what runs them: to measure without what Python takes for that.
+
+        Raises:
+          KeyError, ValueError: as `run`.
+        """
         call = self._calls[signature]
-        c, feeds, keep = self._c, (_Pointer * len(call.inputs))(), []
-        fetched = (_Pointer * len(call.outputs))()
-        status = c.TF_NewStatus()
+        feeds, keep = (_Pointer * len(call.inputs))(), []
         try:
             for i, (name, info) in enumerate(call.inputs):
                 array = inputs[name]
@@ -137,7 +148,16 @@ class SavedModel:
                         f"input {name!r} is of type {type_name(array.dtype)}; {type_name(info.dtype)} is needed"
                     )
                 feeds[i], kept = self._tensor(array)
-                keep.append(kept)
+                keep.append(kept)  # strings are read in place, by the outputs too
+            yield lambda: self._run(call, feeds)
+        finally:
+            for pointer in feeds:
+                if pointer:
+                    self._c.TF_DeleteTensor(pointer)
+
+    def _run(self, call: _Call, feeds: Any) -> dict[str, np.ndarray]:
+        c, fetched, status = self._c, (_Pointer * len(call.outputs))(), self._c.TF_NewStatus()
+        try:
             c.TF_SessionRun(
                 self._session, None, call.feeds, feeds, len(feeds), call.fetches, fetched, len(fetched), None, 0, None,
                 status,
@@ -145,11 +165,10 @@ class SavedModel:
             self._check(status)
             return {name: self._array(fetched[i] or 0) for i, (name, _) in enumerate(call.outputs)}
         finally:
-            for pointer in (*feeds, *fetched):
+            for pointer in fetched:
                 if pointer:
                     c.TF_DeleteTensor(pointer)
             c.TF_DeleteStatus(status)
-            del keep  # strings are read in place, by the outputs too
 
     def operations(self) -> Iterator[str]:
         """The types of all operations, those of functions included, as often as they occur."""

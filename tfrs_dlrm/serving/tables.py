@@ -47,8 +47,10 @@ class ServingTables(tf.Module):
         self.single = {name: quantized(v, storage) for name, v in variables.items() if name not in self._place}
         self.bytes = sum(stored_bytes(t) for t in [*self.stacked, *self.single.values()])
 
-    def vectors(self, part: Schema, features: Mapping[str, Any]) -> list[tf.Tensor]:
+    def vectors(self, part: Schema, features: Mapping[str, Any]) -> list[tf.Tensor] | tf.Tensor:
         """Of encoded features whose rows are all in range, float32 [R, dim] each in the order of `part.categorical`.
+
+        In one tensor [R, n, dim] where they were looked up together.
 
         Args:
           part: the features that are given, some or all of the schema's.
@@ -62,8 +64,10 @@ class ServingTables(tf.Module):
                 ids = _columns(features["ids"], [columns[f.name] for f in members])
                 rows = ids + np.array([self._place[f.table][1] for f in members], np.int32)
                 vectors = read_rows(self.stacked[i], tf.reshape(rows, [-1]))
-                together = tf.unstack(tf.reshape(vectors, [-1, len(members), dim]), axis=1)
-                found |= zip((f.name for f in members), together, strict=True)
+                together = tf.reshape(vectors, [-1, len(members), dim])
+                if len(members) == len(part.categorical):
+                    return together
+                found |= zip((f.name for f in members), tf.unstack(together, axis=1), strict=True)
         rest = [f for f in part.categorical if f.name not in found]
         if rest:
             found |= self._one_by_one(part.select([f.name for f in rest]), columns, features)

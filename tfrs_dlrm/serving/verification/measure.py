@@ -47,12 +47,10 @@ def memory(field: str = "VmRSS") -> int | None:
 
 
 def _measured(subject: Subject, signature: str, size: int, inputs: Mapping[str, Any]) -> Latency:
-    def call() -> Any:
-        return subject.model.run(signature, inputs)
-
-    for _ in range(_WARM):
-        call()
-    times = 1000 * np.array(list(_times(call)))
+    with subject.model.prepared(signature, inputs) as call:
+        for _ in range(_WARM):
+            call()
+        times = 1000 * np.array(list(_times(call)))
     p50, p95, p99 = np.percentile(times, [50, 95, 99]).tolist()
     return Latency(signature, size, len(times), p50, p95, p99)
 
