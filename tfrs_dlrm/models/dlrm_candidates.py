@@ -70,18 +70,18 @@ class DLRMCandidates(tf.Module):
             bottom = model.bottom_mlp(dense)
         u = self._stacked(self._shared_names, context, None if self._own_bottom else bottom)  # [C, U, D]
         v = self._stacked(self._own_names, own, bottom if self._own_bottom else None)  # [C * N, V, D]
+        contexts = tf.shape(u)[0]
         once = tf.matmul(self._products(u, 0), self._shared_kernel)
-        cross = dot_products(tf.reshape(v, [tf.shape(u)[0], -1, dim]), u)  # [C, N * V, U]
+        cross = dot_products(tf.reshape(v, [contexts, -1, dim]), u)  # [C, N * V, U]
         columns = [tf.reshape(cross, [-1, v.shape[1] * u.shape[1]]), self._products(v, 1)]
         if bottom is not None and self._own_bottom:
             columns.insert(0, bottom)
         elif bottom is not None:
             once += tf.matmul(bottom, self._bottom_kernel)
-        # What is computed once is added by the product itself: a row of the kernel that its candidates have a 1 for.
-        which = tf.repeat(tf.eye(tf.shape(u)[0]), candidates, axis=0)
-        x = tf.matmul(tf.concat([*columns, which], axis=1), tf.concat([self._own_kernel, once], axis=0))
-        x = tf.nn.bias_add(x, first.bias) if first.use_bias else x
-        x = x if first.activation is None else first.activation(x)
+        x = tf.matmul(tf.concat(columns, axis=1), self._own_kernel)
+        once = tf.nn.bias_add(once, first.bias) if first.use_bias else once
+        x = tf.reshape(x, [contexts, -1, x.shape[1]]) + once[:, tf.newaxis]
+        x = tf.reshape(x if first.activation is None else first.activation(x), [-1, x.shape[2]])
         for layer in rest:
             x = layer(x)
         return tf.cast(x[:, 0], tf.float32)

@@ -124,7 +124,7 @@ def export_model(
             signatures = make_signatures(serving)
             tf.saved_model.save(serving, temporary, signatures=signatures)
             set_methods(temporary, signatures)
-            comparison = compare(temporary, model, encoder, samples, _tolerance(model, cost))
+            comparison = compare(temporary, model, serving, samples, _tolerance(model, cost))
             _write_extras(temporary, serving, samples, comparison)
             name = os.path.basename(os.path.abspath(output))
             manifest = _manifest(name, model, serving, samples[0], signatures)

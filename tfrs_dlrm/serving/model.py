@@ -37,7 +37,7 @@ class ServingModel(tf.Module):
     ):
         super().__init__(name="serving")
         self.encoder = encoder
-        self.schema = schema = encoder.schema
+        self.schema = schema = model.schema  # the encoder's may have other dimensions
         self._shared, self._own = _split(schema, context)
         self.storage = storage
         # What holds the weights must be reachable from here to be saved; the model itself would bring its optimizers.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.data.encoder import Encoder
 from tfrs_dlrm.data.samples import to_tensors
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.serving.model import ServingModel
 from tfrs_dlrm.serving.warmup import to_examples
+
+_CANDIDATES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Comparison:
     Attributes:
       rows: rows of the log.
       odd_rows: rows made up of missing, unseen and malformed values.
-      largest_difference: between two probabilities, over all rows, in one batch and one by one.
+      largest_difference: between two probabilities, over all rows and signatures, in one batch and one by one.
       tolerance: that it may have.
       inputs: all rows, the odd ones last.
       probabilities: float32, the training side's, of each row.
@@ -38,38 +40,83 @@ class Comparison:
 
 
 def compare(
-    path: str, model: RankingModel, encoder: Encoder, samples: Sequence[Mapping[str, Any]], tolerance: float
+    path: str, model: RankingModel, serving: ServingModel, samples: Sequence[Mapping[str, Any]], tolerance: float
 ) -> Comparison:
-    """Loads the SavedModel at `path` and compares its scores with those of `model` behind `encoder`.
+    """Loads the SavedModel at `path` and compares what all its signatures say with `model` behind the encoder.
+
+    Args:
+      path: of the SavedModel.
+      model: in training.
+      serving: what was saved.
+      samples: rows of the log.
+      tolerance: how far a probability may be from that of `model`.
 
     Raises:
       ValueError: a probability differs by more than `tolerance`.
     """
     signatures = tf.saved_model.load(path).signatures
-    serve = signatures["serving_default"]
-    odd = odd_rows(encoder.schema, samples[0])
-    raw = to_tensors([*samples, *odd], encoder.signature())
-    expected = tf.sigmoid(model(encoder(raw), training=False)).numpy()
-    together = serve(**raw)["probability"].numpy()
+    odd = odd_rows(serving.schema, samples[0])
+    raw = to_tensors([*samples, *odd], serving.raw_signature())
+    encoded = serving.encoder(raw)
+    expected = tf.sigmoid(model(encoded, training=False)).numpy()
     some = [*range(min(8, len(samples))), *range(len(samples), len(expected))]
-    alone = [serve(**{k: v[i : i + 1] for k, v in raw.items()})["probability"].numpy()[0] for i in some]
+    found = _scores(signatures, raw, serving.padded(encoded))
+    differences = {name: np.abs(scores - expected) for name, scores in found.items()}
+    alone = [signatures["serving_default"](**{k: v[i : i + 1] for k, v in raw.items()}) for i in some]
+    differences["serving_default, rows one by one"] = np.abs(
+        np.array([outputs["probability"].numpy()[0] for outputs in alone]) - expected[some]
+    )
+    if serving.context:
+        differences |= _ranking(signatures, {k: v.numpy() for k, v in raw.items()}, serving.context_inputs, some)
+    for name, values in differences.items():
+        if not values.max() <= tolerance:  # NaN fails too
+            raise ValueError(
+                f"{path}: the exported model differs from the trained one by {values.max():.3g} in a probability of"
+                f" {name}, more than {tolerance:g}; nothing was published"
+            )
+    largest = max(float(values.max()) for values in differences.values())
+    return Comparison(len(samples), len(odd), largest, tolerance, [*samples, *odd], expected)
+
+
+def _scores(
+    signatures: Mapping[str, Any], raw: Mapping[str, tf.Tensor], encoded: Mapping[str, tf.Tensor]
+) -> dict[str, np.ndarray]:
+    """What each signature that takes rows says of them."""
     examples = tf.constant([e.SerializeToString() for e in to_examples({k: v.numpy() for k, v in raw.items()})])
-    parsed = {
+    found = {
+        "serving_default": signatures["serving_default"](**raw)["probability"],
         "serialized_examples": signatures["serialized_examples"](examples=examples)["probability"],
         "regress": signatures["regress"](inputs=examples)["outputs"],
         "classify": signatures["classify"](inputs=examples)["scores"][:, 1],
+        "encoded": signatures["encoded"](**encoded)["probability"],
     }
-    differences = np.concatenate(
-        [np.abs(together - expected), np.abs(np.array(alone) - expected[some])]
-        + [np.abs(scores.numpy() - expected) for scores in parsed.values()]
-    )
-    if not differences.max() <= tolerance:  # NaN fails too
-        worst = int(np.argmax(np.nan_to_num(differences, nan=np.inf)))
-        raise ValueError(
-            f"{path}: the exported model differs from the trained one by {differences[worst]:.3g} in a probability,"
-            f" more than {tolerance:g}; nothing was published"
-        )
-    return Comparison(len(samples), len(odd), float(differences.max()), tolerance, [*samples, *odd], expected)
+    return {name: scores.numpy() for name, scores in found.items()}
+
+
+def _ranking(
+    signatures: Mapping[str, Any], raw: Mapping[str, np.ndarray], context: Collection[str], rows: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Differences of `rank` from `serving_default` on the same pairs, and of `rank_top_k` from `rank`.
+
+    The contexts are those of the first and the last of the rows, and each has all of them as candidates.
+    """
+    contexts, candidates = [rows[0], rows[-1]], [*rows, *range(min(_CANDIDATES, rows[-1]))]
+    shape = (len(contexts), len(candidates))
+    pairs = {k: v[np.repeat(contexts, shape[1]) if k in context else candidates * 2] for k, v in raw.items()}
+    expected = signatures["serving_default"](**{k: tf.constant(v) for k, v in pairs.items()})["probability"]
+    request = {
+        k: tf.constant(raw[k][contexts] if k in context else v.reshape(*shape, *v.shape[1:])) for k, v in pairs.items()
+    }
+    ranked = {k: v.numpy() for k, v in signatures["rank"](**request).items()}
+    scores, k = ranked["scores"], min(7, len(candidates))
+    best = {n: v.numpy() for n, v in signatures["rank_top_k"](**request, k=tf.constant([k, k])).items()}
+    falling = -np.sort(-scores, axis=1)
+    return {
+        "rank": np.abs(scores - expected.numpy().reshape(shape)),
+        "rank, in its order": np.abs(np.take_along_axis(scores, ranked["order"], axis=1) - falling),
+        "rank_top_k": np.abs(best["scores"] - falling[:, :k]),
+        "rank_top_k, by its indices": np.abs(np.take_along_axis(scores, best["indices"], axis=1) - best["scores"]),
+    }
 
 
 def odd_rows(schema: Schema, row: Mapping[str, Any]) -> list[dict[str, Any]]:
