@@ -18,7 +18,7 @@ DENSE = [f"I{i}" for i in range(1, 14)]
 CATEGORICAL = [f"C{i:02d}" for i in range(1, 27)]
 VALUES = [3, 30, 300, 3000, 30_000]  # of one feature after the other
 DIM, BOTTOM, TOP = 16, (512, 256, 16), (512, 256, 1)  # Criteo-Kaggle's in the DLRM paper
-OWN = (5, 10, 15)  # of the categorical features, the last ones, those of a candidate
+OWN = (3, 5, 10)  # of the categorical features, the last ones, those of a candidate
 
 
 def value(feature: str, number: int) -> str:

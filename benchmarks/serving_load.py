@@ -8,6 +8,7 @@ version is switched. Clients and server share the machine, so its latencies are 
 
 import asyncio
 import json
+import logging
 import os
 import re
 import shutil
@@ -93,6 +94,7 @@ def _memory(pid: int) -> float:
 
 
 def main(argv: list[str]) -> None:
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # which would name every request
     root = argv[1]
     newest = max((n for n in os.listdir(root) if n.isdecimal()), key=int)
     with open(os.path.join(root, newest, "assets.extra", "example_request.json"), encoding="utf-8") as f:

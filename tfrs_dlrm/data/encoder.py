@@ -57,7 +57,8 @@ class Encoder(tf.Module):
         self._dense = {f.name: _dense_column(f, statistics.get(f.name)) for f in schema.dense}
         self.tokenizer = Tokenizer(schema)
         self._lookups: dict[str, tf.lookup.StaticHashTable] = {}
-        self._missing_rows: dict[str, int] = {}
+        # Of a missing value; None where its text is looked up to the same row.
+        self._missing_rows: dict[str, int | None] = {}
         self._rows: dict[str, int] = {}
         for table in schema.tables:
             if table.rows is None:
@@ -66,7 +67,8 @@ class Encoder(tf.Module):
             users = [f for f in schema.categorical if f.table == table.name]
             if users and users[0].encoding == "vocabulary":
                 lookup = self._lookups[table.name] = _lookup(directory, table.name, table.rows)
-                self._missing_rows[table.name] = 1 + int(lookup.lookup(tf.constant(MISSING_TEXT)))
+                found = lookup.lookup(tf.constant([MISSING_TEXT, *self.tokenizer.missing])).numpy()
+                self._missing_rows[table.name] = None if (found == found[0]).all() else 1 + int(found[0])
 
     @classmethod
     def load(cls, directory: str) -> Encoder:
@@ -180,9 +182,13 @@ class Encoder(tf.Module):
         values = [self.tokenizer.stripped(raw[f.name]) for f in features]
         lines = [self._lookups[f.table].lookup(v) for f, v in zip(features, values, strict=True)]
         rows = tf.cast(tf.stack(lines, axis=1), tf.int32) + 1  # 0 where it is not there
-        of_missing = np.array([self._missing_rows[f.table] for f in features], np.int32)
-        missing = tf.stack([self.tokenizer.is_missing(v) for v in values], axis=1)
-        return tf.where(missing, of_missing, rows)
+        of_missing = np.array([self._missing_rows[f.table] or 0 for f in features], np.int32)
+        apart = [self._missing_rows[f.table] is not None for f in features]
+        if not any(apart):
+            return rows
+        never = tf.zeros_like(lines[0], tf.bool)
+        missing = [self.tokenizer.is_missing(v) if a else never for v, a in zip(values, apart, strict=True)]
+        return tf.where(tf.stack(missing, axis=1), of_missing, rows)
 
     def _present(self, dense: tf.Tensor, schema: Schema) -> tf.Tensor:
         """Refuses a missing number where the schema has no value for it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+
 import tensorflow as tf
 
 from tfrs_dlrm.data.rows import MISSING_INT
@@ -16,7 +19,8 @@ class Tokenizer:
 
     def __init__(self, schema: Schema):
         self._strip = schema.text.strip
-        self._missing = [m.encode() for m in schema.text.missing]
+        # The texts that stand for a missing value.
+        self.missing = ["", *schema.text.missing]
 
     def text(self, values: tf.Tensor) -> tf.Tensor:
         """String [N] of string or int64 [N]: the form in which values are counted, looked up and hashed.
@@ -34,10 +38,7 @@ class Tokenizer:
 
     def is_missing(self, text: tf.Tensor) -> tf.Tensor:
         """Whether strings of any shape, stripped already, stand for a missing value."""
-        found = text == ""
-        for missing in self._missing:
-            found |= text == missing
-        return found
+        return functools.reduce(operator.or_, [text == missing for missing in self.missing])
 
     def values(
         self, feature: CategoricalFeature, raw: tf.Tensor, weights: tf.Tensor | None = None

@@ -40,21 +40,14 @@ class DotInteraction(keras.layers.Layer):
         pairs = np.arange(len(rows))
         pair_at = np.full([count, count], len(pairs))  # len(pairs) stands for "not an output"
         pair_at[rows, columns] = pair_at[columns, rows] = pairs
-        self._runs = [int(n) for n in np.bincount(rows, minlength=count)]  # outputs in each row of the matrix
         self._triangle = (rows * count + columns).astype(np.int32)
         self._pair_at = pair_at.reshape(-1).astype(np.int32)
         self._multiplicity = np.where(rows == columns, 2.0, 1.0)
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor | Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
-        """The dot products [B, P], in the compute dtype; the same, to be computed faster, where nothing is trained."""
+    def call(self, inputs: tf.Tensor | Sequence[tf.Tensor]) -> tf.Tensor:
+        """The dot products [B, P], in the compute dtype."""
         vectors: tf.Tensor = tf.stack(inputs, axis=1) if isinstance(inputs, (list, tuple)) else inputs
-        if training is False:
-            count = vectors.shape[1]
-            products = tf.reshape(dot_products(vectors, vectors), [-1, count * count])
-            # In the small batches of serving, two transposes take longer than they save; slices copy whole runs.
-            runs = [products[:, i * count : i * count + n] for i, n in enumerate(self._runs) if n]
-            return tf.concat(runs, axis=1)
         return self._lower_triangle(vectors)
 
     def _lower_triangle(self, vectors: tf.Tensor) -> tf.Tensor:
@@ -81,17 +74,6 @@ class DotInteraction(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return super().get_config() | {"self_interaction": self.self_interaction}
-
-
-def dot_products(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """[B, m, D] and [B, n, D] -> [B, m, n], for serving, where B may be 1.
-
-    `tf.matmul` becomes an operation of oneDNN that takes 75 microseconds for a batch of 1 on a CPU, most of DLRM's
-    time there. BatchMatMulV3 is the same product, and oneDNN leaves it alone.
-    """
-    if x.dtype != tf.float32:
-        return tf.matmul(x, y, transpose_b=True)
-    return tf.raw_ops.BatchMatMulV3(x=x, y=y, Tout=tf.float32, adj_y=True)
 
 
 def _vector_count(input_shape: Any) -> int:

@@ -11,9 +11,9 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.mlp import MLP
-from tfrs_dlrm.models.candidates import CandidateScorer
-from tfrs_dlrm.models.dlrm_candidates import DLRMCandidates
+from tfrs_dlrm.models.dlrm_serving import DLRMCandidates, DLRMRows
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.scorers import CandidateScorer, RowScorer
 from tfrs_dlrm.schema import Schema, Table
 from tfrs_dlrm.seeds import derive_seed
 
@@ -80,32 +80,32 @@ class DLRM(RankingModel):
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B, 1]; see the class."""
         vectors = [self.projected(f.name, v) for f, v in zip(self.schema.categorical, embeddings, strict=True)]
-        bottom = None if dense is None else self.bottom_mlp(dense)
-        return self._top(bottom, vectors if bottom is None else [bottom, *vectors], training)
-
-    def score_stacked(self, dense: tf.Tensor | None, vectors: tf.Tensor, training: bool) -> tf.Tensor:
-        """See `RankingModel`."""
-        if self.projections:
-            return super().score_stacked(dense, vectors, training)
-        bottom = None if dense is None else self.bottom_mlp(dense)
-        together = vectors if bottom is None else tf.concat([bottom[:, tf.newaxis], vectors], axis=1)
-        return self._top(bottom, together, training)
-
-    def _top(self, bottom: tf.Tensor | None, vectors: list[tf.Tensor] | tf.Tensor, training: bool) -> tf.Tensor:
-        products = self.interaction(vectors, training=training)
-        return self.top_mlp(products if bottom is None else tf.concat([bottom, products], axis=1))
+        if dense is None:
+            return self.top_mlp(self.interaction(vectors))
+        bottom = self.bottom_mlp(dense)
+        return self.top_mlp(tf.concat([bottom, self.interaction([bottom, *vectors])], axis=1))
 
     def projected(self, feature: str, vectors: tf.Tensor) -> tf.Tensor:
         """The vectors [B, dim of its table] of a feature as [B, D]."""
         table = self._table_of[feature]
         return self.projections[table](vectors) if table in self.projections else vectors
 
+    def row_scorer(self) -> RowScorer:
+        """See `RankingModel`."""
+        if not self._is_plain() or self.interaction.self_interaction:
+            return super().row_scorer()
+        return DLRMRows(self)
+
     def candidate_scorer(self, context: Schema, own: Schema) -> CandidateScorer:
         """See `RankingModel`."""
         has_vector = bool(context.categorical) or (bool(context.dense) and not own.dense)
-        if self.compute_dtype != "float32" or not has_vector or not own.categorical:
+        if not self._is_plain() or not has_vector or not own.categorical:
             return super().candidate_scorer(context, own)
         return DLRMCandidates(self, context, own)
+
+    def _is_plain(self) -> bool:
+        """Whether what is known of DLRM in float32 holds: no subclass has its own `score`."""
+        return self.compute_dtype == "float32" and type(self).score is DLRM.score
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, the schema as JSON."""

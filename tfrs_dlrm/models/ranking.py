@@ -20,7 +20,7 @@ from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.metrics import OutOfRangeIds, default_metrics
-from tfrs_dlrm.models.candidates import Broadcast, CandidateScorer
+from tfrs_dlrm.models.scorers import Broadcast, CandidateScorer, Rows, RowScorer
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.strategy import places
 
@@ -85,10 +85,6 @@ class RankingModel(tfrs.models.Model):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement score(dense, embeddings, training)")
 
-    def score_stacked(self, dense: tf.Tensor | None, vectors: tf.Tensor, training: bool) -> tf.Tensor:
-        """`score` of embeddings [B, F, dim] in one tensor; for models that would put them into one anyway."""
-        return self.score(dense, tf.unstack(vectors, axis=1), training)
-
     def call(
         self, features: Features, activations: list[tf.Tensor] | tf.Tensor | None = None, training: bool = False
     ) -> tf.Tensor:
@@ -96,21 +92,24 @@ class RankingModel(tfrs.models.Model):
 
         Args:
           features: `dense`, `ids` and multi-valued features, as the schema has them.
-          activations: what `self.embeddings.lookup(features)` returned, where that was called before, or the same in
-            one tensor [B, F, dim].
+          activations: what `self.embeddings.lookup(features)` returned, where that was called before.
           training: whether this is a train step.
 
         Raises:
           ValueError: a feature is missing or has another shape than the schema says.
         """
         embeddings = self.embeddings(features) if activations is None else activations
-        score = self.score_stacked if isinstance(embeddings, tf.Tensor) else self.score
-        logits = score(self._dense(features), embeddings, training)
+        logits = self.score(self._dense(features), embeddings, training)
         if logits.shape.rank == 2 and logits.shape[1] == 1:
             logits = logits[:, 0]
         if logits.shape.rank != 1:
             raise ValueError(f"{type(self).__name__}.score returned shape {logits.shape}; [B] or [B, 1] is needed")
         return tf.cast(logits, tf.float32)
+
+    def row_scorer(self) -> RowScorer:
+        """What scores rows in a served model; models that can do it in fewer operations override it."""
+        layers = [x for x in self.layers if x is not self.embeddings and not isinstance(x, tfrs.tasks.Task)]
+        return Rows(self.call, layers)
 
     def candidate_scorer(self, context: Schema, own: Schema) -> CandidateScorer:
         """What scores many candidates for one context in a served model; models that can share work override it.
@@ -119,7 +118,7 @@ class RankingModel(tfrs.models.Model):
           context: the part of the schema that the candidates of a request share.
           own: the rest.
         """
-        return Broadcast(self.call, self.schema, context, own)
+        return Broadcast(self.row_scorer(), self.schema, context, own)
 
     def _dense(self, features: Features) -> tf.Tensor | None:
         width = self.schema.dense_width

@@ -6,14 +6,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
 from tfrs_dlrm.data.encoder import Encoder
 from tfrs_dlrm.data.rows import MISSING_INT
 from tfrs_dlrm.embeddings.ids import Features, IdReader
 from tfrs_dlrm.embeddings.quantized import Storage
-from tfrs_dlrm.models.candidates import Inputs
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.scorers import Inputs
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.serving.tables import ServingTables
 
@@ -40,12 +39,9 @@ class ServingModel(tf.Module):
         self.schema = schema = model.schema  # the encoder's may have other dimensions
         self._shared, self._own = _split(schema, context)
         self.storage = storage
-        # What holds the weights must be reachable from here to be saved; the model itself would bring its optimizers.
         self.tables = ServingTables(schema, model.embeddings.tables, storage)
-        self.model_layers = [
-            layer for layer in model.layers if not isinstance(layer, tfrs.tasks.Task) and layer is not model.embeddings
-        ]
-        self._call = [model.call]
+        # These hold the layers that they use; the model itself would bring its optimizers into what is saved.
+        self._score_rows = model.row_scorer()
         self._read_ids = IdReader(schema)
         self._score_candidates = None
         if self._shared is not None and self._own is not None:
@@ -106,8 +102,7 @@ class ServingModel(tf.Module):
 
     def score_raw(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Probabilities float32 [B]."""
-        features = self.encoder(raw)
-        return tf.sigmoid(self._logits(features.get("dense"), self._vectors(features, self.schema)))
+        return tf.sigmoid(self._score_rows(self._inputs(raw, self.schema)))
 
     def score_encoded(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Probabilities float32 [B]; an id that is no row becomes what its feature's `out_of_range` says."""
@@ -126,7 +121,7 @@ class ServingModel(tf.Module):
         rows |= {f.weights_name: checked.weights[f.name] for f in self.schema.multi_hot if f.weights}
         if self.schema.one_hot:
             rows["ids"] = tf.stack([checked.rows[f.name] for f in self.schema.one_hot], axis=1)
-        return self._logits(features.get("dense"), self._vectors(rows, self.schema))
+        return self._score_rows(Inputs(features.get("dense"), self._vectors(rows, self.schema)))
 
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Probabilities float32 [B, N] of N candidates in each of B contexts.
@@ -156,10 +151,6 @@ class ServingModel(tf.Module):
         if isinstance(vectors, tf.Tensor):
             return tf.cast(vectors, self._compute_dtype)
         return [tf.cast(v, self._compute_dtype) for v in vectors]
-
-    def _logits(self, dense: tf.Tensor | None, vectors: list[tf.Tensor] | tf.Tensor) -> tf.Tensor:
-        features = {} if dense is None else {"dense": dense}
-        return self._call[0](features, activations=vectors, training=False)
 
     def _is_context(self, name: str) -> bool:
         if self._shared is None:

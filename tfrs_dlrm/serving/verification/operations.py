@@ -29,8 +29,8 @@ _COMPUTE = _names(
     FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual HashTableV2 Identity IdentityN If
     InvertPermutation IsFinite IsInf IsNan L2Loss LeakyRelu LeftShift Less LessEqual LinSpace Log Log1p LogSoftmax
     LogicalAnd LogicalNot LogicalOr LookupTableFindV2 LookupTableSizeV2 MatMul MatrixBandPart MatrixDiagV3 Max Maximum
-    Mean Min Minimum Mod Mul MulNoNan Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 ParallelDynamicStitch ParseExample
-    ParseExampleV2 PartitionedCall Placeholder PlaceholderWithDefault Pow Prod RaggedGather RaggedRange
+    Mean Min Minimum Mod Mul MulNoNan Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 ParallelDynamicStitch
+    ParseExample ParseExampleV2 PartitionedCall Placeholder PlaceholderWithDefault Pow Prod RaggedGather RaggedRange
     RaggedTensorToTensor Range Rank ReadVariableOp RealDiv Reciprocal Relu Relu6 Reshape ResourceGather
     ResourceGatherNd Reverse ReverseV2 RightShift Rint Round Rsqrt SegmentMax SegmentMean SegmentMin SegmentSum
     Select SelectV2 Selu Shape ShapeN Sigmoid Sign Size Slice Snapshot Softmax Softplus Softsign SparseReshape

@@ -1,12 +1,12 @@
-"""Scores of candidates whose shared work is done once equal those of rows that hold everything."""
+"""Scores as they are served, in fewer operations or once per context, equal those of the model in training."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfrs_dlrm as td
-from tfrs_dlrm.models.candidates import Broadcast, Inputs
-from tfrs_dlrm.models.dlrm_candidates import DLRMCandidates
+from tfrs_dlrm.models.dlrm_serving import DLRMCandidates, DLRMRows
+from tfrs_dlrm.models.scorers import Broadcast, Inputs, Rows
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 SCHEMA = Schema(
@@ -25,6 +25,32 @@ def rows(schema: Schema, count: int, rng: np.random.Generator) -> Inputs:
     return Inputs(dense, tf.stack(vectors, axis=1) if vectors and len(set(dims.values())) == 1 else vectors)
 
 
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("top_mlp", [(1,), (6, 5, 1)])
+@pytest.mark.parametrize("schema", [SCHEMA, NO_DENSE, SCHEMA.with_dim(8), SCHEMA.select("abu"), NO_DENSE.with_dim(4)])
+def test_dlrm_in_few_operations_is_dlrm(schema, top_mlp, batch):
+    model = td.DLRM(schema, (7, 8), top_mlp, seed=3)
+    model.build()
+    scorer = model.row_scorer()
+    assert isinstance(scorer, DLRMRows)
+    inputs = rows(schema, batch, np.random.default_rng(1))
+    expected = Rows(model.call, [])(inputs).numpy()
+    assert expected.shape == (batch,)
+    np.testing.assert_allclose(scorer(inputs), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_dlrm_with_a_score_of_its_own_is_asked():
+    class Doubled(td.DLRM):
+        def score(self, dense, embeddings, training):
+            return 2 * super().score(dense, embeddings, training)
+
+    model = Doubled(SCHEMA, (7, 8), (1,))
+    model.build()
+    inputs = rows(SCHEMA, 5, np.random.default_rng(1))
+    np.testing.assert_allclose(model.row_scorer()(inputs), model({"dense": inputs.dense}, inputs.vectors))
+    assert isinstance(model.candidate_scorer(SCHEMA.select("abu"), SCHEMA.select("vwx")), Broadcast)
+
+
 @pytest.mark.parametrize("self_interaction", [False, True])
 @pytest.mark.parametrize("top_mlp", [(1,), (6, 5, 1)])
 @pytest.mark.parametrize(
@@ -40,7 +66,7 @@ def test_dlrm_once_per_context_is_dlrm_row_by_row(schema, shared, top_mlp, self_
     assert isinstance(scorer, DLRMCandidates)
     rng = np.random.default_rng(1)
     given = rows(context, contexts, rng), rows(own, contexts * candidates, rng), tf.constant(candidates)
-    together = Broadcast(model.call, schema, context, own)(*given).numpy()
+    together = Broadcast(Rows(model.call, []), schema, context, own)(*given).numpy()
     assert together.shape == (contexts * candidates,)
     np.testing.assert_allclose(scorer(*given), together, rtol=1e-5, atol=1e-5)
 
@@ -53,7 +79,7 @@ def test_broadcast_orders_columns_and_rows_as_the_schema_has_them():
     context, own = SCHEMA.select("bu"), SCHEMA.select("avwx")
     given = Inputs(tf.constant([[3.0], [6.0]]), [tf.constant([[4.0] * 8, [5.0] * 8])])
     candidates = Inputs(tf.constant([[1.0, 0], [2, 0], [1, 1], [2, 1]]), [tf.zeros([4, 1])] * 3)
-    logits = Broadcast(call, SCHEMA, context, own)(given, candidates, tf.constant(2))
+    logits = Broadcast(Rows(call, []), SCHEMA, context, own)(given, candidates, tf.constant(2))
     assert logits.numpy().ravel().tolist() == [4301, 4302, 5611, 5612]
 
 
