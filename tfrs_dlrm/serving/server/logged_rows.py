@@ -64,7 +64,7 @@ def _candidates(inputs: _Arrays, outputs: _Arrays, context: Collection[str]) -> 
     """Of `rank` all candidates, of `rank_top_k` those that were returned."""
     scores = outputs["scores"]
     own = next(array for key, array in inputs.items() if key not in context and key != "k")
-    chosen = outputs.get("indices", np.broadcast_to(np.arange(own.shape[1]), scores.shape))
+    chosen = outputs["indices"] if "indices" in outputs else np.tile(np.arange(own.shape[1]), [len(scores), 1])
     contexts = np.repeat(np.arange(len(scores)), scores.shape[1])
     candidates = chosen.reshape(-1)
     features = {

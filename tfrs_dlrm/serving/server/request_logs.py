@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from absl import logging
 
+from tfrs_dlrm.serving.client.transport import REQUEST_ID
 from tfrs_dlrm.serving.request_log import RequestLog
 from tfrs_dlrm.serving.runtime import Signature
 from tfrs_dlrm.serving.server.errors import InvalidRequest
 from tfrs_dlrm.serving.server.logged_rows import logged_rows
 from tfrs_dlrm.serving.server.metrics import Metrics
 
-REQUEST_ID = "x-request-id"  # the header of REST, and the metadata of gRPC, in requests and answers
 _LONGEST_ID = 256
 _MOST_WAITING = 1000  # requests; more are left out of the log rather than kept in memory
 

@@ -15,9 +15,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from tfrs_dlrm.serving.client.transport import REQUEST_ID
 from tfrs_dlrm.serving.server import answers, json_tensors, requests, web_page
 from tfrs_dlrm.serving.server.errors import Busy, InvalidRequest, ServingError, TooLarge
-from tfrs_dlrm.serving.server.request_logs import REQUEST_ID, request_id
+from tfrs_dlrm.serving.server.request_logs import request_id
 from tfrs_dlrm.serving.server.security import BearerToken
 from tfrs_dlrm.serving.server.service import Service
 from tfrs_dlrm.serving.server.versions import Version
