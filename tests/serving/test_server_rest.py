@@ -37,6 +37,8 @@ ROW = {"price": 4.0, "site": "abc", "slot": 8}
 EXPECTED = by_hand(3, 4, "abc", 8)
 
 
+ONE = {"site": ["a"], "price": [[1.0]], "slot": [[1]]}
+SEVERAL = {"site": ["a"] * 3, "price": [[1.0] * 2000] * 3, "slot": [[1] * 2000] * 3}
 MANY = {"site": ["a"], "price": [[1.0] * 10_000], "slot": [[1] * 10_000]}
 
 
@@ -64,6 +66,8 @@ MANY = {"site": ["a"], "price": [[1.0] * 10_000], "slot": [[1] * 10_000]}
         ({"signature_name": "rank", "inputs": MANY}, ["'price'", "10000 candidates", "5000"]),
         ({"signature_name": "rank", "inputs": {**MANY, "price": [[1, 2]], "slot": [[1]]}}, ["'price'", "'slot'"]),
         ({"signature_name": "rank", "inputs": {**MANY, "price": [[]], "slot": [[]]}}, ["'price'", "no candidates"]),
+        ({"signature_name": "rank", "inputs": SEVERAL}, ["'price'", "3 contexts with 2000 candidates", "6000", "5000"]),
+        ({"signature_name": "rank_top_k", "inputs": {**ONE, "k": [0]}}, ["'k' is 0", "at least 1"]),
         ({"signature_name": "encoded", "inputs": {"ids": [[1, 2]], "dense": [[float("nan")]]}}, ["'dense'"]),
         ({"signature_name": "encoded", "inputs": {"ids": [[1, 2, 3]], "dense": [[1]]}}, ["'ids'", "axis 1", "3"]),
         ({"signature_name": "serialized_examples", "instances": ["junk"]}, ["'examples'", "parse"]),

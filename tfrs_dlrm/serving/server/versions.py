@@ -15,7 +15,7 @@ from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.runtime import SavedModel, Signature
 from tfrs_dlrm.serving.server import loading
 from tfrs_dlrm.serving.server.batching import Batcher
-from tfrs_dlrm.serving.server.checks import suggestion
+from tfrs_dlrm.serving.server.checks import shared_inputs, suggestion
 from tfrs_dlrm.serving.server.errors import InvalidRequest, NotFound, Unavailable
 
 State = protos.status.ModelVersionStatus
@@ -67,7 +67,7 @@ class Version:
     @property
     def context(self) -> frozenset[str]:
         """The inputs that the candidates of a request share."""
-        return frozenset(f["name"] for f in self.manifest.get("features", ()) if f.get("context"))
+        return shared_inputs(self.manifest)
 
     def signature(self, name: str) -> Signature:
         """Raises InvalidRequest where there is none of that name."""
