@@ -17,6 +17,7 @@ from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.understanding import pictures
 from tfrs_dlrm.understanding.explain import Questions, explain_run
+from tfrs_dlrm.understanding.neighbours import nearest
 
 SCHEMA = Schema(
     Label("y"),
@@ -205,3 +206,12 @@ def test_no_run_no_checkpoint_no_evaluation_set(folder, tmp_path):
     with pytest.raises(ValueError, match="the eval set is empty; prepare the data with eval inputs"):
         explain_run(str(folder / "run"), data=str(tmp_path / "data"))
     assert explain_run(str(folder / "run"), Questions(parts=("tables",)), data=str(tmp_path / "data")).tables
+
+
+def test_a_vector_of_zeros_has_no_neighbours(folder):
+    model, _, _ = load_model(str(folder / "run"))
+    slot = model.embeddings.tables["slot"]
+    slot.assign(np.where(np.arange(9)[:, None] < 7, 0, slot.numpy()))
+    assert {row for row, _ in nearest(model, "slot", 7, 5)} == {8}
+    with pytest.raises(ValueError, match="table 'slot': the vector of row 3 is 0, which has no direction"):
+        nearest(model, "slot", 3, 5)

@@ -80,13 +80,13 @@ def explain_run(
     if asks_model:
         manifest.shards(split)  # says so where it is empty
     model, _, checkpoint = load_model(workdir, which)
+    usage, found = _tables(questions, model, data, manifest.rows("train"), queries, progress)
     importance, strengths = None, None
     if asks_model:
         sample = draw(data, split, questions.examples)
         batch = config.train.eval_batch_size
         importance = _importance(questions, model, sample, features, batch, progress)
         strengths = _interactions(questions, model, sample, features, batch, progress)
-    usage, found = _tables(questions, model, data, manifest.rows("train"), queries, progress)
     return Explanation(checkpoint, data, split, importance, strengths, usage, found, schema, directory)
 
 
