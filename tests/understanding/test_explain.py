@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import small_model
 
+import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.prepare import prepare
 from tfrs_dlrm.files import write_json
@@ -208,7 +210,9 @@ def test_no_run_no_checkpoint_no_evaluation_set(folder, tmp_path):
     assert explain_run(str(folder / "run"), Questions(parts=("tables",)), data=str(tmp_path / "data")).tables
 
 
-def test_a_vector_of_zeros_has_no_neighbours(folder):
+def test_vectors_without_a_direction_have_no_neighbours(folder):
+    with pytest.raises(ValueError, match="table 'slot': its vectors are single numbers in this model"):
+        nearest(td.RankingModel(small_model.SCHEMA.with_dim(1)), "slot", 3, 5)
     model, _, _ = load_model(str(folder / "run"))
     slot = model.embeddings.tables["slot"]
     slot.assign(np.where(np.arange(9)[:, None] < 7, 0, slot.numpy()))

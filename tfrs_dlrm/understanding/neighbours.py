@@ -53,8 +53,10 @@ def nearest(model: RankingModel, table: str, row: int, count: int) -> list[tuple
       Rows and cosines, the largest first, ties by row.
 
     Raises:
-      ValueError: the vector of the row is 0.
+      ValueError: the vector of the row is 0, or vectors of this table are single numbers.
     """
+    if model.schema.table(table).dim == 1:
+        raise ValueError(f"table {table!r}: its vectors are single numbers in this model, whose cosines are 1 or -1")
     query = vectors(model, table, row, row + 1)[0]
     length = np.linalg.norm(query)
     if length == 0:
