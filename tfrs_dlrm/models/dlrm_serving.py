@@ -108,8 +108,8 @@ class DLRMCandidates(_Served):
         self._bottom_kernel = tf.Variable(of_bottom, trainable=False)
         shared, others = self._positions([f.name for f in model.schema.categorical])
         count = len(shared) + len(others)
-        pair = _pairs(count, model.interaction.self_interaction) + len(of_bottom)
-        self._triangles = [_triangle(len(part), model.interaction.self_interaction) for part in (shared, others)]
+        pair = _pairs(count, model.self_interaction) + len(of_bottom)
+        self._triangles = [_triangle(len(part), model.self_interaction) for part in (shared, others)]
         rows = [np.array(part)[np.array(t)] for part, t in zip((shared, others), self._triangles, strict=True)]
         # Rows of the kernel in the order in which the products are computed here.
         self._shared_kernel = tf.Variable(kernel[pair[rows[0][0], rows[0][1]]], trainable=False)
