@@ -138,7 +138,10 @@ class DLRMCandidates(_Served):
         contexts = tf.shape(u)[0]
         cross = _dot_products(tf.reshape(v, [contexts, -1, self.dim]), u)  # [C, N * V, U]
         columns = [tf.reshape(cross, [-1, v.shape[1] * u.shape[1]]), self._products(v, 1)]
-        once = tf.matmul(self._products(u, 0), self._shared_kernel)
+        # Of one vector there are no products, and oneDNN ends the process over a matrix without columns.
+        has_products = self._shared_kernel.shape[0] > 0
+        zeros = tf.zeros([contexts, self._shared_kernel.shape[1]])
+        once = tf.matmul(self._products(u, 0), self._shared_kernel) if has_products else zeros
         if bottom is not None and self._own_bottom:
             columns.insert(0, bottom)
         elif bottom is not None:
