@@ -28,7 +28,7 @@ MODELS = (
 # Whose rows are a vector and, as one more number, the linear weight of the value; and whose vectors are multiplied with
 # each other as they are, so that they have one dimension.
 _WITH_LINEAR_WEIGHTS = ("matrix_factorization", "factorization_machine", "deepfm", "wide_and_deep")
-_OF_ONE_DIMENSION = ("matrix_factorization", "factorization_machine", "deepfm")
+OF_ONE_DIMENSION = ("matrix_factorization", "factorization_machine", "deepfm")
 
 
 @dataclasses.dataclass
@@ -102,6 +102,8 @@ class ModelConfig:
         """
         if self.name == "logistic_regression":
             return weights_only(data)
+        if self.name in _WITH_LINEAR_WEIGHTS and not self.mixed_dim_temperature:
+            return with_linear_weights(data, self._features(data), self.embedding_dim)
         if self.embedding_dim:
             data = data.with_dim(self.embedding_dim)
         if self.mixed_dim_temperature:
@@ -312,7 +314,7 @@ def _check_model(c: ModelConfig) -> None:
         _check_dlrm(c)
     if c.name == "matrix_factorization" and c.user == c.item:
         _refuse("model.item", c.item, "it is model.user too, and two features are needed")
-    if c.name in _OF_ONE_DIMENSION and c.mixed_dim_temperature:
+    if c.name in OF_ONE_DIMENSION and c.mixed_dim_temperature:
         _refuse("model.mixed_dim_temperature", c.mixed_dim_temperature, f"{c.name} needs vectors of one dimension")
 
 

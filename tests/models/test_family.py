@@ -192,6 +192,47 @@ def test_config_round_trip_and_bfloat16(form):
         np.testing.assert_allclose(twin(batch()), expected, atol=tolerance * np.abs(expected).max())
 
 
+def test_logistic_regression_of_numbers_alone():
+    model, start = (td.LogisticRegression(Schema(Label("y"), (DenseFeature("x"),))) for _ in range(2))
+    model.compile(keras.optimizers.SGD(1.0), metrics=[])
+    model.fit({"dense": np.array([[2.0], [1.0]])}, np.array([1.0, 0.0]), verbose=0)
+    start.build()
+    w = float(start.dense_weights.vectors[0, 0])
+    errors = 1 / (1 + np.exp(-np.array([2 * w, w]))) - [1, 0]
+    np.testing.assert_allclose(model.dense_weights.vectors[0, 0], w - np.mean(errors * [2, 1]), rtol=1e-5)
+    np.testing.assert_allclose(model.bias.bias, -np.mean(errors), atol=1e-6)
+
+
+def test_refuses():
+    names = {"user": 4, "item": 4, "tags": 3}
+    categorical = tuple(CategoricalFeature(name) for name in names)
+    schema = Schema(Label("y"), (DenseFeature("x"),), categorical, tuple(Table(n, d, 5) for n, d in names.items()))
+    history = CategoricalFeature("user", multi_valued=True, sequence_length=3)
+    for model, _ in REGISTRY.values():
+        with pytest.raises(ValueError, match=rf"'user' is a sequence, which {model.__name__} has no use for"):
+            model(Schema(Label("y"), (), (history, *categorical[1:]), schema.tables))
+    for model in (td.DeepFM, td.WideAndDeep, td.EmbeddingMLP, td.DCN):
+        with pytest.raises(ValueError, match=r"top_mlp=\[8\] must end in 1, the logit"):
+            model(schema, top_mlp=(8,))
+    with pytest.raises(ValueError, match=r"\{'user': 4, 'item': 4, 'tags': 3\}: LogisticRegression needs 1 for all"):
+        td.LogisticRegression(schema)
+    for model in (td.FactorizationMachine, td.DeepFM):
+        with pytest.raises(ValueError, match=rf"'tags': 3\}}: {model.__name__} needs D \+ 1 for all"):
+            model(schema)
+        with pytest.raises(ValueError, match=f"no categorical features, whose vectors {model.__name__} multiplies"):
+            model(Schema(Label("y"), schema.dense))
+    with pytest.raises(ValueError, match=r"user='user', item='x': the names of two categorical.* user, item, tags"):
+        td.MatrixFactorization(schema, item="x")
+    with pytest.raises(ValueError, match=r"\{'user': 4, 'tags': 3\}: MatrixFactorization needs D \+ 1"):
+        td.MatrixFactorization(schema, item="tags")
+    with pytest.raises(ValueError, match="table 'user': dim=1; WideAndDeep needs at least 2"):
+        td.WideAndDeep(schema.with_dim(1))
+    with pytest.raises(ValueError, match="cross_structure='both': choose stacked or parallel"):
+        td.DCN(schema, cross_structure="both")
+    with pytest.raises(ValueError, match="interaction='sum', self_interaction=False: choose dot, with or without"):
+        td.DLRM(schema, interaction="sum")
+
+
 def run_config(data, form, **train):
     model = {"embedding_dim": 8, "bottom_mlp": (16, 8), "top_mlp": (16, 8, 1), "user": "user", "item": "site"}
     return RunConfig(

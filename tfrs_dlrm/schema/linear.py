@@ -18,8 +18,13 @@ def weights_only(schema: Schema) -> Schema:
     return dataclasses.replace(schema, tables=tuple(narrow(t) for t in schema.tables))
 
 
-def with_linear_weights(schema: Schema, features: Collection[str]) -> Schema:
-    """With one more number in each row that the named features look up; rows of other features have 1 number.
+def with_linear_weights(schema: Schema, features: Collection[str], dim: int = 0) -> Schema:
+    """With one more number in each row than a vector has.
+
+    Args:
+      schema: any.
+      features: whose rows these are. Those of other features become as short as they can be.
+      dim: of the vectors; 0 keeps those of the schema.
 
     Raises:
       ValueError: another table stores such rows, in pieces of which they are no multiple any more.
@@ -29,11 +34,12 @@ def with_linear_weights(schema: Schema, features: Collection[str]) -> Schema:
 
     def fitted(t: Table) -> Table:
         piece = schema.table(t.stored_in).dim if t.stored_in else 1
-        if t.name in used and (t.dim + 1) % piece:
+        row = (dim or t.dim) + 1
+        if t.name in used and row % piece:
             raise ValueError(
-                f"table {t.name!r}: with a linear weight, a vector of {t.dim} takes {t.dim + 1} numbers, no multiple of"
-                f" the dim={piece} of {t.stored_in!r}, which stores them; make the vector one shorter"
+                f"table {t.name!r}: with a linear weight, a vector of {row - 1} takes {row} numbers, no multiple of the"
+                f" dim={piece} of {t.stored_in!r}, which stores them; make the vector one shorter"
             )
-        return dataclasses.replace(t, dim=t.dim + 1 if t.name in used else piece if t.name in unused else t.dim)
+        return dataclasses.replace(t, dim=row if t.name in used else piece if t.name in unused else t.dim)
 
     return dataclasses.replace(schema, tables=tuple(fitted(t) for t in schema.tables))
