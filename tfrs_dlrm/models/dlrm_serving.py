@@ -78,7 +78,7 @@ class DLRMRows(_Served):
         vectors = self.stacked(self._names, inputs, None)
         count = vectors.shape[1]
         products = tf.reshape(_dot_products(vectors, vectors), [-1, count * count])
-        columns = [tf.slice(products, [0, i * count], [-1, i]) for i in range(1, count)]
+        columns = _runs(products, count, self_interaction=False)
         if self.bottom_mlp is not None:
             bottom = self.bottom_mlp(inputs.dense)
             columns = [bottom, tf.reshape(_dot_products(vectors, bottom[:, tf.newaxis]), [-1, count]), *columns]
@@ -108,9 +108,10 @@ class DLRMCandidates(_Served):
         self._bottom_kernel = tf.Variable(of_bottom, trainable=False)
         shared, others = self._positions([f.name for f in model.schema.categorical])
         count = len(shared) + len(others)
-        pair = _pairs(count, model.self_interaction) + len(of_bottom)
-        self._triangles = [_triangle(len(part), model.self_interaction) for part in (shared, others)]
-        rows = [np.array(part)[np.array(t)] for part, t in zip((shared, others), self._triangles, strict=True)]
+        self._self_interaction = model.self_interaction
+        pair = _pairs(count, self._self_interaction) + len(of_bottom)
+        triangles = [_triangle(len(part), self._self_interaction) for part in (shared, others)]
+        rows = [np.array(part)[np.array(t)] for part, t in zip((shared, others), triangles, strict=True)]
         # Rows of the kernel in the order in which the products are computed here.
         self._shared_kernel = tf.Variable(kernel[pair[rows[0][0], rows[0][1]]], trainable=False)
         crossed = pair[np.array(others)[:, None], np.array(shared)[None, :]].reshape(-1)
@@ -137,11 +138,11 @@ class DLRMCandidates(_Served):
         v = self.stacked(self._own_names, own, bottom if self._own_bottom else None)  # [C * N, V, D]
         contexts = tf.shape(u)[0]
         cross = _dot_products(tf.reshape(v, [contexts, -1, self.dim]), u)  # [C, N * V, U]
-        columns = [tf.reshape(cross, [-1, v.shape[1] * u.shape[1]]), self._products(v, 1)]
-        # Of one vector there are no products, and oneDNN ends the process over a matrix without columns.
+        columns = [tf.reshape(cross, [-1, v.shape[1] * u.shape[1]]), *self._own_products(v)]
+        # One vector has no products, and oneDNN ends the process over a matrix without columns.
         has_products = self._shared_kernel.shape[0] > 0
-        zeros = tf.zeros([contexts, self._shared_kernel.shape[1]])
-        once = tf.matmul(self._products(u, 0), self._shared_kernel) if has_products else zeros
+        nothing = tf.zeros([contexts, self._shared_kernel.shape[1]])
+        once = tf.matmul(self._shared_products(u), self._shared_kernel) if has_products else nothing
         if bottom is not None and self._own_bottom:
             columns.insert(0, bottom)
         elif bottom is not None:
@@ -154,12 +155,24 @@ class DLRMCandidates(_Served):
             lambda: self.logits(_added_to_each(tf.matmul(together, self._own_kernel), once)),
         )
 
-    def _products(self, vectors: tf.Tensor, which: int) -> tf.Tensor:
-        """Between vectors [R, n, D] of one side: [R, pairs]."""
-        rows, columns = self._triangles[which]
+    def _shared_products(self, vectors: tf.Tensor) -> tf.Tensor:
+        """Between the vectors [C, U, D] of contexts, which are few: [C, pairs]."""
         count = vectors.shape[1]
+        rows, columns = _triangle(count, self._self_interaction)
         products = tf.reshape(_dot_products(vectors, vectors), [-1, count * count])
         return tf.gather(products, rows * count + columns, axis=1)
+
+    def _own_products(self, vectors: tf.Tensor) -> list[tf.Tensor]:
+        """Between the vectors [C * N, V, D] of candidates: [C * N, pairs], in parts."""
+        count = vectors.shape[1]
+        products = tf.reshape(_dot_products(vectors, vectors), [-1, count * count])
+        return _runs(products, count, self._self_interaction)
+
+
+def _runs(products: tf.Tensor, count: int, self_interaction: bool) -> list[tf.Tensor]:
+    """The lower triangle of matrices [R, count * count], one tensor for each of their rows."""
+    ends = [i + self_interaction for i in range(count)]
+    return [tf.slice(products, [0, i * count], [-1, end]) for i, end in enumerate(ends) if end]
 
 
 def _dot_products(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
