@@ -242,12 +242,14 @@ def _dense_slots(model: RankingModel, checkpoint: _Checkpoint, kind: str) -> lis
 
 def _restore_layers(model: RankingModel, path: str) -> None:
     """All weights but the tables."""
-    before = [v.numpy() for v in model.dense_variables]
+    tables = {id(v) for v in model.embeddings.variables}
+    variables = [v for v in model.variables if id(v) not in tables]
+    before = [v.numpy() for v in variables]
     try:
         status = layers(model).read(os.path.join(path, DENSE))
         status.assert_existing_objects_matched().expect_partial()
     except UNREADABLE as e:
-        for variable, value in zip(model.dense_variables, before, strict=True):
+        for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
         raise ValueError(f"{path}: not of a model of this shape: {str(e)[:300]}") from e
 

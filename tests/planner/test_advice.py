@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import MODELS, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.planner import lines, parse_topology, plan
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
@@ -78,3 +78,19 @@ def test_what_it_warns_of():
     assert "no saying whether it fits" in text("mirrored", "2")
     one = Schema(Label("y"), TERABYTE.dense, (CategoricalFeature("a"),), (Table("a", rows=10**8),))
     assert "has 3.70 times the mean of the lookups" in text("mirrored", "4x80GB", schema=one, config=config)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_remedies_that_it_can_follow(name):
+    names = [f.name for f in TERABYTE.categorical]
+    model = dataclasses.replace(CONFIG.model, name=name, user=names[0], item=names[9])
+    found = planned("mirrored", "2x1GB", config=dataclasses.replace(CONFIG, model=model))
+    changes = {r.change for r in found.remedies}
+    assert ("model.embedding_dim=64" in changes) == (name != "logistic_regression")
+    assert ("model.mixed_dim_temperature=0.3" in changes) == (name in ("dlrm", "wide_and_deep", "mlp", "dcn"))
+    dims = {t.placed.name: t.placed.dim for t in found.tables}
+    linear = {"factorization_machine": 129, "deepfm": 129, "wide_and_deep": 129, "logistic_regression": 1}
+    if name == "matrix_factorization":
+        assert {t: d for t, d in dims.items() if d > 1} == {names[0]: 129, names[9]: 129}
+    else:
+        assert set(dims.values()) == {linear.get(name, 128)}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tf_keras as keras
 
-from tfrs_dlrm.config import DENSE_OPTIMIZERS, ModelConfig, OptimizerConfig
-from tfrs_dlrm.models.dlrm import DLRM
+from tfrs_dlrm.config import DENSE_OPTIMIZERS, MODELS, ModelConfig, OptimizerConfig
+from tfrs_dlrm.models.registry import build_model
 from tfrs_dlrm.planner.dense import DENSE_SLOTS, DenseHalf, dense_half
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.training.factory import make_optimizers
@@ -38,12 +38,25 @@ def test_by_hand():
         (schema_of([4, 4]), ModelConfig(0, (3, 4), (5, 1))),
         (schema_of([4, 2, 8]), ModelConfig(0, (8,), (6, 5, 1), self_interaction=True)),
         (schema_of([4, 2, 8], dense=0), ModelConfig(0, (99,), (6, 1))),
+        (schema_of([4, 2, 8]), ModelConfig(0, (7, 5), (6, 5, 1), interaction="cat", batch_norm=True, dropout=0.1)),
+        (schema_of([4, 2, 8], dense=0), ModelConfig(0, (5,), (6, 5, 1), interaction="cat")),
+        *(
+            (schema_of([4, 4, 4], dense), ModelConfig(8, (8,), (6, 5, 1), name=name, user="c0", item="c2"))
+            for name in MODELS
+            for dense in (0, 2)
+        ),
+        (schema_of([4, 2, 8]), ModelConfig(0, (5,), (6, 1), name="wide_and_deep", batch_norm=True)),
+        (schema_of([4, 2, 8]), ModelConfig(0, (5,), (6, 1), name="dcn", cross_rank=3, cross_structure="parallel")),
     ],
 )
 def test_weights_are_those_of_real_models(schema, model):
-    real = DLRM(schema, model.bottom_mlp, model.top_mlp, model.self_interaction)
+    schema = model.schema(schema)
+    real = build_model(model, schema, seed=0)
     real.build()
-    assert dense_half(schema, model).weights == sum(np.prod(v.shape) for v in real.dense_variables)
+    half = dense_half(schema, model)
+    assert half.weights == sum(np.prod(v.shape) for v in real.dense_variables)
+    assert half.flops >= half.weights - 1
+    assert half.activations >= sum(v.shape[1] for v in real.embeddings.tables.values())
 
 
 @pytest.mark.parametrize("name", DENSE_OPTIMIZERS)

@@ -8,6 +8,8 @@ import tf_keras as keras
 from fake_tpu import KINDS, fake_tpu
 
 import tfrs_dlrm as td
+from tfrs_dlrm.config import ModelConfig
+from tfrs_dlrm.training.factory import make_model as make_family_model
 from tfrs_dlrm.training.tpu import most_values, scored_on_tpu, tpu_dataset, tpu_tables
 
 BATCH = 64
@@ -36,6 +38,25 @@ def test_fit_and_scores_are_traced_from_prepared_data(data, kind, replicate_belo
         assert [o for o in graph.get_operations() if o.type == "TPUReplicateMetadata"]
         placed = {t.name for t in model.embeddings.placement.tables if t.kind == "tpu_embedding"}
         assert bool(placed) == bool(kind) and ("user" in placed) == (bool(kind) and replicate_below < 1600)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(8, name="matrix_factorization", item="site"),  # whose other features have no gradients
+        ModelConfig(8, (16, 8), (16, 1), batch_norm=True, dropout=0.2),
+    ],
+    ids=lambda config: config.name,
+)
+def test_other_models_are_traced(data, kind, config):
+    with fake_tpu(kind) as strategy, strategy.scope():
+        schema = td.Schema.load(f"{data}/schema.json")
+        model = make_family_model(config, schema, 0, lambda schema: tpu_tables(data, schema, BATCH, 0, 0))
+        model.compile(keras.optimizers.Adam(), td.Adagrad(0.05))
+        iterator = iter(tpu_dataset(data, BATCH, model.embeddings))
+        graph = model.make_train_function().get_concrete_function(iterator).graph
+        assert [o for o in graph.get_operations() if o.type == "TPUReplicateMetadata"]
 
 
 def test_scores_are_those_of_the_examples_there_are(data, monkeypatch):

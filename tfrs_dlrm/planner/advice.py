@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from tfrs_dlrm.config import OF_ONE_DIMENSION
 from tfrs_dlrm.placement import EMBEDDING_HARDWARE, VALUES, Topology, size_text
 from tfrs_dlrm.planner.hardware import TPUS, device_of
 from tfrs_dlrm.planner.memory import table_name
@@ -86,12 +87,15 @@ def _smaller(plan: Plan) -> Iterator[Remedy]:
         rowwise = dataclasses.replace(optimizer, embedding="rowwise_adagrad", embedding_l1=0.0)
         config = dataclasses.replace(plan.config, optimizer=rowwise)
         yield _remedy("optimizer.embedding=rowwise_adagrad", compute(plan.schema, config, plan.topology))
+    if any(t.stored_in for t in plan.schema.tables):  # whose dimensions depend on those of their stores
+        return
     if model.embedding_dim > 1:
         half = model.embedding_dim // 2
         smaller = dataclasses.replace(model, embedding_dim=half, bottom_mlp=(*model.bottom_mlp[:-1], half))
         config = dataclasses.replace(plan.config, model=smaller)
         yield _remedy(f"model.embedding_dim={half}", compute(plan.schema, config, plan.topology))
-    if model.embedding_dim and not model.mixed_dim_temperature and not model.embedding_dim & (model.embedding_dim - 1):
+    power_of_2 = model.embedding_dim and not model.embedding_dim & (model.embedding_dim - 1)
+    if power_of_2 and not model.mixed_dim_temperature and model.name not in OF_ONE_DIMENSION:
         mixed = dataclasses.replace(model, mixed_dim_temperature=0.3)
         config = dataclasses.replace(plan.config, model=mixed)
         yield _remedy("model.mixed_dim_temperature=0.3", compute(plan.schema, config, plan.topology))

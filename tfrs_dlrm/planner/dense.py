@@ -1,4 +1,4 @@
-"""The dense half of a DLRM in numbers: its weights, its arithmetic and its activations."""
+"""The dense half of a model in numbers: its weights, its arithmetic and its activations."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ DENSE_SLOTS = {"adagrad": 1, "adam": 2, "sgd": 1}
 
 @dataclasses.dataclass(frozen=True)
 class DenseHalf:
-    """MLPs, projections and the interaction.
+    """All that a model has beside its tables: MLPs, projections, the interaction.
 
     Attributes:
-      weights: numbers in kernels and biases.
+      weights: numbers that are trained, in kernels, biases and the like. Moving averages of batch normalization are
+        left out.
       flops: of the forward pass of one example; additions and multiplications count one each.
       activations: numbers that the forward pass of one example writes.
     """
@@ -26,38 +27,123 @@ class DenseHalf:
     flops: int
     activations: int
 
+    def __add__(self, other: DenseHalf) -> DenseHalf:
+        return DenseHalf(self.weights + other.weights, self.flops + other.flops, self.activations + other.activations)
+
 
 def dense_half(schema: Schema, model: ModelConfig) -> DenseHalf:
-    """What `DLRM(schema, ...)` has besides the tables.
+    """What the model of a configuration has besides the tables.
 
     Args:
-      schema: with the final dimensions of all tables.
+      schema: of the model, with the final dimensions of all tables.
       model: the rest.
     """
-    dims = [schema.table_of(f).dim for f in schema.categorical]
+    count = {
+        "dlrm": _dlrm,
+        "logistic_regression": _logistic_regression,
+        "matrix_factorization": _matrix_factorization,
+        "factorization_machine": _factorization_machine,
+        "deepfm": _deepfm,
+        "wide_and_deep": _wide_and_deep,
+        "mlp": _embedding_mlp,
+        "dcn": _dcn,
+    }[model.name]
+    # What is looked up is written once, whatever becomes of it.
+    return DenseHalf(0, 0, sum(_dims(schema))) + count(schema, model)
+
+
+def _dlrm(schema: Schema, model: ModelConfig) -> DenseHalf:
+    dims = _dims(schema)
     dim = model.bottom_mlp[-1] if schema.dense else max(dims)
+    bottom = _mlp(schema.dense_width, model.bottom_mlp, model) if schema.dense else DenseHalf(0, 0, 0)
+    own = dim if schema.dense else 0
+    if model.interaction == "cat":
+        return bottom + _concat(own + sum(dims)) + _mlp(own + sum(dims), model.top_mlp, model)
     vectors = len(dims) + bool(schema.dense)
     pairs = vectors * (vectors + 1 if model.self_interaction else vectors - 1) // 2
-    bottom = _mlp(schema.dense_width, model.bottom_mlp) if schema.dense else DenseHalf(0, 0, 0)
-    top = _mlp(pairs + (dim if schema.dense else 0), model.top_mlp)
     projected = {f.table: schema.table_of(f).dim for f in schema.categorical if schema.table_of(f).dim != dim}
-    return DenseHalf(
-        weights=bottom.weights + top.weights + sum(d * dim for d in projected.values()),
-        flops=bottom.flops
-        + top.flops
-        + 2 * vectors * vectors * dim  # every pair both ways, and each with itself
-        + sum(2 * d * dim for d in dims if d != dim),
-        activations=bottom.activations
-        + top.activations
-        + sum(dims)
-        + sum(dim for d in dims if d != dim)
-        + vectors * dim  # stacked
+    projections = DenseHalf(
+        weights=sum(d * dim for d in projected.values()),
+        flops=sum(2 * d * dim for d in dims if d != dim),
+        activations=sum(dim for d in dims if d != dim),
+    )
+    interaction = DenseHalf(
+        weights=0,
+        flops=2 * vectors * vectors * dim,  # every pair both ways, and each with itself
+        activations=vectors * dim  # stacked
         + vectors * vectors
         + pairs
         + (dim + pairs if schema.dense else 0),  # concatenated
     )
+    return bottom + projections + interaction + _mlp(own + pairs, model.top_mlp, model)
 
 
-def _mlp(inputs: int, units: Sequence[int]) -> DenseHalf:
-    kernels = sum(a * b for a, b in zip([inputs, *units], units, strict=False))
-    return DenseHalf(weights=kernels + sum(units), flops=2 * kernels + sum(units), activations=sum(units))
+def _logistic_regression(schema: Schema, model: ModelConfig) -> DenseHalf:
+    width = schema.dense_width
+    return DenseHalf(width + 1, 2 * width + len(schema.categorical) + 1, width + 2)
+
+
+def _matrix_factorization(schema: Schema, model: ModelConfig) -> DenseHalf:
+    dim = max(_dims(schema)) - 1
+    return DenseHalf(1, 2 * dim + 3, dim + 4)
+
+
+def _factorization_machine(schema: Schema, model: ModelConfig) -> DenseHalf:
+    return _linear_and_pairs(schema) + DenseHalf(1, 1, 1)
+
+
+def _linear_and_pairs(schema: Schema) -> DenseHalf:
+    row, width = max(_dims(schema)), schema.dense_width
+    rows, dim = len(schema.categorical) + width, row - 1
+    return DenseHalf(
+        weights=width * row,
+        flops=width * row + rows + 3 * rows * dim + 3 * dim,  # sums of vectors, of their squares, their difference
+        activations=width * row + rows * row + rows * dim + 3 * dim + 3,
+    )
+
+
+def _deepfm(schema: Schema, model: ModelConfig) -> DenseHalf:
+    width = (len(schema.categorical) + schema.dense_width) * (max(_dims(schema)) - 1)
+    return _linear_and_pairs(schema) + _concat(width) + _mlp(width, model.top_mlp, model)
+
+
+def _wide_and_deep(schema: Schema, model: ModelConfig) -> DenseHalf:
+    width = _side_by_side(schema) - len(schema.categorical)
+    wide = DenseHalf(schema.dense_width, 2 * schema.dense_width + len(schema.categorical), schema.dense_width + 2)
+    return wide + _concat(width) + _mlp(width, model.top_mlp, model)
+
+
+def _embedding_mlp(schema: Schema, model: ModelConfig) -> DenseHalf:
+    width = _side_by_side(schema)
+    return _concat(width) + _mlp(width, model.top_mlp, model)
+
+
+def _dcn(schema: Schema, model: ModelConfig) -> DenseHalf:
+    width, rank = _side_by_side(schema), model.cross_rank
+    kernel = 2 * width * rank if rank else width * width
+    layer = DenseHalf(kernel + width, 2 * kernel + 3 * width, 3 * width + rank)
+    crossed = DenseHalf(*(model.cross_layers * n for n in dataclasses.astuple(layer)))
+    logit = DenseHalf(width, 2 * width, 2) if model.cross_structure == "parallel" else DenseHalf(0, 0, 0)
+    return _concat(width) + crossed + logit + _mlp(width, model.top_mlp, model)
+
+
+def _dims(schema: Schema) -> list[int]:
+    return [schema.table_of(f).dim for f in schema.categorical]
+
+
+def _side_by_side(schema: Schema) -> int:
+    return sum(_dims(schema)) + schema.dense_width
+
+
+def _concat(width: int) -> DenseHalf:
+    return DenseHalf(0, 0, width)
+
+
+def _mlp(inputs: int, units: Sequence[int], model: ModelConfig) -> DenseHalf:
+    kernels, hidden = sum(a * b for a, b in zip([inputs, *units], units, strict=False)), sum(units[:-1])
+    normalized, dropped = (hidden if on else 0 for on in (model.batch_norm, model.dropout))
+    return DenseHalf(
+        weights=kernels + sum(units) + 2 * normalized,
+        flops=2 * kernels + sum(units) + 4 * normalized + dropped,
+        activations=sum(units) + 2 * normalized + dropped,
+    )

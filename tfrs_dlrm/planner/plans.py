@@ -35,7 +35,7 @@ class Plan:
     """What a run would need and take.
 
     Attributes:
-      schema: of the model, with the final sizes and dimensions of all tables.
+      schema: of the data, with the final sizes of all tables.
       config: the run.
       topology: the devices.
       device: the data sheet of each, as far as the topology does not say.
@@ -136,10 +136,10 @@ def compute(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
     """A plan without notes and remedies; see `tfrs_dlrm.planner.plan`."""
     dataclasses.replace(config, data=DataConfig(path=".")).check()
     schema, at_most = _sized(schema)
-    schema = config.model.schema(schema)
-    device, dense = device_of(topology), dense_half(schema, config.model)
-    tables = stored_tables(place(schema, topology), config.optimizer, device)
-    moved = flows(tables, dense, schema, config, topology, device)
+    of_model = config.model.schema(schema)
+    device, dense = device_of(topology), dense_half(of_model, config.model)
+    tables = stored_tables(place(of_model, topology), config.optimizer, device)
+    moved = flows(tables, dense, of_model, config, topology, device)
     servers = topology.strategy == "parameter_server"
     return Plan(
         schema=schema,

@@ -195,7 +195,11 @@ class SparseCore(Hardware):
 
     def update(self, gradients: dict[str, tf.Tensor | None], token: Any) -> None:
         """See `Hardware`."""
-        self.api.apply_gradients(gradients, preserved_outputs=token)
+        given = dict(gradients)
+        for x in self.lookups:
+            if given.get(x.key) is None:  # what the API puts in place of None has another shape than it wants
+                given[x.key] = tf.zeros([self._batch_size * x.bags, self.tables[x.table].table.dim])
+        self.api.apply_gradients(given, preserved_outputs=token)
 
     def stored(self, table: str, slot: str | None = None) -> Stored:
         """See `Hardware`."""

@@ -1,0 +1,345 @@
+"""Every model against NumPy, and along the whole path from training to serving."""
+
+import click_log
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from layer_checks import global_policy
+from sklearn.linear_model import LogisticRegression as ScikitLearn
+
+import tfrs_dlrm as td
+from tfrs_dlrm.config import MODELS, DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.data.dataset import dataset
+from tfrs_dlrm.data.encoder import Encoder
+from tfrs_dlrm.data.samples import read_samples, to_tensors
+from tfrs_dlrm.models.registry import REGISTRY, build_model
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.serving.bundle import Options, export
+from tfrs_dlrm.serving.model import ServingModel
+from tfrs_dlrm.training.evaluation import score
+from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.workdir import Workdir
+
+SCHEMA = Schema(
+    Label("y"),
+    dense=(DenseFeature("price"), DenseFeature("age", indicator=True)),
+    categorical=(
+        CategoricalFeature("user"),
+        CategoricalFeature("tags", multi_valued=True, weights="tag_weights"),
+        CategoricalFeature("item"),
+        CategoricalFeature("last_item", table="item"),
+    ),
+    tables=(Table("user", 3, 12), Table("tags", 5, 7, combiner="sqrtn"), Table("item", 4, 9)),
+)
+NO_DENSE = Schema(Label("y"), (), SCHEMA.categorical, SCHEMA.tables)
+DEEP = {"top_mlp": (6, 5, 1), "embedding_dim": 4, "bottom_mlp": (5, 4)}
+FORMS = {
+    "dlrm": DEEP,
+    "dlrm cat": DEEP | {"name": "dlrm", "interaction": "cat", "bottom_mlp": (5, 3), "batch_norm": True, "dropout": 0.3},
+    "logistic_regression": {},
+    "matrix_factorization": {"embedding_dim": 4},
+    "factorization_machine": {"embedding_dim": 4},
+    "deepfm": DEEP,
+    "wide_and_deep": DEEP | {"embedding_dim": 0, "batch_norm": True},
+    "mlp": DEEP | {"embedding_dim": 0, "dropout": 0.5},
+    "dcn": DEEP,
+    "dcn low rank, parallel": DEEP | {"name": "dcn", "cross_rank": 2, "cross_structure": "parallel"},
+    "dcn low rank": DEEP | {"name": "dcn", "cross_rank": 3, "cross_layers": 2, "top_mlp": (1,)},
+}
+
+
+def make(form: str, schema: Schema = SCHEMA) -> td.RankingModel:
+    """A model of random weights, all of which matter."""
+    config = ModelConfig(**{"name": form} | FORMS[form])
+    model = build_model(config, config.schema(schema), seed=1)
+    model.build()
+    rng = np.random.default_rng(5)
+    for v in model.variables:
+        if v.dtype == tf.float32:
+            v.assign(rng.uniform(0.2, 1, v.shape) if "variance" in v.name else rng.normal(0, 0.8, v.shape))
+    return model
+
+
+def batch(schema: Schema = SCHEMA, size: int = 6) -> dict[str, tf.Tensor | tf.RaggedTensor]:
+    rng = np.random.default_rng(0)
+    lengths = np.array([2, 0, 1, 3, 1, 2])[:size]
+    features = {
+        "ids": tf.constant(rng.integers(0, [12, 9, 9], [6, 3])[:size], tf.int32),
+        "tags": tf.RaggedTensor.from_row_lengths(rng.integers(0, 7, 9).astype(np.int32)[: lengths.sum()], lengths),
+        "tags_weights": tf.RaggedTensor.from_row_lengths(rng.uniform(0.5, 2, 9).astype("f")[: lengths.sum()], lengths),
+    }
+    if schema.dense:
+        features["dense"] = tf.constant(rng.normal(size=(6, 3))[:size], tf.float32)
+    return features
+
+
+def rows_of_tables(model, features):
+    """[B, dim] of each feature, float64."""
+    tables = {name: v.numpy().astype(np.float64) for name, v in model.embeddings.tables.items()}
+    ids = features["ids"].numpy()
+    bags = []
+    for tags, weights in zip(features["tags"].to_list(), features["tags_weights"].to_list(), strict=True):
+        weighted = sum((w * tables["tags"][t] for t, w in zip(tags, weights, strict=True)), np.zeros(1))
+        bags.append(weighted / np.sqrt(sum(w * w for w in weights) or 1) + np.zeros(tables["tags"].shape[1]))
+    return [tables["user"][ids[:, 0]], np.stack(bags), tables["item"][ids[:, 1]], tables["item"][ids[:, 2]]]
+
+
+def numpy_mlp(mlp, x, final_relu=False):
+    for i, layer in enumerate(mlp.dense_layers):
+        x = x @ layer.kernel.numpy() + layer.bias.numpy()
+        last = i == len(mlp.units) - 1
+        if mlp.batch_norm and not last:
+            norm = mlp.batch_norms[i]
+            scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + 1e-3)
+            x = (x - norm.moving_mean.numpy()) * scale + norm.beta.numpy()
+        x = np.maximum(x, 0) if final_relu or not last else x
+    return x
+
+
+def numpy_pairs(vectors):
+    return sum((vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i))
+
+
+def numpy_cross(network, x):
+    x0 = x
+    for i in range(network.layers):
+        w, b = network.outer[i].kernel.numpy(), network.outer[i].bias.numpy()
+        x = x0 * (x @ (network.inner[i].kernel.numpy() @ w if network.rank else w) + b) + x
+    return x
+
+
+def in_numpy(name, model, features):
+    rows = rows_of_tables(model, features)
+    x = features["dense"].numpy().astype(np.float64) if "dense" in features else np.zeros([len(rows[0]), 0])
+    side_by_side = np.concatenate([*rows, x], axis=1)
+    if name == "logistic_regression":
+        dense = x @ model.dense_weights.vectors.numpy() if x.size else 0
+        return model.bias.bias.numpy() + (sum(rows) + dense)[:, 0]
+    if name == "matrix_factorization":
+        user, item = rows[0], rows[2]
+        return model.bias.bias.numpy() + user[:, 4] + item[:, 4] + (user[:, :4] * item[:, :4]).sum(1)
+    if name in ("factorization_machine", "deepfm"):
+        if x.size:
+            rows += [x[:, [i]] * v for i, v in enumerate(model.dense_vectors.vectors.numpy())]
+        vectors = [r[:, :-1] for r in rows]
+        logits = sum(r[:, -1] for r in rows) + numpy_pairs(vectors)
+        if name == "factorization_machine":
+            return logits + model.bias.bias.numpy()
+        return logits + numpy_mlp(model.top_mlp, np.concatenate(vectors, axis=1))[:, 0]
+    if name == "wide_and_deep":
+        wide = sum(r[:, -1] for r in rows) + (x @ model.dense_weights.vectors.numpy()[:, 0] if x.size else 0)
+        deep = numpy_mlp(model.top_mlp, np.concatenate([*(r[:, :-1] for r in rows), x], axis=1))
+        return wide + deep[:, 0]
+    if name == "mlp":
+        return numpy_mlp(model.top_mlp, side_by_side)[:, 0]
+    if name == "dcn":
+        crossed = numpy_cross(model.cross_network, side_by_side)
+        if model.cross_structure == "stacked":
+            return numpy_mlp(model.top_mlp, crossed)[:, 0]
+        return (crossed @ model.cross_logit.kernel.numpy() + numpy_mlp(model.top_mlp, side_by_side))[:, 0]
+    bottom = [numpy_mlp(model.bottom_mlp, x, final_relu=True)] if x.size else []
+    if model.interaction is None:
+        return numpy_mlp(model.top_mlp, np.concatenate([*bottom, *rows], axis=1))[:, 0]
+    vectors = bottom + rows
+    products = [(vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i)]
+    return numpy_mlp(model.top_mlp, np.concatenate([*bottom, np.stack(products, axis=1)], axis=1))[:, 0]
+
+
+def test_every_name_of_the_configuration_is_a_model():
+    assert tuple(REGISTRY) == MODELS
+    assert {form.split()[0] for form in FORMS} == set(MODELS)
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, NO_DENSE], ids=["", "without dense features"])
+@pytest.mark.parametrize("form", FORMS)
+def test_forward_equals_numpy(form, schema):
+    model = make(form, schema)
+    for size in (6, 1):
+        features = batch(schema, size)
+        expected = in_numpy(form.split()[0], model, features)
+        found = model(features)
+        assert found.dtype == tf.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert np.std(in_numpy(form.split()[0], model, batch(schema))) > 0.1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_reach_every_weight_and_every_table(form):
+    model = make(form)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(model(batch())))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    unused = {"matrix_factorization": ["tags"]}.get(form, [])
+    for v, g in zip(model.trainable_variables, gradients, strict=True):
+        reached = g is not None and np.abs(tf.convert_to_tensor(g)).max() > 0
+        assert reached != any(v is model.embeddings.tables[name] for name in unused), v.name
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_config_round_trip_and_bfloat16(form):
+    model = make(form)
+    again = type(model).from_config(model.get_config())
+    assert again.get_config() == model.get_config()
+    again.build()
+    with global_policy("mixed_bfloat16"):
+        half = type(model).from_config(model.get_config())
+        half.build()
+    for twin, tolerance in ((again, 0), (half, 0.05)):
+        twin.set_weights(model.get_weights())
+        expected = model(batch()).numpy()
+        np.testing.assert_allclose(twin(batch()), expected, atol=tolerance * np.abs(expected).max())
+
+
+def test_logistic_regression_of_numbers_alone():
+    model, start = (td.LogisticRegression(Schema(Label("y"), (DenseFeature("x"),))) for _ in range(2))
+    model.compile(keras.optimizers.SGD(1.0), metrics=[])
+    model.fit({"dense": np.array([[2.0], [1.0]])}, np.array([1.0, 0.0]), verbose=0)
+    start.build()
+    w = float(start.dense_weights.vectors[0, 0])
+    errors = 1 / (1 + np.exp(-np.array([2 * w, w]))) - [1, 0]
+    np.testing.assert_allclose(model.dense_weights.vectors[0, 0], w - np.mean(errors * [2, 1]), rtol=1e-5)
+    np.testing.assert_allclose(model.bias.bias, -np.mean(errors), atol=1e-6)
+
+
+def test_refuses():
+    names = {"user": 4, "item": 4, "tags": 3}
+    categorical = tuple(CategoricalFeature(name) for name in names)
+    schema = Schema(Label("y"), (DenseFeature("x"),), categorical, tuple(Table(n, d, 5) for n, d in names.items()))
+    history = CategoricalFeature("user", multi_valued=True, sequence_length=3)
+    for model, _ in REGISTRY.values():
+        with pytest.raises(ValueError, match=rf"'user' is a sequence, which {model.__name__} has no use for"):
+            model(Schema(Label("y"), (), (history, *categorical[1:]), schema.tables))
+    for model in (td.DeepFM, td.WideAndDeep, td.EmbeddingMLP, td.DCN):
+        with pytest.raises(ValueError, match=r"top_mlp=\[8\] must end in 1, the logit"):
+            model(schema, top_mlp=(8,))
+    with pytest.raises(ValueError, match=r"\{'user': 4, 'item': 4, 'tags': 3\}: LogisticRegression needs 1 for all"):
+        td.LogisticRegression(schema)
+    for model in (td.FactorizationMachine, td.DeepFM):
+        with pytest.raises(ValueError, match=rf"'tags': 3\}}: {model.__name__} needs D \+ 1 for all"):
+            model(schema)
+        with pytest.raises(ValueError, match=f"no categorical features, whose vectors {model.__name__} multiplies"):
+            model(Schema(Label("y"), schema.dense))
+    with pytest.raises(ValueError, match=r"user='user', item='x': the names of two categorical.* user, item, tags"):
+        td.MatrixFactorization(schema, item="x")
+    with pytest.raises(ValueError, match=r"\{'user': 4, 'tags': 3\}: MatrixFactorization needs D \+ 1"):
+        td.MatrixFactorization(schema, item="tags")
+    with pytest.raises(ValueError, match="table 'user': dim=1; WideAndDeep needs at least 2"):
+        td.WideAndDeep(schema.with_dim(1))
+    with pytest.raises(ValueError, match="cross_structure='both': choose stacked or parallel"):
+        td.DCN(schema, cross_structure="both")
+    with pytest.raises(ValueError, match="interaction='sum', self_interaction=False: choose dot, with or without"):
+        td.DLRM(schema, interaction="sum")
+
+
+def run_config(data, form, **train):
+    model = {"embedding_dim": 8, "bottom_mlp": (16, 8), "top_mlp": (16, 8, 1), "user": "user", "item": "site"}
+    return RunConfig(
+        DataConfig(path=data, shuffle_rows=500),
+        ModelConfig(**({"name": form} | FORMS[form] | model)),
+        OptimizerConfig("adam", 0.01, "rowwise_adagrad", 0.05),
+        TrainConfig(**({"batch_size": 128, "steps": 12, "eval_every_steps": 6, "tensorboard": False} | train)),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return click_log.make(str(tmp_path_factory.mktemp("log")))
+
+
+def save(model, data, path):
+    """The two signatures alone, since all of them take long to trace."""
+    serving = ServingModel(model, Encoder.load(data), ("user", "price"))
+    functions = {
+        "serving_default": (lambda **raw: {"probability": serving.score_raw(raw)}, serving.raw_signature()),
+        "rank": (lambda **raw: {"scores": serving.score_candidates(raw)}, serving.rank_signature()),
+    }
+    signatures = {name: tf.function(f).get_concrete_function(**specs) for name, (f, specs) in functions.items()}
+    tf.saved_model.save(serving, path, signatures=signatures)
+
+
+@pytest.mark.parametrize("form", [*MODELS, "dlrm cat"])
+def test_trains_and_serves(form, data, tmp_path):
+    """The loaded SavedModel says of raw rows what the best checkpoint of the run says of encoded ones."""
+    result = train_and_evaluate(run_config(data, form), str(tmp_path / "run"))
+    assert result.step == 12
+    model, _, _ = load_model(str(tmp_path / "run"))
+    assert type(model) is REGISTRY[form.split()[0]][0]
+    if form == "dlrm cat":  # all of an export, which compares each of its signatures with the model
+        path = export(str(tmp_path / "run"), str(tmp_path / "out"), options=Options(context=("user", "price"))).path
+    else:
+        save(model, data, path := str(tmp_path / "out"))
+    signatures = tf.saved_model.load(path).signatures
+
+    expected = 1 / (1 + np.exp(-score(model, dataset(data, 64, split="eval", shuffle=False).take(1)).logits))
+    raw = to_tensors(read_samples(data)[:64], Encoder.load(data).signature())
+    np.testing.assert_allclose(signatures["serving_default"](**raw)["probability"], expected, atol=1e-6)
+    assert np.std(expected) > 1e-3
+    context = {"user", "price"}
+    request = {k: v[:1] if k in context else v[tf.newaxis, :20] for k, v in raw.items()}
+    alike = {k: tf.repeat(v[:1], 20) if k in context else v[:20] for k, v in raw.items()}
+    ranked = signatures["rank"](**request)["scores"][0]
+    np.testing.assert_allclose(ranked, signatures["serving_default"](**alike)["probability"], atol=1e-6)
+
+
+def test_a_resumed_run_drops_and_normalizes_as_if_it_had_not_stopped(data, tmp_path):
+    def weights(name):
+        path = Workdir(str(tmp_path / name)).checkpoint("latest")
+        readers = [tf.train.load_checkpoint(f"{path}/{file}") for file in ("rows", "dense")]
+        names = [(r, n) for r in readers for n in r.get_variable_to_shape_map() if "OBJECT_GRAPH" not in n]
+        return {n: np.asarray(r.get_tensor(n)) for r, n in names}
+
+    train_and_evaluate(run_config(data, "dlrm cat"), str(tmp_path / "whole"))
+    for steps in (6, 12):
+        train_and_evaluate(run_config(data, "dlrm cat", steps=steps), str(tmp_path / "cut"))
+    whole, cut = weights("whole"), weights("cut")
+    assert whole.keys() == cut.keys()
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], cut[name], err_msg=name)
+    moved = [n for n in whole if "moving_mean" in n and np.abs(whole[n]).max() > 0]
+    counted = [whole[n] for n in whole if n.startswith("model/") and "dropouts" in n and "steps" in n]
+    assert len(moved) == 3 and counted == [12] * 3  # of the hidden layers: one of the bottom MLP, two of the top MLP
+
+
+def test_batch_normalization_is_over_all_replicas(data):
+    def trained(strategy):
+        with strategy.scope():
+            config = ModelConfig(8, (16, 8), (16, 1), batch_norm=True)
+            model = build_model(config, config.schema(Schema.load(f"{data}/schema.json")), seed=0)
+            model.compile(keras.optimizers.SGD(0.1), td.SGD(0.1), metrics=[])
+            model.fit(dataset(data, 64, shuffle=False), steps_per_epoch=4, verbose=0)
+        return [v.numpy() for v in model.variables]
+
+    for one, three in zip(
+        trained(td.make_strategy("one_device")), trained(td.make_strategy("mirrored", 3)), strict=True
+    ):
+        np.testing.assert_allclose(three, one, atol=1e-5)
+
+
+def test_logistic_regression_is_that_of_scikit_learn():
+    """L2 on looked-up rows weighs each weight by how often its value occurs; scaled columns do the same there."""
+    rng = np.random.default_rng(0)
+    n, l2 = 400, 0.3
+    ids = rng.integers(0, [4, 9], (n, 2)).astype(np.int32)
+    lengths = rng.integers(0, 4, n)
+    tags, x = rng.integers(0, 5, lengths.sum()).astype(np.int32), rng.normal(size=(n, 2)).astype(np.float32)
+    onehot = np.concatenate([np.eye(4)[ids[:, 0]], np.eye(9)[ids[:, 1]], np.zeros([n, 5])], axis=1)
+    np.add.at(onehot, (np.repeat(np.arange(n), lengths), 13 + tags), 1)
+    y = (rng.random(n) < 1 / (1 + np.exp(-onehot @ rng.normal(size=18) - x @ [1, -1] + 0.5))).astype(np.float32)
+
+    categorical = (CategoricalFeature("a"), CategoricalFeature("b"), CategoricalFeature("c", multi_valued=True))
+    tables = (Table("a", 1, 4), Table("b", 1, 9), Table("c", 1, 5, combiner="sum"))
+    dense = (DenseFeature("x1"), DenseFeature("x2"))
+    model = td.LogisticRegression(Schema(Label("y"), dense, categorical, tables))
+    model.compile(keras.optimizers.SGD(1.0), td.SGD(1.0, l2=l2), metrics=[], steps_per_execution=100)
+    features = {"ids": ids, "dense": x, "c": tf.RaggedTensor.from_row_lengths(tags, lengths)}
+    batches = tf.data.Dataset.from_tensors((features, y)).repeat()
+    model.fit(batches, steps_per_epoch=1500, verbose=0)
+
+    scale = np.append(1 / np.sqrt(l2 * onehot.sum(0)), [1e3, 1e3])  # the numbers' weights are as good as free
+    theirs = ScikitLearn(C=1, solver="newton-cholesky", tol=1e-10).fit(np.concatenate([onehot, x], axis=1) * scale, y)
+    ours = np.concatenate([*(model.embeddings.tables[name] for name in "abc"), model.dense_weights.vectors])
+    np.testing.assert_allclose(ours[:, 0], theirs.coef_[0] * scale, atol=1e-5)
+    np.testing.assert_allclose(model.bias.bias, theirs.intercept_[0], atol=1e-5)
+    assert np.abs(ours).max() > 0.5
