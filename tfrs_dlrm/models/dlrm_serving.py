@@ -138,7 +138,9 @@ class DLRMCandidates(_Served):
         contexts = tf.shape(u)[0]
         cross = _dot_products(tf.reshape(v, [contexts, -1, self.dim]), u)  # [C, N * V, U]
         columns = [tf.reshape(cross, [-1, v.shape[1] * u.shape[1]]), self._products(v, 1)]
-        once = tf.matmul(self._products(u, 0), self._shared_kernel)
+        once = tf.zeros([contexts, self._shared_kernel.shape[1]])
+        if self._shared_kernel.shape[0]:  # oneDNN aborts the process over a product of nothing
+            once = tf.matmul(self._products(u, 0), self._shared_kernel)
         if bottom is not None and self._own_bottom:
             columns.insert(0, bottom)
         elif bottom is not None:
