@@ -87,7 +87,7 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
     checkpoint = _Checkpoint(path)
     # Everything is checked before anything is written: a refusal leaves the model as it was.
     stored = model.embeddings.stored(model.embedding_optimizer)
-    reports, copies, notes = {}, [], _statistics_notes(new, home.encoder_dir, data_dir)
+    reports, copies, notes = {}, [], _label_notes(old, new) + _statistics_notes(new, home.encoder_dir, data_dir)
     for table in model.schema.tables:
         old_rows = old.table(table.name).rows or 0
         matches = _matches(table, model.schema, home.encoder_dir, data_dir, old_rows)
@@ -160,7 +160,7 @@ def _check_features(old: Schema, new: Schema, workdir: str) -> None:
         features = (dataclasses.replace(f, min_count=1, max_size=None) for f in schema.categorical)
         tables = (dataclasses.replace(t, rows=schema_lib.MAX_ROWS if t.name in free else t.rows) for t in schema.tables)
         return dataclasses.replace(
-            schema, categorical=tuple(features), tables=tuple(tables), text=schema_lib.TextFormat()
+            schema.with_label(0.0, 1.0), categorical=tuple(features), tables=tuple(tables), text=schema_lib.TextFormat()
         )
 
     found = schema_lib.difference(comparable(old), comparable(new))
@@ -250,6 +250,16 @@ def _restore_layers(model: RankingModel, path: str) -> None:
         for variable, value in zip(model.dense_variables, before, strict=True):
             variable.assign(value)
         raise ValueError(f"{path}: not of a model of this shape: {str(e)[:300]}") from e
+
+
+def _label_notes(old: Schema, new: Schema) -> list[str]:
+    before, now = old.label, new.label
+    if (before.mean, before.std) == (now.mean, now.std):
+        return []
+    return [
+        f"the label's mean {before.mean:g} and standard deviation {before.std:g} became {now.mean:g} and {now.std:g},"
+        " so predictions shift a little at first"
+    ]
 
 
 def _statistics_notes(schema: Schema, old_dir: str, new_dir: str) -> list[str]:

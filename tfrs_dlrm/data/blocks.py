@@ -53,7 +53,7 @@ class Counted:
 
     Attributes:
       values: (table, values as bytes [N], counts [N]) per feature with a vocabulary.
-      moments: of the dense features.
+      moments: of the dense features and, last, of the label of a regression.
       rows: how many rows were readable.
       kept: how many of them were counted.
       bad: the rows left out.
@@ -79,7 +79,12 @@ class BlockCounter:
         kept = rows.take(keep(rows.numbers))
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
         counts = [(f.table, *self._count(f, kept.categorical[f.name])) for f in features]
-        return Counted(counts, Moments.of(kept.dense), len(rows), len(kept), rows.bad)
+        return Counted(counts, Moments.of(self._numbers(kept)), len(rows), len(kept), rows.bad)
+
+    def _numbers(self, rows: Rows) -> np.ndarray:
+        if self._schema.label.task != "regression":
+            return rows.dense
+        return np.concatenate([rows.dense, rows.label[:, np.newaxis]], axis=1)
 
     def _count(self, f: CategoricalFeature, raw: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         if pa.types.is_list(raw.type):

@@ -171,7 +171,8 @@ class _Preparation:
         if os.path.exists(path):
             return Schema.load(path)
         settings = {t.name: vocabulary_settings(schema, t) for t in schema.tables}
-        if any(settings.values()) or any(needs_statistics(f) for f in schema.dense):
+        regression = schema.label.task == "regression"
+        if regression or any(settings.values()) or any(needs_statistics(f) for f in schema.dense):
             self._count_segments(BlockCounter(schema))
         os.makedirs(os.path.join(self._output, VOCABULARY_DIR), exist_ok=True)
         counts_dir, rows = os.path.join(self._work, "counts"), {}
@@ -184,8 +185,13 @@ class _Preparation:
                     logging.info(
                         "table %r: rows=%d becomes %d, as its vocabulary has", table.name, table.rows, size + 1
                     )
-        self._write_statistics()
+        moments = self._moments()
+        self._write_statistics(moments)
         schema = schema.with_rows(rows)
+        if regression:
+            mean, std = float(moments.mean[-1]), float(moments.std[-1])
+            # Labels that are all equal, but for rounding, have no unit of their own.
+            schema = schema.with_label(mean, std if std > 1e-6 * abs(mean) else 1.0)
         schema.save(path)
         return schema
 
@@ -194,7 +200,7 @@ class _Preparation:
             return counter(block, lambda numbers: ~self._job.in_eval(file, numbers))
 
         def finish(name: str, parts: Iterator[Counted]) -> int:
-            values, moments = ValueCounts(), Moments.of(np.zeros([0, len(self._job.schema.dense)]))
+            values, moments = ValueCounts(), self._no_moments()
             rows = kept = 0
             for part in parts:
                 self._stop_at(part.bad)
@@ -210,11 +216,16 @@ class _Preparation:
         self._pass("vocabulary", "counted", range(len(self._job.train_files)), count, finish)
         self._check_rows(sum(mark["rows"] for mark in self._marks("counted")))
 
-    def _write_statistics(self) -> None:
+    def _no_moments(self) -> Moments:
         schema = self._job.schema
-        moments = Moments.of(np.zeros([0, len(schema.dense)]))
-        for mark in self._marks("counted"):
-            moments += Moments(*mark["moments"])
+        return Moments.of(np.zeros([0, len(schema.dense) + (schema.label.task == "regression")]))
+
+    def _moments(self) -> Moments:
+        """Of the training rows: of the dense features and, last, of the label of a regression."""
+        return sum((Moments(*mark["moments"]) for mark in self._marks("counted")), self._no_moments())
+
+    def _write_statistics(self, moments: Moments) -> None:
+        schema = self._job.schema
         dense = {}
         for i, f in enumerate(schema.dense):
             if moments.count[i] > 0:

@@ -47,7 +47,7 @@ class Rows:
 
     Attributes:
       numbers: int64 [N], the line (text) or row (Parquet) of each, from 1.
-      label: float32 [N], 0 or 1.
+      label: float32 [N], 0 or 1; of a regression any finite number.
       weight: float32 [N], or None where the schema names no weight column.
       dense: float32 [N, len(schema.dense)], NaN where missing.
       categorical: by feature name: Arrow string or int64 arrays, or lists of them for list columns.
@@ -217,6 +217,9 @@ class _Reader:
             return positive.astype(np.float32)
         values = self._number(label.column)
         self._refuse(np.isnan(values), label.column, lambda _: "the label is missing")
+        if label.task == "regression":
+            with np.errstate(over="ignore"):  # those rows are refused
+                return values.astype(np.float32)
         if label.threshold is not None:
             return (values >= label.threshold).astype(np.float32)
         self._refuse((values != 0) & (values != 1), label.column, lambda i: f"label {values[i]:g} is neither 0 nor 1")

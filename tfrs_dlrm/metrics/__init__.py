@@ -1,4 +1,4 @@
-"""How good a click model is: exact on arrays in memory (`exact`), streamed through `model.fit` (`streaming`)."""
+"""How good a model is: exact on arrays in memory, and streamed through `model.fit`; of clicks, and of numbers."""
 
 from tfrs_dlrm.metrics.exact import (
     Reliability,
@@ -7,6 +7,12 @@ from tfrs_dlrm.metrics.exact import (
     log_loss,
     reliability,
     roc_curve,
+)
+from tfrs_dlrm.metrics.regression import (
+    MeanAbsoluteError,
+    RootMeanSquaredError,
+    evaluate_predictions,
+    regression_metrics,
 )
 from tfrs_dlrm.metrics.streaming import (
     Calibration,
@@ -22,14 +28,18 @@ __all__ = [
     "Calibration",
     "ExpectedCalibrationError",
     "LogLoss",
+    "MeanAbsoluteError",
     "NormalizedEntropy",
     "OutOfRangeIds",
     "Reliability",
+    "RootMeanSquaredError",
     "StreamingAUC",
     "default_metrics",
+    "evaluate_predictions",
     "evaluate_scores",
     "exact_auc",
     "log_loss",
+    "regression_metrics",
     "reliability",
     "roc_curve",
 ]

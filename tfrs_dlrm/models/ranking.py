@@ -19,20 +19,22 @@ from tfrs_dlrm.embeddings.storage import ShardedTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
-from tfrs_dlrm.metrics import OutOfRangeIds, default_metrics
+from tfrs_dlrm.metrics import OutOfRangeIds
 from tfrs_dlrm.models.scorers import Broadcast, CandidateScorer, Rows, RowScorer
+from tfrs_dlrm.models.tasks import task_of
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.strategy import places
 
 
 class RankingModel(tfrs.models.Model):
-    """A model of the probability that a label is 1. Subclasses say in `score` how features become a logit.
+    """A model of the schema's label. Subclasses say in `score` how features become a logit, or a number.
 
         class LogisticRegression(RankingModel):  # with tables of dimension 1
             def score(self, dense, embeddings, training):
                 return tf.add_n(embeddings)
 
-    An encoded batch comes in, logits float32 [B] go out; `tf.sigmoid` of them is the probability. In training, the
+    An encoded batch comes in, float32 [B] go out: logits, of which `tf.sigmoid` is the probability that the label is 1;
+    where the task of the label is `regression`, the predicted numbers (see `tfrs_dlrm.models.tasks`). In training, the
     embedding tables belong to a row optimizer, which touches the rows of the batch only, and all other weights to a
     Keras optimizer.
 
@@ -66,7 +68,8 @@ class RankingModel(tfrs.models.Model):
         self.embeddings = _tables(schema, seed, replicate_below) if embeddings is None else embeddings
         # What a step returns is over all replicas already. Keras would add it up over workers, AUC and all.
         self.distribute_reduction_method = "first"
-        self.task = tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum"))
+        self.label_task = task_of(schema.label)
+        self.task = tfrs.tasks.Ranking(loss=self.label_task.loss())
         self._progress = types.SimpleNamespace(loss=None, metrics=[], out_of_range=None)
         # One trace for all evaluations of a model.
         self.scores = tf.function(self._scores, reduce_retracing=True)
@@ -81,14 +84,15 @@ class RankingModel(tfrs.models.Model):
           training: whether this is a train step.
 
         Returns:
-          Logits, [B] or [B, 1] of any float dtype.
+          Logits, [B] or [B, 1] of any float dtype. Of a regression, how many standard deviations of the labels the
+          number is above their mean.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement score(dense, embeddings, training)")
 
     def call(
         self, features: Features, activations: list[tf.Tensor] | tf.Tensor | None = None, training: bool = False
     ) -> tf.Tensor:
-        """Logits float32 [B] of an encoded batch.
+        """Logits float32 [B] of an encoded batch; of a regression, predicted numbers.
 
         Args:
           features: `dense`, `ids` and multi-valued features, as the schema has them.
@@ -98,6 +102,12 @@ class RankingModel(tfrs.models.Model):
         Raises:
           ValueError: a feature is missing or has another shape than the schema says.
         """
+        return self.label_task.returned(self._score(features, activations, training))
+
+    def _score(
+        self, features: Features, activations: list[tf.Tensor] | tf.Tensor | None = None, training: bool = False
+    ) -> tf.Tensor:
+        """What `score` says, as float32 [B]."""
         embeddings = self.embeddings(features) if activations is None else activations
         logits = self.score(self._dense(features), embeddings, training)
         if logits.shape.rank == 2 and logits.shape[1] == 1:
@@ -107,12 +117,12 @@ class RankingModel(tfrs.models.Model):
         return tf.cast(logits, tf.float32)
 
     def row_scorer(self) -> RowScorer:
-        """What scores rows in a served model; models that can do it in fewer operations override it."""
+        """What computes `score` of rows in a served model; models that can do it in fewer operations override it."""
         layers = [x for x in self.layers if x is not self.embeddings and not isinstance(x, tfrs.tasks.Task)]
-        return Rows(self.call, layers)
+        return Rows(self._score, layers)
 
     def candidate_scorer(self, context: Schema, own: Schema) -> CandidateScorer:
-        """What scores many candidates for one context in a served model; models that can share work override it.
+        """The same of many candidates for one context; models that can share work override it.
 
         Args:
           context: the part of the schema that the candidates of a request share.
@@ -158,8 +168,8 @@ class RankingModel(tfrs.models.Model):
           optimizer: of all weights but the tables.
           embedding_optimizer: of the tables, not shared with another model. By default `RowWiseAdagrad()`, which is
             also that of the tables which a mapping from names of tables to optimizers leaves out; see `PerTable`.
-          metrics: take (label, logit, weight); beside them `loss` is always reported. By default those of
-            `tfrs_dlrm.metrics.default_metrics()`.
+          metrics: take (label, logit or number, weight); beside them `loss` is always reported. By default those of
+            `tfrs_dlrm.metrics.default_metrics()` or, of a regression, `regression_metrics()`.
           **kwargs: as in `keras.Model.compile`, except for `loss` and `weighted_metrics`.
 
         Raises:
@@ -167,7 +177,7 @@ class RankingModel(tfrs.models.Model):
             dtype policy is mixed_float16.
         """
         for name in {"loss", "loss_weights", "weighted_metrics"} & set(kwargs):
-            raise ValueError(f"compile({name}=...): the loss is the weighted log loss, and all metrics are weighted")
+            raise ValueError(f"compile({name}=...): the task of the label says the loss, and all metrics are weighted")
         if self.dtype_policy.name == "mixed_float16":
             raise ValueError("mixed_float16 would need loss scaling, which is not there; use mixed_bfloat16")
         with self.distribute_strategy.scope():
@@ -180,7 +190,7 @@ class RankingModel(tfrs.models.Model):
             # In a plain object, which no checkpoint follows: whoever restores one may measure other things.
             self._progress = types.SimpleNamespace(
                 loss=keras.metrics.Mean(name="loss"),
-                metrics=default_metrics() if metrics is None else list(metrics),
+                metrics=self.label_task.metrics() if metrics is None else list(metrics),
                 out_of_range=OutOfRangeIds([f.name for f in self.schema.categorical]),
             )
 
@@ -211,15 +221,16 @@ class RankingModel(tfrs.models.Model):
     def _loss(self, ids: Any, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
         """This replica's share of the loss.
 
-        The loss is sum(weight * log loss) / B, as in Keras: B counts examples whatever they weigh, so that a weight
-        means the same in every batch. Regularization losses of layers are added. Over replicas the shares add up to
-        the loss of the global batch.
+        The loss is sum(weight * loss of the example) / B, as in Keras: B counts examples whatever they weigh, so that a
+        weight means the same in every batch. Regularization losses of layers are added. Over replicas the shares add up
+        to the loss of the global batch.
         """
         examples = tf.cast(tf.size(logits), tf.float32)
         logits, labels = logits[:, tf.newaxis], tf.reshape(labels, [-1, 1])
         weights = None if weights is None else tf.reshape(weights, [-1, 1])
-        # Mixed precision casts the labels, which are 0 or 1; logits and weights stay float32.
-        total = self.task(labels, logits, sample_weight=weights, compute_metrics=False)
+        # Mixed precision casts the first argument; logits and weights stay float32.
+        arguments = self.label_task.loss_arguments(labels, logits)
+        total = self.task(*arguments, sample_weight=weights, compute_metrics=False)
         # A replica may be left without examples at the end of an epoch, and others with more than their share.
         added = sum(tf.cast(term, tf.float32) for term in self.losses)
         loss = tf.math.divide_no_nan(total, examples) + added
@@ -237,7 +248,7 @@ class RankingModel(tfrs.models.Model):
         return tf.math.divide_no_nan(total, everywhere) + added / replicas
 
     def _scores(self, features: Any) -> Any:
-        """Logits, without training, in each replica of the strategy."""
+        """What `call` returns, without training, in each replica of the strategy."""
         return self.distribute_strategy.run(lambda x: self(x, training=False), args=(features,))
 
     def get_weights(self) -> list[np.ndarray]:

@@ -28,14 +28,14 @@ class Inputs(NamedTuple):
 
 
 class RowScorer(Protocol):
-    """Logits of rows."""
+    """What `RankingModel.score` says of rows."""
 
     def __call__(self, inputs: Inputs) -> tf.Tensor:
         """Float32 [R]."""
 
 
 class CandidateScorer(Protocol):
-    """Logits of the candidates of each of some contexts."""
+    """What `RankingModel.score` says of the candidates of each of some contexts."""
 
     def __call__(self, context: Inputs, own: Inputs, candidates: tf.Tensor) -> tf.Tensor:
         """Float32 [C * N], of C contexts (rows of `context`) with N = `candidates` each (C * N rows of `own`)."""

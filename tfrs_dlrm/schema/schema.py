@@ -116,6 +116,10 @@ class Schema:
         tables = tuple(dataclasses.replace(t, rows=rows.get(t.name, t.rows)) for t in self.tables)
         return dataclasses.replace(self, tables=tables)
 
+    def with_label(self, mean: float, std: float) -> Schema:
+        """The same schema with mean and standard deviation of the labels of a regression set."""
+        return dataclasses.replace(self, label=dataclasses.replace(self.label, mean=mean, std=std))
+
     def with_dim(self, dim: int) -> Schema:
         """The same schema with every table of dimension `dim`, but for those that store the rows of others."""
         homes = {t.stored_in for t in self.tables}

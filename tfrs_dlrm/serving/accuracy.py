@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.metrics import evaluate_scores
-from tfrs_dlrm.metrics.exact import sigmoid
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.serving.model import ServingModel
 from tfrs_dlrm.training.evaluation import score
@@ -20,15 +19,17 @@ class Accuracy:
 
     Attributes:
       examples: how many.
-      auc: of the trained and of the served model.
-      log_loss: likewise.
-      largest_change: of one probability.
+      metrics: by name, of the trained and of the served model: `auc` and `log_loss`, or `rmse` and `mae`.
+      largest_change: of one probability or predicted number.
     """
 
     examples: int
-    auc: tuple[float, float]
-    log_loss: tuple[float, float]
+    metrics: dict[str, tuple[float, float]]
     largest_change: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they are in the manifest."""
+        return {"examples": self.examples, **self.metrics, "largest_change": self.largest_change}
 
 
 def accuracy(model: RankingModel, serving: ServingModel, data: tf.data.Dataset) -> Accuracy:
@@ -40,7 +41,8 @@ def accuracy(model: RankingModel, serving: ServingModel, data: tf.data.Dataset) 
     trained = score(model, data)
     logits = tf.function(serving.encoded_logits, reduce_retracing=True)
     served = np.concatenate([logits(batch[0]).numpy() for batch in data])
-    a = evaluate_scores(trained.labels, trained.logits, trained.weights)
-    b = evaluate_scores(trained.labels, served, trained.weights)
-    change = np.abs(sigmoid(trained.logits.astype(np.float64)) - sigmoid(served.astype(np.float64)))
-    return Accuracy(len(served), (a["auc"], b["auc"]), (a["log_loss"], b["log_loss"]), float(change.max()))
+    task = model.label_task
+    a, b = (task.evaluate(trained.labels, values, trained.weights) for values in (trained.logits, served))
+    answers = [task.served(tf.constant(values, tf.float64)).numpy() for values in (trained.logits, served)]
+    metrics = {name: (a[name], b[name]) for name in task.shown[:2]}
+    return Accuracy(len(served), metrics, float(np.abs(answers[0] - answers[1]).max()))

@@ -18,19 +18,19 @@ METHODS = {"regress": "tensorflow/serving/regress", "classify": "tensorflow/serv
 
 
 def make_signatures(model: ServingModel) -> Signatures:
-    """All signatures of a model; those that rank are there where it has a context."""
+    """All signatures of a model; `classify` of clicks only, and those that rank where it has a context."""
     raw, encoded = model.raw_signature(), model.encoded_signature()
     examples = {"examples": tf.TensorSpec([None], tf.string, "examples")}
     inputs = {"inputs": tf.TensorSpec([None], tf.string, "inputs")}
+    output = model.task.output
     signatures = {
-        "serving_default": _concrete(lambda **x: {"probability": model.score_raw(x)}, raw),
-        "serialized_examples": _concrete(
-            lambda **x: {"probability": model.score_raw(parse(x["examples"], raw))}, examples
-        ),
+        "serving_default": _concrete(lambda **x: {output: model.score_raw(x)}, raw),
+        "serialized_examples": _concrete(lambda **x: {output: model.score_raw(parse(x["examples"], raw))}, examples),
         "regress": _concrete(lambda **x: {"outputs": model.score_raw(parse(x["inputs"], raw))}, inputs),
-        "classify": _concrete(lambda **x: _classes(model.score_raw(parse(x["inputs"], raw))), inputs),
-        "encoded": _concrete(lambda **x: {"probability": model.score_encoded(finite(x))}, encoded),
+        "encoded": _concrete(lambda **x: {output: model.score_encoded(finite(x))}, encoded),
     }
+    if output == "probability":
+        signatures["classify"] = _concrete(lambda **x: _classes(model.score_raw(parse(x["inputs"], raw))), inputs)
     if model.context:
         rank = model.rank_signature()
         signatures["rank"] = _concrete(lambda **x: _ordered(model.score_candidates(x)), rank)

@@ -13,6 +13,7 @@ from tfrs_dlrm.data.samples import to_tensors
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.serving.model import ServingModel
+from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.warmup import to_examples
 
 _CANDIDATES = 16
@@ -20,27 +21,27 @@ _CANDIDATES = 16
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Of two models' probabilities on the same raw rows.
+    """Of two models' probabilities (of a regression, predicted numbers) on the same raw rows.
 
     Attributes:
       rows: rows of the log.
       odd_rows: rows made up of missing, unseen and malformed values.
-      largest_difference: between two probabilities, over all rows and signatures, in one batch and one by one.
+      largest_difference: between two of them, over all rows and signatures, in one batch and one by one.
       tolerance: that it may have.
       inputs: all rows, the odd ones last.
-      probabilities: float32, the training side's, of each row.
+      scores: float32, the training side's, of each row.
     """
 
     rows: int
     odd_rows: int
     largest_difference: float
-    tolerance: float
+    tolerance: Tolerance
     inputs: Sequence[Mapping[str, Any]] = dataclasses.field(repr=False)
-    probabilities: np.ndarray = dataclasses.field(repr=False)
+    scores: np.ndarray = dataclasses.field(repr=False)
 
 
 def compare(
-    path: str, model: RankingModel, serving: ServingModel, samples: Sequence[Mapping[str, Any]], tolerance: float
+    path: str, model: RankingModel, serving: ServingModel, samples: Sequence[Mapping[str, Any]], tolerance: Tolerance
 ) -> Comparison:
     """Loads the SavedModel at `path` and compares what all its signatures say with `model` behind the encoder.
 
@@ -49,61 +50,65 @@ def compare(
       model: in training.
       serving: what was saved.
       samples: rows of the log.
-      tolerance: how far a probability may be from that of `model`.
+      tolerance: how far a score may be from that of `model`.
 
     Raises:
-      ValueError: a probability differs by more than `tolerance`.
+      ValueError: a score differs by more than `tolerance`.
     """
     signatures = tf.saved_model.load(path).signatures
     odd = odd_rows(serving.schema, samples[0])
     raw = to_tensors([*samples, *odd], serving.raw_signature())
     encoded = serving.encoder(raw)
-    expected = tf.sigmoid(model(encoded, training=False)).numpy()
+    output = model.label_task.output
+    expected = model.label_task.served(model(encoded, training=False)).numpy()
     some = [*range(min(8, len(samples))), *range(len(samples), len(expected))]
-    found = _scores(signatures, raw, serving.padded(encoded))
-    differences = {name: np.abs(scores - expected) for name, scores in found.items()}
+    found = _scores(signatures, raw, serving.padded(encoded), output)
+    pairs = {name: (scores, expected) for name, scores in found.items()}
     alone = [signatures["serving_default"](**{k: v[i : i + 1] for k, v in raw.items()}) for i in some]
-    differences["serving_default, rows one by one"] = np.abs(
-        np.array([outputs["probability"].numpy()[0] for outputs in alone]) - expected[some]
-    )
+    pairs["serving_default, rows one by one"] = np.array([x[output].numpy()[0] for x in alone]), expected[some]
     if serving.context:
-        differences |= _ranking(signatures, {k: v.numpy() for k, v in raw.items()}, serving.context_inputs, some)
-    for name, values in differences.items():
-        if not values.max() <= tolerance:  # NaN fails too
+        pairs |= _ranking(signatures, {k: v.numpy() for k, v in raw.items()}, serving.context_inputs, some, output)
+    for name, (scores, wanted) in pairs.items():
+        if not tolerance.met(scores, wanted).all():
             raise ValueError(
-                f"{path}: the exported model differs from the trained one by {values.max():.3g} in a probability of"
-                f" {name}, more than {tolerance:g}; nothing was published"
+                f"{path}: the exported model differs from the trained one by {np.abs(scores - wanted).max():.3g} in a"
+                f" {output} of {name}, more than {tolerance}; nothing was published"
             )
-    largest = max(float(values.max()) for values in differences.values())
+    largest = max(float(np.abs(scores - wanted).max()) for scores, wanted in pairs.values())
     return Comparison(len(samples), len(odd), largest, tolerance, [*samples, *odd], expected)
 
 
 def _scores(
-    signatures: Mapping[str, Any], raw: Mapping[str, tf.Tensor], encoded: Mapping[str, tf.Tensor]
+    signatures: Mapping[str, Any], raw: Mapping[str, tf.Tensor], encoded: Mapping[str, tf.Tensor], output: str
 ) -> dict[str, np.ndarray]:
     """What each signature that takes rows says of them."""
     examples = tf.constant([e.SerializeToString() for e in to_examples({k: v.numpy() for k, v in raw.items()})])
     found = {
-        "serving_default": signatures["serving_default"](**raw)["probability"],
-        "serialized_examples": signatures["serialized_examples"](examples=examples)["probability"],
+        "serving_default": signatures["serving_default"](**raw)[output],
+        "serialized_examples": signatures["serialized_examples"](examples=examples)[output],
         "regress": signatures["regress"](inputs=examples)["outputs"],
-        "classify": signatures["classify"](inputs=examples)["scores"][:, 1],
-        "encoded": signatures["encoded"](**encoded)["probability"],
+        "encoded": signatures["encoded"](**encoded)[output],
     }
+    if "classify" in signatures:
+        found["classify"] = signatures["classify"](inputs=examples)["scores"][:, 1]
     return {name: scores.numpy() for name, scores in found.items()}
 
 
 def _ranking(
-    signatures: Mapping[str, Any], raw: Mapping[str, np.ndarray], context: Collection[str], rows: Sequence[int]
-) -> dict[str, np.ndarray]:
-    """Differences of `rank` from `serving_default` on the same pairs, and of `rank_top_k` from `rank`.
+    signatures: Mapping[str, Any],
+    raw: Mapping[str, np.ndarray],
+    context: Collection[str],
+    rows: Sequence[int],
+    output: str,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """`rank` and `serving_default` on the same pairs, and `rank_top_k` and `rank`, each as (found, expected).
 
     The contexts are those of the first and the last of the rows, and each has all of them as candidates.
     """
     contexts, candidates = [rows[0], rows[-1]], [*rows, *range(min(_CANDIDATES, rows[-1]))]
     shape = (len(contexts), len(candidates))
     pairs = {k: v[np.repeat(contexts, shape[1]) if k in context else candidates * 2] for k, v in raw.items()}
-    expected = signatures["serving_default"](**{k: tf.constant(v) for k, v in pairs.items()})["probability"]
+    expected = signatures["serving_default"](**{k: tf.constant(v) for k, v in pairs.items()})[output]
     request = {
         k: tf.constant(raw[k][contexts] if k in context else v.reshape(*shape, *v.shape[1:])) for k, v in pairs.items()
     }
@@ -112,10 +117,10 @@ def _ranking(
     best = {n: v.numpy() for n, v in signatures["rank_top_k"](**request, k=tf.constant([k, k])).items()}
     falling = -np.sort(-scores, axis=1)
     return {
-        "rank": np.abs(scores - expected.numpy().reshape(shape)),
-        "rank, in its order": np.abs(np.take_along_axis(scores, ranked["order"], axis=1) - falling),
-        "rank_top_k": np.abs(best["scores"] - falling[:, :k]),
-        "rank_top_k, by its indices": np.abs(np.take_along_axis(scores, best["indices"], axis=1) - best["scores"]),
+        "rank": (scores, expected.numpy().reshape(shape)),
+        "rank, in its order": (np.take_along_axis(scores, ranked["order"], axis=1), falling),
+        "rank_top_k": (best["scores"], falling[:, :k]),
+        "rank_top_k, by its indices": (np.take_along_axis(scores, best["indices"], axis=1), best["scores"]),
     }
 
 

@@ -15,12 +15,14 @@ from tfrs_dlrm.data.manifest import Manifest, Split
 from tfrs_dlrm.data.ready import REFERENCE_FILE
 from tfrs_dlrm.distribution import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.files import read_json
-from tfrs_dlrm.metrics import evaluate_scores
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.tasks import Click, Regression, Task
 from tfrs_dlrm.strategy import topology_of
+from tfrs_dlrm.training import report
 from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.inputs import evaluation_dataset
+from tfrs_dlrm.training.regression_report import regression_picture
 from tfrs_dlrm.training.tpu import scored_on_tpu
 from tfrs_dlrm.workdir import Which, Workdir
 
@@ -31,17 +33,26 @@ class Scores:
 
     Attributes:
       labels: float32 [N].
-      logits: float32 [N].
+      logits: float32 [N]; of a regression, the predicted numbers.
       weights: float32 [N], or None where the examples have none.
+      task: of the label.
     """
 
     labels: np.ndarray
     logits: np.ndarray
     weights: np.ndarray | None
+    task: Task = dataclasses.field(default_factory=Click)
 
     def metrics(self) -> dict[str, float]:
-        """See `tfrs_dlrm.metrics.evaluate_scores`; exact, in float64."""
-        return evaluate_scores(self.labels, self.logits, self.weights)
+        """See `evaluate_scores` and `evaluate_predictions` in `tfrs_dlrm.metrics`; exact, in float64."""
+        return self.task.evaluate(self.labels, self.logits, self.weights)
+
+    def references(self) -> dict[str, dict[str, float]]:
+        """What comes of always saying the same: of a regression, the mean of the training labels."""
+        if not isinstance(self.task, Regression):
+            return {}
+        constant = np.full(len(self.labels), self.task.mean)
+        return {"training mean": self.task.evaluate(self.labels, constant, self.weights)}
 
 
 class NonFiniteError(FloatingPointError):
@@ -75,7 +86,7 @@ def score(model: RankingModel, data: tf.data.Dataset, progress: Callable[[int], 
     bad = np.count_nonzero(~np.isfinite(logits))
     if bad:
         raise NonFiniteError(f"{bad} of {len(logits)} scores are not finite")
-    return Scores(labels, logits, weights[0] if weights else None)
+    return Scores(labels, logits, weights[0] if weights else None, model.label_task)
 
 
 def _scored(model: RankingModel, data: tf.data.Dataset) -> Iterator[tuple[np.ndarray, ...]]:
@@ -153,7 +164,12 @@ class Evaluation:
 
     def columns(self) -> dict[str, dict[str, float]]:
         """Metrics by the name of what they measure."""
-        return {"this model": self.scores.metrics(), **self.reference}
+        return {"this model": self.scores.metrics(), **self.scores.references(), **self.reference}
+
+    def picture(self, path: str) -> None:
+        """Draws a PNG; see `report.picture` and `regression_picture`."""
+        draw = regression_picture if isinstance(self.scores.task, Regression) else report.picture
+        draw(path, self.scores.labels, self.scores.logits, self.scores.weights, title=self.checkpoint)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -44,7 +44,15 @@ def _version(version: Version, labels: list[str]) -> dict[str, Any]:
         "bundle": {key: manifest.get(key) for key in _OF_THE_BUNDLE} if manifest else None,
         "signatures": sorted(version.model.signatures) if version.model else [],
         "features": _features(version),
+        "output": _output(version),
     }
+
+
+def _output(version: Version) -> str:
+    """What `serving_default` calls its answer; "score" where it has several."""
+    signature = version.model.signatures.get(DEFAULT_SIGNATURE) if version.model else None
+    names = list(signature.outputs) if signature else []
+    return names[0] if len(names) == 1 else "score"
 
 
 def _features(version: Version) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfrs_dlrm.serving.manifest import REFERENCE
 from tfrs_dlrm.serving.runtime import SavedModel
+from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.verification.report import Failed
 
 _TYPES: dict[str, Any] = {"float32": np.float32, "int64": np.int64, "int32": np.int32, "string": object}
@@ -19,16 +20,16 @@ _TYPES: dict[str, Any] = {"float32": np.float32, "int64": np.int64, "int32": np.
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Raw rows with the probabilities of the training side.
+    """Raw rows with the scores of the training side: probabilities or, of a regression, predicted numbers.
 
     Attributes:
       raw: by name of the input, [N] or [N, L].
-      probabilities: float32 [N].
+      scores: float32 [N].
       odd: bool [N], where values are missing, unseen or malformed.
     """
 
     raw: Mapping[str, np.ndarray]
-    probabilities: np.ndarray
+    scores: np.ndarray
     odd: np.ndarray
 
 
@@ -65,9 +66,14 @@ class Subject:
         return self.reference
 
     @property
-    def tolerance(self) -> float:
-        """How far a probability may be from the training side's."""
-        return float(self.manifest["tolerance"])
+    def tolerance(self) -> Tolerance:
+        """How far a score may be from the training side's."""
+        return Tolerance(float(self.manifest["tolerance"]), float(self.manifest.get("tolerance_up_to", 1.0)))
+
+    @property
+    def output(self) -> str:
+        """What the signatures call a score."""
+        return "prediction" if self.manifest.get("task") == "regression" else "probability"
 
     @property
     def context(self) -> frozenset[str]:
@@ -79,8 +85,8 @@ class Subject:
         return {f["name"]: to_array([row[f["name"]] for row in rows], f) for f in self.manifest["features"]}
 
     def score(self, raw: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Probabilities float32 [N] of `serving_default`."""
-        return self.model.run("serving_default", raw)["probability"]
+        """The answers float32 [N] of `serving_default`."""
+        return self.model.run("serving_default", raw)[self.output]
 
 
 def read_reference(subject: Subject) -> str:
@@ -89,13 +95,14 @@ def read_reference(subject: Subject) -> str:
     if not os.path.isfile(file):
         raise Failed(f"{REFERENCE} is missing: there is nothing to compare scores with; export the model again")
     rows: list[dict[str, Any]] = []
+    output = subject.output
     with open(file, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
             try:
                 row = json.loads(line)
-                rows.append({"inputs": dict(row["inputs"]), "probability": float(row["probability"]), **row})
+                rows.append({"inputs": dict(row["inputs"]), output: float(row[output]), **row})
             except (ValueError, KeyError, TypeError) as e:
-                raise Failed(f'{REFERENCE}, line {number} is no {{"inputs": ..., "probability": ...}}: {e!r}') from e
+                raise Failed(f'{REFERENCE}, line {number} is no {{"inputs": ..., "{output}": ...}}: {e!r}') from e
     if not rows:
         raise Failed(f"{REFERENCE} is empty: there is nothing to compare scores with; export the model again")
     names = {f["name"] for f in subject.manifest["features"]}
@@ -104,8 +111,8 @@ def read_reference(subject: Subject) -> str:
             differ = ", ".join(sorted(row["inputs"].keys() ^ names))
             raise Failed(f"{REFERENCE}, line {number} has other features than bundle.json lists: {differ}")
     odd = np.array([bool(row.get("odd")) for row in rows])
-    probabilities = np.array([row["probability"] for row in rows], np.float32)
-    subject.reference = Reference(subject.raw([row["inputs"] for row in rows]), probabilities, odd)
+    scores = np.array([row[output] for row in rows], np.float32)
+    subject.reference = Reference(subject.raw([row["inputs"] for row in rows]), scores, odd)
     return f"{len(rows) - odd.sum()} rows, and {odd.sum()} of missing, unseen and malformed values"
 
 

@@ -76,7 +76,7 @@ export function number(prediction) {
   return Object.values(prediction).map(number).find((found) => found !== null) ?? null;
 }
 
-/** A probability for people. */
+/** A score for people. */
 export function rounded(value) {
   return value !== 0 && Math.abs(value) < 0.1 ? value.toPrecision(3) : value.toFixed(4);
 }
@@ -87,18 +87,18 @@ export function signed(value) {
   return `${value > 0 ? "+" : "\u2212"}${Math.abs(value) < 0.001 ? Math.abs(value).toPrecision(2) : Math.abs(value).toFixed(4)}`;
 }
 
-/** Shows what `leaveOneOut` returned. */
-export function show(where, { prediction, without: others, kept }, values, of) {
+/** Shows what `leaveOneOut` returned; `output` is what the model calls a score: a probability, a prediction. */
+export function show(where, { prediction, without: others, kept }, values, of, output) {
   const score = number(prediction);
   if (score === null) {
     where.replaceChildren(element("p", {}, `${of} answers:`), element("pre", {}, JSON.stringify(prediction, null, 2)));
     return;
   }
-  const head = element("p", {}, element("output", { className: "score" }, rounded(score)), ` probability, ${of}`);
-  where.replaceChildren(head, ...chart(score, others, values), ...notLeftOut(kept));
+  const head = element("p", {}, element("output", { className: "score" }, rounded(score)), ` ${output}, ${of}`);
+  where.replaceChildren(head, ...chart(score, others, values, output), ...notLeftOut(kept));
 }
 
-function chart(score, others, values) {
+function chart(score, others, values, output) {
   const bars = others
     .map(({ feature, prediction }) => ({ feature, rest: number(prediction) }))
     .filter(({ rest }) => rest !== null)
@@ -115,7 +115,7 @@ function chart(score, others, values) {
     rounded(rest),
   ]);
   fillTable(table, ["Feature", "", "Contributes", "Without it"], rows);
-  table.prepend(element("caption", {}, "What each feature contributes: the probability less that without it"));
+  table.prepend(element("caption", {}, `What each feature contributes: the ${output} less that without it`));
   return [element("div", { className: "wide" }, table)];
 }
 
