@@ -159,8 +159,9 @@ def _check_features(old: Schema, new: Schema, workdir: str) -> None:
         free = {f.table for f in schema.categorical if f.encoding in ("vocabulary", "ids")}
         features = (dataclasses.replace(f, min_count=1, max_size=None) for f in schema.categorical)
         tables = (dataclasses.replace(t, rows=schema_lib.MAX_ROWS if t.name in free else t.rows) for t in schema.tables)
+        units = dict.fromkeys(schema.label_columns, (0.0, 1.0))
         return dataclasses.replace(
-            schema.with_label(0.0, 1.0), categorical=tuple(features), tables=tuple(tables), text=schema_lib.TextFormat()
+            schema.with_units(units), categorical=tuple(features), tables=tuple(tables), text=schema_lib.TextFormat()
         )
 
     found = schema_lib.difference(comparable(old), comparable(new))
@@ -253,12 +254,11 @@ def _restore_layers(model: RankingModel, path: str) -> None:
 
 
 def _label_notes(old: Schema, new: Schema) -> list[str]:
-    before, now = old.label, new.label
-    if (before.mean, before.std) == (now.mean, now.std):
-        return []
     return [
-        f"the label's mean {before.mean:g} and standard deviation {before.std:g} became {now.mean:g} and {now.std:g},"
-        " so predictions shift a little at first"
+        f"label {now.column!r}: mean {before.mean:g} and standard deviation {before.std:g} became {now.mean:g} and"
+        f" {now.std:g}, so predictions shift a little at first"
+        for before, now in zip(old.labels, new.labels, strict=True)
+        if (before.mean, before.std) != (now.mean, now.std)
     ]
 
 

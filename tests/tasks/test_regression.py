@@ -40,7 +40,7 @@ RATING = td.Label("rating", task="regression")
 
 
 def test_a_label_of_numbers_is_plain_json(tmp_path):
-    schema = rating_log.SCHEMA.with_label(3.5, 1.25)
+    schema = rating_log.SCHEMA.with_units({"label": (3.5, 1.25)})
     label = {"column": "rating", "task": "regression", "mean": 3.5, "std": 1.25}
     assert json.loads(schema.to_json())["label"] == label
     assert td.Schema.from_json(schema.to_json()) == schema
@@ -252,7 +252,7 @@ def test_a_warm_start_takes_labels_of_another_mean(run, data, tmp_path):
     model = td.DLRM(schema.with_dim(8), (16, 8), (32, 1))
     model.compile()
     report = warm_start(model, other, run[0])
-    assert any(note.startswith("the label's mean ") for note in report.notes)
+    assert any(note.startswith("label 'rating': mean ") for note in report.notes)
 
 
 # ---- what is exported ------------------------------------------------------------------------------------------------

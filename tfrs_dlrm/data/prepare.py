@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from tfrs_dlrm.data import sources
-from tfrs_dlrm.data.blocks import BlockCounter, BlockEncoder, Counted, Encoded, encoded_schema
+from tfrs_dlrm.data.blocks import BlockCounter, BlockEncoder, Counted, Encoded, encoded_schema, units
 from tfrs_dlrm.data.encoder import (
     SCHEMA_FILE,
     STATISTICS_FILE,
@@ -171,8 +171,7 @@ class _Preparation:
         if os.path.exists(path):
             return Schema.load(path)
         settings = {t.name: vocabulary_settings(schema, t) for t in schema.tables}
-        regression = schema.label.task == "regression"
-        if regression or any(settings.values()) or any(needs_statistics(f) for f in schema.dense):
+        if units(schema) or any(settings.values()) or any(needs_statistics(f) for f in schema.dense):
             self._count_segments(BlockCounter(schema))
         os.makedirs(os.path.join(self._output, VOCABULARY_DIR), exist_ok=True)
         counts_dir, rows = os.path.join(self._work, "counts"), {}
@@ -187,11 +186,7 @@ class _Preparation:
                     )
         moments = self._moments()
         self._write_statistics(moments)
-        schema = schema.with_rows(rows)
-        if regression:
-            mean, std = float(moments.mean[-1]), float(moments.std[-1])
-            # Labels that are all equal, but for rounding, have no unit of their own.
-            schema = schema.with_label(mean, std if std > 1e-6 * abs(mean) else 1.0)
+        schema = schema.with_rows(rows).with_units(self._units(moments))
         schema.save(path)
         return schema
 
@@ -218,10 +213,19 @@ class _Preparation:
 
     def _no_moments(self) -> Moments:
         schema = self._job.schema
-        return Moments.of(np.zeros([0, len(schema.dense) + (schema.label.task == "regression")]))
+        return Moments.of(np.zeros([0, len(schema.dense) + len(units(schema))]))
+
+    def _units(self, moments: Moments) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation of the labels of regressions."""
+        found = {}
+        for position, number in enumerate(units(self._job.schema), len(self._job.schema.dense)):
+            mean, std = float(moments.mean[position]), float(moments.std[position])
+            # Labels that are all equal, but for rounding, have no unit of their own.
+            found[self._job.schema.label_columns[number]] = mean, std if std > 1e-6 * abs(mean) else 1.0
+        return found
 
     def _moments(self) -> Moments:
-        """Of the training rows: of the dense features and, last, of the label of a regression."""
+        """Of the training rows, as `BlockCounter` counts them."""
         return sum((Moments(*mark["moments"]) for mark in self._marks("counted")), self._no_moments())
 
     def _write_statistics(self, moments: Moments) -> None:

@@ -76,6 +76,10 @@ class MeanAbsoluteError(Sums):
         return ratio(sums[0], sums[1])
 
 
-def regression_metrics() -> list[keras.metrics.Metric]:
-    """New metrics for training, named as the keys of `evaluate_predictions`; create them in the strategy's scope."""
-    return [RootMeanSquaredError(), MeanAbsoluteError()]
+def regression_metrics(suffix: str = "") -> list[keras.metrics.Metric]:
+    """New metrics for training, named as the keys of `evaluate_predictions`; create them in the strategy's scope.
+
+    Args:
+      suffix: of their names.
+    """
+    return [RootMeanSquaredError(f"rmse{suffix}"), MeanAbsoluteError(f"mae{suffix}")]

@@ -229,9 +229,19 @@ class OutOfRangeIds(Sums):
         return tf.reduce_sum(sums)
 
 
-def default_metrics() -> list[keras.metrics.Metric]:
-    """New metrics for training, named as the keys of `evaluate_scores`; create them in the strategy's scope."""
-    return [StreamingAUC(), LogLoss(), NormalizedEntropy(), Calibration(), ExpectedCalibrationError()]
+def default_metrics(suffix: str = "") -> list[keras.metrics.Metric]:
+    """New metrics for training, named as the keys of `evaluate_scores`; create them in the strategy's scope.
+
+    Args:
+      suffix: of their names.
+    """
+    return [
+        StreamingAUC(name=f"auc{suffix}"),
+        LogLoss(name=f"log_loss{suffix}"),
+        NormalizedEntropy(name=f"normalized_entropy{suffix}"),
+        Calibration(name=f"calibration{suffix}"),
+        ExpectedCalibrationError(name=f"expected_calibration_error{suffix}"),
+    ]
 
 
 def _accumulator_dtype() -> tf.DType:

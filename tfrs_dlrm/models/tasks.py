@@ -11,14 +11,14 @@ import tf_keras as keras
 from numpy.typing import ArrayLike
 
 from tfrs_dlrm.metrics import default_metrics, evaluate_predictions, evaluate_scores, regression_metrics
-from tfrs_dlrm.schema import Label
+from tfrs_dlrm.schema import Label, Schema
 
 
 class Task(abc.ABC):
     """What a label asks of a model.
 
-    Three numbers are told apart: what `RankingModel.score` computes; what the model returns (`returned`), which loss
-    and metrics take; and what an exported model answers (`served`).
+    Three numbers of an example are told apart: what `RankingModel.score` computes; what the model returns
+    (`returned`), which loss and metrics take; and what an exported model answers (`served`).
 
     Attributes:
       output: what the answer is called in the signatures of an exported model.
@@ -47,8 +47,8 @@ class Task(abc.ABC):
         """The `y_true` and `y_pred` of the loss. Mixed precision casts the first to bfloat16."""
 
     @abc.abstractmethod
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """New metrics of (label, what the model returns, weight)."""
+    def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
+        """New metrics of (label, what the model returns, weight), with `suffix` behind their names."""
 
     @abc.abstractmethod
     def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
@@ -82,9 +82,9 @@ class Click(Task):
         """As they are; 0 and 1 stay what they are in bfloat16."""
         return labels, returned
 
-    def metrics(self) -> list[keras.metrics.Metric]:
+    def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
         """See `tfrs_dlrm.metrics.default_metrics`."""
-        return default_metrics()
+        return default_metrics(suffix)
 
     def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
         """See `tfrs_dlrm.metrics.evaluate_scores`."""
@@ -131,9 +131,9 @@ class Regression(Task):
         errors = (returned - labels) / self.std
         return tf.zeros_like(errors), errors
 
-    def metrics(self) -> list[keras.metrics.Metric]:
+    def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
         """RMSE and MAE."""
-        return regression_metrics()
+        return regression_metrics(suffix)
 
     def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
         """See `tfrs_dlrm.metrics.evaluate_predictions`."""
@@ -142,6 +142,66 @@ class Regression(Task):
     def quality(self, metrics: Mapping[str, float]) -> float:
         """The RMSE, negated."""
         return -metrics["rmse"]
+
+
+class Tasks:
+    """What all labels of a schema ask of a model.
+
+    A model has one column of numbers for each label, [B, len(schema.labels)]; where there is one label, [B].
+
+    Args:
+      schema: of the model.
+
+    Attributes:
+      first: the task of `schema.label`.
+      more: by name, those of `schema.more_labels`.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self.first = task_of(schema.label)
+        self.more = {label.name: task_of(label) for label in schema.more_labels}
+        self.loss_weights = [label.loss_weight for label in schema.labels]
+
+    @property
+    def all(self) -> tuple[Task, ...]:
+        """In the order of the labels."""
+        return (self.first, *self.more.values())
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What stands behind the names of a label's metrics and outputs: nothing for the first, `_NAME` for others."""
+        return ("", *(f"_{name}" for name in self.more))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the answers are called in the signatures of an exported model."""
+        return tuple(task.output + suffix for task, suffix in zip(self.all, self.suffixes, strict=True))
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The metrics that a line of progress has room for."""
+        return (*self.first.shown, *(f"{task.best}_{name}" for name, task in self.more.items()))
+
+    def returned(self, scores: tf.Tensor) -> tf.Tensor:
+        """As `Task.returned`, of each column."""
+        columns = zip(self.all, self.columns(scores), strict=True)
+        return self._joined([task.returned(column) for task, column in columns])
+
+    def served(self, returned: tf.Tensor) -> tf.Tensor:
+        """As `Task.served`, of each column."""
+        columns = zip(self.all, self.columns(returned), strict=True)
+        return self._joined([task.served(column) for task, column in columns])
+
+    def named(self, served: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The columns by the names of the outputs."""
+        return dict(zip(self.outputs, self.columns(served), strict=True))
+
+    def columns(self, values: tf.Tensor) -> list[tf.Tensor]:
+        """By label."""
+        return tf.unstack(values, axis=-1) if self.more else [values]
+
+    def _joined(self, columns: list[tf.Tensor]) -> tf.Tensor:
+        return tf.stack(columns, axis=-1) if self.more else columns[0]
 
 
 def task_of(label: Label) -> Task:

@@ -39,7 +39,7 @@ def dense_half(schema: Schema, model: ModelConfig) -> DenseHalf:
     vectors = len(dims) + bool(schema.dense)
     pairs = vectors * (vectors + 1 if model.self_interaction else vectors - 1) // 2
     bottom = _mlp(schema.dense_width, model.bottom_mlp) if schema.dense else DenseHalf(0, 0, 0)
-    top = _mlp(pairs + (dim if schema.dense else 0), model.top_mlp)
+    top = _mlp(pairs + (dim if schema.dense else 0), (*model.top_mlp[:-1], len(schema.labels)))
     projected = {f.table: schema.table_of(f).dim for f in schema.categorical if schema.table_of(f).dim != dim}
     return DenseHalf(
         weights=bottom.weights + top.weights + sum(d * dim for d in projected.values()),

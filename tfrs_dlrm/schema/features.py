@@ -32,6 +32,9 @@ class Label:
       task: `click` or `regression`.
       mean: `regression` only: of the training labels, where predictions begin. `prepare` sets it.
       std: likewise their standard deviation, the unit of the loss.
+      name: of a label beside the first: letters, digits and underscores; by default the column. Metrics and outputs of
+        exported models carry it.
+      loss_weight: of its loss in the sum over several labels.
     """
 
     column: str
@@ -41,6 +44,8 @@ class Label:
     task: Task = "click"
     mean: float = 0.0
     std: float = 1.0
+    name: str = ""
+    loss_weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

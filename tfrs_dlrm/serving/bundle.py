@@ -20,7 +20,7 @@ from tfrs_dlrm.data.samples import read_samples, to_tensors
 from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.files import disk_full
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.models.tasks import Regression
+from tfrs_dlrm.models.tasks import Regression, Task
 from tfrs_dlrm.serving.accuracy import Accuracy, accuracy
 from tfrs_dlrm.serving.card import card
 from tfrs_dlrm.serving.deploy import write_batching, write_deploy
@@ -126,13 +126,12 @@ def export_model(
             signatures = make_signatures(serving)
             tf.saved_model.save(serving, temporary, signatures=signatures)
             set_methods(temporary, signatures)
-            comparison = compare(temporary, model, serving, samples, _tolerance(model, cost))
+            comparison = compare(temporary, model, serving, samples, _tolerances(model, cost))
             _write_extras(temporary, serving, samples, comparison)
             name = os.path.basename(os.path.abspath(output))
             manifest = _manifest(name, model, serving, samples[0], signatures)
             manifest["checkpoint"] = checkpoint and os.path.basename(checkpoint)
-            manifest |= {"tolerance": comparison.tolerance.absolute, "tolerance_up_to": comparison.tolerance.usual}
-            manifest["accuracy"] = cost and cost.to_dict()
+            manifest |= _outputs(model, comparison) | {"accuracy": cost and cost.to_dict()}
             with open(os.path.join(temporary, "MODEL.md"), "w", encoding="utf-8") as f:
                 f.write(card(manifest, _request(samples[0])))
             write_manifest(temporary, manifest)
@@ -166,14 +165,30 @@ def remove_old(output: str, keep: int) -> list[str]:
     return gone
 
 
-def _tolerance(model: RankingModel, cost: Accuracy | None) -> Tolerance:
+def _outputs(model: RankingModel, comparison: Comparison) -> dict[str, Any]:
+    """What the manifest says of the outputs: tolerance of the first, and names and tolerances of the others."""
+    first, *others = [
+        {"tolerance": tolerance.absolute, "tolerance_up_to": tolerance.usual}
+        for tolerance in comparison.tolerances.values()
+    ]
+    named = zip(model.label_tasks.outputs[1:], model.schema.more_labels, others, strict=True)
+    return first | {"more_outputs": {name: {"task": label.task, **other} for name, label, other in named}}
+
+
+def _tolerances(model: RankingModel, cost: Accuracy | None) -> dict[str, Tolerance]:
+    tasks = model.label_tasks
+    costs = [cost, *(cost.more[name] if cost else None for name in tasks.more)]
+    tolerances = [_tolerance(model, task, own) for task, own in zip(tasks.all, costs, strict=True)]
+    return dict(zip(tasks.outputs, tolerances, strict=True))
+
+
+def _tolerance(model: RankingModel, task: Task, cost: Accuracy | None) -> Tolerance:
     """How far an answer may be from the training side's."""
     least, change = 1e-6, 0.0
     if cost is not None:  # the rows that are compared are others than those that it was found on
         change = 2 * cost.largest_change
     elif model.dtype_policy.name == "mixed_bfloat16":  # has 8 bits of mantissa; sums in another order round differently
         least = 1e-2
-    task = model.label_task
     usual = abs(task.mean) + 4 * task.std if isinstance(task, Regression) else 1.0
     return Tolerance(max(least * usual, change), usual)
 
@@ -190,8 +205,8 @@ def _write_extras(
     """What lies beside the SavedModel: warmup requests, rows with the training side's answers, a request."""
     os.makedirs(os.path.join(path, "assets.extra"), exist_ok=True)
     with open(os.path.join(path, REFERENCE), "w", encoding="utf-8") as f:
-        for i, (row, score) in enumerate(zip(comparison.inputs, comparison.scores, strict=True)):
-            line = {"inputs": row, serving.task.output: float(score)}
+        for i, row in enumerate(comparison.inputs):
+            line = {"inputs": row} | {name: float(answers[i]) for name, answers in comparison.answers.items()}
             f.write(json.dumps(line | ({"odd": True} if i >= comparison.rows else {})) + "\n")
     raw = to_tensors(samples[:32], serving.raw_signature())
     encoded = serving.padded(serving.encoder(raw))

@@ -39,7 +39,8 @@ def card(manifest: Mapping[str, Any], request: Mapping[str, Any]) -> str:
         f" {manifest['tolerance']:.1g} of those of the model in training, on the rows in"
         " `assets.extra/reference.jsonl`.",
         "",
-        *_accuracy(manifest["accuracy"], "prediction" if regression else "probability"),
+        *_more_outputs(manifest["more_outputs"]),
+        *_accuracy(manifest["accuracy"]),
         "## Features",
         "",
         *_table(
@@ -75,15 +76,29 @@ def card(manifest: Mapping[str, Any], request: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _accuracy(found: Mapping[str, Any] | None, output: str) -> list[str]:
+def _more_outputs(outputs: Mapping[str, Any]) -> list[str]:
+    if not outputs:
+        return []
+    names = ", ".join(f"`{name}`" for name in outputs)
+    return [
+        f"It also gives {names}, of further labels. Regress and Classify answer for the first label, and candidates are"
+        " ordered by it.",
+        "",
+    ]
+
+
+def _accuracy(found: Mapping[str, Any] | None, label: str = "") -> list[str]:
     if found is None:
         return []
+    output = "probability" if "auc" in found else "prediction"
+    of = f" of label {label}" if label else ""
     names = {"auc": "AUC", "log_loss": "log loss", "rmse": "RMSE", "mae": "MAE"}
     changes = [f"{text} {found[n][0]:.6f} -> {found[n][1]:.6f}" for n, text in names.items() if n in found]
     return [
-        f"On {found['examples']:,} examples, beside the model as trained: {', '.join(changes)};"
+        f"On {found['examples']:,} examples{of}, beside the model as trained: {', '.join(changes)};"
         f" the largest change of a {output} is {found['largest_change']:.2g}.",
         "",
+        *(line for name, more in found.get("more", {}).items() for line in _accuracy(more, name)),
     ]
 
 

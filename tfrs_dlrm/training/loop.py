@@ -231,7 +231,7 @@ class _Run:
         if self._has_eval:
             record["eval"] = self._evaluate()
             state.evaluations_since_best.assign_add(1)
-            quality = self._model.label_task.quality(record["eval"])
+            quality = self._model.label_tasks.first.quality(record["eval"])
             if quality > float(state.best_auc.numpy()):
                 state.best_auc.assign(quality)
                 state.best_step.assign(step)
@@ -272,7 +272,7 @@ class _Run:
         if config.target_auc and float(state.best_auc.numpy()) >= config.target_auc:
             return f"the evaluation AUC reached the target {config.target_auc:g}"
         if config.patience and int(state.evaluations_since_best.numpy()) >= config.patience:
-            best = self._model.label_task.best.upper()
+            best = self._model.label_tasks.first.best.upper()
             return f"the evaluation {best} did not improve in {config.patience} evaluations"
         return ""
 
@@ -307,7 +307,7 @@ class _Run:
         line = f"step {record['step']}"
         for split in ("train", "eval"):
             values = record.get(split, {})
-            names = [n for n in self._model.label_task.shown if n in values]
+            names = [n for n in self._model.label_tasks.shown if n in values]
             line += "".join(f"  {split if n == names[0] else ''} {n} {values[n]:.4f}" for n in names)
             if self._board:
                 self._board.write("epoch" if split == "train" else split, values)

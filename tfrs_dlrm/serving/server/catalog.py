@@ -49,9 +49,11 @@ def _version(version: Version, labels: list[str]) -> dict[str, Any]:
 
 
 def _output(version: Version) -> str:
-    """What `serving_default` calls its answer; "score" where it has several."""
+    """What `serving_default` calls its answer for the first label; "score" where that is not known."""
     signature = version.model.signatures.get(DEFAULT_SIGNATURE) if version.model else None
     names = list(signature.outputs) if signature else []
+    others = version.manifest.get("more_outputs") or {}
+    names = [name for name in names if name not in others]
     return names[0] if len(names) == 1 else "score"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,13 +21,17 @@ _MOST = float(np.finfo(np.float32).max)
 def check_reference(subject: Subject) -> str:
     """Compares the scores of all reference rows, asked for together, with those of the training side."""
     rows = subject.rows
-    return compared(
-        subject.score(rows.raw),
-        rows.scores,
-        subject.tolerance,
-        "the training side's",
-        lambda i: f"{REFERENCE}, line {i + 1}{' (odd)' if rows.odd[i] else ''}",
-    )
+    found = subject.answers(rows.raw)
+
+    def place(output: str, i: int) -> str:
+        of = "" if output == subject.output else f", {output}"
+        return f"{REFERENCE}, line {i + 1}{' (odd)' if rows.odd[i] else ''}{of}"
+
+    said = [
+        compared(found[name], rows.answers[name], tolerance, "the training side's", functools.partial(place, name))
+        for name, tolerance in subject.tolerances.items()
+    ]
+    return "; ".join(said)
 
 
 def check_batches(subject: Subject) -> str:

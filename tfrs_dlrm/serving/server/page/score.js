@@ -68,12 +68,13 @@ async function predict(path, rows) {
   return predictions;
 }
 
-/** A prediction as one number: alone, in a list, or as the first number of several outputs; else null. */
-export function number(prediction) {
+/** A prediction as one number: alone, in a list, or of several outputs the one called `output`, or the first number. */
+export function number(prediction, output) {
   if (typeof prediction === "number") return prediction;
-  if (Array.isArray(prediction)) return prediction.length === 1 ? number(prediction[0]) : null;
+  if (Array.isArray(prediction)) return prediction.length === 1 ? number(prediction[0], output) : null;
   if (!prediction || typeof prediction !== "object") return null;
-  return Object.values(prediction).map(number).find((found) => found !== null) ?? null;
+  const values = [prediction[output], ...Object.values(prediction)];
+  return values.map((value) => number(value, output)).find((found) => found !== null) ?? null;
 }
 
 /** A score for people. */
@@ -89,7 +90,7 @@ export function signed(value) {
 
 /** Shows what `leaveOneOut` returned; `output` is what the model calls a score: a probability, a prediction. */
 export function show(where, { prediction, without: others, kept }, values, of, output) {
-  const score = number(prediction);
+  const score = number(prediction, output);
   if (score === null) {
     where.replaceChildren(element("p", {}, `${of} answers:`), element("pre", {}, JSON.stringify(prediction, null, 2)));
     return;
@@ -100,7 +101,7 @@ export function show(where, { prediction, without: others, kept }, values, of, o
 
 function chart(score, others, values, output) {
   const bars = others
-    .map(({ feature, prediction }) => ({ feature, rest: number(prediction) }))
+    .map(({ feature, prediction }) => ({ feature, rest: number(prediction, output) }))
     .filter(({ rest }) => rest !== null)
     .map(({ feature, rest }) => ({ feature, rest, change: score - rest }))
     .sort((a, b) => Math.abs(b.change) - Math.abs(a.change));
