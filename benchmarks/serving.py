@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the C++ runtime is loaded
+
 import numpy as np
 from absl import app, flags
 from machine import describe, machine

@@ -18,6 +18,8 @@ _CONCURRENT = flags.DEFINE_integer("max_concurrent", 1000, "Requests at once; mo
 _BYTES = flags.DEFINE_integer("max_request_bytes", 16 * 1024 * 1024, "Of one request.", lower_bound=1)
 _CANDIDATES = flags.DEFINE_integer("max_candidates", 5000, "Of one rank request, and rows of one batch.", lower_bound=1)
 _STRING = flags.DEFINE_integer("max_string_bytes", 64 * 1024, "Of one string.", lower_bound=1)
+_LOG = flags.DEFINE_string("request_log", "", "A directory for logs of the rows that are scored; none if empty.")
+_FRACTION = flags.DEFINE_float("request_log_fraction", 0.01, "Of the rows to log, each chosen at random.")
 
 
 def main(argv: list[str]) -> None:
@@ -39,6 +41,8 @@ def main(argv: list[str]) -> None:
         max_concurrent=_CONCURRENT.value,
         max_request_bytes=_BYTES.value,
         limits=Limits(_CANDIDATES.value, _CANDIDATES.value, _STRING.value),
+        request_log=_LOG.value,
+        request_log_fraction=_FRACTION.value,
     )
     options = ServerOptions(argv[1], _REST_PORT.value, _GRPC_PORT.value, security=security, service=service)
 

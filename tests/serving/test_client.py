@@ -153,6 +153,12 @@ def test_503_is_too_much_work_where_it_says_when_to_retry():
     assert type(errors.from_status(503, "gone", retry_after=False)) is errors.Unavailable
 
 
+def test_what_is_too_large_is_one_error_of_both():
+    assert type(errors.from_status(413, "large", retry_after=False)) is errors.TooLarge
+    by_grpc = errors.from_code("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max (5 vs. 4)")
+    assert type(by_grpc) is errors.TooLarge
+
+
 def test_neither_tensorflow_nor_the_other_transport_is_loaded():
     program = """
 import sys

@@ -1,4 +1,4 @@
-"""The local server's gRPC: TF Serving's own stubs get the scores worked out by hand, and codes for what is wrong."""
+"""The local server's gRPC: codes for what is wrong, batches, health; see test_contract.py for what is right."""
 
 import concurrent.futures
 
@@ -10,9 +10,6 @@ import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving_bundles import by_hand, example
 from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
@@ -57,59 +54,6 @@ RAW = {"price": np.float32([4, np.nan]), "site": [b"abc", b""], "slot": np.int64
 EXPECTED = [by_hand(4, 4, "abc", 8), by_hand(4, 0, "", -1)]
 
 
-def test_predict(prediction):
-    answer = prediction.Predict(request(RAW))
-    assert tf.make_ndarray(answer.outputs["probability"]).tolist() == EXPECTED
-    spec = answer.model_spec
-    assert (spec.name, spec.version.value, spec.signature_name) == ("clicks", 4, "serving_default")
-    one = {key: value[:1] for key, value in RAW.items()}
-    older = prediction.Predict(request(one, version=3))
-    assert tf.make_ndarray(older.outputs["probability"]).tolist() == [EXPECTED[0] - 1]
-    rank = {"site": [b"abc"], "price": np.float32([[0, 8, 4]]), "slot": np.int64([[0, 0, 0]])}
-    filtered = request(rank, "rank")
-    filtered.output_filter.append("order")
-    answer = prediction.Predict(filtered)
-    assert list(answer.outputs) == ["order"] and tf.make_ndarray(answer.outputs["order"]).tolist() == [[1, 2, 0]]
-
-
-def test_regress_and_classify_take_examples_and_their_context(prediction):
-    regress = regression_pb2.RegressionRequest()
-    regress.model_spec.name, regress.model_spec.signature_name = "clicks", "regress"
-    regress.input.example_list.examples.extend([example(price=4.0, site=b"abc", slot=8), example()])
-    values = [r.value for r in prediction.Regress(regress).result.regressions]
-    assert values == EXPECTED
-    classify = classification_pb2.ClassificationRequest()
-    classify.model_spec.name, classify.model_spec.signature_name = "clicks", "classify"
-    listed = classify.input.example_list_with_context
-    listed.context.CopyFrom(example(site=b"abc", slot=1))
-    listed.examples.extend([example(price=4.0, slot=8)])
-    (row,) = prediction.Classify(classify).result.classifications
-    assert [(c.label, c.score) for c in row.classes] == [("0", 1 - EXPECTED[0]), ("1", EXPECTED[0])]
-
-
-def test_metadata_status_and_labels(prediction, channel):
-    ask = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-    ask.model_spec.name = "clicks"
-    answer = prediction.GetModelMetadata(ask)
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    assert answer.model_spec.version.value == 4 and answer.metadata["signature_def"].Unpack(signatures)
-    assert signatures.signature_def["serving_default"].inputs["slot"].dtype == tf.int64.as_datatype_enum
-    models = model_service_pb2_grpc.ModelServiceStub(channel)
-    status = get_model_status_pb2.GetModelStatusRequest()
-    status.model_spec.name = "clicks"
-    states = [(s.version, s.state) for s in models.GetModelStatus(status).model_version_status]
-    available = get_model_status_pb2.ModelVersionStatus.AVAILABLE
-    assert states == [(4, available), (3, available)]
-    reload = model_management_pb2.ReloadConfigRequest()
-    config = reload.config.model_config_list.config.add(name="clicks")
-    config.version_labels["stable"] = 3
-    assert models.HandleReloadConfigRequest(reload).status.error_code == 0
-    older = prediction.Predict(request(RAW, label="stable"))
-    assert tf.make_ndarray(older.outputs["probability"]).tolist() == [p - 1 for p in EXPECTED]
-    config.version_labels["stable"] = 9
-    assert code(lambda: models.HandleReloadConfigRequest(reload))[0] == "NOT_FOUND"
-
-
 def code(call):
     with pytest.raises(grpc.RpcError) as raised:
         call()
@@ -147,6 +91,10 @@ def test_bad_requests_have_a_code_and_name_the_feature(prediction, channel):
     assert code(lambda: prediction.Predict(request(RAW, version=9)))[0] == "NOT_FOUND"
     large = request({**RAW, "site": [b"x" * (5 << 20), b""]})
     assert code(lambda: prediction.Predict(large))[0] == "RESOURCE_EXHAUSTED"
+    labels = model_management_pb2.ReloadConfigRequest()
+    labels.config.model_config_list.config.add(name="clicks").version_labels["stable"] = 9
+    models = model_service_pb2_grpc.ModelServiceStub(channel)
+    assert code(lambda: models.HandleReloadConfigRequest(labels))[0] == "NOT_FOUND"
     empty = regression_pb2.RegressionRequest()
     empty.model_spec.name, empty.model_spec.signature_name = "clicks", "regress"
     name, details = code(lambda: prediction.Regress(empty))

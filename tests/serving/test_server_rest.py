@@ -1,6 +1,5 @@
-"""The local server's REST API: TF Serving's documented requests and answers, and what bad ones get."""
+"""The local server's REST API: what bad requests get, limits, health, metrics; test_contract.py has the good ones."""
 
-import base64
 import concurrent.futures
 import json
 import socket
@@ -36,65 +35,6 @@ def ask(server):
 
 ROW = {"price": 4.0, "site": "abc", "slot": 8}
 EXPECTED = by_hand(3, 4, "abc", 8)
-
-
-def test_row_and_column_formats_give_the_scores_worked_out_by_hand(ask):
-    rows = {
-        "instances": [ROW, {"price": float("nan"), "site": {"b64": base64.b64encode(b"\xff\0").decode()}, "slot": -1}]
-    }
-    assert "NaN" in json.dumps(rows)
-    expected = [EXPECTED, by_hand(3, 0, b"\xff\0", -1)]
-    assert ask("clicks:predict", rows).json() == {"predictions": expected}
-    columns = {"inputs": {"price": [4, 8.5], "site": ["abc", ""], "slot": [8, 64]}}
-    assert ask("clicks:predict", columns).json() == {"outputs": [EXPECTED, by_hand(3, 8.5, "", 64)]}
-    for where in ("clicks/versions/3:predict", "clicks:predict"):
-        answer = ask(where, {"signature_name": "serving_default", "instances": [ROW]})
-        assert answer.status_code == 200 and answer.json() == {"predictions": [EXPECTED]}
-        assert answer.headers["content-type"] == "application/json"
-
-
-def test_rank_has_a_batch_of_one_in_both_formats(ask):
-    row = {"site": "abc", "price": [0, 8, 4], "slot": [0, 0, 0]}
-    scores = [by_hand(3, p, "abc", 0) for p in (0, 8, 4)]
-    ranked = {"scores": scores, "order": [1, 2, 0]}
-    assert ask("clicks:predict", {"signature_name": "rank", "instances": [row]}).json() == {"predictions": [ranked]}
-    columns = {name: [value] for name, value in row.items()}
-    assert ask("clicks:predict", {"signature_name": "rank", "inputs": columns}).json() == {
-        "outputs": {"scores": [scores], "order": [[1, 2, 0]]}
-    }
-    top = ask("clicks:predict", {"signature_name": "rank_top_k", "instances": [{**row, "k": 2}]})
-    assert top.json() == {"predictions": [{"scores": [scores[1], scores[2]], "indices": [1, 2]}]}
-
-
-def test_examples_are_regressed_and_classified(ask):
-    body = {"signature_name": "regress", "examples": [ROW, {"site": {"b64": "YWI="}}]}
-    expected = [EXPECTED, by_hand(3, 0, "ab", -1)]
-    assert ask("clicks:regress", body).json() == {"results": expected}
-    shared = {
-        "signature_name": "regress",
-        "context": {"site": "abc", "slot": 1},
-        "examples": [{"price": 4.0, "slot": 8}],
-    }
-    assert ask("clicks:regress", shared).json() == {"results": [EXPECTED]}
-    answer = ask("clicks:classify", {**body, "signature_name": "classify"}).json()
-    assert answer == {"results": [[["0", 1 - p], ["1", p]] for p in expected]}
-    one = base64.b64encode(serving_bundles.example(**{**ROW, "site": b"abc"}).SerializeToString()).decode()
-    by_value = {"signature_name": "serialized_examples", "instances": [{"b64": one}]}
-    assert ask("clicks:predict", by_value).json() == {"predictions": [EXPECTED]}
-
-
-def test_status_and_metadata_have_the_documented_shape(ask):
-    status = {"version": "3", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-    for path in ("clicks", "clicks/versions/3"):
-        assert ask.get(path).json() == {"model_version_status": [status]}
-    metadata = ask.get("clicks/metadata").json()
-    assert metadata["model_spec"] == {"name": "clicks", "signature_name": "", "version": "3"}
-    signatures = metadata["metadata"]["signature_def"]["signature_def"]
-    price = signatures["serving_default"]["inputs"]["price"]
-    assert price["dtype"] == "DT_FLOAT" and price["tensor_shape"]["dim"] == [{"size": "-1", "name": ""}]
-    assert price["tensor_shape"]["unknown_rank"] is False and price["name"].startswith("serving_default_price")
-    assert signatures["regress"]["method_name"] == "tensorflow/serving/regress"
-    assert "__saved_model_init_op" not in signatures
 
 
 MANY = {"site": ["a"], "price": [[1.0] * 10_000], "slot": [[1] * 10_000]}

@@ -26,6 +26,8 @@ from tfrs_dlrm.serving.bundle import Options, export
 from tfrs_dlrm.serving.client.client import Client
 from tfrs_dlrm.serving.client.errors import InvalidRequest
 from tfrs_dlrm.serving.manifest import read_manifest
+from tfrs_dlrm.serving.runtime import Signature
+from tfrs_dlrm.serving.server.logged_rows import logged_rows
 from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.training.evaluation import evaluate_run
@@ -233,18 +235,6 @@ def test_a_target_auc_is_refused(data, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
-def test_replicas_learn_the_same(data):
-    """The loss and the metrics of four replicas are those of one."""
-    found = []
-    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(4)])):
-        with strategy.scope():
-            model = td.DLRM(td.Schema.load(f"{data}/schema.json"), (16, 8), (16, 1))
-            model.compile(keras.optimizers.SGD(0.01), td.SGD(0.01))
-        batches = strategy.experimental_distribute_dataset(td.dataset(data, 128))
-        found.append(model.fit(batches, steps_per_epoch=5, verbose=0).history)
-    assert {k: v[-1] for k, v in found[0].items()} == pytest.approx({k: v[-1] for k, v in found[1].items()}, rel=1e-4)
-
-
 def test_a_warm_start_takes_labels_of_another_mean(run, data, tmp_path):
     other = rating_log.make(str(tmp_path / "log"), 1000, schema=rating_log.SCHEMA, seed=0)
     schema = td.Schema.load(f"{other}/schema.json")
@@ -323,6 +313,13 @@ def test_servers_and_clients_take_it(exported, data):
                 assert ranked["scores"][0] == pytest.approx(predictions[0], rel=1e-5)
                 with pytest.raises(InvalidRequest, match="unknown signature 'classify'"):
                     client.classify(rows)
+
+
+def test_predictions_are_logged_as_probabilities_are():
+    inputs, predictions = {"price": np.float32([1, 2])}, np.float32([7, 8])
+    signatures = {"serving_default": Signature("tensorflow/serving/predict", {}, {})}
+    rows = logged_rows("serving_default", signatures, inputs, {"prediction": predictions}, ())
+    assert rows is not None and rows.probabilities.tolist() == [7, 8] and list(rows.inputs) == ["price"]
 
 
 def test_a_tolerance_grows_with_numbers_beyond_the_usual():

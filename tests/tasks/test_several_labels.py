@@ -23,7 +23,11 @@ from tfrs_dlrm.data.samples import read_samples, to_tensors
 from tfrs_dlrm.planner.dense import dense_half
 from tfrs_dlrm.serving.bundle import Options, export
 from tfrs_dlrm.serving.client.client import Client
+from tfrs_dlrm.serving.labelled import join_labels
 from tfrs_dlrm.serving.manifest import read_manifest
+from tfrs_dlrm.serving.request_log import RequestLog
+from tfrs_dlrm.serving.runtime import Signature
+from tfrs_dlrm.serving.server.logged_rows import logged_rows
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model
@@ -131,6 +135,24 @@ def test_only_the_labels_beside_the_first_may_be_missing(tmp_path):
     np.testing.assert_array_equal(found, [[1, 1, 3.5], [0, nan, nan], [1, nan, nan], [1, 0, nan]])
 
 
+def test_logged_requests_are_joined_with_all_labels(tmp_path):
+    log = RequestLog(str(tmp_path / "log"), 1.0)
+    inputs = {"age": np.float32([30, 40, 50]), "user": np.array([b"u1", b"u2", b"u3"], object)}
+    inputs["item"] = inputs["user"]
+    signatures = {"serving_default": Signature("tensorflow/serving/predict", {}, {})}
+    outputs = {"probability": np.float32([0.1, 0.2, 0.3]), "prediction_paid": np.float32([1, 2, 3])}
+    rows = logged_rows("serving_default", signatures, inputs, outputs, ())
+    log.write("r", rows.inputs, rows.probabilities, 1, rows.rows)
+    log.close()
+    labels = tmp_path / "labels.csv"
+    labels.write_text("request_id,row,clicked,bought?,paid,weight\nr,0,0,,,1\nr,1,1,no,,2\nr,2,1,yes,9.5,1\n")
+    joined = tmp_path / "joined.parquet"
+    assert join_labels([f"{tmp_path}/log/requests-*.tfrecord"], str(labels), str(joined), funnel_log.SCHEMA).rows == 3
+    td.prepare(funnel_log.SCHEMA, [str(joined)], str(tmp_path / "out"))
+    found = pq.read_table(tmp_path / "out/train").to_pandas()[["label", "label/purchase", "label/paid", "weight"]]
+    np.testing.assert_array_equal(found, [[0, np.nan, np.nan, 1], [1, 0, np.nan, 2], [1, 1, 9.5, 1]])
+
+
 # ---- the model -------------------------------------------------------------------------------------------------------
 
 
@@ -231,7 +253,7 @@ def test_every_label_is_learned_and_the_first_one_chooses(data, run):
 
 def test_replicas_learn_the_same(data):
     found = []
-    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(2)])):
+    for strategy in (tf.distribute.get_strategy(), td.make_strategy("mirrored", 4)):
         with strategy.scope():
             model = td.DLRM(td.Schema.load(f"{data}/schema.json"), (16, 8), (16, 1))
             model.compile(keras.optimizers.SGD(0.01), td.SGD(0.01))

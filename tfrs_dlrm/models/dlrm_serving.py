@@ -79,7 +79,7 @@ class DLRMRows(_Served):
         vectors = self.stacked(self._names, inputs, None)
         count = vectors.shape[1]
         products = tf.reshape(_dot_products(vectors, vectors), [-1, count * count])
-        columns = [tf.slice(products, [0, i * count], [-1, i]) for i in range(1, count)]
+        columns = _runs(products, count, self_interaction=False)
         if self.bottom_mlp is not None:
             bottom = self.bottom_mlp(inputs.dense)
             columns = [bottom, tf.reshape(_dot_products(vectors, bottom[:, tf.newaxis]), [-1, count]), *columns]
@@ -110,8 +110,9 @@ class DLRMCandidates(_Served):
         shared, others = self._positions([f.name for f in model.schema.categorical])
         count = len(shared) + len(others)
         pair = _pairs(count, model.interaction.self_interaction) + len(of_bottom)
-        self._triangles = [_triangle(len(part), model.interaction.self_interaction) for part in (shared, others)]
-        rows = [np.array(part)[np.array(t)] for part, t in zip((shared, others), self._triangles, strict=True)]
+        self._self_interaction = model.interaction.self_interaction
+        triangles = [_triangle(len(part), self._self_interaction) for part in (shared, others)]
+        rows = [np.array(part)[np.array(t)] for part, t in zip((shared, others), triangles, strict=True)]
         # Rows of the kernel in the order in which the products are computed here.
         self._shared_kernel = tf.Variable(kernel[pair[rows[0][0], rows[0][1]]], trainable=False)
         crossed = pair[np.array(others)[:, None], np.array(shared)[None, :]].reshape(-1)
@@ -138,10 +139,8 @@ class DLRMCandidates(_Served):
         v = self.stacked(self._own_names, own, bottom if self._own_bottom else None)  # [C * N, V, D]
         contexts = tf.shape(u)[0]
         cross = _dot_products(tf.reshape(v, [contexts, -1, self.dim]), u)  # [C, N * V, U]
-        columns = [tf.reshape(cross, [-1, v.shape[1] * u.shape[1]]), self._products(v, 1)]
-        once = tf.zeros([contexts, self._shared_kernel.shape[1]])
-        if self._shared_kernel.shape[0]:  # oneDNN aborts the process over a product of nothing
-            once = tf.matmul(self._products(u, 0), self._shared_kernel)
+        columns = [tf.reshape(cross, [-1, v.shape[1] * u.shape[1]]), *self._own_products(v)]
+        once = self._once(u)
         if bottom is not None and self._own_bottom:
             columns.insert(0, bottom)
         elif bottom is not None:
@@ -154,12 +153,26 @@ class DLRMCandidates(_Served):
             lambda: self.logits(_added_to_each(tf.matmul(together, self._own_kernel), once)),
         )
 
-    def _products(self, vectors: tf.Tensor, which: int) -> tf.Tensor:
-        """Between vectors [R, n, D] of one side: [R, pairs]."""
-        rows, columns = self._triangles[which]
+    def _once(self, vectors: tf.Tensor) -> tf.Tensor:
+        """What the products between the vectors [C, U, D] of contexts, which are few, add: [C, units]."""
+        count = vectors.shape[1]
+        rows, columns = _triangle(count, self._self_interaction)
+        if not len(rows):  # oneDNN ends the process where a matrix without columns is multiplied and a bias added
+            return tf.zeros([tf.shape(vectors)[0], self._own_kernel.shape[1]])
+        products = tf.reshape(_dot_products(vectors, vectors), [-1, count * count])
+        return tf.matmul(tf.gather(products, rows * count + columns, axis=1), self._shared_kernel)
+
+    def _own_products(self, vectors: tf.Tensor) -> list[tf.Tensor]:
+        """Between the vectors [C * N, V, D] of candidates: [C * N, pairs], in parts."""
         count = vectors.shape[1]
         products = tf.reshape(_dot_products(vectors, vectors), [-1, count * count])
-        return tf.gather(products, rows * count + columns, axis=1)
+        return _runs(products, count, self._self_interaction)
+
+
+def _runs(products: tf.Tensor, count: int, self_interaction: bool) -> list[tf.Tensor]:
+    """The lower triangle of matrices [R, count * count], one tensor for each of their rows."""
+    ends = [i + self_interaction for i in range(count)]
+    return [tf.slice(products, [0, i * count], [-1, end]) for i, end in enumerate(ends) if end]
 
 
 def _dot_products(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

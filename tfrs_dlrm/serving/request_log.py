@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 import threading
 import time
@@ -12,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from tfrs_dlrm.serving import protos
-from tfrs_dlrm.serving.tfrecord import record
+from tfrs_dlrm.serving.tfrecord import record, whole_bytes
 
 # What a row holds beside its raw features. A feature of such a name is written as `feature_name` says.
 OWN_FIELDS = ("request_id", "row", "timestamp", "model_version", "probability")
@@ -27,8 +29,9 @@ def feature_name(name: str) -> str:
 class RequestLog:
     """Writes rows to `requests-*.tfrecord` in a directory; a file under such a name is whole and does not change.
 
-    Until then its name ends in `.unfinished`. Threads may share a log. What goes wrong, a full disk for one, is counted
-    and never raised by `write`: a request that was scored is answered.
+    Until then its name ends in `.unfinished`; what a killed process left so is finished by the next log of the
+    directory. Threads may share a log. What goes wrong, a full disk for one, is counted and never raised by `write`: a
+    request that was scored is answered.
 
     Args:
       directory: made where it does not exist.
@@ -59,6 +62,7 @@ class RequestLog:
         if max_bytes_per_file < 1 or max_seconds_per_file <= 0:
             raise ValueError(f"{max_bytes_per_file=} and {max_seconds_per_file=} must be positive")
         os.makedirs(directory, exist_ok=True)
+        salvage(directory)
         self.written = self.failed = 0
         self._directory, self._fraction = directory, fraction
         self._max_bytes, self._max_seconds = max_bytes_per_file, max_seconds_per_file
@@ -68,7 +72,12 @@ class RequestLog:
         self._path, self._size, self._opened = "", 0, 0.0
 
     def write(
-        self, request_id: str | bytes, inputs: Mapping[str, np.ndarray], probabilities: np.ndarray, version: int
+        self,
+        request_id: str | bytes,
+        inputs: Mapping[str, np.ndarray],
+        probabilities: np.ndarray,
+        version: int,
+        rows: np.ndarray | None = None,
     ) -> None:
         """Writes some of the rows of one request.
 
@@ -77,13 +86,15 @@ class RequestLog:
           inputs: raw features by name, [B] or [B, L].
           probabilities: float32 [B]; of a regression the predicted numbers, which the log calls the same.
           version: of the model that gave them.
+          rows: int64 [B], their numbers in the request; by default from 0.
         """
         chosen = np.zeros(0, np.int64)
         try:
             with self._lock:
                 chosen = np.flatnonzero(self._rng.random(len(probabilities)) < self._fraction)
             if len(chosen):
-                data = _records(request_id, inputs, probabilities, version, chosen)
+                numbers = np.arange(len(probabilities)) if rows is None else rows
+                data = _records(request_id, inputs, probabilities, version, chosen, numbers)
                 with self._lock:
                     self._append(data)
                     self.written += len(chosen)
@@ -104,6 +115,7 @@ class RequestLog:
             name = f"requests-{time.time_ns()}-{os.getpid()}.tfrecord"
             self._path = os.path.join(self._directory, name)
             self._file = open(self._path + UNFINISHED, "xb", buffering=0)  # noqa: SIM115
+            fcntl.flock(self._file, fcntl.LOCK_EX)  # as long as it is written; `salvage` asks
             self._size, self._opened = 0, time.monotonic()
         try:
             left = memoryview(data)
@@ -129,12 +141,42 @@ class RequestLog:
             os.remove(self._path + UNFINISHED)
 
 
+def salvage(directory: str) -> list[str]:
+    """Finishes the files of processes that ended before they could: what is whole of them is kept.
+
+    Files that a process still writes are left alone.
+
+    Returns:
+      The paths of the files that are finished now.
+    """
+    finished = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(directory), f"requests-*.tfrecord{UNFINISHED}"))):
+        with open(path, "r+b") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            if not os.fstat(f.fileno()).st_size:  # just made, perhaps, and not locked yet
+                continue
+            size = whole_bytes(path)
+            f.truncate(size)
+            if size:
+                finished.append(path.removesuffix(UNFINISHED))
+                os.rename(path, finished[-1])
+            else:
+                os.remove(path)
+    if finished:
+        logging.warning("%s: finished %d files of requests that were cut off", directory, len(finished))
+    return finished
+
+
 def _records(
     request_id: str | bytes,
     inputs: Mapping[str, np.ndarray],
     probabilities: np.ndarray,
     version: int,
     rows: np.ndarray,
+    numbers: np.ndarray,
 ) -> bytes:
     name = request_id.encode() if isinstance(request_id, str) else request_id
     now = time.time_ns() // 1_000_000
@@ -149,7 +191,7 @@ def _records(
             value = values[i]
             target.extend(value if isinstance(value, list) else [value])
         feature["request_id"].bytes_list.value.append(name)
-        feature["row"].int64_list.value.append(row)
+        feature["row"].int64_list.value.append(int(numbers[row]))
         feature["timestamp"].int64_list.value.append(now)
         feature["model_version"].int64_list.value.append(version)
         feature["probability"].float_list.value.append(probabilities[row])

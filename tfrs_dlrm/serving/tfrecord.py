@@ -6,11 +6,14 @@ A record is its length (uint64), the masked CRC32C of that, the bytes, and the m
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import google_crc32c
+
+_FRAME = 16  # bytes around the data of a record
 
 
 def record(data: bytes) -> bytes:
@@ -38,6 +41,19 @@ def read_records(path: str) -> Iterator[bytes]:
                 raise ValueError(f"{where} is broken: its checksum is wrong")
             yield data
             number += 1
+
+
+def whole_bytes(path: str) -> int:
+    """How much of a file, from its beginning, is whole records.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    size = 0
+    with contextlib.suppress(ValueError):
+        for data in read_records(path):
+            size += _FRAME + len(data)
+    return size
 
 
 def _read(f: BinaryIO, size: int, where: str) -> bytes:

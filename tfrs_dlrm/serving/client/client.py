@@ -55,6 +55,7 @@ class Client:
         signature: str = "serving_default",
         version: int | None = None,
         label: str | None = None,
+        request_id: str | None = None,
     ) -> dict[str, np.ndarray]:
         """Scores rows.
 
@@ -63,6 +64,8 @@ class Client:
           signature: which of the model's signatures to ask.
           version: of the model; by default the newest.
           label: of a version, instead of its number.
+          request_id: what the server's log of requests names this one by, for labels to be joined with it later; by
+            default the server makes one.
 
         Returns:
           The outputs by name.
@@ -74,13 +77,17 @@ class Client:
         try:
             info = self._info(spec).get(signature)
             inputs = to_arrays(features, info.inputs if info else {})
-            return self._transport.predict(spec, signature, inputs, info)
+            return self._transport.predict(spec, signature, inputs, info, request_id)
         except (InvalidRequest, NotFound):
             self._signatures.clear()  # a new version of the model may have other inputs
             raise
 
     def rank(
-        self, context: Mapping[str, Any], candidates: Mapping[str, Any], k: int | None = None
+        self,
+        context: Mapping[str, Any],
+        candidates: Mapping[str, Any],
+        k: int | None = None,
+        request_id: str | None = None,
     ) -> dict[str, np.ndarray]:
         """Scores the candidates of one context.
 
@@ -88,6 +95,7 @@ class Client:
           context: by name, the one value of each feature that all candidates share.
           candidates: by name, one value a candidate.
           k: how many of the best to return; by default all are scored.
+          request_id: see `predict`.
 
         Returns:
           Without `k`, `scores` float32 [N] in the order of the candidates and `order` int32 [N], best first; with it,
@@ -99,25 +107,28 @@ class Client:
         features = {name: [value] for name, value in {**context, **candidates}.items()}
         if k is not None:
             features["k"] = [k]
-        outputs = self.predict(features, "rank" if k is None else "rank_top_k")
+        outputs = self.predict(features, "rank" if k is None else "rank_top_k", request_id=request_id)
         return {name: value[0] for name, value in outputs.items()}
 
-    def regress(self, examples: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    def regress(self, examples: Sequence[Mapping[str, Any]], request_id: str | None = None) -> np.ndarray:
         """The probabilities or predicted numbers, float32 [B], of rows, which are sent as tf.Examples.
 
         Args:
           examples: by name, the value of each feature, or a list; what is None is left out, and counts as missing.
+          request_id: see `predict`.
 
         Raises:
           ServingError: see its subclasses in `errors`.
         """
         spec = ModelSpec(self.model)
-        return np.asarray(self._transport.regress(spec, self._rows(spec, examples)), np.float32)
+        return np.asarray(self._transport.regress(spec, self._rows(spec, examples), request_id), np.float32)
 
-    def classify(self, examples: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, float]]]:
+    def classify(
+        self, examples: Sequence[Mapping[str, Any]], request_id: str | None = None
+    ) -> list[list[tuple[str, float]]]:
         """Class and score, of each class, for each row; see `regress`."""
         spec = ModelSpec(self.model)
-        return self._transport.classify(spec, self._rows(spec, examples))
+        return self._transport.classify(spec, self._rows(spec, examples), request_id)
 
     def metadata(self, version: int | None = None, label: str | None = None) -> dict[str, Signature]:
         """The signatures of the model by name, with the types and shapes of their inputs and outputs.

@@ -11,6 +11,10 @@ class InvalidRequest(ServingError):
     """The request is wrong, and would be however often it is sent: INVALID_ARGUMENT, or 400."""
 
 
+class TooLarge(InvalidRequest):
+    """The request has more bytes than the server takes: 413, or gRPC's RESOURCE_EXHAUSTED for a message's size."""
+
+
 class NotFound(ServingError):
     """There is no such model, version, label or signature: NOT_FOUND, or 404."""
 
@@ -47,7 +51,7 @@ _BY_STATUS: dict[int, type[ServingError]] = {
     403: Unauthenticated,
     404: NotFound,
     408: DeadlineExceeded,
-    413: InvalidRequest,
+    413: TooLarge,
     429: Overloaded,
     502: Unavailable,
     503: Unavailable,
@@ -57,6 +61,8 @@ _BY_STATUS: dict[int, type[ServingError]] = {
 
 def from_code(code: str, message: str) -> ServingError:
     """Of a gRPC status, as `INVALID_ARGUMENT`."""
+    if code == "RESOURCE_EXHAUSTED" and "larger than max" in message:  # gRPC's own words, on either side
+        return TooLarge(message)
     return _BY_CODE.get(code, ServingError)(message or code)
 
 

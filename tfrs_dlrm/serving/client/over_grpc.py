@@ -9,7 +9,7 @@ import numpy as np
 
 from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.client import errors
-from tfrs_dlrm.serving.client.transport import ModelSpec, VersionStatus, read_signatures, read_status
+from tfrs_dlrm.serving.client.transport import REQUEST_ID, ModelSpec, VersionStatus, read_signatures, read_status
 from tfrs_dlrm.serving.client.values import to_example
 from tfrs_dlrm.serving.runtime import Signature
 from tfrs_dlrm.serving.tensors import from_proto, to_proto
@@ -36,7 +36,7 @@ class GrpcTransport:
 
     def __init__(self, address: str, tls: bool, timeout: float, bearer_token: str | None, certificate: str | None):
         self._timeout = timeout
-        self._metadata = [("authorization", f"Bearer {bearer_token}")] if bearer_token else None
+        self._metadata = [("authorization", f"Bearer {bearer_token}")] if bearer_token else []
         if tls:
             roots = None
             if certificate:
@@ -50,26 +50,33 @@ class GrpcTransport:
         self._model = model.ModelServiceStub(self._channel)
 
     def predict(
-        self, spec: ModelSpec, signature: str, inputs: Mapping[str, np.ndarray], info: Signature | None
+        self,
+        spec: ModelSpec,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        info: Signature | None,
+        request_id: str | None,
     ) -> dict[str, np.ndarray]:
         """The outputs by name."""
         del info  # tensors say their types
         request = protos.predict.PredictRequest(model_spec=_spec(spec, signature))
         for name, array in inputs.items():
             request.inputs[name].CopyFrom(to_proto(array))
-        response = self._call(self._prediction.Predict, request)
+        response = self._call(self._prediction.Predict, request, request_id)
         return {name: from_proto(tensor) for name, tensor in response.outputs.items()}
 
-    def regress(self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]]) -> list[float]:
+    def regress(self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]], request_id: str | None) -> list[float]:
         """One value a row."""
         request = protos.regression.RegressionRequest(model_spec=_spec(spec, "regress"), input=_input(rows))
-        response = self._call(self._prediction.Regress, request)
+        response = self._call(self._prediction.Regress, request, request_id)
         return [r.value for r in response.result.regressions]
 
-    def classify(self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]]) -> list[list[tuple[str, float]]]:
+    def classify(
+        self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]], request_id: str | None
+    ) -> list[list[tuple[str, float]]]:
         """Class and score, of each class, for each row."""
         request = protos.classification.ClassificationRequest(model_spec=_spec(spec, "classify"), input=_input(rows))
-        response = self._call(self._prediction.Classify, request)
+        response = self._call(self._prediction.Classify, request, request_id)
         return [[(c.label, c.score) for c in row.classes] for row in response.result.classifications]
 
     def signatures(self, spec: ModelSpec) -> dict[str, Signature]:
@@ -89,9 +96,10 @@ class GrpcTransport:
         """Ends its connections."""
         self._channel.close()
 
-    def _call(self, method: Callable[..., Any], request: Any) -> Any:
+    def _call(self, method: Callable[..., Any], request: Any, request_id: str | None = None) -> Any:
+        metadata = [*self._metadata, (REQUEST_ID, request_id)] if request_id else self._metadata
         try:
-            return method(request, timeout=self._timeout, metadata=self._metadata)
+            return method(request, timeout=self._timeout, metadata=metadata)
         except grpc.RpcError as e:
             raise errors.from_code(e.code().name, e.details() or "") from e
 

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 
 from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.client import errors
-from tfrs_dlrm.serving.client.transport import ModelSpec, VersionStatus, read_signatures, read_status
+from tfrs_dlrm.serving.client.transport import REQUEST_ID, ModelSpec, VersionStatus, read_signatures, read_status
 from tfrs_dlrm.serving.runtime import Signature
 
 try:
@@ -39,23 +39,30 @@ class RestTransport:
         self._http = httpx.Client(base_url=url, timeout=timeout, headers=headers, verify=verify)
 
     def predict(
-        self, spec: ModelSpec, signature: str, inputs: Mapping[str, np.ndarray], info: Signature | None
+        self,
+        spec: ModelSpec,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        info: Signature | None,
+        request_id: str | None,
     ) -> dict[str, np.ndarray]:
         """The outputs by name."""
         columns = {name: _json(array) for name, array in inputs.items()}
-        outputs = self._post(spec, "predict", {"signature_name": signature, "inputs": columns}, "outputs")
+        outputs = self._post(spec, "predict", {"signature_name": signature, "inputs": columns}, "outputs", request_id)
         types = {name: output.dtype for name, output in info.outputs.items()} if info else {}
         if len(types) == 1 or not isinstance(outputs, dict):  # the name of a single output is left out
             outputs = {next(iter(types), "outputs"): outputs}
         return {name: _array(value, types.get(name)) for name, value in outputs.items()}
 
-    def regress(self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]]) -> list[float]:
+    def regress(self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]], request_id: str | None) -> list[float]:
         """One value a row."""
-        return self._post(spec, "regress", _examples("regress", rows), "results")
+        return self._post(spec, "regress", _examples("regress", rows), "results", request_id)
 
-    def classify(self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]]) -> list[list[tuple[str, float]]]:
+    def classify(
+        self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]], request_id: str | None
+    ) -> list[list[tuple[str, float]]]:
         """Class and score, of each class, for each row."""
-        results = self._post(spec, "classify", _examples("classify", rows), "results")
+        results = self._post(spec, "classify", _examples("classify", rows), "results", request_id)
         return [[(label, score) for label, score in row] for row in results]
 
     def signatures(self, spec: ModelSpec) -> dict[str, Signature]:
@@ -73,13 +80,15 @@ class RestTransport:
         """Ends its connections."""
         self._http.close()
 
-    def _post(self, spec: ModelSpec, verb: str, body: Any, field: str) -> Any:
+    def _post(self, spec: ModelSpec, verb: str, body: Any, field: str, request_id: str | None) -> Any:
         # NaN is how a missing number is sent; no other JSON library writes it.
         content = json.dumps(body, ensure_ascii=False).encode()
-        return _field(self._request("POST", f"{_path(spec)}:{verb}", content), field)
+        return _field(self._request("POST", f"{_path(spec)}:{verb}", content, request_id), field)
 
-    def _request(self, method: str, path: str, content: bytes | None) -> Any:
-        headers = {"Content-Type": "application/json"} if content is not None else None
+    def _request(self, method: str, path: str, content: bytes | None, request_id: str | None = None) -> Any:
+        headers = {"Content-Type": "application/json"} if content is not None else {}
+        if request_id:
+            headers[REQUEST_ID] = request_id
         try:
             response = self._http.request(method, path, content=content, headers=headers)
         except httpx.TimeoutException as e:

@@ -10,6 +10,8 @@ import numpy as np
 
 from tfrs_dlrm.serving.runtime import Signature, read_signature
 
+REQUEST_ID = "x-request-id"
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
@@ -40,17 +42,27 @@ class VersionStatus:
 
 
 class Transport(Protocol):
-    """Takes arrays to a server and back; raises the errors of `errors`."""
+    """Takes arrays to a server and back; raises the errors of `errors`.
+
+    Requests bear a `request_id` where one is given, as the header or the metadata `REQUEST_ID`.
+    """
 
     def predict(
-        self, spec: ModelSpec, signature: str, inputs: Mapping[str, np.ndarray], info: Signature | None
+        self,
+        spec: ModelSpec,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        info: Signature | None,
+        request_id: str | None,
     ) -> dict[str, np.ndarray]:
         """The outputs by name."""
 
-    def regress(self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]]) -> list[float]:
+    def regress(self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]], request_id: str | None) -> list[float]:
         """One value a row."""
 
-    def classify(self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]]) -> list[list[tuple[str, float]]]:
+    def classify(
+        self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]], request_id: str | None
+    ) -> list[list[tuple[str, float]]]:
         """Class and score, of each class, for each row."""
 
     def signatures(self, spec: ModelSpec) -> dict[str, Signature]:

@@ -15,14 +15,16 @@ from absl import logging
 from google.protobuf.message import DecodeError
 
 from tfrs_dlrm.serving import protos
+from tfrs_dlrm.serving.client.transport import REQUEST_ID
 from tfrs_dlrm.serving.server import answers, requests
 from tfrs_dlrm.serving.server.errors import InvalidRequest, ServingError
+from tfrs_dlrm.serving.server.request_logs import request_id
 from tfrs_dlrm.serving.server.service import Service
 from tfrs_dlrm.serving.server.versions import Model, Version
 from tfrs_dlrm.serving.tensors import to_proto
 
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
-_Handler = Callable[[Any], Awaitable[Any]]
+_Handler = Callable[[Any, str], Awaitable[Any]]
 
 
 def handlers(service: Service) -> list[grpc.GenericRpcHandler]:
@@ -54,11 +56,13 @@ def _guarded(service: Service, method: str, handler: _Handler, message: Any) -> 
     async def answer(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         try:
             with service.request("grpc", method.lower()):
+                identity = request_id(dict(context.invocation_metadata() or ()).get(REQUEST_ID))
+                context.set_trailing_metadata(((REQUEST_ID, identity),))
                 try:
                     request = message.FromString(data)
                 except DecodeError as e:
                     raise InvalidRequest(f"the request is no {message.DESCRIPTOR.full_name}: {e}") from e
-                return (await handler(request)).SerializeToString()
+                return (await handler(request, identity)).SerializeToString()
         except ServingError as e:
             code, text = getattr(grpc.StatusCode, e.code), str(e)
         except Exception:
@@ -81,7 +85,7 @@ class _Api:
         number = spec.version.value if spec.HasField("version") else None
         return model, model.choose(number, spec.version_label or None)
 
-    async def predict(self, request: Any) -> Any:
+    async def predict(self, request: Any, identity: str) -> Any:
         model, chosen = self._version(request.model_spec)
         name = request.model_spec.signature_name or requests.DEFAULT_SIGNATURE
         with chosen.in_use() as version:
@@ -91,50 +95,50 @@ class _Api:
                     raise InvalidRequest(
                         f"unknown output {output!r} in output_filter: there is {', '.join(signature.outputs)}"
                     )
-            outputs = await self._service.run(version, name, requests.predict_inputs(request))
+            outputs = await self._service.run(version, name, requests.predict_inputs(request), identity)
         response = protos.predict.PredictResponse()
         _fill_spec(response.model_spec, model, chosen, name)
         for output in request.output_filter or outputs:
             response.outputs[output].CopyFrom(to_proto(outputs[output]))
         return response
 
-    async def regress(self, request: Any) -> Any:
+    async def regress(self, request: Any, identity: str) -> Any:
         response = protos.regression.RegressionResponse()
-        outputs = await self._score_examples("regress", request, response)
+        outputs = await self._score_examples("regress", request, response, identity)
         for value in outputs["outputs"].ravel().tolist():
             response.result.regressions.add(value=value)
         return response
 
-    async def classify(self, request: Any) -> Any:
+    async def classify(self, request: Any, identity: str) -> Any:
         response = protos.classification.ClassificationResponse()
-        for row in answers.classes(await self._score_examples("classify", request, response)):
+        for row in answers.classes(await self._score_examples("classify", request, response, identity)):
             added = response.result.classifications.add()
             for label, score in row:
                 added.classes.add(label=label, score=score)
         return response
 
-    async def _score_examples(self, method: str, request: Any, response: Any) -> dict[str, np.ndarray]:
+    async def _score_examples(self, method: str, request: Any, response: Any, identity: str) -> dict[str, np.ndarray]:
         model, chosen = self._version(request.model_spec)
         name = request.model_spec.signature_name or requests.DEFAULT_SIGNATURE
         with chosen.in_use() as version:
             examples = requests.serialized_examples(request.input)
             inputs = requests.example_inputs(method, name, version.signature(name), examples)
             _fill_spec(response.model_spec, model, version, name)
-            return await self._service.run(version, name, inputs)
+            return await self._service.run(version, name, inputs, identity)
 
-    async def metadata(self, request: Any) -> Any:
+    async def metadata(self, request: Any, identity: str) -> Any:
         fields = list(request.metadata_field)
         if not fields or fields != ["signature_def"]:
             raise InvalidRequest(f"metadata_field must be ['signature_def']; it is {fields}")
         model, version = self._version(request.model_spec)
         return answers.metadata(model.name, version)
 
-    async def status(self, request: Any) -> Any:
+    async def status(self, request: Any, identity: str) -> Any:
         spec = request.model_spec
         number = spec.version.value if spec.HasField("version") else None
         return answers.status(self._service.model(spec.name), number, spec.version_label or None)
 
-    async def reload(self, request: Any) -> Any:
+    async def reload(self, request: Any, identity: str) -> Any:
         """Sets version labels; the models and their paths stay what the server was started with."""
         changes: list[tuple[Model, dict[str, int]]] = []
         for config in request.config.model_config_list.config:

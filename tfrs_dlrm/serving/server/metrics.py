@@ -38,6 +38,10 @@ class Metrics:
         self.loaded = Gauge(
             "tfrs_dlrm_version_loaded", "1 for a version that is loaded.", ["model", "version"], registry=registry
         )
+        self.log_rows = Counter("tfrs_dlrm_request_log_rows", "Rows logged.", ["model"], registry=registry)
+        self.log_failed = Counter(
+            "tfrs_dlrm_request_log_failed_rows", "Rows chosen for the log that it lacks.", ["model"], registry=registry
+        )
         self.refused = Counter("tfrs_dlrm_versions_refused", "Versions refused.", ["model"], registry=registry)
 
     def ran(self, rows: int, requests: int) -> None:

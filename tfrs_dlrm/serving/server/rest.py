@@ -15,8 +15,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from tfrs_dlrm.serving.client.transport import REQUEST_ID
 from tfrs_dlrm.serving.server import answers, json_tensors, requests, web_page
 from tfrs_dlrm.serving.server.errors import Busy, InvalidRequest, ServingError, TooLarge
+from tfrs_dlrm.serving.server.request_logs import request_id
 from tfrs_dlrm.serving.server.security import BearerToken
 from tfrs_dlrm.serving.server.service import Service
 from tfrs_dlrm.serving.server.versions import Version
@@ -73,9 +75,15 @@ class _Api:
         if found is None or (request.method == "POST") != bool(found["method"]):
             return to_response({"error": f"Malformed request: {request.method} {request.url.path}"}, 400)
         method = found["method"] or ("metadata" if found["metadata"] else "status")
+        return await self._response(request, method, found)
+
+    async def _response(self, request: Request, method: str, found: re.Match[str]) -> Response:
         try:
             with self._service.request("rest", method):
-                return to_response(await self._answer(request, method, found))
+                identity = request_id(request.headers.get(REQUEST_ID))
+                response = to_response(await self._answer(request, method, found, identity))
+                response.headers[REQUEST_ID] = identity
+                return response
         except ServingError as e:
             response = to_response({"error": str(e)}, e.http)
             if isinstance(e, Busy):  # which tells it from a model that is not loaded, 503 as well
@@ -87,7 +95,7 @@ class _Api:
             logging.exception("REST %s failed", method)
             return to_response({"error": "internal error; the server's log has it"}, 500)
 
-    async def _answer(self, request: Request, method: str, found: re.Match[str]) -> dict[str, Any]:
+    async def _answer(self, request: Request, method: str, found: re.Match[str], identity: str) -> dict[str, Any]:
         model = self._service.model(found["name"])
         number = int(found["version"]) if found["version"] else None
         if method == "status":
@@ -97,19 +105,21 @@ class _Api:
         body = await self._body(request)
         with model.choose(number, found["label"]).in_use() as version:
             if method == "predict":
-                return await self._predict(version, body)
-            return await self._score_examples(version, method, body)
+                return await self._predict(version, body, identity)
+            return await self._score_examples(version, method, body, identity)
 
-    async def _predict(self, version: Version, body: dict[str, Any]) -> dict[str, Any]:
+    async def _predict(self, version: Version, body: dict[str, Any], identity: str) -> dict[str, Any]:
         name = _signature_name(body)
         inputs, by_rows = json_tensors.predict_inputs(body, version.signature(name))
-        return json_tensors.predict_answer(await self._service.run(version, name, inputs), by_rows)
+        return json_tensors.predict_answer(await self._service.run(version, name, inputs, identity), by_rows)
 
-    async def _score_examples(self, version: Version, method: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _score_examples(
+        self, version: Version, method: str, body: dict[str, Any], identity: str
+    ) -> dict[str, Any]:
         name = _signature_name(body)
         examples = requests.serialized_examples(json_tensors.examples(body))
         inputs = requests.example_inputs(method, name, version.signature(name), examples)
-        outputs = await self._service.run(version, name, inputs)
+        outputs = await self._service.run(version, name, inputs, identity)
         if method == "regress":
             return {"results": outputs["outputs"].ravel().tolist()}
         return {"results": [[[label, score] for label, score in row] for row in answers.classes(outputs)]}

@@ -19,6 +19,7 @@ from tfrs_dlrm.serving.server import checks
 from tfrs_dlrm.serving.server.batching import Batcher
 from tfrs_dlrm.serving.server.errors import Busy, NotFound, ServingError, from_run
 from tfrs_dlrm.serving.server.metrics import Metrics
+from tfrs_dlrm.serving.server.request_logs import RequestLogs
 from tfrs_dlrm.serving.server.versions import Model, State, Version, find_models
 
 
@@ -34,6 +35,8 @@ class ServiceOptions:
       max_concurrent: requests at once; more are refused.
       max_request_bytes: of one request.
       limits: of the tensors of one request.
+      request_log: the directory for logs of requests; none where it is empty.
+      request_log_fraction: of the rows to log.
     """
 
     keep: int = 1
@@ -43,6 +46,8 @@ class ServiceOptions:
     max_concurrent: int = 1000
     max_request_bytes: int = 16 * 1024 * 1024
     limits: checks.Limits = dataclasses.field(default_factory=checks.Limits)
+    request_log: str = ""
+    request_log_fraction: float = 1.0
 
 
 class Service:
@@ -53,7 +58,8 @@ class Service:
       options: how they are run.
 
     Raises:
-      ValueError: there is no model.
+      ValueError: there is no model, or the fraction to log is out of range.
+      OSError: there cannot be a request log.
     """
 
     def __init__(self, root: str, options: ServiceOptions):
@@ -65,6 +71,9 @@ class Service:
             name: Model(name, path, options.keep, self._loader, self._batcher, self._changed)
             for name, path in paths.items()
         }
+        self._logs = None
+        if options.request_log:
+            self._logs = RequestLogs(options.request_log, options.request_log_fraction, paths, self.metrics)
         self._in_flight = 0
         self._poller: asyncio.Task[None] | None = None
         # Called with whether each model has a version; the health service of gRPC listens.
@@ -85,6 +94,8 @@ class Service:
             await model.close()
         self._loader.shutdown()
         self.threads.shutdown()
+        if self._logs:
+            self._logs.close()
 
     def ready(self) -> bool:
         """Whether every model has a version that answers, and the server is not ending."""
@@ -123,8 +134,16 @@ class Service:
             self.metrics.requests.labels(api, method, code).inc()
             self.metrics.latency.labels(api, method).observe(time.perf_counter() - started)
 
-    async def run(self, version: Version, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    async def run(
+        self, version: Version, name: str, inputs: dict[str, np.ndarray], identity: str = ""
+    ) -> dict[str, np.ndarray]:
         """The outputs of a signature; the version must be `in_use`.
+
+        Args:
+          version: of the model.
+          name: of the signature.
+          inputs: by name.
+          identity: of the request; one without is not logged.
 
         Raises:
           ServingError: the inputs do not fit it, or TensorFlow refuses their values.
@@ -132,11 +151,15 @@ class Service:
         rows = checks.check(name, version.signature(name), inputs, version.manifest, self.options.limits)
         assert version.batcher is not None
         try:
-            return await version.batcher.run(name, inputs, rows)
+            outputs = await version.batcher.run(name, inputs, rows)
         except RunError as e:
             inputs_ = list(version.signature(name).inputs)
             where = f"signature {name!r}" + (f", input {inputs_[0]!r}" if len(inputs_) == 1 else "")
             raise from_run(e, where) from e
+        if self._logs and identity and version.model is not None:
+            signatures, context = version.model.signatures, version.context
+            self._logs.add(version.model_name, version.number, name, signatures, context, identity, inputs, outputs)
+        return outputs
 
     def _batcher(self, model: SavedModel) -> Batcher:
         return Batcher(model, self.threads, self.options.max_batch_size, self.metrics.ran)

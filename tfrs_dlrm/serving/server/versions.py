@@ -25,6 +25,7 @@ class Version:
     """One version. Only the event loop changes it.
 
     Attributes:
+      model_name: of its model.
       number: its directory's name.
       path: its directory.
       state: LOADING, AVAILABLE, UNLOADING or END, of ModelVersionStatus.
@@ -33,7 +34,8 @@ class Version:
       batcher: what runs it.
     """
 
-    def __init__(self, number: int, path: str, fingerprint: tuple[Any, ...]):
+    def __init__(self, model_name: str, number: int, path: str, fingerprint: tuple[Any, ...]):
+        self.model_name = model_name
         self.number, self.path, self.fingerprint = number, path, fingerprint
         self.state = State.LOADING
         self.error = ""
@@ -61,6 +63,11 @@ class Version:
         await self._idle.wait()
         if self.batcher:
             await self.batcher.idle()
+
+    @property
+    def context(self) -> frozenset[str]:
+        """The inputs that the candidates of a request share."""
+        return frozenset(f["name"] for f in self.manifest.get("features", ()) if f.get("context"))
 
     def signature(self, name: str) -> Signature:
         """Raises InvalidRequest where there is none of that name."""
@@ -140,7 +147,7 @@ class Model:
             if known is not None and known.state == State.END and (not known.error or known.fingerprint != fingerprint):
                 known = None
             if known is None:
-                known = self.versions[number] = Version(number, path, fingerprint)
+                known = self.versions[number] = Version(self.name, number, path, fingerprint)
                 await self._load(known)
             if known.state == State.AVAILABLE:
                 wanted.add(number)
