@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import funnel_log
+import httpx
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -332,6 +333,8 @@ def test_smaller_tables_are_measured_by_label(run, tmp_path):
 def test_clients_get_every_answer(exported, data):
     rows = read_samples(data)[:3]
     with serving_bundles.running(os.path.dirname(exported.path)) as there:
+        (model,) = httpx.get(f"{there.rest}/catalog").json()["models"]  # what the page shows
+        assert model["versions"][0]["output"] == "probability"
         for address in (there.rest, f"grpc://{there.grpc}"):
             with Client(address, "funnel") as client:
                 answers = client.predict({name: [row[name] for row in rows] for name in rows[0]})
