@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     print(f"Exported {exported.checkpoint}\n      to {exported.path}")
     print(
         f"Loaded it again: on {found.rows} raw rows and {found.odd_rows} rows of missing, unseen and malformed values,"
-        f" its probabilities are within {found.largest_difference:.1e} of the training side's."
+        f" its answers are within {found.largest_difference:.1e} of the training side's."
     )
     print(f"{os.path.join(exported.path, 'MODEL.md')} says what can be asked of it, and what smaller tables cost.")
     print(f"Next, here:\n  python export/serve.py {_OUTPUT.value}")

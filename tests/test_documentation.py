@@ -64,7 +64,7 @@ def test_the_page_on_your_own_data(log):
     for program, *arguments in (command[1:] for command in rest):
         arguments = [a.replace("configs/", f"{ROOT}/configs/") for a in arguments]
         shown = run(log, ROOT / program, *arguments)
-    assert "its probabilities are within" in shown
+    assert "its answers are within" in shown
     assert (log / "runs" / "clicks" / "evaluation.png").is_file()
 
 

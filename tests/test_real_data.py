@@ -11,8 +11,9 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import pytest
 from sklearn.compose import make_column_transformer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -29,24 +30,25 @@ def program(cwd, script, *arguments):
 
 
 def whole_path(tmp_path, recipe, schema, *prepare):
-    """Prepare, train, evaluate, export; returns the AUC of the last checkpoint."""
+    """Prepare, train, evaluate, export; returns the metrics of the last checkpoint."""
     config = f"--config={ROOT}/configs/{recipe}.py"
     program(tmp_path, "train/prepare.py", f"--schema={ROOT}/configs/schemas/{schema}", "--output=data", *prepare)
     program(tmp_path, "train/main.py", config, "--config.data.path=data", "--workdir=run")
     # Not the best: that was chosen on the very rows it is compared on.
     shown = program(tmp_path, "train/evaluate.py", "--workdir=run", "--checkpoint=latest")
-    auc = json.loads((tmp_path / "run" / "evaluation.json").read_text())["metrics"]["this model"]["auc"]
-    assert f"{auc:.6f}" in shown
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())["metrics"]
+    assert all(f"{found['this model'][name]:.6f}" in shown for name in {"auc", "rmse"} & found["this model"].keys())
     assert (tmp_path / "run" / "evaluation.png").stat().st_size > 10_000
     exported = program(tmp_path, "export/main.py", "--workdir=run", "--output=served")
     assert "256 raw rows" in exported and os.path.isfile(tmp_path / "served" / "1" / "saved_model.pb")
-    return auc
+    return found
 
 
 def test_adult(real_data, tmp_path):
     folder = real_data / "adult"
     train, test = folder / "adult.data.gz", folder / "adult.test.gz"
-    auc = whole_path(tmp_path, "adult", "adult.json", f"--input={train}", f"--eval_input={test}")
+    found = whole_path(tmp_path, "adult", "adult.json", f"--input={train}", f"--eval_input={test}")
+    auc = found["this model"]["auc"]
 
     names = json.loads((ROOT / "configs/schemas/adult.json").read_text())["text"]["columns"]
     logs = [pd.read_csv(f, header=None, names=names, skipinitialspace=True) for f in (train, test)]
@@ -60,17 +62,28 @@ def test_adult(real_data, tmp_path):
     assert auc >= baseline
 
 
-def test_anime(real_data, tmp_path, monkeypatch):
+@pytest.fixture
+def ratings(real_data, tmp_path, monkeypatch):
+    """ratings.csv in the directory of the test, which is the current one."""
     with zipfile.ZipFile(real_data / "anime" / "anime.zip") as archive:
         for name in ("anime_ratings.dat", "anime_info.dat"):
             (tmp_path / name).write_bytes(archive.read(f"anime/{name}"))
     monkeypatch.chdir(tmp_path)
     duckdb.sql((ROOT / "configs/schemas/anime.sql").read_text())
-    auc = whole_path(tmp_path, "anime", "anime.json", "--input=ratings.csv", "--eval_fraction=0.2")
+    return tmp_path
 
-    train, test = (pq.read_table(tmp_path / "data" / split).to_pandas() for split in ("train", "eval"))
+
+def prepared(path):
+    """Training and evaluation rows, and what makes their users and items one-hot."""
+    train, test = (pq.read_table(path / "data" / split).to_pandas() for split in ("train", "eval"))
     assert len(train) + len(test) == 419_943
-    encode = OneHotEncoder(handle_unknown="ignore").fit(train[["user", "item"]])
+    return train, test, OneHotEncoder(handle_unknown="ignore").fit(train[["user", "item"]])
+
+
+def test_anime(ratings):
+    found = whole_path(ratings, "anime", "anime.json", "--input=ratings.csv", "--eval_fraction=0.2")
+    auc = found["this model"]["auc"]
+    train, test, encode = prepared(ratings)
     best = 0.0
     for strength in (1.0, 3.0):
         regression = LogisticRegression(C=strength, max_iter=300)
@@ -80,3 +93,20 @@ def test_anime(real_data, tmp_path, monkeypatch):
     print(f"Anime test AUC: DLRM {auc:.4f}, logistic regression {best:.4f}")
     assert np.isclose(best, 0.82, atol=0.01)
     assert auc >= best + 0.005
+
+
+def test_anime_ratings(ratings):
+    found = whole_path(ratings, "anime_ratings", "anime_ratings.json", "--input=ratings.csv", "--eval_fraction=0.2")
+    train, test, encode = prepared(ratings)
+    assert found["training mean"]["rmse"] == pytest.approx(
+        np.sqrt(np.mean((test["label"] - train["label"].mean()) ** 2))
+    )
+    best = np.inf
+    for strength in (1.0, 3.0):
+        ridge = Ridge(strength, solver="lsqr").fit(encode.transform(train[["user", "item"]]), train["label"])
+        errors = ridge.predict(encode.transform(test[["user", "item"]])) - test["label"]
+        best = min(best, np.sqrt(np.mean(errors**2)))
+    rmse = found["this model"]["rmse"]
+    print(f"Anime test RMSE: DLRM {rmse:.4f}, ridge regression {best:.4f}")
+    assert np.isclose(best, 1.21, atol=0.01)
+    assert rmse <= best - 0.02

@@ -186,8 +186,9 @@ class TrainConfig:
       epochs: over the training set, 1.5 is one and a half; or
       steps: the length in steps, where it is not 0.
       eval_every_steps: evaluates and writes a checkpoint; 0 is after each epoch.
-      target_auc: stops once the evaluation AUC is at least this; 0 is never.
-      patience: stops after this many evaluations in a row without a better AUC; 0 is never.
+      target_auc: stops once the evaluation AUC is at least this; 0 is never. Not for a regression.
+      patience: stops after this many evaluations in a row without a better AUC or, of a regression, a lower RMSE; 0 is
+        never.
       keep_checkpoints: how many of the latest to keep, beside the best.
       warm_start: the directory of another run of this model, perhaps on other vocabularies, whose weights are taken
         over at the beginning; see `tfrs_dlrm.warm_start`.

@@ -87,7 +87,7 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
     checkpoint = _Checkpoint(path)
     # Everything is checked before anything is written: a refusal leaves the model as it was.
     stored = model.embeddings.stored(model.embedding_optimizer)
-    reports, copies, notes = {}, [], _statistics_notes(new, home.encoder_dir, data_dir)
+    reports, copies, notes = {}, [], _label_notes(old, new) + _statistics_notes(new, home.encoder_dir, data_dir)
     for table in model.schema.tables:
         old_rows = old.table(table.name).rows or 0
         matches = _matches(table, model.schema, home.encoder_dir, data_dir, old_rows)
@@ -159,8 +159,9 @@ def _check_features(old: Schema, new: Schema, workdir: str) -> None:
         free = {f.table for f in schema.categorical if f.encoding in ("vocabulary", "ids")}
         features = (dataclasses.replace(f, min_count=1, max_size=None) for f in schema.categorical)
         tables = (dataclasses.replace(t, rows=schema_lib.MAX_ROWS if t.name in free else t.rows) for t in schema.tables)
+        units = dict.fromkeys(schema.label_columns, (0.0, 1.0))
         return dataclasses.replace(
-            schema, categorical=tuple(features), tables=tuple(tables), text=schema_lib.TextFormat()
+            schema.with_units(units), categorical=tuple(features), tables=tuple(tables), text=schema_lib.TextFormat()
         )
 
     found = schema_lib.difference(comparable(old), comparable(new))
@@ -252,6 +253,15 @@ def _restore_layers(model: RankingModel, path: str) -> None:
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
         raise ValueError(f"{path}: not of a model of this shape: {str(e)[:300]}") from e
+
+
+def _label_notes(old: Schema, new: Schema) -> list[str]:
+    return [
+        f"label {now.column!r}: mean {before.mean:g} and standard deviation {before.std:g} became {now.mean:g} and"
+        f" {now.std:g}, so predictions shift a little at first"
+        for before, now in zip(old.labels, new.labels, strict=True)
+        if (before.mean, before.std) != (now.mean, now.std)
+    ]
 
 
 def _statistics_notes(schema: Schema, old_dir: str, new_dir: str) -> list[str]:

@@ -4,7 +4,7 @@ workdir/
   config.json     the run's configuration
   encoder/        schema, vocabularies and statistics, as the data were prepared with them
   checkpoints/    the latest, to go on from; see `tfrs_dlrm.checkpoint`
-  best/           the one with the best evaluation AUC so far
+  best/           the one with the best evaluation AUC so far; of a regression, the lowest RMSE
   metrics.jsonl   one line per evaluation
 """
 

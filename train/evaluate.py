@@ -45,8 +45,7 @@ def main(argv: list[str]) -> None:
     os.makedirs(output, exist_ok=True)
     paths = [os.path.join(output, f"evaluation.{ending}") for ending in ("json", "png")]
     report.write_json(paths[0], evaluation.to_dict())
-    scores = evaluation.scores
-    report.picture(paths[1], scores.labels, scores.logits, scores.weights, title=evaluation.checkpoint)
+    evaluation.picture(paths[1])
     print(f"{evaluation.checkpoint} on {evaluation.data} ({_SPLIT.value})\n")
     print(report.table(evaluation.columns()))
     if _GROUP_BY.value or _GAUC.value:

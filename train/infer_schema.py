@@ -9,6 +9,7 @@ from tfrs_dlrm import cli
 _INPUT = flags.DEFINE_string("input", None, "A TSV, CSV (plain or .gz) or Parquet file.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The JSON file to write.", required=True)
 _LABEL = flags.DEFINE_string("label", None, "The column of the label, where its name does not say so.")
+_TASK = flags.DEFINE_enum("task", "click", ["click", "regression"], "Whether the label is a 0 or 1, or any number.")
 _COLUMNS = flags.DEFINE_list("columns", [], "The names of the columns, for text files without a header line.")
 _DELIMITER = flags.DEFINE_string("delimiter", None, "Between the fields of text files; found where not given.")
 _ROWS = flags.DEFINE_integer("rows", 100_000, "How many rows to look at.", lower_bound=1)
@@ -25,7 +26,12 @@ def main(argv: list[str]) -> None:
         raise FileExistsError(f"{path} exists, perhaps with changes of yours; --force overwrites it")
     delimiter = _DELIMITER.value and _DELIMITER.value.replace("\\t", "\t")
     proposal = infer_schema(
-        _INPUT.value, label=_LABEL.value, columns=_COLUMNS.value, delimiter=delimiter, rows=_ROWS.value
+        _INPUT.value,
+        label=_LABEL.value,
+        columns=_COLUMNS.value,
+        delimiter=delimiter,
+        rows=_ROWS.value,
+        task=_TASK.value,  # type: ignore[arg-type]
     )
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     proposal.schema.save(path)

@@ -57,7 +57,8 @@ def main(argv: list[str]) -> None:
         return
     print(f"Done at step {result.step}: {result.reason}.")
     if result.best:
-        print(f"Best evaluation at step {result.best_step}: AUC {result.best['auc']:.5f}.")
+        name = "auc" if "auc" in result.best else "rmse"
+        print(f"Best evaluation at step {result.best_step}: {name.upper()} {result.best[name]:.5f}.")
     print("Next:")
     print(f"  python train/evaluate.py --workdir={workdir}")
     print(f"  python export/main.py --workdir={workdir} --output=exports/{os.path.basename(workdir.rstrip('/'))}")

@@ -76,6 +76,19 @@ def test_a_log_by_hand(tmp_path):
     assert Schema.from_json(proposal.schema.to_json()) == proposal.schema
 
 
+def test_a_number_to_predict(tmp_path):
+    path = write_csv(tmp_path / "log.csv", columns())
+    proposal = infer_schema(path, label="price", task="regression")
+    assert proposal.schema.label == Label("price", task="regression")
+    prices = [float(x) for x in columns()["price"]]
+    low, high, mean = (f"{x:g}" for x in (min(prices), max(prices), np.mean(prices)))
+    assert proposal.notes["price"] == f"numbers from {low} to {high}, {mean} in the mean"
+    with pytest.raises(ValueError, match=r"column 'site' cannot be predicted as a number"):
+        infer_schema(path, label="site", task="regression")
+    with pytest.raises(ValueError, match=r"any column of numbers may be what is to be predicted; give its name"):
+        infer_schema(path, task="regression")
+
+
 @pytest.mark.parametrize(
     ("name", "delimiter", "header", "text"),
     [

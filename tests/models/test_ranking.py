@@ -246,7 +246,7 @@ def test_weights_restore_into_a_model_that_is_not_compiled(tmp_path):
 def test_refuses():
     with pytest.raises(NotImplementedError, match="RankingModel does not implement score"):
         RankingModel(SCHEMA).compile()
-    with pytest.raises(ValueError, match=r"compile\(loss=...\): the loss is the weighted log loss"):
+    with pytest.raises(ValueError, match=r"compile\(loss=...\): the task of the label says the loss"):
         Tower(SCHEMA).compile(loss="mse")
     features = next(iter(dataset(1)))[0]
     with pytest.raises(ValueError, match=r"\[B, 2\] is needed for this schema; found shape \(16, 1\)"):

@@ -37,7 +37,8 @@ class Encoded:
 
 def encoded_schema(schema: Schema) -> pa.Schema:
     """The columns of an encoded Parquet file, in order; each feature has its name."""
-    fields = [("label", pa.float32()), *([("weight", pa.float32())] if schema.weight else [])]
+    fields = [(name, pa.float32()) for name in schema.label_columns]
+    fields += [("weight", pa.float32())] if schema.weight else []
     fields += [(name, pa.float32()) for name in schema.dense_columns]
     fields += [(f.name, pa.int32()) for f in schema.one_hot]
     for f in schema.multi_hot:
@@ -53,7 +54,7 @@ class Counted:
 
     Attributes:
       values: (table, values as bytes [N], counts [N]) per feature with a vocabulary.
-      moments: of the dense features.
+      moments: of the dense features, then of the labels of `units`.
       rows: how many rows were readable.
       kept: how many of them were counted.
       bad: the rows left out.
@@ -64,6 +65,11 @@ class Counted:
     rows: int
     kept: int
     bad: list[BadRow]
+
+
+def units(schema: Schema) -> list[int]:
+    """The numbers of the labels whose mean and standard deviation are counted: those of regressions."""
+    return [i for i, label in enumerate(schema.labels) if label.task == "regression"]
 
 
 class BlockCounter:
@@ -79,7 +85,8 @@ class BlockCounter:
         kept = rows.take(keep(rows.numbers))
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
         counts = [(f.table, *self._count(f, kept.categorical[f.name])) for f in features]
-        return Counted(counts, Moments.of(kept.dense), len(rows), len(kept), rows.bad)
+        numbers = np.concatenate([kept.dense, kept.labels[:, units(self._schema)]], axis=1)
+        return Counted(counts, Moments.of(numbers), len(rows), len(kept), rows.bad)
 
     def _count(self, f: CategoricalFeature, raw: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         if pa.types.is_list(raw.type):
@@ -108,7 +115,7 @@ class BlockEncoder:
           ValueError: as `rows.parse`.
         """
         rows = parse(block, self._schema)
-        columns: dict[str, pa.Array] = {"label": pa.array(rows.label)}
+        columns = {n: pa.array(column) for n, column in zip(self._schema.label_columns, rows.labels.T, strict=True)}
         if rows.weight is not None:
             columns["weight"] = pa.array(rows.weight)
         if self._schema.dense:

@@ -17,7 +17,8 @@ class Columns:
     """Some rows: matrices for what has one value an example, Arrow lists for the rest.
 
     Attributes:
-      matrices: label [N]; weight [N] and dense float32 [N, D] and ids int32 [N, F], each where the schema has it.
+      matrices: label [N], or [N, L] where there are several; weight [N] and dense float32 [N, D] and ids int32 [N, F],
+        each where the schema has it.
       lists: of the multi-valued features, values and perhaps weights.
     """
 
@@ -30,7 +31,8 @@ class Columns:
     @classmethod
     def of(cls, table: pa.Table, schema: Schema) -> Columns:
         """The columns of encoded rows."""
-        matrices = [_stack(table, ["label"], np.float32)[:, 0]]
+        labels = _stack(table, schema.label_columns, np.float32)
+        matrices = [labels if schema.more_labels else labels[:, 0]]
         if schema.weight:
             matrices.append(_stack(table, ["weight"], np.float32)[:, 0])
         if schema.dense:
@@ -84,7 +86,9 @@ def list_columns(schema: Schema) -> list[str]:
 
 def signature(schema: Schema, size: int | None, sort_ids: bool) -> tuple[tf.TensorSpec, ...]:
     """The types of `Columns.arrays`, and of `IdOrders` behind them, for batches of `size` (None: any)."""
-    specs = [tf.TensorSpec([size], tf.float32)] * (2 if schema.weight else 1)
+    specs = [tf.TensorSpec([size, len(schema.labels)] if schema.more_labels else [size], tf.float32)]
+    if schema.weight:
+        specs.append(tf.TensorSpec([size], tf.float32))
     if schema.dense:
         specs.append(tf.TensorSpec([size, schema.dense_width], tf.float32))
     if schema.one_hot:

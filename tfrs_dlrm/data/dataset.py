@@ -50,7 +50,8 @@ def dataset(
 
     `features` holds `dense`, float32 [B, schema.dense_width]; `ids`, int32 [B, F], the table rows of the one-hot
     features; and for each multi-valued feature its name, a RaggedTensor int32 [B, None], and perhaps `NAME_weights`.
-    `label` and `weight` are float32 [B].
+    `label` and `weight` are float32 [B]; with several labels, `label` is [B, len(schema.labels)], NaN where one of
+    `schema.more_labels` is missing.
 
     Args:
       directory: what `prepare` wrote.

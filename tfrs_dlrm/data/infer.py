@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfrs_dlrm.data.head import Column, read_head
-from tfrs_dlrm.schema import RESERVED_NAMES, CategoricalFeature, DenseFeature, Label, RawType, Schema
+from tfrs_dlrm.schema import RESERVED_NAMES, CategoricalFeature, DenseFeature, Label, RawType, Schema, Task
 
 _LABEL_NAMES = frozenset(
     {"label", "target", "y", "click", "clicked", "clicks", "isclick", "isclicked", "converted", "conversion"}
@@ -54,6 +54,7 @@ def infer_schema(
     columns: Sequence[str] = (),
     delimiter: str | None = None,
     rows: int = 100_000,
+    task: Task = "click",
 ) -> Proposal:
     """Proposes a schema.
 
@@ -70,6 +71,7 @@ def infer_schema(
       columns: the names of the columns, for text files without a header line.
       delimiter: between the fields of text files; by default found in the first line.
       rows: how many rows to look at.
+      task: of the label; with `regression` it is the number itself, and `label` has to be given.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -77,8 +79,10 @@ def infer_schema(
         column is the label.
     """
     text, head = read_head(path, columns, delimiter, rows)
+    if task == "regression" and label is None:
+        raise ValueError(f"{path}: any column of numbers may be what is to be predicted; give its name as label")
     name = _label_column(path, head, label)
-    proposed, note = _label(path, head[name])
+    proposed, note = _label(path, head[name], task)
     notes: dict[str, str] = {}
     features: list[Feature] = []
     taken = set(RESERVED_NAMES)
@@ -124,9 +128,16 @@ def _is_zero_one(numbers: np.ndarray | None) -> bool:
     return numbers is not None and len(numbers) > 0 and set(numbers) <= {0.0, 1.0}
 
 
-def _label(path: str, column: Column) -> tuple[Label, str]:
+def _label(path: str, column: Column, task: Task) -> tuple[Label, str]:
     none = f"; {column.missing:.1%} of the rows have none, which makes them bad rows" if column.missing else ""
     numbers = column.numbers
+    if task == "regression":
+        if numbers is None or not len(numbers):
+            raise ValueError(
+                f"{path}: column {column.name!r} cannot be predicted as a number; it does not hold numbers"
+            )
+        note = f"numbers from {numbers.min():g} to {numbers.max():g}, {numbers.mean():g} in the mean{none}"
+        return Label(column.name, task=task), note
     if numbers is not None and _is_zero_one(numbers):
         return Label(column.name), f"0 or 1; {numbers.mean():.1%} are 1{none}"
     if numbers is not None and column.distinct >= 2:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from tfrs_dlrm.data import sources
-from tfrs_dlrm.data.blocks import BlockCounter, BlockEncoder, Counted, Encoded, encoded_schema
+from tfrs_dlrm.data.blocks import BlockCounter, BlockEncoder, Counted, Encoded, encoded_schema, units
 from tfrs_dlrm.data.encoder import (
     SCHEMA_FILE,
     STATISTICS_FILE,
@@ -171,7 +171,7 @@ class _Preparation:
         if os.path.exists(path):
             return Schema.load(path)
         settings = {t.name: vocabulary_settings(schema, t) for t in schema.tables}
-        if any(settings.values()) or any(needs_statistics(f) for f in schema.dense):
+        if units(schema) or any(settings.values()) or any(needs_statistics(f) for f in schema.dense):
             self._count_segments(BlockCounter(schema))
         os.makedirs(os.path.join(self._output, VOCABULARY_DIR), exist_ok=True)
         counts_dir, rows = os.path.join(self._work, "counts"), {}
@@ -184,8 +184,9 @@ class _Preparation:
                     logging.info(
                         "table %r: rows=%d becomes %d, as its vocabulary has", table.name, table.rows, size + 1
                     )
-        self._write_statistics()
-        schema = schema.with_rows(rows)
+        moments = self._moments()
+        self._write_statistics(moments)
+        schema = schema.with_rows(rows).with_units(self._units(moments))
         schema.save(path)
         return schema
 
@@ -194,7 +195,7 @@ class _Preparation:
             return counter(block, lambda numbers: ~self._job.in_eval(file, numbers))
 
         def finish(name: str, parts: Iterator[Counted]) -> int:
-            values, moments = ValueCounts(), Moments.of(np.zeros([0, len(self._job.schema.dense)]))
+            values, moments = ValueCounts(), self._no_moments()
             rows = kept = 0
             for part in parts:
                 self._stop_at(part.bad)
@@ -210,11 +211,25 @@ class _Preparation:
         self._pass("vocabulary", "counted", range(len(self._job.train_files)), count, finish)
         self._check_rows(sum(mark["rows"] for mark in self._marks("counted")))
 
-    def _write_statistics(self) -> None:
+    def _no_moments(self) -> Moments:
         schema = self._job.schema
-        moments = Moments.of(np.zeros([0, len(schema.dense)]))
-        for mark in self._marks("counted"):
-            moments += Moments(*mark["moments"])
+        return Moments.of(np.zeros([0, len(schema.dense) + len(units(schema))]))
+
+    def _units(self, moments: Moments) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation of the labels of regressions."""
+        found = {}
+        for position, number in enumerate(units(self._job.schema), len(self._job.schema.dense)):
+            mean, std = float(moments.mean[position]), float(moments.std[position])
+            # Labels that are all equal, but for rounding, have no unit of their own.
+            found[self._job.schema.label_columns[number]] = mean, std if std > 1e-6 * abs(mean) else 1.0
+        return found
+
+    def _moments(self) -> Moments:
+        """Of the training rows, as `BlockCounter` counts them."""
+        return sum((Moments(*mark["moments"]) for mark in self._marks("counted")), self._no_moments())
+
+    def _write_statistics(self, moments: Moments) -> None:
+        schema = self._job.schema
         dense = {}
         for i, f in enumerate(schema.dense):
             if moments.count[i] > 0:

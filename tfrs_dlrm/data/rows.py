@@ -47,12 +47,13 @@ class Rows:
 
     Attributes:
       numbers: int64 [N], the line (text) or row (Parquet) of each, from 1.
-      label: float32 [N], 0 or 1.
+      label: float32 [N], 0 or 1; of a regression any finite number.
       weight: float32 [N], or None where the schema names no weight column.
       dense: float32 [N, len(schema.dense)], NaN where missing.
       categorical: by feature name: Arrow string or int64 arrays, or lists of them for list columns.
       value_weights: by feature name, for weighted multi-valued features: strings, or lists of floats.
       bad: the rows left out, by position in the block.
+      more_labels: by name, float32 [N] like `label`, NaN where missing.
     """
 
     numbers: np.ndarray
@@ -62,6 +63,12 @@ class Rows:
     categorical: dict[str, pa.Array]
     value_weights: dict[str, pa.Array]
     bad: list[BadRow]
+    more_labels: dict[str, np.ndarray]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Float32 [N, len(schema.labels)]."""
+        return np.stack([self.label, *self.more_labels.values()], axis=1)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -77,6 +84,7 @@ class Rows:
             {k: v.filter(mask) for k, v in self.categorical.items()},
             {k: v.filter(mask) for k, v in self.value_weights.items()},
             self.bad,
+            {k: v[keep] for k, v in self.more_labels.items()},
         )
 
 
@@ -141,6 +149,7 @@ class _Reader:
     def rows(self) -> Rows:
         schema = self.schema
         label = self._label(schema.label)
+        more_labels = {x.name: self._label(x, optional=True) for x in schema.more_labels}
         weight = self._weight() if schema.weight else None
         dense = np.empty((len(self.lines), len(schema.dense)), np.float32)
         for i, f in enumerate(schema.dense):
@@ -150,7 +159,7 @@ class _Reader:
                 self._refuse(np.isnan(dense[:, i]), f.column, lambda _: "missing, and fill_value is null")
         categorical = {f.name: self._values(f) for f in schema.categorical}
         weights = {f.name: self._value_weights(f, categorical[f.name]) for f in schema.multi_hot if f.weights}
-        rows = Rows(self.lines, label, weight, dense, categorical, weights, self._bad_rows())
+        rows = Rows(self.lines, label, weight, dense, categorical, weights, self._bad_rows(), more_labels)
         return rows if self.good.all() else rows.take(self.good)
 
     def _refuse(self, wrong: np.ndarray, column: str, reason: Callable[[int], str]) -> None:
@@ -205,21 +214,31 @@ class _Reader:
             what = f"a column of type {array.type} cannot be read as {target}"
             raise ValueError(f"{self.block.path}: column {column!r}: {what}: {e}") from e
 
-    def _label(self, label: Label) -> np.ndarray:
+    def _label(self, label: Label, optional: bool = False) -> np.ndarray:
+        """Float32 [N]; NaN where it is missing and `optional`."""
         if label.positive:
             column = self.columns[label.column]
             text = self._stripped(label.column) if _is_text(column) else self._cast(column, pa.string(), label.column)
             positive = pc.is_in(text, pa.array(label.positive, pa.string())).to_numpy(zero_copy_only=False)
             negative = pc.is_in(text, pa.array(label.negative, pa.string())).to_numpy(zero_copy_only=False)
             known = ", ".join(map(repr, [*label.positive, *label.negative]))
-            wrong = ~(positive | negative)
+            wrong, values = ~(positive | negative), positive.astype(np.float32)
+            if optional:
+                missing = pc.or_(pc.is_null(text), pc.is_in(text, self.missing)).to_numpy(zero_copy_only=False)
+                values[wrong & missing] = np.nan
+                wrong &= ~missing
             self._refuse(wrong, label.column, lambda i: f"label {text[i].as_py()!r} is none of {known}")
-            return positive.astype(np.float32)
+            return values
         values = self._number(label.column)
-        self._refuse(np.isnan(values), label.column, lambda _: "the label is missing")
+        if not optional:
+            self._refuse(np.isnan(values), label.column, lambda _: "the label is missing")
+        if label.task == "regression":
+            with np.errstate(over="ignore"):  # those rows are refused
+                return values.astype(np.float32)
         if label.threshold is not None:
-            return (values >= label.threshold).astype(np.float32)
-        self._refuse((values != 0) & (values != 1), label.column, lambda i: f"label {values[i]:g} is neither 0 nor 1")
+            return np.where(np.isnan(values), np.nan, values >= label.threshold).astype(np.float32)
+        wrong = (values != 0) & (values != 1) & ~np.isnan(values)
+        self._refuse(wrong, label.column, lambda i: f"label {values[i]:g} is neither 0 nor 1")
         return values.astype(np.float32)
 
     def _weight(self) -> np.ndarray:

@@ -115,8 +115,10 @@ def sigmoid(logits: Floats) -> Floats:
     return np.exp(-np.logaddexp(0.0, -logits))
 
 
-def as_columns(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None) -> tuple[Floats, Floats, Floats]:
-    """The arguments as float64 [N].
+def as_columns(
+    labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None, binary: bool = True
+) -> tuple[Floats, Floats, Floats]:
+    """The arguments as float64 [N]; where the labels are not `binary`, they are any finite numbers.
 
     Raises:
       ValueError: one of them is not as the module docstring demands, or their lengths differ.
@@ -126,7 +128,7 @@ def as_columns(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None) 
     if not len(y) == len(z) == len(w):
         raise ValueError(f"{len(y)} labels, {len(z)} scores and {len(w)} weights; give one of each per example")
     for name, column, allowed, wish in (
-        ("label", y, (y == 0) | (y == 1), "0 or 1"),
+        ("label", y, (y == 0) | (y == 1) if binary else np.isfinite(y), "0 or 1" if binary else "a finite number"),
         ("score", z, np.isfinite(z), "a finite number; has the model diverged?"),
         ("weight", w, np.isfinite(w) & (w >= 0), "a finite number of at least 0"),
     ):

@@ -24,7 +24,7 @@ from tfrs_dlrm.metrics.exact import CALIBRATION_BINS
 _register = keras.saving.register_keras_serializable(package="tfrs_dlrm")
 
 
-class _Sums(keras.metrics.Metric):
+class Sums(keras.metrics.Metric):
     """A metric that is a function (`_value`) of sums over examples of some statistics (`_sums_of_batch`).
 
     Args:
@@ -87,7 +87,7 @@ class _Sums(keras.metrics.Metric):
 
 
 @_register
-class StreamingAUC(_Sums):
+class StreamingAUC(Sums):
     """Area under the ROC curve, from a histogram of the logits of each class.
 
     The bins have equal width in the logit and cover [-16, 16], probabilities from 1e-7 to 1 - 1e-7; logits beyond
@@ -127,7 +127,7 @@ class StreamingAUC(_Sums):
 
 
 @_register
-class LogLoss(_Sums):
+class LogLoss(Sums):
     """Weighted mean log loss in nats."""
 
     def __init__(self, name: str = "log_loss") -> None:
@@ -141,7 +141,7 @@ class LogLoss(_Sums):
 
 
 @_register
-class NormalizedEntropy(_Sums):
+class NormalizedEntropy(Sums):
     """Log loss over the entropy of the base rate seen so far; below 1 beats always predicting the base rate."""
 
     def __init__(self, name: str = "normalized_entropy") -> None:
@@ -154,11 +154,11 @@ class NormalizedEntropy(_Sums):
         loss, positives, negatives = sums[0], sums[1], sums[2]
         total = positives + negatives
         entropy = -tf.math.xlogy(positives, positives / total) - tf.math.xlogy(negatives, negatives / total)
-        return _ratio(loss, entropy)
+        return ratio(loss, entropy)
 
 
 @_register
-class Calibration(_Sums):
+class Calibration(Sums):
     """Mean prediction over mean label; 1 is best, above 1 is too many predicted clicks."""
 
     def __init__(self, name: str = "calibration") -> None:
@@ -168,11 +168,11 @@ class Calibration(_Sums):
         return self._total(weights * tf.sigmoid(logits), weights * labels)
 
     def _value(self, sums: tf.Tensor) -> tf.Tensor:
-        return _ratio(sums[0], sums[1])
+        return ratio(sums[0], sums[1])
 
 
 @_register
-class ExpectedCalibrationError(_Sums):
+class ExpectedCalibrationError(Sums):
     """Mean distance between predicted and observed click rates of the examples' bins of probability.
 
     Args:
@@ -200,7 +200,7 @@ class ExpectedCalibrationError(_Sums):
 
 
 @_register
-class OutOfRangeIds(_Sums):
+class OutOfRangeIds(Sums):
     """How many ids were no rows of their tables; what became of them says the feature's `out_of_range`.
 
     Args:
@@ -229,9 +229,19 @@ class OutOfRangeIds(_Sums):
         return tf.reduce_sum(sums)
 
 
-def default_metrics() -> list[keras.metrics.Metric]:
-    """New metrics for training, named as the keys of `evaluate_scores`; create them in the strategy's scope."""
-    return [StreamingAUC(), LogLoss(), NormalizedEntropy(), Calibration(), ExpectedCalibrationError()]
+def default_metrics(suffix: str = "") -> list[keras.metrics.Metric]:
+    """New metrics for training, named as the keys of `evaluate_scores`; create them in the strategy's scope.
+
+    Args:
+      suffix: of their names.
+    """
+    return [
+        StreamingAUC(name=f"auc{suffix}"),
+        LogLoss(name=f"log_loss{suffix}"),
+        NormalizedEntropy(name=f"normalized_entropy{suffix}"),
+        Calibration(name=f"calibration{suffix}"),
+        ExpectedCalibrationError(name=f"expected_calibration_error{suffix}"),
+    ]
 
 
 def _accumulator_dtype() -> tf.DType:
@@ -253,5 +263,6 @@ def _log_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
-def _ratio(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+def ratio(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """`a` / `b`, nan where b is not positive."""
     return tf.where(b > 0.0, a / b, np.nan)

@@ -41,7 +41,9 @@ class DLRM(RankingModel):
     Args:
       schema: of the features; none may be a sequence.
       bottom_mlp: outputs of the bottom MLP's layers, ReLU after each; the last is D. Unused without dense features.
-      top_mlp: outputs of the top MLP's layers, ReLU after each but the last, which is the logit: 1.
+      top_mlp: outputs of the top MLP's layers, ReLU after each but the last, which is the logit: 1. Several labels
+        share all layers but the last, which has an output for each ("shared bottom", Caruana 1997, "Multitask
+        Learning").
       self_interaction: whether the dot products of the vectors with themselves are in; then P = F (F + 1) / 2.
       seed: makes all initial weights a function of it.
       interaction: `dot` or `cat`.
@@ -90,12 +92,13 @@ class DLRM(RankingModel):
         }
         self.self_interaction = self_interaction
         self.interaction = DotInteraction(self_interaction, name="interaction") if interaction == "dot" else None
+        units = (*top_mlp[:-1], len(schema.labels))
         self.top_mlp = MLP(
-            top_mlp, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
+            units, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
         )
 
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits [B, 1]; see the class."""
+        """Logits [B, labels]; see the class."""
         vectors = [self.projected(f.name, v) for f, v in zip(self.schema.categorical, embeddings, strict=True)]
         bottom = [] if dense is None else [self.bottom_mlp(dense, training=training)]
         interacted = vectors if self.interaction is None else [self.interaction([*bottom, *vectors])]
@@ -131,7 +134,7 @@ class DLRM(RankingModel):
             super().get_config()
             | bottom
             | {
-                "top_mlp": list(self.top_mlp.units),
+                "top_mlp": [*self.top_mlp.units[:-1], 1],
                 "self_interaction": self.self_interaction,
                 "interaction": "cat" if self.interaction is None else "dot",
                 "dropout": self.top_mlp.dropout,

@@ -28,6 +28,7 @@ class _Served(tf.Module):
         first, *self.others = model.top_mlp.dense_layers
         self.bias = first.bias if first.use_bias else None
         self._activation = first.activation
+        self._heads = len(model.schema.labels)
 
     def stacked(self, names: Sequence[str], inputs: Inputs, bottom: tf.Tensor | None) -> tf.Tensor:
         """The vectors [R, n, D] of features, the bottom vector first where it is given."""
@@ -43,11 +44,11 @@ class _Served(tf.Module):
         return x if self.bias is None else tf.nn.bias_add(x, self.bias)
 
     def logits(self, x: tf.Tensor) -> tf.Tensor:
-        """Float32 [R] of what the top MLP's first layer adds up, [R, units]."""
+        """Float32 [R], or [R, labels], of what the top MLP's first layer adds up, [R, units]."""
         x = x if self._activation is None else self._activation(x)
         for layer in self.others:
             x = layer(x)
-        return tf.cast(x[:, 0], tf.float32)
+        return tf.cast(x[:, 0] if self._heads == 1 else x, tf.float32)
 
 
 class DLRMRows(_Served):

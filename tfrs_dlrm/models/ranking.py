@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import types
 from collections.abc import Mapping, Sequence
@@ -20,20 +21,24 @@ from tfrs_dlrm.embeddings.storage import ShardedTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
-from tfrs_dlrm.metrics import OutOfRangeIds, default_metrics
+from tfrs_dlrm.metrics import OutOfRangeIds
 from tfrs_dlrm.models.scorers import Broadcast, CandidateScorer, Rows, RowScorer
+from tfrs_dlrm.models.tasks import Tasks
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.strategy import places
 
 
 class RankingModel(tfrs.models.Model):
-    """A model of the probability that a label is 1. Subclasses say in `score` how features become a logit.
+    """A model of the schema's labels. Subclasses say in `score` how features become a logit, or a number.
 
         class LogisticRegression(RankingModel):  # with tables of dimension 1
             def score(self, dense, embeddings, training):
                 return tf.add_n(embeddings)
 
-    An encoded batch comes in, logits float32 [B] go out; `tf.sigmoid` of them is the probability. In training, the
+    An encoded batch comes in, float32 [B] go out: logits, of which `tf.sigmoid` is the probability that the label is 1;
+    where the task of the label is `regression`, the predicted numbers (see `tfrs_dlrm.models.tasks`). Of L labels they
+    are [B, L], and so is what `score` returns; the loss is the sum of those of the labels, each times its
+    `loss_weight`, and an example counts for those of its labels that are not NaN. In training, the
     embedding tables belong to a row optimizer, which touches the rows of the batch only, and all other weights to a
     Keras optimizer.
 
@@ -67,7 +72,9 @@ class RankingModel(tfrs.models.Model):
         self.embeddings = _tables(schema, seed, replicate_below) if embeddings is None else embeddings
         # What a step returns is over all replicas already. Keras would add it up over workers, AUC and all.
         self.distribute_reduction_method = "first"
-        self.task = tfrs.tasks.Ranking(loss=keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum"))
+        self.label_tasks = Tasks(schema)
+        # Apart, since checkpoints know the first by this name.
+        self.task, *self.more_tasks = [tfrs.tasks.Ranking(loss=task.loss()) for task in self.label_tasks.all]
         self._progress = types.SimpleNamespace(loss=None, metrics=[], out_of_range=None)
         # One trace for all evaluations of a model.
         self.scores = tf.function(self._scores, reduce_retracing=True)
@@ -82,14 +89,15 @@ class RankingModel(tfrs.models.Model):
           training: whether this is a train step.
 
         Returns:
-          Logits, [B] or [B, 1] of any float dtype.
+          Logits, [B] or [B, 1] of any float dtype; of several labels [B, len(schema.labels)]. Of a regression, how many
+          standard deviations of the labels the number is above their mean.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement score(dense, embeddings, training)")
 
     def call(
         self, features: Features, activations: list[tf.Tensor] | tf.Tensor | None = None, training: bool = False
     ) -> tf.Tensor:
-        """Logits float32 [B] of an encoded batch.
+        """Logits of an encoded batch, float32 [B] or, of several labels, [B, L]; of a regression, predicted numbers.
 
         Args:
           features: `dense`, `ids` and multi-valued features, as the schema has them.
@@ -99,21 +107,31 @@ class RankingModel(tfrs.models.Model):
         Raises:
           ValueError: a feature is missing or has another shape than the schema says.
         """
+        return self.label_tasks.returned(self._score(features, activations, training))
+
+    def _score(
+        self, features: Features, activations: list[tf.Tensor] | tf.Tensor | None = None, training: bool = False
+    ) -> tf.Tensor:
+        """What `score` says, as float32 [B] or, of several labels, [B, L]."""
         embeddings = self.embeddings(features) if activations is None else activations
         logits = self.score(self._dense(features), embeddings, training)
-        if logits.shape.rank == 2 and logits.shape[1] == 1:
+        heads = len(self.schema.labels)
+        if heads > 1 and (logits.shape.rank != 2 or logits.shape[1] != heads):
+            wanted = f"[B, {heads}] is needed, a column for each label of the schema"
+            raise ValueError(f"{type(self).__name__}.score returned shape {logits.shape}; {wanted}")
+        if heads == 1 and logits.shape.rank == 2 and logits.shape[1] == 1:
             logits = logits[:, 0]
-        if logits.shape.rank != 1:
+        if heads == 1 and logits.shape.rank != 1:
             raise ValueError(f"{type(self).__name__}.score returned shape {logits.shape}; [B] or [B, 1] is needed")
         return tf.cast(logits, tf.float32)
 
     def row_scorer(self) -> RowScorer:
-        """What scores rows in a served model; models that can do it in fewer operations override it."""
+        """What computes `score` of rows in a served model; models that can do it in fewer operations override it."""
         layers = [x for x in self.layers if x is not self.embeddings and not isinstance(x, tfrs.tasks.Task)]
-        return Rows(self.call, layers)
+        return Rows(self._score, layers)
 
     def candidate_scorer(self, context: Schema, own: Schema) -> CandidateScorer:
-        """What scores many candidates for one context in a served model; models that can share work override it.
+        """The same of many candidates for one context; models that can share work override it.
 
         Args:
           context: the part of the schema that the candidates of a request share.
@@ -159,8 +177,9 @@ class RankingModel(tfrs.models.Model):
           optimizer: of all weights but the tables.
           embedding_optimizer: of the tables, not shared with another model. By default `RowWiseAdagrad()`, which is
             also that of the tables which a mapping from names of tables to optimizers leaves out; see `PerTable`.
-          metrics: take (label, logit, weight); beside them `loss` is always reported. By default those of
-            `tfrs_dlrm.metrics.default_metrics()`.
+          metrics: of the first label: take (label, logit or number, weight); beside them `loss` is always reported. By
+            default those of `tfrs_dlrm.metrics.default_metrics()` or, of a regression, `regression_metrics()`, and with
+            several labels those of each, with its name behind theirs.
           **kwargs: as in `keras.Model.compile`, except for `loss` and `weighted_metrics`.
 
         Raises:
@@ -168,7 +187,7 @@ class RankingModel(tfrs.models.Model):
             dtype policy is mixed_float16.
         """
         for name in {"loss", "loss_weights", "weighted_metrics"} & set(kwargs):
-            raise ValueError(f"compile({name}=...): the loss is the weighted log loss, and all metrics are weighted")
+            raise ValueError(f"compile({name}=...): the task of the label says the loss, and all metrics are weighted")
         if self.dtype_policy.name == "mixed_float16":
             raise ValueError("mixed_float16 would need loss scaling, which is not there; use mixed_bfloat16")
         with self.distribute_strategy.scope():
@@ -181,15 +200,20 @@ class RankingModel(tfrs.models.Model):
             # In a plain object, which no checkpoint follows: whoever restores one may measure other things.
             self._progress = types.SimpleNamespace(
                 loss=keras.metrics.Mean(name="loss"),
-                metrics=default_metrics() if metrics is None else list(metrics),
+                metrics=self._new_metrics() if metrics is None else [list(metrics)],
                 out_of_range=OutOfRangeIds([f.name for f in self.schema.categorical]),
             )
+
+    def _new_metrics(self) -> list[list[keras.metrics.Metric]]:
+        tasks = self.label_tasks
+        return [task.metrics(suffix) for task, suffix in zip(tasks.all, tasks.suffixes, strict=True)]
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """`loss`, the metrics given to `compile`, and `out_of_range`, the number of ids that were no rows."""
         progress = self._progress
-        return [] if progress.loss is None else [progress.loss, *progress.metrics, progress.out_of_range]
+        of_labels = itertools.chain.from_iterable(progress.metrics)
+        return [] if progress.loss is None else [progress.loss, *of_labels, progress.out_of_range]
 
     @property
     def out_of_range(self) -> dict[str, int]:
@@ -212,21 +236,20 @@ class RankingModel(tfrs.models.Model):
     def _loss(self, ids: Any, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
         """This replica's share of the loss.
 
-        The loss is sum(weight * log loss) / B, as in Keras: B counts examples whatever they weigh, so that a weight
-        means the same in every batch. Regularization losses of layers are added. Over replicas the shares add up to
-        the loss of the global batch.
+        The loss is sum(weight * loss of the example) / B, as in Keras: B counts examples whatever they weigh, so that a
+        weight means the same in every batch. Regularization losses of layers are added. Over replicas the shares add up
+        to the loss of the global batch.
         """
-        examples = tf.cast(tf.size(logits), tf.float32)
-        logits, labels = logits[:, tf.newaxis], tf.reshape(labels, [-1, 1])
+        examples = tf.cast(tf.shape(logits)[0], tf.float32)
+        columns = len(self.label_tasks.all)
+        labels, logits = tf.reshape(labels, [-1, columns]), tf.reshape(logits, [-1, columns])
         weights = None if weights is None else tf.reshape(weights, [-1, 1])
-        # Mixed precision casts the labels, which are 0 or 1; logits and weights stay float32.
-        total = self.task(labels, logits, sample_weight=weights, compute_metrics=False)
+        parts = zip(tf.split(labels, columns, axis=1), tf.split(logits, columns, axis=1), strict=True)
+        total = sum(self._label_loss(i, *part, weights) for i, part in enumerate(parts))
         # A replica may be left without examples at the end of an epoch, and others with more than their share.
         added = sum(tf.cast(term, tf.float32) for term in self.losses)
         loss = tf.math.divide_no_nan(total, examples) + added
         self._progress.loss.update_state(loss, sample_weight=examples)
-        for metric in self._progress.metrics:
-            metric.update_state(labels, logits, sample_weight=weights)
         self._progress.out_of_range.update_state(ids.out_of_range)
         strategy, replica = tf.distribute.get_strategy(), tf.distribute.get_replica_context()
         replicas = strategy.num_replicas_in_sync
@@ -237,8 +260,23 @@ class RankingModel(tfrs.models.Model):
         everywhere = replica.all_reduce(tf.distribute.ReduceOp.SUM, examples)
         return tf.math.divide_no_nan(total, everywhere) + added / replicas
 
+    def _label_loss(self, number: int, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+        """The sum of the losses of one label, of [B, 1] each; adds them to its metrics."""
+        if number:  # those beside the first may be missing
+            known = tf.math.is_finite(labels)
+            labels = tf.where(known, labels, 0.0)
+            known = tf.cast(known, tf.float32)
+            weights = known if weights is None else weights * known
+        # Mixed precision casts the first argument; logits and weights stay float32.
+        arguments = self.label_tasks.all[number].loss_arguments(labels, logits)
+        loss = [self.task, *self.more_tasks][number](*arguments, sample_weight=weights, compute_metrics=False)
+        for metric in self._progress.metrics[number] if number < len(self._progress.metrics) else ():
+            metric.update_state(labels, logits, sample_weight=weights)
+        weight = self.label_tasks.loss_weights[number]
+        return loss if weight == 1.0 else weight * loss
+
     def _scores(self, features: Any) -> Any:
-        """Logits, without training, in each replica of the strategy."""
+        """What `call` returns, without training, in each replica of the strategy."""
         return self.distribute_strategy.run(lambda x: self(x, training=False), args=(features,))
 
     def get_config(self) -> dict[str, Any]:

@@ -28,17 +28,23 @@ class Inputs(NamedTuple):
 
 
 class RowScorer(Protocol):
-    """Logits of rows."""
+    """What `RankingModel.score` says of rows."""
 
     def __call__(self, inputs: Inputs) -> tf.Tensor:
-        """Float32 [R]."""
+        """Float32 [R], or [R, labels] where there are several."""
 
 
 class CandidateScorer(Protocol):
-    """Logits of the candidates of each of some contexts."""
+    """What `RankingModel.score` says of the candidates of each of some contexts."""
 
     def __call__(self, context: Inputs, own: Inputs, candidates: tf.Tensor) -> tf.Tensor:
-        """Float32 [C * N], of C contexts (rows of `context`) with N = `candidates` each (C * N rows of `own`)."""
+        """Float32 [C * N], or [C * N, labels] where there are several.
+
+        Args:
+          context: C rows.
+          own: C * N rows.
+          candidates: N, of each context.
+        """
 
 
 class Rows(tf.Module):

@@ -57,8 +57,9 @@ def _dlrm(schema: Schema, model: ModelConfig) -> DenseHalf:
     dim = model.bottom_mlp[-1] if schema.dense else max(dims)
     bottom = _mlp(schema.dense_width, model.bottom_mlp, model) if schema.dense else DenseHalf(0, 0, 0)
     own = dim if schema.dense else 0
+    top = (*model.top_mlp[:-1], len(schema.labels))
     if model.interaction == "cat":
-        return bottom + _concat(own + sum(dims)) + _mlp(own + sum(dims), model.top_mlp, model)
+        return bottom + _concat(own + sum(dims)) + _mlp(own + sum(dims), top, model)
     vectors = len(dims) + bool(schema.dense)
     pairs = vectors * (vectors + 1 if model.self_interaction else vectors - 1) // 2
     projected = {f.table: schema.table_of(f).dim for f in schema.categorical if schema.table_of(f).dim != dim}
@@ -75,7 +76,7 @@ def _dlrm(schema: Schema, model: ModelConfig) -> DenseHalf:
         + pairs
         + (dim + pairs if schema.dense else 0),  # concatenated
     )
-    return bottom + projections + interaction + _mlp(own + pairs, model.top_mlp, model)
+    return bottom + projections + interaction + _mlp(own + pairs, top, model)
 
 
 def _logistic_regression(schema: Schema, model: ModelConfig) -> DenseHalf:

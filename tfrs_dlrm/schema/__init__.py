@@ -22,6 +22,7 @@ from tfrs_dlrm.schema.features import (
     RawType,
     StorageType,
     Table,
+    Task,
     TextFormat,
     Transform,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Schema",
     "StorageType",
     "Table",
+    "Task",
     "TextFormat",
     "Transform",
     "difference",

@@ -13,10 +13,12 @@ from tfrs_dlrm.schema.features import (
     DenseFeature,
     Encoding,
     Initializer,
+    Label,
     OutOfRange,
     RawType,
     StorageType,
     Table,
+    Task,
     Transform,
 )
 
@@ -35,17 +37,10 @@ def check_schema(schema: Schema) -> None:
     Raises:
       ValueError: naming the feature or table, what was given and what is allowed.
     """
-    if not schema.label.column:
-        raise ValueError("label: column is empty; name the column that holds the label")
-    if schema.label.threshold is not None and not math.isfinite(schema.label.threshold):
-        raise ValueError(f"label: threshold={schema.label.threshold} is not finite")
-    if schema.label.threshold is not None and (schema.label.positive or schema.label.negative):
-        raise ValueError("label: give either threshold or positive/negative values, not both")
-    if bool(schema.label.positive) != bool(schema.label.negative):
-        raise ValueError("label: positive and negative go together, so that any other value can be reported as bad")
-    both = set(schema.label.positive) & set(schema.label.negative)
-    if both:
-        raise ValueError(f"label: {sorted(both)} are listed as positive and as negative")
+    _check_label(schema.label, "label")
+    for label in schema.more_labels:
+        _check_label(label, f"label {label.name!r}")
+    _check_names([label.name for label in schema.more_labels], "label")
     if not schema.dense and not schema.categorical:
         raise ValueError("the schema has no features; list some under dense or categorical")
     weights = [f.weights_name for f in schema.multi_hot if f.weights]
@@ -59,6 +54,29 @@ def check_schema(schema: Schema) -> None:
     for feature in schema.categorical:
         _check_categorical(feature, schema.table_of(feature))
     _check_text(schema)
+
+
+def _check_label(label: Label, where: str) -> None:
+    if not label.column:
+        raise ValueError(f"{where}: column is empty; name the column that holds the label")
+    _check_choice(where, "task", label.task, Task)
+    if label.threshold is not None and not math.isfinite(label.threshold):
+        raise ValueError(f"{where}: threshold={label.threshold} is not finite")
+    if label.threshold is not None and (label.positive or label.negative):
+        raise ValueError(f"{where}: give either threshold or positive/negative values, not both")
+    if bool(label.positive) != bool(label.negative):
+        raise ValueError(f"{where}: positive and negative go together, so that any other value can be reported as bad")
+    both = set(label.positive) & set(label.negative)
+    if both:
+        raise ValueError(f"{where}: {sorted(both)} are listed as positive and as negative")
+    if label.task == "regression" and (label.threshold is not None or label.positive):
+        raise ValueError(f"{where}: threshold, positive and negative make a 0 or 1; task 'regression' takes the number")
+    if label.task == "click" and (label.mean, label.std) != (0.0, 1.0):
+        raise ValueError(f"{where}: mean and std belong to task 'regression', not 'click'")
+    if not math.isfinite(label.mean) or not 0 < label.std < math.inf:
+        raise ValueError(f"{where}: mean={label.mean}, std={label.std}; finite numbers are needed, std above 0")
+    if not 0 < label.loss_weight < math.inf:
+        raise ValueError(f"{where}: loss_weight={label.loss_weight}; a positive number is needed")
 
 
 def _check_names(names: Sequence[str], kind: str) -> None:

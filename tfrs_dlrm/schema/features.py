@@ -12,20 +12,40 @@ Combiner = Literal["sum", "mean", "sqrtn"]
 Initializer = Literal["uniform", "normal", "zeros"]
 RawType = Literal["string", "int64"]
 StorageType = Literal["float32", "bfloat16"]
+Task = Literal["click", "regression"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """Which column says what happened, and which of its values count as 1.
+    """Which column says what happened, and what a model is to say of it.
 
-    Without further arguments the column holds 0 or 1. `positive` and `negative` list the texts that mean 1 and 0;
-    `threshold` makes a number of at least this value a 1. Anything else in the column is a bad row.
+    The task `click` is the probability of a 1. Without further arguments the column holds 0 or 1. `positive` and
+    `negative` list the texts that mean 1 and 0; `threshold` makes a number of at least this value a 1. The task
+    `regression` is the number itself, such as a rating, which may be any finite one. Anything else in the column is a
+    bad row.
+
+    Attributes:
+      column: the column of the log.
+      positive: texts that mean 1.
+      negative: texts that mean 0.
+      threshold: a number of at least this is a 1.
+      task: `click` or `regression`.
+      mean: `regression` only: of the training labels, where predictions begin. `prepare` sets it.
+      std: likewise their standard deviation, the unit of the loss.
+      name: of a label beside the first: letters, digits and underscores; by default the column. Metrics and outputs of
+        exported models carry it.
+      loss_weight: of its loss in the sum over several labels.
     """
 
     column: str
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
     threshold: float | None = None
+    task: Task = "click"
+    mean: float = 0.0
+    std: float = 1.0
+    name: str = ""
+    loss_weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,8 @@ SCHEMA_FILE = "schema.json"
 class Schema:
     """The description of a log; see the module docstring.
 
+    Models learn `label` and, where there are some, `more_labels` at once; an example may lack any of the latter.
+
     Features whose table is not listed in `tables` get `Table(name)` with the defaults of `Table`. The order of `dense`
     and `categorical` is the order of the columns of an encoded batch.
 
@@ -34,6 +36,7 @@ class Schema:
     tables: tuple[Table, ...] = ()
     weight: str | None = None
     text: TextFormat = TextFormat()  # noqa: RUF009 (frozen)
+    more_labels: tuple[Label, ...] = ()
 
     def __post_init__(self) -> None:
         fill = dataclasses.replace
@@ -45,10 +48,27 @@ class Schema:
             for f in self.categorical
         )
         object.__setattr__(self, "categorical", categorical)
+        object.__setattr__(self, "more_labels", tuple(fill(x, name=x.name or x.column) for x in self.more_labels))
         listed = {t.name for t in self.tables}
         missing = dict.fromkeys(f.table for f in categorical if f.table not in listed)
         object.__setattr__(self, "tables", (*self.tables, *(Table(name) for name in missing)))
         check_schema(self)
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """All labels, in the order of the columns of an encoded batch's label."""
+        return (self.label, *self.more_labels)
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """What encoded files call them: `label`, and `label/NAME` for each other."""
+        return ("label", *(f"label/{label.name}" for label in self.more_labels))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns of the log with the labels and the weight, each once."""
+        columns = [*(label.column for label in self.labels), *([self.weight] if self.weight else [])]
+        return tuple(dict.fromkeys(columns))
 
     @property
     def dense_columns(self) -> tuple[str, ...]:
@@ -73,8 +93,7 @@ class Schema:
     @property
     def columns(self) -> tuple[str, ...]:
         """Every column of the log that the schema reads, each once."""
-        names = [self.label.column, *([self.weight] if self.weight else []), *self.feature_columns]
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys([*self.targets, *self.feature_columns]))
 
     @property
     def feature_columns(self) -> tuple[str, ...]:
@@ -115,6 +134,16 @@ class Schema:
         """The same schema with the sizes of the named tables set."""
         tables = tuple(dataclasses.replace(t, rows=rows.get(t.name, t.rows)) for t in self.tables)
         return dataclasses.replace(self, tables=tables)
+
+    def with_units(self, units: Mapping[str, tuple[float, float]]) -> Schema:
+        """The same schema with mean and standard deviation of labels set, by their `label_columns`."""
+
+        def changed(label: Label, column: str) -> Label:
+            mean, std = units.get(column, (label.mean, label.std))
+            return dataclasses.replace(label, mean=mean, std=std)
+
+        first, *others = map(changed, self.labels, self.label_columns)
+        return dataclasses.replace(self, label=first, more_labels=tuple(others))
 
     def with_dim(self, dim: int) -> Schema:
         """The same schema with every table of dimension `dim`, but for those that store the rows of others."""
@@ -199,6 +228,7 @@ def difference(old: Schema, new: Schema) -> str:
 
     def flat(schema: Schema) -> dict[str, Any]:
         out: dict[str, Any] = {"label": schema.label, "weight": schema.weight, "text": schema.text}
+        out |= {f"label {label.name!r}": label for label in schema.more_labels}
         kinds: list[tuple[str, Sequence[Any]]] = [
             ("dense", schema.dense),
             ("categorical", schema.categorical),

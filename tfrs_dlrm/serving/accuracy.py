@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.metrics import evaluate_scores
-from tfrs_dlrm.metrics.exact import sigmoid
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.serving.model import ServingModel
-from tfrs_dlrm.training.evaluation import score
+from tfrs_dlrm.training.evaluation import Scores, score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +19,20 @@ class Accuracy:
 
     Attributes:
       examples: how many.
-      auc: of the trained and of the served model.
-      log_loss: likewise.
-      largest_change: of one probability.
+      metrics: by name, of the trained and of the served model: `auc` and `log_loss`, or `rmse` and `mae`.
+      largest_change: of one probability or predicted number.
+      more: the same by name of each further label, where that is known.
     """
 
     examples: int
-    auc: tuple[float, float]
-    log_loss: tuple[float, float]
+    metrics: dict[str, tuple[float, float]]
     largest_change: float
+    more: dict[str, Accuracy] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they are in the manifest."""
+        own = {"examples": self.examples, **self.metrics, "largest_change": self.largest_change}
+        return own | ({"more": {name: x.to_dict() for name, x in self.more.items()}} if self.more else {})
 
 
 def accuracy(model: RankingModel, serving: ServingModel, data: tf.data.Dataset) -> Accuracy:
@@ -39,8 +43,17 @@ def accuracy(model: RankingModel, serving: ServingModel, data: tf.data.Dataset) 
     """
     trained = score(model, data)
     logits = tf.function(serving.encoded_logits, reduce_retracing=True)
-    served = np.concatenate([logits(batch[0]).numpy() for batch in data])
-    a = evaluate_scores(trained.labels, trained.logits, trained.weights)
-    b = evaluate_scores(trained.labels, served, trained.weights)
-    change = np.abs(sigmoid(trained.logits.astype(np.float64)) - sigmoid(served.astype(np.float64)))
-    return Accuracy(len(served), (a["auc"], b["auc"]), (a["log_loss"], b["log_loss"]), float(change.max()))
+    batches = [(logits(features), *targets) for features, *targets in data]
+    served, labels, *weights = [np.concatenate(column) for column in zip(*batches, strict=True)]
+    return _compared(trained, Scores.of(model.label_tasks, labels, served, weights[0] if weights else None))
+
+
+def _compared(trained: Scores, served: Scores) -> Accuracy:
+    a, b = (scores.task.evaluate(scores.labels, scores.logits, scores.weights) for scores in (trained, served))
+    answers = [trained.task.served(tf.constant(s.logits, tf.float64)).numpy() for s in (trained, served)]
+    return Accuracy(
+        len(served.logits),
+        {name: (a[name], b[name]) for name in trained.task.shown[:2]},
+        float(np.abs(answers[0] - answers[1]).max(initial=0.0)),
+        {name: _compared(scores, served.more[name]) for name, scores in trained.more.items()},
+    )

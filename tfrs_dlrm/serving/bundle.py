@@ -1,4 +1,4 @@
-"""A trained run as a SavedModel that takes the values of the log and returns probabilities."""
+"""A trained run as a SavedModel that takes the values of the log and returns probabilities or predicted numbers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from tfrs_dlrm.data.samples import read_samples, to_tensors
 from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.files import disk_full
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.tasks import Regression, Task
 from tfrs_dlrm.serving.accuracy import Accuracy, accuracy
 from tfrs_dlrm.serving.card import card
 from tfrs_dlrm.serving.deploy import write_batching, write_deploy
 from tfrs_dlrm.serving.manifest import REFERENCE, write_manifest
 from tfrs_dlrm.serving.model import ServingModel
 from tfrs_dlrm.serving.signatures import METHODS, make_signatures, set_methods
+from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.verify import Comparison, compare
 from tfrs_dlrm.serving.warmup import write_warmup
 from tfrs_dlrm.training.factory import load_model
@@ -94,7 +96,7 @@ def export(workdir: str, output: str, which: Which = "best", options: Options = 
 def export_model(
     model: RankingModel, data_dir: str, output: str, options: Options = _PLAIN, checkpoint: str | None = None
 ) -> tuple[str, Comparison]:
-    """Writes a SavedModel, loads it again, and compares its probabilities with the model's on raw rows.
+    """Writes a SavedModel, loads it again, and compares its answers with the model's on raw rows.
 
     It is written under another name and renamed once it is whole and agrees, so that a server which watches `output`
     never sees half of it.
@@ -124,12 +126,12 @@ def export_model(
             signatures = make_signatures(serving)
             tf.saved_model.save(serving, temporary, signatures=signatures)
             set_methods(temporary, signatures)
-            comparison = compare(temporary, model, serving, samples, _tolerance(model, cost))
+            comparison = compare(temporary, model, serving, samples, _tolerances(model, cost))
             _write_extras(temporary, serving, samples, comparison)
             name = os.path.basename(os.path.abspath(output))
             manifest = _manifest(name, model, serving, samples[0], signatures)
-            manifest |= {"checkpoint": checkpoint and os.path.basename(checkpoint), "tolerance": comparison.tolerance}
-            manifest["accuracy"] = cost and dataclasses.asdict(cost)
+            manifest["checkpoint"] = checkpoint and os.path.basename(checkpoint)
+            manifest |= _outputs(model, comparison) | {"accuracy": cost and cost.to_dict()}
             with open(os.path.join(temporary, "MODEL.md"), "w", encoding="utf-8") as f:
                 f.write(card(manifest, _request(samples[0])))
             write_manifest(temporary, manifest)
@@ -163,12 +165,32 @@ def remove_old(output: str, keep: int) -> list[str]:
     return gone
 
 
-def _tolerance(model: RankingModel, cost: Accuracy | None) -> float:
-    """How far a probability may be from the training side's."""
+def _outputs(model: RankingModel, comparison: Comparison) -> dict[str, Any]:
+    """What the manifest says of the outputs: tolerance of the first, and names and tolerances of the others."""
+    first, *others = [
+        {"tolerance": tolerance.absolute, "tolerance_up_to": tolerance.usual}
+        for tolerance in comparison.tolerances.values()
+    ]
+    named = zip(model.label_tasks.outputs[1:], model.schema.more_labels, others, strict=True)
+    return first | {"more_outputs": {name: {"task": label.task, **other} for name, label, other in named}}
+
+
+def _tolerances(model: RankingModel, cost: Accuracy | None) -> dict[str, Tolerance]:
+    tasks = model.label_tasks
+    costs = [cost, *(cost.more[name] if cost else None for name in tasks.more)]
+    tolerances = [_tolerance(model, task, own) for task, own in zip(tasks.all, costs, strict=True)]
+    return dict(zip(tasks.outputs, tolerances, strict=True))
+
+
+def _tolerance(model: RankingModel, task: Task, cost: Accuracy | None) -> Tolerance:
+    """How far an answer may be from the training side's."""
+    least, change = 1e-6, 0.0
     if cost is not None:  # the rows that are compared are others than those that it was found on
-        return max(1e-6, 2 * cost.largest_change)
-    # bfloat16 has 8 bits of mantissa, and sums in another order round differently.
-    return 1e-2 if model.dtype_policy.name == "mixed_bfloat16" else 1e-6
+        change = 2 * cost.largest_change
+    elif model.dtype_policy.name == "mixed_bfloat16":  # has 8 bits of mantissa; sums in another order round differently
+        least = 1e-2
+    usual = abs(task.mean) + 4 * task.std if isinstance(task, Regression) else 1.0
+    return Tolerance(max(least * usual, change), usual)
 
 
 def _cost(model: RankingModel, serving: ServingModel, data_dir: str) -> Accuracy:
@@ -180,16 +202,17 @@ def _cost(model: RankingModel, serving: ServingModel, data_dir: str) -> Accuracy
 def _write_extras(
     path: str, serving: ServingModel, samples: Sequence[Mapping[str, Any]], comparison: Comparison
 ) -> None:
-    """What lies beside the SavedModel: warmup requests, rows with the training side's probabilities, a request."""
+    """What lies beside the SavedModel: warmup requests, rows with the training side's answers, a request."""
     os.makedirs(os.path.join(path, "assets.extra"), exist_ok=True)
     with open(os.path.join(path, REFERENCE), "w", encoding="utf-8") as f:
-        for i, (row, probability) in enumerate(zip(comparison.inputs, comparison.probabilities, strict=True)):
-            line = {"inputs": row, "probability": float(probability)}
+        for i, row in enumerate(comparison.inputs):
+            line = {"inputs": row} | {name: float(answers[i]) for name, answers in comparison.answers.items()}
             f.write(json.dumps(line | ({"odd": True} if i >= comparison.rows else {})) + "\n")
     raw = to_tensors(samples[:32], serving.raw_signature())
     encoded = serving.padded(serving.encoder(raw))
     raw_arrays, encoded_arrays = ({name: v.numpy() for name, v in values.items()} for values in (raw, encoded))
-    write_warmup(path, raw_arrays, encoded_arrays, serving.context_inputs if serving.context else None)
+    context = serving.context_inputs if serving.context else None
+    write_warmup(path, raw_arrays, encoded_arrays, context, serving.schema.label.task == "click")
     write_batching(path)
     with open(os.path.join(path, "assets.extra", EXAMPLE_FILE), "w", encoding="utf-8") as f:
         f.write(json.dumps(_request(samples[0]), indent=2) + "\n")
@@ -202,6 +225,7 @@ def _manifest(
     return {
         "name": name,
         "model": type(model).__name__,
+        "task": model.schema.label.task,
         "created": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "tensorflow": tf.__version__,
         "tables": {"storage": serving.storage, "bytes": serving.tables.bytes, "bytes_float32": bytes_float32},

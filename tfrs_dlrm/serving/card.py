@@ -26,17 +26,20 @@ def card(manifest: Mapping[str, Any], request: Mapping[str, Any]) -> str:
       manifest: of the bundle.
       request: the body of a REST request to `serving_default`.
     """
-    tables = manifest["tables"]
+    tables, regression = manifest["tables"], manifest["task"] == "regression"
+    what = "a prediction of its label, a number," if regression else "the probability of its label,"
+    answers = "Predictions" if regression else "Probabilities"
     share = tables["bytes"] / max(1, tables["bytes_float32"])
     lines = [
         f"# {manifest['name']}",
         "",
-        f"A {manifest['model']} that gives the probability of its label, for TF Serving. Made by tfrs-dlrm on"
+        f"A {manifest['model']} that gives {what} for TF Serving. Made by tfrs-dlrm on"
         f" {manifest['created']} with TensorFlow {manifest['tensorflow']}. Tables: {tables['storage']},"
-        f" {tables['bytes'] / 1e6:.1f} MB ({share:.2f} of float32). Probabilities are within"
+        f" {tables['bytes'] / 1e6:.1f} MB ({share:.2f} of float32). {answers} are within"
         f" {manifest['tolerance']:.1g} of those of the model in training, on the rows in"
         " `assets.extra/reference.jsonl`.",
         "",
+        *_more_outputs(manifest["more_outputs"]),
         *_accuracy(manifest["accuracy"]),
         "## Features",
         "",
@@ -73,14 +76,29 @@ def card(manifest: Mapping[str, Any], request: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _accuracy(found: Mapping[str, Any] | None) -> list[str]:
+def _more_outputs(outputs: Mapping[str, Any]) -> list[str]:
+    if not outputs:
+        return []
+    names = ", ".join(f"`{name}`" for name in outputs)
+    return [
+        f"It also gives {names}, of further labels. Regress and Classify answer for the first label, and candidates are"
+        " ordered by it.",
+        "",
+    ]
+
+
+def _accuracy(found: Mapping[str, Any] | None, label: str = "") -> list[str]:
     if found is None:
         return []
+    output = "probability" if "auc" in found else "prediction"
+    of = f" of label {label}" if label else ""
+    names = {"auc": "AUC", "log_loss": "log loss", "rmse": "RMSE", "mae": "MAE"}
+    changes = [f"{text} {found[n][0]:.6f} -> {found[n][1]:.6f}" for n, text in names.items() if n in found]
     return [
-        f"On {found['examples']:,} examples, beside the model as trained: AUC {found['auc'][0]:.6f} ->"
-        f" {found['auc'][1]:.6f}, log loss {found['log_loss'][0]:.6f} -> {found['log_loss'][1]:.6f};"
-        f" the largest change of a probability is {found['largest_change']:.2g}.",
+        f"On {found['examples']:,} examples{of}, beside the model as trained: {', '.join(changes)};"
+        f" the largest change of a {output} is {found['largest_change']:.2g}.",
         "",
+        *(line for name, more in found.get("more", {}).items() for line in _accuracy(more, name)),
     ]
 
 

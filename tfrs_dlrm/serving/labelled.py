@@ -106,7 +106,7 @@ def _read_labels(connection: duckdb.DuckDBPyConnection, path: str, schema: Schem
         delimiter = _text(schema.text.delimiter or usual_delimiter(path))
         source = f"read_csv({_text(path)}, delim = {delimiter}, header = true, all_varchar = true)"
     there = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
-    targets = [schema.label.column, *([schema.weight] if schema.weight else [])]
+    targets = schema.targets
     missing = [name for name in ["request_id", *targets] if name not in there]
     if missing:
         raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; the file has: {', '.join(there)}")
@@ -149,7 +149,7 @@ def _count(connection: duckdb.DuckDBPyConnection, labels: str) -> Joined:
 
 
 def _select(schema: Schema) -> str:
-    targets = [schema.label.column, *([schema.weight] if schema.weight else [])]
+    targets = schema.targets
     columns = [f"labels.{_name(f'target/{name}')} AS {_name(name)}" for name in targets]
     columns += [f"logged_all.{_name(name)}" for name in schema.feature_columns if name not in targets]
     own = {"request_id": "logged_all.key"}

@@ -1,4 +1,4 @@
-"""What a SavedModel computes: raw values, encoded values, or a context and its candidates to probabilities."""
+"""What a SavedModel computes: raw values, encoded values, or a context and its candidates to scores."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class ServingModel(tf.Module):
         self.storage = storage
         self.tables = ServingTables(schema, model.embeddings.tables, storage)
         # These hold the layers that they use; the model itself would bring its optimizers into what is saved.
+        self.tasks = model.label_tasks
         self._score_rows = model.row_scorer()
         self._read_ids = IdReader(schema)
         self._score_candidates = None
@@ -101,30 +102,31 @@ class ServingModel(tf.Module):
         return specs
 
     def score_raw(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Probabilities float32 [B]."""
-        return tf.sigmoid(self._score_rows(self._inputs(raw, self.schema)))
+        """Probabilities float32 [B]; of a regression, numbers; of several labels [B, labels]."""
+        return self._served(self._score_rows(self._inputs(raw, self.schema)))
 
     def score_encoded(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Probabilities float32 [B]; an id that is no row becomes what its feature's `out_of_range` says."""
+        """The same of encoded rows; an id that is no row becomes what its feature's `out_of_range` says."""
         features = dict(features)
         for f in self.schema.multi_hot:
             there = features[f.name] != MISSING_INT
             features[f.name] = tf.ragged.boolean_mask(features[f.name], there)
             if f.weights:
                 features[f.weights_name] = tf.ragged.boolean_mask(features[f.weights_name], there)
-        return tf.sigmoid(self.encoded_logits(features))
+        return self.tasks.served(self.encoded_logits(features))
 
     def encoded_logits(self, features: Features) -> tf.Tensor:
-        """Logits float32 [B] of a batch as `tfrs_dlrm.dataset` makes them."""
+        """What the model returns, float32 [B] or [B, labels], of a batch as `tfrs_dlrm.dataset` makes them."""
         checked = self._read_ids.check(features)
         rows: dict[str, Any] = {f.name: checked.rows[f.name] for f in self.schema.multi_hot}
         rows |= {f.weights_name: checked.weights[f.name] for f in self.schema.multi_hot if f.weights}
         if self.schema.one_hot:
             rows["ids"] = tf.stack([checked.rows[f.name] for f in self.schema.one_hot], axis=1)
-        return self._score_rows(Inputs(features.get("dense"), self._vectors(rows, self.schema)))
+        inputs = Inputs(features.get("dense"), self._vectors(rows, self.schema))
+        return self.tasks.returned(self._score_rows(inputs))
 
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Probabilities float32 [B, N] of N candidates in each of B contexts.
+        """The same, float32 [B, N], of N candidates in each of B contexts.
 
         The context is encoded and looked up once, and as far as the model can, it is computed once.
         """
@@ -138,8 +140,12 @@ class ServingModel(tf.Module):
             if not self._is_context(name):
                 flat[name] = tf.reshape(value, tf.concat([[contexts * candidates], tf.shape(value)[2:]], axis=0))
         shared, own = (self._inputs(flat, part) for part in (self._shared, self._own))
-        logits = self._score_candidates(shared, own, candidates)
-        return tf.reshape(tf.sigmoid(logits), [contexts, candidates])
+        scores = self._score_candidates(shared, own, candidates)
+        answers = self._served(scores)
+        return tf.reshape(answers, [contexts, candidates, *answers.shape[1:]])
+
+    def _served(self, scores: tf.Tensor) -> tf.Tensor:
+        return self.tasks.served(self.tasks.returned(scores))
 
     def _inputs(self, raw: Mapping[str, tf.Tensor], part: Schema) -> Inputs:
         features = self.encoder(raw, part)

@@ -84,7 +84,7 @@ class RequestLog:
         Args:
           request_id: what the labels will name it by.
           inputs: raw features by name, [B] or [B, L].
-          probabilities: float32 [B].
+          probabilities: float32 [B]; of a regression the predicted numbers, which the log calls the same.
           version: of the model that gave them.
           rows: int64 [B], their numbers in the request; by default from 0.
         """

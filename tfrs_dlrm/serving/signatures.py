@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.data.rows import MISSING_INT
+from tfrs_dlrm.models.tasks import Click
 from tfrs_dlrm.serving.model import ServingModel
 
 Signatures = dict[str, Any]
@@ -18,7 +19,9 @@ METHODS = {"regress": "tensorflow/serving/regress", "classify": "tensorflow/serv
 
 
 def make_signatures(model: ServingModel) -> Signatures:
-    """All signatures of a model; those that rank are there where it has a context.
+    """All signatures of a model; `classify` of clicks only, and those that rank where it has a context.
+
+    Where there are several labels, `regress` and `classify` answer for the first, and candidates are ordered by it.
 
     Raises:
       ValueError: a feature has a name that an input of another kind has.
@@ -32,20 +35,28 @@ def make_signatures(model: ServingModel) -> Signatures:
     raw, encoded = model.raw_signature(), model.encoded_signature()
     examples = {"examples": tf.TensorSpec([None], tf.string, "examples")}
     inputs = {"inputs": tf.TensorSpec([None], tf.string, "inputs")}
+    tasks = model.tasks
+
+    def first(serialized: tf.Tensor) -> tf.Tensor:
+        return tasks.columns(model.score_raw(parse(serialized, raw)))[0]
+
+    def candidates(request: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        scores = tasks.columns(model.score_candidates(request))
+        return {f"scores{suffix}": column for suffix, column in zip(tasks.suffixes, scores, strict=True)}
+
     signatures = {
-        "serving_default": _concrete(lambda **x: {"probability": model.score_raw(x)}, raw),
-        "serialized_examples": _concrete(
-            lambda **x: {"probability": model.score_raw(parse(x["examples"], raw))}, examples
-        ),
-        "regress": _concrete(lambda **x: {"outputs": model.score_raw(parse(x["inputs"], raw))}, inputs),
-        "classify": _concrete(lambda **x: _classes(model.score_raw(parse(x["inputs"], raw))), inputs),
-        "encoded": _concrete(lambda **x: {"probability": model.score_encoded(finite(x))}, encoded),
+        "serving_default": _concrete(lambda **x: tasks.named(model.score_raw(x)), raw),
+        "serialized_examples": _concrete(lambda **x: tasks.named(model.score_raw(parse(x["examples"], raw))), examples),
+        "regress": _concrete(lambda **x: {"outputs": first(x["inputs"])}, inputs),
+        "encoded": _concrete(lambda **x: tasks.named(model.score_encoded(finite(x))), encoded),
     }
+    if isinstance(tasks.first, Click):
+        signatures["classify"] = _concrete(lambda **x: _classes(first(x["inputs"])), inputs)
     if model.context:
         rank = model.rank_signature()
-        signatures["rank"] = _concrete(lambda **x: _ordered(model.score_candidates(x)), rank)
+        signatures["rank"] = _concrete(lambda **x: _ordered(candidates(x)), rank)
         top_k = rank | {"k": tf.TensorSpec([None], tf.int32, "k")}
-        signatures["rank_top_k"] = _concrete(lambda **x: _best(model.score_candidates(x), x["k"]), top_k)
+        signatures["rank_top_k"] = _concrete(lambda **x: _best(candidates(x), x["k"]), top_k)
     return signatures
 
 
@@ -99,10 +110,14 @@ def _classes(probability: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-def _ordered(scores: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {"scores": scores, "order": tf.argsort(scores, direction="DESCENDING", stable=True)}
+def _ordered(scores: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """By the first label."""
+    return scores | {"order": tf.argsort(scores["scores"], direction="DESCENDING", stable=True)}
 
 
-def _best(scores: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-    best, indices = tf.math.top_k(scores, tf.clip_by_value(tf.reduce_max(k), 0, tf.shape(scores)[1]))
-    return {"scores": best, "indices": indices}
+def _best(scores: dict[str, tf.Tensor], k: tf.Tensor) -> dict[str, tf.Tensor]:
+    """By the first label."""
+    first = scores["scores"]
+    best, indices = tf.math.top_k(first, tf.clip_by_value(tf.reduce_max(k), 0, tf.shape(first)[1]))
+    others = {name: tf.gather(values, indices, batch_dims=1) for name, values in scores.items() if name != "scores"}
+    return {"scores": best, **others, "indices": indices}

@@ -13,34 +13,42 @@ from tfrs_dlrm.data.samples import to_tensors
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.serving.model import ServingModel
+from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.warmup import to_examples
 
 _CANDIDATES = 16
 
+# By name of a signature, what was found and what is expected.
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Of two models' probabilities on the same raw rows.
+    """Of two models' probabilities (of a regression, predicted numbers) on the same raw rows.
 
     Attributes:
       rows: rows of the log.
       odd_rows: rows made up of missing, unseen and malformed values.
-      largest_difference: between two probabilities, over all rows and signatures, in one batch and one by one.
-      tolerance: that it may have.
+      largest_difference: between two of them, over all rows and signatures, in one batch and one by one.
+      tolerances: that it may have, by the name of the output.
       inputs: all rows, the odd ones last.
-      probabilities: float32, the training side's, of each row.
+      answers: the training side's, by the name of the output: float32, of each row.
     """
 
     rows: int
     odd_rows: int
     largest_difference: float
-    tolerance: float
+    tolerances: Mapping[str, Tolerance]
     inputs: Sequence[Mapping[str, Any]] = dataclasses.field(repr=False)
-    probabilities: np.ndarray = dataclasses.field(repr=False)
+    answers: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
 
 
 def compare(
-    path: str, model: RankingModel, serving: ServingModel, samples: Sequence[Mapping[str, Any]], tolerance: float
+    path: str,
+    model: RankingModel,
+    serving: ServingModel,
+    samples: Sequence[Mapping[str, Any]],
+    tolerances: Mapping[str, Tolerance],
 ) -> Comparison:
     """Loads the SavedModel at `path` and compares what all its signatures say with `model` behind the encoder.
 
@@ -49,74 +57,106 @@ def compare(
       model: in training.
       serving: what was saved.
       samples: rows of the log.
-      tolerance: how far a probability may be from that of `model`.
+      tolerances: by the name of the output, how far an answer may be from that of `model`.
 
     Raises:
-      ValueError: a probability differs by more than `tolerance`.
+      ValueError: an answer differs by more than that.
     """
     signatures = tf.saved_model.load(path).signatures
     odd = odd_rows(serving.schema, samples[0])
     raw = to_tensors([*samples, *odd], serving.raw_signature())
     encoded = serving.encoder(raw)
-    expected = tf.sigmoid(model(encoded, training=False)).numpy()
-    some = [*range(min(8, len(samples))), *range(len(samples), len(expected))]
-    found = _scores(signatures, raw, serving.padded(encoded))
-    differences = {name: np.abs(scores - expected) for name, scores in found.items()}
+    tasks = model.label_tasks
+    expected = {k: v.numpy() for k, v in tasks.named(tasks.served(model(encoded, training=False))).items()}
+    rows = len(samples) + len(odd)
+    some = [*range(min(8, len(samples))), *range(len(samples), rows)]
+    found = _answers(signatures, raw, serving.padded(encoded))
     alone = [signatures["serving_default"](**{k: v[i : i + 1] for k, v in raw.items()}) for i in some]
-    differences["serving_default, rows one by one"] = np.abs(
-        np.array([outputs["probability"].numpy()[0] for outputs in alone]) - expected[some]
-    )
+    pairs = {output: {n: (a[output].numpy(), wanted) for n, a in found.items()} for output, wanted in expected.items()}
+    for output, wanted in expected.items():
+        one_by_one = np.array([answers[output].numpy()[0] for answers in alone])
+        pairs[output]["serving_default, rows one by one"] = one_by_one, wanted[some]
+    pairs[tasks.outputs[0]] |= _of_the_first(signatures, raw, expected[tasks.outputs[0]])
     if serving.context:
-        differences |= _ranking(signatures, {k: v.numpy() for k, v in raw.items()}, serving.context_inputs, some)
-    for name, values in differences.items():
-        if not values.max() <= tolerance:  # NaN fails too
+        arrays, suffixes = {k: v.numpy() for k, v in raw.items()}, dict(zip(tasks.outputs, tasks.suffixes, strict=True))
+        for output, ranked in _ranking(signatures, arrays, serving.context_inputs, some, suffixes).items():
+            pairs[output] |= ranked
+    largest = max(_checked(path, output, pairs[output], tolerances[output]) for output in expected)
+    return Comparison(len(samples), len(odd), largest, tolerances, [*samples, *odd], expected)
+
+
+def _checked(path: str, output: str, pairs: Pairs, tolerance: Tolerance) -> float:
+    """The largest difference between what was found and what is expected; raises ValueError where it is too large."""
+    for name, (found, expected) in pairs.items():
+        if not tolerance.met(found, expected).all():
             raise ValueError(
-                f"{path}: the exported model differs from the trained one by {values.max():.3g} in a probability of"
-                f" {name}, more than {tolerance:g}; nothing was published"
+                f"{path}: the exported model differs from the trained one by {np.abs(found - expected).max():.3g} in a"
+                f" {output} of {name}, more than {tolerance}; nothing was published"
             )
-    largest = max(float(values.max()) for values in differences.values())
-    return Comparison(len(samples), len(odd), largest, tolerance, [*samples, *odd], expected)
+    return max(float(np.abs(found - expected).max()) for found, expected in pairs.values())
 
 
-def _scores(
+def _answers(
     signatures: Mapping[str, Any], raw: Mapping[str, tf.Tensor], encoded: Mapping[str, tf.Tensor]
-) -> dict[str, np.ndarray]:
-    """What each signature that takes rows says of them."""
-    examples = tf.constant([e.SerializeToString() for e in to_examples({k: v.numpy() for k, v in raw.items()})])
-    found = {
-        "serving_default": signatures["serving_default"](**raw)["probability"],
-        "serialized_examples": signatures["serialized_examples"](examples=examples)["probability"],
-        "regress": signatures["regress"](inputs=examples)["outputs"],
-        "classify": signatures["classify"](inputs=examples)["scores"][:, 1],
-        "encoded": signatures["encoded"](**encoded)["probability"],
+) -> dict[str, dict[str, tf.Tensor]]:
+    """What the signatures say that take rows and have an output for each label."""
+    return {
+        "serving_default": signatures["serving_default"](**raw),
+        "serialized_examples": signatures["serialized_examples"](examples=_examples(raw)),
+        "encoded": signatures["encoded"](**encoded),
     }
-    return {name: scores.numpy() for name, scores in found.items()}
+
+
+def _of_the_first(signatures: Mapping[str, Any], raw: Mapping[str, tf.Tensor], expected: np.ndarray) -> Pairs:
+    """What `regress` and `classify` say of rows, and what is expected."""
+    examples = _examples(raw)
+    found = {"regress": signatures["regress"](inputs=examples)["outputs"]}
+    if "classify" in signatures:
+        found["classify"] = signatures["classify"](inputs=examples)["scores"][:, 1]
+    return {name: (scores.numpy(), expected) for name, scores in found.items()}
+
+
+def _examples(raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    return tf.constant([e.SerializeToString() for e in to_examples({k: v.numpy() for k, v in raw.items()})])
 
 
 def _ranking(
-    signatures: Mapping[str, Any], raw: Mapping[str, np.ndarray], context: Collection[str], rows: Sequence[int]
-) -> dict[str, np.ndarray]:
-    """Differences of `rank` from `serving_default` on the same pairs, and of `rank_top_k` from `rank`.
+    signatures: Mapping[str, Any],
+    raw: Mapping[str, np.ndarray],
+    context: Collection[str],
+    rows: Sequence[int],
+    suffixes: Mapping[str, str],
+) -> dict[str, Pairs]:
+    """By output, `rank` and `serving_default` on the same pairs, and `rank_top_k` and `rank`.
 
-    The contexts are those of the first and the last of the rows, and each has all of them as candidates.
+    The contexts are those of the first and the last of the rows, and each has all of them as candidates. What an output
+    is called there ends in its suffix; candidates are ordered by the first.
     """
     contexts, candidates = [rows[0], rows[-1]], [*rows, *range(min(_CANDIDATES, rows[-1]))]
     shape = (len(contexts), len(candidates))
     pairs = {k: v[np.repeat(contexts, shape[1]) if k in context else candidates * 2] for k, v in raw.items()}
-    expected = signatures["serving_default"](**{k: tf.constant(v) for k, v in pairs.items()})["probability"]
+    expected = signatures["serving_default"](**{k: tf.constant(v) for k, v in pairs.items()})
     request = {
         k: tf.constant(raw[k][contexts] if k in context else v.reshape(*shape, *v.shape[1:])) for k, v in pairs.items()
     }
-    ranked = {k: v.numpy() for k, v in signatures["rank"](**request).items()}
-    scores, k = ranked["scores"], min(7, len(candidates))
+    ranked = {n: v.numpy() for n, v in signatures["rank"](**request).items()}
+    k = min(7, len(candidates))
     best = {n: v.numpy() for n, v in signatures["rank_top_k"](**request, k=tf.constant([k, k])).items()}
-    falling = -np.sort(-scores, axis=1)
-    return {
-        "rank": np.abs(scores - expected.numpy().reshape(shape)),
-        "rank, in its order": np.abs(np.take_along_axis(scores, ranked["order"], axis=1) - falling),
-        "rank_top_k": np.abs(best["scores"] - falling[:, :k]),
-        "rank_top_k, by its indices": np.abs(np.take_along_axis(scores, best["indices"], axis=1) - best["scores"]),
-    }
+    found: dict[str, Pairs] = {}
+    for output, suffix in suffixes.items():
+        scores = ranked[f"scores{suffix}"]
+        chosen = np.take_along_axis(scores, best["indices"], axis=1)
+        found[output] = {
+            "rank": (scores, expected[output].numpy().reshape(shape)),
+            "rank_top_k, by its indices": (chosen, best[f"scores{suffix}"]),
+        }
+        if not suffix:
+            falling = -np.sort(-scores, axis=1)
+            found[output] |= {
+                "rank, in its order": (np.take_along_axis(scores, ranked["order"], axis=1), falling),
+                "rank_top_k": (best["scores"], falling[:, :k]),
+            }
+    return found
 
 
 def odd_rows(schema: Schema, row: Mapping[str, Any]) -> list[dict[str, Any]]:

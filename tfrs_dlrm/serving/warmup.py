@@ -25,6 +25,7 @@ def write_warmup(
     raw: Mapping[str, np.ndarray],
     encoded: Mapping[str, np.ndarray],
     context: frozenset[str] | None,
+    classifies: bool = True,
 ) -> int:
     """Writes the requests of the version at `path`; returns how many.
 
@@ -33,8 +34,9 @@ def write_warmup(
       raw: real rows, at least one, as `serving_default` takes them.
       encoded: the same rows as `encoded` takes them.
       context: the raw inputs that candidates share; None where the model does not rank.
+      classifies: whether it has the signature `classify`.
     """
-    logs = list(_logs(raw, encoded, context))
+    logs = list(_logs(raw, encoded, context, classifies))
     with open(os.path.join(path, WARMUP), "wb") as f:
         f.writelines(record(log.SerializeToString()) for log in logs)
     return len(logs)
@@ -47,7 +49,7 @@ def to_examples(raw: Mapping[str, np.ndarray]) -> list[Any]:
 
 
 def _logs(
-    raw: Mapping[str, np.ndarray], encoded: Mapping[str, np.ndarray], context: frozenset[str] | None
+    raw: Mapping[str, np.ndarray], encoded: Mapping[str, np.ndarray], context: frozenset[str] | None, classifies: bool
 ) -> Iterator[Any]:
     for size in _BATCHES:
         some = {name: _repeated(values, size) for name, values in raw.items()}
@@ -61,10 +63,11 @@ def _logs(
         log.regress_log.request.model_spec.signature_name = "regress"
         log.regress_log.request.input.example_list.examples.extend(examples)
         yield log
-        log = protos.prediction_log.PredictionLog()
-        log.classify_log.request.model_spec.signature_name = "classify"
-        log.classify_log.request.input.example_list.examples.extend(examples)
-        yield log
+        if classifies:
+            log = protos.prediction_log.PredictionLog()
+            log.classify_log.request.model_spec.signature_name = "classify"
+            log.classify_log.request.input.example_list.examples.extend(examples)
+            yield log
     for size in _CANDIDATES if context is not None else ():
         request = rank_request({name: _repeated(values, size) for name, values in raw.items()}, context or frozenset())
         yield _predict("rank", request)

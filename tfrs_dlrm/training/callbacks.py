@@ -124,7 +124,7 @@ class StopOnSignal(keras.callbacks.Callback):
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """One line on the terminal: step, examples/s, time left, loss and AUC since the last evaluation."""
+    """One line on the terminal: step, examples/s, time left, loss and AUC or RMSE since the last evaluation."""
 
     def __init__(self, counter: StepCounter, total_steps: int, batch_size: int):
         super().__init__()
@@ -141,7 +141,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Moves the bar."""
-        shown = {name: f"{value:.4f}" for name, value in (logs or {}).items() if name in ("loss", "auc")}
+        shown = {name: f"{value:.4f}" for name, value in (logs or {}).items() if name in ("loss", "auc", "rmse")}
         self._bar.set_postfix({"step": self._counter.step, **shown}, refresh=False)
         self._bar.update(self._counter.step * self._batch_size - self._bar.n)
 

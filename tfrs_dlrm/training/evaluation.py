@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,14 @@ from tfrs_dlrm.data.manifest import Manifest, Split
 from tfrs_dlrm.data.ready import REFERENCE_FILE
 from tfrs_dlrm.distribution import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.files import read_json
-from tfrs_dlrm.metrics import evaluate_scores
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.tasks import Click, Regression, Task, Tasks
 from tfrs_dlrm.strategy import topology_of
+from tfrs_dlrm.training import report
 from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.inputs import evaluation_dataset
+from tfrs_dlrm.training.regression_report import regression_picture
 from tfrs_dlrm.training.tpu import scored_on_tpu
 from tfrs_dlrm.workdir import Which, Workdir
 
@@ -31,17 +33,45 @@ class Scores:
 
     Attributes:
       labels: float32 [N].
-      logits: float32 [N].
+      logits: float32 [N]; of a regression, the predicted numbers.
       weights: float32 [N], or None where the examples have none.
+      task: of the label.
+      more: by name, what it says of each further label, where that is known.
     """
 
     labels: np.ndarray
     logits: np.ndarray
     weights: np.ndarray | None
+    task: Task = dataclasses.field(default_factory=Click)
+    more: Mapping[str, Scores] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tasks: Tasks, labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None) -> Scores:
+        """Of labels and logits float32 [N] or, where there are several labels, [N, labels]."""
+        if not tasks.more:
+            return cls(labels, logits, weights, tasks.first)
+        more = {}
+        for i, (name, task) in enumerate(tasks.more.items(), 1):
+            known = np.isfinite(labels[:, i])
+            more[name] = cls(labels[known, i], logits[known, i], None if weights is None else weights[known], task)
+        return cls(labels[:, 0], logits[:, 0], weights, tasks.first, more)
 
     def metrics(self) -> dict[str, float]:
-        """See `tfrs_dlrm.metrics.evaluate_scores`; exact, in float64."""
-        return evaluate_scores(self.labels, self.logits, self.weights)
+        """See `evaluate_scores` and `evaluate_predictions` in `tfrs_dlrm.metrics`; exact, in float64.
+
+        The names of those of further labels end in `_NAME`.
+        """
+        return self._with_more(self.task.evaluate(self.labels, self.logits, self.weights), Scores.metrics)
+
+    def of_the_mean(self) -> dict[str, float]:
+        """What comes of always saying the mean of the training labels, for labels that are regressions."""
+        constant = np.full(len(self.labels), self.task.mean) if isinstance(self.task, Regression) else None
+        own = {} if constant is None else self.task.evaluate(self.labels, constant, self.weights)
+        return self._with_more(own, Scores.of_the_mean)
+
+    def _with_more(self, own: dict[str, float], function: Callable[[Scores], dict[str, float]]) -> dict[str, float]:
+        more = {f"{key}_{name}": v for name, scores in self.more.items() for key, v in function(scores).items()}
+        return own | more
 
 
 class NonFiniteError(FloatingPointError):
@@ -75,7 +105,7 @@ def score(model: RankingModel, data: tf.data.Dataset, progress: Callable[[int], 
     bad = np.count_nonzero(~np.isfinite(logits))
     if bad:
         raise NonFiniteError(f"{bad} of {len(logits)} scores are not finite")
-    return Scores(labels, logits, weights[0] if weights else None)
+    return Scores.of(model.label_tasks, labels, logits, weights[0] if weights else None)
 
 
 def _scored(model: RankingModel, data: tf.data.Dataset) -> Iterator[tuple[np.ndarray, ...]]:
@@ -131,8 +161,11 @@ def _of_all_processes(strategy: tf.distribute.Strategy, columns: list[np.ndarray
 
         return strategy.run(of_replica, args=(values,))
 
-    gathered = gather(tf.constant(np.stack(columns, axis=1)))
-    return list(strategy.experimental_local_results(gathered)[0].numpy().T)
+    flat = [column.reshape(len(column), -1) for column in columns]
+    gathered = gather(tf.constant(np.concatenate(flat, axis=1)))
+    ends = np.cumsum([part.shape[1] for part in flat])[:-1]
+    parts = np.split(strategy.experimental_local_results(gathered)[0].numpy(), ends, axis=1)
+    return [part.reshape(-1, *column.shape[1:]) for part, column in zip(parts, columns, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +186,13 @@ class Evaluation:
 
     def columns(self) -> dict[str, dict[str, float]]:
         """Metrics by the name of what they measure."""
-        return {"this model": self.scores.metrics(), **self.reference}
+        mean = self.scores.of_the_mean()
+        return {"this model": self.scores.metrics(), **({"training mean": mean} if mean else {}), **self.reference}
+
+    def picture(self, path: str) -> None:
+        """Draws a PNG; see `report.picture` and `regression_picture`."""
+        draw = regression_picture if isinstance(self.scores.task, Regression) else report.picture
+        draw(path, self.scores.labels, self.scores.logits, self.scores.weights, title=self.checkpoint)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -67,7 +67,7 @@ def load_model(workdir: str, which: Which = "best") -> tuple[RankingModel, RunCo
 
     Args:
       workdir: the directory of the run.
-      which: `best`, by evaluation AUC, or `latest`.
+      which: `best`, by evaluation AUC (of a regression: RMSE), or `latest`.
 
     Raises:
       FileNotFoundError: there is no run or no checkpoint.

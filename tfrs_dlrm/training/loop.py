@@ -91,6 +91,11 @@ def train_and_evaluate(
             ready(config.data, config.train.seed, prepare_progress)
         wait_for_all(strategy)
         schema = Schema.load(os.path.join(config.data.path, SCHEMA_FILE))
+        if config.train.target_auc and schema.label.task != "click":
+            raise ValueError(
+                f"config.train.target_auc={config.train.target_auc:g}: the label of {config.data.path} is a number to"
+                " predict, which has no AUC; leave it out, and use train.patience to stop early"
+            )
         model = make_model(config.model, schema, config.train.seed, tables_for(config))
         dense, embedding = make_optimizers(config.optimizer)
         model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
@@ -109,6 +114,7 @@ class _State(tf.Module):
     def __init__(self) -> None:
         super().__init__()
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # The AUC of the best evaluation; of a regression, its RMSE, negated. Checkpoints have it under this name.
         self.best_auc = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
         self.best_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.evaluations_since_best = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -225,8 +231,9 @@ class _Run:
         if self._has_eval:
             record["eval"] = self._evaluate()
             state.evaluations_since_best.assign_add(1)
-            if record["eval"]["auc"] > float(state.best_auc.numpy()):
-                state.best_auc.assign(record["eval"]["auc"])
+            quality = self._model.label_tasks.first.quality(record["eval"])
+            if quality > float(state.best_auc.numpy()):
+                state.best_auc.assign(quality)
                 state.best_step.assign(step)
                 state.evaluations_since_best.assign(0)
         if self._writes:
@@ -247,7 +254,7 @@ class _Run:
             metrics = score(self._model, data).metrics()
         except NonFiniteError as e:
             raise self._non_finite(str(e)) from e
-        if math.isnan(metrics["auc"]):
+        if math.isnan(metrics.get("auc", 0.0)):
             raise ValueError(
                 f"{self._data_dir}: all labels of the evaluation set are {metrics['label_mean']:g}, so there is no AUC"
                 " to choose the best checkpoint by; prepare it with more evaluation rows"
@@ -265,7 +272,8 @@ class _Run:
         if config.target_auc and float(state.best_auc.numpy()) >= config.target_auc:
             return f"the evaluation AUC reached the target {config.target_auc:g}"
         if config.patience and int(state.evaluations_since_best.numpy()) >= config.patience:
-            return f"the evaluation AUC did not improve in {config.patience} evaluations"
+            best = self._model.label_tasks.first.best.upper()
+            return f"the evaluation {best} did not improve in {config.patience} evaluations"
         return ""
 
     def _save(self, best: bool = False) -> str:
@@ -299,7 +307,7 @@ class _Run:
         line = f"step {record['step']}"
         for split in ("train", "eval"):
             values = record.get(split, {})
-            names = [n for n in ("auc", "log_loss", "normalized_entropy", "calibration") if n in values]
+            names = [n for n in self._model.label_tasks.shown if n in values]
             line += "".join(f"  {split if n == names[0] else ''} {n} {values[n]:.4f}" for n in names)
             if self._board:
                 self._board.write("epoch" if split == "train" else split, values)

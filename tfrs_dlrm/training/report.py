@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,8 +23,8 @@ __all__ = ["picture", "table", "write_json"]
 Scorers = Sequence[tuple[str, Floats]]
 
 # The first is the model, the others what it is compared with. Okabe and Ito's colours, apart for the colour-blind too.
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
-_POSITIVE, _NEGATIVE, _GREY = "#D55E00", "#7F8C99", "#8A8A8A"
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
+_POSITIVE, _NEGATIVE, GREY = "#D55E00", "#7F8C99", "#8A8A8A"
 _ROC_POINTS = 2000
 _GROUPS = 20
 _BARS = 60
@@ -89,14 +90,20 @@ def picture(
     seen = w > 0
     y, w, scorers = y[seen], w[seen], [(name, values[seen]) for name, values in (("model", z), *others)]
 
+    with panels(path, title) as (left, middle, right):
+        _draw_roc(left, y, scorers, w)
+        _draw_calibration(middle, y, scorers, w)
+        _draw_scores(right, y, scorers[0][1], w)
+
+
+@contextlib.contextmanager
+def panels(path: str | os.PathLike[str], title: str) -> Iterator[Sequence[Axes]]:
+    """Three panels side by side; at the end they are written to a PNG, which appears whole or not at all."""
     figure = Figure(figsize=(15, 5), dpi=100, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title, fontsize=14)
-    left, middle, right = figure.subplots(1, 3)
-    _draw_roc(left, y, scorers, w)
-    _draw_calibration(middle, y, scorers, w)
-    _draw_scores(right, y, scorers[0][1], w)
+    yield figure.subplots(1, 3)
     temporary = f"{os.fspath(path)}.tmp"
     figure.savefig(temporary, format="png")
     os.replace(temporary, path)
@@ -116,32 +123,32 @@ def _number(value: float) -> str:
 
 
 def _draw_roc(axes: Axes, y: Floats, scorers: Scorers, w: Floats) -> None:
-    _dress(axes, "ROC", "false positive rate", "true positive rate")
+    dress(axes, "ROC", "false positive rate", "true positive rate")
     if len(np.unique(y)) < 2:
-        return _say_undefined(axes, y)
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
+        return say_undefined(axes, y)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
     for i, (name, z) in enumerate(scorers):
         false_rate, true_rate = roc_curve(y, z, w)
         kept = np.unique(np.linspace(0, len(false_rate) - 1, _ROC_POINTS).astype(int))
         label = f"{name}: AUC {exact_auc(y, z, w):.4f}"
-        axes.plot(false_rate[kept], true_rate[kept], color=_COLORS[i % len(_COLORS)], zorder=4 - i, label=label)
+        axes.plot(false_rate[kept], true_rate[kept], color=COLORS[i % len(COLORS)], zorder=4 - i, label=label)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.legend(loc="lower right", frameon=False)
 
 
 def _draw_calibration(axes: Axes, y: Floats, scorers: Scorers, w: Floats) -> None:
-    _dress(axes, "Calibration", "predicted click rate", "observed click rate")
+    dress(axes, "Calibration", "predicted click rate", "observed click rate")
     if len(y) == 0:
-        return _say_undefined(axes, y)
+        return say_undefined(axes, y)
     curves = [(name, reliability(y, z, w, _group_edges(z))) for name, z in scorers]
     rates = np.concatenate([r for _, curve in curves for r in (curve.prediction_mean, curve.label_mean)])
     logarithmic = bool(rates.min() > 0 and rates.max() > 10 * rates.min())
     low, high = (rates.min() / 1.5, rates.max() * 1.5) if logarithmic else (0.0, rates.max() * 1.1 or 1.0)
     high = min(1.0, high)
-    axes.plot([low, high], [low, high], color=_GREY, linewidth=1, linestyle=":")
+    axes.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle=":")
     for i, (name, curve) in enumerate(curves):
         bars = 2 * np.sqrt(curve.label_mean * (1 - curve.label_mean) / curve.effective_examples)
-        color = _COLORS[i % len(_COLORS)]
+        color = COLORS[i % len(COLORS)]
         x, r = curve.prediction_mean, curve.label_mean
         axes.errorbar(x, r, bars, fmt="o-", markersize=4, linewidth=1, color=color, zorder=4 - i, label=name)
     scale, margin = ("log", 0.0) if logarithmic else ("linear", 0.02)
@@ -162,16 +169,16 @@ def _draw_counts(axes: Axes, p: Floats, w: Floats, edges: Floats, margin: float)
     """How the predictions are distributed, along the bottom of the panel, a `margin` of its height above the edge."""
     heights, _ = np.histogram(p, edges, weights=w)
     counts = axes.twinx()
-    counts.stairs(heights, edges, fill=True, color=_COLORS[0], alpha=0.18)
+    counts.stairs(heights, edges, fill=True, color=COLORS[0], alpha=0.18)
     top = 6 * heights.max()
     counts.set_ylim(-margin * top, (1 + margin) * top)
     counts.set_axis_off()
 
 
 def _draw_scores(axes: Axes, y: Floats, z: Floats, w: Floats) -> None:
-    _dress(axes, "Scores by class", "logit", "density")
+    dress(axes, "Scores by class", "logit", "density")
     if len(y) == 0:
-        return _say_undefined(axes, y)
+        return say_undefined(axes, y)
     classes = (("negative", y == 0, _NEGATIVE), ("positive", y == 1, _POSITIVE))
     present = [z[members] for _, members, _ in classes if members.any()]
     low = min(np.quantile(scores, 0.0005, method="lower") for scores in present)
@@ -188,12 +195,14 @@ def _draw_scores(axes: Axes, y: Floats, z: Floats, w: Floats) -> None:
     axes.legend(frameon=False)
 
 
-def _dress(axes: Axes, title: str, x: str, y: str) -> None:
+def dress(axes: Axes, title: str, x: str, y: str) -> None:
+    """Title and names of the axes, without a box."""
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _say_undefined(axes: Axes, y: Floats) -> None:
+def say_undefined(axes: Axes, y: Floats) -> None:
+    """Why a panel is empty."""
     what = "no examples" if len(y) == 0 else f"undefined: all {len(y):,} labels are {y[0]:.0f}"
-    axes.text(0.5, 0.5, what, transform=axes.transAxes, ha="center", va="center", color=_GREY, fontsize=12)
+    axes.text(0.5, 0.5, what, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=12)
     axes.set(xticks=[], yticks=[])

@@ -111,7 +111,7 @@ class Client:
         return {name: value[0] for name, value in outputs.items()}
 
     def regress(self, examples: Sequence[Mapping[str, Any]], request_id: str | None = None) -> np.ndarray:
-        """The probabilities float32 [B] of rows, which are sent as tf.Examples.
+        """The probabilities or predicted numbers, float32 [B], of rows, which are sent as tf.Examples.
 
         Args:
           examples: by name, the value of each feature, or a list; what is None is left out, and counts as missing.

@@ -44,7 +44,17 @@ def _version(version: Version, labels: list[str]) -> dict[str, Any]:
         "bundle": {key: manifest.get(key) for key in _OF_THE_BUNDLE} if manifest else None,
         "signatures": sorted(version.model.signatures) if version.model else [],
         "features": _features(version),
+        "output": _output(version),
     }
+
+
+def _output(version: Version) -> str:
+    """What `serving_default` calls its answer for the first label; "score" where that is not known."""
+    signature = version.model.signatures.get(DEFAULT_SIGNATURE) if version.model else None
+    names = list(signature.outputs) if signature else []
+    others = version.manifest.get("more_outputs") or {}
+    names = [name for name in names if name not in others]
+    return names[0] if len(names) == 1 else "score"
 
 
 def _features(version: Version) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What of a request goes into the request log: its rows as raw features, each with its probability."""
+"""What of a request goes into the request log: its rows as raw features, each with its score."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tfrs_dlrm.serving.runtime import Signature, TensorInfo
 from tfrs_dlrm.serving.server.checks import is_rank
 
 _Arrays = Mapping[str, np.ndarray]
-_EXAMPLES = {"serialized_examples": ("examples", "probability"), "regress": ("inputs", "outputs")}
+# What signatures call the score, of a click or of a number to predict.
+_SCORES = ("probability", "prediction")
 
 
 class LoggedRows(NamedTuple):
@@ -20,7 +21,7 @@ class LoggedRows(NamedTuple):
 
     Attributes:
       inputs: raw features by name, [R] or [R, L].
-      probabilities: float32 [R].
+      probabilities: float32 [R]; of a number to predict, the predictions.
       rows: int64 [R], their numbers in the request: context times the number of candidates, plus the candidate.
     """
 
@@ -44,15 +45,17 @@ def logged_rows(
     raw = signatures.get("serving_default")
     if raw is None:
         return None
-    if name == "serving_default" and "probability" in outputs:
-        return _all(inputs, outputs["probability"])
+    scores = next((outputs[output] for output in _SCORES if output in outputs), None)
+    if name == "serving_default" and scores is not None:
+        return _all(inputs, scores)
     if is_rank(name):
         return _candidates(inputs, outputs, context)
     if name == "classify":
         return _all(_parsed(inputs["inputs"], raw), outputs["scores"][:, -1])
-    if name in _EXAMPLES:
-        examples, scores = _EXAMPLES[name]
-        return _all(_parsed(inputs[examples], raw), outputs[scores])
+    if name == "regress":
+        return _all(_parsed(inputs["inputs"], raw), outputs["outputs"])
+    if name == "serialized_examples" and scores is not None:
+        return _all(_parsed(inputs["examples"], raw), scores)
     return None
 
 

@@ -40,7 +40,7 @@ def check(subject: Subject) -> str:
         raise Failed(f"--data={directory} is encoded with other columns than the bundle's: {differ}")
     found = compared(
         subject.score(subject.raw(samples)),
-        subject.model.run("encoded", encoded)["probability"],
+        subject.model.run("encoded", encoded)[subject.output],
         subject.tolerance,
         "those of the encoded rows",
         lambda i: f"{_SAMPLES}, line {i + 1} (if the bundle was trained on other data, give that as --data)",

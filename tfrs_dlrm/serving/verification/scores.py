@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,22 +10,28 @@ import numpy as np
 
 from tfrs_dlrm.serving.manifest import REFERENCE
 from tfrs_dlrm.serving.runtime import RunError
+from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.verification.report import Failed
 from tfrs_dlrm.serving.verification.subject import Subject
 
 _ALONE = 16
+_MOST = float(np.finfo(np.float32).max)
 
 
 def check_reference(subject: Subject) -> str:
     """Compares the scores of all reference rows, asked for together, with those of the training side."""
     rows = subject.rows
-    return compared(
-        subject.score(rows.raw),
-        rows.probabilities,
-        subject.tolerance,
-        "the training side's",
-        lambda i: f"{REFERENCE}, line {i + 1}{' (odd)' if rows.odd[i] else ''}",
-    )
+    found = subject.answers(rows.raw)
+
+    def place(output: str, i: int) -> str:
+        of = "" if output == subject.output else f", {output}"
+        return f"{REFERENCE}, line {i + 1}{' (odd)' if rows.odd[i] else ''}{of}"
+
+    said = [
+        compared(found[name], rows.answers[name], tolerance, "the training side's", functools.partial(place, name))
+        for name, tolerance in subject.tolerances.items()
+    ]
+    return "; ".join(said)
 
 
 def check_batches(subject: Subject) -> str:
@@ -49,8 +56,10 @@ def check_batches(subject: Subject) -> str:
 
 
 def check_values(subject: Subject) -> str:
-    """Asks with each feature missing and with a value that was never seen: a probability, or a refusal by name."""
+    """Asks with each feature missing and with a value that was never seen: a proper score, or a refusal by name."""
     row = {name: values[:1] for name, values in subject.rows.raw.items()}
+    output = subject.output
+    low, high = (0.0, 1.0) if output == "probability" else (-_MOST, _MOST)
     scored, refused = 0, []
     for feature in subject.manifest["features"]:
         name = feature["name"]
@@ -60,19 +69,20 @@ def check_values(subject: Subject) -> str:
             changed = {name: value, f"{name}_weights": weight}
             odd = {n: _filled(v, changed[n]) if n in changed else v for n, v in row.items()}
             try:
-                probability = subject.score(odd)
+                score = subject.score(odd)
             except RunError as e:
                 if e.code_name != "INVALID_ARGUMENT" or name not in str(e):
                     raise Failed(f"feature {name!r}, {kind}: {e.code_name}, and it is not named: {e}") from e
                 refused.append(f"{kind} {name!r}")
                 continue
-            if not 0 <= probability[0] <= 1:  # NaN fails too
+            if not low <= score[0] <= high:  # NaN fails too
                 raise Failed(
-                    f"feature {name!r}, {kind}: the score is {probability[0]}, which is no probability;"
+                    f"feature {name!r}, {kind}: the score is {score[0]}, which is no {output};"
                     " look for NaN in the weights, and export a checkpoint from before it"
                 )
             scored += 1
-    return f"{scored} probabilities of missing and unseen values; refused by name: {', '.join(refused) or 'none'}"
+    what = "probabilities" if output == "probability" else "predictions"
+    return f"{scored} {what} of missing and unseen values; refused by name: {', '.join(refused) or 'none'}"
 
 
 def _values(feature: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -93,13 +103,15 @@ def _filled(values: np.ndarray, value: Any) -> np.ndarray:
     return filled
 
 
-def compared(found: np.ndarray, expected: np.ndarray, tolerance: float, whose: str, place: Callable[[int], str]) -> str:
-    """Says how far two arrays of probabilities are apart.
+def compared(
+    found: np.ndarray, expected: np.ndarray, tolerance: Tolerance, whose: str, place: Callable[[int], str]
+) -> str:
+    """Says how far two arrays of scores are apart.
 
     Args:
       found: float32 [N].
       expected: float32 [N].
-      tolerance: the largest difference that may be.
+      tolerance: how far they may be.
       whose: what `expected` are, for the message.
       place: says of a row's number where it is from.
 
@@ -110,13 +122,14 @@ def compared(found: np.ndarray, expected: np.ndarray, tolerance: float, whose: s
         raise Failed(f"{list(found.shape)} scores for {len(expected)} rows; one a row is expected")
     with np.errstate(invalid="ignore"):  # infinite ones are reported below
         differences = np.abs(found.astype(np.float64) - expected)
-    if not differences.max() <= tolerance:  # NaN fails too
-        worst = int(np.argmax(np.nan_to_num(differences, nan=np.inf)))
-        count = int((~(differences <= tolerance)).sum())
+    met = tolerance.met(found, expected)
+    if not met.all():
+        worst = int(np.argmax(np.where(met, -1.0, np.nan_to_num(differences, nan=np.inf))))
+        count = int((~met).sum())
         advice = ": look for NaN in the weights" if np.isnan(found[worst]) else ""
         raise Failed(
-            f"{count} of {len(expected)} scores differ from {whose} by more than {tolerance:g}; the worst is"
+            f"{count} of {len(expected)} scores differ from {whose} by more than {tolerance}; the worst is"
             f" {place(worst)}: {found[worst]:.7g} instead of {expected[worst]:.7g}{advice}."
             " The bundle is not the model that it was made of: export the model again"
         )
-    return f"{len(expected)} scores within {differences.max():.1e} of {whose} (allowed: {tolerance:g})"
+    return f"{len(expected)} scores within {differences.max():.1e} of {whose} (allowed: {tolerance})"

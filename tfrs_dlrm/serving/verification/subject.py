@@ -12,6 +12,7 @@ import numpy as np
 
 from tfrs_dlrm.serving.manifest import REFERENCE
 from tfrs_dlrm.serving.runtime import SavedModel
+from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.verification.report import Failed
 
 _TYPES: dict[str, Any] = {"float32": np.float32, "int64": np.int64, "int32": np.int32, "string": object}
@@ -19,16 +20,16 @@ _TYPES: dict[str, Any] = {"float32": np.float32, "int64": np.int64, "int32": np.
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Raw rows with the probabilities of the training side.
+    """Raw rows with the answers of the training side: probabilities or, of a regression, predicted numbers.
 
     Attributes:
       raw: by name of the input, [N] or [N, L].
-      probabilities: float32 [N].
+      answers: by name of the output, float32 [N].
       odd: bool [N], where values are missing, unseen or malformed.
     """
 
     raw: Mapping[str, np.ndarray]
-    probabilities: np.ndarray
+    answers: Mapping[str, np.ndarray]
     odd: np.ndarray
 
 
@@ -65,9 +66,20 @@ class Subject:
         return self.reference
 
     @property
-    def tolerance(self) -> float:
-        """How far a probability may be from the training side's."""
-        return float(self.manifest["tolerance"])
+    def output(self) -> str:
+        """What the signatures call the answer for the first label."""
+        return "prediction" if self.manifest.get("task") == "regression" else "probability"
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """How far it may be from the training side's."""
+        return _tolerance(self.manifest)
+
+    @property
+    def tolerances(self) -> dict[str, Tolerance]:
+        """The same of all outputs, the first one first."""
+        more = self.manifest.get("more_outputs") or {}
+        return {self.output: self.tolerance} | {name: _tolerance(described) for name, described in more.items()}
 
     @property
     def context(self) -> frozenset[str]:
@@ -78,9 +90,17 @@ class Subject:
         """Rows of JSON values as inputs of `serving_default`; see `to_array`."""
         return {f["name"]: to_array([row[f["name"]] for row in rows], f) for f in self.manifest["features"]}
 
+    def answers(self, raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Those of `serving_default`, float32 [N], by name of the output."""
+        return self.model.run("serving_default", raw)
+
     def score(self, raw: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Probabilities float32 [N] of `serving_default`."""
-        return self.model.run("serving_default", raw)["probability"]
+        """The answers for the first label."""
+        return self.answers(raw)[self.output]
+
+
+def _tolerance(described: Mapping[str, Any]) -> Tolerance:
+    return Tolerance(float(described["tolerance"]), float(described.get("tolerance_up_to", 1.0)))
 
 
 def read_reference(subject: Subject) -> str:
@@ -89,13 +109,15 @@ def read_reference(subject: Subject) -> str:
     if not os.path.isfile(file):
         raise Failed(f"{REFERENCE} is missing: there is nothing to compare scores with; export the model again")
     rows: list[dict[str, Any]] = []
+    outputs = list(subject.tolerances)
     with open(file, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
             try:
                 row = json.loads(line)
-                rows.append({"inputs": dict(row["inputs"]), "probability": float(row["probability"]), **row})
+                rows.append({"inputs": dict(row["inputs"]), **{name: float(row[name]) for name in outputs}, **row})
             except (ValueError, KeyError, TypeError) as e:
-                raise Failed(f'{REFERENCE}, line {number} is no {{"inputs": ..., "probability": ...}}: {e!r}') from e
+                wanted = ", ".join(f'"{name}": ...' for name in ("inputs", *outputs))
+                raise Failed(f"{REFERENCE}, line {number} is no {{{wanted}}}: {e!r}") from e
     if not rows:
         raise Failed(f"{REFERENCE} is empty: there is nothing to compare scores with; export the model again")
     names = {f["name"] for f in subject.manifest["features"]}
@@ -104,8 +126,8 @@ def read_reference(subject: Subject) -> str:
             differ = ", ".join(sorted(row["inputs"].keys() ^ names))
             raise Failed(f"{REFERENCE}, line {number} has other features than bundle.json lists: {differ}")
     odd = np.array([bool(row.get("odd")) for row in rows])
-    probabilities = np.array([row["probability"] for row in rows], np.float32)
-    subject.reference = Reference(subject.raw([row["inputs"] for row in rows]), probabilities, odd)
+    answers = {name: np.array([row[name] for row in rows], np.float32) for name in outputs}
+    subject.reference = Reference(subject.raw([row["inputs"] for row in rows]), answers, odd)
     return f"{len(rows) - odd.sum()} rows, and {odd.sum()} of missing, unseen and malformed values"
 
 

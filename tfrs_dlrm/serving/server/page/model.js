@@ -22,9 +22,10 @@ function ofBundle(bundle) {
   ].filter(([, value]) => value);
   const tables = bundle.tables;
   if (tables) facts.push(["Tables", `${tables.storage}, ${bytes(tables.bytes)}${share(tables)}`]);
-  const auc = bundle.accuracy?.auc;
-  if (Array.isArray(auc) && auc.every(Number.isFinite)) {
-    facts.push(["AUC", auc.map((value) => value.toFixed(5)).join(" as trained, ") + " as exported"]);
+  for (const name of ["auc", "rmse"]) {
+    const pair = bundle.accuracy?.[name];
+    if (!Array.isArray(pair) || !pair.every(Number.isFinite)) continue;
+    facts.push([name.toUpperCase(), pair.map((value) => value.toFixed(5)).join(" as trained, ") + " as exported"]);
   }
   return facts;
 }

@@ -84,10 +84,11 @@ async function score(event) {
   const of = `${model().name}, version ${version().version}`;
   const path = `v1/models/${encodeURIComponent(model().name)}/versions/${version().version}:predict`;
   const values = fields.values();
+  const { output } = version();
   at("result").ariaBusy = "true";
   try {
     const found = await leaveOneOut(path, fields.features, values);
-    if (request === asked) show(at("result"), found, values, of);
+    if (request === asked) show(at("result"), found, values, of, output);
   } catch (e) {
     if (request === asked) refused(e, at("error"));
   } finally {

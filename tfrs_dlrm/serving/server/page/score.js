@@ -68,15 +68,16 @@ async function predict(path, rows) {
   return predictions;
 }
 
-/** A prediction as one number: alone, in a list, or as the first number of several outputs; else null. */
-export function number(prediction) {
+/** A prediction as one number: alone, in a list, or of several outputs the one called `output`, or the first number. */
+export function number(prediction, output) {
   if (typeof prediction === "number") return prediction;
-  if (Array.isArray(prediction)) return prediction.length === 1 ? number(prediction[0]) : null;
+  if (Array.isArray(prediction)) return prediction.length === 1 ? number(prediction[0], output) : null;
   if (!prediction || typeof prediction !== "object") return null;
-  return Object.values(prediction).map(number).find((found) => found !== null) ?? null;
+  const values = [prediction[output], ...Object.values(prediction)];
+  return values.map((value) => number(value, output)).find((found) => found !== null) ?? null;
 }
 
-/** A probability for people. */
+/** A score for people. */
 export function rounded(value) {
   return value !== 0 && Math.abs(value) < 0.1 ? value.toPrecision(3) : value.toFixed(4);
 }
@@ -87,20 +88,20 @@ export function signed(value) {
   return `${value > 0 ? "+" : "\u2212"}${Math.abs(value) < 0.001 ? Math.abs(value).toPrecision(2) : Math.abs(value).toFixed(4)}`;
 }
 
-/** Shows what `leaveOneOut` returned. */
-export function show(where, { prediction, without: others, kept }, values, of) {
-  const score = number(prediction);
+/** Shows what `leaveOneOut` returned; `output` is what the model calls a score: a probability, a prediction. */
+export function show(where, { prediction, without: others, kept }, values, of, output) {
+  const score = number(prediction, output);
   if (score === null) {
     where.replaceChildren(element("p", {}, `${of} answers:`), element("pre", {}, JSON.stringify(prediction, null, 2)));
     return;
   }
-  const head = element("p", {}, element("output", { className: "score" }, rounded(score)), ` probability, ${of}`);
-  where.replaceChildren(head, ...chart(score, others, values), ...notLeftOut(kept));
+  const head = element("p", {}, element("output", { className: "score" }, rounded(score)), ` ${output}, ${of}`);
+  where.replaceChildren(head, ...chart(score, others, values, output), ...notLeftOut(kept));
 }
 
-function chart(score, others, values) {
+function chart(score, others, values, output) {
   const bars = others
-    .map(({ feature, prediction }) => ({ feature, rest: number(prediction) }))
+    .map(({ feature, prediction }) => ({ feature, rest: number(prediction, output) }))
     .filter(({ rest }) => rest !== null)
     .map(({ feature, rest }) => ({ feature, rest, change: score - rest }))
     .sort((a, b) => Math.abs(b.change) - Math.abs(a.change));
@@ -115,7 +116,7 @@ function chart(score, others, values) {
     rounded(rest),
   ]);
   fillTable(table, ["Feature", "", "Contributes", "Without it"], rows);
-  table.prepend(element("caption", {}, "What each feature contributes: the probability less that without it"));
+  table.prepend(element("caption", {}, `What each feature contributes: the ${output} less that without it`));
   return [element("div", { className: "wide" }, table)];
 }
 

@@ -1,0 +1,209 @@
+"""What a label asks of a model: the loss and the metrics, and what its numbers mean."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import ClassVar
+
+import tensorflow as tf
+import tf_keras as keras
+from numpy.typing import ArrayLike
+
+from tfrs_dlrm.metrics import default_metrics, evaluate_predictions, evaluate_scores, regression_metrics
+from tfrs_dlrm.schema import Label, Schema
+
+
+class Task(abc.ABC):
+    """What a label asks of a model.
+
+    Three numbers of an example are told apart: what `RankingModel.score` computes; what the model returns
+    (`returned`), which loss and metrics take; and what an exported model answers (`served`).
+
+    Attributes:
+      output: what the answer is called in the signatures of an exported model.
+      best: the metric that the best checkpoint is chosen by.
+      shown: the metrics that a line of progress has room for.
+    """
+
+    output: ClassVar[str]
+    best: ClassVar[str]
+    shown: ClassVar[tuple[str, ...]]
+
+    @abc.abstractmethod
+    def returned(self, scores: tf.Tensor) -> tf.Tensor:
+        """What the model returns, float32 [B]."""
+
+    @abc.abstractmethod
+    def served(self, returned: tf.Tensor) -> tf.Tensor:
+        """What an exported model answers, float32 [B]."""
+
+    @abc.abstractmethod
+    def loss(self) -> keras.losses.Loss:
+        """A new loss, summed over examples, of what `loss_arguments` makes."""
+
+    @abc.abstractmethod
+    def loss_arguments(self, labels: tf.Tensor, returned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The `y_true` and `y_pred` of the loss. Mixed precision casts the first to bfloat16."""
+
+    @abc.abstractmethod
+    def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
+        """New metrics of (label, what the model returns, weight), with `suffix` behind their names."""
+
+    @abc.abstractmethod
+    def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
+        """The same and more, exact, of arrays in memory."""
+
+    @abc.abstractmethod
+    def quality(self, metrics: Mapping[str, float]) -> float:
+        """Of what `evaluate` found, more is better."""
+
+
+class Click(Task):
+    """The probability of a 1. The model returns its logit, and the loss is the log loss."""
+
+    output = "probability"
+    best = "auc"
+    shown = ("auc", "log_loss", "normalized_entropy", "calibration")
+
+    def returned(self, scores: tf.Tensor) -> tf.Tensor:
+        """Logits."""
+        return scores
+
+    def served(self, returned: tf.Tensor) -> tf.Tensor:
+        """Probabilities."""
+        return tf.sigmoid(returned)
+
+    def loss(self) -> keras.losses.Loss:
+        """The log loss."""
+        return keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum")
+
+    def loss_arguments(self, labels: tf.Tensor, returned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """As they are; 0 and 1 stay what they are in bfloat16."""
+        return labels, returned
+
+    def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
+        """See `tfrs_dlrm.metrics.default_metrics`."""
+        return default_metrics(suffix)
+
+    def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
+        """See `tfrs_dlrm.metrics.evaluate_scores`."""
+        return evaluate_scores(labels, returned, weights)
+
+    def quality(self, metrics: Mapping[str, float]) -> float:
+        """The AUC."""
+        return metrics["auc"]
+
+
+class Regression(Task):
+    """A number. What `score` computes is how many standard deviations of the labels it is above their mean.
+
+    The loss is the mean squared error in that unit, (prediction - label)^2 / std^2, so that learning rates and L2 mean
+    the same whatever the labels are measured in: always predicting the mean has a loss of 1. The metrics are in the
+    unit of the labels.
+
+    Args:
+      mean: of the training labels; 0 where it is not known.
+      std: likewise, and 1: then the loss is the plain mean squared error.
+    """
+
+    output = "prediction"
+    best = "rmse"
+    shown = ("rmse", "mae")
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
+        self.mean, self.std = mean, std
+
+    def returned(self, scores: tf.Tensor) -> tf.Tensor:
+        """The numbers."""
+        return self.mean + self.std * scores
+
+    def served(self, returned: tf.Tensor) -> tf.Tensor:
+        """The same."""
+        return returned
+
+    def loss(self) -> keras.losses.Loss:
+        """The squared error."""
+        return keras.losses.MeanSquaredError(reduction="sum")
+
+    def loss_arguments(self, labels: tf.Tensor, returned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Zeros and the errors, since labels would be rounded to bfloat16."""
+        errors = (returned - labels) / self.std
+        return tf.zeros_like(errors), errors
+
+    def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
+        """RMSE and MAE."""
+        return regression_metrics(suffix)
+
+    def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
+        """See `tfrs_dlrm.metrics.evaluate_predictions`."""
+        return evaluate_predictions(labels, returned, weights)
+
+    def quality(self, metrics: Mapping[str, float]) -> float:
+        """The RMSE, negated."""
+        return -metrics["rmse"]
+
+
+class Tasks:
+    """What all labels of a schema ask of a model.
+
+    A model has one column of numbers for each label, [B, len(schema.labels)]; where there is one label, [B].
+
+    Args:
+      schema: of the model.
+
+    Attributes:
+      first: the task of `schema.label`.
+      more: by name, those of `schema.more_labels`.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self.first = task_of(schema.label)
+        self.more = {label.name: task_of(label) for label in schema.more_labels}
+        self.loss_weights = [label.loss_weight for label in schema.labels]
+
+    @property
+    def all(self) -> tuple[Task, ...]:
+        """In the order of the labels."""
+        return (self.first, *self.more.values())
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What stands behind the names of a label's metrics and outputs: nothing for the first, `_NAME` for others."""
+        return ("", *(f"_{name}" for name in self.more))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the answers are called in the signatures of an exported model."""
+        return tuple(task.output + suffix for task, suffix in zip(self.all, self.suffixes, strict=True))
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The metrics that a line of progress has room for."""
+        return (*self.first.shown, *(f"{task.best}_{name}" for name, task in self.more.items()))
+
+    def returned(self, scores: tf.Tensor) -> tf.Tensor:
+        """As `Task.returned`, of each column."""
+        columns = zip(self.all, self.columns(scores), strict=True)
+        return self._joined([task.returned(column) for task, column in columns])
+
+    def served(self, returned: tf.Tensor) -> tf.Tensor:
+        """As `Task.served`, of each column."""
+        columns = zip(self.all, self.columns(returned), strict=True)
+        return self._joined([task.served(column) for task, column in columns])
+
+    def named(self, served: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The columns by the names of the outputs."""
+        return dict(zip(self.outputs, self.columns(served), strict=True))
+
+    def columns(self, values: tf.Tensor) -> list[tf.Tensor]:
+        """By label."""
+        return tf.unstack(values, axis=-1) if self.more else [values]
+
+    def _joined(self, columns: list[tf.Tensor]) -> tf.Tensor:
+        return tf.stack(columns, axis=-1) if self.more else columns[0]
+
+
+def task_of(label: Label) -> Task:
+    """What a label asks of a model."""
+    return Regression(label.mean, label.std) if label.task == "regression" else Click()
