@@ -47,8 +47,15 @@ if TYPE_CHECKING:
     from tfrs_dlrm.embeddings.tables import EmbeddingTables
     from tfrs_dlrm.layers.dot_interaction import DotInteraction
     from tfrs_dlrm.layers.mlp import MLP
+    from tfrs_dlrm.models.dcn import DCN
+    from tfrs_dlrm.models.deepfm import DeepFM
     from tfrs_dlrm.models.dlrm import DLRM
+    from tfrs_dlrm.models.embedding_mlp import EmbeddingMLP
+    from tfrs_dlrm.models.factorization_machine import FactorizationMachine
+    from tfrs_dlrm.models.logistic_regression import LogisticRegression
+    from tfrs_dlrm.models.matrix_factorization import MatrixFactorization
     from tfrs_dlrm.models.ranking import RankingModel
+    from tfrs_dlrm.models.wide_and_deep import WideAndDeep
     from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
     from tfrs_dlrm.serving.bundle import export_model
     from tfrs_dlrm.strategy import make_strategy
@@ -68,8 +75,15 @@ _PUBLIC = {
     "tfrs_dlrm.embeddings.tables": ("EmbeddingTables",),
     "tfrs_dlrm.layers.dot_interaction": ("DotInteraction",),
     "tfrs_dlrm.layers.mlp": ("MLP",),
+    "tfrs_dlrm.models.dcn": ("DCN",),
+    "tfrs_dlrm.models.deepfm": ("DeepFM",),
     "tfrs_dlrm.models.dlrm": ("DLRM",),
+    "tfrs_dlrm.models.embedding_mlp": ("EmbeddingMLP",),
+    "tfrs_dlrm.models.factorization_machine": ("FactorizationMachine",),
+    "tfrs_dlrm.models.logistic_regression": ("LogisticRegression",),
+    "tfrs_dlrm.models.matrix_factorization": ("MatrixFactorization",),
     "tfrs_dlrm.models.ranking": ("RankingModel",),
+    "tfrs_dlrm.models.wide_and_deep": ("WideAndDeep",),
     "tfrs_dlrm.schema": ("CategoricalFeature", "DenseFeature", "Label", "Schema", "Table", "TextFormat"),
     "tfrs_dlrm.serving.bundle": ("export_model",),
     "tfrs_dlrm.strategy": ("make_strategy",),
@@ -79,24 +93,31 @@ _PUBLIC = {
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = [
+    "DCN",
     "DLRM",
     "FTRL",
     "MLP",
     "SGD",
     "Adagrad",
     "CategoricalFeature",
+    "DeepFM",
     "DenseFeature",
     "DotInteraction",
+    "EmbeddingMLP",
     "EmbeddingTables",
     "Encoder",
+    "FactorizationMachine",
     "Label",
     "LazyAdam",
+    "LogisticRegression",
+    "MatrixFactorization",
     "PerTable",
     "RankingModel",
     "RowWiseAdagrad",
     "Schema",
     "Table",
     "TextFormat",
+    "WideAndDeep",
     "dataset",
     "distributed_dataset",
     "export_model",

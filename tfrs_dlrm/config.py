@@ -7,13 +7,28 @@ annotations from __future__.)
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NoReturn
 
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import Schema, weights_only, with_linear_weights
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
 EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")
 _PRECISIONS = ("float32", "bfloat16")
+# What `tfrs_dlrm.models.registry` builds.
+MODELS = (
+    "dlrm",
+    "logistic_regression",
+    "matrix_factorization",
+    "factorization_machine",
+    "deepfm",
+    "wide_and_deep",
+    "mlp",
+    "dcn",
+)
+# Whose rows are a vector and, as one more number, the linear weight of the value; and whose vectors are multiplied with
+# each other as they are, so that they have one dimension.
+_WITH_LINEAR_WEIGHTS = ("matrix_factorization", "factorization_machine", "deepfm", "wide_and_deep")
+_OF_ONE_DIMENSION = ("matrix_factorization", "factorization_machine", "deepfm")
 
 
 @dataclasses.dataclass
@@ -45,14 +60,23 @@ class DataConfig:
 
 @dataclasses.dataclass
 class ModelConfig:
-    """The shape of the DLRM.
+    """Which model, and its shape. What belongs to other models than the chosen one has no effect.
 
     Attributes:
-      embedding_dim: the dimension of every table; 0 keeps those of the schema.
-      bottom_mlp: units of the MLP over the dense features; the last must be the embedding dimension.
-      top_mlp: units of the MLP over the interactions; the last must be 1.
-      self_interaction: whether the dot products of the vectors with themselves are in.
+      embedding_dim: the dimension of every vector; 0 keeps those of the schema.
+      bottom_mlp: of `dlrm`, units of the MLP over the dense features; the last must be the embedding dimension.
+      top_mlp: units of the MLP that ends in the logit, the deep part of every model that has one; the last must be 1.
+      self_interaction: of `dlrm`, whether the dot products of the vectors with themselves are in.
       mixed_dim_temperature: makes the dimensions of larger tables smaller, see `Schema.with_mixed_dims`; 0 does not.
+      name: one of `MODELS`; docs/models.md says when to use which.
+      interaction: of `dlrm`, what the top MLP sees: `dot` products of the vectors, or the vectors side by side (`cat`).
+      dropout: the share of the MLPs' hidden outputs that training drops.
+      batch_norm: whether the MLPs' hidden layers are normalized.
+      user: of `matrix_factorization`, one of its two features.
+      item: the other.
+      cross_layers: of `dcn`, how many there are in the cross network.
+      cross_rank: of its matrices; 0 for full ones.
+      cross_structure: whether the MLP follows the cross network (`stacked`) or has inputs of its own (`parallel`).
     """
 
     embedding_dim: int = 16
@@ -60,14 +84,40 @@ class ModelConfig:
     top_mlp: tuple[int, ...] = (512, 256, 1)
     self_interaction: bool = False
     mixed_dim_temperature: float = 0.0
+    name: str = "dlrm"
+    interaction: str = "dot"
+    dropout: float = 0.0
+    batch_norm: bool = False
+    user: str = "user"
+    item: str = "item"
+    cross_layers: int = 3
+    cross_rank: int = 0
+    cross_structure: str = "stacked"
 
     def schema(self, data: Schema) -> Schema:
-        """That of the model, from that of its data."""
+        """That of the model, from that of its data.
+
+        Raises:
+          ValueError: the model does not fit the data.
+        """
+        if self.name == "logistic_regression":
+            return weights_only(data)
         if self.embedding_dim:
             data = data.with_dim(self.embedding_dim)
         if self.mixed_dim_temperature:
             data = data.with_mixed_dims(self.embedding_dim, self.mixed_dim_temperature)
-        return data
+        return with_linear_weights(data, self._features(data)) if self.name in _WITH_LINEAR_WEIGHTS else data
+
+    def _features(self, data: Schema) -> list[str]:
+        """The categorical features that the model looks at."""
+        names = [f.name for f in data.categorical]
+        if self.name != "matrix_factorization":
+            return names
+        for field in ("user", "item"):
+            if getattr(self, field) not in names:
+                wanted = f"the name of a categorical feature is needed; there are {', '.join(names)}"
+                _refuse(f"model.{field}", getattr(self, field), wanted)
+        return [self.user, self.item]
 
 
 @dataclasses.dataclass
@@ -208,7 +258,7 @@ class RunConfig:
             raise ValueError(f"not the configuration of a run of this version: {e}") from e
 
 
-def _refuse(field: str, value: object, wanted: str) -> None:
+def _refuse(field: str, value: object, wanted: str) -> NoReturn:
     raise ValueError(f"config.{field}={value!r}: {wanted}")
 
 
@@ -250,10 +300,28 @@ def _check_model(c: ModelConfig) -> None:
     _at_least("model", c, mixed_dim_temperature=0)
     if c.mixed_dim_temperature and (c.embedding_dim < 1 or c.embedding_dim & (c.embedding_dim - 1)):
         _refuse("model.embedding_dim", c.embedding_dim, "mixed_dim_temperature needs a power of 2")
-    if c.embedding_dim and c.bottom_mlp[-1] != c.embedding_dim:
-        _refuse("model.bottom_mlp", c.bottom_mlp, f"its last number must be model.embedding_dim={c.embedding_dim}")
     if c.top_mlp[-1] != 1:
         _refuse("model.top_mlp", c.top_mlp, "its last number must be 1, the logit")
+    _one_of("model.name", c.name, MODELS)
+    _one_of("model.interaction", c.interaction, ("dot", "cat"))
+    _one_of("model.cross_structure", c.cross_structure, ("stacked", "parallel"))
+    _at_least("model", c, cross_layers=1, cross_rank=0)
+    if not 0 <= c.dropout < 1:
+        _refuse("model.dropout", c.dropout, "a number in [0, 1) is needed, the share of hidden outputs to drop")
+    if c.name == "dlrm":
+        _check_dlrm(c)
+    if c.name == "matrix_factorization" and c.user == c.item:
+        _refuse("model.item", c.item, "it is model.user too, and two features are needed")
+    if c.name in _OF_ONE_DIMENSION and c.mixed_dim_temperature:
+        _refuse("model.mixed_dim_temperature", c.mixed_dim_temperature, f"{c.name} needs vectors of one dimension")
+
+
+def _check_dlrm(c: ModelConfig) -> None:
+    if c.interaction == "cat":
+        if c.self_interaction:
+            _refuse("model.self_interaction", c.self_interaction, "it belongs to model.interaction='dot'")
+    elif c.embedding_dim and c.bottom_mlp[-1] != c.embedding_dim:
+        _refuse("model.bottom_mlp", c.bottom_mlp, f"its last number must be model.embedding_dim={c.embedding_dim}")
 
 
 def _check_optimizer(c: OptimizerConfig) -> None:

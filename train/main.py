@@ -1,4 +1,4 @@
-"""Trains and evaluates a DLRM; without arguments, the quickstart. With --plan, says what a run would need and take."""
+"""Trains and evaluates a model; without arguments, the quickstart. With --plan, says what a run would need and take."""
 
 import os
 import sys

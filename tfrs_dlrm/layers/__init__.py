@@ -1,6 +1,10 @@
 """Keras layers that know nothing of schemas."""
 
+from tfrs_dlrm.layers.bias import Bias
+from tfrs_dlrm.layers.cross_network import CrossNetwork
+from tfrs_dlrm.layers.dense_vectors import DenseVectors
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
+from tfrs_dlrm.layers.dropout import Dropout
 from tfrs_dlrm.layers.mlp import MLP
 
-__all__ = ["MLP", "DotInteraction"]
+__all__ = ["MLP", "Bias", "CrossNetwork", "DenseVectors", "DotInteraction", "Dropout"]

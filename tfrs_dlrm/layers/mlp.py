@@ -9,9 +9,13 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.layers.dense import Dense
+from tfrs_dlrm.layers.dropout import Dropout
 from tfrs_dlrm.seeds import derive_seed
 
 Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
+# Of the moving averages of batch normalization. Keras' 0.99 needs hundreds of steps to come near the data.
+_MOMENTUM = 0.9
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
@@ -21,15 +25,20 @@ class MLP(keras.layers.Layer):
     Weights begin normal with standard deviation sqrt(2 / (fan_in + fan_out)), biases normal with sqrt(1 / fan_out), as
     in the DLRM reference (facebookresearch/dlrm, `dlrm_s_pytorch.py`, `create_mlp`).
 
+    Every layer but the last may be followed by batch normalization (Ioffe and Szegedy 2015, arXiv 1502.03167; before
+    the activation, with the statistics of the batch of all replicas) and by dropout (after it).
+
     Args:
       units: outputs of each layer.
       activation: of every layer but the last, as in `keras.layers.Dense`.
       final_activation: of the last layer; None leaves it linear.
       use_bias: whether the layers add a bias.
-      seed: makes the initial weights a function of it; None draws others each time.
+      seed: makes the initial weights, and what is dropped, a function of it; None draws others each time.
+      dropout: the share of outputs that training drops; see `tfrs_dlrm.layers.Dropout`.
+      batch_norm: whether to normalize.
 
     Raises:
-      ValueError: `units` is empty or holds a number below 1.
+      ValueError: `units` is empty or holds a number below 1, or `dropout` is outside [0, 1).
     """
 
     def __init__(
@@ -39,6 +48,8 @@ class MLP(keras.layers.Layer):
         final_activation: Activation = None,
         use_bias: bool = True,
         seed: int | None = None,
+        dropout: float = 0.0,
+        batch_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -49,24 +60,42 @@ class MLP(keras.layers.Layer):
         self.final_activation = keras.activations.get(final_activation)
         self.use_bias = use_bias
         self.seed = seed
+        self.dropout = dropout
+        self.batch_norm = batch_norm
         self.dense_layers = [self._dense_layer(i) for i in range(len(self.units))]
+        hidden = range(len(self.units) - 1)
+        # Only where they are asked for: what is not there, checkpoints need not hold.
+        if batch_norm:
+            self.batch_norms = [self._batch_norm(i) for i in hidden]
+        if dropout:
+            self.dropouts = [
+                Dropout(dropout, self._seed(f"dropout/{i}"), dtype=self.dtype_policy, name=f"dropout_{i}")
+                for i in hidden
+            ]
 
-    def _dense_layer(self, i: int) -> keras.layers.Dense:
-        def seed(name: str) -> int | None:
-            return None if self.seed is None else derive_seed(self.seed, f"{name}/{i}")
+    def _seed(self, name: str) -> int | None:
+        return None if self.seed is None else derive_seed(self.seed, name)
 
+    def _dense_layer(self, i: int) -> Dense:
+        hidden = i < len(self.units) - 1
+        normalized = hidden and self.batch_norm  # which comes between the layer and its activation
         normal = keras.initializers.RandomNormal
-        return _Dense(
+        return Dense(
             self.units[i],
-            activation=self.activation if i < len(self.units) - 1 else self.final_activation,
+            activation=(None if normalized else self.activation) if hidden else self.final_activation,
             use_bias=self.use_bias,
             # scale 1 over the mean of fan_in and fan_out is the variance 2 / (fan_in + fan_out).
             kernel_initializer=keras.initializers.VarianceScaling(
-                1.0, "fan_avg", "untruncated_normal", seed=seed("kernel")
+                1.0, "fan_avg", "untruncated_normal", seed=self._seed(f"kernel/{i}")
             ),
-            bias_initializer=normal(stddev=math.sqrt(1 / self.units[i]), seed=seed("bias")),
+            bias_initializer=normal(stddev=math.sqrt(1 / self.units[i]), seed=self._seed(f"bias/{i}")),
             dtype=self.dtype_policy,
             name=f"dense_{i}",
+        )
+
+    def _batch_norm(self, i: int) -> keras.layers.BatchNormalization:
+        return keras.layers.BatchNormalization(
+            momentum=_MOMENTUM, synchronized=True, dtype=self.dtype_policy, name=f"batch_norm_{i}"
         )
 
     def build(self, input_shape: Any) -> None:
@@ -75,13 +104,23 @@ class MLP(keras.layers.Layer):
         for layer, units in zip(self.dense_layers, self.units, strict=True):
             layer.build([None, fan_in])
             fan_in = units
+        for i, units in enumerate(self.units[:-1]):
+            if self.batch_norm:
+                self.batch_norms[i].build([None, units])
+            if self.dropout:
+                self.dropouts[i].build([None, units])
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, fan_in] -> [B, units[-1]], in the compute dtype."""
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[B, fan_in] -> [B, units[-1]], in the compute dtype; `training` matters to batch norm and dropout alone."""
         x = inputs
-        for layer in self.dense_layers:
+        for i, layer in enumerate(self.dense_layers):
             x = layer(x)
+            hidden = i < len(self.units) - 1
+            if hidden and self.batch_norm:
+                x = self.activation(self.batch_norms[i](x, training=training))
+            if hidden and self.dropout:
+                x = self.dropouts[i](x, training=training)
         return x
 
     def get_config(self) -> dict[str, Any]:
@@ -92,30 +131,6 @@ class MLP(keras.layers.Layer):
             "final_activation": keras.activations.serialize(self.final_activation),
             "use_bias": self.use_bias,
             "seed": self.seed,
+            "dropout": self.dropout,
+            "batch_norm": self.batch_norm,
         }
-
-
-class _Dense(keras.layers.Dense):
-    """A `keras.layers.Dense` whose bias has the right gradient in bfloat16 too.
-
-    TensorFlow's own sums over the batch in bfloat16 on CPUs, whose 8 bits of mantissa soon stop counting: with a batch
-    of 2048 it is off by 10%, with 8192 less than half of it is left. A product with ones is summed in float32, and is
-    no slower.
-    """
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, ..., fan_in] -> [B, ..., units]."""
-        inputs = tf.cast(inputs, self.compute_dtype)
-        outputs = tf.matmul(inputs, self.kernel) if inputs.shape.rank == 2 else tf.tensordot(inputs, self.kernel, 1)
-        if self.use_bias:
-            outputs = _add_bias(outputs, tf.cast(self.bias, self.compute_dtype))
-        return outputs if self.activation is None else self.activation(outputs)
-
-
-@tf.custom_gradient
-def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> Any:
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        flat = tf.reshape(upstream, [-1, upstream.shape[-1]])
-        return upstream, tf.matmul(tf.ones([1, tf.shape(flat)[0]], flat.dtype), flat)[0]
-
-    return tf.nn.bias_add(x, bias), gradient

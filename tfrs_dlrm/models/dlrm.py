@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +10,11 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.mlp import MLP
+from tfrs_dlrm.models.checks import check_no_sequences, check_top_mlp, looked_up
 from tfrs_dlrm.models.dlrm_serving import DLRMCandidates, DLRMRows
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.scorers import CandidateScorer, RowScorer
-from tfrs_dlrm.schema import Schema, Table
+from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.seeds import derive_seed
 
 
@@ -35,12 +35,18 @@ class DLRM(RankingModel):
     of another dimension are projected to D by a matrix for each table (Ginart et al. 2019, "Mixed Dimension
     Embeddings", arXiv 1909.11810).
 
+    With the `interaction` "cat", which the reference has beside "dot", the top MLP sees all vectors side by side, and
+    no products: [B, F D]. The tables and the bottom MLP may have any dimensions then, and nothing is projected.
+
     Args:
       schema: of the features; none may be a sequence.
       bottom_mlp: outputs of the bottom MLP's layers, ReLU after each; the last is D. Unused without dense features.
       top_mlp: outputs of the top MLP's layers, ReLU after each but the last, which is the logit: 1.
       self_interaction: whether the dot products of the vectors with themselves are in; then P = F (F + 1) / 2.
       seed: makes all initial weights a function of it.
+      interaction: `dot` or `cat`.
+      dropout: the share of the hidden outputs of both MLPs that training drops.
+      batch_norm: whether the hidden layers of both MLPs are normalized.
 
     Raises:
       ValueError: the MLPs end in other numbers than they should, a feature is a sequence, or fewer than two vectors
@@ -54,16 +60,24 @@ class DLRM(RankingModel):
         top_mlp: Sequence[int] = (512, 256, 1),
         self_interaction: bool = False,
         seed: int = 0,
+        interaction: str = "dot",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
         **kwargs: Any,
     ) -> None:
-        _check(schema, bottom_mlp, top_mlp)
+        _check(schema, bottom_mlp, top_mlp, interaction, self_interaction)
         super().__init__(schema, seed, **kwargs)
         if schema.dense:
             self.bottom_mlp = MLP(
-                bottom_mlp, final_activation="relu", seed=derive_seed(seed, "bottom_mlp"), name="bottom_mlp"
+                bottom_mlp,
+                final_activation="relu",
+                seed=derive_seed(seed, "bottom_mlp"),
+                dropout=dropout,
+                batch_norm=batch_norm,
+                name="bottom_mlp",
             )
         self._table_of = {f.name: f.table for f in schema.categorical}
-        self.dim = bottom_mlp[-1] if schema.dense else max(t.dim for t in _tables(schema))
+        self.dim = bottom_mlp[-1] if schema.dense else max(t.dim for t in looked_up(schema))
         self.projections = {
             t.name: keras.layers.Dense(
                 self.dim,
@@ -71,19 +85,21 @@ class DLRM(RankingModel):
                 kernel_initializer=keras.initializers.GlorotUniform(derive_seed(seed, f"projection/{t.name}")),
                 name=f"projection_{t.name}",
             )
-            for t in _tables(schema)
-            if t.dim != self.dim
+            for t in looked_up(schema)
+            if t.dim != self.dim and interaction == "dot"
         }
-        self.interaction = DotInteraction(self_interaction, name="interaction")
-        self.top_mlp = MLP(top_mlp, seed=derive_seed(seed, "top_mlp"), name="top_mlp")
+        self.self_interaction = self_interaction
+        self.interaction = DotInteraction(self_interaction, name="interaction") if interaction == "dot" else None
+        self.top_mlp = MLP(
+            top_mlp, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
+        )
 
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B, 1]; see the class."""
         vectors = [self.projected(f.name, v) for f, v in zip(self.schema.categorical, embeddings, strict=True)]
-        if dense is None:
-            return self.top_mlp(self.interaction(vectors))
-        bottom = self.bottom_mlp(dense)
-        return self.top_mlp(tf.concat([bottom, self.interaction([bottom, *vectors])], axis=1))
+        bottom = [] if dense is None else [self.bottom_mlp(dense, training=training)]
+        interacted = vectors if self.interaction is None else [self.interaction([*bottom, *vectors])]
+        return self.top_mlp(tf.concat([*bottom, *interacted], axis=1), training=training)
 
     def projected(self, feature: str, vectors: tf.Tensor) -> tf.Tensor:
         """The vectors [B, dim of its table] of a feature as [B, D]."""
@@ -92,7 +108,7 @@ class DLRM(RankingModel):
 
     def row_scorer(self) -> RowScorer:
         """See `RankingModel`."""
-        if not self._is_plain() or self.interaction.self_interaction:
+        if not self._is_plain() or self.self_interaction:
             return super().row_scorer()
         return DLRMRows(self)
 
@@ -104,50 +120,45 @@ class DLRM(RankingModel):
         return DLRMCandidates(self, context, own)
 
     def _is_plain(self) -> bool:
-        """Whether what is known of DLRM in float32 holds: no subclass has its own `score`."""
-        return self.compute_dtype == "float32" and type(self).score is DLRM.score
+        """Whether dot products in float32 go into a plain top MLP: no subclass has its own `score`."""
+        known = type(self).score is DLRM.score and self.interaction is not None and not self.top_mlp.batch_norm
+        return known and self.compute_dtype == "float32"
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, the schema as JSON."""
         bottom = {"bottom_mlp": list(self.bottom_mlp.units)} if self.schema.dense else {}
-        return bottom | {
-            "name": self.name,
-            "schema": json.loads(self.schema.to_json()),
-            "top_mlp": list(self.top_mlp.units),
-            "self_interaction": self.interaction.self_interaction,
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DLRM:
-        """Reads `get_config`."""
-        del custom_objects
-        return cls(**(config | {"schema": Schema.from_json(json.dumps(config["schema"]))}))
+        return (
+            super().get_config()
+            | bottom
+            | {
+                "top_mlp": list(self.top_mlp.units),
+                "self_interaction": self.self_interaction,
+                "interaction": "cat" if self.interaction is None else "dot",
+                "dropout": self.top_mlp.dropout,
+                "batch_norm": self.top_mlp.batch_norm,
+            }
+        )
 
 
-def _tables(schema: Schema) -> list[Table]:
-    """The tables that features look up."""
-    names = dict.fromkeys(f.table for f in schema.categorical)
-    return [schema.table(name) for name in names]
-
-
-def _check(schema: Schema, bottom_mlp: Sequence[int], top_mlp: Sequence[int]) -> None:
-    for f in schema.categorical:
-        if f.sequence_length is not None:
-            raise ValueError(
-                f"feature {f.name!r} is a sequence, which DLRM has no use for: remove sequence_length, so that its"
-                " values are combined, or write a RankingModel whose score takes sequences"
-            )
+def _check(
+    schema: Schema, bottom_mlp: Sequence[int], top_mlp: Sequence[int], interaction: str, self_interaction: bool
+) -> None:
+    check_no_sequences("DLRM", schema)
+    check_top_mlp(top_mlp)
+    if interaction not in ("dot", "cat") or (interaction == "cat" and self_interaction):
+        raise ValueError(
+            f"interaction={interaction!r}, self_interaction={self_interaction}: choose dot, with or without"
+            " self_interaction, or cat, which has no use for it"
+        )
     vectors = len(schema.categorical) + bool(schema.dense)
     if vectors < 2:
         raise ValueError(
             f"{vectors} vector has nothing to interact with; DLRM needs two categorical features, or one and dense ones"
         )
-    dims = {t.dim for t in _tables(schema)}
-    if schema.dense and (not bottom_mlp or (bottom_mlp[-1] not in dims and len(dims) == 1)):
+    dims = {t.dim for t in looked_up(schema)}
+    ends_elsewhere = not bottom_mlp or (interaction == "dot" and bottom_mlp[-1] not in dims and len(dims) == 1)
+    if schema.dense and ends_elsewhere:
         raise ValueError(
             f"bottom_mlp={list(bottom_mlp)} must end in {max(dims)}, the dimension of the tables; change its last"
             " number, or the tables by Schema.with_dim"
         )
-    if not top_mlp or top_mlp[-1] != 1:
-        raise ValueError(f"top_mlp={list(top_mlp)} must end in 1, the logit")

@@ -108,8 +108,8 @@ class DLRMCandidates(_Served):
         self._bottom_kernel = tf.Variable(of_bottom, trainable=False)
         shared, others = self._positions([f.name for f in model.schema.categorical])
         count = len(shared) + len(others)
-        pair = _pairs(count, model.interaction.self_interaction) + len(of_bottom)
-        self._self_interaction = model.interaction.self_interaction
+        pair = _pairs(count, model.self_interaction) + len(of_bottom)
+        self._self_interaction = model.self_interaction
         triangles = [_triangle(len(part), self._self_interaction) for part in (shared, others)]
         rows = [np.array(part)[np.array(t)] for part, t in zip((shared, others), triangles, strict=True)]
         # Rows of the kernel in the order in which the products are computed here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -239,6 +240,16 @@ class RankingModel(tfrs.models.Model):
     def _scores(self, features: Any) -> Any:
         """Logits, without training, in each replica of the strategy."""
         return self.distribute_strategy.run(lambda x: self(x, training=False), args=(features,))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, the schema as JSON; models with more arguments add them."""
+        return {"name": self.name, "schema": json.loads(self.schema.to_json()), "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RankingModel:
+        """Reads `get_config`."""
+        del custom_objects
+        return cls(**(config | {"schema": Schema.from_json(json.dumps(config["schema"]))}))
 
     def get_weights(self) -> list[np.ndarray]:
         """As in Keras.

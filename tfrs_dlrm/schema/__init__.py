@@ -25,6 +25,7 @@ from tfrs_dlrm.schema.features import (
     TextFormat,
     Transform,
 )
+from tfrs_dlrm.schema.linear import weights_only, with_linear_weights
 from tfrs_dlrm.schema.schema import SCHEMA_FILE, Schema, difference
 
 __all__ = [
@@ -45,4 +46,6 @@ __all__ = [
     "TextFormat",
     "Transform",
     "difference",
+    "weights_only",
+    "with_linear_weights",
 ]

@@ -15,7 +15,8 @@ from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.per_table import PerTable
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
-from tfrs_dlrm.models.dlrm import DLRM
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.registry import build_model
 from tfrs_dlrm.schedules import WarmupPolynomialDecay
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.training.tpu import tpu_tables
@@ -26,18 +27,18 @@ _DENSE = {"adagrad": keras.optimizers.Adagrad, "adam": keras.optimizers.Adam, "s
 
 def make_model(
     config: ModelConfig, schema: Schema, seed: int, tables: Callable[[Schema], TPUEmbeddingTables] | None = None
-) -> DLRM:
-    """The DLRM of a configuration, not yet compiled.
+) -> RankingModel:
+    """The model of a configuration, not yet compiled.
 
     Args:
-      config: its shape.
+      config: its name and shape.
       schema: of the data.
       seed: of the initial weights.
       tables: makes them for the schema of the model, where the strategy in scope needs that; see `tpu_tables`.
     """
     schema = config.schema(schema)
     embeddings = tables(schema) if tables else None
-    return DLRM(schema, config.bottom_mlp, config.top_mlp, config.self_interaction, seed=seed, embeddings=embeddings)
+    return build_model(config, schema, seed, embeddings)
 
 
 def tables_for(config: RunConfig) -> Callable[[Schema], TPUEmbeddingTables] | None:
@@ -61,7 +62,7 @@ def _row_optimizer(config: OptimizerConfig, name: str) -> RowOptimizer:
     return ROW_OPTIMIZERS[name](rate, l2=config.embedding_l2, **extra)
 
 
-def load_model(workdir: str, which: Which = "best") -> tuple[DLRM, RunConfig, str]:
+def load_model(workdir: str, which: Which = "best") -> tuple[RankingModel, RunConfig, str]:
     """The trained model of a run, its configuration, and the path of the checkpoint.
 
     Args:

@@ -21,7 +21,7 @@ from tfrs_dlrm.data.ready import ready
 from tfrs_dlrm.distribution import any_process, is_chief, is_multi_worker, is_parameter_server, wait_for_all
 from tfrs_dlrm.embeddings.variables import all_finite, all_rows_finite
 from tfrs_dlrm.files import disk_full, write_json
-from tfrs_dlrm.models.dlrm import DLRM
+from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.training.asynchronous import Workers, server_lost
 from tfrs_dlrm.training.callbacks import (
@@ -117,7 +117,7 @@ class _State(tf.Module):
 class _Run:
     """One call of `train_and_evaluate`, once there is a model."""
 
-    def __init__(self, config: RunConfig, home: Workdir, data_dir: str, model: DLRM, show_progress: bool):
+    def __init__(self, config: RunConfig, home: Workdir, data_dir: str, model: RankingModel, show_progress: bool):
         self._config, self._home, self._data_dir, self._model = config.train, home, data_dir, model
         self._shuffle_rows, self._show_progress = config.data.shuffle_rows, show_progress
         self._strategy = model.distribute_strategy

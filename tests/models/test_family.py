@@ -1,0 +1,190 @@
+"""Every model against NumPy, and along the whole path from training to serving."""
+
+import click_log
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from layer_checks import global_policy
+from sklearn.linear_model import LogisticRegression as ScikitLearn
+
+import tfrs_dlrm as td
+from tfrs_dlrm.config import MODELS, DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.data.dataset import dataset
+from tfrs_dlrm.data.encoder import Encoder
+from tfrs_dlrm.data.samples import read_samples, to_tensors
+from tfrs_dlrm.models.registry import REGISTRY, build_model
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.serving.bundle import Options, export
+from tfrs_dlrm.training.evaluation import score
+from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.loop import train_and_evaluate
+
+SCHEMA = Schema(
+    Label("y"),
+    dense=(DenseFeature("price"), DenseFeature("age", indicator=True)),
+    categorical=(
+        CategoricalFeature("user"),
+        CategoricalFeature("tags", multi_valued=True, weights="tag_weights"),
+        CategoricalFeature("item"),
+        CategoricalFeature("last_item", table="item"),
+    ),
+    tables=(Table("user", 3, 12), Table("tags", 5, 7, combiner="sqrtn"), Table("item", 4, 9)),
+)
+NO_DENSE = Schema(Label("y"), (), SCHEMA.categorical, SCHEMA.tables)
+DEEP = {"top_mlp": (6, 5, 1), "embedding_dim": 4, "bottom_mlp": (5, 4)}
+FORMS = {
+    "dlrm": DEEP,
+    "dlrm cat": DEEP | {"name": "dlrm", "interaction": "cat", "bottom_mlp": (5, 3), "batch_norm": True, "dropout": 0.3},
+    "logistic_regression": {},
+    "matrix_factorization": {"embedding_dim": 4},
+    "factorization_machine": {"embedding_dim": 4},
+    "deepfm": DEEP,
+    "wide_and_deep": DEEP | {"embedding_dim": 0, "batch_norm": True},
+    "mlp": DEEP | {"embedding_dim": 0, "dropout": 0.5},
+    "dcn": DEEP,
+    "dcn low rank, parallel": DEEP | {"name": "dcn", "cross_rank": 2, "cross_structure": "parallel"},
+    "dcn low rank": DEEP | {"name": "dcn", "cross_rank": 3, "cross_layers": 2, "top_mlp": (1,)},
+}
+
+
+def make(form: str, schema: Schema = SCHEMA) -> td.RankingModel:
+    """A model of random weights, all of which matter."""
+    config = ModelConfig(**{"name": form} | FORMS[form])
+    model = build_model(config, config.schema(schema), seed=1)
+    model.build()
+    rng = np.random.default_rng(5)
+    for v in model.variables:
+        if v.dtype == tf.float32:
+            v.assign(rng.uniform(0.2, 1, v.shape) if "variance" in v.name else rng.normal(0, 0.8, v.shape))
+    return model
+
+
+def batch(schema: Schema = SCHEMA, size: int = 6) -> dict[str, tf.Tensor | tf.RaggedTensor]:
+    rng = np.random.default_rng(0)
+    lengths = np.array([2, 0, 1, 3, 1, 2])[:size]
+    features = {
+        "ids": tf.constant(rng.integers(0, [12, 9, 9], [6, 3])[:size], tf.int32),
+        "tags": tf.RaggedTensor.from_row_lengths(rng.integers(0, 7, 9).astype(np.int32)[: lengths.sum()], lengths),
+        "tags_weights": tf.RaggedTensor.from_row_lengths(rng.uniform(0.5, 2, 9).astype("f")[: lengths.sum()], lengths),
+    }
+    if schema.dense:
+        features["dense"] = tf.constant(rng.normal(size=(6, 3))[:size], tf.float32)
+    return features
+
+
+def rows_of_tables(model, features):
+    """[B, dim] of each feature, float64."""
+    tables = {name: v.numpy().astype(np.float64) for name, v in model.embeddings.tables.items()}
+    ids = features["ids"].numpy()
+    bags = []
+    for tags, weights in zip(features["tags"].to_list(), features["tags_weights"].to_list(), strict=True):
+        weighted = sum((w * tables["tags"][t] for t, w in zip(tags, weights, strict=True)), np.zeros(1))
+        bags.append(weighted / np.sqrt(sum(w * w for w in weights) or 1) + np.zeros(tables["tags"].shape[1]))
+    return [tables["user"][ids[:, 0]], np.stack(bags), tables["item"][ids[:, 1]], tables["item"][ids[:, 2]]]
+
+
+def numpy_mlp(mlp, x, final_relu=False):
+    for i, layer in enumerate(mlp.dense_layers):
+        x = x @ layer.kernel.numpy() + layer.bias.numpy()
+        last = i == len(mlp.units) - 1
+        if mlp.batch_norm and not last:
+            norm = mlp.batch_norms[i]
+            scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + 1e-3)
+            x = (x - norm.moving_mean.numpy()) * scale + norm.beta.numpy()
+        x = np.maximum(x, 0) if final_relu or not last else x
+    return x
+
+
+def numpy_pairs(vectors):
+    return sum((vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i))
+
+
+def numpy_cross(network, x):
+    x0 = x
+    for i in range(network.layers):
+        w, b = network.outer[i].kernel.numpy(), network.outer[i].bias.numpy()
+        x = x0 * (x @ (network.inner[i].kernel.numpy() @ w if network.rank else w) + b) + x
+    return x
+
+
+def in_numpy(name, model, features):
+    rows = rows_of_tables(model, features)
+    x = features["dense"].numpy().astype(np.float64) if "dense" in features else np.zeros([len(rows[0]), 0])
+    side_by_side = np.concatenate([*rows, x], axis=1)
+    if name == "logistic_regression":
+        dense = x @ model.dense_weights.vectors.numpy() if x.size else 0
+        return model.bias.bias.numpy() + (sum(rows) + dense)[:, 0]
+    if name == "matrix_factorization":
+        user, item = rows[0], rows[2]
+        return model.bias.bias.numpy() + user[:, 4] + item[:, 4] + (user[:, :4] * item[:, :4]).sum(1)
+    if name in ("factorization_machine", "deepfm"):
+        if x.size:
+            rows += [x[:, [i]] * v for i, v in enumerate(model.dense_vectors.vectors.numpy())]
+        vectors = [r[:, :-1] for r in rows]
+        logits = sum(r[:, -1] for r in rows) + numpy_pairs(vectors)
+        if name == "factorization_machine":
+            return logits + model.bias.bias.numpy()
+        return logits + numpy_mlp(model.top_mlp, np.concatenate(vectors, axis=1))[:, 0]
+    if name == "wide_and_deep":
+        wide = sum(r[:, -1] for r in rows) + (x @ model.dense_weights.vectors.numpy()[:, 0] if x.size else 0)
+        deep = numpy_mlp(model.top_mlp, np.concatenate([*(r[:, :-1] for r in rows), x], axis=1))
+        return wide + deep[:, 0]
+    if name == "mlp":
+        return numpy_mlp(model.top_mlp, side_by_side)[:, 0]
+    if name == "dcn":
+        crossed = numpy_cross(model.cross_network, side_by_side)
+        if model.cross_structure == "stacked":
+            return numpy_mlp(model.top_mlp, crossed)[:, 0]
+        return (crossed @ model.cross_logit.kernel.numpy() + numpy_mlp(model.top_mlp, side_by_side))[:, 0]
+    bottom = [numpy_mlp(model.bottom_mlp, x, final_relu=True)] if x.size else []
+    if model.interaction is None:
+        return numpy_mlp(model.top_mlp, np.concatenate([*bottom, *rows], axis=1))[:, 0]
+    vectors = bottom + rows
+    products = [(vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i)]
+    return numpy_mlp(model.top_mlp, np.concatenate([*bottom, np.stack(products, axis=1)], axis=1))[:, 0]
+
+
+def test_every_name_of_the_configuration_is_a_model():
+    assert tuple(REGISTRY) == MODELS
+    assert {form.split()[0] for form in FORMS} == set(MODELS)
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, NO_DENSE], ids=["", "without dense features"])
+@pytest.mark.parametrize("form", FORMS)
+def test_forward_equals_numpy(form, schema):
+    model = make(form, schema)
+    for size in (6, 1):
+        features = batch(schema, size)
+        expected = in_numpy(form.split()[0], model, features)
+        found = model(features)
+        assert found.dtype == tf.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert np.std(in_numpy(form.split()[0], model, batch(schema))) > 0.1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_reach_every_weight_and_every_table(form):
+    model = make(form)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(model(batch())))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    unused = {"matrix_factorization": ["tags"]}.get(form, [])
+    for v, g in zip(model.trainable_variables, gradients, strict=True):
+        reached = g is not None and np.abs(tf.convert_to_tensor(g)).max() > 0
+        assert reached != any(v is model.embeddings.tables[name] for name in unused), v.name
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_config_round_trip_and_bfloat16(form):
+    model = make(form)
+    again = type(model).from_config(model.get_config())
+    assert again.get_config() == model.get_config()
+    again.build()
+    with global_policy("mixed_bfloat16"):
+        half = type(model).from_config(model.get_config())
+        half.build()
+    for twin, tolerance in ((again, 0), (half, 0.05)):
+        twin.set_weights(model.get_weights())
+        expected = model(batch()).numpy()
+        np.testing.assert_allclose(twin(batch()), expected, atol=tolerance * np.abs(expected).max())

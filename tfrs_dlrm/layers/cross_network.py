@@ -1,0 +1,68 @@
+"""The cross network of DCN-v2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrs_dlrm.layers.dense import Dense
+from tfrs_dlrm.seeds import derive_seed
+
+
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class CrossNetwork(keras.layers.Layer):
+    """Products of the inputs with each other, of one degree more in each layer: [B, d] -> [B, d].
+
+        x_{l+1} = x_0 * (W_l x_l + b_l) + x_l
+
+    elementwise, with W_l [d, d] (Wang et al. 2021, "DCN V2", arXiv 2008.13535, eq. 1), or with a `rank` r
+    W_l = U_l V_l, of [d, r] and [r, d] (eq. 2).
+
+    It computes what a stack of `tfrs.layers.dcn.Cross` does. That layer multiplies in float32 under mixed_bfloat16, and
+    with a seeded initializer starts U and V with the same numbers.
+
+    Args:
+      layers: how many.
+      rank: of the matrices; 0 for full ones.
+      seed: makes the initial weights a function of it; None draws others each time.
+
+    Raises:
+      ValueError: there are no layers, or the rank is negative.
+    """
+
+    def __init__(self, layers: int = 3, rank: int = 0, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if layers < 1 or rank < 0:
+            raise ValueError(f"layers={layers}, rank={rank}; at least 1, and at least 0, are needed")
+        self.layers = layers
+        self.rank = rank
+        self.seed = seed
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights."""
+        width = tf.TensorShape(input_shape)[-1]
+        inner = self.rank or width
+        self.outer = [self._product(width, inner, f"outer_{i}", use_bias=True) for i in range(self.layers)]
+        if self.rank:
+            self.inner = [self._product(inner, width, f"inner_{i}", use_bias=False) for i in range(self.layers)]
+        super().build(input_shape)
+
+    def _product(self, units: int, inputs: int, name: str, use_bias: bool) -> Dense:
+        seed = None if self.seed is None else derive_seed(self.seed, name)
+        initializer = keras.initializers.GlorotNormal(seed)
+        layer = Dense(units, use_bias=use_bias, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
+        layer.build([None, inputs])
+        return layer
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[B, d] -> [B, d], in the compute dtype."""
+        x = inputs
+        for i in range(self.layers):
+            x = inputs * self.outer[i](self.inner[i](x) if self.rank else x) + x
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return super().get_config() | {"layers": self.layers, "rank": self.rank, "seed": self.seed}

@@ -1,0 +1,89 @@
+"""DCN-v2 (Wang et al. 2021, arXiv 2008.13535)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrs_dlrm.layers.cross_network import CrossNetwork
+from tfrs_dlrm.layers.mlp import MLP
+from tfrs_dlrm.models.checks import check_no_sequences, check_top_mlp
+from tfrs_dlrm.models.concatenation import concatenated
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.seeds import derive_seed
+
+
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class DCN(RankingModel):
+    """A cross network and an MLP, one after the other or side by side.
+
+        x_0 = concat(v_1, ..., v_n, x)
+        x_L = cross network(x_0)
+        stacked:   logit = MLP(x_L)
+        parallel:  logit = w . x_L + MLP(x_0)
+
+    The paper's parallel form concatenates x_L with the last hidden layer and takes the logit of both, which is the same
+    sum. With `top_mlp` (1,) there is no hidden layer, and stacked is the cross network alone.
+
+    Args:
+      schema: of the features; none is a sequence. Tables may have any dimensions.
+      top_mlp: outputs of the MLP's layers, ReLU after each but the last, which is 1.
+      cross_layers: L; the cross network has products of up to L + 1 inputs.
+      cross_rank: of its matrices; 0 for full ones.
+      cross_structure: `stacked` or `parallel`.
+      dropout: the share of the MLP's hidden outputs that training drops.
+      batch_norm: whether the MLP's hidden layers are normalized.
+      seed: makes all initial weights a function of it.
+
+    Raises:
+      ValueError: a feature is a sequence, the MLP does not end in 1, or the structure is another.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        top_mlp: Sequence[int] = (512, 256, 1),
+        cross_layers: int = 3,
+        cross_rank: int = 0,
+        cross_structure: str = "stacked",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        check_no_sequences("DCN", schema)
+        check_top_mlp(top_mlp)
+        if cross_structure not in ("stacked", "parallel"):
+            raise ValueError(f"cross_structure={cross_structure!r}: choose stacked or parallel")
+        super().__init__(schema, seed, **kwargs)
+        self.cross_network = CrossNetwork(cross_layers, cross_rank, derive_seed(seed, "cross"), name="cross_network")
+        self.top_mlp = MLP(
+            top_mlp, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
+        )
+        self.cross_structure = cross_structure
+        if cross_structure == "parallel":
+            initializer = keras.initializers.GlorotNormal(derive_seed(seed, "cross_logit"))
+            self.cross_logit = keras.layers.Dense(1, use_bias=False, kernel_initializer=initializer, name="cross_logit")
+
+    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+        """Logits [B, 1]; see the class."""
+        inputs = concatenated(dense, embeddings)
+        crossed = self.cross_network(inputs)
+        if self.cross_structure == "stacked":
+            return self.top_mlp(crossed, training=training)
+        return self.cross_logit(crossed) + self.top_mlp(inputs, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, the schema as JSON."""
+        return super().get_config() | {
+            "top_mlp": list(self.top_mlp.units),
+            "cross_layers": self.cross_network.layers,
+            "cross_rank": self.cross_network.rank,
+            "cross_structure": self.cross_structure,
+            "dropout": self.top_mlp.dropout,
+            "batch_norm": self.top_mlp.batch_norm,
+        }

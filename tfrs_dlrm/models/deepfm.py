@@ -1,0 +1,77 @@
+"""DeepFM (Guo et al. 2017, arXiv 1703.04247)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrs_dlrm.layers.dense_vectors import DenseVectors
+from tfrs_dlrm.layers.mlp import MLP
+from tfrs_dlrm.models.checks import check_no_sequences, check_top_mlp, vector_dim
+from tfrs_dlrm.models.factorization_machine import linear_and_pairs
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.seeds import derive_seed
+
+
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class DeepFM(RankingModel):
+    """A factorization machine and an MLP over the same vectors.
+
+        logit = FM(x) + MLP(concat(x_1 v_1, ..., x_n v_n))
+        FM(x) = sum_i w_i x_i + sum_{i<j} (v_i . v_j) x_i x_j
+
+    Rows of tables and dense features are as in `FactorizationMachine`: tables of dimension D + 1, and n vectors [D],
+    those of dense features among them, go into the MLP: [B, n D]. Its last layer has the bias.
+
+    Args:
+      schema: of the features; at least one is categorical, none is a sequence.
+      top_mlp: outputs of the MLP's layers, ReLU after each but the last, which is 1.
+      dropout: the share of the MLP's hidden outputs that training drops.
+      batch_norm: whether the MLP's hidden layers are normalized.
+      seed: makes all initial weights a function of it.
+
+    Raises:
+      ValueError: a feature is a sequence, the tables have different dimensions, or the MLP does not end in 1.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        top_mlp: Sequence[int] = (512, 256, 1),
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        check_no_sequences("DeepFM", schema)
+        check_top_mlp(top_mlp)
+        dim = vector_dim("DeepFM", schema, schema.categorical)
+        super().__init__(schema, seed, **kwargs)
+        if schema.dense:
+            self.dense_vectors = DenseVectors(
+                dim + 1, derive_seed(seed, "dense"), dtype="float32", name="dense_vectors"
+            )
+        self.top_mlp = MLP(
+            top_mlp, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
+        )
+
+    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+        """Logits [B]; see the class."""
+        rows = tf.cast(tf.stack(embeddings, axis=1), tf.float32)  # [B, F, D + 1]
+        if dense is not None:
+            rows = tf.concat([rows, self.dense_vectors(dense)], axis=1)
+        vectors = tf.reshape(rows[:, :, :-1], [-1, rows.shape[1] * (rows.shape[2] - 1)])
+        deep = self.top_mlp(tf.cast(vectors, self.compute_dtype), training=training)
+        return linear_and_pairs(rows) + tf.cast(deep[:, 0], tf.float32)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, the schema as JSON."""
+        return super().get_config() | {
+            "top_mlp": list(self.top_mlp.units),
+            "dropout": self.top_mlp.dropout,
+            "batch_norm": self.top_mlp.batch_norm,
+        }

@@ -1,0 +1,62 @@
+"""Factorization machines (Rendle 2010, "Factorization Machines", ICDM)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrs_dlrm.layers.bias import Bias
+from tfrs_dlrm.layers.dense_vectors import DenseVectors
+from tfrs_dlrm.models.checks import check_no_sequences, vector_dim
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.seeds import derive_seed
+
+
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class FactorizationMachine(RankingModel):
+    """A weight of each feature, and the dot product of the vectors of every two.
+
+        logit = b + sum_i w_i x_i + sum_{i<j} (v_i . v_j) x_i x_j
+
+    Of a categorical feature x is 1, and w and v are of its value: a row of its table is v [D] and, as its last number,
+    w; the tables have dimension D + 1. A dense feature has one w and one v. Several values of one feature are combined
+    as its table says, and count as one v (those of one feature are not multiplied with each other).
+
+    Args:
+      schema: of the features; at least one is categorical, none is a sequence.
+      seed: makes all initial weights a function of it.
+
+    Raises:
+      ValueError: a feature is a sequence, or the tables have different dimensions.
+    """
+
+    def __init__(self, schema: Schema, seed: int = 0, **kwargs: Any) -> None:
+        check_no_sequences("FactorizationMachine", schema)
+        dim = vector_dim("FactorizationMachine", schema, schema.categorical)
+        super().__init__(schema, seed, **kwargs)
+        if schema.dense:
+            self.dense_vectors = DenseVectors(
+                dim + 1, derive_seed(seed, "dense"), dtype="float32", name="dense_vectors"
+            )
+        self.bias = Bias(dtype="float32", name="bias")
+
+    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+        """Logits [B]; see the class."""
+        rows = tf.cast(tf.stack(embeddings, axis=1), tf.float32)  # [B, F, D + 1]
+        if dense is not None:
+            rows = tf.concat([rows, self.dense_vectors(dense)], axis=1)
+        return self.bias(linear_and_pairs(rows))
+
+
+def linear_and_pairs(rows: tf.Tensor) -> tf.Tensor:
+    """sum_i w_i + sum_{i<j} v_i . v_j, in time linear in F (Rendle 2010, lemma 3.1): [B].
+
+    Args:
+      rows: float32 [B, F, D + 1]: v_i [D] and w_i, each times x_i. In fewer bits the difference below would be lost.
+    """
+    v, w = rows[:, :, :-1], rows[:, :, -1]
+    pairs = tf.square(tf.reduce_sum(v, axis=1)) - tf.reduce_sum(tf.square(v), axis=1)
+    return tf.reduce_sum(w, axis=1) + 0.5 * tf.reduce_sum(pairs, axis=1)

@@ -1,0 +1,79 @@
+"""Wide & Deep (Cheng et al. 2016, arXiv 1606.07792)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrs_dlrm.layers.dense_vectors import DenseVectors
+from tfrs_dlrm.layers.mlp import MLP
+from tfrs_dlrm.models.checks import check_no_sequences, check_top_mlp, looked_up
+from tfrs_dlrm.models.concatenation import concatenated
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.seeds import derive_seed
+
+
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class WideAndDeep(RankingModel):
+    """A linear model and an MLP, trained together.
+
+        logit = wide + MLP(concat(v_1, ..., v_n, x))
+        wide  = sum_i w_i + sum_j w_j x_j
+
+    A row of a table is a vector v, of any dimension, and, as its last number, the wide part's weight w. The MLP's last
+    layer has the bias. Cross-product transformations, which the paper gives its wide part beside the features
+    themselves, are features like others here: columns of the log that hold two values together.
+
+    Args:
+      schema: of the features; none is a sequence.
+      top_mlp: outputs of the MLP's layers, ReLU after each but the last, which is 1.
+      dropout: the share of the MLP's hidden outputs that training drops.
+      batch_norm: whether the MLP's hidden layers are normalized.
+      seed: makes all initial weights a function of it.
+
+    Raises:
+      ValueError: a feature is a sequence, a table has no room for a vector and a weight, or the MLP does not end in 1.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        top_mlp: Sequence[int] = (512, 256, 1),
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        check_no_sequences("WideAndDeep", schema)
+        check_top_mlp(top_mlp)
+        for table in looked_up(schema):
+            if table.dim < 2:
+                raise ValueError(
+                    f"table {table.name!r}: dim=1; WideAndDeep needs at least 2, a vector and the wide part's weight"
+                )
+        super().__init__(schema, seed, **kwargs)
+        if schema.dense:
+            self.dense_weights = DenseVectors(1, derive_seed(seed, "dense"), dtype="float32", name="dense_weights")
+        self.top_mlp = MLP(
+            top_mlp, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
+        )
+
+    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+        """Logits [B, 1]; see the class."""
+        deep = self.top_mlp(concatenated(dense, [v[:, :-1] for v in embeddings]), training=training)
+        terms = [tf.cast(v[:, -1:], tf.float32) for v in embeddings]
+        if dense is not None:
+            terms.append(tf.reduce_sum(self.dense_weights(dense), axis=1))
+        return tf.add_n([*terms, tf.cast(deep, tf.float32)])
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, the schema as JSON."""
+        return super().get_config() | {
+            "top_mlp": list(self.top_mlp.units),
+            "dropout": self.top_mlp.dropout,
+            "batch_norm": self.top_mlp.batch_norm,
+        }
