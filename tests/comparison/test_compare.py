@@ -10,10 +10,11 @@ import pytest
 from scipy import stats
 
 from tfrs_dlrm import comparison
-from tfrs_dlrm.comparison import compare as compare_module
+from tfrs_dlrm.comparison import run
 from tfrs_dlrm.comparison.outcome import Cost, Outcome, halves
 from tfrs_dlrm.comparison.tuning import shortened
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.training.evaluation import Scores
 
 
@@ -95,7 +96,7 @@ def test_a_comparison_tunes_trains_measures_and_goes_on(tmp_path, monkeypatch):
     found = comparison.contestants(recipe(data), ["logistic_regression", "dlrm"])
     options = comparison.Options(seeds=2, budget=2, trial_share=0.5)
     output, said = str(tmp_path / "out"), []
-    real, runs = compare_module.train_and_evaluate, []
+    real, runs = run.train_and_evaluate, []
 
     def train(config, workdir, **rest):
         runs.append(os.path.relpath(workdir, output))
@@ -103,7 +104,7 @@ def test_a_comparison_tunes_trains_measures_and_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(config, workdir, **rest)
 
-    monkeypatch.setattr(compare_module, "train_and_evaluate", train)
+    monkeypatch.setattr(run, "train_and_evaluate", train)
     with pytest.raises(KeyboardInterrupt):
         comparison.compare(found, output, options, said.append)
     outcomes, costs = comparison.compare(found, output, options, said.append)
@@ -112,7 +113,8 @@ def test_a_comparison_tunes_trains_measures_and_goes_on(tmp_path, monkeypatch):
     # The trial in which it was interrupted is repeated under the next number; nothing that was finished is.
     assert runs[6:] == ["dlrm/tuning/trial-2", "dlrm/seed-3", "dlrm/seed-4"]
     assert [(o.label, o.seed) for o in outcomes] == [(c.label, s) for c in found for s in (3, 4)]
-    assert all(0.5 < o.metrics["auc"] < 1 and o.metrics["examples"] == 375 for o in outcomes)
+    half = Manifest.load(data).rows("eval") // 2
+    assert all(0.5 < o.metrics["auc"] < 1 and o.metrics["examples"] == half for o in outcomes)
     assert [p["step"] for p in outcomes[0].curve] == [20, 40]
     assert outcomes[0].chosen.keys() >= {"optimizer.learning_rate", "optimizer.embedding_l2"}
     with open(os.path.join(output, "dlrm", "seed-3", "config.json")) as f:

@@ -1,6 +1,6 @@
 """Models beside each other: trained on the same data with several seeds, tuned within a budget, and measured alike."""
 
-from tfrs_dlrm.comparison.compare import Options, compare
+from tfrs_dlrm.comparison.run import Options, compare
 from tfrs_dlrm.comparison.contestants import Contestant, contestants
 from tfrs_dlrm.comparison.report import draw, summary, table
 

@@ -55,7 +55,7 @@ def tune(
         from optuna.storages.journal import JournalFileBackend
     except ImportError as e:
         raise ImportError("tuning needs Optuna: pip install 'tfrs-dlrm[compare]', or --budget=0") from e
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     os.makedirs(directory, exist_ok=True)
     study = optuna.create_study(
         study_name=contestant.label,
