@@ -73,14 +73,16 @@ def _check_gradient(layer: keras.layers.Layer, inputs: Any, step: float, toleran
         return tf.add_n([tf.reduce_sum(y * f) for y, f in products])
 
     def moved(distance: float) -> tf.Tensor:
-        old = layer.get_weights()
+        old = [v.numpy() for v in variables]
         steps = iter(directions)
         shifted = tf.nest.map_structure(
             lambda x: x + distance * next(steps) if any(x is s for s in sources) else x, inputs
         )
-        layer.set_weights([w + distance * next(steps) for w in old])
+        for v, w in zip(variables, old, strict=True):
+            v.assign(w + distance * next(steps))
         result = value(shifted)
-        layer.set_weights(old)
+        for v, w in zip(variables, old, strict=True):
+            v.assign(w)
         return result
 
     with tf.GradientTape() as tape:

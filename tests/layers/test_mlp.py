@@ -88,3 +88,39 @@ def test_gradients_of_sequences_equal_those_of_their_places():
         gradients.append(tape.gradient(loss, mlp.trainable_variables))
     for a, b in zip(*gradients, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_normalization_in_numpy():
+    """In training by mean and variance of the batch, of which the moving averages take a tenth; later by those."""
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    mlp = MLP([4, 2], seed=1, batch_norm=True)
+    mlp.build([None, 3])
+    (first, last), (norm,) = mlp.dense_layers, mlp.batch_norms
+    norm.gamma.assign([1.0, 2.0, 0.5, -1.0])
+    norm.beta.assign([0.0, 1.0, -1.0, 0.5])
+    hidden = x @ first.kernel.numpy() + first.bias.numpy()
+    mean, variance = np.zeros(4), np.ones(4)
+
+    def expected(mean, variance):
+        normalized = (hidden - mean) / np.sqrt(variance + 1e-3) * norm.gamma.numpy() + norm.beta.numpy()
+        return np.maximum(normalized, 0) @ last.kernel.numpy() + last.bias.numpy()
+
+    np.testing.assert_allclose(mlp(x), expected(mean, variance), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mlp(x, training=True), expected(hidden.mean(0), hidden.var(0)), rtol=1e-4, atol=1e-4)
+    mean, variance = 0.9 * mean + 0.1 * hidden.mean(0), 0.9 * variance + 0.1 * hidden.var(0)
+    np.testing.assert_allclose(mlp(x), expected(mean, variance), rtol=1e-4, atol=1e-5)
+    assert len(mlp.trainable_variables) == 6 and len(mlp.non_trainable_variables) == 2
+
+
+def test_dropout_is_between_the_layers():
+    x = tf.ones([4, 3])
+    plain, mlp = MLP([64, 32, 2], seed=1), MLP([64, 32, 2], seed=1, dropout=0.5)
+    np.testing.assert_array_equal(mlp(x), plain(x))
+    rows = mlp(x, training=True).numpy()
+    assert len(np.unique(rows, axis=0)) == 4  # of equal inputs
+    assert len(mlp.dropouts) == 2
+
+
+def test_layer_checks_with_batch_normalization_and_dropout(tmp_path):
+    x = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
+    check_layer(MLP([6, 4], activation="tanh", seed=4, batch_norm=True, dropout=0.3), x, tmp_path)

@@ -16,9 +16,11 @@ from tfrs_dlrm.data.samples import read_samples, to_tensors
 from tfrs_dlrm.models.registry import REGISTRY, build_model
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.serving.bundle import Options, export
+from tfrs_dlrm.serving.model import ServingModel
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.workdir import Workdir
 
 SCHEMA = Schema(
     Label("y"),
@@ -188,3 +190,115 @@ def test_config_round_trip_and_bfloat16(form):
         twin.set_weights(model.get_weights())
         expected = model(batch()).numpy()
         np.testing.assert_allclose(twin(batch()), expected, atol=tolerance * np.abs(expected).max())
+
+
+def run_config(data, form, **train):
+    model = {"embedding_dim": 8, "bottom_mlp": (16, 8), "top_mlp": (16, 8, 1), "user": "user", "item": "site"}
+    return RunConfig(
+        DataConfig(path=data, shuffle_rows=500),
+        ModelConfig(**({"name": form} | FORMS[form] | model)),
+        OptimizerConfig("adam", 0.01, "rowwise_adagrad", 0.05),
+        TrainConfig(**({"batch_size": 128, "steps": 12, "eval_every_steps": 6, "tensorboard": False} | train)),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return click_log.make(str(tmp_path_factory.mktemp("log")))
+
+
+def save(model, data, path):
+    """The two signatures alone, since all of them take long to trace."""
+    serving = ServingModel(model, Encoder.load(data), ("user", "price"))
+    functions = {
+        "serving_default": (lambda **raw: {"probability": serving.score_raw(raw)}, serving.raw_signature()),
+        "rank": (lambda **raw: {"scores": serving.score_candidates(raw)}, serving.rank_signature()),
+    }
+    signatures = {name: tf.function(f).get_concrete_function(**specs) for name, (f, specs) in functions.items()}
+    tf.saved_model.save(serving, path, signatures=signatures)
+
+
+@pytest.mark.parametrize("form", [*MODELS, "dlrm cat"])
+def test_trains_and_serves(form, data, tmp_path):
+    """The loaded SavedModel says of raw rows what the best checkpoint of the run says of encoded ones."""
+    result = train_and_evaluate(run_config(data, form), str(tmp_path / "run"))
+    assert result.step == 12
+    model, _, _ = load_model(str(tmp_path / "run"))
+    assert type(model) is REGISTRY[form.split()[0]][0]
+    if form == "dlrm cat":  # all of an export, which compares each of its signatures with the model
+        path = export(str(tmp_path / "run"), str(tmp_path / "out"), options=Options(context=("user", "price"))).path
+    else:
+        save(model, data, path := str(tmp_path / "out"))
+    signatures = tf.saved_model.load(path).signatures
+
+    expected = 1 / (1 + np.exp(-score(model, dataset(data, 64, split="eval", shuffle=False).take(1)).logits))
+    raw = to_tensors(read_samples(data)[:64], Encoder.load(data).signature())
+    np.testing.assert_allclose(signatures["serving_default"](**raw)["probability"], expected, atol=1e-6)
+    assert np.std(expected) > 1e-3
+    context = {"user", "price"}
+    request = {k: v[:1] if k in context else v[tf.newaxis, :20] for k, v in raw.items()}
+    alike = {k: tf.repeat(v[:1], 20) if k in context else v[:20] for k, v in raw.items()}
+    ranked = signatures["rank"](**request)["scores"][0]
+    np.testing.assert_allclose(ranked, signatures["serving_default"](**alike)["probability"], atol=1e-6)
+
+
+def test_a_resumed_run_drops_and_normalizes_as_if_it_had_not_stopped(data, tmp_path):
+    def weights(name):
+        path = Workdir(str(tmp_path / name)).checkpoint("latest")
+        readers = [tf.train.load_checkpoint(f"{path}/{file}") for file in ("rows", "dense")]
+        names = [(r, n) for r in readers for n in r.get_variable_to_shape_map() if "OBJECT_GRAPH" not in n]
+        return {n: np.asarray(r.get_tensor(n)) for r, n in names}
+
+    train_and_evaluate(run_config(data, "dlrm cat"), str(tmp_path / "whole"))
+    for steps in (6, 12):
+        train_and_evaluate(run_config(data, "dlrm cat", steps=steps), str(tmp_path / "cut"))
+    whole, cut = weights("whole"), weights("cut")
+    assert whole.keys() == cut.keys()
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], cut[name], err_msg=name)
+    moved = [n for n in whole if "moving_mean" in n and np.abs(whole[n]).max() > 0]
+    counted = [whole[n] for n in whole if n.startswith("model/") and "dropouts" in n and "steps" in n]
+    assert len(moved) == 3 and counted == [12] * 3  # of the hidden layers: one of the bottom MLP, two of the top MLP
+
+
+def test_batch_normalization_is_over_all_replicas(data):
+    def trained(strategy):
+        with strategy.scope():
+            config = ModelConfig(8, (16, 8), (16, 1), batch_norm=True)
+            model = build_model(config, config.schema(Schema.load(f"{data}/schema.json")), seed=0)
+            model.compile(keras.optimizers.SGD(0.1), td.SGD(0.1), metrics=[])
+            model.fit(dataset(data, 64, shuffle=False), steps_per_epoch=4, verbose=0)
+        return [v.numpy() for v in model.variables]
+
+    for one, three in zip(
+        trained(td.make_strategy("one_device")), trained(td.make_strategy("mirrored", 3)), strict=True
+    ):
+        np.testing.assert_allclose(three, one, atol=1e-5)
+
+
+def test_logistic_regression_is_that_of_scikit_learn():
+    """L2 on looked-up rows weighs each weight by how often its value occurs; scaled columns do the same there."""
+    rng = np.random.default_rng(0)
+    n, l2 = 400, 0.3
+    ids = rng.integers(0, [4, 9], (n, 2)).astype(np.int32)
+    lengths = rng.integers(0, 4, n)
+    tags, x = rng.integers(0, 5, lengths.sum()).astype(np.int32), rng.normal(size=(n, 2)).astype(np.float32)
+    onehot = np.concatenate([np.eye(4)[ids[:, 0]], np.eye(9)[ids[:, 1]], np.zeros([n, 5])], axis=1)
+    np.add.at(onehot, (np.repeat(np.arange(n), lengths), 13 + tags), 1)
+    y = (rng.random(n) < 1 / (1 + np.exp(-onehot @ rng.normal(size=18) - x @ [1, -1] + 0.5))).astype(np.float32)
+
+    categorical = (CategoricalFeature("a"), CategoricalFeature("b"), CategoricalFeature("c", multi_valued=True))
+    tables = (Table("a", 1, 4), Table("b", 1, 9), Table("c", 1, 5, combiner="sum"))
+    dense = (DenseFeature("x1"), DenseFeature("x2"))
+    model = td.LogisticRegression(Schema(Label("y"), dense, categorical, tables))
+    model.compile(keras.optimizers.SGD(1.0), td.SGD(1.0, l2=l2), metrics=[], steps_per_execution=100)
+    features = {"ids": ids, "dense": x, "c": tf.RaggedTensor.from_row_lengths(tags, lengths)}
+    batches = tf.data.Dataset.from_tensors((features, y)).repeat()
+    model.fit(batches, steps_per_epoch=1500, verbose=0)
+
+    scale = np.append(1 / np.sqrt(l2 * onehot.sum(0)), [1e3, 1e3])  # the numbers' weights are as good as free
+    theirs = ScikitLearn(C=1, solver="newton-cholesky", tol=1e-10).fit(np.concatenate([onehot, x], axis=1) * scale, y)
+    ours = np.concatenate([*(model.embeddings.tables[name] for name in "abc"), model.dense_weights.vectors])
+    np.testing.assert_allclose(ours[:, 0], theirs.coef_[0] * scale, atol=1e-5)
+    np.testing.assert_allclose(model.bias.bias, theirs.intercept_[0], atol=1e-5)
+    assert np.abs(ours).max() > 0.5
