@@ -11,8 +11,9 @@ _QUICKSTART = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__fil
 _CONFIG = cli.define_config(_QUICKSTART)
 flags.adopt_module_key_flags(cli)
 _MODELS = flags.DEFINE_list(
-    "models", ["logistic_regression", "factorization_machine", "dlrm"], "NAME[:SECTION.FIELD=VALUE]... each."
+    "models", ["logistic_regression", "factorization_machine", "dlrm"], "[LABEL@]NAME[:SECTION.FIELD=VALUE]... each."
 )
+_SIZES = flags.DEFINE_string("sizes", "", "One model's NAME, to be compared in several sizes, in place of --models.")
 _DATA = flags.DEFINE_string("data", "", "A prepared directory; by default that of the config.")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each model.", lower_bound=1)
 _BUDGET = flags.DEFINE_integer("budget", 0, "Trials of learning rates and regularization for each.", lower_bound=0)
@@ -33,7 +34,8 @@ def main(argv: list[str]) -> None:
     if _DATA.value:
         config.data.path, config.data.synthetic_rows, config.data.raw_train = _DATA.value, 0, ""
     output = _OUTPUT.value or os.path.join("runs", f"compare-{cli.config_name()}")
-    found = comparison.contestants(config, _MODELS.value)
+    models = comparison.sizes(_SIZES.value, config) if _SIZES.value else _MODELS.value
+    found = comparison.contestants(config, models)
     options = comparison.Options(_SEEDS.value, _BUDGET.value, _SHARE.value, _MEASURE.value)
 
     def say(line: str) -> None:

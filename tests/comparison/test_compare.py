@@ -54,6 +54,28 @@ def test_what_is_wrong_is_named(texts, message):
         comparison.contestants(recipe(), texts)
 
 
+def test_sizes_are_recipes_whose_tables_take_more_and_less():
+    base = recipe()
+    base.model.compress_above = 280
+    found = {c.label: c.config.model for c in comparison.contestants(base, comparison.sizes("dlrm", base))}
+    assert list(found)[:3] == ["dim 8", "dim 2", "dim 4"] and found["dim 32"].bottom_mlp == (32,)
+    data = click_log.SCHEMA.with_rows({"site": 1000, "tags": 300})
+    numbers = {}
+    for label, model in found.items():
+        tables = {t.name: t for t in model.schema(data).tables}
+        numbers[label] = {
+            name: t.dim * (-(-t.rows // t.remainders) + t.remainders if t.remainders else t.rows)
+            for name, t in tables.items()
+            if not t.stored_in
+        }
+    assert numbers["dim 8"] == {"site": 8000, "user": 400, "slot": 40, "tags": 2400}
+    assert numbers["dim 2"]["site"] == 2000 and numbers["quotient-remainder 16"]["site"] == 8 * (63 + 16)
+    assert numbers["4096 shared rows"] == {"user": 400, "slot": 40, "shared_rows": 8 * 4096}
+    assert numbers["mixed 0.6"]["site"] == 1000  # 8 * (5 / 1000) ** 0.6 is 0.3, and 1 is the least
+    with pytest.raises(ValueError, match="a power of 2"):
+        comparison.sizes("dlrm", RunConfig(model=ModelConfig(embedding_dim=12, bottom_mlp=(12,))))
+
+
 def test_halves_are_the_even_and_the_odd_rows():
     scores = Scores(np.arange(5.0), np.arange(5.0) * 2, np.arange(5.0) * 3)
     even, odd = halves(scores)

@@ -36,8 +36,9 @@ def contestants(base: RunConfig, texts: Sequence[str]) -> list[Contestant]:
 
     Args:
       base: the recipe in common.
-      texts: `NAME[:SECTION.FIELD=VALUE]...` each, as `dcn` or `dcn:model.cross_rank=16:optimizer.embedding_l2=1e-4`; a
-        tuple is written `64-32-1`.
+      texts: `[LABEL@]NAME[:SECTION.FIELD=VALUE]...` each, as `dcn` or
+        `low rank@dcn:model.cross_rank=16:optimizer.embedding_l2=1e-4`; a tuple is written `64-32-1`. Without a label
+        it is called by the whole text.
 
     Raises:
       ValueError: one is written twice, a field or value is none, or they do not fit together.
@@ -75,7 +76,8 @@ def set_field(config: RunConfig, path: str, value: str) -> None:
 
 
 def _contestant(base: RunConfig, text: str) -> Contestant:
-    name, *changes = text.split(":")
+    label, at, recipe = text.partition("@")
+    name, *changes = (recipe if at else text).split(":")
     config = copy.deepcopy(base)
     set_field(config, "model.name", name)
     for change in changes:
@@ -87,7 +89,7 @@ def _contestant(base: RunConfig, text: str) -> Contestant:
         config.check()
     except ValueError as e:
         raise ValueError(f"{text!r}: {e}") from e
-    return Contestant(text, config)
+    return Contestant(label if at else text, config)
 
 
 def _converted(text: str, like: Any) -> Any:

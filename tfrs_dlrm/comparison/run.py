@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -96,7 +97,8 @@ def compare(
     for number, contestant in enumerate(contestants, 1):
         home = os.path.join(output, contestant.directory)
         where = f"[{number}/{len(contestants)}] {contestant.label}"
-        chosen = _chosen(contestant, home, options, lambda n, w=where: say(f"{w}: {n} of {options.budget} trials"))
+        trials = functools.partial(_say_trials, say, where, options.budget)
+        chosen = _chosen(contestant, home, options, trials)
         config = applied(contestant.config, chosen)
         for i in range(options.seeds):
             workdir = os.path.join(home, f"seed-{config.train.seed + i}")
@@ -108,6 +110,10 @@ def compare(
         if options.measure:
             costs[contestant.label] = _cost(os.path.join(home, f"seed-{config.train.seed}"), home)
     return outcomes, costs
+
+
+def _say_trials(say: Callable[[str], None], where: str, budget: int, done: int) -> None:
+    say(f"{where}: {done} of {budget} trials")
 
 
 def _begin(contestants: Sequence[Contestant], output: str, options: Options) -> None:
