@@ -32,6 +32,7 @@ setup(
         "numpy>=1.26",
         "packaging>=22",
         "pyarrow>=16",
+        "scipy>=1.11",
         "tensorflow>=2.16,<2.22",
         "tensorflow-recommenders>=0.7.7,<0.8",
         # The protos of TF Serving: of requests, and of the records that warm it up.
@@ -51,11 +52,14 @@ setup(
         "io": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
         # What `make bench` compares with. Where pip would take a CUDA build of torch, the one for CPUs does as well.
         "bench": ["keras-rs>=0.4,<0.5", "torch==2.13.0"],
+        # What train/compare.py tunes with.
+        "compare": ["optuna>=4.0"],
         # export/serve.py and tfrs_dlrm.serving.Client.
         "serving": _SERVING,
         "dev": [
             *_SERVING,
             "mypy>=1.11",
+            "optuna>=4.0",
             "pandas>=2.1",
             "playwright>=1.40",
             "psutil>=5.9",

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from typing import Any, NoReturn
 
-from tfrs_dlrm.schema import Schema, weights_only, with_linear_weights
+from tfrs_dlrm.schema import Schema, weights_only, with_linear_weights, with_remainders, with_shared_rows
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
 EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")
@@ -77,6 +77,9 @@ class ModelConfig:
       cross_layers: of `dcn`, how many there are in the cross network.
       cross_rank: of its matrices; 0 for full ones.
       cross_structure: whether the MLP follows the cross network (`stacked`) or has inputs of its own (`parallel`).
+      remainders: stores larger tables as quotients and so many remainders, see `Table`; 0 does not.
+      shared_rows: stores the rows of all larger tables in one of so many rows, by hashing, see `Table`; 0 does not.
+      compress_above: the rows from which a table is large, for these two.
     """
 
     embedding_dim: int = 16
@@ -93,6 +96,9 @@ class ModelConfig:
     cross_layers: int = 3
     cross_rank: int = 0
     cross_structure: str = "stacked"
+    remainders: int = 0
+    shared_rows: int = 0
+    compress_above: int = 10_000
 
     def schema(self, data: Schema) -> Schema:
         """That of the model, from that of its data.
@@ -100,6 +106,12 @@ class ModelConfig:
         Raises:
           ValueError: the model does not fit the data.
         """
+        data = self._uncompressed(data)
+        if self.remainders:
+            return with_remainders(data, self.remainders, self.compress_above)
+        return with_shared_rows(data, self.shared_rows, self.compress_above) if self.shared_rows else data
+
+    def _uncompressed(self, data: Schema) -> Schema:
         if self.name == "logistic_regression":
             return weights_only(data)
         if self.name in _WITH_LINEAR_WEIGHTS and not self.mixed_dim_temperature:
@@ -308,7 +320,11 @@ def _check_model(c: ModelConfig) -> None:
     _one_of("model.name", c.name, MODELS)
     _one_of("model.interaction", c.interaction, ("dot", "cat"))
     _one_of("model.cross_structure", c.cross_structure, ("stacked", "parallel"))
-    _at_least("model", c, cross_layers=1, cross_rank=0)
+    _at_least("model", c, cross_layers=1, cross_rank=0, remainders=0, shared_rows=0)
+    if c.remainders and c.shared_rows:
+        _refuse("model.shared_rows", c.shared_rows, "model.remainders is another way to store tables; choose one")
+    if c.remainders and not 2 <= c.remainders <= c.compress_above:
+        _refuse("model.remainders", c.remainders, f"from 2 to model.compress_above={c.compress_above} is possible")
     if not 0 <= c.dropout < 1:
         _refuse("model.dropout", c.dropout, "a number in [0, 1) is needed, the share of hidden outputs to drop")
     if c.name == "dlrm":

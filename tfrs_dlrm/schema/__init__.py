@@ -11,6 +11,7 @@ plain data: JSON in (`Schema.load`) and JSON out (`Schema.save`). `tfrs_dlrm.inf
 """
 
 from tfrs_dlrm.schema.checks import MAX_ROWS, RESERVED_NAMES
+from tfrs_dlrm.schema.compressed import with_remainders, with_shared_rows
 from tfrs_dlrm.schema.features import (
     CategoricalFeature,
     Combiner,
@@ -50,4 +51,6 @@ __all__ = [
     "difference",
     "weights_only",
     "with_linear_weights",
+    "with_remainders",
+    "with_shared_rows",
 ]
