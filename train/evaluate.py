@@ -14,6 +14,10 @@ _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which
 _STRATEGY = cli.define_strategy()
 flags.adopt_module_key_flags(cli)
 _OUTPUT = flags.DEFINE_string("output", "", "Where to write evaluation.json and .png; by default the workdir.")
+_GROUP_BY = flags.DEFINE_list("group_by", [], "Features, separated by commas, to measure each value of.")
+_GAUC = flags.DEFINE_list("gauc", [], "Features, such as the user's, to average the AUC over the values of.")
+_TOP = flags.DEFINE_integer("top", 20, "How many values of each feature to show, the most frequent.", lower_bound=1)
+_JSON = flags.DEFINE_string("json", "", "Where to write all groups; by default groups.json beside evaluation.json.")
 
 
 def main(argv: list[str]) -> None:
@@ -24,8 +28,10 @@ def main(argv: list[str]) -> None:
     from tfrs_dlrm.progress import examples_bar
     from tfrs_dlrm.training import report
     from tfrs_dlrm.training.evaluation import evaluate_run
+    from tfrs_dlrm.training.groups import Grouping
 
     strategy = _STRATEGY()
+    grouping = Grouping(_WORKDIR.value, _GROUP_BY.value, _GAUC.value, strategy)
     try:
         with examples_bar("evaluate") as progress:
             split, which = _SPLIT.value, _CHECKPOINT.value
@@ -43,7 +49,12 @@ def main(argv: list[str]) -> None:
     report.picture(paths[1], scores.labels, scores.logits, scores.weights, title=evaluation.checkpoint)
     print(f"{evaluation.checkpoint} on {evaluation.data} ({_SPLIT.value})\n")
     print(report.table(evaluation.columns()))
-    print(f"\nWrote {paths[0]} and {paths[1]}.\nNext:")
+    if _GROUP_BY.value or _GAUC.value:
+        groups = grouping.measure(evaluation, _SPLIT.value)  # type: ignore[arg-type]
+        paths.append(_JSON.value or os.path.join(output, "groups.json"))
+        report.write_json(paths[-1], groups.to_dict())
+        print(f"\n{groups.text(_TOP.value)}")
+    print(f"\nWrote {', '.join(paths[:-1])} and {paths[-1]}.\nNext:")
     name = os.path.basename(os.path.abspath(_WORKDIR.value))
     print(f"  python export/main.py --workdir={_WORKDIR.value} --output=exports/{name}")
 

@@ -69,6 +69,8 @@ def test_dlrm_once_per_context_is_dlrm_row_by_row(schema, shared, top_mlp, self_
     together = Broadcast(Rows(model.call, []), schema, context, own)(*given).numpy()
     assert together.shape == (contexts * candidates,)
     np.testing.assert_allclose(scorer(*given), together, rtol=1e-5, atol=1e-5)
+    if len(top_mlp) > 1 and contexts > 1:  # as it is served: operations are fused then
+        np.testing.assert_allclose(tf.function(scorer)(*given), together, rtol=1e-5, atol=1e-5)
 
 
 def test_broadcast_orders_columns_and_rows_as_the_schema_has_them():

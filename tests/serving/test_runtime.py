@@ -133,6 +133,25 @@ def test_errors_have_the_code_and_the_text_of_tensorflow(echo, tmp_path):
     assert caught.value.code_name == "NOT_FOUND"
 
 
+def test_scalars_stay_scalars_and_a_type_that_is_not_supported_leaves_nothing_loaded(tmp_path, monkeypatch):
+    def save(dtype):
+        module = tf.Module()
+        module.call = tf.function(lambda x: {"rank": tf.rank(x), "x": x}, [tf.TensorSpec(None, dtype, "x")])
+        tf.saved_model.save(module, str(tmp_path), {"serving_default": module.call})
+
+    save(tf.float32)
+    with SavedModel(str(tmp_path)) as model:
+        for x in (np.float32(3), np.float32([3])):
+            found = model.run("serving_default", {"x": np.asarray(x)})
+            assert found["rank"] == x.ndim and found["x"].shape == x.shape
+    save(tf.float16)
+    closed = []
+    monkeypatch.setattr(SavedModel, "close", lambda model, close=SavedModel.close: (close(model), closed.append(model)))
+    with pytest.raises(ValueError, match="DT_HALF are not supported"):
+        SavedModel(str(tmp_path))
+    assert closed and closed[0]._session is None
+
+
 def test_a_model_that_calls_python_does_not_run(tmp_path):
     """In a process of its own: in this one, Python's TensorFlow has what it calls."""
     module = tf.Module()

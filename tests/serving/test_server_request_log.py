@@ -109,8 +109,10 @@ def test_the_logged_probability_is_the_answers_and_ids_come_back(exported, tmp_p
         content = json.dumps(body)
         given = httpx.post(url, content=content, headers={"x-request-id": "abc"})
         made = httpx.post(url, content=content)
+        wrong = httpx.post(url, content="{}", headers={"x-request-id": "of an error"})
         refused = httpx.post(url, content=content, headers={"x-request-id": "x" * 300})
     assert given.headers["x-request-id"] == "abc" and len(made.headers["x-request-id"]) == 32
+    assert wrong.status_code == 400 and wrong.headers["x-request-id"] == "of an error"
     assert refused.status_code == 400 and "x-request-id has 300 characters" in refused.json()["error"]
     schema = td.Schema.load(f"{data}/schema.json")
     (table,) = read_log(files(tmp_path)[0], schema)

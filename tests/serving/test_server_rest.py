@@ -37,6 +37,9 @@ ROW = {"price": 4.0, "site": "abc", "slot": 8}
 EXPECTED = by_hand(3, 4, "abc", 8)
 
 
+DEEP = json.loads("[" * 100 + "1" + "]" * 100)
+ONE = {"site": ["a"], "price": [[1.0]], "slot": [[1]]}
+SEVERAL = {"site": ["a"] * 3, "price": [[1.0] * 2000] * 3, "slot": [[1] * 2000] * 3}
 MANY = {"site": ["a"], "price": [[1.0] * 10_000], "slot": [[1] * 10_000]}
 
 
@@ -48,6 +51,8 @@ MANY = {"site": ["a"], "price": [[1.0] * 10_000], "slot": [[1] * 10_000]}
         ({"instances": [{**ROW, "x" * 1_000_000: 1.0}]}, ["unknown input 'xxx", "price"]),
         ({"instances": [{**ROW, "slot": 1.5}]}, ["'slot'", "1.5", "int64"]),
         ({"instances": [{**ROW, "slot": 2**63}]}, ["'slot'", "range"]),
+        ({"instances": [{**ROW, "price": 1e300}]}, ["'price'", "range", "float32"]),
+        ({"inputs": {"price": DEEP, "site": ["a"], "slot": [1]}}, ["'price'", "more than 16 lists"]),
         ({"instances": [{**ROW, "price": None}]}, ["'price'", "null", "NaN"]),
         ({"instances": [{**ROW, "price": True}]}, ["'price'", "true"]),
         ({"instances": [{**ROW, "site": 7}]}, ["'site'", "7", "string"]),
@@ -64,6 +69,8 @@ MANY = {"site": ["a"], "price": [[1.0] * 10_000], "slot": [[1] * 10_000]}
         ({"signature_name": "rank", "inputs": MANY}, ["'price'", "10000 candidates", "5000"]),
         ({"signature_name": "rank", "inputs": {**MANY, "price": [[1, 2]], "slot": [[1]]}}, ["'price'", "'slot'"]),
         ({"signature_name": "rank", "inputs": {**MANY, "price": [[]], "slot": [[]]}}, ["'price'", "no candidates"]),
+        ({"signature_name": "rank", "inputs": SEVERAL}, ["'price'", "3 contexts with 2000 candidates", "6000", "5000"]),
+        ({"signature_name": "rank_top_k", "inputs": {**ONE, "k": [0]}}, ["'k' is 0", "at least 1"]),
         ({"signature_name": "encoded", "inputs": {"ids": [[1, 2]], "dense": [[float("nan")]]}}, ["'dense'"]),
         ({"signature_name": "encoded", "inputs": {"ids": [[1, 2, 3]], "dense": [[1]]}}, ["'ids'", "axis 1", "3"]),
         ({"signature_name": "serialized_examples", "instances": ["junk"]}, ["'examples'", "parse"]),
@@ -97,6 +104,7 @@ def test_bad_examples_are_refused_by_name(ask):
         answer = ask("clicks:regress", {"signature_name": "regress", "examples": [row]})
         error = answer.json()["error"]
         assert answer.status_code == 400 and all(word in error for word in words), error[:300]
+        assert "{{node" not in error  # which is nothing to whoever asks
     answer = ask("clicks:regress", {"examples": [ROW]})  # of a predict signature, as TF Serving refuses it
     assert answer.status_code == 400 and "tensorflow/serving/regress" in answer.json()["error"]
 

@@ -122,6 +122,22 @@ def test_a_broken_version_is_refused_and_the_one_before_it_stays(tmp_path, damag
         assert httpx.get(f"{server.rest}/readyz").status_code == 200
 
 
+def test_a_version_that_is_copied_bit_by_bit_is_served_once_it_is_whole(tmp_path):
+    root, name = tmp_path / "clicks", "variables/variables.data-00000-of-00001"
+    serving_bundles.make(root, 1)
+    serving_bundles.make(tmp_path / "other", 2)
+    whole = (tmp_path / "other" / "2" / name).read_bytes()
+    os.truncate(tmp_path / "other" / "2" / name, 1)
+    with serving_bundles.running(root) as server:
+        url = f"{server.rest}/v1/models/clicks"
+        (tmp_path / "other" / "2").rename(root / "2")
+        wait_for(lambda: httpx.get(url).json()["model_version_status"][0]["status"]["error_code"] != "OK")
+        assert version_of(httpx.post(f"{url}:predict", json=BODY)) == 1
+        with open(root / "2" / name, "r+b") as f:
+            f.write(whole)
+        wait_for(lambda: version_of(httpx.post(f"{url}:predict", json=BODY)) == 2)
+
+
 def test_with_no_good_version_the_server_says_so_until_one_comes(tmp_path):
     root = tmp_path / "clicks"
     serving_bundles.make(root, 1, cut_warmup)

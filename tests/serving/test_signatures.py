@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from types import SimpleNamespace
 
 import click_log
 import numpy as np
@@ -21,6 +22,7 @@ from tfrs_dlrm.serving import Client
 from tfrs_dlrm.serving.bundle import Options, export_model, remove_old
 from tfrs_dlrm.serving.manifest import read_manifest
 from tfrs_dlrm.serving.runtime import RunError, SavedModel
+from tfrs_dlrm.serving.signatures import make_signatures
 from tfrs_dlrm.serving.warmup import to_examples
 
 CONTEXT = ("age", "user", "tags")
@@ -147,6 +149,13 @@ def test_rank_scores_each_candidate_in_its_context(served, trained, rows, count)
     assert best["scores"].shape == (1, min(7, count))
     np.testing.assert_array_equal(best["scores"][0], ranked["scores"][0][best["indices"][0]])
     np.testing.assert_array_equal(best["scores"][0], np.sort(ranked["scores"][0])[::-1][:7])
+
+
+@pytest.mark.parametrize("name", ["self", "k"])
+def test_a_feature_with_the_name_of_another_input_is_refused(name):
+    model = SimpleNamespace(context=("user",), raw_signature=lambda: {"user": None, name: None})
+    with pytest.raises(ValueError, match=f"feature '{name}': .* another name in the schema"):
+        make_signatures(model)
 
 
 def test_an_example_may_leave_features_out(served, trained, rows):

@@ -53,6 +53,16 @@ def test_table_lines_up():
     ]
 
 
+def test_table_without_exponents():
+    columns = {"mean": {"a": 0.00001234, "b": -0.0004, "c": 0.5, "rows": 12}}
+    assert [line.split() for line in report.table(columns, exponents=False).split("\n")[1:]] == [
+        ["a", "0.000012"],
+        ["b", "-0.000400"],
+        ["c", "0.500000"],
+        ["rows", "12"],
+    ]
+
+
 def test_table_of_nothing():
     assert report.table({}) == ""
     assert report.table({"model": {}}) == "  model"

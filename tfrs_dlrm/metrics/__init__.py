@@ -1,4 +1,4 @@
-"""How good a click model is: exact on arrays in memory (`exact`), streamed through `model.fit` (`streaming`)."""
+"""How good a click model is: exact on arrays (`exact`, `groups`), streamed through `model.fit` (`streaming`)."""
 
 from tfrs_dlrm.metrics.exact import (
     Reliability,
@@ -8,6 +8,7 @@ from tfrs_dlrm.metrics.exact import (
     reliability,
     roc_curve,
 )
+from tfrs_dlrm.metrics.groups import GroupedAUC, GroupMetrics, group_metrics, grouped_auc
 from tfrs_dlrm.metrics.streaming import (
     Calibration,
     ExpectedCalibrationError,
@@ -21,6 +22,8 @@ from tfrs_dlrm.metrics.streaming import (
 __all__ = [
     "Calibration",
     "ExpectedCalibrationError",
+    "GroupMetrics",
+    "GroupedAUC",
     "LogLoss",
     "NormalizedEntropy",
     "OutOfRangeIds",
@@ -29,6 +32,8 @@ __all__ = [
     "default_metrics",
     "evaluate_scores",
     "exact_auc",
+    "group_metrics",
+    "grouped_auc",
     "log_loss",
     "reliability",
     "roc_curve",

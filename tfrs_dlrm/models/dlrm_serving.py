@@ -139,10 +139,7 @@ class DLRMCandidates(_Served):
         contexts = tf.shape(u)[0]
         cross = _dot_products(tf.reshape(v, [contexts, -1, self.dim]), u)  # [C, N * V, U]
         columns = [tf.reshape(cross, [-1, v.shape[1] * u.shape[1]]), *self._own_products(v)]
-        # One vector has no products, and oneDNN ends the process over a matrix without columns.
-        has_products = self._shared_kernel.shape[0] > 0
-        nothing = tf.zeros([contexts, self._shared_kernel.shape[1]])
-        once = tf.matmul(self._shared_products(u), self._shared_kernel) if has_products else nothing
+        once = self._once(u)
         if bottom is not None and self._own_bottom:
             columns.insert(0, bottom)
         elif bottom is not None:
@@ -155,12 +152,14 @@ class DLRMCandidates(_Served):
             lambda: self.logits(_added_to_each(tf.matmul(together, self._own_kernel), once)),
         )
 
-    def _shared_products(self, vectors: tf.Tensor) -> tf.Tensor:
-        """Between the vectors [C, U, D] of contexts, which are few: [C, pairs]."""
+    def _once(self, vectors: tf.Tensor) -> tf.Tensor:
+        """What the products between the vectors [C, U, D] of contexts, which are few, add: [C, units]."""
         count = vectors.shape[1]
         rows, columns = _triangle(count, self._self_interaction)
+        if not len(rows):  # oneDNN ends the process where a matrix without columns is multiplied and a bias added
+            return tf.zeros([tf.shape(vectors)[0], self._own_kernel.shape[1]])
         products = tf.reshape(_dot_products(vectors, vectors), [-1, count * count])
-        return tf.gather(products, rows * count + columns, axis=1)
+        return tf.matmul(tf.gather(products, rows * count + columns, axis=1), self._shared_kernel)
 
     def _own_products(self, vectors: tf.Tensor) -> list[tf.Tensor]:
         """Between the vectors [C * N, V, D] of candidates: [C * N, pairs], in parts."""

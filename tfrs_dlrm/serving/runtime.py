@@ -82,6 +82,7 @@ class SavedModel:
 
     Raises:
       RunError: it cannot be loaded; nothing of it stays in memory.
+      ValueError: likewise: a signature has tensors of a type that is not supported.
     """
 
     def __init__(self, path: str, threads: int | None = None):
@@ -105,6 +106,10 @@ class SavedModel:
             self.meta_graph = protos.meta_graph.MetaGraphDef.FromString(
                 ctypes.string_at(contents.data, contents.length)
             )
+            # Restoring is no question that could be asked of a model, and its output is no tensor.
+            definitions = self.meta_graph.signature_def.items()
+            self.signatures = {name: read_signature(s) for name, s in definitions if not name.startswith("__")}
+            self._calls = {name: self._call(signature) for name, signature in self.signatures.items()}
         except BaseException:
             self.close()
             raise
@@ -112,11 +117,6 @@ class SavedModel:
             self._c.TF_DeleteBuffer(buffer)
             self._c.TF_DeleteSessionOptions(options)
             self._c.TF_DeleteStatus(status)
-        # Restoring is no question that could be asked of a model, and its output is no tensor.
-        self.signatures = {
-            name: read_signature(s) for name, s in self.meta_graph.signature_def.items() if not name.startswith("__")
-        }
-        self._calls = {name: self._call(signature) for name, signature in self.signatures.items()}
 
     def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs for inputs of the signature's names and types; strings are objects of type bytes.
@@ -223,8 +223,8 @@ class SavedModel:
             array, keep = _views(array)
             number, shape = protos.types_.DT_STRING, array.shape[:-1]
         else:
-            array, number = np.ascontiguousarray(array), type_number(array.dtype)
-            shape = array.shape
+            number, shape = type_number(array.dtype), array.shape
+            array = np.ascontiguousarray(array)  # of a scalar, [1]
         sizes = (ctypes.c_int64 * len(shape))(*shape)
         pointer = self._c.TF_AllocateTensor(number, sizes, len(shape), array.nbytes)
         if array.nbytes:

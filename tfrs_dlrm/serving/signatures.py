@@ -18,7 +18,17 @@ METHODS = {"regress": "tensorflow/serving/regress", "classify": "tensorflow/serv
 
 
 def make_signatures(model: ServingModel) -> Signatures:
-    """All signatures of a model; those that rank are there where it has a context."""
+    """All signatures of a model; those that rank are there where it has a context.
+
+    Raises:
+      ValueError: a feature has a name that an input of another kind has.
+    """
+    for name in ("self", "k") if model.context else ("self",):  # Python's own, and that of `rank_top_k`
+        if name in model.raw_signature():
+            raise ValueError(
+                f"feature {name!r}: a served model needs this name for itself; give the feature another name in the"
+                f" schema, with column={name!r} where the log has it so, and prepare and train again"
+            )
     raw, encoded = model.raw_signature(), model.encoded_signature()
     examples = {"examples": tf.TensorSpec([None], tf.string, "examples")}
     inputs = {"inputs": tf.TensorSpec([None], tf.string, "inputs")}

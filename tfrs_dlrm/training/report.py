@@ -29,7 +29,7 @@ _GROUPS = 20
 _BARS = 60
 
 
-def table(columns: Mapping[str, Mapping[str, float]]) -> str:
+def table(columns: Mapping[str, Mapping[str, float]], exponents: bool = True) -> str:
     """Lines up evaluations side by side: a row per metric, in order of first mention, and a column per evaluation.
 
                   this model   planted
@@ -37,11 +37,19 @@ def table(columns: Mapping[str, Mapping[str, float]]) -> str:
         auc         0.801234  0.812345
 
     A metric that an evaluation lacks is `-`. No newline at the end.
+
+    Args:
+      columns: the metrics of each evaluation.
+      exponents: whether numbers so small that six decimals say little are shown with one.
     """
+
+    def cell(value: float) -> str:
+        return _number(value) if exponents or abs(value) >= 1e-3 or not value else f"{value:.6f}"
+
     metrics = list(dict.fromkeys(name for column in columns.values() for name in column))
     rows = [["", *columns]]
     for name in metrics:
-        rows.append([name, *(_number(column[name]) if name in column else "-" for column in columns.values())])
+        rows.append([name, *(cell(column[name]) if name in column else "-" for column in columns.values())])
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     lines = []
     for name, *cells in rows:

@@ -22,7 +22,7 @@ class Limits:
 
     Attributes:
       rows: of a batch.
-      candidates: of one `rank` request, or values of one list.
+      candidates: of one `rank` request, over all its contexts, or values of one list.
       string_bytes: of one string.
     """
 
@@ -61,7 +61,7 @@ def check(
             takes_examples = len(signature.inputs) == 1 and key in ("examples", "inputs")
             (_check_examples if takes_examples else _check_strings)(key, inputs[key], limits)
     if is_rank(name):
-        _check_candidates(signature, inputs, manifest)
+        _check_candidates(signature, inputs, manifest, limits)
     _check_numbers(inputs, manifest)
     return rows
 
@@ -150,17 +150,32 @@ def _too_long(value: bytes, limits: Limits) -> str:
     return f"a string of {len(value)} bytes; at most {limits.string_bytes} are allowed"
 
 
-def _check_candidates(signature: Signature, inputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> None:
-    context = manifest.get("context")
-    if not context:
+def shared_inputs(manifest: Mapping[str, Any]) -> frozenset[str]:
+    """The inputs that the candidates of a request share: features of the context, and their weights."""
+    return frozenset(f["name"] for f in manifest.get("features", ()) if f.get("context"))
+
+
+def _check_candidates(
+    signature: Signature, inputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any], limits: Limits
+) -> None:
+    shared = shared_inputs(manifest)
+    own = [key for key in signature.inputs if key not in shared and inputs[key].ndim > 1]
+    if not shared or not own:
         return
-    own = [key for key in signature.inputs if key not in context and inputs[key].ndim > 1]
     for key in own:
         given, expected = inputs[key].shape[1], inputs[own[0]].shape[1]
         if given == 0:
             raise InvalidRequest(f"input {key!r} has no candidates; at least one is expected")
         if given != expected:
             raise InvalidRequest(f"input {key!r} has {given} candidates and input {own[0]!r} has {expected}")
+    contexts, each = inputs[own[0]].shape[:2]
+    if contexts * each > limits.candidates:
+        raise InvalidRequest(
+            f"input {own[0]!r} has {contexts} contexts with {each} candidates each, {contexts * each} in all; at most"
+            f" {limits.candidates} are allowed in one request"
+        )
+    if "k" in signature.inputs and inputs["k"].min() < 1:
+        raise InvalidRequest(f"input 'k' is {inputs['k'].min()}; at least 1 is expected")
 
 
 def _check_numbers(inputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ _HTTP = {
 
 # Of a message, which may quote the request; clients of gRPC take 8 KiB of headers.
 _LONGEST = 1500
+_IN_THE_GRAPH = "\n\t [["
 
 
 class ServingError(Exception):
@@ -71,5 +72,5 @@ class TooLarge(ServingError):
 
 
 def from_run(error: RunError, where: str) -> ServingError:
-    """What TensorFlow said, as an answer."""
-    return ServingError(f"{where}: {error}", error.code_name)
+    """What TensorFlow said, as an answer; not where in its graph."""
+    return ServingError(f"{where}: {str(error).partition(_IN_THE_GRAPH)[0]}", error.code_name)

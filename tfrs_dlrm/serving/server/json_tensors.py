@@ -21,6 +21,8 @@ from tfrs_dlrm.serving.tensors import type_name
 # What JSON may give for a kind of NumPy's types.
 _NUMBERS: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
 
+_MOST_AXES = 16  # NumPy has a limit of its own, and no model comes near either
+
 
 def parse(body: bytes) -> dict[str, Any]:
     """The object of a request's body; NaN and Infinity are numbers.
@@ -90,6 +92,8 @@ def _column(name: str, info: TensorInfo | None, value: Any) -> np.ndarray:
         if len(sizes) != 1:
             raise InvalidRequest(f"input {name!r}: lists of different lengths; rectangular ones are expected, {info}")
         shape.append(len(level[0]))
+        if len(shape) > _MOST_AXES:
+            raise InvalidRequest(f"input {name!r}: more than {_MOST_AXES} lists in each other; {info} is expected")
         level = [item for items in level for item in items]
     return _leaves(name, info, level).reshape(shape)
 
@@ -105,8 +109,9 @@ def _leaves(name: str, info: TensorInfo, values: list[Any]) -> np.ndarray:
         hint = "; a missing number is sent as NaN" if wrong is None and info.dtype.kind == "f" else ""
         raise InvalidRequest(f"input {name!r}: {_shown(wrong)} is given; {type_name(info.dtype)} is expected{hint}")
     try:
-        array[:] = values
-    except OverflowError as e:
+        with np.errstate(over="raise"):
+            array[:] = values
+    except (OverflowError, FloatingPointError) as e:
         raise InvalidRequest(f"input {name!r}: a number is outside the range of {type_name(info.dtype)}") from e
     return array
 

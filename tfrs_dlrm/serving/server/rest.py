@@ -78,22 +78,23 @@ class _Api:
         return await self._response(request, method, found)
 
     async def _response(self, request: Request, method: str, found: re.Match[str]) -> Response:
+        identity = None
         try:
             with self._service.request("rest", method):
                 identity = request_id(request.headers.get(REQUEST_ID))
                 response = to_response(await self._answer(request, method, found, identity))
-                response.headers[REQUEST_ID] = identity
-                return response
         except ServingError as e:
             response = to_response({"error": str(e)}, e.http)
             if isinstance(e, Busy):  # which tells it from a model that is not loaded, 503 as well
                 response.headers["Retry-After"] = "1"
-            return response
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception:
             logging.exception("REST %s failed", method)
-            return to_response({"error": "internal error; the server's log has it"}, 500)
+            response = to_response({"error": "internal error; the server's log has it"}, 500)
+        if identity:
+            response.headers[REQUEST_ID] = identity
+        return response
 
     async def _answer(self, request: Request, method: str, found: re.Match[str], identity: str) -> dict[str, Any]:
         model = self._service.model(found["name"])

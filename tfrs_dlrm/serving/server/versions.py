@@ -15,7 +15,7 @@ from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.runtime import SavedModel, Signature
 from tfrs_dlrm.serving.server import loading
 from tfrs_dlrm.serving.server.batching import Batcher
-from tfrs_dlrm.serving.server.checks import suggestion
+from tfrs_dlrm.serving.server.checks import shared_inputs, suggestion
 from tfrs_dlrm.serving.server.errors import InvalidRequest, NotFound, Unavailable
 
 State = protos.status.ModelVersionStatus
@@ -67,7 +67,7 @@ class Version:
     @property
     def context(self) -> frozenset[str]:
         """The inputs that the candidates of a request share."""
-        return frozenset(f["name"] for f in self.manifest.get("features", ()) if f.get("context"))
+        return shared_inputs(self.manifest)
 
     def signature(self, name: str) -> Signature:
         """Raises InvalidRequest where there is none of that name."""
@@ -139,16 +139,16 @@ class Model:
         loop = asyncio.get_running_loop()
         on_disk = await loop.run_in_executor(self._loader, find_versions, self.path)
         wanted: set[int] = set()
-        for number, (path, fingerprint) in sorted(on_disk.items(), reverse=True):
+        for number, path in sorted(on_disk.items(), reverse=True):
             if len(wanted) == self._keep:
                 break
             known = self.versions.get(number)
-            # A refused version is tried again once it was replaced; an old one where nothing newer is fit.
-            if known is not None and known.state == State.END and (not known.error or known.fingerprint != fingerprint):
-                known = None
-            if known is None:
-                known = self.versions[number] = Version(self.name, number, path, fingerprint)
-                await self._load(known)
+            if known is None or known.state == State.END:
+                fingerprint = await loop.run_in_executor(self._loader, _fingerprint, path)
+                # A refused version is tried again once it changed; an old one where nothing newer is fit.
+                if known is None or not known.error or known.fingerprint != fingerprint:
+                    known = self.versions[number] = Version(self.name, number, path, fingerprint)
+                    await self._load(known)
             if known.state == State.AVAILABLE:
                 wanted.add(number)
         if wanted:  # where everything on disk is gone or broken, what is in memory stays
@@ -195,24 +195,25 @@ class Model:
         self._changed(self, version)
 
 
-def find_versions(path: str) -> dict[int, tuple[str, tuple[Any, ...]]]:
-    """By number: the directory, and what tells that it was replaced."""
-    found: dict[int, tuple[str, tuple[Any, ...]]] = {}
+def find_versions(path: str) -> dict[int, str]:
+    """The directories, by number."""
+    found: dict[int, str] = {}
     with contextlib.suppress(OSError), os.scandir(path) as entries:
         for entry in entries:
             if entry.name.isascii() and entry.name.isdigit() and entry.is_dir():
-                found[int(entry.name)] = (entry.path, _fingerprint(entry.path))
+                found[int(entry.name)] = entry.path
     return found
 
 
 def _fingerprint(path: str) -> tuple[Any, ...]:
+    """Of all files: it changes where a version is replaced, and as long as one is being copied."""
     parts: list[Any] = []
-    for name in ("", "saved_model.pb", loading.MANIFEST, loading.WARMUP):
-        try:
-            stat = os.stat(os.path.join(path, name))
-            parts.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
-        except OSError:
-            parts.append(None)
+    for directory, _, names in sorted(os.walk(path)):
+        for name in ["", *sorted(names)]:
+            file = os.path.join(directory, name)
+            with contextlib.suppress(OSError):
+                stat = os.stat(file)
+                parts.append((file, stat.st_ino, stat.st_mtime_ns, stat.st_size))
     return tuple(parts)
 
 

@@ -1,0 +1,170 @@
+"""The evaluation of a checkpoint within groups of examples: per value of a feature, and averaged over users."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_dlrm.data.manifest import Split
+from tfrs_dlrm.data.values import NO_VALUE, categorical_feature, encoding_of, looked_up, missing_row, row_names
+from tfrs_dlrm.distribution import is_multi_worker
+from tfrs_dlrm.metrics.groups import GroupedAUC, GroupMetrics, group_metrics, grouped_auc
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.training import report
+from tfrs_dlrm.training.evaluation import Evaluation
+from tfrs_dlrm.workdir import Workdir
+
+# The group of the examples that have no value of a multi-valued feature.
+_NONE = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupEvaluation:
+    """What `Grouping.measure` found.
+
+    Attributes:
+      checkpoint: its path.
+      data: the prepared directory.
+      split: which rows of it.
+      by_value: by feature, the metrics of each of its values; a group is a row of the feature's table, or -1 for none.
+      gauc: by feature, the mean AUC within one of its values. Missing and unseen values are no groups there: examples
+        of any number of users would be taken for those of one.
+      without_value: by feature of `gauc`, the examples left out for that.
+      schema: of the run.
+      directory: has its vocabularies.
+    """
+
+    checkpoint: str
+    data: str
+    split: Split
+    by_value: dict[str, GroupMetrics]
+    gauc: dict[str, GroupedAUC]
+    without_value: dict[str, int]
+    schema: Schema
+    directory: str
+
+    def text(self, top: int) -> str:
+        """Tables of the `top` largest groups of each feature, and lines of the averages."""
+        parts = []
+        for feature, metrics in self.by_value.items():
+            count, shown = len(metrics.group), metrics.largest(top)
+            which = f"the {top} largest of {count:,} groups" if count > top else f"{count:,} groups"
+            parts.append(f"By {feature}, {which}:\n\n{report.table(self._columns(feature, shown))}")
+        for feature, found in self.gauc.items():
+            lines = [f"GAUC by {feature}: {found.gauc:.6f} over {found.groups:,} groups, {found.examples:,} examples."]
+            lines.append(
+                f"Left out: {found.groups_left_out:,} groups without both classes, {found.examples_left_out:,}"
+            )
+            lines[1] += f" examples; {self.without_value[feature]:,} examples of missing or unseen values."
+            if encoding_of(self.schema, categorical_feature(self.schema, feature).table) == "hash":
+                lines.append(f"Values of {feature} are hashed: a group is a bucket, perhaps of several values.")
+            parts.append("\n".join(lines))
+        return "\n\n".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: every group, in columns of equal length, those with most examples first."""
+        by_value = {}
+        for feature, metrics in self.by_value.items():
+            ordered = metrics.largest(len(metrics.group))
+            by_value[feature] = {"value": self._names(feature, ordered), "row": ordered.group} | _numbers(ordered)
+        gauc = {
+            feature: dataclasses.asdict(found) | {"examples_without_value": self.without_value[feature]}
+            for feature, found in self.gauc.items()
+        }
+        which = {"checkpoint": self.checkpoint, "data": self.data, "split": self.split}
+        return which | {"group_by": by_value, "gauc": gauc}
+
+    def _columns(self, feature: str, metrics: GroupMetrics) -> dict[str, dict[str, float]]:
+        names = self._names(feature, metrics)
+        return {name: dict(zip(names, values, strict=True)) for name, values in _numbers(metrics).items()}
+
+    def _names(self, feature: str, metrics: GroupMetrics) -> list[str]:
+        groups = metrics.group.tolist()
+        table = categorical_feature(self.schema, feature).table
+        names = row_names(self.schema, self.directory, table, [g for g in groups if g != _NONE])
+        return [NO_VALUE if g == _NONE else names[g] for g in groups]
+
+
+class Grouping:
+    """Which groups to look at. Everything that a user may have got wrong is checked here, before examples are scored.
+
+    Args:
+      workdir: the directory of the run.
+      group_by: names of categorical features, to measure each value of.
+      gauc: names of categorical features, to average the AUC over the values of.
+      strategy: where the examples are scored.
+
+    Raises:
+      FileNotFoundError: there is no run.
+      ValueError: a feature does not exist or is a number, or the strategy has several processes.
+    """
+
+    def __init__(
+        self,
+        workdir: str,
+        group_by: Sequence[str] = (),
+        gauc: Sequence[str] = (),
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
+        home = Workdir(workdir)
+        home.config()  # says so where there is no run
+        self._schema, self._directory = home.schema(), home.encoder_dir
+        self._group_by, self._gauc = tuple(dict.fromkeys(group_by)), tuple(dict.fromkeys(gauc))
+        for name in (*self._group_by, *self._gauc):
+            categorical_feature(self._schema, name)
+        if strategy is not None and is_multi_worker(strategy) and (group_by or gauc):
+            raise ValueError("groups are measured by one process: leave --strategy=multi_worker out for the evaluation")
+
+    def measure(self, evaluation: Evaluation, split: Split) -> GroupEvaluation:
+        """The metrics within the groups of an evaluation of the run.
+
+        An example with several different values of a feature is in the group of each of them.
+
+        Args:
+          evaluation: of the rows of `split`, in their order.
+          split: which those are.
+        """
+        scores, by_value, gauc, without = evaluation.scores, {}, {}, {}
+        for name in dict.fromkeys((*self._group_by, *self._gauc)):
+            groups, examples = _groups(evaluation.data, split, name)
+            columns = [x if x is None else x[examples] for x in (scores.labels, scores.logits, scores.weights)]
+            metrics = group_metrics(groups, *columns)  # type: ignore[arg-type]
+            if name in self._group_by:
+                by_value[name] = metrics
+            if name in self._gauc:
+                own = self._has_own_value(name, metrics.group)
+                gauc[name] = grouped_auc(metrics.select(own))
+                without[name] = int(metrics.examples[~own].sum())
+        checkpoint, data = evaluation.checkpoint, evaluation.data
+        return GroupEvaluation(checkpoint, data, split, by_value, gauc, without, self._schema, self._directory)
+
+    def _has_own_value(self, feature: str, groups: np.ndarray) -> np.ndarray:
+        """Which groups are one value (or bucket), rather than all that have no value, or none that is known."""
+        f = categorical_feature(self._schema, feature)
+        if f.encoding != "vocabulary":
+            return groups != _NONE
+        return (groups > 0) & (groups != missing_row(self._directory, f.table))
+
+
+def _groups(data: str, split: Split, feature: str) -> tuple[np.ndarray, np.ndarray | slice]:
+    """The group of each example, or of each (example, value) of a multi-valued feature; and which example that is."""
+    parts = list(looked_up(data, split, feature))
+    rows = np.concatenate([rows for rows, _ in parts])
+    if parts[0][1] is None:
+        return rows, slice(None)
+    counts = np.concatenate([count for _, count in parts])
+    empty = np.flatnonzero(counts == 0)
+    examples = np.concatenate([np.repeat(np.arange(len(counts)), counts), empty])
+    rows = np.concatenate([rows, np.full(len(empty), _NONE)])
+    # Each pair once: a value that an example has twice counts once.
+    pairs = np.unique((examples << 32) + rows + 1)
+    return (pairs & 0xFFFFFFFF) - 1, pairs >> 32
+
+
+def _numbers(metrics: GroupMetrics) -> dict[str, np.ndarray]:
+    """The columns of the table."""
+    return {f.name: getattr(metrics, f.name) for f in dataclasses.fields(metrics) if f.name != "group"}

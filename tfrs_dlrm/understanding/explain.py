@@ -1,0 +1,178 @@
+"""All that there is to see in the model of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from tfrs_dlrm.data.manifest import Manifest, Split
+from tfrs_dlrm.data.prepare import Progress
+from tfrs_dlrm.data.values import did_you_mean
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.understanding import neighbours
+from tfrs_dlrm.understanding.explanation import Explanation, Neighbours
+from tfrs_dlrm.understanding.importance import Importances, permutation_importance
+from tfrs_dlrm.understanding.interactions import Interactions, interactions
+from tfrs_dlrm.understanding.sample import Sample, draw
+from tfrs_dlrm.understanding.usage import TableUsage, count_lookups, table_usage
+from tfrs_dlrm.workdir import Which, Workdir
+
+PARTS = ("importance", "interactions", "tables")
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """What to find out.
+
+    Attributes:
+      parts: which of `PARTS`.
+      features: of importance and interactions; none means all.
+      examples: to measure importance on.
+      interaction_examples: to measure interactions on; the first of those.
+      seeds: permutations of both.
+      neighbours: rows to find those most like, as TABLE:VALUE each; see `neighbours.find`.
+      top: how many neighbours, and rows of a table.
+    """
+
+    parts: tuple[str, ...] = PARTS
+    features: tuple[str, ...] = ()
+    examples: int = 50_000
+    interaction_examples: int = 2_000
+    seeds: int = 3
+    neighbours: tuple[str, ...] = ()
+    top: int = 10
+
+
+def explain_run(
+    workdir: str,
+    questions: Questions = Questions(),
+    data: str = "",
+    split: Split = "eval",
+    which: Which = "best",
+    progress: Progress | None = None,
+) -> Explanation:
+    """Looks into the model of a run, on one device.
+
+    Args:
+      workdir: the directory of the run.
+      questions: what to find out.
+      data: a prepared directory; by default the one that the run trained on. Its training rows are what the rows of
+        the tables are looked up by.
+      split: the rows of it that importance and interactions are measured on.
+      which: the `best` checkpoint or the `latest`.
+      progress: is told how far each part is, in examples.
+
+    Raises:
+      FileNotFoundError: there is no run, checkpoint or data.
+      ValueError: a part, feature, table or value does not exist, the set is empty, or the data have another schema or
+        vocabulary than the checkpoint.
+    """
+    home = Workdir(workdir)
+    config = home.config()
+    schema, directory, data = home.schema(), home.encoder_dir, data or config.data.path
+    features, queries = _check(questions, schema, directory)
+    manifest = Manifest.load(data)
+    home.check_data(data)
+    asks_model = {"importance", "interactions"} & set(questions.parts)
+    if asks_model:
+        manifest.shards(split)  # says so where it is empty
+    model, _, checkpoint = load_model(workdir, which)
+    usage, found = _tables(questions, model, data, manifest.rows("train"), queries, progress)
+    importance, strengths = None, None
+    if asks_model:
+        sample = draw(data, split, questions.examples)
+        batch = config.train.eval_batch_size
+        importance = _importance(questions, model, sample, features, batch, progress)
+        strengths = _interactions(questions, model, sample, features, batch, progress)
+    return Explanation(checkpoint, data, split, importance, strengths, usage, found, schema, directory)
+
+
+def _check(questions: Questions, schema: Schema, directory: str) -> tuple[list[str], dict[str, tuple[str, int]]]:
+    """The features to look at, and table and row of each query for neighbours."""
+    for part in questions.parts:
+        if part not in PARTS:
+            raise ValueError(f"no part {part!r}; choose among {', '.join(PARTS)}")
+    for name in ("examples", "interaction_examples", "seeds", "top"):
+        if getattr(questions, name) < 1:
+            raise ValueError(f"{name}={getattr(questions, name)}; at least 1 is needed")
+    known = [f.name for f in schema.dense] + [f.name for f in schema.categorical]
+    for feature in questions.features:
+        if feature not in known:
+            raise ValueError(
+                f"no feature {feature!r}; {did_you_mean(feature, known) or 'there are ' + ', '.join(known)}"
+            )
+    queries = {query: neighbours.find(schema, directory, query) for query in questions.neighbours}
+    return list(dict.fromkeys(questions.features)) or known, queries
+
+
+def _importance(
+    questions: Questions,
+    model: RankingModel,
+    sample: Sample,
+    features: list[str],
+    batch_size: int,
+    progress: Progress | None,
+) -> Importances | None:
+    if "importance" not in questions.parts:
+        return None
+    total = len(sample) * (1 + len(features) * questions.seeds)
+    advance = _stage(progress, "importance", total)
+    return permutation_importance(model, sample, features, questions.seeds, batch_size, advance)
+
+
+def _interactions(
+    questions: Questions,
+    model: RankingModel,
+    sample: Sample,
+    features: list[str],
+    batch_size: int,
+    progress: Progress | None,
+) -> Interactions | None:
+    if "interactions" not in questions.parts or len(features) < 2:
+        return None
+    sample = sample.first(questions.interaction_examples)
+    total = len(sample) * questions.seeds * (1 + math.comb(len(features) + 1, 2))
+    advance = _stage(progress, "interactions", total)
+    return interactions(model, sample, features, questions.seeds, batch_size, advance)
+
+
+def _tables(
+    questions: Questions,
+    model: RankingModel,
+    data: str,
+    train_rows: int,
+    queries: dict[str, tuple[str, int]],
+    progress: Progress | None,
+) -> tuple[list[TableUsage], list[Neighbours]]:
+    """One table after the other, since the counts of all of them might not fit into memory."""
+    users = [f.table for f in model.schema.categorical]
+    asked = {table for table, _ in queries.values()}
+    tables = [table for table in dict.fromkeys(users) if "tables" in questions.parts or table in asked]
+    advance = _stage(progress, "tables", train_rows * sum(users.count(table) for table in tables))
+    usage, found = [], {}
+    for table in tables:
+        counts = count_lookups(model.schema, data, table, advance)
+        if "tables" in questions.parts:
+            usage.append(table_usage(model, table, counts, questions.top))
+        for query, (of, row) in queries.items():
+            if of == table:
+                nearest = neighbours.nearest(model, table, row, questions.top)
+                lookups = {other: int(counts[other]) for other in (row, *(other for other, _ in nearest))}
+                found[query] = Neighbours(table, row, nearest, lookups)
+    return usage, [found[query] for query in queries]
+
+
+def _stage(progress: Progress | None, name: str, total: int) -> Callable[[int], None]:
+    """What is to be called with the number of examples that are done."""
+    done = 0
+
+    def advance(examples: int) -> None:
+        nonlocal done
+        done += examples
+        if progress:
+            progress(name, done, total, done)
+
+    return advance

@@ -1,0 +1,125 @@
+"""Some examples of a prepared set in memory, whose features can be exchanged among them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from tfrs_dlrm.data.blocks import encoded_schema
+from tfrs_dlrm.data.columns import Columns, assemble
+from tfrs_dlrm.data.encoder import SCHEMA_FILE
+from tfrs_dlrm.data.manifest import Manifest, Split
+from tfrs_dlrm.embeddings.ids import Features
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import Schema
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Encoded examples.
+
+    Attributes:
+      schema: of the data.
+      table: a row for each, see `encoded_schema`.
+    """
+
+    schema: Schema
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Float32 [N]."""
+        return self.table["label"].to_numpy()
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """Float32 [N], or None where the examples have none."""
+        return self.table["weight"].to_numpy() if self.schema.weight else None
+
+    def first(self, examples: int) -> Sample:
+        """The first examples of it, which are in no order."""
+        return dataclasses.replace(self, table=self.table.slice(0, examples))
+
+    def exchanged(self, features: Sequence[str], donors: np.ndarray) -> Sample:
+        """The same examples, but example i has the values of some features that example `donors[i]` has.
+
+        All that belongs to a feature goes along: the indicator of a number, all values of an example and their weights.
+        """
+        table = self.table
+        for feature in features:
+            for name in columns_of(self.schema, feature):
+                column = self.table[name].take(pa.array(donors))
+                table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+        return dataclasses.replace(self, table=table)
+
+    def features(self, first: int, last: int) -> Features:
+        """What a model takes, of examples `first` to `last`."""
+        columns = Columns.of(self.table.slice(first, last - first), self.schema).arrays()
+        return assemble(self.schema, [tf.constant(c) for c in columns], sort_ids=False)[0]
+
+
+def columns_of(schema: Schema, feature: str) -> list[str]:
+    """The columns of `encoded_schema` that belong to a feature."""
+    for dense in schema.dense:
+        if dense.name == feature:
+            return [feature, f"{feature}_missing"] if dense.indicator else [feature]
+    f = next(f for f in schema.categorical if f.name == feature)
+    return [feature, f.weights_name] if f.weights else [feature]
+
+
+def draw(directory: str, split: Split, examples: int, seed: int = 0) -> Sample:
+    """Examples of a split at random, without replacement and in random order; all of them where there are no more.
+
+    Args:
+      directory: what `prepare` wrote.
+      split: `train` or `eval`.
+      examples: how many.
+      seed: of the choice.
+
+    Raises:
+      FileNotFoundError, ValueError: no prepared data there, an empty split, or a damaged shard.
+    """
+    shards = Manifest.load(directory).shards(split)
+    schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
+    total = sum(shard.rows for shard in shards)
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(total, min(examples, total), replace=False))
+    parts, begin = [], 0
+    for shard in shards:
+        path = os.path.join(directory, shard.path)
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                for i in range(file.num_row_groups):
+                    end = begin + file.metadata.row_group(i).num_rows
+                    first, last = np.searchsorted(chosen, [begin, end])
+                    if first < last:
+                        group = file.read_row_group(i, columns=encoded_schema(schema).names)
+                        parts.append(group.take(pa.array(chosen[first:last] - begin)))
+                    begin = end
+        except (pa.ArrowException, OSError) as e:
+            raise ValueError(f"{path}: cannot be read; prepare the data again: {e}") from e
+    table = pa.concat_tables(parts).take(pa.array(rng.permutation(len(chosen))))
+    return Sample(schema, table.combine_chunks())
+
+
+def logits(model: RankingModel, sample: Sample, batch_size: int) -> np.ndarray:
+    """What a model says of the examples, float64 [N].
+
+    Raises:
+      FloatingPointError: a score is NaN or infinite.
+    """
+    begins = range(0, len(sample), batch_size)
+    scores = [model.scores(sample.features(b, min(b + batch_size, len(sample)))).numpy() for b in begins]
+    out = np.concatenate(scores).astype(np.float64)
+    if not np.isfinite(out).all():
+        raise FloatingPointError(f"{np.count_nonzero(~np.isfinite(out))} of {len(out)} scores are not finite")
+    return out
