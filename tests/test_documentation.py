@@ -1,5 +1,6 @@
 """The programs of the README and the docs, run as they stand there."""
 
+import dataclasses
 import json
 import os
 import re
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 import small_model
 import tf_keras as keras
+import yaml
 
 import tfrs_dlrm as td
+from tfrs_dlrm.config import MODELS, DataConfig, ModelConfig, RunConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,6 +69,21 @@ def test_the_page_on_your_own_data(log):
         shown = run(log, ROOT / program, *arguments)
     assert "its answers are within" in shown
     assert (log / "runs" / "clicks" / "evaluation.png").is_file()
+
+
+def test_the_page_on_models_has_every_model_and_flags_that_there_are():
+    page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^\| \[`(\w+)`\]", page, re.MULTILINE)) == (*MODELS[1:], MODELS[0])
+    commands = re.findall(r"^    python train/main.py(.*)$", page.replace("\\\n", " "), re.MULTILINE)
+    named = set()
+    for command in commands:
+        config = RunConfig(DataConfig(path="x"))
+        for field, value in re.findall(r"--config\.model\.(\w+)=(\S+)", command):
+            setattr(config.model, field, yaml.safe_load(value))
+        assert ModelConfig(**dataclasses.asdict(config.model)) == config.model
+        config.check()
+        named.add(config.model.name)
+    assert named == set(MODELS)
 
 
 def test_the_page_on_checkpoints(tmp_path, monkeypatch):

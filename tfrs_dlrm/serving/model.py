@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -40,13 +41,15 @@ class ServingModel(tf.Module):
         self._shared, self._own = _split(schema, context)
         self.storage = storage
         self.tables = ServingTables(schema, model.embeddings.tables, storage)
-        # These hold the layers that they use; the model itself would bring its optimizers into what is saved.
         self.tasks = model.label_tasks
-        self._score_rows = model.row_scorer()
         self._read_ids = IdReader(schema)
-        self._score_candidates = None
+        rows, candidates = model.row_scorer(), None
         if self._shared is not None and self._own is not None:
-            self._score_candidates = model.candidate_scorer(self._shared, self._own)
+            candidates = model.candidate_scorer(self._shared, self._own)
+        # The model would bring its optimizers into what is saved, and its layers Keras' functions of them, those of
+        # training as well. So they are in a plain object, which is not followed, and what they compute with is kept.
+        self._scorers = types.SimpleNamespace(rows=rows, candidates=candidates)
+        self._kept = _computed_with(rows) + _computed_with(candidates)
         self._compute_dtype = model.embeddings.compute_dtype
 
     @property
@@ -103,7 +106,7 @@ class ServingModel(tf.Module):
 
     def score_raw(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Probabilities float32 [B]; of a regression, numbers; of several labels [B, labels]."""
-        return self._served(self._score_rows(self._inputs(raw, self.schema)))
+        return self._served(self._scorers.rows(self._inputs(raw, self.schema)))
 
     def score_encoded(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The same of encoded rows; an id that is no row becomes what its feature's `out_of_range` says."""
@@ -123,14 +126,14 @@ class ServingModel(tf.Module):
         if self.schema.one_hot:
             rows["ids"] = tf.stack([checked.rows[f.name] for f in self.schema.one_hot], axis=1)
         inputs = Inputs(features.get("dense"), self._vectors(rows, self.schema))
-        return self.tasks.returned(self._score_rows(inputs))
+        return self.tasks.returned(self._scorers.rows(inputs))
 
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The same, float32 [B, N], of N candidates in each of B contexts.
 
         The context is encoded and looked up once, and as far as the model can, it is computed once.
         """
-        if self._shared is None or self._own is None or self._score_candidates is None:
+        if self._shared is None or self._own is None:
             raise ValueError("the model was given no context; ServingModel(..., context=[names of features]) makes one")
         example = raw[_names(self._own)[0]]
         contexts, candidates = tf.shape(example)[0], tf.shape(example)[1]
@@ -140,8 +143,7 @@ class ServingModel(tf.Module):
             if not self._is_context(name):
                 flat[name] = tf.reshape(value, tf.concat([[contexts * candidates], tf.shape(value)[2:]], axis=0))
         shared, own = (self._inputs(flat, part) for part in (self._shared, self._own))
-        scores = self._score_candidates(shared, own, candidates)
-        answers = self._served(scores)
+        answers = self._served(self._scorers.candidates(shared, own, candidates))
         return tf.reshape(answers, [contexts, candidates, *answers.shape[1:]])
 
     def _served(self, scores: tf.Tensor) -> tf.Tensor:
@@ -163,6 +165,14 @@ class ServingModel(tf.Module):
             return False
         weights = {f.weights_name for f in self._shared.categorical if f.weights}
         return name in weights or name in _names(self._shared)
+
+
+def _computed_with(scorer: Any) -> list[Any]:
+    """The variables and lookup tables of a scorer."""
+    if not isinstance(scorer, tf.Module):
+        return []
+    kinds = (tf.Variable, tf.saved_model.experimental.TrackableResource)
+    return [x for x in tf.train.TrackableView(scorer).descendants() if isinstance(x, kinds)]
 
 
 def _split(schema: Schema, context: Collection[str]) -> tuple[Schema | None, Schema | None]:
