@@ -57,11 +57,12 @@ def check(
     rows = _rows(signature, inputs, limits)
     for key, info in signature.inputs.items():
         _check_sizes(key, info, inputs[key], is_rank(name), limits)
-        if inputs[key].dtype.kind == "O":
-            takes_examples = len(signature.inputs) == 1 and key in ("examples", "inputs")
-            (_check_examples if takes_examples else _check_strings)(key, inputs[key], limits)
     if is_rank(name):
         _check_candidates(signature, inputs, manifest, limits)
+    for key, array in inputs.items():  # value by value, once there are not too many
+        if array.dtype.kind == "O":
+            takes_examples = len(signature.inputs) == 1 and key in ("examples", "inputs")
+            (_check_examples if takes_examples else _check_strings)(key, array, limits)
     _check_numbers(inputs, manifest)
     return rows
 
