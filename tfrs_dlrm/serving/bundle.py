@@ -127,11 +127,13 @@ def export_model(
             signatures = make_signatures(serving)
             tf.saved_model.save(serving, temporary, signatures=signatures)
             set_methods(temporary, signatures)
-            comparison = compare(temporary, model, serving, samples, _tolerance(model, cost))
+            rounding = _rounding(model)
+            comparison = compare(temporary, model, serving, samples, _tolerance(rounding, cost), rounding)
             _write_extras(temporary, serving, samples, comparison)
             name = os.path.basename(os.path.abspath(output))
             manifest = _manifest(name, model, serving, samples[0], signatures)
-            manifest |= {"checkpoint": checkpoint and os.path.basename(checkpoint), "tolerance": comparison.tolerance}
+            manifest |= {"checkpoint": checkpoint and os.path.basename(checkpoint)}
+            manifest |= {"tolerance": comparison.tolerance, "rounding": rounding}
             manifest["accuracy"] = cost and dataclasses.asdict(cost)
             with open(os.path.join(temporary, "MODEL.md"), "w", encoding="utf-8") as f:
                 f.write(card(manifest, _request(samples[0])))
@@ -166,12 +168,16 @@ def remove_old(output: str, keep: int) -> list[str]:
     return gone
 
 
-def _tolerance(model: RankingModel, cost: Accuracy | None) -> float:
-    """How far a probability may be from the training side's."""
-    if cost is not None:  # the rows that are compared are others than those that it was found on
-        return max(1e-6, 2 * cost.largest_change)
+def _rounding(model: RankingModel) -> float:
+    """How far a probability may be from that of the same model, computed in another order."""
     # bfloat16 has 8 bits of mantissa, and sums in another order round differently.
     return 1e-2 if model.dtype_policy.name == "mixed_bfloat16" else 1e-6
+
+
+def _tolerance(rounding: float, cost: Accuracy | None) -> float:
+    """How far a probability may be from the training side's."""
+    # The rows that are compared are others than those that the cost was found on.
+    return rounding if cost is None else max(rounding, 2 * cost.largest_change)
 
 
 def _cost(model: RankingModel, serving: ServingModel, data_dir: str) -> Accuracy:

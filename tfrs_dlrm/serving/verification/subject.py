@@ -70,6 +70,11 @@ class Subject:
         return float(self.manifest["tolerance"])
 
     @property
+    def rounding(self) -> float:
+        """How far those of two ways to ask the bundle may be apart; smaller tables are the same in both."""
+        return float(self.manifest.get("rounding", self.tolerance))
+
+    @property
     def context(self) -> frozenset[str]:
         """The raw inputs that candidates share."""
         return frozenset(f["name"] for f in self.manifest["features"] if f["context"])
