@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
         f"Loaded it again: on {found.rows} raw rows and {found.odd_rows} rows of missing, unseen and malformed values,"
         f" its probabilities are within {found.largest_difference:.1e} of the training side's."
     )
-    if cost := exported.cost:
+    if cost := found.cost:
         print(
             f"Tables in {_TABLES.value}, on {cost.examples:,} examples: AUC {cost.auc[0]:.6f} -> {cost.auc[1]:.6f}, log"
             f" loss {cost.log_loss[0]:.6f} -> {cost.log_loss[1]:.6f}, largest change of a probability"

@@ -128,7 +128,8 @@ def test_tensorflow_reads_a_sample_that_threads_wrote(tmp_path):
 
     def ask(thread):
         for i in range(50):
-            log.write(f"{thread}-{i}", {"x": np.float32(np.arange(8))}, np.zeros(8, np.float32), 1)
+            rows = log.sample(8)
+            log.write(f"{thread}-{i}", {"x": np.float32(rows)}, np.zeros(len(rows), np.float32), 1, rows)
 
     threads = [threading.Thread(target=ask, args=(t,)) for t in range(4)]
     [t.start() for t in threads]

@@ -23,7 +23,7 @@ from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.serving.accuracy import Accuracy, accuracy
 from tfrs_dlrm.serving.card import card
 from tfrs_dlrm.serving.deploy import write_batching, write_deploy
-from tfrs_dlrm.serving.manifest import REFERENCE, read_manifest, write_manifest
+from tfrs_dlrm.serving.manifest import REFERENCE, write_manifest
 from tfrs_dlrm.serving.model import ServingModel
 from tfrs_dlrm.serving.signatures import METHODS, make_signatures, set_methods
 from tfrs_dlrm.serving.verify import Comparison, compare
@@ -64,13 +64,11 @@ class Exported:
       path: the SavedModel, in a directory whose name is its version.
       checkpoint: where its weights are from.
       comparison: of its scores, once loaded again, with those of the model in training.
-      cost: of smaller tables; None where they are as trained.
     """
 
     path: str
     checkpoint: str
     comparison: Comparison
-    cost: Accuracy | None = None
 
 
 def export(workdir: str, output: str, which: Which = "best", options: Options = _PLAIN) -> Exported:
@@ -90,8 +88,7 @@ def export(workdir: str, output: str, which: Which = "best", options: Options = 
     model, config, checkpoint = load_model(workdir, which)
     options = dataclasses.replace(options, evaluation=options.evaluation or config.data.path)
     path, comparison = export_model(model, Workdir(workdir).encoder_dir, output, options, checkpoint)
-    cost = read_manifest(path)["accuracy"]
-    return Exported(path, checkpoint, comparison, cost and Accuracy(**cost))
+    return Exported(path, checkpoint, comparison)
 
 
 def export_model(
@@ -128,7 +125,8 @@ def export_model(
             tf.saved_model.save(serving, temporary, signatures=signatures)
             set_methods(temporary, signatures)
             rounding = _rounding(model)
-            comparison = compare(temporary, model, serving, samples, _tolerance(rounding, cost), rounding)
+            found = compare(temporary, model, serving, samples, _tolerance(rounding, cost), rounding)
+            comparison = dataclasses.replace(found, cost=cost)
             _write_extras(temporary, serving, samples, comparison)
             name = os.path.basename(os.path.abspath(output))
             manifest = _manifest(name, model, serving, samples[0], signatures)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfrs_dlrm.data.samples import to_tensors
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.serving.accuracy import Accuracy
 from tfrs_dlrm.serving.model import ServingModel
 from tfrs_dlrm.serving.warmup import to_examples
 
@@ -29,6 +30,7 @@ class Comparison:
       tolerance: that it may have.
       inputs: all rows, the odd ones last.
       probabilities: float32, the training side's, of each row.
+      cost: of smaller tables; None where they are as trained.
     """
 
     rows: int
@@ -37,6 +39,7 @@ class Comparison:
     tolerance: float
     inputs: Sequence[Mapping[str, Any]] = dataclasses.field(repr=False)
     probabilities: np.ndarray = dataclasses.field(repr=False)
+    cost: Accuracy | None = None
 
 
 def compare(

@@ -16,7 +16,7 @@ from tfrs_dlrm.files import write_json
 from tfrs_dlrm.metrics import exact_auc, reliability, roc_curve
 from tfrs_dlrm.metrics.exact import Floats, as_columns, sigmoid
 
-__all__ = ["picture", "table", "write_json"]
+__all__ = ["picture", "save_figure", "table", "write_json"]
 
 # Names and logits, the model first.
 Scorers = Sequence[tuple[str, Floats]]
@@ -97,6 +97,11 @@ def picture(
     _draw_roc(left, y, scorers, w)
     _draw_calibration(middle, y, scorers, w)
     _draw_scores(right, y, scorers[0][1], w)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a PNG; the file appears whole or not at all."""
     temporary = f"{os.fspath(path)}.tmp"
     figure.savefig(temporary, format="png")
     os.replace(temporary, path)
