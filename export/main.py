@@ -36,8 +36,8 @@ def main(argv: list[str]) -> None:
             f" loss {cost.log_loss[0]:.6f} -> {cost.log_loss[1]:.6f}, largest change of a probability"
             f" {cost.largest_change:.2g}."
         )
-    print(f"{os.path.join(exported.path, 'MODEL.md')} says what can be asked of it, and what smaller tables cost.")
-    print(f"Next, here:\n  python export/serve.py {_OUTPUT.value}")
+    print(f"{os.path.join(exported.path, 'MODEL.md')} says what can be asked of it.")
+    print(f"Next, here:\n  python export/verify.py {_OUTPUT.value}\n  python export/serve.py {_OUTPUT.value}")
     print("or with TF Serving in Docker:")
     print(f"  docker run -p 8501:8501 -v {os.path.abspath(_OUTPUT.value)}:/models/{name} -e MODEL_NAME={name} \\")
     print("    tensorflow/serving")
