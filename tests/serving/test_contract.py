@@ -27,7 +27,6 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
-    prediction_service_pb2_grpc,
     regression_pb2,
 )
 
@@ -91,17 +90,6 @@ def ask(server):
 
         post.get = lambda path: client.get(f"/v1/models/{path}")
         yield post
-
-
-@pytest.fixture(scope="module")
-def channel(server):
-    with grpc.insecure_channel(server.grpc) as channel:
-        yield channel
-
-
-@pytest.fixture(scope="module")
-def prediction(channel):
-    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
 
 def close(values):

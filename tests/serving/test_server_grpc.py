@@ -13,7 +13,6 @@ from serving_bundles import predict_request as request
 from tensorflow_serving.apis import (
     model_management_pb2,
     model_service_pb2_grpc,
-    prediction_service_pb2_grpc,
     regression_pb2,
 )
 
@@ -25,17 +24,6 @@ def server(tmp_path_factory):
         serving_bundles.make(root, version)
     with serving_bundles.running(root, keep=2, max_request_bytes=4 << 20) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def channel(server):
-    with grpc.insecure_channel(server.grpc) as channel:
-        yield channel
-
-
-@pytest.fixture(scope="module")
-def prediction(channel):
-    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
 
 RAW = {"price": np.float32([4, np.nan]), "site": [b"abc", b""], "slot": np.int64([8, -1])}
