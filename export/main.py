@@ -30,8 +30,14 @@ def main(argv: list[str]) -> None:
         f"Loaded it again: on {found.rows} raw rows and {found.odd_rows} rows of missing, unseen and malformed values,"
         f" its answers are within {found.largest_difference:.1e} of the training side's."
     )
-    print(f"{os.path.join(exported.path, 'MODEL.md')} says what can be asked of it, and what smaller tables cost.")
-    print(f"Next, here:\n  python export/serve.py {_OUTPUT.value}")
+    if cost := found.cost:
+        changes = ", ".join(f"{name} {before:.6f} -> {after:.6f}" for name, (before, after) in cost.metrics.items())
+        print(
+            f"Tables in {_TABLES.value}, on {cost.examples:,} examples: {changes}, largest change of an answer"
+            f" {cost.largest_change:.2g}."
+        )
+    print(f"{os.path.join(exported.path, 'MODEL.md')} says what can be asked of it.")
+    print(f"Next, here:\n  python export/verify.py {_OUTPUT.value}\n  python export/serve.py {_OUTPUT.value}")
     print("or with TF Serving in Docker:")
     print(f"  docker run -p 8501:8501 -v {os.path.abspath(_OUTPUT.value)}:/models/{name} -e MODEL_NAME={name} \\")
     print("    tensorflow/serving")

@@ -5,8 +5,8 @@ from absl import flags, logging
 from tfrs_dlrm import cli
 
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Where to listen; others than loopback want TLS or a token.")
-_REST_PORT = flags.DEFINE_integer("rest_port", 8501, "0: any that is free.", lower_bound=0)
-_GRPC_PORT = flags.DEFINE_integer("grpc_port", 8500, "0: any that is free.", lower_bound=0)
+_REST_PORT = flags.DEFINE_integer("rest_port", 8501, "0: any that is free.", lower_bound=0, upper_bound=65535)
+_GRPC_PORT = flags.DEFINE_integer("grpc_port", 8500, "0: any that is free.", lower_bound=0, upper_bound=65535)
 _TLS_CERT = flags.DEFINE_string("tls_cert", "", "A PEM file with the chain of certificates.")
 _TLS_KEY = flags.DEFINE_string("tls_key", "", "A PEM file with its key.")
 _TOKEN = flags.DEFINE_string("bearer_token_file", "", "A file with the token that requests have to bear.")

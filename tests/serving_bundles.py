@@ -103,11 +103,21 @@ def example(**features):
     return tf.train.Example(features=tf.train.Features(feature={k: feature(v) for k, v in features.items()}))
 
 
+def predict_request(inputs, signature="", name="clicks", version=None, label=None):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = name, signature
+    if version:
+        request.model_spec.version.value = version
+    if label:
+        request.model_spec.version_label = label
+    for key, value in inputs.items():
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+    return request
+
+
 def warmup_logs(name):
     logs = []
-    predict = predict_pb2.PredictRequest()
-    for key, value in {"price": np.float32([1]), "site": [b"a"], "slot": np.int64([2])}.items():
-        predict.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+    predict = predict_request({"price": np.float32([1]), "site": [b"a"], "slot": np.int64([2])})
     regress, classify = regression_pb2.RegressionRequest(), classification_pb2.ClassificationRequest()
     for request, method in ((predict, "serving_default"), (regress, "regress"), (classify, "classify")):
         request.model_spec.name, request.model_spec.signature_name = name, method

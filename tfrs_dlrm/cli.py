@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import glob
 import os
 import sys
@@ -20,6 +19,7 @@ from ml_collections import config_flags
 
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.placement import STRATEGIES
+from tfrs_dlrm.suggestions import did_you_mean
 
 _DEFAULT_CONFIG: list[str] = []
 # What to do once the flags are parsed and before TensorFlow is loaded.
@@ -149,9 +149,8 @@ def _unknown_field(argv: Sequence[str]) -> str:
             known = {f.name: f.type for f in dataclasses.fields(holder)} if dataclasses.is_dataclass(holder) else {}
             if name not in known:
                 where = ".".join(["config", *path[:depth]])
-                close = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
-                return f"{where} has no field {name!r}; {hint}It has {', '.join(known) or 'none'}"
+                hint = " ".join(filter(None, [did_you_mean(name, known, 1), f"It has {', '.join(known) or 'none'}"]))
+                return f"{where} has no field {name!r}; {hint}"
             holder = known[name]  # type: ignore[assignment]
     return ""
 

@@ -101,6 +101,13 @@ def test_signature_is_flat_and_named_by_feature(run, exported):
         assert json.load(f)["instances"][0].keys() == inputs.keys()
 
 
+def test_what_smaller_tables_cost_is_told(run, exported, tmp_path):
+    smaller = export(run[1], str(tmp_path / "model"), options=bundle.Options(storage="int8"))
+    assert exported.comparison.cost is None and smaller.comparison.cost.examples == Manifest.load(run[0]).rows("eval")
+    assert 0 < smaller.comparison.cost.largest_change < 0.01
+    assert smaller.comparison.cost.auc[0] == pytest.approx(smaller.comparison.cost.auc[1], abs=1e-3)
+
+
 def test_nothing_of_training_is_in_it(run, exported):
     variables = tf.train.list_variables(os.path.join(exported.path, "variables", "variables"))
     held = sum(np.prod(shape, dtype=int) for name, shape in variables if "VARIABLE_VALUE" in name)

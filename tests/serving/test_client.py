@@ -120,6 +120,14 @@ def test_values_that_do_not_fit_are_refused_by_name_before_they_are_sent(client)
     refused(r"\['color'\] do not match", color=["red"])  # the server knows
 
 
+@pytest.mark.parametrize("request_id", ["ü1", "a\nb", " a"])
+def test_a_request_id_that_no_header_holds_is_refused_alike(client, request_id):
+    with pytest.raises(errors.InvalidRequest, match="printable ASCII"):
+        ask(client, request_id=request_id)
+    with pytest.raises(errors.InvalidRequest, match="printable ASCII"):
+        client.regress([{"price": 1.5}], request_id=request_id)
+
+
 @pytest.mark.parametrize("kind", list(SERVERS))
 def test_the_bearer_token_is_sent(kind):
     with SERVERS[kind](stand_in.TOKEN) as address:

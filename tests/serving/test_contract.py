@@ -20,14 +20,13 @@ import pytest
 import serving_bundles
 import tensorflow as tf
 from serving_bundles import by_hand, example
+from serving_bundles import predict_request as request
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
     regression_pb2,
 )
 
@@ -91,17 +90,6 @@ def ask(server):
 
         post.get = lambda path: client.get(f"/v1/models/{path}")
         yield post
-
-
-@pytest.fixture(scope="module")
-def channel(server):
-    with grpc.insecure_channel(server.grpc) as channel:
-        yield channel
-
-
-@pytest.fixture(scope="module")
-def prediction(channel):
-    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
 
 def close(values):
@@ -211,18 +199,6 @@ def test_rest_what_is_not_there(ask):
 
 RAW = {"price": np.float32([4, np.nan]), "site": [b"abc", b""], "slot": np.int64([8, -1])}
 SCORES = [EXPECTED, by_hand(4, 0, "", -1)]
-
-
-def request(inputs, signature="", name="clicks", version=None, label=None):
-    built = predict_pb2.PredictRequest()
-    built.model_spec.name, built.model_spec.signature_name = name, signature
-    if version:
-        built.model_spec.version.value = version
-    if label:
-        built.model_spec.version_label = label
-    for key, value in inputs.items():
-        built.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-    return built
 
 
 def probability(answer):

@@ -114,6 +114,10 @@ def test_by_hand_padding_missing_values_duplicates_and_what_does_not_match(tmp_p
     message = r"none of the 1 labels is of one of the 3 logged rows; .*'other', 0\) there and \('r1', 0\) in the log"
     with pytest.raises(ValueError, match=message):
         join_labels(files(tmp_path), str(labels), output, LISTS)
+    for row in ("0.5", "first", ""):
+        labels.write_text(f"request_id,row,y\nr1,{row},1\n")
+        with pytest.raises(ValueError, match=r"labels.csv: the row of request 'r1' is .*; a position in the request"):
+            join_labels(files(tmp_path), str(labels), output, LISTS)
     labels.write_text("id,y\nother,1\n")
     with pytest.raises(ValueError, match="no column 'request_id'; the file has: id, y"):
         join_labels(files(tmp_path), str(labels), output, LISTS)
@@ -124,7 +128,8 @@ def test_tensorflow_reads_a_sample_that_threads_wrote(tmp_path):
 
     def ask(thread):
         for i in range(50):
-            log.write(f"{thread}-{i}", {"x": np.float32(np.arange(8))}, np.zeros(8, np.float32), 1)
+            rows = log.sample(8)
+            log.write(f"{thread}-{i}", {"x": np.float32(rows)}, np.zeros(len(rows), np.float32), 1, rows)
 
     threads = [threading.Thread(target=ask, args=(t,)) for t in range(4)]
     [t.start() for t in threads]

@@ -204,6 +204,10 @@ def test_tensors_with_values_one_by_one_are_read():
     assert make(dtype=protos.types_.DT_INT64, int64_val=[1, 2, 3, 4]).tolist() == [[1, 2], [3, 4]]
     assert make(dtype=protos.types_.DT_FLOAT, float_val=[0.5]).tolist() == [[0.5, 0.5], [0.5, 0.5]]
     assert make(dtype=protos.types_.DT_STRING, string_val=[b"a\0"]).tolist() == [[b"a\0"] * 2] * 2
+    shape = tf.TensorShape([1 << 24]).as_proto().SerializeToString()
+    with pytest.raises(ValueError, match=r"\[16777216\] is more than 1048576 equal values"):
+        make(dtype=protos.types_.DT_FLOAT, float_val=[0.5])
+    shape = tf.TensorShape([2, 2]).as_proto().SerializeToString()
     with pytest.raises(ValueError, match=r"3 values do not fill \[2, 2\]"):
         make(dtype=protos.types_.DT_INT64, int64_val=[1, 2, 3])
     with pytest.raises(ValueError, match=r"4 bytes do not fill \[2, 2\] of float32"):

@@ -9,11 +9,10 @@ import serving_bundles
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving_bundles import by_hand, example
+from serving_bundles import predict_request as request
 from tensorflow_serving.apis import (
     model_management_pb2,
     model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
     regression_pb2,
 )
 
@@ -25,29 +24,6 @@ def server(tmp_path_factory):
         serving_bundles.make(root, version)
     with serving_bundles.running(root, keep=2, max_request_bytes=4 << 20) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def channel(server):
-    with grpc.insecure_channel(server.grpc) as channel:
-        yield channel
-
-
-@pytest.fixture(scope="module")
-def prediction(channel):
-    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
-
-
-def request(inputs, signature="", name="clicks", **spec):
-    built = predict_pb2.PredictRequest()
-    built.model_spec.name, built.model_spec.signature_name = name, signature
-    if "version" in spec:
-        built.model_spec.version.value = spec["version"]
-    if "label" in spec:
-        built.model_spec.version_label = spec["label"]
-    for key, value in inputs.items():
-        built.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-    return built
 
 
 RAW = {"price": np.float32([4, np.nan]), "site": [b"abc", b""], "slot": np.int64([8, -1])}

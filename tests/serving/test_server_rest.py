@@ -1,5 +1,6 @@
 """The local server's REST API: what bad requests get, limits, health, metrics; test_contract.py has the good ones."""
 
+import asyncio
 import concurrent.futures
 import json
 import socket
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import serving_bundles
 from serving_bundles import by_hand
+
+from tfrs_dlrm.serving.server.server import Server, ServerOptions
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +138,16 @@ def test_what_is_not_there_is_404_and_too_large_413(ask, server):
     assert large.status_code == 413 and str(4 << 20) in large.json()["error"]
     parts = httpx.post(f"{server.rest}/v1/models/clicks:predict", content=iter([b" " * (1 << 20)] * 5))
     assert parts.status_code == 413
+
+
+def test_a_server_whose_port_is_taken_leaves_nothing_behind(server):
+    async def start():
+        second = Server(ServerOptions(server.server.options.root, server.server.rest_port, 0))
+        with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:.* for REST .*; try another --rest_port"):
+            await second.start()
+        return second.service
+
+    assert not asyncio.run(start()).models["clicks"].available()
 
 
 def test_answers_are_sent_without_delay(server):

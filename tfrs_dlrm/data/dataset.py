@@ -26,6 +26,7 @@ from tfrs_dlrm.data.columns import Columns, IdOrders, assemble, signature
 from tfrs_dlrm.data.encoder import SCHEMA_FILE
 from tfrs_dlrm.data.manifest import Manifest, Shard, Split
 from tfrs_dlrm.data.parts import Part, part_of
+from tfrs_dlrm.data.shards import open_shard
 from tfrs_dlrm.schema import Schema
 
 # About 80 MB of Criteo rows; two windows are in memory at a time.
@@ -298,9 +299,6 @@ def _permutation(size: int, *key: int) -> np.ndarray:
 
 
 def _read(group: _RowGroup, schema: Schema) -> Columns:
-    try:
-        with pq.ParquetFile(group.path, metadata=group.metadata, page_checksum_verification=True) as file:
-            table = file.read_row_group(group.index, columns=encoded_schema(schema).names)
-            return Columns.of(table.slice(group.begin, group.rows), schema)
-    except (pa.ArrowException, OSError) as e:
-        raise ValueError(f"{group.path}: row group {group.index} cannot be read; prepare the data again: {e}") from e
+    with open_shard(group.path, group.metadata) as file:
+        table = file.read_row_group(group.index, columns=encoded_schema(schema).names)
+        return Columns.of(table.slice(group.begin, group.rows), schema)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.encoder import vocabulary_file
 from tfrs_dlrm.data.manifest import Manifest, Split
+from tfrs_dlrm.data.shards import open_shard
 from tfrs_dlrm.data.tokenizer import MISSING_TEXT
 from tfrs_dlrm.schema import CategoricalFeature, Encoding, Schema
+from tfrs_dlrm.suggestions import did_you_mean
 
 # How the row of all values without one of their own is shown, and the lack of any value.
 UNSEEN, NO_VALUE = "<unseen>", "<none>"
@@ -87,12 +87,6 @@ def find_row(schema: Schema, directory: str, table: str, value: str) -> int:
     raise ValueError(f"table {table!r}: {value!r} is not in its vocabulary; {hint}")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that proposes the names most like one that does not exist; empty where there is none like it."""
-    close = difflib.get_close_matches(name, list(known), 3)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
-
-
 def categorical_feature(schema: Schema, name: str) -> CategoricalFeature:
     """The categorical feature of that name.
 
@@ -123,14 +117,9 @@ def looked_up(directory: str, split: Split, feature: str) -> Iterator[tuple[np.n
       FileNotFoundError, ValueError: no prepared data there, an empty split, or a damaged shard.
     """
     for shard in Manifest.load(directory).shards(split):
-        path = os.path.join(directory, shard.path)
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                for i in range(file.num_row_groups):
-                    column = file.read_row_group(i, columns=[feature]).column(0).combine_chunks()
-                    yield _flat(column)
-        except (pa.ArrowException, OSError) as e:
-            raise ValueError(f"{path}: cannot be read; prepare the data again: {e}") from e
+        with open_shard(os.path.join(directory, shard.path)) as file:
+            for i in range(file.num_row_groups):
+                yield _flat(file.read_row_group(i, columns=[feature]).column(0).combine_chunks())
 
 
 def _flat(column: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:

@@ -20,7 +20,7 @@ from tfrs_dlrm.data.samples import read_samples, to_tensors
 from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.files import disk_full
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.models.tasks import Regression, Task
+from tfrs_dlrm.models.tasks import Regression
 from tfrs_dlrm.serving.accuracy import Accuracy, accuracy
 from tfrs_dlrm.serving.card import card
 from tfrs_dlrm.serving.deploy import write_batching, write_deploy
@@ -126,12 +126,14 @@ def export_model(
             signatures = make_signatures(serving)
             tf.saved_model.save(serving, temporary, signatures=signatures)
             set_methods(temporary, signatures)
-            comparison = compare(temporary, model, serving, samples, _tolerances(model, cost))
+            roundings = _roundings(model)
+            found = compare(temporary, model, serving, samples, _tolerances(roundings, cost), roundings)
+            comparison = dataclasses.replace(found, cost=cost)
             _write_extras(temporary, serving, samples, comparison)
             name = os.path.basename(os.path.abspath(output))
             manifest = _manifest(name, model, serving, samples[0], signatures)
             manifest["checkpoint"] = checkpoint and os.path.basename(checkpoint)
-            manifest |= _outputs(model, comparison) | {"accuracy": cost and cost.to_dict()}
+            manifest |= _outputs(model, comparison, roundings) | {"accuracy": cost and cost.to_dict()}
             with open(os.path.join(temporary, "MODEL.md"), "w", encoding="utf-8") as f:
                 f.write(card(manifest, _request(samples[0])))
             write_manifest(temporary, manifest)
@@ -165,32 +167,34 @@ def remove_old(output: str, keep: int) -> list[str]:
     return gone
 
 
-def _outputs(model: RankingModel, comparison: Comparison) -> dict[str, Any]:
-    """What the manifest says of the outputs: tolerance of the first, and names and tolerances of the others."""
+def _outputs(model: RankingModel, comparison: Comparison, roundings: Mapping[str, Tolerance]) -> dict[str, Any]:
+    """What the manifest says of the outputs: tolerances of the first, and names and tolerances of the others."""
     first, *others = [
-        {"tolerance": tolerance.absolute, "tolerance_up_to": tolerance.usual}
-        for tolerance in comparison.tolerances.values()
+        {"tolerance": tolerance.absolute, "rounding": roundings[name].absolute, "tolerance_up_to": tolerance.usual}
+        for name, tolerance in comparison.tolerances.items()
     ]
     named = zip(model.label_tasks.outputs[1:], model.schema.more_labels, others, strict=True)
     return first | {"more_outputs": {name: {"task": label.task, **other} for name, label, other in named}}
 
 
-def _tolerances(model: RankingModel, cost: Accuracy | None) -> dict[str, Tolerance]:
+def _roundings(model: RankingModel) -> dict[str, Tolerance]:
+    """By output, how far an answer may be from that of the same model, computed in another order."""
+    # bfloat16 has 8 bits of mantissa, and sums in another order round differently.
+    least = 1e-2 if model.dtype_policy.name == "mixed_bfloat16" else 1e-6
     tasks = model.label_tasks
-    costs = [cost, *(cost.more[name] if cost else None for name in tasks.more)]
-    tolerances = [_tolerance(model, task, own) for task, own in zip(tasks.all, costs, strict=True)]
-    return dict(zip(tasks.outputs, tolerances, strict=True))
+    usual = [abs(task.mean) + 4 * task.std if isinstance(task, Regression) else 1.0 for task in tasks.all]
+    return {name: Tolerance(least * own, own) for name, own in zip(tasks.outputs, usual, strict=True)}
 
 
-def _tolerance(model: RankingModel, task: Task, cost: Accuracy | None) -> Tolerance:
-    """How far an answer may be from the training side's."""
-    least, change = 1e-6, 0.0
-    if cost is not None:  # the rows that are compared are others than those that it was found on
-        change = 2 * cost.largest_change
-    elif model.dtype_policy.name == "mixed_bfloat16":  # has 8 bits of mantissa; sums in another order round differently
-        least = 1e-2
-    usual = abs(task.mean) + 4 * task.std if isinstance(task, Regression) else 1.0
-    return Tolerance(max(least * usual, change), usual)
+def _tolerances(roundings: Mapping[str, Tolerance], cost: Accuracy | None) -> dict[str, Tolerance]:
+    """By output, how far an answer may be from the training side's."""
+    if cost is None:
+        return dict(roundings)
+    # The rows that are compared are others than those that the cost was found on.
+    return {
+        name: dataclasses.replace(rounding, absolute=max(rounding.absolute, 2 * own.largest_change))
+        for (name, rounding), own in zip(roundings.items(), [cost, *cost.more.values()], strict=True)
+    }
 
 
 def _cost(model: RankingModel, serving: ServingModel, data_dir: str) -> Accuracy:

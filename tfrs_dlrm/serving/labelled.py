@@ -111,7 +111,10 @@ def _read_labels(connection: duckdb.DuckDBPyConnection, path: str, schema: Schem
     if missing:
         raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; the file has: {', '.join(there)}")
     key = _key("request_id") if there["request_id"] == "BLOB" else 'CAST("request_id" AS VARCHAR)'
-    row = 'CAST("row" AS BIGINT)' if "row" in there else "0"
+    row = "0"
+    if "row" in there:
+        row = 'CAST("row" AS BIGINT)'
+        _check_rows(connection, path, f"{source} WHERE {_name(schema.label.column)} IS NOT NULL")
     columns = ", ".join(f"{_name(name)} AS {_name(f'target/{name}')}" for name in targets)
     connection.execute(
         f"CREATE TABLE labels_all AS SELECT {key} AS key, {row} AS key_row, {columns} FROM {source}"
@@ -121,6 +124,18 @@ def _read_labels(connection: duckdb.DuckDBPyConnection, path: str, schema: Schem
         "CREATE TABLE labels AS SELECT * FROM labels_all"
         " QUALIFY row_number() OVER (PARTITION BY key, key_row ORDER BY rowid) = 1"
     )
+
+
+def _check_rows(connection: duckdb.DuckDBPyConnection, path: str, labelled: str) -> None:
+    """A cast would round 0.5."""
+    wrong = connection.execute(
+        f'SELECT request_id, "row" FROM {labelled} AND (TRY_CAST("row" AS BIGINT) IS NULL'
+        ' OR TRY_CAST("row" AS BIGINT) <> TRY_CAST("row" AS DOUBLE)) LIMIT 1'
+    ).fetchone()
+    if wrong:
+        raise ValueError(
+            f"{path}: the row of request {wrong[0]!r} is {wrong[1]!r}; a position in the request, 0 or more, is needed"
+        )
 
 
 def _count(connection: duckdb.DuckDBPyConnection, labels: str) -> Joined:

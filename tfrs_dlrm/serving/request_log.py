@@ -35,14 +35,14 @@ class RequestLog:
 
     Args:
       directory: made where it does not exist.
-      fraction: of the rows to write, chosen at random one by one, in (0, 1].
+      fraction: of the rows that `sample` chooses at random, one by one, in (0, 1].
       seed: of that choice; by default another one each time.
       max_bytes_per_file: a file that has reached it is finished.
-      max_seconds_per_file: likewise its age, at the next row.
+      max_seconds_per_file: likewise its age, at the next row or `finish_old`.
 
     Attributes:
       written: rows.
-      failed: rows that were chosen and could not be written.
+      failed: rows that could not be written.
 
     Raises:
       ValueError: the fraction or a limit is out of range.
@@ -71,6 +71,11 @@ class RequestLog:
         self._file: BinaryIO | None = None
         self._path, self._size, self._opened = "", 0, 0.0
 
+    def sample(self, rows: int) -> np.ndarray:
+        """The numbers, from 0, of those of so many rows that are to be written."""
+        with self._lock:
+            return np.flatnonzero(self._rng.random(rows) < self._fraction)
+
     def write(
         self,
         request_id: str | bytes,
@@ -79,29 +84,31 @@ class RequestLog:
         version: int,
         rows: np.ndarray | None = None,
     ) -> None:
-        """Writes some of the rows of one request.
+        """Writes rows of one request, all that it is given: those that `sample` chose.
 
         Args:
           request_id: what the labels will name it by.
-          inputs: raw features by name, [B] or [B, L].
-          probabilities: float32 [B]; of a regression the predicted numbers, which the log calls the same.
+          inputs: raw features by name, [R] or [R, L].
+          probabilities: float32 [R]; of a regression the predicted numbers, which the log calls the same.
           version: of the model that gave them.
-          rows: int64 [B], their numbers in the request; by default from 0.
+          rows: int64 [R], their numbers in the request; by default from 0.
         """
-        chosen = np.zeros(0, np.int64)
+        rows = np.arange(len(probabilities)) if rows is None else rows
         try:
+            data = _records(request_id, inputs, probabilities, version, rows)
             with self._lock:
-                chosen = np.flatnonzero(self._rng.random(len(probabilities)) < self._fraction)
-            if len(chosen):
-                numbers = np.arange(len(probabilities)) if rows is None else rows
-                data = _records(request_id, inputs, probabilities, version, chosen, numbers)
-                with self._lock:
-                    self._append(data)
-                    self.written += len(chosen)
+                self._append(data)
+                self.written += len(rows)
         except Exception as e:
             with self._lock:
-                self.failed += max(1, len(chosen))
+                self.failed += len(rows)
             logging.log_every_n_seconds(logging.ERROR, "Rows are missing from the request log: %s", 60, e)
+
+    def finish_old(self) -> None:
+        """Finishes the file if it is old enough; for times in which no row comes."""
+        with self._lock:
+            if self._is_old():
+                self._finish()
 
     def close(self) -> None:
         """Finishes the file. A later `write` begins another one."""
@@ -109,7 +116,7 @@ class RequestLog:
             self._finish()
 
     def _append(self, data: bytes) -> None:
-        if self._file is not None and time.monotonic() - self._opened > self._max_seconds:
+        if self._is_old():
             self._finish()
         if self._file is None:
             name = f"requests-{time.time_ns()}-{os.getpid()}.tfrecord"
@@ -127,6 +134,9 @@ class RequestLog:
         self._size += len(data)
         if self._size >= self._max_bytes:
             self._finish()
+
+    def _is_old(self) -> bool:
+        return self._file is not None and time.monotonic() - self._opened > self._max_seconds
 
     def _finish(self) -> None:
         if self._file is None:
@@ -176,11 +186,10 @@ def _records(
     probabilities: np.ndarray,
     version: int,
     rows: np.ndarray,
-    numbers: np.ndarray,
 ) -> bytes:
     name = request_id.encode() if isinstance(request_id, str) else request_id
     now = time.time_ns() // 1_000_000
-    columns = [(feature_name(n), array[rows].tolist(), array.dtype.kind) for n, array in inputs.items()]
+    columns = [(feature_name(n), array.tolist(), array.dtype.kind) for n, array in inputs.items()]
     out = []
     for i, row in enumerate(rows.tolist()):
         example = protos.example.Example()
@@ -191,9 +200,9 @@ def _records(
             value = values[i]
             target.extend(value if isinstance(value, list) else [value])
         feature["request_id"].bytes_list.value.append(name)
-        feature["row"].int64_list.value.append(int(numbers[row]))
+        feature["row"].int64_list.value.append(row)
         feature["timestamp"].int64_list.value.append(now)
         feature["model_version"].int64_list.value.append(version)
-        feature["probability"].float_list.value.append(probabilities[row])
+        feature["probability"].float_list.value.append(probabilities[i])
         out.append(record(example.SerializeToString()))
     return b"".join(out)

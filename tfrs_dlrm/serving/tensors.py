@@ -23,6 +23,7 @@ _TYPES: dict[int, tuple[np.dtype[Any], str]] = {
     _T.DT_BOOL: (np.dtype(np.bool_), "bool_val"),
     _T.DT_STRING: (np.dtype(object), "string_val"),
 }
+_MOST_EQUAL = 1 << 20
 _NUMBERS = {dtype: number for number, (dtype, _) in _TYPES.items()}
 
 
@@ -75,7 +76,8 @@ def from_proto(proto: Any) -> np.ndarray:
     """The array of a TensorProto.
 
     Raises:
-      ValueError: its type is none of ours, a size is unknown, or it has another number of values than its shape says.
+      ValueError: its type is none of ours, a size is unknown, it has another number of values than its shape says, or
+        one value that stands for too many.
     """
     dtype, field = numpy_type(proto.dtype), _TYPES[proto.dtype][1]
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
@@ -90,10 +92,10 @@ def from_proto(proto: Any) -> np.ndarray:
             raise ValueError(f"{len(values)} bytes do not fill {list(shape)} of {type_name(dtype)}")
         return values.view(dtype).reshape(shape)
     listed = getattr(proto, field)
-    if len(listed) == 1 and count > 1 and count <= 1 << 24:  # the short form of equal values
-        filled = np.empty(count, dtype)
-        filled[:] = listed[0]
-        return filled.reshape(shape)
+    if len(listed) == 1 and count > 1:  # the short form of equal values, whose bytes do not limit their number
+        if count > _MOST_EQUAL:
+            raise ValueError(f"{list(shape)} is more than {_MOST_EQUAL} equal values; send each of them")
+        return np.broadcast_to(np.array(listed[0], dtype), shape)  # takes no memory
     if len(listed) != count:
         raise ValueError(f"{len(listed)} values do not fill {list(shape)}")
     array = np.empty(count, dtype)

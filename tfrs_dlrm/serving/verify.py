@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfrs_dlrm.data.samples import to_tensors
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.serving.accuracy import Accuracy
 from tfrs_dlrm.serving.model import ServingModel
 from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.warmup import to_examples
@@ -33,6 +34,7 @@ class Comparison:
       tolerances: that it may have, by the name of the output.
       inputs: all rows, the odd ones last.
       answers: the training side's, by the name of the output: float32, of each row.
+      cost: of smaller tables; None where they are as trained.
     """
 
     rows: int
@@ -41,6 +43,7 @@ class Comparison:
     tolerances: Mapping[str, Tolerance]
     inputs: Sequence[Mapping[str, Any]] = dataclasses.field(repr=False)
     answers: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
+    cost: Accuracy | None = None
 
 
 def compare(
@@ -49,6 +52,7 @@ def compare(
     serving: ServingModel,
     samples: Sequence[Mapping[str, Any]],
     tolerances: Mapping[str, Tolerance],
+    roundings: Mapping[str, Tolerance],
 ) -> Comparison:
     """Loads the SavedModel at `path` and compares what all its signatures say with `model` behind the encoder.
 
@@ -58,9 +62,10 @@ def compare(
       serving: what was saved.
       samples: rows of the log.
       tolerances: by the name of the output, how far an answer may be from that of `model`.
+      roundings: how far those of `rank` may be from those of `serving_default`.
 
     Raises:
-      ValueError: an answer differs by more than that.
+      ValueError: an answer differs by more.
     """
     signatures = tf.saved_model.load(path).signatures
     odd = odd_rows(serving.schema, samples[0])
@@ -77,12 +82,12 @@ def compare(
         one_by_one = np.array([answers[output].numpy()[0] for answers in alone])
         pairs[output]["serving_default, rows one by one"] = one_by_one, wanted[some]
     pairs[tasks.outputs[0]] |= _of_the_first(signatures, raw, expected[tasks.outputs[0]])
+    differences = [_checked(path, output, pairs[output], tolerances[output]) for output in expected]
     if serving.context:
         arrays, suffixes = {k: v.numpy() for k, v in raw.items()}, dict(zip(tasks.outputs, tasks.suffixes, strict=True))
-        for output, ranked in _ranking(signatures, arrays, serving.context_inputs, some, suffixes).items():
-            pairs[output] |= ranked
-    largest = max(_checked(path, output, pairs[output], tolerances[output]) for output in expected)
-    return Comparison(len(samples), len(odd), largest, tolerances, [*samples, *odd], expected)
+        ranked = _ranking(signatures, arrays, serving.context_inputs, some, suffixes)
+        differences += [_checked(path, output, ranked[output], roundings[output]) for output in expected]
+    return Comparison(len(samples), len(odd), max(differences), tolerances, [*samples, *odd], expected)
 
 
 def _checked(path: str, output: str, pairs: Pairs, tolerance: Tolerance) -> float:

@@ -17,7 +17,7 @@ from tfrs_dlrm.files import write_json
 from tfrs_dlrm.metrics import exact_auc, reliability, roc_curve
 from tfrs_dlrm.metrics.exact import Floats, as_columns, sigmoid
 
-__all__ = ["picture", "table", "write_json"]
+__all__ = ["picture", "save_figure", "table", "write_json"]
 
 # Names and logits, the model first.
 Scorers = Sequence[tuple[str, Floats]]
@@ -104,6 +104,11 @@ def panels(path: str | os.PathLike[str], title: str) -> Iterator[Sequence[Axes]]
     if title:
         figure.suptitle(title, fontsize=14)
     yield figure.subplots(1, 3)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a PNG; the file appears whole or not at all."""
     temporary = f"{os.fspath(path)}.tmp"
     figure.savefig(temporary, format="png")
     os.replace(temporary, path)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from tfrs_dlrm.data.manifest import Manifest, Split
 from tfrs_dlrm.data.prepare import Progress
-from tfrs_dlrm.data.values import did_you_mean
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.suggestions import did_you_mean
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.understanding import neighbours
 from tfrs_dlrm.understanding.explanation import Explanation, Neighbours
@@ -85,8 +85,7 @@ def explain_run(
     if asks_model:
         sample = draw(data, split, questions.examples)
         batch = config.train.eval_batch_size
-        importance = _importance(questions, model, sample, features, batch, progress)
-        strengths = _interactions(questions, model, sample, features, batch, progress)
+        importance, strengths = _of_features(questions, model, sample, features, batch, progress)
     return Explanation(checkpoint, data, split, importance, strengths, usage, found, schema, directory)
 
 
@@ -108,35 +107,25 @@ def _check(questions: Questions, schema: Schema, directory: str) -> tuple[list[s
     return list(dict.fromkeys(questions.features)) or known, queries
 
 
-def _importance(
+def _of_features(
     questions: Questions,
     model: RankingModel,
     sample: Sample,
     features: list[str],
     batch_size: int,
     progress: Progress | None,
-) -> Importances | None:
-    if "importance" not in questions.parts:
-        return None
-    total = len(sample) * (1 + len(features) * questions.seeds)
-    advance = _stage(progress, "importance", total)
-    return permutation_importance(model, sample, features, questions.seeds, batch_size, advance)
-
-
-def _interactions(
-    questions: Questions,
-    model: RankingModel,
-    sample: Sample,
-    features: list[str],
-    batch_size: int,
-    progress: Progress | None,
-) -> Interactions | None:
-    if "interactions" not in questions.parts or len(features) < 2:
-        return None
-    sample = sample.first(questions.interaction_examples)
-    total = len(sample) * questions.seeds * (1 + math.comb(len(features) + 1, 2))
-    advance = _stage(progress, "interactions", total)
-    return interactions(model, sample, features, questions.seeds, batch_size, advance)
+) -> tuple[Importances | None, Interactions | None]:
+    """What was asked of both; a single feature has none to interact with."""
+    importance, strengths = None, None
+    if "importance" in questions.parts:
+        advance = _stage(progress, "importance", len(sample) * (1 + len(features) * questions.seeds))
+        importance = permutation_importance(model, sample, features, questions.seeds, batch_size, advance)
+    if "interactions" in questions.parts and len(features) > 1:
+        sample = sample.first(questions.interaction_examples)
+        total = len(sample) * (1 + questions.seeds * math.comb(len(features) + 1, 2))
+        advance = _stage(progress, "interactions", total)
+        strengths = interactions(model, sample, features, questions.seeds, batch_size, advance)
+    return importance, strengths
 
 
 def _tables(

@@ -83,9 +83,7 @@ def permutation_importance(
     labels, weights = sample.labels, sample.weights
 
     def measure(exchanged: Sample) -> np.ndarray:
-        scores = logits(model, exchanged, batch_size)
-        if progress:
-            progress(len(exchanged))
+        scores = logits(model, exchanged, batch_size, progress)
         return np.array([exact_auc(labels, scores, weights), log_loss(labels, scores, weights)])
 
     auc, loss = measure(sample)

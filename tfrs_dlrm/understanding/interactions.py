@@ -52,7 +52,7 @@ def interactions(
 
     Args:
       model: the trained model, of any kind.
-      sample: the examples; F (F + 1) / 2 + 1 times as many are scored for each permutation.
+      sample: the examples; F (F + 1) / 2 times as many are scored for each permutation.
       features: names.
       seeds: how many permutations.
       batch_size: examples that are scored at a time.
@@ -60,16 +60,13 @@ def interactions(
     """
 
     def score(exchanged: Sample) -> np.ndarray:
-        scores = logits(model, exchanged, batch_size)
-        if progress:
-            progress(len(exchanged))
-        return scores
+        return logits(model, exchanged, batch_size, progress)
 
     count = len(features)
     strengths = np.full((seeds, count, count), np.nan)
+    plain = score(sample)
     for seed in range(seeds):
         donors = np.random.default_rng(seed).permutation(len(sample))
-        plain = score(sample)
         alone = [score(sample.exchanged([feature], donors)) for feature in features]
         for i, j in itertools.combinations(range(count), 2):
             both = score(sample.exchanged([features[i], features[j]], donors))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfrs_dlrm.data.values import did_you_mean, encoding_of, find_row
+from tfrs_dlrm.data.values import encoding_of, find_row
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.suggestions import did_you_mean
 from tfrs_dlrm.understanding.rows import all_vectors, vectors
 
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tfrs_dlrm.training.report import save_figure
 from tfrs_dlrm.understanding.explanation import Explanation
 from tfrs_dlrm.understanding.importance import Importances
 from tfrs_dlrm.understanding.interactions import Interactions
@@ -35,8 +36,7 @@ def draw(found: Explanation, directory: str) -> list[str]:
     paths = []
     for name, figure in figures.items():
         path = os.path.join(directory, f"{name}.png")
-        figure.savefig(f"{path}.tmp", format="png")
-        os.replace(f"{path}.tmp", path)
+        save_figure(figure, path)
         paths.append(path)
     return paths
 

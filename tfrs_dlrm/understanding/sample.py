@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import tensorflow as tf
 
 from tfrs_dlrm.data.blocks import encoded_schema
 from tfrs_dlrm.data.columns import Columns, assemble
 from tfrs_dlrm.data.encoder import SCHEMA_FILE
 from tfrs_dlrm.data.manifest import Manifest, Split
+from tfrs_dlrm.data.shards import open_shard
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
@@ -95,24 +95,28 @@ def draw(directory: str, split: Split, examples: int, seed: int = 0) -> Sample:
     chosen = np.sort(rng.choice(total, min(examples, total), replace=False))
     parts, begin = [], 0
     for shard in shards:
-        path = os.path.join(directory, shard.path)
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                for i in range(file.num_row_groups):
-                    end = begin + file.metadata.row_group(i).num_rows
-                    first, last = np.searchsorted(chosen, [begin, end])
-                    if first < last:
-                        group = file.read_row_group(i, columns=encoded_schema(schema).names)
-                        parts.append(group.take(pa.array(chosen[first:last] - begin)))
-                    begin = end
-        except (pa.ArrowException, OSError) as e:
-            raise ValueError(f"{path}: cannot be read; prepare the data again: {e}") from e
+        with open_shard(os.path.join(directory, shard.path)) as file:
+            for i in range(file.num_row_groups):
+                end = begin + file.metadata.row_group(i).num_rows
+                first, last = np.searchsorted(chosen, [begin, end])
+                if first < last:
+                    group = file.read_row_group(i, columns=encoded_schema(schema).names)
+                    parts.append(group.take(pa.array(chosen[first:last] - begin)))
+                begin = end
     table = pa.concat_tables(parts).take(pa.array(rng.permutation(len(chosen))))
     return Sample(schema, table.combine_chunks())
 
 
-def logits(model: RankingModel, sample: Sample, batch_size: int) -> np.ndarray:
+def logits(
+    model: RankingModel, sample: Sample, batch_size: int, progress: Callable[[int], None] | None = None
+) -> np.ndarray:
     """What a model says of the examples, float64 [N].
+
+    Args:
+      model: the trained model.
+      sample: the examples.
+      batch_size: how many are scored at a time.
+      progress: called with the number of examples, once they are scored.
 
     Raises:
       FloatingPointError: a score is NaN or infinite.
@@ -122,4 +126,6 @@ def logits(model: RankingModel, sample: Sample, batch_size: int) -> np.ndarray:
     out = np.concatenate(scores).astype(np.float64)
     if not np.isfinite(out).all():
         raise FloatingPointError(f"{np.count_nonzero(~np.isfinite(out))} of {len(out)} scores are not finite")
+    if progress:
+        progress(len(out))
     return out

@@ -74,6 +74,7 @@ class Client:
           ServingError: see its subclasses in `errors`.
         """
         spec = ModelSpec(self.model, version, label)
+        _check_id(request_id)
         try:
             info = self._info(spec).get(signature)
             inputs = to_arrays(features, info.inputs if info else {})
@@ -121,6 +122,7 @@ class Client:
           ServingError: see its subclasses in `errors`.
         """
         spec = ModelSpec(self.model)
+        _check_id(request_id)
         return np.asarray(self._transport.regress(spec, self._rows(spec, examples), request_id), np.float32)
 
     def classify(
@@ -128,6 +130,7 @@ class Client:
     ) -> list[list[tuple[str, float]]]:
         """Class and score, of each class, for each row; see `regress`."""
         spec = ModelSpec(self.model)
+        _check_id(request_id)
         return self._transport.classify(spec, self._rows(spec, examples), request_id)
 
     def metadata(self, version: int | None = None, label: str | None = None) -> dict[str, Signature]:
@@ -165,6 +168,12 @@ class Client:
         """Of the types of the raw features, which `serving_default` takes by name."""
         raw = self._info(spec).get("serving_default")
         return to_rows(examples, raw.inputs if raw else {})
+
+
+def _check_id(request_id: str | None) -> None:
+    """What a header can hold, and REST and gRPC alike."""
+    if request_id and not (request_id.isascii() and request_id.isprintable() and request_id == request_id.strip()):
+        raise InvalidRequest(f"request_id={request_id!r}; printable ASCII is needed, without spaces at its ends")
 
 
 def _connect(address: str, timeout: float, bearer_token: str | None, certificate: str | None) -> Transport:

@@ -35,7 +35,6 @@ def status(model: Model, number: int | None = None, label: str | None = None) ->
 
 def metadata(name: str, version: Version) -> Any:
     """The GetModelMetadataResponse with the signatures."""
-    assert version.model is not None
     response = protos.metadata.GetModelMetadataResponse()
     response.model_spec.name = name
     response.model_spec.version.value = version.number
@@ -52,10 +51,9 @@ def metadata_json(name: str, version: Version) -> dict[str, Any]:
 
 
 def _signatures(version: Version) -> Any:
-    assert version.model is not None
     listed = protos.metadata.SignatureDefMap()
-    for name in version.model.signatures:
-        listed.signature_def[name].CopyFrom(version.model.meta_graph.signature_def[name])
+    for name in version.loaded.signatures:
+        listed.signature_def[name].CopyFrom(version.loaded.meta_graph.signature_def[name])
     return listed
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.runtime import Signature, TensorInfo
 from tfrs_dlrm.serving.server.errors import InvalidRequest
 from tfrs_dlrm.serving.tensors import type_name
+from tfrs_dlrm.suggestions import did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,13 @@ class Limits:
     string_bytes: int = 64 * 1024
 
 
+# The signatures of a bundle that have candidates on their second axis.
+RANK = ("rank", "rank_top_k")
+
+
 def is_rank(name: str) -> bool:
-    """Whether a signature of the bundle's has candidates on its second axis."""
-    return name in ("rank", "rank_top_k")
+    """Whether a signature is one of `RANK`."""
+    return name in RANK
 
 
 def check(
@@ -57,11 +61,12 @@ def check(
     rows = _rows(signature, inputs, limits)
     for key, info in signature.inputs.items():
         _check_sizes(key, info, inputs[key], is_rank(name), limits)
-        if inputs[key].dtype.kind == "O":
-            takes_examples = len(signature.inputs) == 1 and key in ("examples", "inputs")
-            (_check_examples if takes_examples else _check_strings)(key, inputs[key], limits)
     if is_rank(name):
         _check_candidates(signature, inputs, manifest, limits)
+    for key, array in inputs.items():  # value by value, once there are not too many
+        if array.dtype.kind == "O":
+            takes_examples = len(signature.inputs) == 1 and key in ("examples", "inputs")
+            (_check_examples if takes_examples else _check_strings)(key, array, limits)
     _check_numbers(inputs, manifest)
     return rows
 
@@ -69,10 +74,7 @@ def check(
 def _check_names(name: str, signature: Signature, inputs: Mapping[str, np.ndarray]) -> None:
     for key in inputs:
         if key not in signature.inputs:
-            raise InvalidRequest(
-                f"unknown input {key[:200]!r}: signature {name!r} has {suggestion(key, signature.inputs)}"
-                f"{', '.join(signature.inputs)}"
-            )
+            raise unknown("input", key, f"signature {name!r}", signature.inputs)
     missing = [key for key in signature.inputs if key not in inputs]
     if missing:
         raise InvalidRequest(
@@ -81,10 +83,10 @@ def _check_names(name: str, signature: Signature, inputs: Mapping[str, np.ndarra
         )
 
 
-def suggestion(given: str, known: Iterable[str]) -> str:
-    """`NAME (did you mean that?), `, or nothing."""
-    close = difflib.get_close_matches(given[:200], list(known), 1)
-    return f"{close[0]!r} (did you mean that?) and otherwise " if close else ""
+def unknown(what: str, given: str, where: str, known: Collection[str]) -> InvalidRequest:
+    """That `where` has no `what` of that name; it proposes one."""
+    hint = did_you_mean(given, known, 1)
+    return InvalidRequest(f"unknown {what} {given[:200]!r}: {hint}{' ' if hint else ''}{where} has {', '.join(known)}")
 
 
 def _check_shape(key: str, info: TensorInfo, array: np.ndarray) -> None:

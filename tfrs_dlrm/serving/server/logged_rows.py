@@ -1,4 +1,4 @@
-"""What of a request goes into the request log: its rows as raw features, each with its score."""
+"""What of a request goes into the request log: its rows as raw features, each with its probability."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import numpy as np
 from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.runtime import Signature, TensorInfo
 from tfrs_dlrm.serving.server.checks import is_rank
+from tfrs_dlrm.serving.server.requests import DEFAULT_SIGNATURE
 
 _Arrays = Mapping[str, np.ndarray]
-# What signatures call the score, of a click or of a number to predict.
-_SCORES = ("probability", "prediction")
+_NAMED = (DEFAULT_SIGNATURE, "serialized_examples")
+# What these call the score, of a click or of a number to predict.
+_OUTPUTS = ("probability", "prediction")
+EXAMPLES = "tf.Example"
 
 
 class LoggedRows(NamedTuple):
-    """Rows of one request.
+    """Some rows of one request. Nothing of the other rows is kept.
 
     Attributes:
-      inputs: raw features by name, [R] or [R, L].
+      inputs: raw features by name, [R] or [R, L]; or, under `EXAMPLES` alone, serialized tf.Examples [R].
       probabilities: float32 [R]; of a number to predict, the predictions.
       rows: int64 [R], their numbers in the request: context times the number of candidates, plus the candidate.
     """
@@ -30,55 +33,51 @@ class LoggedRows(NamedTuple):
     rows: np.ndarray
 
 
+def scores(name: str, outputs: _Arrays) -> np.ndarray | None:
+    """The score of each row for the first label, float32 [R]; None where the request holds no raw features."""
+    if name in _NAMED:
+        return next((outputs[output] for output in _OUTPUTS if output in outputs), None)
+    if name == "classify":
+        return outputs["scores"][:, -1]
+    if name == "regress":
+        return outputs["outputs"]
+    return outputs["scores"].reshape(-1) if is_rank(name) else None
+
+
 def logged_rows(
-    name: str, signatures: Mapping[str, Signature], inputs: _Arrays, outputs: _Arrays, context: Collection[str]
-) -> LoggedRows | None:
-    """The rows of a request that was answered, or None where it holds no raw features.
+    name: str,
+    inputs: _Arrays,
+    outputs: _Arrays,
+    context: Collection[str],
+    found: np.ndarray,
+    chosen: np.ndarray,
+) -> LoggedRows:
+    """Some of the rows of a request.
 
     Args:
       name: of the signature.
-      signatures: of the model.
       inputs: of the request.
       outputs: of the model.
       context: the inputs that the candidates of a request share.
+      found: its `scores`.
+      chosen: int64 [R], the numbers of the rows among these.
     """
-    raw = signatures.get("serving_default")
-    if raw is None:
-        return None
-    scores = next((outputs[output] for output in _SCORES if output in outputs), None)
-    if name == "serving_default" and scores is not None:
-        return _all(inputs, scores)
-    if is_rank(name):
-        return _candidates(inputs, outputs, context)
-    if name == "classify":
-        return _all(_parsed(inputs["inputs"], raw), outputs["scores"][:, -1])
-    if name == "regress":
-        return _all(_parsed(inputs["inputs"], raw), outputs["outputs"])
-    if name == "serialized_examples" and scores is not None:
-        return _all(_parsed(inputs["examples"], raw), scores)
-    return None
-
-
-def _all(inputs: _Arrays, probabilities: np.ndarray) -> LoggedRows:
-    return LoggedRows(dict(inputs), probabilities, np.arange(len(probabilities)))
-
-
-def _candidates(inputs: _Arrays, outputs: _Arrays, context: Collection[str]) -> LoggedRows:
-    """Of `rank` all candidates, of `rank_top_k` those that were returned."""
-    scores = outputs["scores"]
+    if not is_rank(name):
+        values = inputs if name == DEFAULT_SIGNATURE else {EXAMPLES: next(iter(inputs.values()))}
+        return LoggedRows({key: array[chosen] for key, array in values.items()}, found[chosen], chosen)
     own = next(array for key, array in inputs.items() if key not in context and key != "k")
-    chosen = outputs["indices"] if "indices" in outputs else np.tile(np.arange(own.shape[1]), [len(scores), 1])
-    contexts = np.repeat(np.arange(len(scores)), scores.shape[1])
-    candidates = chosen.reshape(-1)
+    contexts, candidates = np.divmod(chosen, outputs["scores"].shape[1])
+    if "indices" in outputs:  # of `rank_top_k`, those that were returned
+        candidates = outputs["indices"][contexts, candidates]
     features = {
         key: array[contexts] if key in context else array[contexts, candidates]
         for key, array in inputs.items()
         if key != "k"
     }
-    return LoggedRows(features, scores.reshape(-1), contexts * own.shape[1] + candidates)
+    return LoggedRows(features, found[chosen], contexts * own.shape[1] + candidates)
 
 
-def _parsed(serialized: np.ndarray, raw: Signature) -> dict[str, np.ndarray]:
+def parsed(serialized: np.ndarray, raw: Signature) -> dict[str, np.ndarray]:
     """Features of tf.Examples as the arrays of `serving_default`; what an Example does not have is missing."""
     examples = [protos.example.Example.FromString(e).features.feature for e in serialized.tolist()]
     return {name: _column(examples, name, info) for name, info in raw.inputs.items()}

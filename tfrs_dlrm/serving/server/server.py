@@ -65,8 +65,13 @@ class Server:
         """
         self.service.listeners.append(self._report_health)
         await self.service.start()
-        await self._start_grpc()
-        await self._start_rest()
+        try:
+            await self._start_grpc()
+            await self._start_rest()
+        except BaseException:
+            await self._grpc.stop(None)
+            await self.service.close()
+            raise
         self._report_health()
 
     async def stop(self) -> None:

@@ -149,16 +149,14 @@ class Service:
           ServingError: the inputs do not fit it, or TensorFlow refuses their values.
         """
         rows = checks.check(name, version.signature(name), inputs, version.manifest, self.options.limits)
-        assert version.batcher is not None
         try:
-            outputs = await version.batcher.run(name, inputs, rows)
+            outputs = await version.run(name, inputs, rows)
         except RunError as e:
             inputs_ = list(version.signature(name).inputs)
             where = f"signature {name!r}" + (f", input {inputs_[0]!r}" if len(inputs_) == 1 else "")
             raise from_run(e, where) from e
-        if self._logs and identity and version.model is not None:
-            signatures, context = version.model.signatures, version.context
-            self._logs.add(version.model_name, version.number, name, signatures, context, identity, inputs, outputs)
+        if self._logs and identity:
+            self._logs.add(version, name, identity, inputs, outputs)
         return outputs
 
     def _batcher(self, model: SavedModel) -> Batcher:
@@ -177,6 +175,8 @@ class Service:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self.options.poll_seconds)
+            if self._logs:
+                self._logs.finish_old()
             for model in self.models.values():
                 try:
                     await model.poll()

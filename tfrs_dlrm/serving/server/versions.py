@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.runtime import SavedModel, Signature
 from tfrs_dlrm.serving.server import loading
 from tfrs_dlrm.serving.server.batching import Batcher
-from tfrs_dlrm.serving.server.checks import shared_inputs, suggestion
-from tfrs_dlrm.serving.server.errors import InvalidRequest, NotFound, Unavailable
+from tfrs_dlrm.serving.server.checks import shared_inputs, unknown
+from tfrs_dlrm.serving.server.errors import NotFound, Unavailable
 
 State = protos.status.ModelVersionStatus
 
@@ -31,6 +32,7 @@ class Version:
       state: LOADING, AVAILABLE, UNLOADING or END, of ModelVersionStatus.
       error: why it was refused.
       manifest: its bundle.json, or empty.
+      model: while it is loaded; `loaded` where it has to be.
       batcher: what runs it.
     """
 
@@ -71,14 +73,31 @@ class Version:
 
     def signature(self, name: str) -> Signature:
         """Raises InvalidRequest where there is none of that name."""
-        assert self.model is not None
-        found = self.model.signatures.get(name)
+        found = self.loaded.signatures.get(name)
         if found is None:
-            raise InvalidRequest(
-                f"unknown signature {name[:200]!r}: the model has {suggestion(name, self.model.signatures)}"
-                f"{', '.join(self.model.signatures)}"
-            )
+            raise unknown("signature", name, "the model", self.loaded.signatures)
         return found
+
+    async def run(self, name: str, inputs: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        """The outputs of a signature for inputs that were checked.
+
+        Raises:
+          RunError: TensorFlow refuses them.
+          Unavailable: the version is not loaded.
+        """
+        if self.batcher is None:
+            raise self._gone()
+        return await self.batcher.run(name, inputs, rows)
+
+    @property
+    def loaded(self) -> SavedModel:
+        """The model; raises Unavailable where it is not loaded."""
+        if self.model is None:
+            raise self._gone()
+        return self.model
+
+    def _gone(self) -> Unavailable:
+        return Unavailable(f"model {self.model_name!r}: version {self.number} is not loaded; ask for the newest")
 
 
 class Model:
@@ -187,8 +206,7 @@ class Model:
 
     async def _unload(self, version: Version) -> None:
         await version.idle()
-        model, version.model, version.batcher = version.model, None, None
-        assert model is not None
+        model, version.model, version.batcher = version.loaded, None, None
         await asyncio.get_running_loop().run_in_executor(self._loader, model.close)
         version.state = State.END
         logging.info("%s: version %d is unloaded", self.name, version.number)

@@ -29,7 +29,7 @@ def check_examples(subject: Subject) -> str:
     if "classify" in signatures:
         answers["classify"] = _classified(subject.model.run("classify", {"inputs": examples}), len(expected))
     for name, found in answers.items():
-        compared(found, expected, subject.tolerance, "serving_default's", _rows_of(name))
+        compared(found, expected, subject.rounding, "serving_default's", _rows_of(name))
     if not answers:
         return "none of these signatures is there"
     return f"{', '.join(answers)}: {len(expected)} rows as serving_default"
@@ -61,14 +61,14 @@ def check_rank(subject: Subject) -> str:
     expected, ranked = subject.score(repeated), subject.model.run("rank", request)
     if ranked["scores"].shape != (1, len(expected)):
         raise Failed(f"rank: scores of shape {list(ranked['scores'].shape)}; [1, {len(expected)}] is expected")
-    compared(ranked["scores"][0], expected, subject.tolerance, "serving_default's", lambda i: f"rank, candidate {i}")
+    compared(ranked["scores"][0], expected, subject.rounding, "serving_default's", lambda i: f"rank, candidate {i}")
     _check_order("rank", ranked["scores"][0], ranked["order"][0], len(expected))
     if "rank_top_k" in signatures:
         wanted = min(10, len(expected))
         best = subject.model.run("rank_top_k", {**request, "k": np.array([wanted], np.int32)})
         _check_order("rank_top_k", ranked["scores"][0], best["indices"][0], wanted)
         falling = np.sort(ranked["scores"][0])[::-1][:wanted]
-        if not subject.tolerance.met(best["scores"][0], falling).all():
+        if not subject.rounding.met(best["scores"][0], falling).all():
             difference = np.abs(best["scores"][0] - falling)
             raise Failed(
                 f"rank_top_k: its scores are not the best {wanted} of rank: they differ by {difference.max():g}"

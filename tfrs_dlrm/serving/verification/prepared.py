@@ -41,7 +41,7 @@ def check(subject: Subject) -> str:
     found = compared(
         subject.score(subject.raw(samples)),
         subject.model.run("encoded", encoded)[subject.output],
-        subject.tolerance,
+        subject.rounding,
         "those of the encoded rows",
         lambda i: f"{_SAMPLES}, line {i + 1} (if the bundle was trained on other data, give that as --data)",
     )

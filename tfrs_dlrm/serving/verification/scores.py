@@ -49,7 +49,7 @@ def check_batches(subject: Subject) -> str:
     return compared(
         found,
         together[places],
-        subject.tolerance,
+        subject.rounding,
         "those in one batch of all rows",
         lambda i: f"row {places[i] + 1} of {REFERENCE} {asked[i]}",
     )

@@ -82,6 +82,12 @@ class Subject:
         return {self.output: self.tolerance} | {name: _tolerance(described) for name, described in more.items()}
 
     @property
+    def rounding(self) -> Tolerance:
+        """How far those of two ways to ask the bundle may be apart; smaller tables are the same in both."""
+        tolerance = self.tolerance
+        return dataclasses.replace(tolerance, absolute=float(self.manifest.get("rounding", tolerance.absolute)))
+
+    @property
     def context(self) -> frozenset[str]:
         """The raw inputs that candidates share."""
         return frozenset(f["name"] for f in self.manifest["features"] if f["context"])
