@@ -91,7 +91,7 @@ def test_a_trial_is_a_shorter_run():
 
 def outcome(label, seed, auc):
     metrics = {"auc": auc, "log_loss": 1 - auc, "normalized_entropy": 0.9, "calibration": 1.0}
-    return Outcome(label, seed, metrics, [{"step": 10, **metrics}, {"step": 20, **metrics}], {})
+    return Outcome(label, seed, list(metrics), metrics, [{"step": 10, **metrics}, {"step": 20, **metrics}], {})
 
 
 def test_summary_table_and_pictures_of_made_up_outcomes(tmp_path):
@@ -100,7 +100,7 @@ def test_summary_table_and_pictures_of_made_up_outcomes(tmp_path):
     costs = {"b": Cost(1_234_567, 4_900_000, 98_765.4, {"1": 0.12, "16": 0.2, "256": 1.5})}
     found = comparison.summary(outcomes, costs)
     assert found["a"]["auc_mean"] == pytest.approx(0.71) and found["a"]["auc_std"] == pytest.approx(0.01)
-    assert found["a"]["p_value"] is None and found["b"]["auc_difference"] == pytest.approx(0.05)
+    assert found["a"]["p_value"] is None and found["b"]["difference"] == pytest.approx(0.05)
     differences = np.subtract(b, a)
     t = differences.mean() / (differences.std(ddof=1) / np.sqrt(3))  # by hand
     assert found["b"]["p_value"] == pytest.approx(2 * stats.t.sf(t, 2))
@@ -111,6 +111,19 @@ def test_summary_table_and_pictures_of_made_up_outcomes(tmp_path):
         assert os.path.getsize(path) > 10_000
     one = comparison.summary(outcomes[:1], {})
     assert one["a"]["auc_std"] is None and comparison.table(one)
+
+
+def test_a_regression_is_compared_by_its_rmse():
+    outcomes = [
+        Outcome(label, seed, ["rmse", "mae"], {"rmse": rmse, "mae": rmse / 2}, [], {})
+        for label, values in {"a": (1.0, 1.2), "b": (0.9, 1.0)}.items()
+        for seed, rmse in enumerate(values)
+    ]
+    found = comparison.summary(outcomes, {})
+    assert found["b"]["rmse_mean"] == pytest.approx(0.95) and found["b"]["difference"] == pytest.approx(-0.15)
+    head, _, second = comparison.table(found).split("\n")
+    assert head.split()[:4] == ["RMSE", "vs", "first", "p"] and head.split()[4] == "MAE"
+    assert second.split() == ["b", "0.95000", "+-0.07071", "-0.15000", "0.205", "0.47500", "+-0.03536"]  # t is 3
 
 
 def test_a_comparison_tunes_trains_measures_and_goes_on(tmp_path, monkeypatch):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.suggestions import did_you_mean
 
 _SECTIONS = ("model", "optimizer", "train")
 
@@ -65,9 +65,8 @@ def set_field(config: RunConfig, path: str, value: str) -> None:
     holder = getattr(config, section)
     fields = {f.name: getattr(holder, f.name) for f in dataclasses.fields(holder)}
     if name not in fields:
-        close = difflib.get_close_matches(name, fields, 1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"{path}={value}: {section} has no field {name!r}; {hint}It has {', '.join(fields)}")
+        hint = did_you_mean(name, fields, 1) or f"it has {', '.join(fields)}"
+        raise ValueError(f"{path}={value}: {section} has no field {name!r}; {hint}")
     try:
         setattr(holder, name, _converted(value, fields[name]))
     except ValueError as e:

@@ -21,6 +21,7 @@ class Outcome:
     Attributes:
       label: of the contestant.
       seed: of the run.
+      shown: the metrics to show, that which models are compared by first.
       metrics: of the last checkpoint on the half of the evaluation set that nothing was chosen by.
       curve: by evaluation, the step and the metrics of the whole evaluation set.
       chosen: what tuning chose, by field.
@@ -28,6 +29,7 @@ class Outcome:
 
     label: str
     seed: int
+    shown: list[str]
     metrics: dict[str, float]
     curve: list[dict[str, float]]
     chosen: dict[str, Any]
@@ -61,7 +63,7 @@ class Cost:
 
 
 def halves(scores: Scores) -> tuple[Scores, Scores]:
-    """The even rows, for choices, and the odd ones, for what is reported.
+    """The even rows, for choices, and the odd ones, for what is reported; of the first label, where there are several.
 
     Raises:
       ValueError: there are fewer than two.
@@ -74,6 +76,6 @@ def halves(scores: Scores) -> tuple[Scores, Scores]:
     def part(begin: int) -> Scores:
         rows = np.arange(begin, len(scores.labels), 2)
         weights = None if scores.weights is None else scores.weights[rows]
-        return Scores(scores.labels[rows], scores.logits[rows], weights)
+        return Scores(scores.labels[rows], scores.logits[rows], weights, scores.task)
 
     return part(0), part(1)

@@ -15,16 +15,18 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from tfrs_dlrm.comparison.outcome import Cost, Outcome
+from tfrs_dlrm.training.report import save_figure
 
-METRICS = ("auc", "log_loss", "normalized_entropy", "calibration")
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F8C99", "#000000")
+_TITLES = {"auc": "AUC", "log_loss": "log loss", "normalized_entropy": "NE", "rmse": "RMSE", "mae": "MAE"}
 
 
 def summary(outcomes: Sequence[Outcome], costs: Mapping[str, Cost]) -> dict[str, dict[str, Any]]:
     """By label: the mean and spread of each metric over the seeds, against the first label, and what it takes.
 
-    The spread is the standard deviation; None for one seed. `p_value` is that of a paired t-test of the AUC against the
-    first, seed by seed; None for the first, and for one seed.
+    The spread is the standard deviation; None for one seed. `difference` is the mean difference of the first metric
+    (the AUC; of a regression, the RMSE) from the first label's, and `p_value` that of a paired t-test of it, seed by
+    seed; None for the first, and for one seed.
     """
     by_label: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -32,15 +34,15 @@ def summary(outcomes: Sequence[Outcome], costs: Mapping[str, Cost]) -> dict[str,
     first = next(iter(by_label.values()), [])
     found: dict[str, dict[str, Any]] = {}
     for label, runs in by_label.items():
-        values = {name: np.array([r.metrics[name] for r in runs]) for name in METRICS}
+        values = {name: np.array([r.metrics[name] for r in runs]) for name in runs[0].shown}
+        differences = np.array([_compared(r) - _compared(f) for r, f in zip(runs, first, strict=True)])
         found[label] = {
             "seeds": [r.seed for r in runs],
+            "metrics": list(values),
             **{f"{name}_mean": float(v.mean()) for name, v in values.items()},
             **{f"{name}_std": float(v.std(ddof=1)) if len(v) > 1 else None for name, v in values.items()},
-            "auc_difference": float(
-                np.mean([r.metrics["auc"] - f.metrics["auc"] for r, f in zip(runs, first, strict=True)])
-            ),
-            "p_value": _p_value(runs, first),
+            "difference": float(differences.mean()),
+            "p_value": _p_value(differences) if runs is not first and len(runs) > 1 else None,
             "chosen": runs[0].chosen,
             **(dataclasses.asdict(costs[label]) if label in costs else {}),
         }
@@ -49,21 +51,21 @@ def summary(outcomes: Sequence[Outcome], costs: Mapping[str, Cost]) -> dict[str,
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Lines it up, a row for each label. No newline at the end."""
-    rows = [["", "AUC", "", "vs first", "p", "log loss", "", "NE", "calibration", "parameters", "MB", "examples/s"]]
-    rows[0] += ["ms, 1 row", "ms, 256"]
+    best, second, *others = next(iter(found.values()))["metrics"]
+    rows = [["", _title(best), "", "vs first", "p", _title(second), "", *map(_title, others)]]
+    rows[0] += ["parameters", "MB", "examples/s", "ms, 1 row", "ms, 256"]
     for label, one in found.items():
         latency = one.get("latency_ms", {})
         rows.append(
             [
                 label,
-                f"{one['auc_mean']:.5f}",
-                _spread(one["auc_std"]),
-                f"{one['auc_difference']:+.5f}",
+                f"{one[f'{best}_mean']:.5f}",
+                _spread(one[f"{best}_std"]),
+                f"{one['difference']:+.5f}",
                 "" if one["p_value"] is None else f"{one['p_value']:.3f}",
-                f"{one['log_loss_mean']:.5f}",
-                _spread(one["log_loss_std"]),
-                f"{one['normalized_entropy_mean']:.4f}",
-                f"{one['calibration_mean']:.4f}",
+                f"{one[f'{second}_mean']:.5f}",
+                _spread(one[f"{second}_std"]),
+                *(f"{one[f'{name}_mean']:.4f}" for name in others),
                 f"{one['parameters']:,}" if "parameters" in one else "",
                 f"{one['bytes'] / 1e6:.1f}" if "bytes" in one else "",
                 f"{one['examples_per_second']:,.0f}" if "examples_per_second" in one else "",
@@ -76,26 +78,31 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def draw(outcomes: Sequence[Outcome], found: Mapping[str, Mapping[str, Any]], directory: str) -> list[str]:
-    """Draws `quality.png` and `curves.png`; each appears whole or not at all. Returns their paths."""
+    """Draws `quality.png` and `curves.png`; returns their paths."""
     paths = [os.path.join(directory, name) for name in ("quality.png", "curves.png")]
     figure, (left, right) = _figure()
     _draw_quality(left, found)
     _draw_sizes(right, found)
-    _save(figure, paths[0])
+    save_figure(figure, paths[0])
     figure, axes = _figure()
-    for panel, name, title in zip(axes, ("auc", "log_loss"), ("AUC", "log loss"), strict=True):
-        _draw_curves(panel, outcomes, name, title)
-    _save(figure, paths[1])
+    for panel, name in zip(axes, outcomes[0].shown, strict=False):
+        _draw_curves(panel, outcomes, name)
+    save_figure(figure, paths[1])
     return paths
 
 
-def _p_value(runs: Sequence[Outcome], first: Sequence[Outcome]) -> float | None:
-    if runs[0].label == first[0].label or len(runs) < 2:
-        return None
-    a, b = ([r.metrics["auc"] for r in side] for side in (runs, first))
-    if np.ptp(np.subtract(a, b)) == 0:
-        return 1.0 if a == b else 0.0
-    return float(stats.ttest_rel(a, b).pvalue)
+def _compared(outcome: Outcome) -> float:
+    return outcome.metrics[outcome.shown[0]]
+
+
+def _title(metric: str) -> str:
+    return _TITLES.get(metric, metric)
+
+
+def _p_value(differences: np.ndarray) -> float:
+    if np.ptp(differences) == 0:
+        return 1.0 if differences[0] == 0 else 0.0
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def _spread(value: float | None) -> str:
@@ -112,22 +119,24 @@ def _figure() -> tuple[Figure, Sequence[Axes]]:
 
 
 def _draw_quality(panel: Axes, found: Mapping[str, Mapping[str, Any]]) -> None:
+    metric = _best(found)
     labels = list(found)
-    means = [one["auc_mean"] for one in found.values()]
-    bars = [2 * (one["auc_std"] or 0) / math.sqrt(len(one["seeds"])) for one in found.values()]
+    means = [one[f"{metric}_mean"] for one in found.values()]
+    bars = [2 * (one[f"{metric}_std"] or 0) / math.sqrt(len(one["seeds"])) for one in found.values()]
     for i, (mean, bar) in enumerate(zip(means, bars, strict=True)):
         panel.errorbar(mean, i, xerr=bar, fmt="o", color=_COLORS[i % len(_COLORS)], capsize=4)
     panel.set_yticks(range(len(labels)), labels)
     panel.invert_yaxis()
-    panel.set(title="AUC, mean and two standard errors over seeds", xlabel="AUC")
+    panel.set(title=f"{_title(metric)}, mean and two standard errors over seeds", xlabel=_title(metric))
     panel.grid(axis="x", alpha=0.3)
 
 
 def _draw_sizes(panel: Axes, found: Mapping[str, Mapping[str, Any]]) -> None:
-    panel.set(title="Quality against size", xlabel="megabytes", ylabel="AUC")
+    metric = _best(found)
+    panel.set(title="Quality against size", xlabel="megabytes", ylabel=_title(metric))
     sized = {label: one for label, one in found.items() if "bytes" in one}
     for i, (label, one) in enumerate(sized.items()):
-        x, y = one["bytes"] / 1e6, one["auc_mean"]
+        x, y = one["bytes"] / 1e6, one[f"{metric}_mean"]
         panel.plot(x, y, "o", color=_COLORS[i % len(_COLORS)], markersize=8)
         panel.annotate(label, (x, y), textcoords="offset points", xytext=(7, 4))
     if sized:
@@ -136,10 +145,11 @@ def _draw_sizes(panel: Axes, found: Mapping[str, Mapping[str, Any]]) -> None:
     panel.grid(alpha=0.3)
 
 
-def _draw_curves(panel: Axes, outcomes: Sequence[Outcome], name: str, title: str) -> None:
+def _draw_curves(panel: Axes, outcomes: Sequence[Outcome], metric: str) -> None:
+    title = _title(metric)
     labels = list(dict.fromkeys(o.label for o in outcomes))
     for i, label in enumerate(labels):
-        runs = [{p["step"]: p[name] for p in o.curve} for o in outcomes if o.label == label]
+        runs = [{p["step"]: p[metric] for p in o.curve} for o in outcomes if o.label == label]
         steps = sorted(set.intersection(*(set(run) for run in runs)))
         values = np.array([[run[s] for s in steps] for run in runs])
         color = _COLORS[i % len(_COLORS)]
@@ -150,6 +160,6 @@ def _draw_curves(panel: Axes, outcomes: Sequence[Outcome], name: str, title: str
     panel.grid(alpha=0.3)
 
 
-def _save(figure: Figure, path: str) -> None:
-    figure.savefig(f"{path}.tmp", format="png")
-    os.replace(f"{path}.tmp", path)
+def _best(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The metric that models are compared by."""
+    return str(next(iter(found.values()))["metrics"][0])

@@ -27,7 +27,7 @@ from tfrs_dlrm.embeddings.quantized import stored_bytes
 from tfrs_dlrm.files import read_json, write_json
 from tfrs_dlrm.serving.bundle import export_model
 from tfrs_dlrm.serving.verification.verify import verify
-from tfrs_dlrm.training.evaluation import score
+from tfrs_dlrm.training.evaluation import Scores, score
 from tfrs_dlrm.training.factory import load_model, make_optimizers
 from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.loop import train_and_evaluate
@@ -147,26 +147,27 @@ def _seeded(config: RunConfig, i: int) -> RunConfig:
 
 
 def _loss(config: RunConfig, workdir: str) -> float:
-    """Log loss of a run on the rows that choices are made by; infinite where it diverges."""
+    """What is to be small of a run, on the rows that choices are made by; infinite where it diverges."""
     try:
         train_and_evaluate(config, workdir)
     except FloatingPointError:
         return float("inf")
-    return halves(_scores(workdir))[0].metrics()["log_loss"]
+    scores = halves(_scores(workdir))[0]
+    return scores.metrics()[scores.task.tuned]
 
 
-def _scores(workdir: str) -> Any:
+def _scores(workdir: str) -> Scores:
     model, config, _ = load_model(workdir, "latest")
     return score(model, evaluation_dataset(config.data.path, config.train.eval_batch_size, "eval"))
 
 
 def _run(label: str, config: RunConfig, workdir: str, chosen: dict[str, Any], show_progress: bool) -> Outcome:
     train_and_evaluate(config, workdir, show_progress=show_progress)
-    metrics = halves(_scores(workdir))[1].metrics()
+    scores = halves(_scores(workdir))[1]
     with open(Workdir(workdir).file(METRICS_FILE), encoding="utf-8") as f:
         records = [json.loads(line) for line in f]
     curve = [{"step": r["step"], **r["eval"]} for r in records]
-    outcome = Outcome(label, config.train.seed, metrics, curve, chosen)
+    outcome = Outcome(label, config.train.seed, list(scores.task.shown), scores.metrics(), curve, chosen)
     outcome.save(workdir)
     tf.keras.backend.clear_session()
     return outcome

@@ -76,7 +76,7 @@ def tune(
         shutil.rmtree(workdir, ignore_errors=True)
         found = loss(config, workdir)
         shutil.rmtree(workdir, ignore_errors=True)
-        logging.info("%s: trial %d: %s: log loss %.6f", contestant.label, trial.number, values, found)
+        logging.info("%s: trial %d: %s: %.6f", contestant.label, trial.number, values, found)
         return found
 
     def finished() -> int:

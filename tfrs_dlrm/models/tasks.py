@@ -23,11 +23,13 @@ class Task(abc.ABC):
     Attributes:
       output: what the answer is called in the signatures of an exported model.
       best: the metric that the best checkpoint is chosen by.
-      shown: the metrics that a line of progress has room for.
+      tuned: the metric that tuning makes small; it says more of a short run than the best one.
+      shown: the metrics that a line of progress has room for, the best one first.
     """
 
     output: ClassVar[str]
     best: ClassVar[str]
+    tuned: ClassVar[str]
     shown: ClassVar[tuple[str, ...]]
 
     @abc.abstractmethod
@@ -64,6 +66,7 @@ class Click(Task):
 
     output = "probability"
     best = "auc"
+    tuned = "log_loss"
     shown = ("auc", "log_loss", "normalized_entropy", "calibration")
 
     def returned(self, scores: tf.Tensor) -> tf.Tensor:
@@ -109,6 +112,7 @@ class Regression(Task):
 
     output = "prediction"
     best = "rmse"
+    tuned = "rmse"
     shown = ("rmse", "mae")
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
