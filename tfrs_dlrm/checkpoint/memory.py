@@ -16,8 +16,10 @@ def available(host: str) -> int:
 
     def read(path: str) -> str:
         try:
-            with tf.device(host):  # there the op runs, and reads that machine's file
-                return tf.io.read_file(path).numpy().decode()
+            with tf.device(host):  # there the ops run, and read that machine's file
+                if tf.size(tf.io.matching_files(path)):  # of one that is not there TensorFlow would print a warning
+                    return tf.io.read_file(path).numpy().decode()
+                return ""
         except tf.errors.OpError:
             return ""
 
