@@ -25,11 +25,14 @@ _OUTPUT = flags.DEFINE_string("output", "", "Of runs and report; by default runs
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
+    import tensorflow as tf
+
     from tfrs_dlrm import comparison
     from tfrs_dlrm.files import write_json
     from tfrs_dlrm.progress import PrepareBar
     from tfrs_dlrm.training.callbacks import Interrupted
 
+    tf.get_logger().setLevel("ERROR")  # it would warn that each of many models is traced
     config = _CONFIG.value
     if _DATA.value:
         config.data.path, config.data.synthetic_rows, config.data.raw_train = _DATA.value, 0, ""

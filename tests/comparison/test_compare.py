@@ -11,7 +11,8 @@ from scipy import stats
 
 from tfrs_dlrm import comparison
 from tfrs_dlrm.comparison import run
-from tfrs_dlrm.comparison.outcome import Cost, Outcome, halves
+from tfrs_dlrm.comparison.cost import Cost
+from tfrs_dlrm.comparison.outcome import Outcome, halves
 from tfrs_dlrm.comparison.tuning import shortened
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.manifest import Manifest

@@ -45,23 +45,6 @@ class Outcome:
         return cls(**read_json(path)) if os.path.isfile(path) else None
 
 
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What a model takes, whatever its seed.
-
-    Attributes:
-      parameters: trainable numbers, rows of tables included.
-      bytes: of the exported tables and layers.
-      examples_per_second: of train steps, on batches in memory.
-      latency_ms: p50 of the exported model in TensorFlow's C++ runtime, by rows of a request.
-    """
-
-    parameters: int
-    bytes: int
-    examples_per_second: float
-    latency_ms: dict[str, float]
-
-
 def halves(scores: Scores) -> tuple[Scores, Scores]:
     """The even rows, for choices, and the odd ones, for what is reported; of the first label, where there are several.
 

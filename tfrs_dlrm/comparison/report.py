@@ -14,7 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
-from tfrs_dlrm.comparison.outcome import Cost, Outcome
+from tfrs_dlrm.comparison.cost import Cost
+from tfrs_dlrm.comparison.outcome import Outcome
 from tfrs_dlrm.training.report import save_figure
 
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F8C99", "#000000")

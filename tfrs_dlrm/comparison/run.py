@@ -4,37 +4,30 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.comparison.contestants import Contestant
-from tfrs_dlrm.comparison.outcome import Cost, Outcome, halves
+from tfrs_dlrm.comparison.cost import Cost, measure
+from tfrs_dlrm.comparison.outcome import Outcome, halves
 from tfrs_dlrm.comparison.tuning import applied, tune
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.data.dataset import dataset
 from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.prepare import Progress
 from tfrs_dlrm.data.ready import ready
-from tfrs_dlrm.embeddings.quantized import stored_bytes
 from tfrs_dlrm.files import read_json, write_json
-from tfrs_dlrm.serving.bundle import export_model
-from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.training.evaluation import Scores, score
-from tfrs_dlrm.training.factory import load_model, make_optimizers
+from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.workdir import METRICS_FILE, Workdir
 
-_STEPS, _WARM_STEPS = 60, 10
-_CONFIG_FILE, _COST_FILE, _CHOSEN_FILE = "comparison.json", "cost.json", "chosen.json"
+_CONFIG_FILE, _CHOSEN_FILE = "comparison.json", "chosen.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,26 +87,50 @@ def compare(
         raise ValueError(f"{base.data.path} has no evaluation set to compare on; prepare with --eval_fraction")
     _begin(contestants, output, options)
     outcomes, costs = [], {}
+    clock = _Clock(say, len(contestants) * (options.budget * options.trial_share + options.seeds))
     for number, contestant in enumerate(contestants, 1):
         home = os.path.join(output, contestant.directory)
         where = f"[{number}/{len(contestants)}] {contestant.label}"
-        trials = functools.partial(_say_trials, say, where, options.budget)
-        chosen = _chosen(contestant, home, options, trials)
+        chosen = _chosen(contestant, home, options, clock, where)
         config = applied(contestant.config, chosen)
         for i in range(options.seeds):
             workdir = os.path.join(home, f"seed-{config.train.seed + i}")
             outcome = Outcome.load(workdir)
             if outcome is None:
-                say(f"{where}: seed {i + 1} of {options.seeds}")
                 outcome = _run(contestant.label, _seeded(config, i), workdir, chosen, show_progress)
+                clock.done(1, f"{where}: seed {i + 1} of {options.seeds}: {_shown(outcome)}")
+            else:
+                clock.skip(1)
             outcomes.append(outcome)
         if options.measure:
-            costs[contestant.label] = _cost(os.path.join(home, f"seed-{config.train.seed}"), home)
+            costs[contestant.label] = measure(os.path.join(home, f"seed-{config.train.seed}"), home)
     return outcomes, costs
 
 
-def _say_trials(say: Callable[[str], None], where: str, budget: int, done: int) -> None:
-    say(f"{where}: {done} of {budget} trials")
+class _Clock:
+    """Says what is done, and about how long the rest takes.
+
+    Args:
+      say: takes a line.
+      runs: that there are to do; a shorter one counts as a part of one.
+    """
+
+    def __init__(self, say: Callable[[str], None], runs: float) -> None:
+        self._say, self._left, self._done, self._begin = say, runs, 0.0, time.monotonic()
+
+    def skip(self, runs: float) -> None:
+        """Some were done before."""
+        self._left -= runs
+
+    def done(self, runs: float, line: str) -> None:
+        """Some are done now."""
+        self._left, self._done = self._left - runs, self._done + runs
+        left = (time.monotonic() - self._begin) / self._done * self._left
+        self._say(f"{line} ({left / 60:.0f} min left)")
+
+
+def _shown(outcome: Outcome) -> str:
+    return ", ".join(f"{name} {outcome.metrics[name]:.5f}" for name in outcome.shown[:2])
 
 
 def _begin(contestants: Sequence[Contestant], output: str, options: Options) -> None:
@@ -129,12 +146,21 @@ def _begin(contestants: Sequence[Contestant], output: str, options: Options) -> 
     write_json(path, found)
 
 
-def _chosen(contestant: Contestant, home: str, options: Options, done: Callable[[int], None]) -> dict[str, Any]:
+def _chosen(contestant: Contestant, home: str, options: Options, clock: _Clock, where: str) -> dict[str, Any]:
     path = os.path.join(home, _CHOSEN_FILE)
     if os.path.isfile(path):
+        clock.skip(options.budget * options.trial_share)
         return dict(read_json(path))
-    directory = os.path.join(home, "tuning")
-    chosen = tune(contestant, directory, options.budget, options.trial_share, _loss, done)
+
+    new = 0
+
+    def done(trials: int, best: float) -> None:
+        nonlocal new
+        new += 1
+        clock.done(options.trial_share, f"{where}: trial {trials} of {options.budget}: best {best:.5f}")
+
+    chosen = tune(contestant, os.path.join(home, "tuning"), options.budget, options.trial_share, _loss, done)
+    clock.skip((options.budget - new) * options.trial_share)
     os.makedirs(home, exist_ok=True)
     write_json(path, chosen)
     return chosen
@@ -171,42 +197,3 @@ def _run(label: str, config: RunConfig, workdir: str, chosen: dict[str, Any], sh
     outcome.save(workdir)
     tf.keras.backend.clear_session()
     return outcome
-
-
-def _cost(workdir: str, home: str) -> Cost:
-    path = os.path.join(home, _COST_FILE)
-    if os.path.isfile(path):
-        return Cost(**read_json(path))
-    model, config, _ = load_model(workdir, "latest")
-    exported = os.path.join(home, "exported")
-    shutil.rmtree(exported, ignore_errors=True)
-    export_model(model, config.data.path, exported)
-    report = verify(exported)
-    if not report.passed:
-        raise ValueError(f"{report}")
-    latency = {str(x.size): x.p50 for x in report.latency if x.signature == "serving_default"}
-    tables = list(model.embeddings.tables.values())
-    dense = model.dense_variables
-    cost = Cost(
-        parameters=int(sum(np.prod(v.shape) for v in [*tables, *dense])),
-        bytes=int(sum(map(stored_bytes, tables)) + sum(4 * np.prod(v.shape) for v in dense)),
-        examples_per_second=_speed(model, config),
-        latency_ms=latency,
-    )
-    write_json(path, dataclasses.asdict(cost))
-    shutil.rmtree(exported, ignore_errors=True)
-    return cost
-
-
-def _speed(model: Any, config: RunConfig) -> float:
-    """Examples/s of train steps on a batch that is in memory, the median of single steps."""
-    model.compile(*make_optimizers(config.optimizer))
-    batch = next(iter(dataset(config.data.path, config.train.batch_size, sort_ids=True)))
-    step = model.make_train_function()
-    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
-    seconds = []
-    for _ in range(_WARM_STEPS + _STEPS):
-        begin = time.perf_counter()
-        step(batches)
-        seconds.append(time.perf_counter() - begin)
-    return float(config.train.batch_size / np.median(seconds[_WARM_STEPS:]))

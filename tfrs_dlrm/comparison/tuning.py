@@ -30,7 +30,7 @@ def tune(
     trials: int,
     share: float,
     loss: Callable[[RunConfig, str], float],
-    done: Callable[[int], None] | None = None,
+    done: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """The best values found, by `SECTION.FIELD`; empty where there are no trials.
 
@@ -42,7 +42,7 @@ def tune(
       trials: how many.
       share: of the recipe's steps or epochs, the length of a trial.
       loss: trains a recipe in a directory and returns what is to be small.
-      done: called with the number of trials that are finished.
+      done: called after each trial with the number of those that are finished, and the best loss so far.
 
     Raises:
       ImportError: Optuna is not installed.
@@ -85,7 +85,7 @@ def tune(
     while finished() < trials:
         study.optimize(objective, n_trials=1)
         if done:
-            done(finished())
+            done(finished(), study.best_value)
     return dict(study.best_params)
 
 
