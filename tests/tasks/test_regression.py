@@ -33,6 +33,7 @@ from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.groups import Grouping
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.warmstart import warm_start
 
@@ -216,6 +217,29 @@ def test_a_planted_rating_is_learned_down_to_its_noise(data, run):
     by_hand = np.sqrt(np.average((labels.astype(np.float64) - mean) ** 2, weights=weights))
     assert columns["training mean"]["rmse"] == pytest.approx(by_hand) and by_hand > 6
     assert evaluation.scores.metrics() == result.best
+
+
+def test_groups_have_the_errors_that_pandas_finds(data, run):
+    evaluation = evaluate_run(run[0])
+    found = Grouping(run[0], ["item"]).measure(evaluation, "eval")
+    rows = pq.read_table(f"{data}/eval").to_pandas()
+    rows["error"] = evaluation.scores.logits.astype(np.float64) - rows["label"]
+    table = pd.DataFrame(found.to_dict()["group_by"]["item"]).set_index("row")
+    for row, part in rows.groupby("item"):
+        expected = [
+            len(part),
+            part["weight"].sum(),
+            np.average(part["label"].astype(np.float64), weights=part["weight"]),
+            np.average(part["label"] + part["error"], weights=part["weight"]),
+            np.sqrt(np.average(part["error"] ** 2, weights=part["weight"])),
+            np.average(part["error"].abs(), weights=part["weight"]),
+        ]
+        columns = ["examples", "weight", "label_mean", "prediction_mean", "rmse", "mae"]
+        np.testing.assert_allclose(table.loc[row, columns].to_numpy(float), expected, rtol=1e-6)
+    assert len(table) == rows["item"].nunique() == 15
+    assert "By item, the 2 largest of 15 groups:" in found.text(2) and "rmse" in found.text(2)
+    with pytest.raises(ValueError, match="gauc=user,item: label 'rating' is a number to predict, which has no AUC"):
+        Grouping(run[0], gauc=["user", "item"])
 
 
 def test_the_best_checkpoint_has_the_lowest_error(run):
