@@ -71,7 +71,7 @@ class Task(abc.ABC):
         """The same of the examples of each group, whole numbers [N]."""
 
     @abc.abstractmethod
-    def losses(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
         """How much worse `after` is than `before`, of what `evaluate` found; by name of the change, the main one first.
 
         A name is that of a metric, and `_drop` or `_rise`, whichever is for the worse.
@@ -120,7 +120,7 @@ class Click(Task):
         """See `tfrs_dlrm.metrics.group_metrics`."""
         return group_metrics(groups, labels, returned, weights)
 
-    def losses(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
         """Of AUC and log loss."""
         return {"auc_drop": before["auc"] - after["auc"], "log_loss_rise": after["log_loss"] - before["log_loss"]}
 
@@ -180,7 +180,7 @@ class Regression(Task):
         """See `tfrs_dlrm.metrics.group_errors`."""
         return group_errors(groups, labels, returned, weights)
 
-    def losses(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
         """Of RMSE and MAE."""
         return {"rmse_rise": after["rmse"] - before["rmse"], "mae_rise": after["mae"] - before["mae"]}
 
