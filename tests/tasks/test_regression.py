@@ -35,6 +35,8 @@ from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.groups import Grouping
 from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.understanding import pictures
+from tfrs_dlrm.understanding.explain import Questions, explain_run
 from tfrs_dlrm.warmstart import warm_start
 
 RATING = td.Label("rating", task="regression")
@@ -240,6 +242,24 @@ def test_groups_have_the_errors_that_pandas_finds(data, run):
     assert "By item, the 2 largest of 15 groups:" in found.text(2) and "rmse" in found.text(2)
     with pytest.raises(ValueError, match="gauc=user,item: label 'rating' is a number to predict, which has no AUC"):
         Grouping(run[0], gauc=["user", "item"])
+
+
+def test_what_a_rating_depends_on_is_what_its_model_relies_on(run, tmp_path):
+    """See `rating_log.write`: the effects of user, item and price add up, and nothing acts together."""
+    found = explain_run(run[0], Questions(interaction_examples=200))
+    rises = {f.feature: f.worsening["rmse_rise"].mean() for f in found.importance.features}
+    assert found.importance.metrics["rmse"] == pytest.approx(run[1].best["rmse"], rel=1e-6)
+    rng = np.random.default_rng(0)  # the log's
+    stds = {"user": rng.normal(0, 5, 20).std(), "item": rng.normal(0, 5, 15).std(), "price": 3}
+    for feature, std in stds.items():  # an effect exchanged for another adds twice their variance to the squared error
+        rise = np.sqrt(2 * std**2 + rating_log.NOISE**2) - rating_log.NOISE
+        assert rises[feature] == pytest.approx(rise, rel=0.15)
+    assert max(s for *_, s, _ in found.interactions.pairs()) < 2
+    text, data = found.text(3), found.to_dict()
+    assert f"to RMSE {run[1].best['rmse']:.6f} and MAE " in text and "second difference of the prediction|" in text
+    assert set(data["importance"]) == {"rmse", "mae", "examples", "seeds", "features"} and data["label"] == "rating"
+    assert len(data["importance"]["features"][0]["rmse_rises"]) == 3
+    assert len(pictures.draw(found, str(tmp_path))) == 3
 
 
 def test_the_best_checkpoint_has_the_lowest_error(run):

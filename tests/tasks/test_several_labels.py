@@ -34,6 +34,7 @@ from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.groups import Grouping
 from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.understanding.explain import Questions, explain_run
 
 OUTPUTS = ["probability", "probability_purchase", "prediction_paid"]
 
@@ -293,6 +294,21 @@ def test_groups_are_of_the_label_that_was_chosen_where_it_is_known(data, run, tm
         Grouping(run[0], label="purchases")
     with pytest.raises(ValueError, match="no label 'x'; choose among clicked, purchase, paid"):
         Grouping(run[0], label="x")
+
+
+def test_what_each_label_depends_on(run):
+    """See `funnel_log.write`: age counts for what is paid only, and the user hardly for that."""
+    first = {}
+    for label in ("", "purchase", "paid"):
+        found = explain_run(run[0], Questions(("importance",), label=label))
+        metrics = run[1].best if not label else {k.removesuffix(f"_{label}"): v for k, v in run[1].best.items()}
+        assert found.importance.metrics == pytest.approx({k: metrics[k] for k in found.importance.metrics}, rel=1e-6)
+        assert found.importance.examples == metrics["examples"] and found.label == (label or "clicked")
+        first[label] = [f.feature for f in found.importance.features]
+    assert set(first[""][:2]) == {"user", "item"} and first["purchase"][0] == "item"
+    assert first["paid"] == ["item", "age", "user"]
+    with pytest.raises(ValueError, match="no label 'purchased'; did you mean 'purchase'"):
+        explain_run(run[0], Questions(label="purchased"))
 
 
 def test_the_first_label_goes_by_its_column_unless_another_has_that_name():
