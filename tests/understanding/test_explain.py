@@ -213,7 +213,6 @@ def test_no_run_no_checkpoint_no_evaluation_set(folder, tmp_path):
 
 def test_single_numbers_have_the_nearest_numbers_as_neighbours():
     model = td.RankingModel(small_model.SCHEMA.with_dim(1))
-    model.embeddings.build(None)
     model.embeddings.tables["slot"].assign([[0.5], [0.0], [0.75], [-2.0], [0.3], [0.25]])
     found = nearest(model, "slot", 0, 4)
     assert (found.measure, found.number) == ("number", 0.5)
