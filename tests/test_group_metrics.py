@@ -3,10 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error, roc_auc_score
 
-from tfrs_dlrm.metrics import evaluate_scores
-from tfrs_dlrm.metrics.groups import group_metrics, grouped_auc
+from tfrs_dlrm.metrics import evaluate_scores, group_errors, group_metrics, grouped_auc
 
 
 def examples(size: int, groups: int, seed: int = 0) -> pd.DataFrame:
@@ -80,6 +79,30 @@ def test_one_group_is_the_evaluation_of_all():
     expected = evaluate_scores(frame.y, frame.z, frame.w)
     for name in ("examples", "weight", "auc", "log_loss", "normalized_entropy", "calibration"):
         assert getattr(found, name)[0] == pytest.approx(expected[name], rel=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_errors_of_numbers_equal_pandas_and_scikit_learn(weighted):
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"group": rng.zipf(1.4, 5000) % 300, "y": rng.normal(-2, 30, 5000)})
+    frame["z"] = (frame.y + rng.normal(frame.group % 7, 4)).astype(np.float32)
+    frame["w"] = rng.choice([0.0, 0.3, 2.5], 5000) if weighted else 1.0
+    found = group_errors(frame.group, frame.y, frame.z, frame.w if weighted else None)
+    np.testing.assert_array_equal(found.group, np.unique(frame.group))
+    for i, (group, part) in enumerate(frame.groupby("group")):
+        assert (found.group[i], found.examples[i]) == (group, len(part))
+        assert found.weight[i] == pytest.approx(part.w.sum())
+        if part.w.sum() == 0:
+            assert np.isnan([found.label_mean[i], found.prediction_mean[i], found.rmse[i], found.mae[i]]).all()
+            continue
+        y, z, w = part.y, part.z.astype(float), part.w
+        assert found.label_mean[i] == pytest.approx(np.average(y, weights=w))
+        assert found.prediction_mean[i] == pytest.approx(np.average(z, weights=w))
+        assert found.rmse[i] == pytest.approx(np.sqrt(mean_squared_error(y, z, sample_weight=w)))
+        assert found.mae[i] == pytest.approx(mean_absolute_error(y, z, sample_weight=w))
+    assert type(found.largest(3)) is type(found) and len(found.largest(3).rmse) == 3
+    with pytest.raises(ValueError, match="label of example 1 is inf; expected a finite number"):
+        group_errors([1, 1], [0, np.inf], [0.0, 1.0])
 
 
 def test_the_largest_groups_come_first():

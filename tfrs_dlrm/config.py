@@ -115,18 +115,22 @@ class ModelConfig:
         if self.name == "logistic_regression":
             return weights_only(data)
         if self.name in _WITH_LINEAR_WEIGHTS and not self.mixed_dim_temperature:
-            return with_linear_weights(data, self._features(data), self.embedding_dim)
+            return with_linear_weights(data, self.features(data), self.embedding_dim)
         if self.embedding_dim:
             data = data.with_dim(self.embedding_dim)
         if self.mixed_dim_temperature:
             data = data.with_mixed_dims(self.embedding_dim, self.mixed_dim_temperature)
-        return with_linear_weights(data, self._features(data)) if self.name in _WITH_LINEAR_WEIGHTS else data
+        return with_linear_weights(data, self.features(data)) if self.name in _WITH_LINEAR_WEIGHTS else data
 
-    def _features(self, data: Schema) -> list[str]:
-        """The categorical features that the model looks at."""
+    def features(self, data: Schema) -> list[str]:
+        """The features that the model looks at: all but for matrix factorization, which has two.
+
+        Raises:
+          ValueError: it has to look at one that is not there.
+        """
         names = [f.name for f in data.categorical]
         if self.name != "matrix_factorization":
-            return names
+            return [*(f.name for f in data.dense), *names]
         for field in ("user", "item"):
             if getattr(self, field) not in names:
                 wanted = f"the name of a categorical feature is needed; there are {', '.join(names)}"

@@ -16,6 +16,7 @@ flags.adopt_module_key_flags(cli)
 _OUTPUT = flags.DEFINE_string("output", "", "Where to write evaluation.json and .png; by default the workdir.")
 _GROUP_BY = flags.DEFINE_list("group_by", [], "Features, separated by commas, to measure each value of.")
 _GAUC = flags.DEFINE_list("gauc", [], "Features, such as the user's, to average the AUC over the values of.")
+_LABEL = flags.DEFINE_string("label", "", "The label of groups and picture, by name; by default the first.")
 _TOP = flags.DEFINE_integer("top", 20, "How many values of each feature to show, the most frequent.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", "", "Where to write all groups; by default groups.json beside evaluation.json.")
 
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
     from tfrs_dlrm.training.groups import Grouping
 
     strategy = _STRATEGY()
-    grouping = Grouping(_WORKDIR.value, _GROUP_BY.value, _GAUC.value, strategy)
+    grouping = Grouping(_WORKDIR.value, _GROUP_BY.value, _GAUC.value, strategy, _LABEL.value)
     try:
         with examples_bar("evaluate") as progress:
             split, which = _SPLIT.value, _CHECKPOINT.value
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> None:
     os.makedirs(output, exist_ok=True)
     paths = [os.path.join(output, f"evaluation.{ending}") for ending in ("json", "png")]
     report.write_json(paths[0], evaluation.to_dict())
-    evaluation.picture(paths[1])
+    evaluation.picture(paths[1], grouping.label)
     print(f"{evaluation.checkpoint} on {evaluation.data} ({_SPLIT.value})\n")
     print(report.table(evaluation.columns()))
     if _GROUP_BY.value or _GAUC.value:

@@ -11,11 +11,12 @@ _DATA = flags.DEFINE_string("data", "", "A prepared directory; by default the on
 _SPLIT = flags.DEFINE_enum("split", "eval", ["eval", "train"], "The rows to measure importance and interactions on.")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which weights.")
 _PARTS = flags.DEFINE_list("parts", ["importance", "interactions", "tables"], "What to find out; any of these.")
-_FEATURES = flags.DEFINE_list("features", [], "Of importance and interactions; by default all.")
+_FEATURES = flags.DEFINE_list("features", [], "Of importance and interactions; by default all that the model has.")
 _EXAMPLES = flags.DEFINE_integer("examples", 50_000, "To measure importance on.", lower_bound=1)
 _PAIR_EXAMPLES = flags.DEFINE_integer("interaction_examples", 2_000, "To measure interactions on.", lower_bound=1)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Permutations of the examples, for means and spreads.", lower_bound=1)
 _NEIGHBOURS = flags.DEFINE_multi_string("neighbours", [], "TABLE:VALUE, to find the values most like it; repeatable.")
+_LABEL = flags.DEFINE_string("label", "", "Of importance and interactions, by name; by default the first.")
 _TOP = flags.DEFINE_integer("top", 10, "How many neighbours, pairs, and rows of a table.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", "", "The directory to write; by default explanation/ in the workdir.")
 
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> None:
         seeds=_SEEDS.value,
         neighbours=tuple(_NEIGHBOURS.value),
         top=_TOP.value,
+        label=_LABEL.value,
     )
     with PrepareBar() as bar:
         split, which = _SPLIT.value, _CHECKPOINT.value
@@ -45,7 +47,7 @@ def main(argv: list[str]) -> None:
     path = os.path.join(output, "explanation.json")
     write_json(path, found.to_dict())
     pictures = draw(found, output)
-    print(f"{found.checkpoint} on {found.data} ({found.split})\n\n{found.text(_TOP.value)}")
+    print(f"{found.checkpoint} on {found.data} ({found.split}), label {found.label}\n\n{found.text(_TOP.value)}")
     print(f"\nWrote {', '.join([path, *pictures])}.")
 
 

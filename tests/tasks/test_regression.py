@@ -33,7 +33,10 @@ from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.groups import Grouping
 from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.understanding import pictures
+from tfrs_dlrm.understanding.explain import Questions, explain_run
 from tfrs_dlrm.warmstart import warm_start
 
 RATING = td.Label("rating", task="regression")
@@ -216,6 +219,47 @@ def test_a_planted_rating_is_learned_down_to_its_noise(data, run):
     by_hand = np.sqrt(np.average((labels.astype(np.float64) - mean) ** 2, weights=weights))
     assert columns["training mean"]["rmse"] == pytest.approx(by_hand) and by_hand > 6
     assert evaluation.scores.metrics() == result.best
+
+
+def test_groups_have_the_errors_that_pandas_finds(data, run):
+    evaluation = evaluate_run(run[0])
+    found = Grouping(run[0], ["item"]).measure(evaluation, "eval")
+    rows = pq.read_table(f"{data}/eval").to_pandas()
+    rows["error"] = evaluation.scores.logits.astype(np.float64) - rows["label"]
+    table = pd.DataFrame(found.to_dict()["group_by"]["item"]).set_index("row")
+    for row, part in rows.groupby("item"):
+        expected = [
+            len(part),
+            part["weight"].sum(),
+            np.average(part["label"].astype(np.float64), weights=part["weight"]),
+            np.average(part["label"] + part["error"], weights=part["weight"]),
+            np.sqrt(np.average(part["error"] ** 2, weights=part["weight"])),
+            np.average(part["error"].abs(), weights=part["weight"]),
+        ]
+        columns = ["examples", "weight", "label_mean", "prediction_mean", "rmse", "mae"]
+        np.testing.assert_allclose(table.loc[row, columns].to_numpy(float), expected, rtol=1e-6)
+    assert len(table) == rows["item"].nunique() == 15
+    assert "By item, the 2 largest of 15 groups:" in found.text(2) and "rmse" in found.text(2)
+    with pytest.raises(ValueError, match="gauc=user,item: label 'rating' is a number to predict, which has no AUC"):
+        Grouping(run[0], gauc=["user", "item"])
+
+
+def test_what_a_rating_depends_on_is_what_its_model_relies_on(run, tmp_path):
+    """See `rating_log.write`: the effects of user, item and price add up, and nothing acts together."""
+    found = explain_run(run[0], Questions(interaction_examples=200))
+    rises = {f.feature: f.worsening["rmse_rise"].mean() for f in found.importance.features}
+    assert found.importance.metrics["rmse"] == pytest.approx(run[1].best["rmse"], rel=1e-6)
+    rng = np.random.default_rng(0)  # the log's
+    stds = {"user": rng.normal(0, 5, 20).std(), "item": rng.normal(0, 5, 15).std(), "price": 3}
+    for feature, std in stds.items():  # an effect exchanged for another adds twice their variance to the squared error
+        rise = np.sqrt(2 * std**2 + rating_log.NOISE**2) - rating_log.NOISE
+        assert rises[feature] == pytest.approx(rise, rel=0.15)
+    assert max(s for *_, s, _ in found.interactions.pairs()) < 2
+    text, data = found.text(3), found.to_dict()
+    assert f"to RMSE {run[1].best['rmse']:.6f} and MAE " in text and "second difference of the prediction|" in text
+    assert set(data["importance"]) == {"rmse", "mae", "examples", "seeds", "features"} and data["label"] == "rating"
+    assert len(data["importance"]["features"][0]["rmse_rises"]) == 3
+    assert len(pictures.draw(found, str(tmp_path))) == 3
 
 
 def test_the_best_checkpoint_has_the_lowest_error(run):

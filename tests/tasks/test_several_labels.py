@@ -32,7 +32,9 @@ from tfrs_dlrm.serving.server.logged_rows import logged_rows
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.groups import Grouping
 from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.understanding.explain import Questions, explain_run
 
 OUTPUTS = ["probability", "probability_purchase", "prediction_paid"]
 
@@ -250,6 +252,71 @@ def test_every_label_is_learned_and_the_first_one_chooses(data, run):
     np.testing.assert_array_equal(scores.labels, labels["label/purchase"][known])
     expected = roc_auc_score(scores.labels, scores.logits, sample_weight=labels["weight"][known])
     assert found["auc_purchase"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_groups_are_of_the_label_that_was_chosen_where_it_is_known(data, run, tmp_path):
+    evaluation = evaluate_run(run[0])
+    rows = pq.read_table(f"{data}/eval").to_pandas()
+    names = Path(data, "vocabulary/item.txt").read_text().split()
+    rows["value"] = ["<unseen>" if row == 0 else names[row - 1] for row in rows["item"]]
+    model, _, _ = load_model(run[0])
+    features = [x for x, *_ in td.dataset(data, 5000, split="eval", shuffle=False)]
+    returned = np.concatenate([model(x).numpy() for x in features])
+
+    def by_pandas(label, column, measure):
+        frame = rows.assign(y=rows[label].astype(np.float64), z=returned[:, column].astype(np.float64))
+        frame = frame[frame["y"].notna()]
+        return {value: (len(part), measure(part)) for value, part in frame.groupby("value")}
+
+    def auc(part):
+        return roc_auc_score(part["y"], part["z"], sample_weight=part["weight"]) if part["y"].nunique() > 1 else None
+
+    def rmse(part):
+        return np.sqrt(np.average((part["y"] - part["z"]) ** 2, weights=part["weight"]))
+
+    cases = [("", "label", 0, "auc", auc), ("purchase", "label/purchase", 1, "auc", auc)]
+    for name, column, i, metric, measure in [*cases, ("paid", "label/paid", 2, "rmse", rmse)]:
+        found = Grouping(run[0], ["item"], label=name).measure(evaluation, "eval").to_dict()
+        table = found["group_by"]["item"]
+        expected = by_pandas(column, i, measure)
+        assert found["label"] == (name or "clicked") and set(table["value"]) == set(expected)
+        for value, examples, got in zip(table["value"], table["examples"], table[metric], strict=True):
+            assert examples == expected[value][0]
+            want = expected[value][1]
+            assert np.isnan(got) if want is None else got == pytest.approx(want, rel=1e-5)
+    grouping = Grouping(run[0], gauc=["user"], label="purchase")
+    assert "GAUC by user for label purchase: 0." in grouping.measure(evaluation, "eval").text(3)
+    evaluation.picture(str(tmp_path / "purchase.png"), grouping.label)
+    assert (tmp_path / "purchase.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ValueError, match="gauc=user: label 'paid' is a number to predict"):
+        Grouping(run[0], gauc=["user"], label="paid")
+    with pytest.raises(ValueError, match="no label 'purchases'; did you mean 'purchase'"):
+        Grouping(run[0], label="purchases")
+    with pytest.raises(ValueError, match="no label 'x'; choose among clicked, purchase, paid"):
+        Grouping(run[0], label="x")
+
+
+def test_what_each_label_depends_on(run):
+    """See `funnel_log.write`: age counts for what is paid only, and the user hardly for that."""
+    first = {}
+    for label in ("", "purchase", "paid"):
+        found = explain_run(run[0], Questions(("importance",), label=label))
+        metrics = run[1].best if not label else {k.removesuffix(f"_{label}"): v for k, v in run[1].best.items()}
+        assert found.importance.metrics == pytest.approx({k: metrics[k] for k in found.importance.metrics}, rel=1e-6)
+        assert found.importance.examples == metrics["examples"] and found.label == (label or "clicked")
+        first[label] = [f.feature for f in found.importance.features]
+    assert set(first[""][:2]) == {"user", "item"} and first["purchase"][0] == "item"
+    assert first["paid"] == ["item", "age", "user"]
+    with pytest.raises(ValueError, match="no label 'purchased'; did you mean 'purchase'"):
+        explain_run(run[0], Questions(label="purchased"))
+
+
+def test_the_first_label_goes_by_its_column_unless_another_has_that_name():
+    liked = td.Label("rating", threshold=8.0)
+    features = {"categorical": (td.CategoricalFeature("user"),)}
+    assert td.Schema(liked, **features).label_number("rating") == 0
+    both = td.Schema(liked, more_labels=(td.Label("rating", task="regression"),), **features)
+    assert (both.label_number(), both.label_number("rating")) == (0, 1)
 
 
 def test_replicas_learn_the_same(data):

@@ -33,12 +33,15 @@ def run(cwd, script, *arguments):
 
 
 def test_explain(folder):
-    done = run(folder, "train/explain.py", "--neighbours=site:s1", "--seeds=2", "--examples=200", "--top=3")
+    done = run(
+        folder, "train/explain.py", "--neighbours=site:s1", "--seeds=2", "--examples=200", "--top=3", "--label=clicked"
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     written = folder / "run" / "explanation"
     files = ["explanation.json", "importance.png", "interactions.png", "tables.png"]
     assert sorted(p.name for p in written.iterdir()) == files
     data = json.loads((written / "explanation.json").read_text())
+    assert data["label"] == "clicked" and "(eval), label clicked" in done.stdout.split("\n")[0]
     assert data["neighbours"][0]["nearest"][0]["value"] in done.stdout
     assert all(part in done.stdout for part in ("Importance: ", "the 3 strongest of 15 pairs", "Nearest to s1 in"))
     assert "Wrote run/explanation/explanation.json, run/explanation/importance.png" in done.stdout
@@ -46,11 +49,19 @@ def test_explain(folder):
 
 
 def test_groups_of_an_evaluation(folder):
-    done = run(folder, "train/evaluate.py", "--group_by=slot,tags", "--gauc=user", "--top=2", "--json=by.json")
+    done = run(
+        folder,
+        "train/evaluate.py",
+        "--group_by=slot,tags",
+        "--gauc=user",
+        "--top=2",
+        "--json=by.json",
+        "--label=clicked",
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "By slot, the 2 largest of 5 groups:" in done.stdout and "GAUC by user: 0." in done.stdout
     data = json.loads((folder / "by.json").read_text())
-    assert sorted(data["group_by"]["slot"]["value"]) == list("01234")
+    assert sorted(data["group_by"]["slot"]["value"]) == list("01234") and data["label"] == "clicked"
     assert "run/evaluation.png and by.json." in done.stdout
 
 

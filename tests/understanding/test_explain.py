@@ -78,10 +78,10 @@ def found(folder):
 
 
 def test_what_the_label_depends_on_is_important_and_nothing_else(found):
-    drops = {f.feature: f.auc_drops.mean() for f in found.importance.features}
-    rises = {f.feature: f.log_loss_rises.mean() for f in found.importance.features}
+    drops = {f.feature: f.worsening["auc_drop"].mean() for f in found.importance.features}
+    rises = {f.feature: f.worsening["log_loss_rise"].mean() for f in found.importance.features}
     planted = ["device", "page", "site", "price"]
-    assert found.importance.auc > 0.75
+    assert found.importance.metrics["auc"] > 0.75
     assert set(list(drops)[:4]) == set(planted)
     assert min(drops[f] for f in planted) > 0.04 and min(rises[f] for f in planted) > 0.03
     # The standard error of an AUC on 4000 examples is about 0.007.
@@ -170,7 +170,7 @@ def test_only_what_was_asked_for(folder, tmp_path):
     assert [f.feature for f in one.importance.features] == ["site"]
     assert [Path(p).name for p in pictures.draw(one, str(tmp_path))] == ["importance.png"]
     none = explain_run(str(folder / "run"), Questions(parts=(), neighbours=("slot:3",), top=2))
-    assert set(none.to_dict()) == {"checkpoint", "data", "split", "neighbours"}
+    assert set(none.to_dict()) == {"checkpoint", "data", "split", "label", "neighbours"}
     assert len(none.to_dict()["neighbours"][0]["nearest"]) == 2
 
 
@@ -178,6 +178,7 @@ def test_only_what_was_asked_for(folder, tmp_path):
     "asked, message",
     [
         ({"features": ("sites",)}, "no feature 'sites'; did you mean 'site'"),
+        ({"label": "z"}, "no label 'z'; choose among y"),
         ({"features": ("zzz",)}, "no feature 'zzz'; there are price, noise, device"),
         ({"parts": ("table",)}, "no part 'table'; choose among importance, interactions, tables"),
         ({"seeds": 0}, "seeds=0; at least 1 is needed"),
@@ -210,12 +211,19 @@ def test_no_run_no_checkpoint_no_evaluation_set(folder, tmp_path):
     assert explain_run(str(folder / "run"), Questions(parts=("tables",)), data=str(tmp_path / "data")).tables
 
 
+def test_single_numbers_have_the_nearest_numbers_as_neighbours():
+    model = td.RankingModel(small_model.SCHEMA.with_dim(1))
+    model.embeddings.tables["slot"].assign([[0.5], [0.0], [0.75], [-2.0], [0.3], [0.25]])
+    found = nearest(model, "slot", 0, 4)
+    assert (found.measure, found.number) == ("number", 0.5)
+    # 0.75 and 0.25 are equally far.
+    assert (found.rows, found.values) == ([4, 2, 5, 1], pytest.approx([0.3, 0.75, 0.25, 0.0]))
+
+
 def test_vectors_without_a_direction_have_no_neighbours(folder):
-    with pytest.raises(ValueError, match="table 'slot': its vectors are single numbers in this model"):
-        nearest(td.RankingModel(small_model.SCHEMA.with_dim(1)), "slot", 3, 5)
     model, _, _ = load_model(str(folder / "run"))
     slot = model.embeddings.tables["slot"]
     slot.assign(np.where(np.arange(9)[:, None] < 7, 0, slot.numpy()))
-    assert {row for row, _ in nearest(model, "slot", 7, 5)} == {8}
+    assert nearest(model, "slot", 7, 5).rows == [8]
     with pytest.raises(ValueError, match="table 'slot': the vector of row 3 is 0, which has no direction"):
         nearest(model, "slot", 3, 5)

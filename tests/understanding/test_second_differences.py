@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 import tfrs_dlrm as td
 from tfrs_dlrm.understanding.importance import permutation_importance
 from tfrs_dlrm.understanding.interactions import interactions
-from tfrs_dlrm.understanding.sample import draw, logits
+from tfrs_dlrm.understanding.sample import draw, scores
 
 FEATURES = ["price", "age", "site", "user", "slot", "tags"]
 
@@ -60,9 +60,9 @@ def exchanged(values, features, donors):
 def test_the_values_of_a_feature_are_exchanged_as_a_whole(known):
     model, sample, values = known
     donors = np.random.default_rng(5).permutation(500)
-    np.testing.assert_allclose(logits(model, sample, 64), formula(values), atol=1e-4)
+    np.testing.assert_allclose(scores(model, sample, 64), formula(values), atol=1e-4)
     for features in ([f] for f in FEATURES):
-        found = logits(model, sample.exchanged(features, donors), 500)
+        found = scores(model, sample.exchanged(features, donors), 500)
         np.testing.assert_allclose(
             found, formula(exchanged(values, features, donors)), atol=1e-4, err_msg=str(features)
         )
@@ -81,18 +81,19 @@ def test_importance_is_what_scikit_learn_says_of_the_exchanged_scores(known):
             frame.label, p, sample_weight=frame.weight
         )
 
-    assert (found.auc, found.log_loss) == pytest.approx(measure(formula(values)), abs=1e-4)
+    assert tuple(found.metrics.values()) == pytest.approx(measure(formula(values)), abs=1e-4)
     drops = {}
     for feature in FEATURES:
         orders = [np.random.default_rng(seed).permutation(500) for seed in range(2)]
         measured = np.array([measure(formula(exchanged(values, [feature], order))) for order in orders])
-        drops[feature] = found.auc - measured[:, 0]
+        drops[feature] = found.metrics["auc"] - measured[:, 0]
         one = next(f for f in found.features if f.feature == feature)
-        np.testing.assert_allclose(one.auc_drops, drops[feature], atol=1e-4)
-        np.testing.assert_allclose(one.log_loss_rises, measured[:, 1] - found.log_loss, atol=1e-4)
+        np.testing.assert_allclose(one.worsening["auc_drop"], drops[feature], atol=1e-4)
+        rises = measured[:, 1] - found.metrics["log_loss"]
+        np.testing.assert_allclose(one.worsening["log_loss_rise"], rises, atol=1e-4)
         spread = abs(drops[feature][0] - drops[feature][1]) / np.sqrt(2)
         assert one.summary()["auc_drop_spread"] == pytest.approx(spread, abs=1e-4)
-    means = [f.auc_drops.mean() for f in found.features]
+    means = [f.worsening["auc_drop"].mean() for f in found.features]
     assert means == sorted(means, reverse=True)
 
 

@@ -8,11 +8,13 @@ from tfrs_dlrm.metrics.exact import (
     reliability,
     roc_curve,
 )
-from tfrs_dlrm.metrics.groups import GroupedAUC, GroupMetrics, group_metrics, grouped_auc
+from tfrs_dlrm.metrics.groups import GroupedAUC, GroupMetrics, Groups, group_metrics, grouped_auc
 from tfrs_dlrm.metrics.regression import (
+    GroupErrors,
     MeanAbsoluteError,
     RootMeanSquaredError,
     evaluate_predictions,
+    group_errors,
     regression_metrics,
 )
 from tfrs_dlrm.metrics.streaming import (
@@ -28,8 +30,10 @@ from tfrs_dlrm.metrics.streaming import (
 __all__ = [
     "Calibration",
     "ExpectedCalibrationError",
+    "GroupErrors",
     "GroupMetrics",
     "GroupedAUC",
+    "Groups",
     "LogLoss",
     "MeanAbsoluteError",
     "NormalizedEntropy",
@@ -41,6 +45,7 @@ __all__ = [
     "evaluate_predictions",
     "evaluate_scores",
     "exact_auc",
+    "group_errors",
     "group_metrics",
     "grouped_auc",
     "log_loss",

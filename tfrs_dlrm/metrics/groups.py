@@ -1,35 +1,33 @@
-"""Metrics of a binary classifier within groups of examples, say those of a device or of a user: exact, in NumPy.
+"""Metrics within groups of examples, say those of a device or of a user: exact, in NumPy.
 
 One sort of the examples by (group, score) and sums over runs of equal ones: the time does not depend on how many groups
 there are, and beside the examples it takes a few numbers for each group. As in `exact`, a metric that the examples of a
-group do not define is nan.
+group do not define is nan. Those of clicks are here, those of predicted numbers in `regression`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tfrs_dlrm.metrics.exact import Floats, as_columns, sigmoid
 
+G = TypeVar("G", bound="Groups")
+
 
 @dataclasses.dataclass(frozen=True)
-class GroupMetrics:
-    """The metrics of each group: arrays [groups], in ascending order of the groups.
+class Groups:
+    """What each group is: arrays [groups], in ascending order of the groups.
 
     Attributes:
       group: int64, which group.
       examples: int64, its rows, whatever they weigh.
       weight: their total weight.
-      label_mean: the base rate, by weight, as all that follows.
-      prediction_mean: the mean probability.
-      auc: as `exact_auc`; nan where only one class has weight.
-      log_loss: as `log_loss`.
-      normalized_entropy: log loss over that of always predicting the base rate of the group.
-      calibration: prediction mean over label mean.
+      label_mean: by weight, as all that follows; of clicks the base rate.
+      prediction_mean: likewise; of clicks the mean probability.
     """
 
     group: NDArray[np.int64]
@@ -37,18 +35,31 @@ class GroupMetrics:
     weight: Floats
     label_mean: Floats
     prediction_mean: Floats
+
+    def largest(self: G, count: int) -> G:
+        """The `count` groups with most examples, most first, ties by group."""
+        return self.select(np.argsort(-self.examples, kind="stable")[:count])
+
+    def select(self: G, which: NDArray[Any]) -> G:
+        """The groups of those indices, or where a mask is true."""
+        return type(self)(**{f.name: getattr(self, f.name)[which] for f in dataclasses.fields(self)})
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupMetrics(Groups):
+    """How good probabilities are within each group.
+
+    Attributes:
+      auc: as `exact_auc`; nan where only one class has weight.
+      log_loss: as `log_loss`.
+      normalized_entropy: log loss over that of always predicting the base rate of the group.
+      calibration: prediction mean over label mean.
+    """
+
     auc: Floats
     log_loss: Floats
     normalized_entropy: Floats
     calibration: Floats
-
-    def largest(self, count: int) -> GroupMetrics:
-        """The `count` groups with most examples, most first, ties by group."""
-        return self.select(np.argsort(-self.examples, kind="stable")[:count])
-
-    def select(self, which: NDArray[Any]) -> GroupMetrics:
-        """The groups of those indices, or where a mask is true."""
-        return GroupMetrics(**{f.name: getattr(self, f.name)[which] for f in dataclasses.fields(self)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,28 +96,60 @@ def group_metrics(
     Raises:
       ValueError: as `exact_auc`, or groups are not one whole number per example.
     """
-    y, z, w = as_columns(labels, logits, weights)
-    g = np.asarray(groups)
-    if g.shape != y.shape or not np.issubdtype(g.dtype, np.integer):
-        raise ValueError(f"groups are {g.dtype} {list(g.shape)}; expected one whole number for each of {len(y)} labels")
-    order = np.lexsort((z, g))
-    g, y, z, w = g[order], y[order], z[order], w[order]
-    starts = _starts(g[1:] != g[:-1], len(g))
-    examples = np.diff(np.append(starts, len(g)))
-    weight, probabilities = _sums(w, starts), sigmoid(z)
-    label_mean, prediction_mean = (_ratios(_sums(w * x, starts), weight) for x in (y, probabilities))
-    loss = _ratios(_sums(w * (np.logaddexp(0.0, z) - y * z), starts), weight)
+    by_group = ByGroup(groups, *as_columns(labels, logits, weights))
+    y, z = by_group.labels, by_group.scores
+    label_mean, prediction_mean = by_group.means(y), by_group.means(sigmoid(z))
+    loss = by_group.means(np.logaddexp(0.0, z) - y * z)
     return GroupMetrics(
-        group=g[starts].astype(np.int64),
-        examples=examples.astype(np.int64),
-        weight=weight,
+        group=by_group.group,
+        examples=by_group.examples,
+        weight=by_group.weight,
         label_mean=label_mean,
         prediction_mean=prediction_mean,
-        auc=_aucs(y, z, w, starts),
+        auc=_aucs(y, z, by_group.weights, by_group.starts),
         log_loss=loss,
         normalized_entropy=_ratios(loss, _entropies(label_mean)),
         calibration=_ratios(prediction_mean, label_mean),
     )
+
+
+class ByGroup:
+    """Examples sorted by group and score, and what can be summed up of them.
+
+    Args:
+      groups: whole numbers [N]; examples with equal ones are a group.
+      labels: [N]; these three as `as_columns` gives them.
+      scores: [N].
+      weights: [N].
+
+    Attributes:
+      labels: [N], sorted, as the next two are.
+      scores: [N].
+      weights: [N].
+      starts: [groups], where each group begins among them.
+      group: [groups]; this and the next two as in `Groups`.
+      examples: [groups].
+      weight: [groups].
+
+    Raises:
+      ValueError: groups are not one whole number per example.
+    """
+
+    def __init__(self, groups: ArrayLike, labels: Floats, scores: Floats, weights: Floats) -> None:
+        g = np.asarray(groups)
+        if g.shape != labels.shape or not np.issubdtype(g.dtype, np.integer):
+            wanted = f"expected one whole number for each of {len(labels)} labels"
+            raise ValueError(f"groups are {g.dtype} {list(g.shape)}; {wanted}")
+        order = np.lexsort((scores, g))
+        g, self.labels, self.scores, self.weights = g[order], labels[order], scores[order], weights[order]
+        self.starts = _starts(g[1:] != g[:-1], len(g))
+        self.group = g[self.starts].astype(np.int64)
+        self.examples = np.diff(np.append(self.starts, len(g))).astype(np.int64)
+        self.weight = _sums(self.weights, self.starts)
+
+    def means(self, values: Floats) -> Floats:
+        """The weighted mean in each group of one value for each of the sorted examples."""
+        return _ratios(_sums(self.weights * values, self.starts), self.weight)
 
 
 def grouped_auc(metrics: GroupMetrics) -> GroupedAUC:

@@ -1,13 +1,16 @@
-"""How good predicted numbers are: exact on arrays in memory, and streamed through `model.fit` as in `streaming`."""
+"""How good predicted numbers are: exact on arrays, in all and by groups, and streamed through `model.fit`."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from numpy.typing import ArrayLike
 
-from tfrs_dlrm.metrics.exact import as_columns
+from tfrs_dlrm.metrics.exact import Floats, as_columns
+from tfrs_dlrm.metrics.groups import ByGroup, Groups
 from tfrs_dlrm.metrics.streaming import Sums, ratio
 
 
@@ -46,6 +49,46 @@ def evaluate_predictions(
         "rmse": float(np.sqrt(mean((z - y) ** 2))),
         "mae": mean(np.abs(z - y)),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupErrors(Groups):
+    """How good predicted numbers are within each group, in the unit of the labels.
+
+    Attributes:
+      rmse: as in `evaluate_predictions`.
+      mae: likewise.
+    """
+
+    rmse: Floats
+    mae: Floats
+
+
+def group_errors(
+    groups: ArrayLike, labels: ArrayLike, predictions: ArrayLike, weights: ArrayLike | None = None
+) -> GroupErrors:
+    """The metrics within each group.
+
+    Args:
+      groups: whole numbers [N]; examples with equal ones are a group.
+      labels: finite numbers, [N].
+      predictions: likewise.
+      weights: [N]; None is 1 for all.
+
+    Raises:
+      ValueError: as `evaluate_predictions`, or groups are not one whole number per example.
+    """
+    by_group = ByGroup(groups, *as_columns(labels, predictions, weights, binary=False))
+    errors = by_group.scores - by_group.labels
+    return GroupErrors(
+        group=by_group.group,
+        examples=by_group.examples,
+        weight=by_group.weight,
+        label_mean=by_group.means(by_group.labels),
+        prediction_mean=by_group.means(by_group.scores),
+        rmse=np.sqrt(by_group.means(errors**2)),
+        mae=by_group.means(np.abs(errors)),
+    )
 
 
 @keras.saving.register_keras_serializable(package="tfrs_dlrm")

@@ -38,6 +38,8 @@ class DeepFM(RankingModel):
       ValueError: a feature is a sequence, the tables have different dimensions, or the MLP does not end in 1.
     """
 
+    linear_weights = True
+
     def __init__(
         self,
         schema: Schema,

@@ -33,6 +33,8 @@ class FactorizationMachine(RankingModel):
       ValueError: a feature is a sequence, or the tables have different dimensions.
     """
 
+    linear_weights = True
+
     def __init__(self, schema: Schema, seed: int = 0, **kwargs: Any) -> None:
         check_no_sequences("FactorizationMachine", schema)
         dim = vector_dim("FactorizationMachine", schema, schema.categorical)

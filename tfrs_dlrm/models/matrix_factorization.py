@@ -33,6 +33,8 @@ class MatrixFactorization(RankingModel):
       ValueError: there are no two such features, or their tables have different dimensions.
     """
 
+    linear_weights = True
+
     def __init__(self, schema: Schema, user: str = "user", item: str = "item", seed: int = 0, **kwargs: Any) -> None:
         check_no_sequences("MatrixFactorization", schema)
         names = [f.name for f in schema.categorical]

@@ -6,7 +6,7 @@ import itertools
 import json
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -56,6 +56,8 @@ class RankingModel(tfrs.models.Model):
     """
 
     built: bool
+    # Whether the last number of a table's row is a linear weight of the value, and only those before it its vector.
+    linear_weights: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -10,7 +10,15 @@ import tensorflow as tf
 import tf_keras as keras
 from numpy.typing import ArrayLike
 
-from tfrs_dlrm.metrics import default_metrics, evaluate_predictions, evaluate_scores, regression_metrics
+from tfrs_dlrm.metrics import (
+    Groups,
+    default_metrics,
+    evaluate_predictions,
+    evaluate_scores,
+    group_errors,
+    group_metrics,
+    regression_metrics,
+)
 from tfrs_dlrm.schema import Label, Schema
 
 
@@ -21,12 +29,14 @@ class Task(abc.ABC):
     (`returned`), which loss and metrics take; and what an exported model answers (`served`).
 
     Attributes:
+      unit: what a number that the model returns is called.
       output: what the answer is called in the signatures of an exported model.
       best: the metric that the best checkpoint is chosen by.
       tuned: the metric that tuning makes small; it says more of a short run than the best one.
       shown: the metrics that a line of progress has room for, the best one first.
     """
 
+    unit: ClassVar[str]
     output: ClassVar[str]
     best: ClassVar[str]
     tuned: ClassVar[str]
@@ -57,6 +67,19 @@ class Task(abc.ABC):
         """The same and more, exact, of arrays in memory."""
 
     @abc.abstractmethod
+    def by_group(
+        self, groups: ArrayLike, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None
+    ) -> Groups:
+        """The same of the examples of each group, whole numbers [N]."""
+
+    @abc.abstractmethod
+    def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+        """How much worse `after` is than `before`, of what `evaluate` found; by name of the change, the main one first.
+
+        A name is that of a metric, and `_drop` or `_rise`, whichever is for the worse.
+        """
+
+    @abc.abstractmethod
     def quality(self, metrics: Mapping[str, float]) -> float:
         """Of what `evaluate` found, more is better."""
 
@@ -64,6 +87,7 @@ class Task(abc.ABC):
 class Click(Task):
     """The probability of a 1. The model returns its logit, and the loss is the log loss."""
 
+    unit = "logit"
     output = "probability"
     best = "auc"
     tuned = "log_loss"
@@ -93,6 +117,16 @@ class Click(Task):
         """See `tfrs_dlrm.metrics.evaluate_scores`."""
         return evaluate_scores(labels, returned, weights)
 
+    def by_group(
+        self, groups: ArrayLike, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None
+    ) -> Groups:
+        """See `tfrs_dlrm.metrics.group_metrics`."""
+        return group_metrics(groups, labels, returned, weights)
+
+    def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+        """Of AUC and log loss."""
+        return {"auc_drop": before["auc"] - after["auc"], "log_loss_rise": after["log_loss"] - before["log_loss"]}
+
     def quality(self, metrics: Mapping[str, float]) -> float:
         """The AUC."""
         return metrics["auc"]
@@ -110,6 +144,7 @@ class Regression(Task):
       std: likewise, and 1: then the loss is the plain mean squared error.
     """
 
+    unit = "prediction"
     output = "prediction"
     best = "rmse"
     tuned = "rmse"
@@ -142,6 +177,16 @@ class Regression(Task):
     def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
         """See `tfrs_dlrm.metrics.evaluate_predictions`."""
         return evaluate_predictions(labels, returned, weights)
+
+    def by_group(
+        self, groups: ArrayLike, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None
+    ) -> Groups:
+        """See `tfrs_dlrm.metrics.group_errors`."""
+        return group_errors(groups, labels, returned, weights)
+
+    def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+        """Of RMSE and MAE."""
+        return {"rmse_rise": after["rmse"] - before["rmse"], "mae_rise": after["mae"] - before["mae"]}
 
     def quality(self, metrics: Mapping[str, float]) -> float:
         """The RMSE, negated."""

@@ -39,6 +39,8 @@ class WideAndDeep(RankingModel):
       ValueError: a feature is a sequence, a table has no room for a vector and a weight, or the MLP does not end in 1.
     """
 
+    linear_weights = True
+
     def __init__(
         self,
         schema: Schema,

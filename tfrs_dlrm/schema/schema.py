@@ -12,6 +12,7 @@ from typing import Any
 from tfrs_dlrm.schema.checks import check_schema
 from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Table, TextFormat
 from tfrs_dlrm.schema.plain import build, plain
+from tfrs_dlrm.suggestions import did_you_mean
 
 # Its name in a prepared directory.
 SCHEMA_FILE = "schema.json"
@@ -63,6 +64,20 @@ class Schema:
     def label_columns(self) -> tuple[str, ...]:
         """What encoded files call them: `label`, and `label/NAME` for each other."""
         return ("label", *(f"label/{label.name}" for label in self.more_labels))
+
+    def label_number(self, name: str = "") -> int:
+        """The position among `labels` of the one called `name`, or of the first where that is empty.
+
+        The first goes by its column, unless another has that for its name.
+
+        Raises:
+          ValueError: there is none; it proposes others.
+        """
+        numbers = {self.label.column: 0} | {label.name: i for i, label in enumerate(self.more_labels, 1)}
+        if name and name not in numbers:
+            hint = did_you_mean(name, numbers) or f"choose among {', '.join(numbers)}"
+            raise ValueError(f"no label {name!r}; {hint}")
+        return numbers[name] if name else 0
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ class Scores:
       weights: float32 [N], or None where the examples have none.
       task: of the label.
       more: by name, what it says of each further label, where that is known.
+      examples: of a further label, the numbers of the examples that it is known of, int64 [N]; None is all.
     """
 
     labels: np.ndarray
@@ -44,6 +45,7 @@ class Scores:
     weights: np.ndarray | None
     task: Task = dataclasses.field(default_factory=Click)
     more: Mapping[str, Scores] = dataclasses.field(default_factory=dict)
+    examples: np.ndarray | None = None
 
     @classmethod
     def of(cls, tasks: Tasks, labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None) -> Scores:
@@ -52,9 +54,14 @@ class Scores:
             return cls(labels, logits, weights, tasks.first)
         more = {}
         for i, (name, task) in enumerate(tasks.more.items(), 1):
-            known = np.isfinite(labels[:, i])
-            more[name] = cls(labels[known, i], logits[known, i], None if weights is None else weights[known], task)
+            known = np.flatnonzero(np.isfinite(labels[:, i]))
+            own = None if weights is None else weights[known]
+            more[name] = cls(labels[known, i], logits[known, i], own, task, examples=known)
         return cls(labels[:, 0], logits[:, 0], weights, tasks.first, more)
+
+    def of_label(self, number: int) -> Scores:
+        """Those of one label, by its position in the schema."""
+        return (self, *self.more.values())[number]
 
     def metrics(self) -> dict[str, float]:
         """See `evaluate_scores` and `evaluate_predictions` in `tfrs_dlrm.metrics`; exact, in float64.
@@ -189,10 +196,12 @@ class Evaluation:
         mean = self.scores.of_the_mean()
         return {"this model": self.scores.metrics(), **({"training mean": mean} if mean else {}), **self.reference}
 
-    def picture(self, path: str) -> None:
-        """Draws a PNG; see `report.picture` and `regression_picture`."""
-        draw = regression_picture if isinstance(self.scores.task, Regression) else report.picture
-        draw(path, self.scores.labels, self.scores.logits, self.scores.weights, title=self.checkpoint)
+    def picture(self, path: str, label: int = 0) -> None:
+        """Draws a PNG of one label, by its position in the schema; see `report.picture` and `regression_picture`."""
+        scores = self.scores.of_label(label)
+        draw = regression_picture if isinstance(scores.task, Regression) else report.picture
+        title = f"{self.checkpoint}, {list(self.scores.more)[label - 1]}" if label else self.checkpoint
+        draw(path, scores.labels, scores.logits, scores.weights, title=title)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfrs_dlrm.data.manifest import Split
 from tfrs_dlrm.data.values import NO_VALUE, categorical_feature, encoding_of, looked_up, missing_row, row_names
 from tfrs_dlrm.distribution import is_multi_worker
-from tfrs_dlrm.metrics.groups import GroupedAUC, GroupMetrics, group_metrics, grouped_auc
+from tfrs_dlrm.metrics import GroupedAUC, GroupMetrics, Groups, grouped_auc
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.training import report
 from tfrs_dlrm.training.evaluation import Evaluation
@@ -30,6 +30,7 @@ class GroupEvaluation:
       checkpoint: its path.
       data: the prepared directory.
       split: which rows of it.
+      label: its name; that of the first is its column.
       by_value: by feature, the metrics of each of its values; a group is a row of the feature's table, or -1 for none.
       gauc: by feature, the mean AUC within one of its values. Missing and unseen values are no groups there: examples
         of any number of users would be taken for those of one.
@@ -41,7 +42,8 @@ class GroupEvaluation:
     checkpoint: str
     data: str
     split: Split
-    by_value: dict[str, GroupMetrics]
+    label: str
+    by_value: dict[str, Groups]
     gauc: dict[str, GroupedAUC]
     without_value: dict[str, int]
     schema: Schema
@@ -50,16 +52,16 @@ class GroupEvaluation:
     def text(self, top: int) -> str:
         """Tables of the `top` largest groups of each feature, and lines of the averages."""
         parts = []
+        of = f" for label {self.label}" if self.schema.more_labels else ""
         for feature, metrics in self.by_value.items():
             count, shown = len(metrics.group), metrics.largest(top)
             which = f"the {top} largest of {count:,} groups" if count > top else f"{count:,} groups"
-            parts.append(f"By {feature}, {which}:\n\n{report.table(self._columns(feature, shown))}")
+            parts.append(f"By {feature}{of}, {which}:\n\n{report.table(self._columns(feature, shown))}")
         for feature, found in self.gauc.items():
-            lines = [f"GAUC by {feature}: {found.gauc:.6f} over {found.groups:,} groups, {found.examples:,} examples."]
-            lines.append(
-                f"Left out: {found.groups_left_out:,} groups without both classes, {found.examples_left_out:,}"
-            )
-            lines[1] += f" examples; {self.without_value[feature]:,} examples of missing or unseen values."
+            over = f"{found.groups:,} groups, {found.examples:,} examples"
+            left_out = f"{found.groups_left_out:,} groups without both classes, {found.examples_left_out:,} examples"
+            lines = [f"GAUC by {feature}{of}: {found.gauc:.6f} over {over}."]
+            lines.append(f"Left out: {left_out}; {self.without_value[feature]:,} examples of missing or unseen values.")
             if encoding_of(self.schema, categorical_feature(self.schema, feature).table) == "hash":
                 lines.append(f"Values of {feature} are hashed: a group is a bucket, perhaps of several values.")
             parts.append("\n".join(lines))
@@ -75,14 +77,14 @@ class GroupEvaluation:
             feature: dataclasses.asdict(found) | {"examples_without_value": self.without_value[feature]}
             for feature, found in self.gauc.items()
         }
-        which = {"checkpoint": self.checkpoint, "data": self.data, "split": self.split}
+        which = {"checkpoint": self.checkpoint, "data": self.data, "split": self.split, "label": self.label}
         return which | {"group_by": by_value, "gauc": gauc}
 
-    def _columns(self, feature: str, metrics: GroupMetrics) -> dict[str, dict[str, float]]:
+    def _columns(self, feature: str, metrics: Groups) -> dict[str, dict[str, float]]:
         names = self._names(feature, metrics)
         return {name: dict(zip(names, values, strict=True)) for name, values in _numbers(metrics).items()}
 
-    def _names(self, feature: str, metrics: GroupMetrics) -> list[str]:
+    def _names(self, feature: str, metrics: Groups) -> list[str]:
         groups = metrics.group.tolist()
         table = categorical_feature(self.schema, feature).table
         names = row_names(self.schema, self.directory, table, [g for g in groups if g != _NONE])
@@ -97,10 +99,15 @@ class Grouping:
       group_by: names of categorical features, to measure each value of.
       gauc: names of categorical features, to average the AUC over the values of.
       strategy: where the examples are scored.
+      label: the name of one; by default the first. Examples of which it is not known are in no group.
+
+    Attributes:
+      label: its position in the schema.
 
     Raises:
       FileNotFoundError: there is no run.
-      ValueError: a feature does not exist or is a number, or the strategy has several processes.
+      ValueError: a feature does not exist or is a number, there is no such label or it has no AUC to average, or the
+        strategy has several processes.
     """
 
     def __init__(
@@ -109,6 +116,7 @@ class Grouping:
         group_by: Sequence[str] = (),
         gauc: Sequence[str] = (),
         strategy: tf.distribute.Strategy | None = None,
+        label: str = "",
     ) -> None:
         home = Workdir(workdir)
         home.config()  # says so where there is no run
@@ -116,6 +124,13 @@ class Grouping:
         self._group_by, self._gauc = tuple(dict.fromkeys(group_by)), tuple(dict.fromkeys(gauc))
         for name in (*self._group_by, *self._gauc):
             categorical_feature(self._schema, name)
+        self.label = self._schema.label_number(label)
+        self._label = label or self._schema.label.column
+        if gauc and self._schema.labels[self.label].task != "click":
+            raise ValueError(
+                f"gauc={','.join(gauc)}: label {self._label!r} is a number to predict, which has no AUC; leave it out"
+                " (group_by has the RMSE of each group)"
+            )
         if strategy is not None and is_multi_worker(strategy) and (group_by or gauc):
             raise ValueError("groups are measured by one process: leave --strategy=multi_worker out for the evaluation")
 
@@ -128,19 +143,31 @@ class Grouping:
           evaluation: of the rows of `split`, in their order.
           split: which those are.
         """
-        scores, by_value, gauc, without = evaluation.scores, {}, {}, {}
+        by_value: dict[str, Groups] = {}
+        gauc: dict[str, GroupedAUC] = {}
+        without: dict[str, int] = {}
         for name in dict.fromkeys((*self._group_by, *self._gauc)):
-            groups, examples = _groups(evaluation.data, split, name)
-            columns = [x if x is None else x[examples] for x in (scores.labels, scores.logits, scores.weights)]
-            metrics = group_metrics(groups, *columns)  # type: ignore[arg-type]
+            metrics = self._metrics(evaluation, split, name)
             if name in self._group_by:
                 by_value[name] = metrics
-            if name in self._gauc:
+            if name in self._gauc and isinstance(metrics, GroupMetrics):
                 own = self._has_own_value(name, metrics.group)
                 gauc[name] = grouped_auc(metrics.select(own))
                 without[name] = int(metrics.examples[~own].sum())
-        checkpoint, data = evaluation.checkpoint, evaluation.data
-        return GroupEvaluation(checkpoint, data, split, by_value, gauc, without, self._schema, self._directory)
+        which = (evaluation.checkpoint, evaluation.data, split, self._label)
+        return GroupEvaluation(*which, by_value, gauc, without, self._schema, self._directory)
+
+    def _metrics(self, evaluation: Evaluation, split: Split, feature: str) -> Groups:
+        """Within the groups of one feature."""
+        scores = evaluation.scores.of_label(self.label)
+        groups, examples = _groups(evaluation.data, split, feature)
+        if scores.examples is not None:
+            place = np.full(len(evaluation.scores.labels), -1)
+            place[scores.examples] = np.arange(len(scores.examples))
+            known = place[examples] >= 0
+            groups, examples = groups[known], place[examples][known]
+        columns = [x if x is None else x[examples] for x in (scores.labels, scores.logits, scores.weights)]
+        return scores.task.by_group(groups, *columns)  # type: ignore[arg-type]
 
     def _has_own_value(self, feature: str, groups: np.ndarray) -> np.ndarray:
         """Which groups are one value (or bucket), rather than all that have no value, or none that is known."""
@@ -165,6 +192,6 @@ def _groups(data: str, split: Split, feature: str) -> tuple[np.ndarray, np.ndarr
     return (pairs & 0xFFFFFFFF) - 1, pairs >> 32
 
 
-def _numbers(metrics: GroupMetrics) -> dict[str, np.ndarray]:
+def _numbers(metrics: Groups) -> dict[str, np.ndarray]:
     """The columns of the table."""
     return {f.name: getattr(metrics, f.name) for f in dataclasses.fields(metrics) if f.name != "group"}

@@ -17,7 +17,7 @@ from tfrs_dlrm.files import write_json
 from tfrs_dlrm.metrics import exact_auc, reliability, roc_curve
 from tfrs_dlrm.metrics.exact import Floats, as_columns, sigmoid
 
-__all__ = ["picture", "save_figure", "table", "write_json"]
+__all__ = ["picture", "save_figure", "table", "title", "write_json"]
 
 # Names and logits, the model first.
 Scorers = Sequence[tuple[str, Floats]]
@@ -25,6 +25,7 @@ Scorers = Sequence[tuple[str, Floats]]
 # The first is the model, the others what it is compared with. Okabe and Ito's colours, apart for the colour-blind too.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 _POSITIVE, _NEGATIVE, GREY = "#D55E00", "#7F8C99", "#8A8A8A"
+_TITLES = {"auc": "AUC", "log_loss": "log loss", "rmse": "RMSE", "mae": "MAE"}
 _ROC_POINTS = 2000
 _GROUPS = 20
 _BARS = 60
@@ -57,6 +58,11 @@ def table(columns: Mapping[str, Mapping[str, float]], exponents: bool = True) ->
         padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *padded]).rstrip())
     return "\n".join(lines)
+
+
+def title(metric: str) -> str:
+    """What people call a metric."""
+    return _TITLES.get(metric, metric)
 
 
 def picture(

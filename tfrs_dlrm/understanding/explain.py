@@ -29,12 +29,14 @@ class Questions:
 
     Attributes:
       parts: which of `PARTS`.
-      features: of importance and interactions; none means all.
+      features: of importance and interactions; none means all that the model looks at.
       examples: to measure importance on.
       interaction_examples: to measure interactions on; the first of those.
       seeds: permutations of both.
       neighbours: rows to find those most like, as TABLE:VALUE each; see `neighbours.find`.
       top: how many neighbours, and rows of a table.
+      label: that of importance and interactions, by its name; by default the first. Examples of which it is not known
+        are left out.
     """
 
     parts: tuple[str, ...] = PARTS
@@ -44,6 +46,7 @@ class Questions:
     seeds: int = 3
     neighbours: tuple[str, ...] = ()
     top: int = 10
+    label: str = ""
 
 
 def explain_run(
@@ -67,44 +70,60 @@ def explain_run(
 
     Raises:
       FileNotFoundError: there is no run, checkpoint or data.
-      ValueError: a part, feature, table or value does not exist, the set is empty, or the data have another schema or
-        vocabulary than the checkpoint.
+      ValueError: a part, feature, label, table or value does not exist, the set is empty, or the data have another
+        schema or vocabulary than the checkpoint.
     """
     home = Workdir(workdir)
-    config = home.config()
-    schema, directory, data = home.schema(), home.encoder_dir, data or config.data.path
-    features, queries = _check(questions, schema, directory)
+    config, directory = home.config(), home.encoder_dir
+    schema, data = config.model.schema(home.schema()), data or config.data.path
+    looked_at = schema.select(config.model.features(schema))
+    _check(questions, schema)
+    queries = {query: _find(query, schema, looked_at, directory) for query in questions.neighbours}
     manifest = Manifest.load(data)
     home.check_data(data)
     asks_model = {"importance", "interactions"} & set(questions.parts)
     if asks_model:
         manifest.shards(split)  # says so where it is empty
     model, _, checkpoint = load_model(workdir, which)
-    usage, found = _tables(questions, model, data, manifest.rows("train"), queries, progress)
+    usage, found = _tables(questions, model, looked_at, data, queries, progress)
     importance, strengths = None, None
     if asks_model:
-        sample = draw(data, split, questions.examples)
+        sample = draw(data, split, questions.examples, label=schema.label_number(questions.label))
+        features = list(dict.fromkeys(questions.features)) or _names(looked_at)
         batch = config.train.eval_batch_size
         importance, strengths = _of_features(questions, model, sample, features, batch, progress)
-    return Explanation(checkpoint, data, split, importance, strengths, usage, found, schema, directory)
+    label = questions.label or schema.label.column
+    return Explanation(checkpoint, data, split, label, importance, strengths, usage, found, schema, directory)
 
 
-def _check(questions: Questions, schema: Schema, directory: str) -> tuple[list[str], dict[str, tuple[str, int]]]:
-    """The features to look at, and table and row of each query for neighbours."""
+def _check(questions: Questions, schema: Schema) -> None:
+    """Finds what does not exist."""
     for part in questions.parts:
         if part not in PARTS:
             raise ValueError(f"no part {part!r}; choose among {', '.join(PARTS)}")
     for name in ("examples", "interaction_examples", "seeds", "top"):
         if getattr(questions, name) < 1:
             raise ValueError(f"{name}={getattr(questions, name)}; at least 1 is needed")
-    known = [f.name for f in schema.dense] + [f.name for f in schema.categorical]
+    schema.label_number(questions.label)
+    known = _names(schema)
     for feature in questions.features:
         if feature not in known:
             raise ValueError(
                 f"no feature {feature!r}; {did_you_mean(feature, known) or 'there are ' + ', '.join(known)}"
             )
-    queries = {query: neighbours.find(schema, directory, query) for query in questions.neighbours}
-    return list(dict.fromkeys(questions.features)) or known, queries
+
+
+def _names(schema: Schema) -> list[str]:
+    return [f.name for f in schema.dense] + [f.name for f in schema.categorical]
+
+
+def _find(query: str, schema: Schema, looked_at: Schema, directory: str) -> tuple[str, int]:
+    """Table and row of a query for neighbours, where the model looks at that table."""
+    table, row = neighbours.find(schema, directory, query)
+    if table not in {t.name for t in looked_at.tables}:
+        features = ", ".join(_names(looked_at))
+        raise ValueError(f"neighbours {query!r}: the model looks at {features} only, and learned nothing of {table!r}")
+    return table, row
 
 
 def _of_features(
@@ -131,25 +150,26 @@ def _of_features(
 def _tables(
     questions: Questions,
     model: RankingModel,
+    looked_at: Schema,
     data: str,
-    train_rows: int,
     queries: dict[str, tuple[str, int]],
     progress: Progress | None,
 ) -> tuple[list[TableUsage], list[Neighbours]]:
     """One table after the other, since the counts of all of them might not fit into memory."""
-    users = [f.table for f in model.schema.categorical]
+    users = [f.table for f in looked_at.categorical]
+    train_rows = Manifest.load(data).rows("train")
     asked = {table for table, _ in queries.values()}
     tables = [table for table in dict.fromkeys(users) if "tables" in questions.parts or table in asked]
     advance = _stage(progress, "tables", train_rows * sum(users.count(table) for table in tables))
     usage, found = [], {}
     for table in tables:
-        counts = count_lookups(model.schema, data, table, advance)
+        counts = count_lookups(looked_at, data, table, advance)
         if "tables" in questions.parts:
             usage.append(table_usage(model, table, counts, questions.top))
         for query, (of, row) in queries.items():
             if of == table:
                 nearest = neighbours.nearest(model, table, row, questions.top)
-                lookups = {other: int(counts[other]) for other in (row, *(other for other, _ in nearest))}
+                lookups = {other: int(counts[other]) for other in (row, *nearest.rows)}
                 found[query] = Neighbours(table, row, nearest, lookups)
     return usage, [found[query] for query in queries]
 

@@ -12,6 +12,7 @@ from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.training import report
 from tfrs_dlrm.understanding.importance import Importances
 from tfrs_dlrm.understanding.interactions import Interactions
+from tfrs_dlrm.understanding.neighbours import Nearest
 from tfrs_dlrm.understanding.usage import TableUsage
 
 
@@ -22,13 +23,13 @@ class Neighbours:
     Attributes:
       table: its name.
       row: the one.
-      nearest: rows and cosines, the largest first.
+      nearest: the others.
       lookups: by row, how often the training data look it up; of `row` too.
     """
 
     table: str
     row: int
-    nearest: list[tuple[int, float]]
+    nearest: Nearest
     lookups: dict[int, int]
 
 
@@ -40,6 +41,7 @@ class Explanation:
       checkpoint: its path.
       data: the prepared directory.
       split: the rows of importance and interactions.
+      label: that of importance and interactions, by name; that of the first is its column.
       importance: None where it was not asked for.
       interactions: likewise.
       tables: in the order of the schema; empty where they were not asked for.
@@ -51,6 +53,7 @@ class Explanation:
     checkpoint: str
     data: str
     split: Split
+    label: str
     importance: Importances | None
     interactions: Interactions | None
     tables: list[TableUsage]
@@ -73,7 +76,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        out: dict[str, Any] = {"checkpoint": self.checkpoint, "data": self.data, "split": self.split}
+        out: dict[str, Any] = {name: getattr(self, name) for name in ("checkpoint", "data", "split", "label")}
         if self.importance:
             out["importance"] = self.importance.to_dict()
         if self.interactions:
@@ -91,25 +94,30 @@ class Explanation:
         return row_names(self.schema, self.directory, table, rows)
 
     def _neighbours_text(self, found: Neighbours) -> str:
-        names = self._names(found.table, list(found.lookups))
-        rows = {names[row]: {"cosine": cosine, "lookups": found.lookups[row]} for row, cosine in found.nearest}
-        title = f"Nearest to {names[found.row]} in table {found.table}, looked up {found.lookups[found.row]:,} times:"
-        return f"{title}\n\n{_table(rows)}"
+        names, nearest = self._names(found.table, list(found.lookups)), found.nearest
+        pairs = zip(nearest.rows, nearest.values, strict=True)
+        rows = {names[row]: {nearest.measure: value, "lookups": found.lookups[row]} for row, value in pairs}
+        number = "" if nearest.number is None else f", number {nearest.number:.6f}"
+        times = f"looked up {found.lookups[found.row]:,} times"
+        return f"Nearest to {names[found.row]} in table {found.table}{number}, {times}:\n\n{_table(rows)}"
 
     def _neighbours_dict(self, found: Neighbours) -> dict[str, Any]:
-        names = self._names(found.table, list(found.lookups))
+        names, nearest = self._names(found.table, list(found.lookups)), found.nearest
 
         def of(row: int) -> dict[str, Any]:
             return {"value": names[row], "row": row, "lookups": found.lookups[row]}
 
-        nearest = [of(row) | {"cosine": cosine} for row, cosine in found.nearest]
-        return {"table": found.table} | of(found.row) | {"nearest": nearest}
+        number = {} if nearest.number is None else {"number": nearest.number}
+        pairs = zip(nearest.rows, nearest.values, strict=True)
+        others = [of(row) | {nearest.measure: value} for row, value in pairs]
+        return {"table": found.table} | of(found.row) | number | {"nearest": others}
 
 
 def _importance_text(found: Importances) -> str:
+    metrics = " and ".join(f"{report.title(name)} {value:.6f}" for name, value in found.metrics.items())
     title = (
-        f"Importance: what exchanging a feature's values among {found.examples:,} examples does to an AUC of"
-        f" {found.auc:.6f}\nand a log loss of {found.log_loss:.6f} (mean and spread of {found.seeds} permutations):"
+        f"Importance: what exchanging a feature's values among {found.examples:,} examples does to {metrics}\n(mean and"
+        f" spread of {found.seeds} permutations):"
     )
     return f"{title}\n\n{_table({f.feature: f.summary() for f in found.features})}"
 
@@ -117,7 +125,7 @@ def _importance_text(found: Importances) -> str:
 def _interactions_text(found: Interactions, top: int) -> str:
     pairs = found.pairs()
     which = f"the {top} strongest of {len(pairs):,} pairs" if len(pairs) > top else f"{len(pairs):,} pairs"
-    title = f"Interactions, {which}: mean |second difference of the logit| over {found.examples:,} examples:"
+    title = f"Interactions, {which}: mean |second difference of the {found.unit}| over {found.examples:,} examples:"
     rows = {f"{a} x {b}": {"strength": strength, "spread": spread} for a, b, strength, spread in pairs[:top]}
     return f"{title}\n\n{_table(rows)}"
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.metrics import exact_auc, log_loss
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.understanding.sample import Sample, logits
+from tfrs_dlrm.understanding.sample import Sample, scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,21 +18,24 @@ class Importance:
 
     Attributes:
       feature: its name.
-      auc_drops: float64 [seeds], the AUC as it is less that with exchanged values; nan where all labels are equal.
-      log_loss_rises: float64 [seeds], the log loss with exchanged values less that as it is.
+      worsening: by `auc_drop` and `log_loss_rise` or, of a regression, `rmse_rise` and `mae_rise`, how much worse the
+        metric is with exchanged values, float64 [seeds]. nan where it is not defined, as the AUC of equal labels.
     """
 
     feature: str
-    auc_drops: np.ndarray
-    log_loss_rises: np.ndarray
+    worsening: dict[str, np.ndarray]
 
     def summary(self) -> dict[str, float]:
         """Means, and spreads: standard deviations over the permutations, nan where there is one only."""
         out: dict[str, float] = {}
-        for name, values in (("auc_drop", self.auc_drops), ("log_loss_rise", self.log_loss_rises)):
+        for name, values in self.worsening.items():
             spread = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
             out |= {name: float(np.mean(values)), f"{name}_spread": spread}
         return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"feature": self.feature} | {f"{n}s": values for n, values in self.worsening.items()} | self.summary()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,23 +43,21 @@ class Importances:
     """The importance of features to a model.
 
     Attributes:
-      auc: with all features as they are.
-      log_loss: likewise.
+      metrics: `auc` and `log_loss` or, of a regression, `rmse` and `mae`, with all features as they are.
       examples: how many were looked at.
       seeds: how many permutations.
-      features: the largest mean drop in AUC first.
+      features: the first metric's largest mean worsening first.
     """
 
-    auc: float
-    log_loss: float
+    metrics: dict[str, float]
     examples: int
     seeds: int
     features: tuple[Importance, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        features = [dataclasses.asdict(f) | f.summary() for f in self.features]
-        return dataclasses.asdict(self) | {"features": features}
+        found = {"examples": self.examples, "seeds": self.seeds}
+        return self.metrics | found | {"features": [f.to_dict() for f in self.features]}
 
 
 def permutation_importance(
@@ -80,17 +80,17 @@ def permutation_importance(
       batch_size: examples that are scored at a time.
       progress: called with the number of examples that were scored, each time some were.
     """
-    labels, weights = sample.labels, sample.weights
+    labels, weights, task = sample.labels, sample.weights, model.label_tasks.all[sample.label]
 
-    def measure(exchanged: Sample) -> np.ndarray:
-        scores = logits(model, exchanged, batch_size, progress)
-        return np.array([exact_auc(labels, scores, weights), log_loss(labels, scores, weights)])
+    def measure(exchanged: Sample) -> dict[str, float]:
+        return task.evaluate(labels, scores(model, exchanged, batch_size, progress), weights)
 
-    auc, loss = measure(sample)
+    plain = measure(sample)
     permutations = [np.random.default_rng(seed).permutation(len(sample)) for seed in range(seeds)]
     found = []
     for feature in features:
-        measured = np.array([measure(sample.exchanged([feature], order)) for order in permutations])
-        found.append(Importance(feature, auc - measured[:, 0], measured[:, 1] - loss))
-    found.sort(key=lambda f: (-np.nan_to_num(f.auc_drops.mean()), -f.log_loss_rises.mean()))
-    return Importances(float(auc), float(loss), len(sample), seeds, tuple(found))
+        changes = [task.worsening(plain, measure(sample.exchanged([feature], order))) for order in permutations]
+        found.append(Importance(feature, {name: np.array([one[name] for one in changes]) for name in changes[0]}))
+    found.sort(key=lambda f: [-np.nan_to_num(values.mean()) for values in f.worsening.values()])
+    metrics = {name: plain[name] for name in (w.rpartition("_")[0] for w in found[0].worsening)} if found else {}
+    return Importances(metrics, len(sample), seeds, tuple(found))

@@ -1,4 +1,4 @@
-"""How strongly pairs of features act together on a model's logit, beyond what each does by itself."""
+"""How strongly pairs of features act together on what a model says, beyond what each does by itself."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.understanding.sample import Sample, logits
+from tfrs_dlrm.understanding.sample import Sample, scores
 
 
 @dataclasses.dataclass(frozen=True)
 class Interactions:
-    """The strength of all pairs of some features, in units of the logit.
+    """The strength of all pairs of some features.
 
     Attributes:
       features: their names.
       strength: float64 [F, F], symmetric, nan on the diagonal.
       spread: likewise, the standard deviation over the permutations; nan where there is one only.
       examples: how many were looked at.
+      unit: of the strength: `logit` or, of a regression, `prediction`.
     """
 
     features: tuple[str, ...]
     strength: np.ndarray
     spread: np.ndarray
     examples: int
+    unit: str
 
     def pairs(self) -> list[tuple[str, str, float, float]]:
         """Both names, strength and spread of each pair, the strongest first."""
@@ -45,10 +47,11 @@ def interactions(
 ) -> Interactions:
     """The mean of |f - f_i - f_j + f_ij| for each pair of features i, j.
 
-    f is the logit of an example, and f_i, f_j and f_ij are those with the value of i, of j, and of both taken from
-    another example, the same for all three. A logit that is a sum of what each of the two says on its own, given the
-    rest, has a second difference of 0, whatever these functions are (compare Friedman and Popescu 2008, "Predictive
-    Learning via Rule Ensembles", section 8.1). It is a property of the model, not of the log.
+    f is the logit of an example or, of a regression, the predicted number, and f_i, f_j and f_ij are those with the
+    value of i, of j, and of both taken from another example, the same for all three. An f that is a sum of what each of
+    the two says on its own, given the rest, has a second difference of 0, whatever these functions are (compare
+    Friedman and Popescu 2008, "Predictive Learning via Rule Ensembles", section 8.1). It is a property of the model,
+    not of the log.
 
     Args:
       model: the trained model, of any kind.
@@ -60,7 +63,7 @@ def interactions(
     """
 
     def score(exchanged: Sample) -> np.ndarray:
-        return logits(model, exchanged, batch_size, progress)
+        return scores(model, exchanged, batch_size, progress)
 
     count = len(features)
     strengths = np.full((seeds, count, count), np.nan)
@@ -72,4 +75,5 @@ def interactions(
             both = score(sample.exchanged([features[i], features[j]], donors))
             strengths[seed, i, j] = strengths[seed, j, i] = np.abs(plain - alone[i] - alone[j] + both).mean()
     spread = strengths.std(0, ddof=1) if seeds > 1 else np.full((count, count), np.nan)
-    return Interactions(tuple(features), strengths.mean(0), spread, len(sample))
+    unit = model.label_tasks.all[sample.label].unit
+    return Interactions(tuple(features), strengths.mean(0), spread, len(sample), unit)

@@ -1,6 +1,9 @@
-"""The rows of a table whose vectors point in the most similar direction."""
+"""The rows of a table that are most like one of them."""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Literal
 
 import numpy as np
 
@@ -11,11 +14,29 @@ from tfrs_dlrm.suggestions import did_you_mean
 from tfrs_dlrm.understanding.rows import all_vectors, vectors
 
 
+@dataclasses.dataclass(frozen=True)
+class Nearest:
+    """The rows of a table that are most like one of them, which is not among them, the nearest first.
+
+    Attributes:
+      rows: which.
+      measure: what is told of them: the `cosine` of their vectors to that of the one or, where vectors are single
+        numbers, the `number`.
+      values: these.
+      number: that of the one; None where vectors have several.
+    """
+
+    rows: list[int]
+    measure: Literal["cosine", "number"]
+    values: list[float]
+    number: float | None = None
+
+
 def find(schema: Schema, directory: str, query: str) -> tuple[str, int]:
     """The table and the row that TABLE:VALUE means.
 
     Args:
-      schema: of the run.
+      schema: of the model.
       directory: has the vocabularies.
       query: what was asked for.
 
@@ -41,8 +62,11 @@ def find(schema: Schema, directory: str, query: str) -> tuple[str, int]:
     return table, find_row(schema, directory, table, value)
 
 
-def nearest(model: RankingModel, table: str, row: int, count: int) -> list[tuple[int, float]]:
-    """The rows of a table with the largest cosine to one of them, without it and without rows that are 0.
+def nearest(model: RankingModel, table: str, row: int, count: int) -> Nearest:
+    """The rows of a table with the largest cosine to one of them, without rows that are 0; ties by row.
+
+    Where vectors are single numbers, whose cosines are 1 or -1, the rows with the nearest numbers. These are the
+    weights of a logistic regression.
 
     Args:
       model: the trained model.
@@ -50,27 +74,30 @@ def nearest(model: RankingModel, table: str, row: int, count: int) -> list[tuple
       row: of that.
       count: how many; fewer where the table has no more.
 
-    Returns:
-      Rows and cosines, the largest first, ties by row.
-
     Raises:
-      ValueError: the vector of the row is 0, or vectors of this table are single numbers.
+      ValueError: the vector of the row is 0.
     """
-    if model.schema.table(table).dim == 1:
-        raise ValueError(f"table {table!r}: its vectors are single numbers in this model, whose cosines are 1 or -1")
     query = vectors(model, table, row, row + 1)[0]
-    length = np.linalg.norm(query)
-    if length == 0:
+    single = len(query) == 1
+    if not single and not query.any():
         raise ValueError(
             f"table {table!r}: the vector of row {row} is 0, which has no direction; was it never trained?"
         )
-    rows, cosines = np.empty(0, np.int64), np.empty(0)
+    rows, found = np.empty(0, np.int64), np.empty(0)
     for first, values in all_vectors(model, table):
-        lengths = np.linalg.norm(values, axis=1)
-        kept = np.flatnonzero(lengths > 0)
+        of_slice = values[:, 0] if single else _cosines(values, query)
+        kept = np.flatnonzero(np.isfinite(of_slice))
         kept = kept[kept + first != row]
-        rows = np.append(rows, kept + first)
-        cosines = np.append(cosines, values[kept] @ query / (lengths[kept] * length))
-        best = np.lexsort((rows, -cosines))[:count]
-        rows, cosines = rows[best], cosines[best]
-    return list(zip(rows.tolist(), cosines.tolist(), strict=True))
+        rows, found = np.append(rows, kept + first), np.append(found, of_slice[kept])
+        best = np.lexsort((rows, np.abs(found - query[0]) if single else -found))[:count]
+        rows, found = rows[best], found[best]
+    if single:
+        return Nearest(rows.tolist(), "number", found.tolist(), float(query[0]))
+    return Nearest(rows.tolist(), "cosine", found.tolist())
+
+
+def _cosines(values: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Of each of the vectors to one; nan where it is 0."""
+    lengths = np.linalg.norm(values, axis=1)
+    out = np.full(len(values), np.nan)
+    return np.divide(values @ query, lengths * np.linalg.norm(query), out=out, where=lengths > 0)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tfrs_dlrm.training.report import save_figure
+from tfrs_dlrm.training import report
 from tfrs_dlrm.understanding.explanation import Explanation
 from tfrs_dlrm.understanding.importance import Importances
 from tfrs_dlrm.understanding.interactions import Interactions
@@ -36,7 +36,7 @@ def draw(found: Explanation, directory: str) -> list[str]:
     paths = []
     for name, figure in figures.items():
         path = os.path.join(directory, f"{name}.png")
-        save_figure(figure, path)
+        report.save_figure(figure, path)
         paths.append(path)
     return paths
 
@@ -52,14 +52,13 @@ def _importance(found: Importances) -> Figure:
     shown = found.features[:_MOST_BARS]
     figure = _figure(11, 1.5 + 0.24 * len(shown))
     left, right = figure.subplots(1, 2, sharey=True)
-    of_auc = (left, "auc_drop", f"Drop in AUC (of {found.auc:.4f})")
-    of_loss = (right, "log_loss_rise", f"Rise in log loss (of {found.log_loss:.4f})")
-    for axes, name, title in (of_auc, of_loss):
+    for axes, name in zip((left, right), found.features[0].worsening, strict=True):
+        metric, _, change = name.rpartition("_")
         rows = [f.summary() for f in shown]
         means, spreads = (np.array([row[key] for row in rows]) for key in (name, f"{name}_spread"))
         axes.barh(range(len(shown)), np.nan_to_num(means), xerr=np.nan_to_num(spreads), color=_BLUE, ecolor=_GREY)
         axes.axvline(0, color=_GREY, linewidth=0.8)
-        _dress(axes, title)
+        _dress(axes, f"{change.capitalize()} in {report.title(metric)} (of {found.metrics[metric]:.4f})")
     left.set_yticks(range(len(shown)), [f.feature for f in shown])
     left.set_ylim(len(shown) - 0.4, -0.6)
     figure.suptitle(f"Permutation importance on {found.examples:,} examples, {found.seeds} permutations")
@@ -77,7 +76,7 @@ def _interactions(found: Interactions) -> Figure:
     axes.set_xticks(range(count), found.features, rotation=90, fontsize=size)
     axes.set_yticks(range(count), found.features, fontsize=size)
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, label="mean |second difference of the logit|", shrink=0.8)
+    figure.colorbar(image, ax=axes, label=f"mean |second difference of the {found.unit}|", shrink=0.8)
     axes.set_title(f"Interaction of pairs of features, {found.examples:,} examples")
     return figure
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import tensorflow as tf
 
 from tfrs_dlrm.data.blocks import encoded_schema
@@ -27,10 +28,12 @@ class Sample:
     Attributes:
       schema: of the data.
       table: a row for each, see `encoded_schema`.
+      label: which of the schema's labels they are looked at for; it is known of all of them.
     """
 
     schema: Schema
     table: pa.Table
+    label: int = 0
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -38,7 +41,7 @@ class Sample:
     @property
     def labels(self) -> np.ndarray:
         """Float32 [N]."""
-        return self.table["label"].to_numpy()
+        return self.table[self.schema.label_columns[self.label]].to_numpy()
 
     @property
     def weights(self) -> np.ndarray | None:
@@ -76,41 +79,62 @@ def columns_of(schema: Schema, feature: str) -> list[str]:
     return [feature, f.weights_name] if f.weights else [feature]
 
 
-def draw(directory: str, split: Split, examples: int, seed: int = 0) -> Sample:
+def draw(directory: str, split: Split, examples: int, seed: int = 0, label: int = 0) -> Sample:
     """Examples of a split at random, without replacement and in random order; all of them where there are no more.
+
+    Those of which the label is not known are left out.
 
     Args:
       directory: what `prepare` wrote.
       split: `train` or `eval`.
       examples: how many.
       seed: of the choice.
+      label: its position in the schema.
 
     Raises:
-      FileNotFoundError, ValueError: no prepared data there, an empty split, or a damaged shard.
+      FileNotFoundError: no prepared data there.
+      ValueError: an empty split, a damaged shard, or no example of which the label is known.
     """
-    shards = Manifest.load(directory).shards(split)
     schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
-    total = sum(shard.rows for shard in shards)
+    known = _known(directory, split, schema, label)
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.choice(total, min(examples, total), replace=False))
+    chosen = known[np.sort(rng.choice(len(known), min(examples, len(known)), replace=False))]
     parts, begin = [], 0
-    for shard in shards:
+    for file, i in _row_groups(directory, split):
+        end = begin + file.metadata.row_group(i).num_rows
+        first, last = np.searchsorted(chosen, [begin, end])
+        if first < last:
+            group = file.read_row_group(i, columns=encoded_schema(schema).names)
+            parts.append(group.take(pa.array(chosen[first:last] - begin)))
+        begin = end
+    table = pa.concat_tables(parts).take(pa.array(rng.permutation(len(chosen))))
+    return Sample(schema, table.combine_chunks(), label)
+
+
+def _known(directory: str, split: Split, schema: Schema, label: int) -> np.ndarray:
+    """The numbers of the examples of which a label is known, in their order."""
+    if label == 0:  # of all
+        return np.arange(Manifest.load(directory).rows(split))
+    name = schema.label_columns[label]
+    columns = [file.read_row_group(i, columns=[name])[name].to_numpy() for file, i in _row_groups(directory, split)]
+    known = np.flatnonzero(np.isfinite(np.concatenate(columns)))
+    if not len(known):
+        raise ValueError(f"{directory}: label {schema.labels[label].name!r} is known of no example of the {split} set")
+    return known
+
+
+def _row_groups(directory: str, split: Split) -> Iterator[tuple[pq.ParquetFile, int]]:
+    """Of all shards in their order: the open file, and the number of the row group in it."""
+    for shard in Manifest.load(directory).shards(split):
         with open_shard(os.path.join(directory, shard.path)) as file:
             for i in range(file.num_row_groups):
-                end = begin + file.metadata.row_group(i).num_rows
-                first, last = np.searchsorted(chosen, [begin, end])
-                if first < last:
-                    group = file.read_row_group(i, columns=encoded_schema(schema).names)
-                    parts.append(group.take(pa.array(chosen[first:last] - begin)))
-                begin = end
-    table = pa.concat_tables(parts).take(pa.array(rng.permutation(len(chosen))))
-    return Sample(schema, table.combine_chunks())
+                yield file, i
 
 
-def logits(
+def scores(
     model: RankingModel, sample: Sample, batch_size: int, progress: Callable[[int], None] | None = None
 ) -> np.ndarray:
-    """What a model says of the examples, float64 [N].
+    """What a model says of the label of the examples, float64 [N]: logits or, of a regression, predicted numbers.
 
     Args:
       model: the trained model.
@@ -122,8 +146,8 @@ def logits(
       FloatingPointError: a score is NaN or infinite.
     """
     begins = range(0, len(sample), batch_size)
-    scores = [model.scores(sample.features(b, min(b + batch_size, len(sample)))).numpy() for b in begins]
-    out = np.concatenate(scores).astype(np.float64)
+    parts = [model.scores(sample.features(b, min(b + batch_size, len(sample)))).numpy() for b in begins]
+    out = np.concatenate(parts).reshape(len(sample), -1)[:, sample.label].astype(np.float64)
     if not np.isfinite(out).all():
         raise FloatingPointError(f"{np.count_nonzero(~np.isfinite(out))} of {len(out)} scores are not finite")
     if progress:

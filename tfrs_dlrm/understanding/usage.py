@@ -29,7 +29,7 @@ class TableUsage:
       most: int64 [at most `top`], the rows that are looked up most, most first.
       most_lookups: int64, how often each of these is.
       half: how many of the most looked up rows take half of all lookups.
-      norm_mean: of the Euclidean norms of the rows that are looked up; nan where none is.
+      norm_mean: of the Euclidean norms of the vectors of the rows that are looked up; nan where none is.
       dead_norm_mean: likewise of the dead ones.
       edges: float64 [bins + 1], of a histogram of the norms of all rows.
       used_norms: int64 [bins], how many rows that are looked up have a norm of this bin.
