@@ -27,8 +27,7 @@ from tfrs_dlrm.serving.bundle import Options, export
 from tfrs_dlrm.serving.client.client import Client
 from tfrs_dlrm.serving.client.errors import InvalidRequest
 from tfrs_dlrm.serving.manifest import read_manifest
-from tfrs_dlrm.serving.runtime import Signature
-from tfrs_dlrm.serving.server.logged_rows import logged_rows
+from tfrs_dlrm.serving.server import logged_rows
 from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.training.evaluation import evaluate_run
@@ -364,9 +363,10 @@ def test_servers_and_clients_take_it(exported, data):
 
 def test_predictions_are_logged_as_probabilities_are():
     inputs, predictions = {"price": np.float32([1, 2])}, np.float32([7, 8])
-    signatures = {"serving_default": Signature("tensorflow/serving/predict", {}, {})}
-    rows = logged_rows("serving_default", signatures, inputs, {"prediction": predictions}, ())
-    assert rows is not None and rows.probabilities.tolist() == [7, 8] and list(rows.inputs) == ["price"]
+    found = logged_rows.scores("serving_default", outputs := {"prediction": predictions})
+    assert found is not None and found.tolist() == [7, 8]
+    rows = logged_rows.logged_rows("serving_default", inputs, outputs, (), found, np.array([1]))
+    assert (rows.probabilities.tolist(), rows.rows.tolist(), rows.inputs["price"].tolist()) == ([8], [1], [2])
 
 
 def test_a_tolerance_grows_with_numbers_beyond_the_usual():

@@ -27,8 +27,7 @@ from tfrs_dlrm.serving.client.client import Client
 from tfrs_dlrm.serving.labelled import join_labels
 from tfrs_dlrm.serving.manifest import read_manifest
 from tfrs_dlrm.serving.request_log import RequestLog
-from tfrs_dlrm.serving.runtime import Signature
-from tfrs_dlrm.serving.server.logged_rows import logged_rows
+from tfrs_dlrm.serving.server.logged_rows import scores
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model
@@ -142,10 +141,10 @@ def test_logged_requests_are_joined_with_all_labels(tmp_path):
     log = RequestLog(str(tmp_path / "log"), 1.0)
     inputs = {"age": np.float32([30, 40, 50]), "user": np.array([b"u1", b"u2", b"u3"], object)}
     inputs["item"] = inputs["user"]
-    signatures = {"serving_default": Signature("tensorflow/serving/predict", {}, {})}
     outputs = {"probability": np.float32([0.1, 0.2, 0.3]), "prediction_paid": np.float32([1, 2, 3])}
-    rows = logged_rows("serving_default", signatures, inputs, outputs, ())
-    log.write("r", rows.inputs, rows.probabilities, 1, rows.rows)
+    found = scores("serving_default", outputs)
+    assert found is outputs["probability"]
+    log.write("r", inputs, found, 1)
     log.close()
     labels = tmp_path / "labels.csv"
     labels.write_text("request_id,row,clicked,bought?,paid,weight\nr,0,0,,,1\nr,1,1,no,,2\nr,2,1,yes,9.5,1\n")

@@ -16,10 +16,9 @@ from scipy import stats
 
 from tfrs_dlrm.comparison.cost import Cost
 from tfrs_dlrm.comparison.outcome import Outcome
-from tfrs_dlrm.training.report import save_figure
+from tfrs_dlrm.training.report import save_figure, title
 
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F8C99", "#000000")
-_TITLES = {"auc": "AUC", "log_loss": "log loss", "normalized_entropy": "NE", "rmse": "RMSE", "mae": "MAE"}
 
 
 def summary(outcomes: Sequence[Outcome], costs: Mapping[str, Cost]) -> dict[str, dict[str, Any]]:
@@ -53,7 +52,7 @@ def summary(outcomes: Sequence[Outcome], costs: Mapping[str, Cost]) -> dict[str,
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Lines it up, a row for each label. No newline at the end."""
     best, second, *others = next(iter(found.values()))["metrics"]
-    rows = [["", _title(best), "", "vs first", "p", _title(second), "", *map(_title, others)]]
+    rows = [["", title(best), "", "vs first", "p", title(second), "", *map(title, others)]]
     rows[0] += ["parameters", "MB", "examples/s", "ms, 1 row", "ms, 256"]
     for label, one in found.items():
         latency = one.get("latency_ms", {})
@@ -96,10 +95,6 @@ def _compared(outcome: Outcome) -> float:
     return outcome.metrics[outcome.shown[0]]
 
 
-def _title(metric: str) -> str:
-    return _TITLES.get(metric, metric)
-
-
 def _p_value(differences: np.ndarray) -> float:
     if np.ptp(differences) == 0:
         return 1.0 if differences[0] == 0 else 0.0
@@ -128,13 +123,13 @@ def _draw_quality(panel: Axes, found: Mapping[str, Mapping[str, Any]]) -> None:
         panel.errorbar(mean, i, xerr=bar, fmt="o", color=_COLORS[i % len(_COLORS)], capsize=4)
     panel.set_yticks(range(len(labels)), labels)
     panel.invert_yaxis()
-    panel.set(title=f"{_title(metric)}, mean and two standard errors over seeds", xlabel=_title(metric))
+    panel.set(title=f"{title(metric)}, mean and two standard errors over seeds", xlabel=title(metric))
     panel.grid(axis="x", alpha=0.3)
 
 
 def _draw_sizes(panel: Axes, found: Mapping[str, Mapping[str, Any]]) -> None:
     metric = _best(found)
-    panel.set(title="Quality against size", xlabel="megabytes", ylabel=_title(metric))
+    panel.set(title="Quality against size", xlabel="megabytes", ylabel=title(metric))
     sized = {label: one for label, one in found.items() if "bytes" in one}
     for i, (label, one) in enumerate(sized.items()):
         x, y = one["bytes"] / 1e6, one[f"{metric}_mean"]
@@ -147,7 +142,6 @@ def _draw_sizes(panel: Axes, found: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _draw_curves(panel: Axes, outcomes: Sequence[Outcome], metric: str) -> None:
-    title = _title(metric)
     labels = list(dict.fromkeys(o.label for o in outcomes))
     for i, label in enumerate(labels):
         runs = [{p["step"]: p[metric] for p in o.curve} for o in outcomes if o.label == label]
@@ -156,7 +150,8 @@ def _draw_curves(panel: Axes, outcomes: Sequence[Outcome], metric: str) -> None:
         color = _COLORS[i % len(_COLORS)]
         panel.plot(steps, values.mean(axis=0), "o-", color=color, markersize=4, label=label)
         panel.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15)
-    panel.set(title=f"{title} on the whole evaluation set; bands from worst to best seed", xlabel="step", ylabel=title)
+    name = title(metric)
+    panel.set(title=f"{name} on the whole evaluation set; bands from worst to best seed", xlabel="step", ylabel=name)
     panel.legend(frameon=False)
     panel.grid(alpha=0.3)
 

@@ -25,7 +25,7 @@ Scorers = Sequence[tuple[str, Floats]]
 # The first is the model, the others what it is compared with. Okabe and Ito's colours, apart for the colour-blind too.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 _POSITIVE, _NEGATIVE, GREY = "#D55E00", "#7F8C99", "#8A8A8A"
-_TITLES = {"auc": "AUC", "log_loss": "log loss", "rmse": "RMSE", "mae": "MAE"}
+_TITLES = {"auc": "AUC", "log_loss": "log loss", "normalized_entropy": "NE", "rmse": "RMSE", "mae": "MAE"}
 _ROC_POINTS = 2000
 _GROUPS = 20
 _BARS = 60
