@@ -139,7 +139,8 @@ class OptimizerConfig:
     """How the weights move.
 
     The learning rates rise linearly over `warmup_steps`, hold, and from step `decay_start_step` fall over `decay_steps`
-    as a polynomial of degree `decay_power` to `end_learning_rate`.
+    as a polynomial of degree `decay_power` to `end_learning_rate`. With `plateau_factor` they are cut as well wherever
+    evaluations find nothing better.
 
     Attributes:
       dense: of the MLPs: `adagrad`, `adam` or `sgd`.
@@ -151,10 +152,13 @@ class OptimizerConfig:
       decay_start_step: counted from the first step.
       decay_steps: 0 for no decay.
       decay_power: 2 in the DLRM reference.
-      end_learning_rate: of both.
+      end_learning_rate: of both; neither decay nor cuts make a rate lower.
       embedding_per_table: others for some tables, as in `user=lazy_adam,site=ftrl`.
       embedding_weight_decay: decoupled weight decay of the rows that a batch looks up, see `RowOptimizer`.
       embedding_l1: of `ftrl`.
+      plateau_factor: multiplies the rates after every `plateau_patience` evaluations in a row without a better AUC or,
+        of a regression, a lower RMSE; 1 leaves them as they are.
+      plateau_patience: 1 cuts after each such evaluation.
     """
 
     dense: str = "adam"
@@ -170,6 +174,8 @@ class OptimizerConfig:
     embedding_per_table: str = ""
     embedding_weight_decay: float = 0.0
     embedding_l1: float = 0.0
+    plateau_factor: float = 1.0
+    plateau_patience: int = 1
 
     def per_table(self) -> dict[str, str]:
         """`embedding_per_table` as a dictionary.
@@ -357,9 +363,16 @@ def _check_optimizer(c: OptimizerConfig) -> None:
     _at_least("optimizer", c, warmup_steps=0, decay_start_step=0, decay_steps=0, decay_power=0)
     if c.decay_steps and c.decay_start_step < c.warmup_steps:
         _refuse("optimizer.decay_start_step", c.decay_start_step, f"the warmup takes {c.warmup_steps} steps")
-    for name in ("decay_start_step", "end_learning_rate"):
-        if getattr(c, name) and not c.decay_steps:
-            _refuse(f"optimizer.{name}", getattr(c, name), "it has no effect without decay_steps")
+    if c.decay_start_step and not c.decay_steps:
+        _refuse("optimizer.decay_start_step", c.decay_start_step, "it has no effect without decay_steps")
+    if not 0 < c.plateau_factor <= 1:
+        _refuse("optimizer.plateau_factor", c.plateau_factor, "a number in (0, 1] is needed; 1 leaves the rates")
+    _at_least("optimizer", c, plateau_patience=1)
+    if c.plateau_patience > 1 and c.plateau_factor == 1:
+        _refuse("optimizer.plateau_patience", c.plateau_patience, "it has no effect without plateau_factor")
+    if c.end_learning_rate and not c.decay_steps and c.plateau_factor == 1:
+        wanted = "it has no effect without decay_steps or plateau_factor"
+        _refuse("optimizer.end_learning_rate", c.end_learning_rate, wanted)
 
 
 def _check_train(c: TrainConfig) -> None:

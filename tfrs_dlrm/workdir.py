@@ -38,6 +38,7 @@ _SHAPING = (
     ("optimizer", "dense"),
     ("optimizer", "embedding"),
     ("optimizer", "embedding_per_table"),
+    ("optimizer", "plateau_factor"),
     ("train", "batch_size"),
     ("train", "seed"),
 )
