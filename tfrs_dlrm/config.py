@@ -77,6 +77,7 @@ class ModelConfig:
       cross_layers: of `dcn`, how many there are in the cross network.
       cross_rank: of its matrices; 0 for full ones.
       cross_structure: whether the MLP follows the cross network (`stacked`) or has inputs of its own (`parallel`).
+      dense_mlp: of `dcn`, units of an MLP that the dense features go through first; none leaves them as they are.
       remainders: stores larger tables as quotients and so many remainders, see `Table`; 0 does not.
       shared_rows: stores the rows of all larger tables in one of so many rows, by hashing, see `Table`; 0 does not.
       compress_above: the rows from which a table is large, for these two.
@@ -96,6 +97,7 @@ class ModelConfig:
     cross_layers: int = 3
     cross_rank: int = 0
     cross_structure: str = "stacked"
+    dense_mlp: tuple[int, ...] = ()
     remainders: int = 0
     shared_rows: int = 0
     compress_above: int = 10_000
@@ -314,9 +316,9 @@ def _check_data(c: DataConfig) -> None:
 
 def _check_model(c: ModelConfig) -> None:
     _at_least("model", c, embedding_dim=0)
-    for name in ("bottom_mlp", "top_mlp"):
+    for name in ("bottom_mlp", "top_mlp", "dense_mlp"):
         units = getattr(c, name)
-        if not units or any(not isinstance(u, int) or u < 1 for u in units):
+        if (not units and name != "dense_mlp") or any(not isinstance(u, int) or u < 1 for u in units):
             _refuse(f"model.{name}", units, "a tuple of positive whole numbers is needed")
     _at_least("model", c, mixed_dim_temperature=0)
     if c.mixed_dim_temperature and (c.embedding_dim < 1 or c.embedding_dim & (c.embedding_dim - 1)):

@@ -47,6 +47,7 @@ FORMS = {
     "mlp": DEEP | {"embedding_dim": 0, "dropout": 0.5},
     "dcn": DEEP,
     "dcn low rank, parallel": DEEP | {"name": "dcn", "cross_rank": 2, "cross_structure": "parallel"},
+    "dcn of mlperf": DEEP | {"name": "dcn", "cross_rank": 2, "dense_mlp": (5, 4), "batch_norm": True},
     "dcn low rank": DEEP | {"name": "dcn", "cross_rank": 3, "cross_layers": 2, "top_mlp": (1,)},
 }
 
@@ -136,6 +137,8 @@ def in_numpy(name, model, features):
     if name == "mlp":
         return numpy_mlp(model.top_mlp, side_by_side)[:, 0]
     if name == "dcn":
+        if model.dense_mlp is not None:
+            side_by_side = np.concatenate([*rows, numpy_mlp(model.dense_mlp, x, final_relu=True)], axis=1)
         crossed = numpy_cross(model.cross_network, side_by_side)
         if model.cross_structure == "stacked":
             return numpy_mlp(model.top_mlp, crossed)[:, 0]
