@@ -196,6 +196,22 @@ def test_config_round_trip_and_bfloat16(form):
         np.testing.assert_allclose(twin(batch()), expected, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("model", [td.EmbeddingMLP, td.DCN])
+def test_many_features_train_in_batches_whose_size_is_not_known(model):
+    """TensorFlow's gradient of a concatenation of more than 16 does not say how wide they are."""
+    names = [f"c{i}" for i in range(17)]
+    schema = Schema(
+        Label("y"), (), tuple(CategoricalFeature(n) for n in names), tuple(Table(n, 2, rows=3) for n in names)
+    )
+    made = model(schema, top_mlp=(4, 1))
+    made.compile(keras.optimizers.SGD(0.1), td.SGD(0.1), metrics=[])
+    before = made.embeddings.tables["c16"].numpy()
+    ids = np.random.default_rng(0).integers(0, 3, (7, 17)).astype(np.int32)
+    made.fit(tf.data.Dataset.from_tensor_slices(({"ids": ids}, np.ones(7))).batch(4), verbose=0)
+    moved = np.all(made.embeddings.tables["c16"].numpy() != before, axis=1)
+    assert set(np.flatnonzero(moved)) == set(ids[:, 16])
+
+
 def test_logistic_regression_of_numbers_alone():
     model, start = (td.LogisticRegression(Schema(Label("y"), (DenseFeature("x"),))) for _ in range(2))
     model.compile(keras.optimizers.SGD(1.0), metrics=[])
