@@ -14,6 +14,8 @@ from tfrs_dlrm.schema import Schema, weights_only, with_linear_weights, with_rem
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
 EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")
 _PRECISIONS = ("float32", "bfloat16")
+# What the best evaluation is chosen by; the first stands for what the task of the label says.
+MONITORS = ("", "log_loss", "auc_minus_log_loss")
 # What `tfrs_dlrm.models.registry` builds.
 MODELS = (
     "dlrm",
@@ -147,6 +149,7 @@ class OptimizerConfig:
     Attributes:
       dense: of the MLPs: `adagrad`, `adam` or `sgd`.
       learning_rate: of the MLPs.
+      dense_accumulator: where the sums of squared gradients of the MLPs begin, of `adagrad`: Keras has 0.1, PyTorch 0.
       embedding: of the tables: `rowwise_adagrad`, `adagrad`, `lazy_adam`, `ftrl` or `sgd`.
       embedding_learning_rate: of the tables; 0 is the same as `learning_rate`.
       embedding_l2: L2 on the rows that a batch looks up, see `RowOptimizer`.
@@ -158,8 +161,8 @@ class OptimizerConfig:
       embedding_per_table: others for some tables, as in `user=lazy_adam,site=ftrl`.
       embedding_weight_decay: decoupled weight decay of the rows that a batch looks up, see `RowOptimizer`.
       embedding_l1: of `ftrl`.
-      plateau_factor: multiplies the rates after every `plateau_patience` evaluations in a row without a better AUC or,
-        of a regression, a lower RMSE; 1 leaves them as they are.
+      plateau_factor: multiplies the rates after every `plateau_patience` evaluations in a row that are not the best so
+        far, by `train.monitor`; 1 leaves them as they are.
       plateau_patience: 1 cuts after each such evaluation.
     """
 
@@ -178,6 +181,7 @@ class OptimizerConfig:
     embedding_l1: float = 0.0
     plateau_factor: float = 1.0
     plateau_patience: int = 1
+    dense_accumulator: float = 0.1
 
     def per_table(self) -> dict[str, str]:
         """`embedding_per_table` as a dictionary.
@@ -207,8 +211,9 @@ class TrainConfig:
       steps: the length in steps, where it is not 0.
       eval_every_steps: evaluates and writes a checkpoint; 0 is after each epoch.
       target_auc: stops once the evaluation AUC is at least this; 0 is never. Not for a regression.
-      patience: stops after this many evaluations in a row without a better AUC or, of a regression, a lower RMSE; 0 is
-        never.
+      monitor: what makes an evaluation the best: empty for the AUC or, of a regression, the RMSE; `log_loss`, or
+        `auc_minus_log_loss`.
+      patience: stops after this many evaluations in a row that are not the best so far; 0 is never.
       keep_checkpoints: how many of the latest to keep, beside the best.
       warm_start: the directory of another run of this model, perhaps on other vocabularies, whose weights are taken
         over at the beginning; see `tfrs_dlrm.warm_start`.
@@ -226,6 +231,7 @@ class TrainConfig:
     steps: int = 0
     eval_every_steps: int = 0
     target_auc: float = 0.0
+    monitor: str = ""
     patience: int = 0
     keep_checkpoints: int = 2
     warm_start: str = ""
@@ -356,7 +362,7 @@ def _check_optimizer(c: OptimizerConfig) -> None:
     _one_of("optimizer.embedding", c.embedding, EMBEDDING_OPTIMIZERS)
     _at_least("optimizer", c, learning_rate=0, embedding_learning_rate=0, embedding_l2=0, end_learning_rate=0)
     c.per_table()
-    _at_least("optimizer", c, embedding_weight_decay=0, embedding_l1=0)
+    _at_least("optimizer", c, embedding_weight_decay=0, embedding_l1=0, dense_accumulator=0)
     chosen = {c.embedding, *c.per_table().values()}
     if c.embedding_l1 and "ftrl" not in chosen:
         _refuse("optimizer.embedding_l1", c.embedding_l1, "only ftrl has it")
@@ -385,3 +391,6 @@ def _check_train(c: TrainConfig) -> None:
         _refuse("train.epochs", c.epochs, "either epochs or steps must be above 0")
     if not 0 <= c.target_auc < 1:
         _refuse("train.target_auc", c.target_auc, "a number in [0, 1) is needed; 0 is no target")
+    _one_of("train.monitor", c.monitor, MONITORS)
+    if c.target_auc and c.monitor:
+        _refuse("train.monitor", c.monitor, "train.target_auc is of the best AUC; leave one of the two out")

@@ -14,11 +14,13 @@ import tf_keras as keras
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.models.tasks import task_of
+from tfrs_dlrm.schema import Label
 from tfrs_dlrm.strategy import make_strategy
 from tfrs_dlrm.training import factory, loop
 from tfrs_dlrm.training.callbacks import Interrupted, StepCounter
 from tfrs_dlrm.training.loop import train_and_evaluate
-from tfrs_dlrm.training.state import RunState
+from tfrs_dlrm.training.state import RunState, quality
 from tfrs_dlrm.workdir import Workdir
 
 # The qualities of seven evaluations: better, worse, better, the same, worse, worse, better.
@@ -87,12 +89,19 @@ def assert_equal(a, b, tolerance=0.0):
         np.testing.assert_allclose(a[name], b[name], rtol=0, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.parametrize("monitor, expected", [("", 0.75), ("log_loss", -0.5), ("auc_minus_log_loss", 0.25)])
+def test_what_makes_an_evaluation_the_best(monitor, expected):
+    assert quality(monitor, task_of(Label("y")), {"auc": 0.75, "log_loss": 0.5}) == expected
+    if not monitor:
+        assert quality(monitor, task_of(Label("y", task="regression")), {"rmse": 2.0}) == -2.0
+
+
 @pytest.mark.parametrize("patience, cuts", [(1, CUTS), (2, [0, 0, 0, 0, 1, 1, 1]), (3, [0, 0, 0, 0, 0, 1, 1])])
 def test_what_evaluations_make_of_the_factor(patience, cuts):
     state = RunState(OptimizerConfig(plateau_factor=0.1, plateau_patience=patience))
-    for i, quality in enumerate(AUCS):
+    for i, auc in enumerate(AUCS):
         before = float(state.rate_factor.numpy())
-        assert state.evaluated(i, quality) == (state.rate_factor.numpy() != before)
+        assert state.evaluated(i, auc) == (state.rate_factor.numpy() != before)
         assert float(state.rate_factor.numpy()) == pytest.approx(0.1 ** cuts[i], rel=1e-6)
     assert (float(state.best_auc.numpy()), int(state.best_step.numpy())) == (0.71, 6)
 
@@ -124,19 +133,18 @@ def test_the_rates_of_a_run_are_those_worked_out_by_hand(data, whole, tmp_path, 
     assert_equal(weights(whole), weights(tmp_path))
 
 
-@pytest.mark.parametrize("step", [20, 44])
-def test_a_run_that_was_stopped_goes_on_with_the_same_rates(data, whole, tmp_path, monkeypatch, step):
-    """Right after a cut, and in the middle of a later round."""
+def test_a_run_that_was_stopped_goes_on_with_the_same_rates(data, whole, tmp_path, monkeypatch):
+    """In the middle of a round with rates that were cut twice."""
     count = StepCounter.on_train_batch_end
 
     def send_signal(self, batch, logs=None):
         count(self, batch, logs)
-        if self.step == step:
+        if self.step == 44:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
         patch.setattr(StepCounter, "on_train_batch_end", send_signal)
-        with pytest.raises(Interrupted, match=f"after step {step}"):
+        with pytest.raises(Interrupted, match="after step 44"):
             train_and_evaluate(make_config(data), str(tmp_path))
     train_and_evaluate(make_config(data), str(tmp_path))
     assert records(whole) == records(tmp_path)
@@ -144,6 +152,17 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_rates(data, whole, tmp_pat
     other = dataclasses.replace(OPTIMIZER, plateau_factor=0.5)
     with pytest.raises(ValueError, match=r"holds a run with optimizer.plateau_factor=0.25, now it is 0.5"):
         train_and_evaluate(make_config(data, other), str(tmp_path))
+    with pytest.raises(ValueError, match=r"holds a run with train.monitor=, now it is log_loss"):
+        train_and_evaluate(make_config(data, monitor="log_loss"), str(tmp_path))
+
+
+def test_patience_goes_by_what_is_monitored(data, tmp_path):
+    config = make_config(data, monitor="auc_minus_log_loss", patience=1)
+    result = train_and_evaluate(config, str(tmp_path))
+    assert (result.step, result.best_step) == (20, 10)
+    assert result.reason == "the evaluation auc minus log loss did not improve in 1 evaluations"
+    with pytest.raises(ValueError, match=r"config.train.monitor='log_loss': train.target_auc is of the best AUC"):
+        make_config(data, monitor="log_loss", target_auc=0.7).check()
 
 
 def test_replicas_cut_as_one_device_does(data, whole, tmp_path):

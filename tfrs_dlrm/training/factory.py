@@ -64,10 +64,19 @@ def make_optimizers(
 ) -> tuple[keras.optimizers.Optimizer, RowOptimizer]:
     """The optimizers of the dense weights and of the tables; arguments as in `learning_rates`."""
     rates = learning_rates(config, factor)
-    dense = _DENSE[config.dense](rates["dense"])
+    dense = _DENSE[config.dense](rates["dense"], **_dense_arguments(config))
     per_table = {table: _row_optimizer(config, name, rates["embedding"]) for table, name in config.per_table().items()}
     default = _row_optimizer(config, config.embedding, rates["embedding"])
     return dense, PerTable(default, per_table) if per_table else default
+
+
+def _dense_arguments(config: OptimizerConfig) -> dict[str, float]:
+    if config.dense != "adagrad":
+        return {}
+    # Keras has the epsilon under the root, where it must not show beside the square of a gradient once nothing else is
+    # there. The small one comes to PyTorch's 1e-10 outside of the root.
+    epsilon = {} if config.dense_accumulator else {"epsilon": 1e-20}
+    return {"initial_accumulator_value": config.dense_accumulator, **epsilon}
 
 
 def _row_optimizer(config: OptimizerConfig, name: str, rate: Rate) -> RowOptimizer:
@@ -80,7 +89,7 @@ def load_model(workdir: str, which: Which = "best") -> tuple[RankingModel, RunCo
 
     Args:
       workdir: the directory of the run.
-      which: `best`, by evaluation AUC (of a regression: RMSE), or `latest`.
+      which: `best`, by evaluation AUC (of a regression: RMSE) or what `train.monitor` says, or `latest`.
 
     Raises:
       FileNotFoundError: there is no run or no checkpoint.

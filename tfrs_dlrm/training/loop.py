@@ -35,7 +35,7 @@ from tfrs_dlrm.training.callbacks import (
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
 from tfrs_dlrm.training.factory import learning_rates, make_model, make_optimizers, precision, tables_for
 from tfrs_dlrm.training.inputs import distributed_dataset, epoch_steps, evaluation_dataset, worker_dataset
-from tfrs_dlrm.training.state import RunState
+from tfrs_dlrm.training.state import RunState, quality
 from tfrs_dlrm.warmstart import warm_start
 from tfrs_dlrm.workdir import CONFIG_FILE, METRICS_FILE, Workdir
 
@@ -92,11 +92,12 @@ def train_and_evaluate(
             ready(config.data, config.train.seed, prepare_progress)
         wait_for_all(strategy)
         schema = Schema.load(os.path.join(config.data.path, SCHEMA_FILE))
-        if config.train.target_auc and schema.label.task != "click":
-            raise ValueError(
-                f"config.train.target_auc={config.train.target_auc:g}: the label of {config.data.path} is a number to"
-                " predict, which has no AUC; leave it out, and use train.patience to stop early"
-            )
+        for name in ("target_auc", "monitor") if schema.label.task != "click" else ():
+            if getattr(config.train, name):
+                raise ValueError(
+                    f"config.train.{name}={getattr(config.train, name)}: the label of {config.data.path} is a number to"
+                    " predict, which has no AUC and no log loss; leave it out, and use train.patience to stop early"
+                )
         model = make_model(config.model, schema, config.train.seed, tables_for(config))
         state = RunState(config.optimizer)
         dense, embedding = make_optimizers(config.optimizer, state.rate_factor)
@@ -222,7 +223,7 @@ class _Run:
             record["out_of_range"] = self._model.out_of_range
         if self._has_eval:
             record["eval"] = self._evaluate()
-            cut = state.evaluated(step, self._model.label_tasks.first.quality(record["eval"]))
+            cut = state.evaluated(step, quality(self._config.monitor, self._model.label_tasks.first, record["eval"]))
         if self._writes:
             # A run killed before the checkpoint is whole comes by here again, and `_forget_after` drops the line.
             with open(self._home.file(METRICS_FILE), "a", encoding="utf-8") as f:
@@ -266,7 +267,7 @@ class _Run:
         if config.target_auc and float(state.best_auc.numpy()) >= config.target_auc:
             return f"the evaluation AUC reached the target {config.target_auc:g}"
         if config.patience and int(state.evaluations_since_best.numpy()) >= config.patience:
-            best = self._model.label_tasks.first.best.upper()
+            best = self._config.monitor.replace("_", " ") or self._model.label_tasks.first.best.upper()
             return f"the evaluation {best} did not improve in {config.patience} evaluations"
         return ""
 

@@ -1,13 +1,28 @@
-"""What a run knows beside its weights."""
+"""What a run knows beside its weights, and what makes an evaluation the best."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from tfrs_dlrm.config import OptimizerConfig
+from tfrs_dlrm.models.tasks import Task
+
+
+def quality(monitor: str, task: Task, metrics: Mapping[str, float]) -> float:
+    """Of what an evaluation found; more is better.
+
+    Args:
+      monitor: one of `tfrs_dlrm.config.MONITORS`.
+      task: of the first label.
+      metrics: of it.
+    """
+    if monitor:
+        return (metrics["auc"] if monitor == "auc_minus_log_loss" else 0.0) - metrics["log_loss"]
+    return task.quality(metrics)
 
 
 class RunState(tf.Module):
@@ -20,7 +35,7 @@ class RunState(tf.Module):
     def __init__(self, config: OptimizerConfig) -> None:
         super().__init__()
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        # The AUC of the best evaluation; of a regression, its RMSE, negated. Checkpoints have it under this name.
+        # The `quality` of the best evaluation, which is its AUC most of the time. Checkpoints have it under this name.
         self.best_auc = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
         self.best_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.evaluations_since_best = tf.Variable(0, dtype=tf.int64, trainable=False)
