@@ -61,7 +61,8 @@ def test_sizes_are_the_published_ones():
     assert weights(recipe("criteo_x1"), x1) == 21_664_241  # DLRM_criteo_x1
     assert weights(recipe("criteo_x1"), x1, name="factorization_machine") == 22_949_477  # FM_criteo_x1
     assert weights(recipe("criteo_x1"), x1, name="logistic_regression") == 2_086_317  # LR_criteo_x1
-    x4 = with_rows("criteo_x4", 910_708)
+    x4 = with_rows("criteo_x4", 910_709 - 1)
+    assert weights(recipe("criteo_x4"), x4, name="logistic_regression") == 910_709  # LR_criteo_x4_001
     assert weights(recipe("criteo_x4"), x4, name="factorization_machine") == 15_482_037  # FM_criteo_x4_001
     deep = [39 * 16, *[1000] * 5, 1]
     layers = sum(a * b + b for a, b in itertools.pairwise(deep))
@@ -170,6 +171,12 @@ def test_mlperf_dcn(tmp_path):
     assert encoded["label"] == arrays[0][0][:, 0].tolist()
     assert np.array_equal(np.transpose([encoded[n] for n in INTEGERS]), arrays[0][1])
     assert all(encoded[n] == arrays[0][2][str(i)].tolist() for i, n in enumerate(IDS))
+
+
+def test_the_page_has_every_recipe():
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    files = [path.stem for path in (ROOT / "configs").glob("*.py")]
+    assert all(f"\n| `{name}` |" in page for name in files)
 
 
 @pytest.mark.parametrize("name", ["criteo_x1", "criteo_x4", "criteo_terabyte", "mlperf_dcn"])
