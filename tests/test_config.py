@@ -43,6 +43,8 @@ def test_recipes_are_sound_and_survive_json(recipe):
         ("model.cross_layers", 0, "config.model.cross_layers=0: at least 1"),
         ("model.cross_rank", -1, "at least 0"),
         ("model.cross_structure", "both", "choose one of stacked, parallel"),
+        ("train.monitor", "loss", "choose one of log_loss, auc_minus_log_loss, or leave it empty"),
+        ("model.dense_mlp", (8, 0), "a tuple of positive whole numbers"),
         ("optimizer.plateau_factor", 0.0, r"config.optimizer.plateau_factor=0.0: a number in \(0, 1\]"),
         ("optimizer.plateau_patience", 2, "it has no effect without plateau_factor"),
         ("optimizer.end_learning_rate", 1e-6, "it has no effect without decay_steps or plateau_factor"),

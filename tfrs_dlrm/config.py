@@ -391,6 +391,7 @@ def _check_train(c: TrainConfig) -> None:
         _refuse("train.epochs", c.epochs, "either epochs or steps must be above 0")
     if not 0 <= c.target_auc < 1:
         _refuse("train.target_auc", c.target_auc, "a number in [0, 1) is needed; 0 is no target")
-    _one_of("train.monitor", c.monitor, MONITORS)
+    if c.monitor not in MONITORS:
+        _refuse("train.monitor", c.monitor, f"choose one of {', '.join(MONITORS[1:])}, or leave it empty")
     if c.target_auc and c.monitor:
         _refuse("train.monitor", c.monitor, "train.target_auc is of the best AUC; leave one of the two out")
