@@ -14,6 +14,8 @@ from tfrs_dlrm.schema import Schema, weights_only, with_linear_weights, with_rem
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
 EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")
 _PRECISIONS = ("float32", "bfloat16")
+# What the best evaluation is chosen by; the first stands for what the task of the label says.
+MONITORS = ("", "log_loss", "auc_minus_log_loss")
 # What `tfrs_dlrm.models.registry` builds.
 MODELS = (
     "dlrm",
@@ -77,6 +79,7 @@ class ModelConfig:
       cross_layers: of `dcn`, how many there are in the cross network.
       cross_rank: of its matrices; 0 for full ones.
       cross_structure: whether the MLP follows the cross network (`stacked`) or has inputs of its own (`parallel`).
+      dense_mlp: of `dcn`, units of an MLP that the dense features go through first; none leaves them as they are.
       remainders: stores larger tables as quotients and so many remainders, see `Table`; 0 does not.
       shared_rows: stores the rows of all larger tables in one of so many rows, by hashing, see `Table`; 0 does not.
       compress_above: the rows from which a table is large, for these two.
@@ -96,6 +99,7 @@ class ModelConfig:
     cross_layers: int = 3
     cross_rank: int = 0
     cross_structure: str = "stacked"
+    dense_mlp: tuple[int, ...] = ()
     remainders: int = 0
     shared_rows: int = 0
     compress_above: int = 10_000
@@ -143,11 +147,13 @@ class OptimizerConfig:
     """How the weights move.
 
     The learning rates rise linearly over `warmup_steps`, hold, and from step `decay_start_step` fall over `decay_steps`
-    as a polynomial of degree `decay_power` to `end_learning_rate`.
+    as a polynomial of degree `decay_power` to `end_learning_rate`. With `plateau_factor` they are cut as well wherever
+    evaluations find nothing better.
 
     Attributes:
       dense: of the MLPs: `adagrad`, `adam` or `sgd`.
       learning_rate: of the MLPs.
+      dense_accumulator: where the sums of squared gradients of the MLPs begin, of `adagrad`: Keras has 0.1, PyTorch 0.
       embedding: of the tables: `rowwise_adagrad`, `adagrad`, `lazy_adam`, `ftrl` or `sgd`.
       embedding_learning_rate: of the tables; 0 is the same as `learning_rate`.
       embedding_l2: L2 on the rows that a batch looks up, see `RowOptimizer`.
@@ -155,10 +161,13 @@ class OptimizerConfig:
       decay_start_step: counted from the first step.
       decay_steps: 0 for no decay.
       decay_power: 2 in the DLRM reference.
-      end_learning_rate: of both.
+      end_learning_rate: of both; neither decay nor cuts make a rate lower.
       embedding_per_table: others for some tables, as in `user=lazy_adam,site=ftrl`.
       embedding_weight_decay: decoupled weight decay of the rows that a batch looks up, see `RowOptimizer`.
       embedding_l1: of `ftrl`.
+      plateau_factor: multiplies the rates after every `plateau_patience` evaluations in a row that are not the best so
+        far, by `train.monitor`; 1 leaves them as they are.
+      plateau_patience: 1 cuts after each such evaluation.
     """
 
     dense: str = "adam"
@@ -174,6 +183,9 @@ class OptimizerConfig:
     embedding_per_table: str = ""
     embedding_weight_decay: float = 0.0
     embedding_l1: float = 0.0
+    plateau_factor: float = 1.0
+    plateau_patience: int = 1
+    dense_accumulator: float = 0.1
 
     def per_table(self) -> dict[str, str]:
         """`embedding_per_table` as a dictionary.
@@ -203,8 +215,9 @@ class TrainConfig:
       steps: the length in steps, where it is not 0.
       eval_every_steps: evaluates and writes a checkpoint; 0 is after each epoch.
       target_auc: stops once the evaluation AUC is at least this; 0 is never. Not for a regression.
-      patience: stops after this many evaluations in a row without a better AUC or, of a regression, a lower RMSE; 0 is
-        never.
+      monitor: what makes an evaluation the best: empty for the AUC or, of a regression, the RMSE; `log_loss`, or
+        `auc_minus_log_loss`.
+      patience: stops after this many evaluations in a row that are not the best so far; 0 is never.
       keep_checkpoints: how many of the latest to keep, beside the best.
       warm_start: the directory of another run of this model, perhaps on other vocabularies, whose weights are taken
         over at the beginning; see `tfrs_dlrm.warm_start`.
@@ -222,6 +235,7 @@ class TrainConfig:
     steps: int = 0
     eval_every_steps: int = 0
     target_auc: float = 0.0
+    monitor: str = ""
     patience: int = 0
     keep_checkpoints: int = 2
     warm_start: str = ""
@@ -312,9 +326,9 @@ def _check_data(c: DataConfig) -> None:
 
 def _check_model(c: ModelConfig) -> None:
     _at_least("model", c, embedding_dim=0)
-    for name in ("bottom_mlp", "top_mlp"):
+    for name in ("bottom_mlp", "top_mlp", "dense_mlp"):
         units = getattr(c, name)
-        if not units or any(not isinstance(u, int) or u < 1 for u in units):
+        if (not units and name != "dense_mlp") or any(not isinstance(u, int) or u < 1 for u in units):
             _refuse(f"model.{name}", units, "a tuple of positive whole numbers is needed")
     _at_least("model", c, mixed_dim_temperature=0)
     if c.mixed_dim_temperature and (c.embedding_dim < 1 or c.embedding_dim & (c.embedding_dim - 1)):
@@ -352,7 +366,7 @@ def _check_optimizer(c: OptimizerConfig) -> None:
     _one_of("optimizer.embedding", c.embedding, EMBEDDING_OPTIMIZERS)
     _at_least("optimizer", c, learning_rate=0, embedding_learning_rate=0, embedding_l2=0, end_learning_rate=0)
     c.per_table()
-    _at_least("optimizer", c, embedding_weight_decay=0, embedding_l1=0)
+    _at_least("optimizer", c, embedding_weight_decay=0, embedding_l1=0, dense_accumulator=0)
     chosen = {c.embedding, *c.per_table().values()}
     if c.embedding_l1 and "ftrl" not in chosen:
         _refuse("optimizer.embedding_l1", c.embedding_l1, "only ftrl has it")
@@ -361,9 +375,16 @@ def _check_optimizer(c: OptimizerConfig) -> None:
     _at_least("optimizer", c, warmup_steps=0, decay_start_step=0, decay_steps=0, decay_power=0)
     if c.decay_steps and c.decay_start_step < c.warmup_steps:
         _refuse("optimizer.decay_start_step", c.decay_start_step, f"the warmup takes {c.warmup_steps} steps")
-    for name in ("decay_start_step", "end_learning_rate"):
-        if getattr(c, name) and not c.decay_steps:
-            _refuse(f"optimizer.{name}", getattr(c, name), "it has no effect without decay_steps")
+    if c.decay_start_step and not c.decay_steps:
+        _refuse("optimizer.decay_start_step", c.decay_start_step, "it has no effect without decay_steps")
+    if not 0 < c.plateau_factor <= 1:
+        _refuse("optimizer.plateau_factor", c.plateau_factor, "a number in (0, 1] is needed; 1 leaves the rates")
+    _at_least("optimizer", c, plateau_patience=1)
+    if c.plateau_patience > 1 and c.plateau_factor == 1:
+        _refuse("optimizer.plateau_patience", c.plateau_patience, "it has no effect without plateau_factor")
+    if c.end_learning_rate and not c.decay_steps and c.plateau_factor == 1:
+        wanted = "it has no effect without decay_steps or plateau_factor"
+        _refuse("optimizer.end_learning_rate", c.end_learning_rate, wanted)
 
 
 def _check_train(c: TrainConfig) -> None:
@@ -374,3 +395,7 @@ def _check_train(c: TrainConfig) -> None:
         _refuse("train.epochs", c.epochs, "either epochs or steps must be above 0")
     if not 0 <= c.target_auc < 1:
         _refuse("train.target_auc", c.target_auc, "a number in [0, 1) is needed; 0 is no target")
+    if c.monitor not in MONITORS:
+        _refuse("train.monitor", c.monitor, f"choose one of {', '.join(MONITORS[1:])}, or leave it empty")
+    if c.target_auc and c.monitor:
+        _refuse("train.monitor", c.monitor, "train.target_auc is of the best AUC; leave one of the two out")

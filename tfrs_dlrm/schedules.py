@@ -62,3 +62,46 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return dict(vars(self))
+
+
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class ScaledRate(keras.optimizers.schedules.LearningRateSchedule):
+    """Another rate times a factor that may change while training goes on.
+
+    rate * factor, but not below `lowest`; a rate that is below `lowest` by itself, as in a warmup, is multiplied by
+    nothing.
+
+    Args:
+      rate: a number or a schedule.
+      factor: a variable, float32 scalar, or a number.
+      lowest: 0 for no bound.
+    """
+
+    def __init__(
+        self,
+        rate: float | keras.optimizers.schedules.LearningRateSchedule,
+        factor: tf.Variable | float = 1.0,
+        lowest: float = 0.0,
+    ) -> None:
+        self.rate = rate
+        self.factor = factor
+        self.lowest = lowest
+
+    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
+        """The rate of a step, float32."""
+        rate = tf.cast(self.rate(step) if callable(self.rate) else self.rate, tf.float32)
+        return tf.maximum(rate * tf.convert_to_tensor(self.factor), tf.minimum(rate, self.lowest))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, the factor as it is now."""
+        rate = keras.optimizers.schedules.serialize(self.rate) if callable(self.rate) else self.rate
+        factor = self.factor.numpy() if isinstance(self.factor, tf.Variable) else self.factor
+        return {"rate": rate, "factor": float(factor), "lowest": self.lowest}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ScaledRate:
+        """Reads `get_config`."""
+        rate = config["rate"]
+        if isinstance(rate, dict):
+            rate = keras.optimizers.schedules.deserialize(rate)
+        return cls(**(config | {"rate": rate}))

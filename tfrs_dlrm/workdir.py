@@ -4,7 +4,7 @@ workdir/
   config.json     the run's configuration
   encoder/        schema, vocabularies and statistics, as the data were prepared with them
   checkpoints/    the latest, to go on from; see `tfrs_dlrm.checkpoint`
-  best/           the one with the best evaluation AUC so far; of a regression, the lowest RMSE
+  best/           the one with the best evaluation AUC so far (of a regression, RMSE), or what `train.monitor` says
   metrics.jsonl   one line per evaluation
 """
 
@@ -32,14 +32,16 @@ CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 _ENCODER_DIR = "encoder"
 _DIRS = {"latest": "checkpoints", "best": "best"}
-# Fields that give weights or slots their shape and meaning: a checkpoint fits only where they are equal.
+# Fields that give what is in a checkpoint its shape and meaning: it fits only where they are equal.
 _SHAPING = (
     "model",
     ("optimizer", "dense"),
     ("optimizer", "embedding"),
     ("optimizer", "embedding_per_table"),
+    ("optimizer", "plateau_factor"),
     ("train", "batch_size"),
     ("train", "seed"),
+    ("train", "monitor"),
 )
 
 

@@ -10,6 +10,7 @@ from fake_tpu import CORES_PER_CHIP, KINDS, encoded_batch, fake_tpu, make_tables
 
 import tfrs_dlrm as td
 from tfrs_dlrm.embeddings import Adagrad, LazyAdam, PerTable
+from tfrs_dlrm.schedules import ScaledRate
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.training.factory import precision
 
@@ -154,16 +155,27 @@ def test_evaluation_on_sparse_cores_updates_nothing():
 
 
 def test_schedules_reach_the_hardware_as_one_rate_for_each_optimizer():
+    """One with a variable among them, as evaluations cut it."""
     schedule = keras.optimizers.schedules.PolynomialDecay(0.1, 100)
-    optimizer = PerTable(Adagrad(schedule), {"huge": LazyAdam(0.01)})
     with fake_tpu("V1") as strategy, strategy.scope():
-        model = make_model("V1", ONE_HOT, optimizer)
+        scaled = ScaledRate(schedule, tf.Variable(1.0))
+        optimizer = PerTable(Adagrad(scaled), {"huge": LazyAdam(0.01)})
+        model = make_model("V1", ONE_HOT, optimizer, keras.optimizers.Adam(scaled))
         trace = Trace(strategy, model, ONE_HOT)
     proto = model.embeddings.hardware.api._config_proto
     descriptors = {d.name: d.optimization_parameters for d in proto.table_descriptor}
     assert [descriptors[n].learning_rate.dynamic.tag for n in ("huge", "large")] in ([0, 1], [1, 0])
     (sent,) = (o for o in trace.ops if o.type == "SendTPUEmbeddingGradients")
     assert sent.get_attr("NN") == 2
+
+
+@pytest.mark.parametrize("kind", ["", "SparseCore"])
+def test_a_rate_that_evaluations_cut_is_read_on_the_chips(kind):
+    with fake_tpu(kind) as strategy, strategy.scope():
+        scaled = ScaledRate(0.1, tf.Variable(1.0, name="factor"))
+        trace = Trace(strategy, make_model(kind, ONE_HOT, Adagrad(scaled), keras.optimizers.Adam(scaled)), ONE_HOT)
+    read = [i.name for o in trace.on_chip if o.type == "ReadVariableOp" for i in o.inputs[0].op.inputs]
+    assert any(name.startswith("factor/") for name in read)
 
 
 @pytest.mark.parametrize(("kind", "hosts"), [("V1", 1), ("V1", 2), ("SparseCore", 1)])

@@ -47,6 +47,7 @@ FORMS = {
     "mlp": DEEP | {"embedding_dim": 0, "dropout": 0.5},
     "dcn": DEEP,
     "dcn low rank, parallel": DEEP | {"name": "dcn", "cross_rank": 2, "cross_structure": "parallel"},
+    "dcn of mlperf": DEEP | {"name": "dcn", "cross_rank": 2, "dense_mlp": (5, 4), "batch_norm": True},
     "dcn low rank": DEEP | {"name": "dcn", "cross_rank": 3, "cross_layers": 2, "top_mlp": (1,)},
 }
 
@@ -136,6 +137,8 @@ def in_numpy(name, model, features):
     if name == "mlp":
         return numpy_mlp(model.top_mlp, side_by_side)[:, 0]
     if name == "dcn":
+        if model.dense_mlp is not None:
+            side_by_side = np.concatenate([*rows, numpy_mlp(model.dense_mlp, x, final_relu=True)], axis=1)
         crossed = numpy_cross(model.cross_network, side_by_side)
         if model.cross_structure == "stacked":
             return numpy_mlp(model.top_mlp, crossed)[:, 0]
@@ -191,6 +194,22 @@ def test_config_round_trip_and_bfloat16(form):
         twin.set_weights(model.get_weights())
         expected = model(batch()).numpy()
         np.testing.assert_allclose(twin(batch()), expected, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("model", [td.EmbeddingMLP, td.DCN])
+def test_many_features_train_in_batches_whose_size_is_not_known(model):
+    """TensorFlow's gradient of a concatenation of more than 16 does not say how wide they are."""
+    names = [f"c{i}" for i in range(17)]
+    schema = Schema(
+        Label("y"), (), tuple(CategoricalFeature(n) for n in names), tuple(Table(n, 2, rows=3) for n in names)
+    )
+    made = model(schema, top_mlp=(4, 1))
+    made.compile(keras.optimizers.SGD(0.1), td.SGD(0.1), metrics=[])
+    before = made.embeddings.tables["c16"].numpy()
+    ids = np.random.default_rng(0).integers(0, 3, (7, 17)).astype(np.int32)
+    made.fit(tf.data.Dataset.from_tensor_slices(({"ids": ids}, np.ones(7))).batch(4), verbose=0)
+    moved = np.all(made.embeddings.tables["c16"].numpy() != before, axis=1)
+    assert set(np.flatnonzero(moved)) == set(ids[:, 16])
 
 
 def test_logistic_regression_of_numbers_alone():

@@ -47,6 +47,8 @@ def test_by_hand():
         ),
         (schema_of([4, 2, 8]), ModelConfig(0, (5,), (6, 1), name="wide_and_deep", batch_norm=True)),
         (schema_of([4, 2, 8]), ModelConfig(0, (5,), (6, 1), name="dcn", cross_rank=3, cross_structure="parallel")),
+        (schema_of([4, 2, 8]), ModelConfig(0, (5,), (6, 1), name="dcn", dense_mlp=(7, 4), batch_norm=True)),
+        (schema_of([4, 2, 8], dense=0), ModelConfig(0, (5,), (6, 1), name="dcn", dense_mlp=(7, 4))),
     ],
 )
 def test_weights_are_those_of_real_models(schema, model):

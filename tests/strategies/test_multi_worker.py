@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import click_log
+import cut_rates
 import pytest
 
 from tfrs_dlrm.cluster import LocalCluster
@@ -30,6 +31,7 @@ def test_stops_together_goes_on_and_evaluates(tmp_path):
         *(f"--config={ROOT}/configs/default.py", f"--config.data.path={data}", f"--workdir={workdir}"),
         *("--config.model.bottom_mlp=(16,8)", "--config.model.embedding_dim=8", "--config.train.batch_size=64"),
         *("--config.train.steps=400", "--config.train.eval_every_steps=100", "--config.train.patience=0"),
+        "--config.optimizer.plateau_factor=0.5",
     ]
 
     def text():
@@ -51,6 +53,7 @@ def test_stops_together_goes_on_and_evaluates(tmp_path):
     assert cluster(tmp_path, "train/main.py", *arguments).run(print) == 0, text()
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [100, 200, 300, 400]
+    cut_rates.check(workdir, 0.5, {"dense": 0.001, "embedding": 0.02})
     assert f"going on from {workdir}/checkpoints/step-{stopped}" in text()
 
     assert cluster(tmp_path, "train/evaluate.py", f"--workdir={workdir}").run(print) == 0, text()

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import click_log
+import cut_rates
 
 from tfrs_dlrm.cluster import LocalCluster
 
@@ -23,6 +24,7 @@ def test_a_worker_a_server_and_the_coordinator_are_killed(tmp_path):
         *(f"--config={ROOT}/configs/default.py", f"--config.data.path={data}", f"--workdir={tmp_path}/run"),
         *("--config.model.bottom_mlp=(16,8)", "--config.model.embedding_dim=8", "--config.train.batch_size=64"),
         *(f"--config.train.steps={STEPS}", f"--config.train.eval_every_steps={ROUND}", "--config.train.patience=0"),
+        "--config.optimizer.plateau_factor=0.5",
     ]
     cluster = LocalCluster(
         "parameter_server", 2, 2, program, str(tmp_path / "logs"), {"PYTHONPATH": str(ROOT)}, terminal=False
@@ -59,3 +61,4 @@ def test_a_worker_a_server_and_the_coordinator_are_killed(tmp_path):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["step"] == STEPS
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(ROUND, STEPS + 1, ROUND))
+    cut_rates.check(tmp_path / "run", 0.5, {"dense": 0.001, "embedding": 0.02})

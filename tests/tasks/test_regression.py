@@ -274,7 +274,9 @@ def test_the_best_checkpoint_has_the_lowest_error(run):
 
 
 def test_a_target_auc_is_refused(data, tmp_path):
-    with pytest.raises(ValueError, match=r"config.train.target_auc=0.8: the label of .* has no AUC; leave it out"):
+    with pytest.raises(
+        ValueError, match=r"config.train.target_auc=0.8: the label of .* has no AUC and no log loss; leave it"
+    ):
         train_and_evaluate(make_config(data, target_auc=0.8), str(tmp_path / "work"))
     assert not (tmp_path / "work").exists()
 

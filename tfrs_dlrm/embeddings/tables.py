@@ -110,7 +110,8 @@ class EmbeddingTables(keras.layers.Layer):
             if gradient is None or feature.sequence_length is not None:
                 complete.discard(feature.table)
             if gradient is not None:
-                flat = tf.reshape(tf.cast(gradient, tf.float32), [-1, gradient.shape[-1]])
+                # That of a concatenation of many does not know its width.
+                flat = tf.reshape(tf.cast(gradient, tf.float32), [-1, self.schema.table_of(feature).dim])
                 for name, use in layout.uses(self.tables, bags, flat).items():
                     uses.setdefault(name, []).append(use)
                     if not bags.one_row_each:

@@ -29,15 +29,20 @@ class DCN(RankingModel):
     The paper's parallel form concatenates x_L with the last hidden layer and takes the logit of both, which is the same
     sum. With `top_mlp` (1,) there is no hidden layer, and stacked is the cross network alone.
 
+    With a `dense_mlp`, x_0 has its output in the place of x. Stacked, it is then the DLRM-DCNv2 of MLPerf: a DLRM whose
+    dot products are a cross network (mlcommons/training, `recommendation_v2`).
+
     Args:
       schema: of the features; none is a sequence. Tables may have any dimensions.
       top_mlp: outputs of the MLP's layers, ReLU after each but the last, which is 1.
       cross_layers: L; the cross network has products of up to L + 1 inputs.
       cross_rank: of its matrices; 0 for full ones.
       cross_structure: `stacked` or `parallel`.
-      dropout: the share of the MLP's hidden outputs that training drops.
-      batch_norm: whether the MLP's hidden layers are normalized.
+      dropout: the share of the hidden outputs of the MLPs that training drops.
+      batch_norm: whether the hidden layers of the MLPs are normalized.
       seed: makes all initial weights a function of it.
+      dense_mlp: outputs of the layers of an MLP over the dense features, ReLU after each; none leaves them as they are.
+        Unused without dense features.
 
     Raises:
       ValueError: a feature is a sequence, the MLP does not end in 1, or the structure is another.
@@ -53,6 +58,7 @@ class DCN(RankingModel):
         dropout: float = 0.0,
         batch_norm: bool = False,
         seed: int = 0,
+        dense_mlp: Sequence[int] = (),
         **kwargs: Any,
     ) -> None:
         check_no_sequences("DCN", schema)
@@ -60,6 +66,16 @@ class DCN(RankingModel):
         if cross_structure not in ("stacked", "parallel"):
             raise ValueError(f"cross_structure={cross_structure!r}: choose stacked or parallel")
         super().__init__(schema, seed, **kwargs)
+        self.dense_mlp = None
+        if schema.dense and dense_mlp:
+            self.dense_mlp = MLP(
+                dense_mlp,
+                final_activation="relu",
+                seed=derive_seed(seed, "dense_mlp"),
+                dropout=dropout,
+                batch_norm=batch_norm,
+                name="dense_mlp",
+            )
         self.cross_network = CrossNetwork(cross_layers, cross_rank, derive_seed(seed, "cross"), name="cross_network")
         self.top_mlp = MLP(
             top_mlp, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
@@ -71,6 +87,8 @@ class DCN(RankingModel):
 
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B, 1]; see the class."""
+        if self.dense_mlp is not None:
+            dense = self.dense_mlp(dense, training=training)
         inputs = concatenated(dense, embeddings)
         crossed = self.cross_network(inputs)
         if self.cross_structure == "stacked":
@@ -86,4 +104,5 @@ class DCN(RankingModel):
             "cross_structure": self.cross_structure,
             "dropout": self.top_mlp.dropout,
             "batch_norm": self.top_mlp.batch_norm,
+            "dense_mlp": [] if self.dense_mlp is None else list(self.dense_mlp.units),
         }

@@ -26,7 +26,7 @@ REGISTRY: dict[str, tuple[type[RankingModel], tuple[str, ...]]] = {
     "deepfm": (DeepFM, _MLP),
     "wide_and_deep": (WideAndDeep, _MLP),
     "mlp": (EmbeddingMLP, _MLP),
-    "dcn": (DCN, ("cross_layers", "cross_rank", "cross_structure", *_MLP)),
+    "dcn": (DCN, ("cross_layers", "cross_rank", "cross_structure", "dense_mlp", *_MLP)),
 }
 
 

@@ -120,12 +120,15 @@ def _embedding_mlp(schema: Schema, model: ModelConfig) -> DenseHalf:
 
 
 def _dcn(schema: Schema, model: ModelConfig) -> DenseHalf:
-    width, rank = _side_by_side(schema), model.cross_rank
+    width, rank, first = _side_by_side(schema), model.cross_rank, DenseHalf(0, 0, 0)
+    if schema.dense and model.dense_mlp:
+        width += model.dense_mlp[-1] - schema.dense_width
+        first = _mlp(schema.dense_width, model.dense_mlp, model)
     kernel = 2 * width * rank if rank else width * width
     layer = DenseHalf(kernel + width, 2 * kernel + 3 * width, 3 * width + rank)
     crossed = DenseHalf(*(model.cross_layers * n for n in dataclasses.astuple(layer)))
     logit = DenseHalf(width, 2 * width, 2) if model.cross_structure == "parallel" else DenseHalf(0, 0, 0)
-    return _concat(width) + crossed + logit + _mlp(width, model.top_mlp, model)
+    return first + _concat(width) + crossed + logit + _mlp(width, model.top_mlp, model)
 
 
 def _dims(schema: Schema) -> list[int]:

@@ -14,10 +14,10 @@ from tfrs_dlrm.distribution import is_tpu
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.per_table import PerTable
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
-from tfrs_dlrm.embeddings.updates import RowOptimizer
+from tfrs_dlrm.embeddings.updates import Rate, RowOptimizer
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.registry import build_model
-from tfrs_dlrm.schedules import WarmupPolynomialDecay
+from tfrs_dlrm.schedules import ScaledRate, WarmupPolynomialDecay
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.training.tpu import tpu_tables
 from tfrs_dlrm.workdir import Which, Workdir
@@ -48,16 +48,38 @@ def tables_for(config: RunConfig) -> Callable[[Schema], TPUEmbeddingTables] | No
     return lambda schema: tpu_tables(config.data.path, schema, config.train.batch_size, config.train.seed)
 
 
-def make_optimizers(config: OptimizerConfig) -> tuple[keras.optimizers.Optimizer, RowOptimizer]:
-    """The optimizers of the dense weights and of the tables."""
-    dense = _DENSE[config.dense](_rate(config, config.learning_rate))
-    per_table = {table: _row_optimizer(config, name) for table, name in config.per_table().items()}
-    default = _row_optimizer(config, config.embedding)
+def learning_rates(config: OptimizerConfig, factor: tf.Variable | float = 1.0) -> dict[str, Rate]:
+    """Those of the `dense` weights and of the tables, `embedding`.
+
+    Args:
+      config: the rest.
+      factor: what plateaus have made of them; without `plateau_factor` it does not matter.
+    """
+    embedding = config.embedding_learning_rate or config.learning_rate
+    return {"dense": _rate(config, config.learning_rate, factor), "embedding": _rate(config, embedding, factor)}
+
+
+def make_optimizers(
+    config: OptimizerConfig, factor: tf.Variable | float = 1.0
+) -> tuple[keras.optimizers.Optimizer, RowOptimizer]:
+    """The optimizers of the dense weights and of the tables; arguments as in `learning_rates`."""
+    rates = learning_rates(config, factor)
+    dense = _DENSE[config.dense](rates["dense"], **_dense_arguments(config))
+    per_table = {table: _row_optimizer(config, name, rates["embedding"]) for table, name in config.per_table().items()}
+    default = _row_optimizer(config, config.embedding, rates["embedding"])
     return dense, PerTable(default, per_table) if per_table else default
 
 
-def _row_optimizer(config: OptimizerConfig, name: str) -> RowOptimizer:
-    rate = _rate(config, config.embedding_learning_rate or config.learning_rate)
+def _dense_arguments(config: OptimizerConfig) -> dict[str, float]:
+    if config.dense != "adagrad":
+        return {}
+    # Keras has the epsilon under the root, where it must not show beside the square of a gradient once nothing else is
+    # there. The small one comes to PyTorch's 1e-10 outside of the root.
+    epsilon = {} if config.dense_accumulator else {"epsilon": 1e-20}
+    return {"initial_accumulator_value": config.dense_accumulator, **epsilon}
+
+
+def _row_optimizer(config: OptimizerConfig, name: str, rate: Rate) -> RowOptimizer:
     extra = {"l1": config.embedding_l1} if name == "ftrl" else {"weight_decay": config.embedding_weight_decay}
     return ROW_OPTIMIZERS[name](rate, l2=config.embedding_l2, **extra)
 
@@ -67,7 +89,7 @@ def load_model(workdir: str, which: Which = "best") -> tuple[RankingModel, RunCo
 
     Args:
       workdir: the directory of the run.
-      which: `best`, by evaluation AUC (of a regression: RMSE), or `latest`.
+      which: `best`, by evaluation AUC (of a regression: RMSE) or what `train.monitor` says, or `latest`.
 
     Raises:
       FileNotFoundError: there is no run or no checkpoint.
@@ -96,14 +118,15 @@ def precision(name: str) -> Iterator[None]:
         keras.mixed_precision.set_global_policy(before)
 
 
-def _rate(config: OptimizerConfig, peak: float) -> float | WarmupPolynomialDecay:
-    if not config.warmup_steps and not config.decay_steps:
-        return peak
-    return WarmupPolynomialDecay(
-        peak,
-        warmup_steps=config.warmup_steps,
-        decay_start_step=config.decay_start_step,
-        decay_steps=config.decay_steps,
-        end_learning_rate=config.end_learning_rate,
-        power=config.decay_power,
-    )
+def _rate(config: OptimizerConfig, peak: float, factor: tf.Variable | float) -> Rate:
+    rate: Rate = peak
+    if config.warmup_steps or config.decay_steps:
+        rate = WarmupPolynomialDecay(
+            peak,
+            warmup_steps=config.warmup_steps,
+            decay_start_step=config.decay_start_step,
+            decay_steps=config.decay_steps,
+            end_learning_rate=config.end_learning_rate,
+            power=config.decay_power,
+        )
+    return rate if config.plateau_factor == 1 else ScaledRate(rate, factor, config.end_learning_rate)

@@ -33,8 +33,9 @@ from tfrs_dlrm.training.callbacks import (
     TensorBoard,
 )
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
-from tfrs_dlrm.training.factory import make_model, make_optimizers, precision, tables_for
+from tfrs_dlrm.training.factory import learning_rates, make_model, make_optimizers, precision, tables_for
 from tfrs_dlrm.training.inputs import distributed_dataset, epoch_steps, evaluation_dataset, worker_dataset
+from tfrs_dlrm.training.state import RunState, quality
 from tfrs_dlrm.warmstart import warm_start
 from tfrs_dlrm.workdir import CONFIG_FILE, METRICS_FILE, Workdir
 
@@ -91,13 +92,15 @@ def train_and_evaluate(
             ready(config.data, config.train.seed, prepare_progress)
         wait_for_all(strategy)
         schema = Schema.load(os.path.join(config.data.path, SCHEMA_FILE))
-        if config.train.target_auc and schema.label.task != "click":
-            raise ValueError(
-                f"config.train.target_auc={config.train.target_auc:g}: the label of {config.data.path} is a number to"
-                " predict, which has no AUC; leave it out, and use train.patience to stop early"
-            )
+        for name in ("target_auc", "monitor") if schema.label.task != "click" else ():
+            if getattr(config.train, name):
+                raise ValueError(
+                    f"config.train.{name}={getattr(config.train, name)}: the label of {config.data.path} is a number to"
+                    " predict, which has no AUC and no log loss; leave it out, and use train.patience to stop early"
+                )
         model = make_model(config.model, schema, config.train.seed, tables_for(config))
-        dense, embedding = make_optimizers(config.optimizer)
+        state = RunState(config.optimizer)
+        dense, embedding = make_optimizers(config.optimizer, state.rate_factor)
         model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
         home = Workdir(workdir)
         if is_chief(strategy):
@@ -105,34 +108,23 @@ def train_and_evaluate(
         wait_for_all(strategy)
         if any_process(strategy, not os.path.isfile(home.file(CONFIG_FILE))):
             raise ValueError(f"{workdir}: not every process sees what the first one wrote there; it has to be shared")
-        return _Run(config, home, config.data.path, model, show_progress and is_chief(strategy)).run()
-
-
-class _State(tf.Module):
-    """What a run knows beside its weights; it is saved with them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        # The AUC of the best evaluation; of a regression, its RMSE, negated. Checkpoints have it under this name.
-        self.best_auc = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
-        self.best_step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.evaluations_since_best = tf.Variable(0, dtype=tf.int64, trainable=False)
+        return _Run(config, home, model, state, show_progress and is_chief(strategy)).run()
 
 
 class _Run:
     """One call of `train_and_evaluate`, once there is a model."""
 
-    def __init__(self, config: RunConfig, home: Workdir, data_dir: str, model: RankingModel, show_progress: bool):
-        self._config, self._home, self._data_dir, self._model = config.train, home, data_dir, model
+    def __init__(self, config: RunConfig, home: Workdir, model: RankingModel, state: RunState, show_progress: bool):
+        self._config, self._home, self._data_dir, self._model = config.train, home, config.data.path, model
         self._shuffle_rows, self._show_progress = config.data.shuffle_rows, show_progress
         self._strategy = model.distribute_strategy
         self._writes = is_chief(self._strategy)
-        self._has_eval = bool(Manifest.load(data_dir).eval)
-        epoch = epoch_steps(data_dir, self._config.batch_size)
+        self._has_eval = bool(Manifest.load(self._data_dir).eval)
+        epoch = epoch_steps(self._data_dir, self._config.batch_size)
         self._total = self._config.steps or max(1, round(self._config.epochs * epoch))
         self._round = self._config.eval_every_steps or epoch
-        self._state = _State()
+        self._state = state
+        self._rates = learning_rates(config.optimizer, state.rate_factor)
         # The metrics go with the weights, so that a run stopped between two evaluations goes on with the same averages.
         beside = {"state": self._state, "metrics": model.metrics}
         keep, asynchronous = self._config.keep_checkpoints, self._config.async_checkpoints
@@ -223,30 +215,33 @@ class _Run:
 
     def _end_round(self, averages: dict[str, float], listener: StopOnSignal) -> None:
         """Evaluates, writes a checkpoint, and decides whether to go on."""
-        step, state = self._counter.step, self._state
+        step, state, cut = self._counter.step, self._state, False
         self._check_finite()
         record: dict[str, Any] = {"step": step, "train": {k: float(v) for k, v in averages.items()}}
+        record["learning_rate"] = self._rates_of(step - 1)
         if self._model.out_of_range:
             record["out_of_range"] = self._model.out_of_range
         if self._has_eval:
             record["eval"] = self._evaluate()
-            state.evaluations_since_best.assign_add(1)
-            quality = self._model.label_tasks.first.quality(record["eval"])
-            if quality > float(state.best_auc.numpy()):
-                state.best_auc.assign(quality)
-                state.best_step.assign(step)
-                state.evaluations_since_best.assign(0)
+            cut = state.evaluated(step, quality(self._config.monitor, self._model.label_tasks.first, record["eval"]))
         if self._writes:
             # A run killed before the checkpoint is whole comes by here again, and `_forget_after` drops the line.
             with open(self._home.file(METRICS_FILE), "a", encoding="utf-8") as f:
                 f.write(json.dumps(record) + "\n")
         path = self._save(best=int(state.best_step.numpy()) == step or not self._has_eval)
         self._show(record)
+        if cut:
+            rates = ", ".join(f"{name} {rate:.3g}" for name, rate in self._rates_of(step).items())
+            self._say(f"not better: learning rates from now on: {rates}")
         if not self._goes_on():
             self._model.stop_training = True
         elif any_process(self._strategy, listener.received):
             self._checkpoints.wait()
             raise Interrupted(step, path)
+
+    def _rates_of(self, step: int) -> dict[str, float]:
+        """The learning rates of a step, counted from 0, as plateaus have made them by now."""
+        return {name: float(rate(step) if callable(rate) else rate) for name, rate in self._rates.items()}
 
     def _evaluate(self) -> dict[str, float]:
         data = evaluation_dataset(self._data_dir, self._config.eval_batch_size)
@@ -272,7 +267,7 @@ class _Run:
         if config.target_auc and float(state.best_auc.numpy()) >= config.target_auc:
             return f"the evaluation AUC reached the target {config.target_auc:g}"
         if config.patience and int(state.evaluations_since_best.numpy()) >= config.patience:
-            best = self._model.label_tasks.first.best.upper()
+            best = self._config.monitor.replace("_", " ") or self._model.label_tasks.first.best.upper()
             return f"the evaluation {best} did not improve in {config.patience} evaluations"
         return ""
 
@@ -311,6 +306,8 @@ class _Run:
             line += "".join(f"  {split if n == names[0] else ''} {n} {values[n]:.4f}" for n in names)
             if self._board:
                 self._board.write("epoch" if split == "train" else split, values)
+        if self._board:
+            self._board.write("learning_rate", record["learning_rate"])
         if record.get("out_of_range"):
             counts = ", ".join(f"{name} {count:,}" for name, count in record["out_of_range"].items())
             line += f"  ids out of range: {counts}"

@@ -1,0 +1,185 @@
+"""Recipes whose data are not here: their formats on rows made for it, a few steps on these, and published sizes."""
+
+import csv
+import gzip
+import itertools
+import runpy
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.planner.dense import dense_half
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.training.loop import train_and_evaluate
+
+ROOT = Path(__file__).parents[1]
+SCHEMAS = ROOT / "configs" / "schemas"
+INTEGERS, IDS = [f"I{i}" for i in range(1, 14)], [f"C{i}" for i in range(1, 27)]
+
+
+def recipe(name: str) -> RunConfig:
+    return runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]()
+
+
+def few_steps(config: RunConfig, tmp_path: Path, schema: Path, train: str, evaluation: str) -> dict[str, np.ndarray]:
+    """Two rounds of the recipe on small batches; returns the encoded training rows."""
+    config.data.path, config.data.schema = str(tmp_path / "data"), str(schema)
+    config.data.raw_train, config.data.raw_eval = train, evaluation
+    config.train.batch_size, config.train.steps, config.train.eval_every_steps = 32, 4, 2
+    config.train.target_auc, config.train.tensorboard = 0.0, False
+    result = train_and_evaluate(config, str(tmp_path / "run"))
+    assert result.step == 4 and 0 < result.best["auc"] < 1
+    return pq.read_table(tmp_path / "data" / "train").to_pydict()
+
+
+def weights(config: RunConfig, schema: Schema, **model: object) -> int:
+    """All of a model: those of the tables, as the recipe and `model` make them, and all others."""
+    for name, value in model.items():
+        setattr(config.model, name, value)
+    config.check()
+    final = config.model.schema(schema)
+    return sum(t.rows * t.dim for t in final.tables) + dense_half(final, config.model).weights
+
+
+def with_rows(name: str, total: int) -> Schema:
+    """So many rows, however they are spread over the tables."""
+    schema = Schema.load(SCHEMAS / f"{name}.json")
+    first, *rest = schema.tables
+    return schema.with_rows({first.name: total - len(rest), **{t.name: 1 for t in rest}})
+
+
+def test_sizes_are_the_published_ones():
+    """The logs of BARS print the number of parameters: of LR one for each number, the bias, and one for each value."""
+    x1 = with_rows("criteo_x1", 2_086_317 - 13 - 1)
+    assert weights(recipe("criteo_x1"), x1) == 21_664_241  # DLRM_criteo_x1
+    assert weights(recipe("criteo_x1"), x1, name="factorization_machine") == 22_949_477  # FM_criteo_x1
+    assert weights(recipe("criteo_x1"), x1, name="logistic_regression") == 2_086_317  # LR_criteo_x1
+    x4 = with_rows("criteo_x4", 910_709 - 1)
+    assert weights(recipe("criteo_x4"), x4, name="logistic_regression") == 910_709  # LR_criteo_x4_001
+    assert weights(recipe("criteo_x4"), x4, name="factorization_machine") == 15_482_037  # FM_criteo_x4_001
+    deep = [39 * 16, *[1000] * 5, 1]
+    layers = sum(a * b + b for a, b in itertools.pairwise(deep))
+    assert weights(recipe("criteo_x4"), x4) == 910_708 * 17 + layers
+
+
+def test_sizes_of_mlperf():
+    """By hand, from the layers that the references name."""
+
+    def mlp(*units):
+        return sum(a * b + b for a, b in itertools.pairwise(units))
+
+    dense, top = (13, 512, 256, 128), (1024, 1024, 512, 256, 1)
+    terabyte = Schema.load(ROOT / "docs" / "plans" / "criteo_terabyte.json")
+    tables = 128 * sum(t.rows for t in terabyte.tables)
+    assert weights(recipe("criteo_terabyte"), terabyte) == tables + mlp(*dense) + mlp(128 + 27 * 26 // 2, *top)
+    width = 27 * 128
+    cross = 3 * (width * 512 + 512 * width + width)
+    schema = Schema.load(SCHEMAS / "mlperf_dcn.json")
+    assert weights(recipe("mlperf_dcn"), schema) == 128 * 204_184_588 + mlp(*dense) + cross + mlp(width, *top)
+
+
+def test_criteo_x1(tmp_path):
+    rng = np.random.default_rng(0)
+    numbers, ids = rng.random((200, 13)).round(6), rng.integers(0, 12, (200, 26)) + 1000 * np.arange(26)
+    for name, rows in {"train": range(160), "valid": range(160, 200)}.items():
+        with open(tmp_path / f"{name}.csv", "w", newline="") as f:
+            csv.writer(f).writerows([["label", *INTEGERS, *IDS], *([r % 2, *numbers[r], *ids[r]] for r in rows)])
+    files = (str(tmp_path / f"{name}.csv") for name in ("train", "valid"))
+    encoded = few_steps(recipe("criteo_x1"), tmp_path, SCHEMAS / "criteo_x1.json", *files)
+    assert np.array_equal(np.transpose([encoded[n] for n in INTEGERS]), numbers[:160].astype(np.float32))
+    rows = {t.name: t.rows for t in Schema.load(tmp_path / "data" / "schema.json").tables}
+    assert rows == {n: 1 + len(set(ids[:160, i])) for i, n in enumerate(IDS)}
+    assert encoded["label"] == [r % 2 for r in range(160)]
+
+
+def test_criteo_x4(tmp_path, monkeypatch):
+    """The integers become floor(log(x)^2), and values that occur fewer than ten times row 0."""
+    rng = np.random.default_rng(0)
+    integers = rng.integers(-2, 3000, (240, 13))
+    integers[:10, 0], integers[10:19, 0], integers[19:, 0] = 55, 20, 2
+    ids = [[f"{i:02x}{v:06x}" for i, v in enumerate(row)] for row in rng.integers(0, 9, (240, 26))]
+    for row in range(20, 40):
+        ids[row][3] = ""
+    for name, rows in {"train": range(200), "valid": range(200, 220), "test": range(220, 240)}.items():
+        made = [[r % 2, *("" if v == 0 else v for v in integers[r]), *ids[r]] for r in rows]
+        with open(tmp_path / f"{name}.csv", "w", newline="") as f:
+            csv.writer(f).writerows([["Label", *INTEGERS, *IDS], *made])
+    monkeypatch.chdir(tmp_path)
+    duckdb.sql((SCHEMAS / "criteo_x4.sql").read_text())
+    large = integers > 2
+    buckets = np.where(large, np.floor(np.log(np.where(large, integers, 3)) ** 2), integers)
+    for name, rows in {"train": slice(0, 200), "valid": slice(200, 220), "test": slice(220, 240)}.items():
+        table = pq.read_table(f"x4_{name}.parquet").to_pydict()
+        assert np.array_equal(np.transpose([table[n] for n in INTEGERS]), buckets[rows])
+        assert [v or "" for v in table["C4"]] == [row[3] for row in ids[rows]]
+    encoded = few_steps(
+        recipe("criteo_x4"), tmp_path, SCHEMAS / "criteo_x4.json", "x4_train.parquet", "x4_valid.parquet"
+    )
+    # Of I1, 2 occurs 181 times, the bucket of 55 ten times, that of 20 nine times.
+    assert buckets[0, 0] == 16 and encoded["I1"] == [2] * 10 + [0] * 9 + [1] * 181
+    assert set(encoded["C4"][20:40]) == {np.argmax(np.bincount(encoded["C4"][20:40]))} and encoded["C4"][20] > 0
+
+
+def test_criteo_terabyte(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for day in (0, 1, 10, 21, 22, 23):
+        with gzip.open(tmp_path / f"day_{day}.gz", "wt") as f:
+            for r in range(40):
+                numbers = ["" if n < -1 else n for n in rng.integers(-3, 999, 13)]
+                f.write(
+                    "\t".join(map(str, [r % 2, day if r == 0 else 7, *numbers[1:], *rng.integers(0, 9, 26)])) + "\n"
+                )
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "configs" / "criteo_terabyte.py").read_text()
+    train = page.split("--config.data.raw_train='")[1].split("'")[0]
+    encoded = few_steps(recipe("criteo_terabyte"), tmp_path, SCHEMAS / "criteo_terabyte.json", train, "day_23.gz")
+    first = sorted(encoded["I1"][r] for r in range(0, 200, 40))
+    np.testing.assert_allclose(first, np.log1p([0, 1, 10, 21, 22]), rtol=1e-6)
+
+
+def test_mlperf_dcn(tmp_path):
+    """From arrays as the reference leaves them, with tables of at most 50 rows."""
+    rng = np.random.default_rng(0)
+    schema = Schema.load(SCHEMAS / "mlperf_dcn.json")
+    rows = {t.name: min(t.rows, 50) for t in schema.tables}
+    schema.with_rows(rows).save(tmp_path / "schema.json")
+    sizes = [3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1]
+    arrays = {}
+    for day, count in enumerate((70, 31)):
+        ids = {str(i): rng.integers(0, rows[n], (count, sizes[i]), np.int32) for i, n in enumerate(IDS)}
+        arrays[day] = (np.arange(count, dtype=np.int32)[:, None] % 2, rng.normal(size=(count, 13)).astype("f"), ids)
+        np.save(tmp_path / f"day_{day}_labels.npy", arrays[day][0])
+        np.save(tmp_path / f"day_{day}_dense.npy", arrays[day][1])
+        np.savez(tmp_path / "packed.npz", **ids)
+        with zipfile.ZipFile(tmp_path / "packed.npz") as packed:
+            packed.extractall(tmp_path / f"day_{day}_sparse_multi_hot")
+    program = [sys.executable, SCHEMAS / "mlperf_dcn.py", f"--arrays={tmp_path}", f"--output={tmp_path}", "--days=2"]
+    subprocess.run(program, check=True, timeout=120)
+    halves = [pq.read_table(tmp_path / f"{name}.parquet").to_pydict() for name in ("valid", "test")]
+    for i, n in enumerate(IDS):
+        assert halves[0][n] + halves[1][n] == arrays[1][2][str(i)].tolist()
+    assert [len(half["label"]) for half in halves] == [16, 15]
+    files = (str(tmp_path / f"{name}.parquet") for name in ("day_0", "valid"))
+    encoded = few_steps(recipe("mlperf_dcn"), tmp_path, tmp_path / "schema.json", *files)
+    assert encoded["label"] == arrays[0][0][:, 0].tolist()
+    assert np.array_equal(np.transpose([encoded[n] for n in INTEGERS]), arrays[0][1])
+    assert all(encoded[n] == arrays[0][2][str(i)].tolist() for i, n in enumerate(IDS))
+
+
+def test_the_page_has_every_recipe():
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    files = [path.stem for path in (ROOT / "configs").glob("*.py")]
+    assert all(f"\n| `{name}` |" in page for name in files)
+
+
+@pytest.mark.parametrize("name", ["criteo_x1", "criteo_x4", "criteo_terabyte", "mlperf_dcn"])
+def test_schemas_are_where_recipes_say(name):
+    schema = Schema.load(ROOT / recipe(name).data.schema)
+    assert {t.dim for t in schema.tables} == {recipe(name).model.embedding_dim}
