@@ -1,5 +1,6 @@
 """Several labels at once, of which an example may lack all but the first, from a raw log to what is exported."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -21,6 +22,7 @@ from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.data.record_dataset import record_dataset
 from tfrs_dlrm.data.records import write_records
 from tfrs_dlrm.data.samples import read_samples, to_tensors
+from tfrs_dlrm.models.registry import build_model
 from tfrs_dlrm.planner.dense import dense_half
 from tfrs_dlrm.serving.bundle import Options, export
 from tfrs_dlrm.serving.client.client import Client
@@ -204,16 +206,42 @@ def test_loss_and_metrics_are_those_of_each_label_where_it_is_known():
     np.testing.assert_allclose(model.shifts, expected, rtol=1e-4)
 
 
-def test_labels_share_all_of_dlrm_but_the_last_layer(data):
-    schema = td.Schema.load(f"{data}/schema.json")
-    model = td.DLRM(schema, (16, 8), (32, 1), seed=1)
+SHARING = {
+    "dlrm": {},
+    "mlp": {},
+    "dcn": {"cross_rank": 2},
+    "dcn, parallel": {"name": "dcn", "cross_structure": "parallel"},
+}
+
+
+@pytest.mark.parametrize("form", SHARING)
+def test_labels_share_all_but_the_last_layer(data, form):
+    """Each answer is that of a model of one label with its column of the last layer."""
+    several = td.Schema.load(f"{data}/schema.json")
+    config = ModelConfig(
+        **{"name": form, "embedding_dim": 8, "bottom_mlp": (16, 8), "top_mlp": (32, 1)} | SHARING[form]
+    )
+    model = build_model(config, several, seed=1)
     model.build()
-    assert [tuple(v.shape) for v in model.top_mlp.trainable_variables][-2:] == [(32, 3), (3,)]
-    again = td.DLRM.from_config(model.get_config())
+    assert sum(v.shape[-1] == 3 for v in model.dense_variables) == (3 if "parallel" in form else 2)
+    features = next(iter(td.dataset(data, 64)))[0]
+    answers = model(features).numpy()
+    for i, label in enumerate(several.labels):
+        alone = build_model(config, dataclasses.replace(several, label=label, more_labels=()), seed=2)
+        alone.build()
+        alone.set_weights([w[..., i : i + 1] if w.shape[-1] == 3 else w for w in model.get_weights()])
+        np.testing.assert_allclose(answers[:, i], alone(features), rtol=1e-5, atol=1e-5)
+    again = type(model).from_config(model.get_config())
     again.build()
     assert [v.shape for v in again.dense_variables] == [v.shape for v in model.dense_variables]
-    counted = dense_half(schema, ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(32, 1))).weights
-    assert counted == sum(v.shape.num_elements() for v in model.dense_variables)
+    assert dense_half(several, config).weights == sum(v.shape.num_elements() for v in model.dense_variables)
+
+
+def test_labels_of_other_models_than_dlrm_are_exported(data, tmp_path):
+    model = td.DCN(td.Schema.load(f"{data}/schema.json"), top_mlp=(8, 1), cross_rank=2)
+    model.build()
+    path, found = td.export_model(model, data, str(tmp_path / "funnel"), Options(context=("user",)))
+    assert list(found.tolerances) == OUTPUTS and verify(path, latency=False).passed
 
 
 def test_a_model_with_one_number_for_several_labels_is_refused(data):
@@ -224,6 +252,16 @@ def test_a_model_with_one_number_for_several_labels_is_refused(data):
     message = r"One.score returned shape \(1, 1\); \[B, 3\] is needed, a column for each label"
     with pytest.raises(ValueError, match=message):
         One(td.Schema.load(f"{data}/schema.json")).build()
+    schema = td.Schema.load(f"{data}/schema.json").with_dim(1)
+    for model in (
+        td.LogisticRegression,
+        td.MatrixFactorization,
+        td.FactorizationMachine,
+        td.DeepFM,
+        td.WideAndDeep,
+    ):
+        with pytest.raises(ValueError, match=f"{model.__name__} answers for one label and the schema has 3; DLRM, DCN"):
+            model(schema)
 
 
 # ---- a run and its export --------------------------------------------------------------------------------------------

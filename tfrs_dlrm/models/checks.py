@@ -27,6 +27,19 @@ def check_no_sequences(model: str, schema: Schema) -> None:
             )
 
 
+def check_one_label(model: str, schema: Schema) -> None:
+    """Makes sure that there is one label, for models whose answer is one sum.
+
+    Raises:
+      ValueError: there are more.
+    """
+    if schema.more_labels:
+        raise ValueError(
+            f"{model} answers for one label and the schema has {len(schema.labels)}; DLRM, DCN and EmbeddingMLP learn"
+            " several at once"
+        )
+
+
 def check_top_mlp(units: Sequence[int]) -> None:
     """Makes sure that an MLP ends in a logit.
 

@@ -34,7 +34,8 @@ class DCN(RankingModel):
 
     Args:
       schema: of the features; none is a sequence. Tables may have any dimensions.
-      top_mlp: outputs of the MLP's layers, ReLU after each but the last, which is 1.
+      top_mlp: outputs of the MLP's layers, ReLU after each but the last, which is the logit: 1. Several labels
+        have one each.
       cross_layers: L; the cross network has products of up to L + 1 inputs.
       cross_rank: of its matrices; 0 for full ones.
       cross_structure: `stacked` or `parallel`.
@@ -77,16 +78,23 @@ class DCN(RankingModel):
                 name="dense_mlp",
             )
         self.cross_network = CrossNetwork(cross_layers, cross_rank, derive_seed(seed, "cross"), name="cross_network")
+        labels = len(schema.labels)
         self.top_mlp = MLP(
-            top_mlp, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
+            (*top_mlp[:-1], labels),
+            seed=derive_seed(seed, "top_mlp"),
+            dropout=dropout,
+            batch_norm=batch_norm,
+            name="top_mlp",
         )
         self.cross_structure = cross_structure
         if cross_structure == "parallel":
             initializer = keras.initializers.GlorotNormal(derive_seed(seed, "cross_logit"))
-            self.cross_logit = keras.layers.Dense(1, use_bias=False, kernel_initializer=initializer, name="cross_logit")
+            self.cross_logit = keras.layers.Dense(
+                labels, use_bias=False, kernel_initializer=initializer, name="cross_logit"
+            )
 
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits [B, 1]; see the class."""
+        """Logits [B, labels]; see the class."""
         if self.dense_mlp is not None:
             dense = self.dense_mlp(dense, training=training)
         inputs = concatenated(dense, embeddings)
@@ -98,7 +106,7 @@ class DCN(RankingModel):
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, the schema as JSON."""
         return super().get_config() | {
-            "top_mlp": list(self.top_mlp.units),
+            "top_mlp": [*self.top_mlp.units[:-1], 1],
             "cross_layers": self.cross_network.layers,
             "cross_rank": self.cross_network.rank,
             "cross_structure": self.cross_structure,

@@ -10,7 +10,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.dense_vectors import DenseVectors
 from tfrs_dlrm.layers.mlp import MLP
-from tfrs_dlrm.models.checks import check_no_sequences, check_top_mlp, vector_dim
+from tfrs_dlrm.models.checks import check_no_sequences, check_one_label, check_top_mlp, vector_dim
 from tfrs_dlrm.models.factorization_machine import linear_and_pairs
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
@@ -35,7 +35,8 @@ class DeepFM(RankingModel):
       seed: makes all initial weights a function of it.
 
     Raises:
-      ValueError: a feature is a sequence, the tables have different dimensions, or the MLP does not end in 1.
+      ValueError: a feature is a sequence, there are several labels, the tables have different dimensions, or the MLP
+        does not end in 1.
     """
 
     linear_weights = True
@@ -50,6 +51,7 @@ class DeepFM(RankingModel):
         **kwargs: Any,
     ) -> None:
         check_no_sequences("DeepFM", schema)
+        check_one_label("DeepFM", schema)
         check_top_mlp(top_mlp)
         dim = vector_dim("DeepFM", schema, schema.categorical)
         super().__init__(schema, seed, **kwargs)

@@ -24,7 +24,8 @@ class EmbeddingMLP(RankingModel):
 
     Args:
       schema: of the features; none is a sequence. Tables may have any dimensions.
-      top_mlp: outputs of the MLP's layers, ReLU after each but the last, which is 1.
+      top_mlp: outputs of the MLP's layers, ReLU after each but the last, which is the logit: 1. Several labels
+        have one each.
       dropout: the share of the MLP's hidden outputs that training drops.
       batch_norm: whether the MLP's hidden layers are normalized.
       seed: makes all initial weights a function of it.
@@ -45,18 +46,19 @@ class EmbeddingMLP(RankingModel):
         check_no_sequences("EmbeddingMLP", schema)
         check_top_mlp(top_mlp)
         super().__init__(schema, seed, **kwargs)
+        units = (*top_mlp[:-1], len(schema.labels))
         self.top_mlp = MLP(
-            top_mlp, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
+            units, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
         )
 
     def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits [B, 1]; see the class."""
+        """Logits [B, labels]; see the class."""
         return self.top_mlp(concatenated(dense, embeddings), training=training)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, the schema as JSON."""
         return super().get_config() | {
-            "top_mlp": list(self.top_mlp.units),
+            "top_mlp": [*self.top_mlp.units[:-1], 1],
             "dropout": self.top_mlp.dropout,
             "batch_norm": self.top_mlp.batch_norm,
         }

@@ -9,7 +9,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.bias import Bias
 from tfrs_dlrm.layers.dense_vectors import DenseVectors
-from tfrs_dlrm.models.checks import check_no_sequences, vector_dim
+from tfrs_dlrm.models.checks import check_no_sequences, check_one_label, vector_dim
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.seeds import derive_seed
@@ -30,13 +30,14 @@ class FactorizationMachine(RankingModel):
       seed: makes all initial weights a function of it.
 
     Raises:
-      ValueError: a feature is a sequence, or the tables have different dimensions.
+      ValueError: a feature is a sequence, there are several labels, or the tables have different dimensions.
     """
 
     linear_weights = True
 
     def __init__(self, schema: Schema, seed: int = 0, **kwargs: Any) -> None:
         check_no_sequences("FactorizationMachine", schema)
+        check_one_label("FactorizationMachine", schema)
         dim = vector_dim("FactorizationMachine", schema, schema.categorical)
         super().__init__(schema, seed, **kwargs)
         if schema.dense:

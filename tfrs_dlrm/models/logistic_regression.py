@@ -9,7 +9,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.bias import Bias
 from tfrs_dlrm.layers.dense_vectors import DenseVectors
-from tfrs_dlrm.models.checks import check_no_sequences, looked_up
+from tfrs_dlrm.models.checks import check_no_sequences, check_one_label, looked_up
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.seeds import derive_seed
@@ -34,6 +34,7 @@ class LogisticRegression(RankingModel):
 
     def __init__(self, schema: Schema, seed: int = 0, **kwargs: Any) -> None:
         check_no_sequences("LogisticRegression", schema)
+        check_one_label("LogisticRegression", schema)
         dims = {t.name: t.dim for t in looked_up(schema)}
         if set(dims.values()) - {1}:
             raise ValueError(f"tables of dimensions {dims}: LogisticRegression needs 1 for all; see Schema.with_dim")

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.layers.bias import Bias
-from tfrs_dlrm.models.checks import check_no_sequences, vector_dim
+from tfrs_dlrm.models.checks import check_no_sequences, check_one_label, vector_dim
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
@@ -37,6 +37,7 @@ class MatrixFactorization(RankingModel):
 
     def __init__(self, schema: Schema, user: str = "user", item: str = "item", seed: int = 0, **kwargs: Any) -> None:
         check_no_sequences("MatrixFactorization", schema)
+        check_one_label("MatrixFactorization", schema)
         names = [f.name for f in schema.categorical]
         if user not in names or item not in names or user == item:
             raise ValueError(

@@ -10,7 +10,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.dense_vectors import DenseVectors
 from tfrs_dlrm.layers.mlp import MLP
-from tfrs_dlrm.models.checks import check_no_sequences, check_top_mlp, looked_up
+from tfrs_dlrm.models.checks import check_no_sequences, check_one_label, check_top_mlp, looked_up
 from tfrs_dlrm.models.concatenation import concatenated
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
@@ -36,7 +36,8 @@ class WideAndDeep(RankingModel):
       seed: makes all initial weights a function of it.
 
     Raises:
-      ValueError: a feature is a sequence, a table has no room for a vector and a weight, or the MLP does not end in 1.
+      ValueError: a feature is a sequence, there are several labels, a table has no room for a vector and a weight, or
+        the MLP does not end in 1.
     """
 
     linear_weights = True
@@ -51,6 +52,7 @@ class WideAndDeep(RankingModel):
         **kwargs: Any,
     ) -> None:
         check_no_sequences("WideAndDeep", schema)
+        check_one_label("WideAndDeep", schema)
         check_top_mlp(top_mlp)
         for table in looked_up(schema):
             if table.dim < 2:

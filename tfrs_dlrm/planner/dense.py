@@ -57,7 +57,7 @@ def _dlrm(schema: Schema, model: ModelConfig) -> DenseHalf:
     dim = model.bottom_mlp[-1] if schema.dense else max(dims)
     bottom = _mlp(schema.dense_width, model.bottom_mlp, model) if schema.dense else DenseHalf(0, 0, 0)
     own = dim if schema.dense else 0
-    top = (*model.top_mlp[:-1], len(schema.labels))
+    top = _top(schema, model)
     if model.interaction == "cat":
         return bottom + _concat(own + sum(dims)) + _mlp(own + sum(dims), top, model)
     vectors = len(dims) + bool(schema.dense)
@@ -116,7 +116,7 @@ def _wide_and_deep(schema: Schema, model: ModelConfig) -> DenseHalf:
 
 def _embedding_mlp(schema: Schema, model: ModelConfig) -> DenseHalf:
     width = _side_by_side(schema)
-    return _concat(width) + _mlp(width, model.top_mlp, model)
+    return _concat(width) + _mlp(width, _top(schema, model), model)
 
 
 def _dcn(schema: Schema, model: ModelConfig) -> DenseHalf:
@@ -127,8 +127,14 @@ def _dcn(schema: Schema, model: ModelConfig) -> DenseHalf:
     kernel = 2 * width * rank if rank else width * width
     layer = DenseHalf(kernel + width, 2 * kernel + 3 * width, 3 * width + rank)
     crossed = DenseHalf(*(model.cross_layers * n for n in dataclasses.astuple(layer)))
-    logit = DenseHalf(width, 2 * width, 2) if model.cross_structure == "parallel" else DenseHalf(0, 0, 0)
-    return first + _concat(width) + crossed + logit + _mlp(width, model.top_mlp, model)
+    logits = len(schema.labels) if model.cross_structure == "parallel" else 0
+    logit = DenseHalf(logits * width, 2 * logits * width, 2 * logits)
+    return first + _concat(width) + crossed + logit + _mlp(width, _top(schema, model), model)
+
+
+def _top(schema: Schema, model: ModelConfig) -> tuple[int, ...]:
+    """The units of a top MLP, which has an output for each label."""
+    return (*model.top_mlp[:-1], len(schema.labels))
 
 
 def _dims(schema: Schema) -> list[int]:
