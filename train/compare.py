@@ -17,7 +17,7 @@ _SIZES = flags.DEFINE_string("sizes", "", "One model's NAME, to be compared in s
 _DATA = flags.DEFINE_string("data", "", "A prepared directory; by default that of the config.")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each model.", lower_bound=1)
 _BUDGET = flags.DEFINE_integer("budget", 0, "Trials of learning rates and regularization for each.", lower_bound=0)
-_SHARE = flags.DEFINE_float("trial_share", 0.3, "The length of a trial as a share of a run's.")
+_SHARE = flags.DEFINE_float("trial_share", 1.0, "The length of a trial as a share of a run's.")
 _MEASURE = flags.DEFINE_bool("measure", True, "Whether to time train steps and the exported model.")
 _OUTPUT = flags.DEFINE_string("output", "", "Of runs and report; by default runs/compare-NAME after the config.")
 

@@ -43,7 +43,7 @@ class Options:
 
     seeds: int = 5
     budget: int = 0
-    trial_share: float = 0.3
+    trial_share: float = 1.0
     measure: bool = True
 
     def check(self) -> None:

@@ -12,12 +12,13 @@ from absl import logging
 
 from tfrs_dlrm.comparison.contestants import Contestant
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.seeds import derive_seed
 
 # By field: the bounds, in which values are drawn evenly by their logarithm.
 _LOGARITHMIC = {
     "optimizer.learning_rate": (1e-4, 3e-2),
     "optimizer.embedding_learning_rate": (1e-3, 3e-1),
-    "optimizer.embedding_l2": (1e-7, 1e-2),
+    "optimizer.embedding_l2": (1e-7, 3e-1),
 }
 # Likewise, evenly.
 _EVEN = {"model.dropout": (0.0, 0.5)}
@@ -60,7 +61,7 @@ def tune(
     study = optuna.create_study(
         study_name=contestant.label,
         storage=JournalStorage(JournalFileBackend(os.path.join(directory, _STUDY_FILE))),
-        sampler=optuna.samplers.TPESampler(seed=contestant.config.train.seed),
+        sampler=_sampler(contestant, trials),
         load_if_exists=True,
     )
     spaces = _spaces(contestant.config)
@@ -87,6 +88,14 @@ def tune(
         if done:
             done(finished(), study.best_value)
     return dict(study.best_params)
+
+
+def _sampler(contestant: Contestant, trials: int) -> Any:
+    """One that is random for the first third of the trials only, and differs from contestant to contestant."""
+    import optuna
+
+    seed = derive_seed(contestant.config.train.seed, contestant.label)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(3, trials // 3), multivariate=True)
 
 
 def applied(config: RunConfig, values: dict[str, Any]) -> RunConfig:
