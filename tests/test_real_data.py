@@ -114,7 +114,7 @@ def test_anime_ratings(ratings):
 
 
 def test_factorizations_of_anime_ratings(ratings):
-    """Beside one in plain NumPy with the best of its settings on these very rows, latent 4 to 32 and L2 3 to 40."""
+    """Beside one in plain NumPy with its best settings on these very rows, of latent 2 to 16 and L2 from 3 to 40."""
     schema = f"--schema={ROOT}/configs/schemas/anime_ratings.json"
     program(ratings, "train/prepare.py", schema, "--output=data", "--input=ratings.csv", "--eval_fraction=0.2")
     train, test, _ = prepared(ratings)
