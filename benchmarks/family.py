@@ -8,7 +8,7 @@ main       a sum of one effect for each field
 pairwise   and inner products of latent vectors of pairs of fields
 crosses    and products of one effect of each of three fields, which no sum over pairs explains
 
-What a model can reach at best on the evaluation rows is `planted` in the table. For those with an MLP or a cross network
+What a model can reach at best on the evaluation rows is `planted` in the table. For those with an MLP or cross network
 it is the AUC of the logit that the labels were drawn from. For logistic regression it is that of the model of its
 kind (one effect for each value) that is nearest to the true probabilities, found by scikit-learn; for a factorization
 machine likewise, with an effect for each pair of values too, and for matrix factorization with those of two fields.
