@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.dataset import dataset
 from tfrs_dlrm.data.encoder import Encoder
@@ -18,6 +19,7 @@ from tfrs_dlrm.data.samples import read_samples, to_tensors
 from tfrs_dlrm.serving import bundle
 from tfrs_dlrm.serving.bundle import export
 from tfrs_dlrm.serving.manifest import read_manifest
+from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.serving.verify import odd_rows
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.factory import load_model
@@ -160,3 +162,17 @@ def test_smaller_tables_of_a_run_are_measured_on_its_data(run, tmp_path):
 def test_no_run_no_checkpoint(tmp_path, run):
     with pytest.raises(FileNotFoundError, match=r"no run in there \(no config.json\); python train/main.py makes one"):
         export(str(tmp_path), str(tmp_path / "out"))
+
+
+def test_a_model_that_amplifies_rounding_is_allowed_as_much_as_it_rounds(run, tmp_path):
+    """A sine of ten thousands makes of the seventh digit the third."""
+
+    class Amplifying(td.EmbeddingMLP):
+        def score(self, dense, embeddings, training):
+            return tf.sin(1e4 * super().score(dense, embeddings, training))
+
+    model = Amplifying(td.Schema.load(f"{run[0]}/schema.json"), top_mlp=(64, 32, 1))
+    model.build()
+    path, found = bundle.export_model(model, run[0], str(tmp_path / "model"))
+    assert 1e-5 < read_manifest(path)["rounding"] == found.tolerances["probability"].absolute < 0.1
+    assert verify(path, latency=False, allowed=["Sin"]).passed

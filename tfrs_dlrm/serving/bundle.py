@@ -17,6 +17,7 @@ from tfrs_dlrm.data.encoder import Encoder
 from tfrs_dlrm.data.manifest import Manifest, Split
 from tfrs_dlrm.data.rows import MISSING_INT
 from tfrs_dlrm.data.samples import read_samples, to_tensors
+from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.files import disk_full
 from tfrs_dlrm.models.ranking import RankingModel
@@ -56,6 +57,8 @@ class Options:
 
 
 _PLAIN = Options()
+# Other rows, and other orders, than those whose answers are compared may be so many times as far apart.
+_ROUNDED = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +129,7 @@ def export_model(
             signatures = make_signatures(serving)
             tf.saved_model.save(serving, temporary, signatures=signatures)
             set_methods(temporary, signatures)
-            roundings = _roundings(model)
+            roundings = _roundings(model, serving, samples)
             found = compare(temporary, model, serving, samples, _tolerances(roundings, cost), roundings)
             comparison = dataclasses.replace(found, cost=cost)
             _write_extras(temporary, serving, samples, comparison)
@@ -177,13 +180,28 @@ def _outputs(model: RankingModel, comparison: Comparison, roundings: Mapping[str
     return first | {"more_outputs": {name: {"task": label.task, **other} for name, label, other in named}}
 
 
-def _roundings(model: RankingModel) -> dict[str, Tolerance]:
-    """By output, how far an answer may be from that of the same model, computed in another order."""
-    # bfloat16 has 8 bits of mantissa, and sums in another order round differently.
-    least = 1e-2 if model.dtype_policy.name == "mixed_bfloat16" else 1e-6
+def _roundings(
+    model: RankingModel, serving: ServingModel, samples: Sequence[Mapping[str, Any]]
+) -> dict[str, Tolerance]:
+    """By output, how far an answer may be from that of the same model, computed in another order.
+
+    A model that multiplies many numbers, as a cross network does, makes more of a rounded digit than others. So it is
+    measured how far its own answers are apart where rows are scored one by one and all together.
+    """
     tasks = model.label_tasks
+    encoded = serving.encoder(to_tensors(samples, serving.raw_signature()))
+
+    @tf.function(reduce_retracing=True)
+    def answers(features: Features) -> tf.Tensor:
+        return tf.reshape(tasks.served(model(features, training=False)), [-1, len(tasks.all)])
+
+    alone = [answers({name: v[i : i + 1] for name, v in encoded.items()}) for i in range(len(samples))]
+    apart = tf.reduce_max(tf.abs(tf.concat(alone, axis=0) - answers(encoded)), axis=0).numpy().tolist()
+    # bfloat16 has 8 bits of mantissa.
+    least = 1e-2 if model.dtype_policy.name == "mixed_bfloat16" else 1e-6
     usual = [abs(task.mean) + 4 * task.std if isinstance(task, Regression) else 1.0 for task in tasks.all]
-    return {name: Tolerance(least * own, own) for name, own in zip(tasks.outputs, usual, strict=True)}
+    outputs = zip(tasks.outputs, usual, apart, strict=True)
+    return {name: Tolerance(max(least * own, _ROUNDED * found), own) for name, own, found in outputs}
 
 
 def _tolerances(roundings: Mapping[str, Tolerance], cost: Accuracy | None) -> dict[str, Tolerance]:
