@@ -165,3 +165,11 @@ def test_a_comparison_tunes_trains_measures_and_goes_on(tmp_path, monkeypatch):
     other[0].config.optimizer.learning_rate = 0.5
     with pytest.raises(ValueError, match="holds logistic_regression of another recipe"):
         comparison.compare(other, output, options)
+
+
+def test_synthetic_data_are_drawn_once_for_all_seeds(tmp_path):
+    base = recipe(str(tmp_path / "data"))
+    base.data.synthetic_rows, base.data.synthetic_eval_rows, base.train.steps = 2_000, 500, 5
+    found = comparison.contestants(base, ["logistic_regression"])
+    outcomes, _ = comparison.compare(found, str(tmp_path / "out"), comparison.Options(seeds=2, measure=False))
+    assert [o.metrics["examples"] for o in outcomes] == [250, 250]

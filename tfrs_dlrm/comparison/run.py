@@ -169,6 +169,10 @@ def _chosen(contestant: Contestant, home: str, options: Options, clock: _Clock, 
 def _seeded(config: RunConfig, i: int) -> RunConfig:
     config = copy.deepcopy(config)
     config.train.seed += i
+    # They are prepared; a recipe that draws or splits them would do so with the seed of the run.
+    config.data = dataclasses.replace(
+        config.data, synthetic_rows=0, raw_train="", raw_eval="", eval_fraction=0.0, schema=""
+    )
     return config
 
 

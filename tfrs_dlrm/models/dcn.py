@@ -49,6 +49,9 @@ class DCN(RankingModel):
       ValueError: a feature is a sequence, the MLP does not end in 1, or the structure is another.
     """
 
+    # Products of many numbers make more of a rounded digit than sums do.
+    rounding = 1e-5
+
     def __init__(
         self,
         schema: Schema,

@@ -58,6 +58,8 @@ class RankingModel(tfrs.models.Model):
     built: bool
     # Whether the last number of a table's row is a linear weight of the value, and only those before it its vector.
     linear_weights: ClassVar[bool] = False
+    # How far apart an export may find two answers for one row, computed in different orders, as probabilities.
+    rounding: ClassVar[float] = 1e-6
 
     def __init__(
         self,

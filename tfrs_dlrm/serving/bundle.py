@@ -198,7 +198,7 @@ def _roundings(
     alone = [answers({name: v[i : i + 1] for name, v in encoded.items()}) for i in range(len(samples))]
     apart = tf.reduce_max(tf.abs(tf.concat(alone, axis=0) - answers(encoded)), axis=0).numpy().tolist()
     # bfloat16 has 8 bits of mantissa.
-    least = 1e-2 if model.dtype_policy.name == "mixed_bfloat16" else 1e-6
+    least = 1e-2 if model.dtype_policy.name == "mixed_bfloat16" else model.rounding
     usual = [abs(task.mean) + 4 * task.std if isinstance(task, Regression) else 1.0 for task in tasks.all]
     outputs = zip(tasks.outputs, usual, apart, strict=True)
     return {name: Tolerance(max(least * own, _ROUNDED * found), own) for name, own, found in outputs}
