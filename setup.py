@@ -64,6 +64,7 @@ setup(
             "playwright>=1.40",
             "psutil>=5.9",
             "pytest>=8",
+            "pytest-xdist>=3.5",
             "pyyaml>=6",
             "ruff>=0.6",
             "scikit-learn>=1.4",

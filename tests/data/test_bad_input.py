@@ -73,7 +73,7 @@ def test_a_bad_row(tmp_path, line, message):
     [
         ("log.csv", None, r"no file matches '.*log\.csv' \(looked from .*\)$"),
         ("log.csv", b"", r"log\.csv: the file is empty"),
-        ("log.csv.gz", gzip.compress(b""), r"log\.csv\.gz: the file is empty"),
+        ("log.csv.gz", gzip.compress(b"", mtime=0), r"log\.csv\.gz: the file is empty"),
         ("log.csv", HEADER, r"log\.csv: the file has a header but no rows"),
         ("log.csv", HEADER.strip(), r"log\.csv: the file has a header but no rows"),
         ("log.csv", HEADER + "\n\n", r"log\.csv: no usable row for training$"),
@@ -92,12 +92,12 @@ def test_a_bad_row(tmp_path, line, message):
         ("log.csv", "y,site," + HEADER + "1,a," + GOOD, r"log\.csv: column 'y' is there 2 times"),
         (
             "log.csv.gz",
-            gzip.compress((HEADER + GOOD * 999).encode())[:-9],
+            gzip.compress((HEADER + GOOD * 999).encode(), mtime=0)[:-9],
             r"log\.csv\.gz: the gz file is damaged or ends in",
         ),
         (
             "log.csv.gz",
-            gzip.compress((HEADER + GOOD * 999).encode())[:-1],
+            gzip.compress((HEADER + GOOD * 999).encode(), mtime=0)[:-1],
             r"log\.csv\.gz: the gz file is damaged or ends in",
         ),
         (
