@@ -58,6 +58,7 @@ setup(
         "serving": _SERVING,
         "dev": [
             *_SERVING,
+            "moto[s3,server]>=5",
             "mypy>=1.11",
             "optuna>=4.0",
             "pandas>=2.1",

@@ -38,6 +38,10 @@ def main(argv: list[str]) -> None:
         )
     print(f"{os.path.join(exported.path, 'MODEL.md')} says what can be asked of it.")
     print(f"Next, here:\n  python export/verify.py {_OUTPUT.value}\n  python export/serve.py {_OUTPUT.value}")
+    if is_address(_OUTPUT.value):
+        print("or on a server's disk, for TF Serving:")
+        print(f"  aws s3 sync {_OUTPUT.value} /models/{name}" if _OUTPUT.value.startswith("s3:") else "  gcloud storage rsync")
+        return
     print("or with TF Serving in Docker:")
     print(f"  docker run -p 8501:8501 -v {os.path.abspath(_OUTPUT.value)}:/models/{name} -e MODEL_NAME={name} \\")
     print("    tensorflow/serving")

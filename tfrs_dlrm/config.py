@@ -310,8 +310,6 @@ def _one_of(field: str, value: str, choices: Any) -> None:
 def _check_data(c: DataConfig) -> None:
     if not c.path:
         _refuse("data.path", c.path, "name the prepared directory (train/prepare.py writes one)")
-    if "://" in c.path:
-        _refuse("data.path", c.path, "object stores are not supported yet; mount the bucket")
     if c.raw_train and not c.schema:
         _refuse("data.schema", c.schema, "raw_train needs the schema that describes it")
     if c.raw_train and c.synthetic_rows:

@@ -25,21 +25,44 @@ def local_path(path: str) -> str:
       ValueError: it is the address of an object store, which would become a directory of that name.
     """
     if "://" in path:
-        raise ValueError(f"{path}: object stores are not supported yet; mount the bucket, or use a shared file system")
+        raise ValueError(f"{path}: this is written to a disk only, not to an object store; give a local path")
     return path
 
 
-def read_json(path: str) -> Any:
-    """Reads a JSON file.
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Reads a file on a disk or in an object store.
 
     Raises:
+      FileNotFoundError: there is none.
+      ValueError: naming the file, where it is no UTF-8.
+      StoreError: the store cannot be reached or refuses.
+    """
+    path = os.fspath(path)
+    if "://" in path:
+        from tfrs_dlrm.stores import Store
+
+        base, _, name = path.rpartition("/")
+        data = Store(base).read(name)
+    else:
+        with open(path, "rb") as f:
+            data = f.read()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}: not a text in UTF-8: {e}") from e
+
+
+def read_json(path: str) -> Any:
+    """Reads a JSON file on a disk or in an object store.
+
+    Raises:
+      FileNotFoundError: there is none.
       ValueError: naming the file, where it holds no JSON.
     """
-    with open(path, encoding="utf-8") as f:
-        try:
-            return json.load(f)
-        except json.JSONDecodeError as e:
-            raise ValueError(f"{path}: not valid JSON: {e}") from e
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as e:
+        raise ValueError(f"{path}: not valid JSON: {e}") from e
 
 
 @contextlib.contextmanager

@@ -23,9 +23,10 @@ from tfrs_dlrm.checkpoint import Checkpoints, directory
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.data.encoder import SCHEMA_FILE, STATISTICS_FILE, VOCABULARY_DIR
 from tfrs_dlrm.data.samples import SAMPLES_FILE
-from tfrs_dlrm.files import local_path, read_json, write_json
+from tfrs_dlrm.files import read_json, write_json
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import Mirror, is_address
 
 Which = Literal["best", "latest"]
 CONFIG_FILE = "config.json"
@@ -48,15 +49,43 @@ _SHAPING = (
 class Workdir:
     """The directory of one run; see the module docstring.
 
+    At an address such as `s3://BUCKET/PREFIX` everything happens in the local copy, which is made what is published
+    there, and published again by `push`; see `tfrs_dlrm.stores.Mirror`.
+
     Args:
       path: the directory; made by `begin`.
 
+    Attributes:
+      path: the local directory.
+
     Raises:
-      ValueError: it is the address of an object store.
+      ValueError: an address of an unknown kind, or what was published there is gone.
+      StoreError: the store cannot be reached or refuses.
     """
 
     def __init__(self, path: str):
-        self.path = local_path(path)
+        self._mirror = Mirror(path, fixed=_never_changes) if is_address(path) else None
+        self.path = self._mirror.path if self._mirror else path
+        self.pull()
+
+    def pull(self) -> None:
+        """Brings the local copy of a run in a store up to what is published; on a disk there is nothing to do."""
+        if self._mirror:
+            self._mirror.pull()
+
+    def push(self) -> None:
+        """Publishes what is new in the local copy of a run in a store.
+
+        Raises:
+          StoreError: the store cannot be reached or refuses; what is there stays as it was.
+          ValueError: another process publishes there too.
+        """
+        if self._mirror:
+            try:
+                self._mirror.push()
+            except OSError as e:
+                e.args = (f"{e}; nothing is lost: {self.path} holds it, and the same command publishes it",)
+                raise
 
     @property
     def encoder_dir(self) -> str:
@@ -84,6 +113,7 @@ class Workdir:
             shutil.rmtree(self.encoder_dir, ignore_errors=True)
             _copy_encoder(data_dir, self.encoder_dir)
         write_json(self.file(CONFIG_FILE), config.to_dict())
+        self.push()
 
     def config(self) -> RunConfig:
         """The configuration of the run in there.
@@ -119,7 +149,7 @@ class Workdir:
     ) -> Checkpoints:
         """What reads and writes those of the run."""
         latest, best = self.file(_DIRS["latest"]), self.file(_DIRS["best"])
-        return Checkpoints(model, latest, best, keep, beside, asynchronous)
+        return Checkpoints(model, latest, best, keep, beside, asynchronous, whole=self.push)
 
     def check_data(self, data_dir: str) -> None:
         """Makes sure that a prepared directory encodes as the run's own data did.
@@ -147,6 +177,11 @@ class Workdir:
                         f"{self.path}: holds a run with {section}.{name}={old[section][name]}, now it is"
                         f" {new[section][name]}; choose another --workdir, or remove this one"
                     )
+
+
+def _never_changes(name: str) -> bool:
+    """Whether a file of a run stays as it is until it is removed; the others, such as metrics, grow."""
+    return name.startswith((*(f"{d}/" for d in _DIRS.values()), f"{_ENCODER_DIR}/"))
 
 
 def _copy_encoder(source: str, target: str) -> None:

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     import tensorflow as tf
 
     from tfrs_dlrm import comparison
-    from tfrs_dlrm.files import write_json
+    from tfrs_dlrm.files import local_path, write_json
     from tfrs_dlrm.progress import PrepareBar
     from tfrs_dlrm.training.callbacks import Interrupted
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value
     if _DATA.value:
         config.data.path, config.data.synthetic_rows, config.data.raw_train = _DATA.value, 0, ""
-    output = _OUTPUT.value or os.path.join("runs", f"compare-{cli.config_name()}")
+    output = local_path(_OUTPUT.value) or os.path.join("runs", f"compare-{cli.config_name()}")
     models = comparison.sizes(_SIZES.value, config) if _SIZES.value else _MODELS.value
     found = comparison.contestants(config, models)
     options = comparison.Options(_SEEDS.value, _BUDGET.value, _SHARE.value, _MEASURE.value)

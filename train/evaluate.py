@@ -26,10 +26,12 @@ def main(argv: list[str]) -> None:
     del argv
     from tfrs_dlrm.cluster import ServerLost
     from tfrs_dlrm.distribution import is_chief
+    from tfrs_dlrm.files import local_path
     from tfrs_dlrm.progress import examples_bar
     from tfrs_dlrm.training import report
     from tfrs_dlrm.training.evaluation import evaluate_run
     from tfrs_dlrm.training.groups import Grouping
+    from tfrs_dlrm.workdir import Workdir
 
     strategy = _STRATEGY()
     grouping = Grouping(_WORKDIR.value, _GROUP_BY.value, _GAUC.value, strategy, _LABEL.value)
@@ -42,7 +44,8 @@ def main(argv: list[str]) -> None:
         cli.leave(1)
     if not is_chief(strategy):
         return
-    output = _OUTPUT.value or _WORKDIR.value
+    home = Workdir(_WORKDIR.value)
+    output = local_path(_OUTPUT.value or home.path)
     os.makedirs(output, exist_ok=True)
     paths = [os.path.join(output, f"evaluation.{ending}") for ending in ("json", "png")]
     report.write_json(paths[0], evaluation.to_dict())
@@ -54,6 +57,7 @@ def main(argv: list[str]) -> None:
         paths.append(_JSON.value or os.path.join(output, "groups.json"))
         report.write_json(paths[-1], groups.to_dict())
         print(f"\n{groups.text(_TOP.value)}")
+    home.push()
     print(f"\nWrote {', '.join(paths[:-1])} and {paths[-1]}.\nNext:")
     name = os.path.basename(os.path.abspath(_WORKDIR.value))
     print(f"  python export/main.py --workdir={_WORKDIR.value} --output=exports/{name}")

@@ -24,10 +24,11 @@ _OUTPUT = flags.DEFINE_string("output", "", "The directory to write; by default 
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
-    from tfrs_dlrm.files import write_json
+    from tfrs_dlrm.files import local_path, write_json
     from tfrs_dlrm.progress import PrepareBar
     from tfrs_dlrm.understanding.explain import Questions, explain_run
     from tfrs_dlrm.understanding.pictures import draw
+    from tfrs_dlrm.workdir import Workdir
 
     questions = Questions(
         parts=tuple(_PARTS.value),
@@ -42,11 +43,13 @@ def main(argv: list[str]) -> None:
     with PrepareBar() as bar:
         split, which = _SPLIT.value, _CHECKPOINT.value
         found = explain_run(_WORKDIR.value, questions, _DATA.value, split, which, bar)  # type: ignore[arg-type]
-    output = _OUTPUT.value or os.path.join(_WORKDIR.value, "explanation")
+    home = Workdir(_WORKDIR.value)
+    output = local_path(_OUTPUT.value or home.file("explanation"))
     os.makedirs(output, exist_ok=True)
     path = os.path.join(output, "explanation.json")
     write_json(path, found.to_dict())
     pictures = draw(found, output)
+    home.push()
     print(f"{found.checkpoint} on {found.data} ({found.split}), label {found.label}\n\n{found.text(_TOP.value)}")
     print(f"\nWrote {', '.join([path, *pictures])}.")
 

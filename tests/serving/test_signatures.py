@@ -19,10 +19,11 @@ import tfrs_dlrm as td
 from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.samples import read_samples, to_tensors
 from tfrs_dlrm.serving import Client
-from tfrs_dlrm.serving.bundle import Options, export_model, remove_old
+from tfrs_dlrm.serving.bundle import Options, export_model
 from tfrs_dlrm.serving.manifest import read_manifest
 from tfrs_dlrm.serving.runtime import RunError, SavedModel
 from tfrs_dlrm.serving.signatures import make_signatures
+from tfrs_dlrm.serving.versions import remove_old
 from tfrs_dlrm.serving.warmup import to_examples
 
 CONTEXT = ("age", "user", "tags")

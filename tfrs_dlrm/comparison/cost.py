@@ -17,6 +17,7 @@ from tfrs_dlrm.embeddings.quantized import stored_bytes
 from tfrs_dlrm.files import read_json, write_json
 from tfrs_dlrm.serving.bundle import export_model
 from tfrs_dlrm.serving.verification.verify import verify
+from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.training.factory import load_model, make_optimizers
 
 _STEPS, _WARM_STEPS = 60, 10
@@ -56,7 +57,7 @@ def measure(workdir: str, home: str) -> Cost:
     model, config, _ = load_model(workdir, "latest")
     exported = os.path.join(home, "exported")
     shutil.rmtree(exported, ignore_errors=True)
-    export_model(model, config.data.path, exported)
+    export_model(model, local_copy(config.data.path), exported)
     report = verify(exported)
     if not report.passed:
         raise ValueError(f"{report}")

@@ -21,6 +21,7 @@ from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.prepare import Progress
 from tfrs_dlrm.data.ready import ready
 from tfrs_dlrm.files import read_json, write_json
+from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.training.evaluation import Scores, score
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.inputs import evaluation_dataset
@@ -83,7 +84,7 @@ def compare(
     options.check()
     base = contestants[0].config
     ready(base.data, base.train.seed, prepare_progress)
-    if not Manifest.load(base.data.path).rows("eval"):
+    if not Manifest.load(local_copy(base.data.path)).rows("eval"):
         raise ValueError(f"{base.data.path} has no evaluation set to compare on; prepare with --eval_fraction")
     _begin(contestants, output, options)
     outcomes, costs = [], {}

@@ -28,6 +28,7 @@ from tfrs_dlrm.data.manifest import Manifest, Shard, Split
 from tfrs_dlrm.data.parts import Part, part_of
 from tfrs_dlrm.data.shards import open_shard
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import local_copy
 
 # About 80 MB of Criteo rows; two windows are in memory at a time.
 SHUFFLE_ROWS = 1 << 19
@@ -55,7 +56,7 @@ def dataset(
     `schema.more_labels` is missing.
 
     Args:
-      directory: what `prepare` wrote.
+      directory: what `prepare` wrote, on a disk or in an object store, of which there is a local copy then.
       batch_size: B, over all replicas together.
       split: `train` or `eval`.
       shuffle: by default for `train` only.
@@ -78,6 +79,7 @@ def dataset(
     """
     shuffle = split == "train" if shuffle is None else shuffle
     drop_remainder = shuffle if drop_remainder is None else drop_remainder
+    directory = local_copy(directory)
     if batch_size < 1 or start_step < 0:
         raise ValueError(f"batch_size={batch_size} and start_step={start_step}: at least 1 and 0 are needed")
     part = _part(directory, split, context, batch_size, drop_remainder)
@@ -120,7 +122,7 @@ def steps_per_epoch(
     context = tf.distribute.InputContext(
         num_input_pipelines=pipelines, num_replicas_in_sync=pipelines if replicas is None else replicas
     )
-    return _part(directory, split, context, batch_size, split == "train").batches
+    return _part(local_copy(directory), split, context, batch_size, split == "train").batches
 
 
 def row_blocks(
@@ -135,6 +137,7 @@ def row_blocks(
       seed: the order is that of the first epoch of `dataset`; None is the order of the log.
       shuffle_rows: as there.
     """
+    directory = local_copy(directory)
     part = _part(directory, split, None, rows, drop_remainder=False)
     schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
     return _Reader(schema, part, seed, shuffle_rows, sort_ids=False).batches(0, 0)

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tfrs_dlrm.data import sources
+from tfrs_dlrm.data import raw_files, sources
 from tfrs_dlrm.data.rows import as_number, fields
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, TextFormat
+from tfrs_dlrm.stores import StoreError
 
 # Texts that mean "no value" wherever they stand, and those that do where all else in the column is a number.
 _MISSING = ("?", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "\\N", "#N/A")
@@ -127,7 +128,9 @@ def read_head(
 
 def _parquet_names(path: str) -> list[str]:
     try:
-        return list(pq.read_schema(path).names)
+        return list(pq.read_schema(raw_files.open_file(path)).names)
+    except StoreError:
+        raise
     except (pa.ArrowException, OSError) as e:
         raise ValueError(f"{path}: not a readable Parquet file: {e}") from e
 

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tfrs_dlrm.data import raw_files
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import is_address
 
 BadRows = Literal["error", "quarantine"]
 
@@ -32,10 +34,10 @@ class Job:
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain values that change where the output would, files by size and time of modification."""
-        stats = [(os.path.abspath(f), os.stat(f)) for f in self.files]
+        stats = [(f if is_address(f) else os.path.abspath(f), *raw_files.stat(f)) for f in self.files]
         return {
             "schema": json.loads(self.schema.to_json()),
-            "files": [{"path": path, "bytes": s.st_size, "modified_ns": s.st_mtime_ns} for path, s in stats],
+            "files": [{"path": path, "bytes": size, "modified_ns": ns} for path, size, ns in stats],
             "eval_files": len(self.eval_files),
             "eval_fraction": self.eval_fraction,
             "seed": self.seed,

@@ -71,6 +71,10 @@ class Manifest:
             unfinished = os.path.isdir(os.path.join(directory, "unfinished"))
             what = "its preparation did not finish; run the same command again" if unfinished else "no prepared data"
             raise FileNotFoundError(f"{directory}: {what} (there is no {MANIFEST_FILE}); see train/prepare.py --help")
-        data = read_json(path)
+        return cls.of(read_json(path))
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Manifest:
+        """From the plain values in the file."""
         shards = {split: tuple(Shard(**s) for s in data[split]) for split in ("train", "eval")}
         return cls(**{**data, **shards})

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from absl import logging
 
-from tfrs_dlrm.data import sources
+from tfrs_dlrm.data import raw_files, sources
 from tfrs_dlrm.data.blocks import BlockCounter, BlockEncoder, Counted, Encoded, encoded_schema, units
 from tfrs_dlrm.data.encoder import (
     SCHEMA_FILE,
@@ -42,6 +42,7 @@ from tfrs_dlrm.data.sources import Block
 from tfrs_dlrm.data.vocabulary import Moments, ValueCounts, vocabulary_settings, write_vocabulary
 from tfrs_dlrm.files import disk_full, read_json, write_json
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import Mirror, is_address, join
 
 ROWS_PER_GROUP = 65_536
 WORK_DIR = "unfinished"
@@ -72,9 +73,11 @@ def prepare(
 
     Args:
       schema: describes the logs.
-      inputs: paths and glob patterns of the training logs: .tsv, .csv (plain or .gz), .parquet; any mixture.
+      inputs: paths and glob patterns of the training logs, on a disk, `s3://` or `gs://`: .tsv, .csv (plain or .gz),
+        .parquet; any mixture.
       output: the directory to write. It holds `train/` and `eval/` with Parquet shards, `schema.json` with the size
-        of every table, `vocabulary/`, `statistics.json`, and `prepared.json`, which is written last.
+        of every table, `vocabulary/`, `statistics.json`, and `prepared.json`, which is written last. At an address
+        such as `s3://BUCKET/PREFIX` it is prepared in the local copy first (see `tfrs_dlrm.stores`).
       eval_inputs: likewise for evaluation; or
       eval_fraction: the share of the rows of `inputs` to set aside for evaluation, chosen at random by `seed`.
       seed: see `eval_fraction`.
@@ -89,7 +92,7 @@ def prepare(
       FileNotFoundError: an input is missing.
       ValueError: an input is empty, damaged, lacks a column or has no usable row; `output` holds something else.
       BadRowError: a malformed row, under `bad_rows="error"`.
-      OSError: the disk is full.
+      OSError: the disk is full; a `StoreError` where an object store cannot be reached or refuses.
     """
     if not 0 <= eval_fraction < 1:
         raise ValueError(f"eval_fraction={eval_fraction} is not in [0, 1)")
@@ -99,12 +102,42 @@ def prepare(
         raise ValueError(f"bad_rows={bad_rows!r} is neither 'error' nor 'quarantine'")
     eval_files = sources.expand(eval_inputs) if eval_inputs else []
     job = Job(schema, tuple(sources.expand(inputs)), tuple(eval_files), eval_fraction, seed, bad_rows)
-    training = set(map(os.path.realpath, job.train_files))
+    training = set(map(raw_files.identity, job.train_files))
     for path in job.eval_files:
-        if os.path.realpath(path) in training:
+        if raw_files.identity(path) in training:
             raise ValueError(f"{path}: given for training and for evaluation")
+    report = progress or (lambda *_: None)
     with disk_full(f"{output}: run the same command again once there is room, and it goes on where it was"):
-        return _Preparation(job, output, progress or (lambda *_: None)).run()
+        return _in_store(job, output, report) if is_address(output) else _Preparation(job, output, report).run()
+
+
+def _in_store(job: Job, output: str, progress: Callable[[str, int, int, int], None]) -> Manifest:
+    """Prepares in the local copy of `output`, and publishes that when it is whole."""
+    mirror = Mirror(output, progress=progress)
+    if mirror.listing() is not None:
+        manifest = Manifest.of(read_json(join(output, MANIFEST_FILE)))
+        _check_same(output, job.fingerprint(), manifest.job)
+        return manifest
+    mirror.pull()  # says so where what was published is gone
+    manifest = _Preparation(job, mirror.path, progress).run()
+    mirror.push()
+    return manifest
+
+
+def _check_same(output: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    """Makes sure that two jobs come to the same.
+
+    Raises:
+      ValueError: saying what differs.
+    """
+    differing = [key for key in wanted if json.loads(json.dumps(wanted[key])) != found.get(key)]
+    if found.get("bad_rows") == "error" and "bad_rows" in differing:
+        differing.remove("bad_rows")  # without a bad row, the two come to the same
+    if differing:
+        raise ValueError(
+            f"{output}: already holds data prepared differently ({', '.join(differing)} changed);"
+            " choose another output, or remove it"
+        )
 
 
 class _Preparation:
@@ -118,7 +151,7 @@ class _Preparation:
         fingerprint = self._job.fingerprint()
         if os.path.exists(os.path.join(self._output, MANIFEST_FILE)):
             manifest = Manifest.load(self._output)
-            self._check_same(fingerprint, manifest.job)
+            _check_same(self._output, fingerprint, manifest.job)
             shutil.rmtree(self._work, ignore_errors=True)
             return manifest
         self._begin(fingerprint)
@@ -134,7 +167,7 @@ class _Preparation:
         started = os.path.join(self._work, "job.json")
         if os.path.exists(started):
             if self._marks("counted") or self._marks("encoded"):
-                self._check_same(fingerprint, read_json(started))
+                _check_same(self._output, fingerprint, read_json(started))
                 logging.info("%s: going on with an unfinished preparation", self._output)
             else:
                 self._discard()
@@ -144,16 +177,6 @@ class _Preparation:
             raise ValueError(f"{self._output}: the directory exists and holds something else; choose another output")
         os.makedirs(self._work, exist_ok=True)
         write_json(started, fingerprint)
-
-    def _check_same(self, wanted: dict[str, Any], found: dict[str, Any]) -> None:
-        differing = [key for key in wanted if json.loads(json.dumps(wanted[key])) != found.get(key)]
-        if found.get("bad_rows") == "error" and "bad_rows" in differing:
-            differing.remove("bad_rows")  # without a bad row, the two come to the same
-        if differing:
-            raise ValueError(
-                f"{self._output}: already holds data prepared differently ({', '.join(differing)} changed);"
-                " choose another output, or remove it"
-            )
 
     def _discard(self) -> None:
         """Removes what a run left that finished no segment: nothing is lost, whatever it was to prepare."""
@@ -338,7 +361,7 @@ class _Preparation:
     ) -> None:
         """Runs `work` on the blocks of all unfinished segments, side by side, and `finish` on each segment in order."""
         os.makedirs(os.path.join(self._work, kind), exist_ok=True)
-        sizes = [os.path.getsize(self._job.files[file]) for file in files]
+        sizes = [raw_files.size(self._job.files[file]) for file in files]
         rows, ahead = 0, (os.cpu_count() or 1) + 1
         self._progress(stage, 0, sum(sizes), 0)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

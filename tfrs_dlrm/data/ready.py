@@ -10,13 +10,14 @@ from tfrs_dlrm.data.prepare import Progress, prepare
 from tfrs_dlrm.data.synthetic import EVAL_FILE, PLANTED_FILE, SCHEMA_FILE, TRAIN_FILE, generate
 from tfrs_dlrm.files import read_json, write_json
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import Mirror, is_address, join, local_copy
 
 # Metrics of something to compare with on the evaluation set, {name: {metric: value}}, beside the prepared data.
 REFERENCE_FILE = "reference.json"
 
 
 def ready(config: DataConfig, seed: int = 0, progress: Progress | None = None) -> str:
-    """The path of the prepared directory, which is made where it is missing.
+    """The path of the prepared directory, which is made where it is missing; of one in a store, that of its local copy.
 
     Synthetic raw logs are kept beside it, under `PATH-raw`.
 
@@ -25,19 +26,13 @@ def ready(config: DataConfig, seed: int = 0, progress: Progress | None = None) -
       ValueError: as `prepare`.
     """
     path = config.path
-    done = os.path.isfile(os.path.join(path, MANIFEST_FILE))
     if config.synthetic_rows:
         raw = _synthetic_logs(config, progress)
-        schema, train, evaluation = (os.path.join(raw, f) for f in (SCHEMA_FILE, TRAIN_FILE, EVAL_FILE))
+        schema, train, evaluation = (join(raw, f) for f in (SCHEMA_FILE, TRAIN_FILE, EVAL_FILE))
     elif config.raw_train:
         schema, train, evaluation = config.schema, config.raw_train, config.raw_eval
-    elif done:
-        return path
     else:
-        raise FileNotFoundError(
-            f"config.data.path={path!r}: no prepared data there; make it with train/prepare.py, or name raw logs in"
-            " config.data.raw_train and their schema in config.data.schema"
-        )
+        return _prepared(path, progress)
     # Where it is done already, this makes sure that it was made from what the configuration says.
     prepare(
         Schema.load(schema),
@@ -49,19 +44,40 @@ def ready(config: DataConfig, seed: int = 0, progress: Progress | None = None) -
         bad_rows=config.bad_rows,  # type: ignore[arg-type]
         progress=progress,
     )
-    if config.synthetic_rows:
-        planted = read_json(os.path.join(raw, PLANTED_FILE))
+    local = local_copy(path, progress)
+    reference = os.path.join(local, REFERENCE_FILE)
+    if config.synthetic_rows and not os.path.isfile(reference):
+        planted = read_json(join(raw, PLANTED_FILE))
         known = {"examples": planted["rows"], "auc": planted["auc"], "log_loss": planted["log_loss"]}
-        write_json(os.path.join(path, REFERENCE_FILE), {"planted": known})
-    return path
+        write_json(reference, {"planted": known})
+        if is_address(path):
+            Mirror(path).push()
+    return local
+
+
+def _prepared(path: str, progress: Progress | None) -> str:
+    advice = (
+        "make it with train/prepare.py, or name raw logs in config.data.raw_train and their schema in"
+        " config.data.schema"
+    )
+    try:
+        local = local_copy(path, progress)
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"config.data.path: {e}; {advice}") from e
+    if not os.path.isfile(os.path.join(local, MANIFEST_FILE)):
+        raise FileNotFoundError(f"config.data.path={path!r}: no prepared data there; {advice}")
+    return local
 
 
 def _synthetic_logs(config: DataConfig, progress: Progress | None) -> str:
     """The directory of raw logs drawn from the planted model; its last file is the planted model's own metrics."""
     raw, wanted = f"{config.path}-raw", [config.synthetic_rows, config.synthetic_eval_rows]
-    planted = os.path.join(raw, PLANTED_FILE)
-    if os.path.isfile(planted):
-        found = [read_json(planted)[key] for key in ("train_rows", "rows")]
+    try:
+        planted = read_json(join(raw, PLANTED_FILE))
+    except FileNotFoundError:
+        planted = None
+    if planted:
+        found = [planted[key] for key in ("train_rows", "rows")]
         if found != wanted:
             raise ValueError(
                 f"{raw}: holds {found} synthetic rows, the configuration says {wanted}; remove it and {config.path}"

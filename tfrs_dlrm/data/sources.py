@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import glob
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
@@ -16,7 +15,9 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfrs_dlrm.data import raw_files
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import StoreError
 
 BLOCK_BYTES = 16 << 20
 BLOCK_ROWS = 65_536
@@ -60,6 +61,7 @@ def expand(patterns: Sequence[str]) -> list[str]:
 
     Raises:
       FileNotFoundError: a path or pattern that names no file.
+      StoreError: an object store cannot be reached or refuses.
       ValueError: a file of zero bytes, or no pattern at all.
     """
     if isinstance(patterns, str):
@@ -68,15 +70,10 @@ def expand(patterns: Sequence[str]) -> list[str]:
         raise ValueError("no input files: give at least one path or glob pattern")
     files: dict[str, str] = {}
     for pattern in patterns:
-        pattern = os.path.expanduser(os.fspath(pattern))
-        matches = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern)))
-        if not matches:
-            hint = f"; it is a directory, write {os.path.join(pattern, '*')!r}" if os.path.isdir(pattern) else ""
-            raise FileNotFoundError(f"no file matches {pattern!r} (looked from {os.getcwd()}){hint}")
-        for path in matches:
-            files.setdefault(os.path.realpath(path), path)
+        for path in raw_files.matching(os.fspath(pattern)):
+            files.setdefault(raw_files.identity(path), path)
     for path in files.values():
-        if os.path.getsize(path) == 0:
+        if raw_files.size(path) == 0:
             raise ValueError(f"{path}: the file is empty")
     return list(files.values())
 
@@ -131,8 +128,8 @@ def split_line(line: str, delimiter: str) -> list[str]:
 
 def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> Iterator[Block]:
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        size, names = os.path.getsize(path), file.schema_arrow.names
+        file = pq.ParquetFile(raw_files.open_file(path), page_checksum_verification=True)
+        size, names = raw_files.size(path), file.schema_arrow.names
         _check_columns(path, schema, names, "")
         if file.metadata.num_rows == 0:
             raise ValueError(f"{path}: the file has no rows")
@@ -142,6 +139,8 @@ def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None]) ->
                 yield Block(path, index, first_row, batch.num_rows, pa.Table.from_batches([batch]), schema.columns)
                 first_row, index = first_row + batch.num_rows, index + 1
                 report(int(size * (first_row - 1) / file.metadata.num_rows))
+    except StoreError:
+        raise
     except (pa.ArrowException, OSError) as e:
         raise ValueError(f"{path}: not a readable Parquet file: {e}") from e
 
@@ -178,11 +177,13 @@ def _chunks(path: str, report: Callable[[int], None]) -> Iterator[bytes]:
     """The (decompressed) bytes of a file in pieces of `BLOCK_BYTES`, the last one shorter."""
     compressed = path.lower().endswith(".gz")
     try:
-        with pa.OSFile(path) as raw:
+        with raw_files.open_file(path) as raw:
             stream: IO[bytes] = pa.CompressedInputStream(raw, "gzip") if compressed else raw
             while chunk := _read_full(stream, BLOCK_BYTES):
                 report(raw.tell())
                 yield chunk
+    except StoreError:
+        raise
     except OSError as e:
         what = "the gz file is damaged or ends in the middle" if compressed else "cannot be read"
         raise ValueError(f"{path}: {what}: {e}") from e

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import tempfile
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,7 @@ from tfrs_dlrm.data.planted import PlantedModel, Rows, generator, sigmoid
 from tfrs_dlrm.files import disk_full, write_json
 from tfrs_dlrm.metrics import exact_auc, log_loss
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
+from tfrs_dlrm.stores import is_address, publish
 
 TRAIN_FILE, EVAL_FILE, SCHEMA_FILE, PLANTED_FILE = "train.tsv", "eval.tsv", "schema.json", "planted.json"
 _CHUNK = 65_536
@@ -66,7 +68,7 @@ def generate(
     """Writes OUTPUT/train.tsv, eval.tsv, schema.json and, last, planted.json. Equal arguments give equal bytes.
 
     Args:
-      output: the directory.
+      output: the directory, or where in an object store; nothing may be published there yet.
       train_rows: rows of train.tsv.
       eval_rows: rows of eval.tsv; no random number is shared with train.tsv but those of the planted model.
       seed: of the planted model and of the rows.
@@ -74,12 +76,17 @@ def generate(
 
     Raises:
       ValueError: fewer than 1 row, or a seed outside [0, 2**63).
-      OSError: the disk is full.
+      OSError: the disk is full; a `StoreError` where an object store cannot be reached or refuses.
     """
     if train_rows < 1 or eval_rows < 1:
         raise ValueError(f"train_rows={train_rows} and eval_rows={eval_rows}: at least 1 of each is needed")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed={seed} is outside 0 to {2**63 - 1}")
+    if is_address(output):
+        with tempfile.TemporaryDirectory() as home:
+            planted = generate(home, train_rows, eval_rows, seed, progress)
+            publish(home, output)
+        return planted
     os.makedirs(output, exist_ok=True)
     # Of an earlier log; it says that the other files are whole and belong together.
     with contextlib.suppress(FileNotFoundError):

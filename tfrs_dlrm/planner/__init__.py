@@ -20,6 +20,7 @@ from tfrs_dlrm.planner.plans import Plan, compute
 from tfrs_dlrm.planner.text import lines
 from tfrs_dlrm.planner.topologies import parse_topology
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.stores import Store, is_address, join
 
 __all__ = ["Plan", "lines", "parse_topology", "plan", "plan_run"]
 
@@ -52,11 +53,18 @@ def plan_run(config: RunConfig, strategy: str, topology: str) -> Plan:
       FileNotFoundError: there is no schema.
     """
     devices = parse_topology(strategy, topology)
-    prepared = os.path.join(config.data.path, SCHEMA_FILE)
-    path = prepared if config.data.path and os.path.isfile(prepared) else config.data.schema
+    path = _schema_path(config)
     if not path:
         raise FileNotFoundError(
             f"config.data.path={config.data.path!r}: no prepared data there, and config.data.schema names no schema;"
             " one of the two is needed to know the tables"
         )
     return plan(Schema.load(path), config, devices)
+
+
+def _schema_path(config: RunConfig) -> str:
+    """Where there is a schema: that of the prepared data knows the sizes of tables."""
+    prepared = join(config.data.path, SCHEMA_FILE)
+    if is_address(prepared):
+        return prepared if Store(config.data.path).find(SCHEMA_FILE) else config.data.schema
+    return prepared if config.data.path and os.path.isfile(prepared) else config.data.schema

@@ -9,6 +9,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from tfrs_dlrm.files import read_text
 from tfrs_dlrm.schema.checks import check_schema
 from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Table, TextFormat
 from tfrs_dlrm.schema.plain import build, plain
@@ -223,17 +224,18 @@ class Schema:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Schema:
-        """Reads a JSON file.
+        """Reads a JSON file, on a disk or in an object store.
 
         Raises:
           FileNotFoundError: there is no such file.
           ValueError: as `from_json`, with the path in front.
         """
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"no schema at {os.fspath(path)}; train/infer_schema.py proposes one")
         try:
-            with open(path, encoding="utf-8") as f:
-                return cls.from_json(f.read())
+            text = read_text(path)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as e:
+            raise FileNotFoundError(f"no schema at {os.fspath(path)}; train/infer_schema.py proposes one") from e
+        try:
+            return cls.from_json(text)
         except ValueError as e:
             raise ValueError(f"{os.fspath(path)}: {e}") from e
 

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,9 @@ from tfrs_dlrm.serving.model import ServingModel
 from tfrs_dlrm.serving.signatures import METHODS, make_signatures, set_methods
 from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.verify import Comparison, compare
+from tfrs_dlrm.serving.versions import LAST, next_version, remove_old
 from tfrs_dlrm.serving.warmup import write_warmup
+from tfrs_dlrm.stores import Store, is_address, join, local_copy, publish, visible_files
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.workdir import Which, Workdir
 
@@ -91,7 +94,8 @@ def export(workdir: str, output: str, which: Which = "best", options: Options = 
       OSError: the disk is full.
     """
     model, config, checkpoint = load_model(workdir, which)
-    options = dataclasses.replace(options, evaluation=options.evaluation or config.data.path)
+    evaluation = options.evaluation or config.data.path
+    options = dataclasses.replace(options, evaluation=evaluation)
     path, comparison = export_model(model, Workdir(workdir).encoder_dir, output, options, checkpoint)
     return Exported(path, checkpoint, comparison)
 
@@ -102,12 +106,14 @@ def export_model(
     """Writes a SavedModel, loads it again, and compares its answers with the model's on raw rows.
 
     It is written under another name and renamed once it is whole and agrees, so that a server which watches `output`
-    never sees half of it.
+    never sees half of it. Stores have no rename: there it is written once it agrees, `saved_model.pb` and then
+    `published.json` last.
 
     Args:
       model: trained on what was prepared in `data_dir`.
       data_dir: the prepared directory: its encoder becomes part of the SavedModel.
-      output: the directory of the served model's versions; the new one is the next number.
+      output: the directory of the served model's versions, or where they are in an object store; the new one is the
+        next number.
       options: what is in the bundle.
       checkpoint: where the weights are from, for the bundle's manifest.
 
@@ -118,10 +124,35 @@ def export_model(
       ValueError: the options do not fit the model, or the exported model disagrees with `model`.
       OSError: the disk is full.
     """
+    if is_address(output):
+        return _export_to_store(model, data_dir, output, options, checkpoint)
+    return _export(model, data_dir, output, next_version(output), options, checkpoint)
+
+
+def _export_to_store(
+    model: RankingModel, data_dir: str, output: str, options: Options, checkpoint: str | None
+) -> tuple[str, Comparison]:
+    """Writes the bundle to a local directory first, where it is checked, and publishes what passed."""
+    with tempfile.TemporaryDirectory() as scratch:
+        home = os.path.join(scratch, os.path.basename(output.rstrip("/")))
+        path, comparison = _export(model, data_dir, home, next_version(output), options, checkpoint)
+        address, store = join(output, os.path.basename(path)), Store(output)
+        # Servers take a version with this file for a whole one.
+        publish(path, address, last=LAST)
+        for name in visible_files(home):
+            if not name.split("/")[0].isdecimal():
+                store.upload(os.path.join(home, name), name)
+    if options.keep is not None:
+        remove_old(output, options.keep)
+    return address, comparison
+
+
+def _export(
+    model: RankingModel, data_dir: str, output: str, version: int, options: Options, checkpoint: str | None
+) -> tuple[str, Comparison]:
     encoder, samples = Encoder.load(data_dir), read_samples(data_dir)
     serving = ServingModel(model, encoder, options.context, options.storage)
-    cost = _cost(model, serving, options.evaluation or data_dir) if options.storage != "float32" else None
-    version = _next_version(output)
+    cost = _cost(model, serving, local_copy(options.evaluation or data_dir)) if options.storage != "float32" else None
     temporary, path = os.path.join(output, f"unfinished-{version}"), os.path.join(output, str(version))
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -147,27 +178,6 @@ def export_model(
     if options.keep is not None:
         remove_old(output, options.keep)
     return path, comparison
-
-
-def remove_old(output: str, keep: int) -> list[str]:
-    """Deletes all but the newest versions; each is renamed first, so that no server sees half of one.
-
-    Args:
-      output: the directory of the versions.
-      keep: how many to keep, at least 1.
-
-    Returns:
-      The paths of those that are gone.
-    """
-    if keep < 1:
-        raise ValueError(f"keep={keep}; at least 1, the version that was just written, has to stay")
-    gone = []
-    for number in _versions(output)[:-keep]:
-        path, temporary = os.path.join(output, str(number)), os.path.join(output, f"removed-{number}")
-        os.rename(path, temporary)
-        shutil.rmtree(temporary)
-        gone.append(path)
-    return gone
 
 
 def _outputs(model: RankingModel, comparison: Comparison, roundings: Mapping[str, Tolerance]) -> dict[str, Any]:
@@ -290,15 +300,6 @@ def _signature(name: str, signature: Any) -> dict[str, Any]:
     method = name if name in METHODS else "predict"
     inputs = signature.structured_input_signature[1]
     return {"method": method, "inputs": tensors(inputs), "outputs": tensors(signature.structured_outputs)}
-
-
-def _versions(output: str) -> list[int]:
-    names = os.listdir(output) if os.path.isdir(output) else []
-    return sorted(int(n) for n in names if n.isdecimal())
-
-
-def _next_version(output: str) -> int:
-    return 1 + max(_versions(output), default=0)
 
 
 def _request(sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tfrs_dlrm.distribution import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.files import read_json
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.tasks import Click, Regression, Task, Tasks
+from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.strategy import topology_of
 from tfrs_dlrm.training import report
 from tfrs_dlrm.training.asynchronous import server_lost
@@ -233,7 +234,7 @@ def evaluate_run(
     """
     with (strategy or tf.distribute.get_strategy()).scope(), server_lost():
         model, config, checkpoint = load_model(workdir, which)
-        data = data or config.data.path
+        data = local_copy(data or config.data.path)
         Manifest.load(data)
         Workdir(workdir).check_data(data)
         scores = score(model, evaluation_dataset(data, config.train.eval_batch_size, split), progress)

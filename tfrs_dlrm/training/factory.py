@@ -19,6 +19,7 @@ from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.registry import build_model
 from tfrs_dlrm.schedules import ScaledRate, WarmupPolynomialDecay
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.training.tpu import tpu_tables
 from tfrs_dlrm.workdir import Which, Workdir
 
@@ -45,7 +46,7 @@ def tables_for(config: RunConfig) -> Callable[[Schema], TPUEmbeddingTables] | No
     """What `make_model` needs under the strategy in scope, which is something on TPUs only."""
     if not is_tpu(tf.distribute.get_strategy()):
         return None
-    return lambda schema: tpu_tables(config.data.path, schema, config.train.batch_size, config.train.seed)
+    return lambda schema: tpu_tables(local_copy(config.data.path), schema, config.train.batch_size, config.train.seed)
 
 
 def learning_rates(config: OptimizerConfig, factor: tf.Variable | float = 1.0) -> dict[str, Rate]:

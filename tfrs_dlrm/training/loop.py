@@ -23,6 +23,7 @@ from tfrs_dlrm.embeddings.variables import all_finite, all_rows_finite
 from tfrs_dlrm.files import disk_full, write_json
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.training.asynchronous import Workers, server_lost
 from tfrs_dlrm.training.callbacks import (
     Interrupted,
@@ -81,7 +82,7 @@ def train_and_evaluate(
       Interrupted: after SIGTERM, with a checkpoint written.
       ServerLost: a parameter server does not answer; called again once it is back, this goes on from the last
         checkpoint.
-      OSError: the disk is full.
+      OSError: the disk is full; a `StoreError` where an object store cannot be reached or refuses.
     """
     config.check()
     strategy = strategy or tf.distribute.get_strategy()
@@ -91,7 +92,8 @@ def train_and_evaluate(
         if is_chief(strategy):
             ready(config.data, config.train.seed, prepare_progress)
         wait_for_all(strategy)
-        schema = Schema.load(os.path.join(config.data.path, SCHEMA_FILE))
+        data_dir = local_copy(config.data.path)
+        schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
         for name in ("target_auc", "monitor") if schema.label.task != "click" else ():
             if getattr(config.train, name):
                 raise ValueError(
@@ -104,18 +106,28 @@ def train_and_evaluate(
         model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
         home = Workdir(workdir)
         if is_chief(strategy):
-            home.begin(config, config.data.path)
+            home.begin(config, data_dir)
         wait_for_all(strategy)
+        if not is_chief(strategy):
+            home.pull()
         if any_process(strategy, not os.path.isfile(home.file(CONFIG_FILE))):
             raise ValueError(f"{workdir}: not every process sees what the first one wrote there; it has to be shared")
-        return _Run(config, home, model, state, show_progress and is_chief(strategy)).run()
+        return _Run(config, data_dir, home, model, state, show_progress and is_chief(strategy)).run()
 
 
 class _Run:
     """One call of `train_and_evaluate`, once there is a model."""
 
-    def __init__(self, config: RunConfig, home: Workdir, model: RankingModel, state: RunState, show_progress: bool):
-        self._config, self._home, self._data_dir, self._model = config.train, home, config.data.path, model
+    def __init__(
+        self,
+        config: RunConfig,
+        data_dir: str,
+        home: Workdir,
+        model: RankingModel,
+        state: RunState,
+        show_progress: bool,
+    ):
+        self._config, self._home, self._data_dir, self._model = config.train, home, data_dir, model
         self._shuffle_rows, self._show_progress = config.data.shuffle_rows, show_progress
         self._strategy = model.distribute_strategy
         self._writes = is_chief(self._strategy)
@@ -164,6 +176,7 @@ class _Run:
         result = Result(self._counter.step, reason, best_step, best)
         if self._writes:
             write_json(self._home.file(RESULT_FILE), dataclasses.asdict(result))
+            self._home.push()
         return result
 
     def _fit(self, listener: StopOnSignal) -> None:

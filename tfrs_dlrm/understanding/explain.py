@@ -10,6 +10,7 @@ from tfrs_dlrm.data.manifest import Manifest, Split
 from tfrs_dlrm.data.prepare import Progress
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.suggestions import did_you_mean
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.understanding import neighbours
@@ -75,7 +76,7 @@ def explain_run(
     """
     home = Workdir(workdir)
     config, directory = home.config(), home.encoder_dir
-    schema, data = config.model.schema(home.schema()), data or config.data.path
+    schema, data = config.model.schema(home.schema()), local_copy(data or config.data.path)
     looked_at = schema.select(config.model.features(schema))
     _check(questions, schema)
     queries = {query: _find(query, schema, looked_at, directory) for query in questions.neighbours}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any
@@ -18,7 +19,11 @@ from tfrs_dlrm.serving.server import loading
 from tfrs_dlrm.serving.server.batching import Batcher
 from tfrs_dlrm.serving.server.checks import shared_inputs, unknown
 from tfrs_dlrm.serving.server.errors import NotFound, Unavailable
+from tfrs_dlrm.serving.versions import fetch_newest
+from tfrs_dlrm.stores import StoreError, forget_copy, is_address
 
+# A listing has its price.
+SECONDS_BETWEEN_LISTINGS = 30.0
 State = protos.status.ModelVersionStatus
 
 
@@ -105,7 +110,7 @@ class Model:
 
     Args:
       name: of the model.
-      path: the directory of its versions.
+      path: the directory of its versions, or their address in a store.
       keep: how many of the newest versions to serve.
       loader: the threads that load and unload.
       batcher: makes what runs a version.
@@ -126,6 +131,8 @@ class Model:
         self.versions: dict[int, Version] = {}
         self._keep, self._loader, self._batcher, self._changed = keep, loader, batcher, changed
         self._unloading: set[asyncio.Task[None]] = set()
+        self._found: dict[int, str] = {}
+        self._next_look = 0.0
 
     def available(self) -> list[Version]:
         """The versions that answer requests, newest first."""
@@ -156,7 +163,7 @@ class Model:
     async def poll(self) -> None:
         """Loads what is new on disk, newest first, and then unloads what is too old."""
         loop = asyncio.get_running_loop()
-        on_disk = await loop.run_in_executor(self._loader, find_versions, self.path)
+        on_disk = await loop.run_in_executor(self._loader, self._look)
         wanted: set[int] = set()
         for number, path in sorted(on_disk.items(), reverse=True):
             if len(wanted) == self._keep:
@@ -177,6 +184,20 @@ class Model:
         for number, version in list(self.versions.items()):
             if version.state == State.END and number not in on_disk:
                 del self.versions[number]
+
+    def _look(self) -> dict[int, str]:
+        """The directories of the versions by number; of those in a store, local copies of the newest."""
+        if not is_address(self.path):
+            return find_versions(self.path)
+        if time.monotonic() >= self._next_look:
+            try:
+                self._found = fetch_newest(self.path, self._keep)
+            except StoreError as e:
+                if not self._found:
+                    raise
+                logging.error("%s; what is loaded goes on answering", e)
+            self._next_look = time.monotonic() + SECONDS_BETWEEN_LISTINGS
+        return self._found
 
     async def close(self) -> None:
         """Unloads everything, after the last requests."""
@@ -208,6 +229,8 @@ class Model:
         await version.idle()
         model, version.model, version.batcher = version.loaded, None, None
         await asyncio.get_running_loop().run_in_executor(self._loader, model.close)
+        if is_address(self.path) and version.path not in self._found.values():
+            await asyncio.get_running_loop().run_in_executor(self._loader, forget_copy, version.path)
         version.state = State.END
         logging.info("%s: version %d is unloaded", self.name, version.number)
         self._changed(self, version)
@@ -241,6 +264,10 @@ def find_models(root: str) -> dict[str, str]:
     Raises:
       ValueError: there is none.
     """
+    if is_address(root):
+        if not fetch_newest(root, 1):
+            raise ValueError(f"{root}: no version is published there, as python export/main.py --output={root} makes")
+        return {root.rstrip("/").rpartition("/")[2]: root.rstrip("/")}
     root = os.path.abspath(root)
     if find_versions(root):
         return {os.path.basename(root): root}

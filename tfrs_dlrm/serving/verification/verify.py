@@ -10,13 +10,15 @@ from tfrs_dlrm.serving.server.loading import warm_up
 from tfrs_dlrm.serving.verification import contract, files, forms, measure, operations, prepared, scores
 from tfrs_dlrm.serving.verification.report import Check, Failed, Report
 from tfrs_dlrm.serving.verification.subject import Subject, read_reference
+from tfrs_dlrm.serving.versions import local_version
+from tfrs_dlrm.stores import is_address, local_copy
 
 
 def verify(path: str, data: str | None = None, latency: bool = True, allowed: Collection[str] = ()) -> Report:
     """Checks a bundle.
 
     Args:
-      path: of a version, or of the directory of the versions, whose newest is meant.
+      path: of a version, or of the directory of the versions, whose newest is meant; also in an object store.
       data: a prepared directory; the first rows of its evaluation set are compared as well.
       latency: whether to measure it, which takes some seconds.
       allowed: operations beyond the usual that the graph may have.
@@ -27,8 +29,9 @@ def verify(path: str, data: str | None = None, latency: bool = True, allowed: Co
     Raises:
       ValueError: there is no bundle at `path`.
     """
-    subject = Subject(files.find_version(path), data, frozenset(allowed))
-    report = Report(subject.path)
+    data = None if data is None else local_copy(data)
+    subject = Subject(files.find_version(local_version(path)), data, frozenset(allowed))
+    report = Report(path if is_address(path) else subject.path)
     steps: list[tuple[str, Callable[[], str], tuple[str, ...]]] = [
         ("manifest", lambda: files.check_manifest(subject), ()),
         ("files", lambda: files.check_files(subject), ("manifest",)),

@@ -1,0 +1,85 @@
+"""Raw log files, on a disk or in an object store: which there are, how large, and their bytes."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import re
+
+import pyarrow as pa
+
+from tfrs_dlrm.stores import Address, RemoteFile, Store, is_address, join
+
+_WILD = re.compile(r"[*?\[]")
+
+
+def matching(pattern: str) -> list[str]:
+    """The files that a path or glob pattern names, sorted; `*` does not go across `/`.
+
+    Raises:
+      FileNotFoundError: none.
+      ValueError: an address of an unknown kind.
+      StoreError: a store cannot be reached or refuses.
+    """
+    if is_address(pattern):
+        return _matching_objects(pattern)
+    pattern = os.path.expanduser(os.fspath(pattern))
+    matches = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern)))
+    if not matches:
+        hint = f"; it is a directory, write {os.path.join(pattern, '*')!r}" if os.path.isdir(pattern) else ""
+        raise FileNotFoundError(f"no file matches {pattern!r} (looked from {os.getcwd()}){hint}")
+    return matches
+
+
+def identity(path: str) -> str:
+    """The same for two paths of one file."""
+    return path if is_address(path) else os.path.realpath(path)
+
+
+def stat(path: str) -> tuple[int, int]:
+    """The size in bytes, and the time of modification in nanoseconds since 1970.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+    """
+    if not is_address(path):
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
+    base, _, name = path.rpartition("/")
+    there = Store(base).find(name)
+    if there is None:
+        raise FileNotFoundError(f"{path}: there is no such object")
+    return there.bytes, there.modified_ns
+
+
+def size(path: str) -> int:
+    """In bytes."""
+    return stat(path)[0]
+
+
+def open_file(path: str) -> pa.NativeFile:
+    """For reading, from anywhere in it.
+
+    Raises:
+      OSError: it cannot be opened; for an object, `StoreError` also where it cannot be read later.
+    """
+    return pa.PythonFile(RemoteFile(path), "r") if is_address(path) else pa.OSFile(path)
+
+
+def _matching_objects(pattern: str) -> list[str]:
+    address = Address.parse(pattern)
+    parts = address.prefix.split("/")
+    fixed = next((i for i, part in enumerate(parts) if _WILD.search(part)), len(parts) - 1)
+    base = "/".join([f"{address.scheme}://{address.bucket}", *parts[:fixed]])
+    wanted = parts[fixed:]
+    found = []
+    for name in Store(base).files():
+        given = name.split("/")
+        if len(given) == len(wanted) and all(map(fnmatch.fnmatchcase, given, wanted)):
+            found.append(join(base, name))
+    if not found:
+        below = Store(pattern).files() if fixed == len(parts) - 1 and not _WILD.search(parts[-1]) else {}
+        hint = f"; there are objects below it, write {join(pattern, '*')!r}" if below else ""
+        raise FileNotFoundError(f"no object matches {pattern!r}{hint}")
+    return sorted(found)

@@ -1,0 +1,94 @@
+"""What goes wrong with a store: which errors pass, which stay, and how often to try again."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from absl import logging
+
+T = TypeVar("T")
+# Attempts of one operation, with a wait between two of them that doubles each time: about 6 seconds in all. Each
+# request of an operation is in turn repeated at once, up to twice, by the client of the store.
+ATTEMPTS = 6
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
+
+_LOGIN = "check the credentials: those of the environment are used (AWS_ACCESS_KEY_ID, ~/.aws, the machine's role, ...)"
+# Codes and words in the messages of pyarrow's clients that no second attempt makes go away, and what to do.
+_LASTING = {
+    "NO_SUCH_BUCKET": "there is no such bucket; make it first",
+    "NoSuchBucket": "there is no such bucket; make it first",
+    "ExpiredToken": "the credentials have expired; renew them, and run the same command again",
+    "EXPIRED_TOKEN": "the credentials have expired; renew them, and run the same command again",
+    "INVALID_ACCESS_KEY_ID": f"the access key is not known there; {_LOGIN}",
+    "SIGNATURE_DOES_NOT_MATCH": f"the secret key does not fit; {_LOGIN}",
+    "INVALID_CLIENT_TOKEN_ID": _LOGIN,
+    "MISSING_AUTHENTICATION_TOKEN": _LOGIN,
+    "ACCESS_DENIED": f"access is denied, or the credentials have expired; {_LOGIN}, and what they may do in the bucket",
+    "PERMISSION_DENIED": f"access is denied; {_LOGIN}",
+    "UNAUTHENTICATED": f"no credentials; {_LOGIN}",
+    "HTTP status 401": _LOGIN,
+    "HTTP status 403": f"access is denied; {_LOGIN}",
+    "HTTP status 404": "there is no such thing",
+    "HTTP status 301": "the bucket is in another region; set AWS_REGION",
+    "PERMANENT_REDIRECT": "the bucket is in another region; set AWS_REGION",
+}
+
+
+class StoreError(OSError):
+    """A store could not be read or written; the message says what was tried and what to do."""
+
+
+class _Retries:
+    """How often operations of this process were tried again."""
+
+    count = 0
+    lock = threading.Lock()
+
+
+def retries() -> int:
+    """How many operations of this process had to be tried again so far."""
+    return _Retries.count
+
+
+def retried(what: str, action: Callable[[], T]) -> T:
+    """Runs an operation, again after a while where it failed for a reason that may pass.
+
+    Args:
+      what: names it in messages, as in `reading s3://logs/day.tsv`.
+      action: may be run several times.
+
+    Raises:
+      FileNotFoundError: there is no such object.
+      StoreError: a reason that stays, or that did not pass.
+    """
+    wait = _FIRST_WAIT
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return action()
+        except (FileNotFoundError, StoreError):
+            raise
+        except OSError as e:
+            lasting = next((advice for sign, advice in _LASTING.items() if sign in str(e)), "")
+            if lasting:
+                raise StoreError(f"{what}: {lasting} [{_short(e)}]") from e
+            if attempt == ATTEMPTS:
+                hint = "is the store reachable? its address may be in AWS_ENDPOINT_URL"
+                raise StoreError(f"{what}: failed {ATTEMPTS} times; {hint} [{_short(e)}]") from e
+            with _Retries.lock:
+                _Retries.count += 1
+            pause = wait * random.uniform(0.5, 1.0)
+            text = "%s: attempt %d of %d failed (%s); the next in %.1f s"
+            logging.warning(text, what, attempt, ATTEMPTS, _short(e), pause)
+            time.sleep(pause)
+            wait = min(2 * wait, _LONGEST_WAIT)
+    raise AssertionError("not reached")
+
+
+def _short(error: OSError) -> str:
+    """The client's message without the identifiers of the request."""
+    return re.sub(r" *\(Request ID: [^)]*\)", "", " ".join(str(error).split()))[:300]

@@ -1,0 +1,62 @@
+"""`published.json`: what is published under an address, and by which it becomes visible."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from tfrs_dlrm.stores.address import join
+from tfrs_dlrm.stores.store import Store
+
+PUBLISHED_FILE = "published.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One object.
+
+    Attributes:
+      bytes: its size.
+      crc32c: its checksum in hexadecimal; None for one that is written anew while others stay, such as metrics.
+    """
+
+    bytes: int
+    crc32c: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What belongs together.
+
+    Attributes:
+      id: of what is published there; another, where that was removed and something else came to its place.
+      version: counts how often it changed.
+      files: by their names below the address.
+    """
+
+    id: str
+    version: int
+    files: dict[str, Entry]
+
+    @classmethod
+    def read(cls, store: Store) -> Listing | None:
+        """What is published, or None.
+
+        Raises:
+          ValueError: the list is damaged.
+          StoreError: as of `Store`.
+        """
+        try:
+            data = store.read(PUBLISHED_FILE)
+        except FileNotFoundError:
+            return None
+        try:
+            plain = json.loads(data)
+            files = {name: Entry(**entry) for name, entry in plain["files"].items()}
+            return cls(plain["id"], plain["version"], files)
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise ValueError(f"{join(store.address, PUBLISHED_FILE)}: not a list of published files: {e}") from e
+
+    def write(self, store: Store) -> None:
+        """Makes it what is published."""
+        store.write(PUBLISHED_FILE, (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())

@@ -1,0 +1,76 @@
+"""An object as a file that pyarrow reads."""
+
+from __future__ import annotations
+
+import io
+
+from tfrs_dlrm.stores.address import join
+from tfrs_dlrm.stores.errors import StoreError
+from tfrs_dlrm.stores.store import Store
+
+# Parquet asks for small pieces, such as a footer's length; a request has its price.
+_AT_LEAST = 1 << 20
+
+
+class RemoteFile(io.RawIOBase):
+    """Reads an object piece by piece; a piece that fails is asked for again, without what came before it.
+
+    Args:
+      address: of the object.
+
+    Raises:
+      FileNotFoundError: there is none.
+      StoreError: the store cannot be reached or refuses, or the object changed while it was read.
+    """
+
+    def __init__(self, address: str):
+        super().__init__()
+        base, _, self._name = address.rstrip("/").rpartition("/")
+        self._store = Store(base)
+        found = self._store.find(self._name)
+        if found is None:
+            raise FileNotFoundError(f"{address}: there is no such object")
+        self._found, self._position = found, 0
+        self._start, self._piece = 0, b""
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The position of the next byte."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As of any file."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._found.bytes}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def size(self) -> int:
+        """In bytes."""
+        return self._found.bytes
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, fewer than `size` only at the end."""
+        left = max(0, self._found.bytes - self._position)
+        size = left if size < 0 else min(size, left)
+        begin = self._position - self._start
+        if begin < 0 or begin + size > len(self._piece):
+            wanted = min(max(size, _AT_LEAST), left)
+            self._piece = self._store.read_at(self._name, self._position, wanted)
+            self._start, begin = self._position, 0
+            if len(self._piece) < wanted:
+                raise StoreError(f"{join(self._store.address, self._name)}: it became shorter while it was read")
+        self._position += size
+        return self._piece[begin : begin + size]
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """As of any file."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,0 +1,217 @@
+"""The objects below one address, through pyarrow's file systems."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import secrets
+import urllib.parse
+from collections.abc import Callable
+from typing import Any
+
+import google_crc32c
+import pyarrow as pa
+import pyarrow.fs as pa_fs
+
+from tfrs_dlrm.stores.address import Address, join
+from tfrs_dlrm.stores.errors import StoreError, retried
+
+CHUNK_BYTES = 8 << 20
+_S3_VARIABLES = (
+    *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Object:
+    """What a store says of an object.
+
+    Attributes:
+      bytes: its size.
+      modified_ns: when it was written, in nanoseconds since 1970.
+    """
+
+    bytes: int
+    modified_ns: int
+
+
+class Store:
+    """The objects below one address. Operations that fail for a reason that may pass are tried again.
+
+    Credentials come from where the cloud's own tools take them: the environment, `~/.aws`, the machine's role,
+    Google's application default credentials. `AWS_ENDPOINT_URL` names another S3 than Amazon's, such as MinIO.
+
+    Args:
+      address: `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`.
+
+    Raises:
+      ValueError: another kind of address.
+      StoreError: from all methods, where the store cannot be reached or refuses.
+    """
+
+    def __init__(self, address: str):
+        self._address = Address.parse(address)
+        self.address = str(self._address)
+        if self._address.scheme == "s3":
+            self._fs = _s3(self._address.bucket, tuple(os.environ.get(v, "") for v in _S3_VARIABLES))
+        else:
+            self._fs = _gcs()
+
+    def files(self) -> dict[str, Object]:
+        """All objects by their names below the address; none where there is nothing.
+
+        Raises:
+          StoreError: there is no such bucket.
+        """
+        root = self._address.path
+
+        def list_all() -> dict[str, Object]:
+            found = self._fs.get_file_info(pa_fs.FileSelector(root, allow_not_found=True, recursive=True))
+            if not found and self._fs.get_file_info(self._address.bucket).type == pa_fs.FileType.NotFound:
+                raise StoreError(f"{self.address}: there is no bucket {self._address.bucket!r}; make it first")
+            files = [f for f in found if f.type == pa_fs.FileType.File and not f.path.endswith("/")]
+            return {f.path[len(root) + 1 :]: Object(f.size, f.mtime_ns or 0) for f in files}
+
+        return retried(f"listing {self.address}", list_all)
+
+    def find(self, name: str) -> Object | None:
+        """What there is of that name."""
+
+        def look() -> Object | None:
+            found = self._fs.get_file_info(self._path(name))
+            return Object(found.size, found.mtime_ns or 0) if found.type == pa_fs.FileType.File else None
+
+        return retried(f"looking for {join(self.address, name)}", look)
+
+    def read(self, name: str) -> bytes:
+        """All of an object.
+
+        Raises:
+          FileNotFoundError: there is none.
+        """
+
+        def read() -> bytes:
+            with self._fs.open_input_file(self._path(name)) as file:
+                return file.read()
+
+        return self._existing(name, read)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes an object, which appears whole or not at all."""
+
+        def write() -> None:
+            with self._fs.open_output_stream(self._path(name)) as out:
+                out.write(data)
+
+        retried(f"writing {join(self.address, name)}", write)
+
+    def upload(self, path: str, name: str, advance: Callable[[int], None] | None = None) -> tuple[int, str]:
+        """Writes a local file as an object; returns its size and CRC32C in hexadecimal.
+
+        Args:
+          path: the file.
+          name: of the object.
+          advance: called with numbers of bytes, which may sum up to more than the file has where parts are repeated.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+        """
+
+        def upload() -> tuple[int, str]:
+            crc, size = google_crc32c.Checksum(), 0
+            with open(path, "rb") as file, self._fs.open_output_stream(self._path(name)) as out:
+                while chunk := file.read(CHUNK_BYTES):
+                    out.write(chunk)
+                    crc.update(chunk)
+                    size += len(chunk)
+                    if advance:
+                        advance(len(chunk))
+            return size, crc.digest().hex()
+
+        return retried(f"writing {join(self.address, name)}", upload)
+
+    def download(self, name: str, path: str, advance: Callable[[int], None] | None = None) -> tuple[int, str]:
+        """Writes an object to a local file, which appears when it is whole; returns its size and CRC32C.
+
+        Raises:
+          FileNotFoundError: there is no such object.
+        """
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        part = f"{path}.part-{secrets.token_hex(4)}"
+
+        def download() -> tuple[int, str]:
+            crc, size = google_crc32c.Checksum(), 0
+            with self._fs.open_input_file(self._path(name)) as file, open(part, "wb") as out:
+                while chunk := file.read(CHUNK_BYTES):
+                    out.write(chunk)
+                    crc.update(chunk)
+                    size += len(chunk)
+                    if advance:
+                        advance(len(chunk))
+            return size, crc.digest().hex()
+
+        try:
+            found = self._existing(name, download)
+            os.replace(part, path)
+        finally:
+            if os.path.exists(part):
+                os.remove(part)
+        return found
+
+    def read_at(self, name: str, position: int, size: int) -> bytes:
+        """Some bytes of an object; fewer at its end."""
+
+        def read() -> bytes:
+            with self._fs.open_input_file(self._path(name)) as file:
+                return file.read_at(min(size, max(0, file.size() - position)), position)
+
+        return self._existing(name, read)
+
+    def remove(self, name: str) -> None:
+        """Removes an object, if there is one."""
+
+        def remove() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.delete_file(self._path(name))
+
+        retried(f"removing {join(self.address, name)}", remove)
+
+    def _path(self, name: str) -> str:
+        return f"{self._address.path}/{name}" if name else self._address.path
+
+    def _existing(self, name: str, action: Callable[[], Any]) -> Any:
+        where = join(self.address, name) if name else self.address
+        try:
+            return retried(f"reading {where}", action)
+        except FileNotFoundError as e:
+            raise FileNotFoundError(f"{where}: there is no such object") from e
+
+
+@functools.lru_cache
+def _s3(bucket: str, variables: tuple[str, ...]) -> pa_fs.FileSystem:
+    """One client for each bucket and environment: making one asks for credentials."""
+    known = dict(zip(_S3_VARIABLES, variables, strict=True))
+    options: dict[str, Any] = {}
+    endpoint = known["AWS_ENDPOINT_URL_S3"] or known["AWS_ENDPOINT_URL"]
+    region = known["AWS_REGION"] or known["AWS_DEFAULT_REGION"]
+    if endpoint:
+        parts = urllib.parse.urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+        options |= {"endpoint_override": parts.netloc + parts.path.rstrip("/"), "scheme": parts.scheme}
+        region = region or "us-east-1"
+    elif not region:
+        try:
+            region = pa_fs.resolve_s3_region(bucket)
+        except (OSError, pa.ArrowException) as e:
+            raise StoreError(f"s3://{bucket}: its region is not known; set AWS_REGION [{str(e)[:200]}]") from e
+    retry = pa_fs.AwsStandardS3RetryStrategy(max_attempts=3)
+    return pa_fs.S3FileSystem(region=region, connect_timeout=10, request_timeout=60, retry_strategy=retry, **options)
+
+
+@functools.lru_cache
+def _gcs() -> pa_fs.FileSystem:
+    import datetime
+
+    return pa_fs.GcsFileSystem(retry_time_limit=datetime.timedelta(seconds=30))
