@@ -21,6 +21,7 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
     from tfrs_dlrm.serving.bundle import EXAMPLE_FILE, Options, export
+    from tfrs_dlrm.stores import is_address
 
     options = Options(tuple(_CONTEXT.value), _TABLES.value, _KEEP.value, _DATA.value)  # type: ignore[arg-type]
     exported = export(_WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value, options)  # type: ignore[arg-type]
@@ -39,8 +40,9 @@ def main(argv: list[str]) -> None:
     print(f"{os.path.join(exported.path, 'MODEL.md')} says what can be asked of it.")
     print(f"Next, here:\n  python export/verify.py {_OUTPUT.value}\n  python export/serve.py {_OUTPUT.value}")
     if is_address(_OUTPUT.value):
-        print("or on a server's disk, for TF Serving:")
-        print(f"  aws s3 sync {_OUTPUT.value} /models/{name}" if _OUTPUT.value.startswith("s3:") else "  gcloud storage rsync")
+        version = exported.path.rpartition("/")[2]
+        copy = "aws s3 sync" if _OUTPUT.value.startswith("s3:") else "gcloud storage rsync --recursive"
+        print(f"or copied to a disk, for TF Serving:\n  {copy} {exported.path} /models/{name}/{version}")
         return
     print("or with TF Serving in Docker:")
     print(f"  docker run -p 8501:8501 -v {os.path.abspath(_OUTPUT.value)}:/models/{name} -e MODEL_NAME={name} \\")

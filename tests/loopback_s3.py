@@ -34,7 +34,7 @@ class LoopbackS3:
 
     def __init__(self, failing: float = 0.0, seed: int = 0):
         self.failing, self.refuse = failing, b""
-        self.requests = self.failed = 0
+        self.requests, self.failed, self.written = 0, 0, list[str]()
         self._random, self._lock = random.Random(seed), threading.Lock()
         self._moto = moto.server.DomainDispatcherApplication(moto.server.create_backend_app)
         self._server = werkzeug.serving.make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_Quiet)
@@ -50,6 +50,8 @@ class LoopbackS3:
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
             return [b"<?xml version='1.0'?><Error><Code>%s</Code><Message>refused</Message></Error>" % self.refuse]
         if not fails:
+            if environ["REQUEST_METHOD"] in ("PUT", "POST"):
+                self.written.append(environ["PATH_INFO"])
             return self._moto(environ, start_response)
         if kind == 0:
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)

@@ -13,7 +13,7 @@ from absl import logging
 
 T = TypeVar("T")
 # Attempts of one operation, with a wait between two of them that doubles each time: about 6 seconds in all. Each
-# request of an operation is in turn repeated at once, up to twice, by the client of the store.
+# request of an operation is in turn repeated once by the client of the store.
 ATTEMPTS = 6
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
 

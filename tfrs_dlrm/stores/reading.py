@@ -59,6 +59,8 @@ class RemoteFile(io.RawIOBase):
         """The next bytes, fewer than `size` only at the end."""
         left = max(0, self._found.bytes - self._position)
         size = left if size < 0 else min(size, left)
+        if size == 0:
+            return b""
         begin = self._position - self._start
         if begin < 0 or begin + size > len(self._piece):
             wanted = min(max(size, _AT_LEAST), left)

@@ -103,7 +103,7 @@ class Store:
         """Writes an object, which appears whole or not at all."""
 
         def write() -> None:
-            with self._fs.open_output_stream(self._path(name)) as out:
+            with self._fs.open_output_stream(self._path(name), compression=None) as out:
                 out.write(data)
 
         retried(f"writing {join(self.address, name)}", write)
@@ -122,7 +122,7 @@ class Store:
 
         def upload() -> tuple[int, str]:
             crc, size = google_crc32c.Checksum(), 0
-            with open(path, "rb") as file, self._fs.open_output_stream(self._path(name)) as out:
+            with open(path, "rb") as file, self._fs.open_output_stream(self._path(name), compression=None) as out:
                 while chunk := file.read(CHUNK_BYTES):
                     out.write(chunk)
                     crc.update(chunk)
@@ -206,7 +206,7 @@ def _s3(bucket: str, variables: tuple[str, ...]) -> pa_fs.FileSystem:
             region = pa_fs.resolve_s3_region(bucket)
         except (OSError, pa.ArrowException) as e:
             raise StoreError(f"s3://{bucket}: its region is not known; set AWS_REGION [{str(e)[:200]}]") from e
-    retry = pa_fs.AwsStandardS3RetryStrategy(max_attempts=3)
+    retry = pa_fs.AwsStandardS3RetryStrategy(max_attempts=2)
     return pa_fs.S3FileSystem(region=region, connect_timeout=10, request_timeout=60, retry_strategy=retry, **options)
 
 

@@ -1,0 +1,240 @@
+"""Object stores: what is published is whole, what fails is tried again or named, and nothing else is touched."""
+
+import io
+import os
+import time
+
+import boto3
+import numpy as np
+import pytest
+from file_tree import tree
+
+from tfrs_dlrm.data import raw_files
+from tfrs_dlrm.stores import (
+    Listing,
+    Mirror,
+    RemoteFile,
+    Store,
+    StoreError,
+    errors,
+    is_address,
+    local_copy,
+    publish,
+    unpublish,
+)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    rng = np.random.default_rng(0)
+    contents = {"a.bin": rng.bytes(200_000), "deep/er/b.txt": b"text", "empty": b"", "saved_model.pb": b"model"}
+    for name, data in contents.items():
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    (tmp_path / "tree/unfinished").mkdir()
+    (tmp_path / "tree/unfinished/half").write_bytes(b"half")
+    (tmp_path / "tree/half.tmp").write_bytes(b"half")
+    return str(tmp_path / "tree"), contents
+
+
+@pytest.fixture
+def client(store):
+    """Amazon's own client, to look at the store by other means."""
+    keys = {"aws_access_key_id": "loopback", "aws_secret_access_key": "loopback", "region_name": "us-east-1"}
+    return boto3.client("s3", endpoint_url=store.environment["AWS_ENDPOINT_URL"], **keys)
+
+
+def test_a_published_directory_comes_back(store, client, place, directory):
+    path, contents = directory
+    store.failing = 0.15
+    before = errors.retries()
+    publish(path, place, last=("saved_model.pb",))
+    assert tree(local_copy(place)) == contents
+    assert store.failed > 3 and errors.retries() >= before
+    store.failing = 0
+    prefix = place.removeprefix("s3://bucket/")
+    objects = client.list_objects_v2(Bucket="bucket", Prefix=f"{prefix}/")["Contents"]
+    assert {o["Key"].removeprefix(f"{prefix}/") for o in objects} == {*contents, "published.json"}
+    order = list(dict.fromkeys(os.path.basename(path) for path in reversed(store.written)))
+    assert order[:2] == ["published.json", "saved_model.pb"]
+    with pytest.raises(FileExistsError, match="published there already"):
+        publish(path, place)
+    unpublish(place)
+    assert Store(place).files() == {}
+
+
+def test_nothing_is_visible_before_the_end(store, place, directory, monkeypatch):
+    path, contents = directory
+    monkeypatch.setattr(Listing, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        publish(path, place)
+    assert "a.bin" in Store(place).files()
+    with pytest.raises(FileNotFoundError, match="nothing is published there"):
+        local_copy(place)
+    monkeypatch.undo()
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    publish(path, place)
+    assert tree(local_copy(place)) == contents
+
+
+def test_other_objects_are_left_alone(store, client, place, directory):
+    client.put_object(Bucket="bucket", Key=f"{place.removeprefix('s3://bucket/')}/precious", Body=b"!")
+    with pytest.raises(FileExistsError, match=r"holds something else, such as .*/precious"):
+        publish(directory[0], place)
+    mirror = Mirror(place)
+    os.makedirs(mirror.path)
+    with pytest.raises(FileExistsError, match="holds something else"):
+        mirror.push()
+    assert list(Store(place).files()) == ["precious"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 200_000])
+def test_damage_is_found(store, client, place, directory, damage):
+    place += str(len(damage))
+    publish(directory[0], place)
+    client.put_object(Bucket="bucket", Key=f"{place.removeprefix('s3://bucket/')}/a.bin", Body=damage)
+    with pytest.raises(ValueError, match=r"a\.bin: damaged or overwritten"):
+        local_copy(place)
+
+
+def test_a_local_copy_that_was_touched_is_mended(store, place, directory):
+    path, contents = directory
+    publish(path, place)
+    copy = local_copy(place)
+    with open(os.path.join(copy, "a.bin"), "r+b") as f:
+        f.write(b"!")
+    os.remove(os.path.join(copy, "empty"))
+    before = store.requests
+    assert tree(local_copy(place)) == contents
+    assert store.requests > before
+    before = store.requests
+    local_copy(place)
+    assert store.requests - before <= 3  # the list only
+
+
+def other_machine(monkeypatch, tmp_path, name):
+    monkeypatch.setenv("TFRS_DLRM_CACHE", str(tmp_path / name))
+
+
+def test_a_growing_directory_goes_from_machine_to_machine(store, place, tmp_path, monkeypatch):
+    def mirror():
+        return Mirror(place, fixed=lambda name: name.startswith("fixed"))
+
+    def write(name, data):
+        path = os.path.join(mirror().path, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as f:
+            f.write(data)
+
+    assert not mirror().pull()
+    write("fixed-1", b"1")
+    write("log", b"a")
+    mirror().push()
+    write("fixed-2", b"2")
+    write("log", b"ab")
+    os.remove(os.path.join(mirror().path, "fixed-1"))
+    mirror().pull()  # what is newer here stays
+    assert tree(mirror().path) == {"fixed-2": b"2", "log": b"ab"}
+    mirror().push()
+
+    other_machine(monkeypatch, tmp_path, "other")
+    mirror().pull()
+    assert tree(mirror().path) == {"fixed-2": b"2", "log": b"ab"}
+    write("log", b"abc")
+    mirror().push()
+    assert mirror().listing().version == 3 and "fixed-1" not in Store(place).files()
+
+    other_machine(monkeypatch, tmp_path, "cache")
+    write("log", b"xyz")
+    with pytest.raises(ValueError, match="another process has published something"):
+        mirror().push()
+    mirror().pull()  # the other went on meanwhile
+    assert tree(mirror().path) == {"fixed-2": b"2", "log": b"abc"}
+
+    unpublish(place)
+    with pytest.raises(ValueError, match=r"what was published there is gone\. Its local copy is"):
+        mirror().pull()
+
+
+def test_a_remote_file_is_a_file(store, client):
+    data = np.random.default_rng(1).bytes(3_000_000)
+    client.put_object(Bucket="bucket", Key="file", Body=data)
+    store.failing = 0.2
+    remote, local = RemoteFile("s3://bucket/file"), io.BytesIO(data)
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        position, size = int(rng.integers(0, 3_100_000)), int(rng.integers(0, 500_000))
+        remote.seek(position), local.seek(position)
+        assert remote.read(size) == local.read(size)
+    remote.seek(-10, io.SEEK_END), local.seek(-10, io.SEEK_END)
+    assert remote.read() == local.read()
+
+
+def test_patterns(store, client):
+    for key in ("logs/day=1/a.tsv", "logs/day=1/b.tsv", "logs/day=2/a.tsv", "logs/day=2/deep/a.tsv", "logs/x.csv"):
+        client.put_object(Bucket="bucket", Key=key, Body=b"1")
+    day = "s3://bucket/logs/day="
+    assert raw_files.matching(f"{day}*/*.tsv") == [f"{day}1/a.tsv", f"{day}1/b.tsv", f"{day}2/a.tsv"]
+    assert raw_files.matching("s3://bucket/logs/x.csv") == ["s3://bucket/logs/x.csv"]
+    assert raw_files.matching("s3://bucket/*/x.csv") == ["s3://bucket/logs/x.csv"]
+    assert raw_files.matching(f"{day}[2-9]/?.tsv") == [f"{day}2/a.tsv"]
+    with pytest.raises(FileNotFoundError, match=r"no object matches 's3://bucket/logs/y\.csv'$"):
+        raw_files.matching("s3://bucket/logs/y.csv")
+    with pytest.raises(FileNotFoundError, match=r"write 's3://bucket/logs/day=1/\*'"):
+        raw_files.matching(f"{day}1")
+
+
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        (b"AccessDenied", "access is denied, or the credentials have expired"),
+        (b"ExpiredToken", "the credentials have expired; renew them"),
+        (b"InvalidAccessKeyId", "the access key is not known there"),
+        (b"SignatureDoesNotMatch", "the secret key does not fit"),
+    ],
+)
+def test_refusals_are_named_at_once(store, place, directory, code, words):
+    store.refuse = code
+    for action in (lambda: Store(place).files(), lambda: Store(place).write("x", b"1")):
+        before = store.requests
+        with pytest.raises(StoreError, match=words):
+            action()
+        assert store.requests == before + 1
+    with pytest.raises(StoreError, match=r"access is denied|credentials|secret key|access key"):
+        publish(directory[0], place)
+
+
+def test_what_is_missing_or_cannot_be_reached(store, place, directory, monkeypatch):
+    with pytest.raises(StoreError, match=r"there is no bucket 'nowhere'; make it first"):
+        Store("s3://nowhere/x").files()
+    with pytest.raises(StoreError, match="there is no such bucket; make it first"):
+        Store("s3://nowhere/x").write("y", b"")
+    with pytest.raises(FileNotFoundError, match=r"s3://bucket/nothing: there is no such object"):
+        RemoteFile("s3://bucket/nothing")
+    store.failing, before = 1.0, errors.retries()
+    with pytest.raises(StoreError, match=r"failed 6 times; is the store reachable"):
+        Store(place).files()
+    assert errors.retries() == before + 5
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    begin = time.monotonic()
+    with pytest.raises(StoreError, match=r"writing s3://bucket/.*/x: failed 6 times"):
+        Store(place).write("x", b"1")
+    assert time.monotonic() - begin < 30
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("hdfs://host/x", r"s3:// \(S3\) and gs:// \(Google Cloud Storage\) are supported"),
+        ("s3://", "there is no bucket"),
+        ("s3:///x", "there is no bucket"),
+        ("s3://b/x//y", "are no names in a store"),
+        ("s3://b/../y", "are no names in a store"),
+    ],
+)
+def test_addresses(text, words):
+    assert is_address(text)
+    with pytest.raises(ValueError, match=words):
+        Store(text)
