@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run test lint format types check bench bench-quick bench-data bench-strategies bench-serving bench-family verify-tpu clean
+.PHONY: help run run-s3 test lint format types check bench bench-quick bench-data bench-strategies bench-serving bench-family verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -36,6 +36,14 @@ run: $(SETUP)  ## the quickstart: raw logs to a trained, evaluated and exported 
 	@$(BIN)/python train/main.py
 	@echo; $(BIN)/python train/evaluate.py --workdir=runs/quickstart
 	@echo; $(BIN)/python export/main.py --workdir=runs/quickstart --output=exports/quickstart
+
+run-s3: $(SETUP)  ## the quickstart in an S3 on loopback that fails one request in twenty
+	@rm -rf runs/loopback-s3-cache
+	@TFRS_DLRM_CACHE=runs/loopback-s3-cache $(BIN)/python tests/loopback_s3.py --failing=0.05 --bucket=trial -- sh -ec '\
+	  $(BIN)/python train/main.py --config.data.path=s3://trial/data/quickstart --workdir=s3://trial/runs/quickstart; \
+	  $(BIN)/python train/evaluate.py --workdir=s3://trial/runs/quickstart; \
+	  $(BIN)/python export/main.py --workdir=s3://trial/runs/quickstart --output=s3://trial/exports/quickstart; \
+	  $(BIN)/python export/verify.py s3://trial/exports/quickstart'
 
 test: $(SETUP)  ## all tests
 	@$(BIN)/python -m pytest

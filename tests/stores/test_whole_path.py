@@ -17,7 +17,7 @@ from tfrs_dlrm.data.infer import infer_schema
 from tfrs_dlrm.data.prepare import prepare
 from tfrs_dlrm.data.rows import BadRowError
 from tfrs_dlrm.serving.bundle import Options, export
-from tfrs_dlrm.serving.server.versions import find_models
+from tfrs_dlrm.serving.server.versions import Model, find_models
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.serving.versions import fetch_newest, versions_in
 from tfrs_dlrm.stores import Store, StoreError, local_copy, publish
@@ -76,8 +76,8 @@ def test_raw_logs_in_a_store_prepare_as_on_a_disk(store, place, raw, tmp_path):
         np.testing.assert_array_equal(a[0]["ids"], b[0]["ids"])
         np.testing.assert_array_equal(a[1], b[1])
     store.failing = 0
-    inferred = infer_schema(files[0], label="y")
-    assert inferred == infer_schema(str(raw / "a.csv.gz"), label="y")
+    inferred = infer_schema(files[0], label="clicked")
+    assert inferred == infer_schema(str(raw / "a.csv.gz"), label="clicked")
 
 
 def test_a_killed_preparation_goes_on_and_a_bad_row_is_named(store, place, raw, tmp_path, monkeypatch):
@@ -142,6 +142,11 @@ def test_a_run_goes_from_machine_to_machine(store, place, raw, tmp_path, monkeyp
     report = verify(exports, output, latency=False)
     assert report.passed and report.path == exports, str(report)
     assert find_models(exports) == {"exports": exports}
+    served = Model("exports", exports, 1, None, None, None)
+    found = served._look()
+    assert list(found) == [3]
+    store.failing, served._next_look = 1.0, 0.0
+    assert served._look() == found  # what is loaded goes on answering
 
     # A version that is not whole, or damaged, is passed over.
     store.failing = 0

@@ -30,6 +30,8 @@ _LASTING = {
     "MISSING_AUTHENTICATION_TOKEN": _LOGIN,
     "ACCESS_DENIED": f"access is denied, or the credentials have expired; {_LOGIN}, and what they may do in the bucket",
     "PERMISSION_DENIED": f"access is denied; {_LOGIN}",
+    "OAuth2 access token": "no credentials; log in (gcloud auth application-default login), or set"
+    " GOOGLE_APPLICATION_CREDENTIALS",
     "UNAUTHENTICATED": f"no credentials; {_LOGIN}",
     "HTTP status 401": _LOGIN,
     "HTTP status 403": f"access is denied; {_LOGIN}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import functools
 import os
 import secrets
@@ -42,7 +43,8 @@ class Store:
     """The objects below one address. Operations that fail for a reason that may pass are tried again.
 
     Credentials come from where the cloud's own tools take them: the environment, `~/.aws`, the machine's role,
-    Google's application default credentials. `AWS_ENDPOINT_URL` names another S3 than Amazon's, such as MinIO.
+    Google's application default credentials. `AWS_ENDPOINT_URL` names another S3 than Amazon's, such as MinIO;
+    `STORAGE_EMULATOR_HOST` an imitation of Google's.
 
     Args:
       address: `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`.
@@ -58,7 +60,7 @@ class Store:
         if self._address.scheme == "s3":
             self._fs = _s3(self._address.bucket, tuple(os.environ.get(v, "") for v in _S3_VARIABLES))
         else:
-            self._fs = _gcs()
+            self._fs = _gcs(os.environ.get("STORAGE_EMULATOR_HOST", ""))
 
     def files(self) -> dict[str, Object]:
         """All objects by their names below the address; none where there is nothing.
@@ -211,7 +213,11 @@ def _s3(bucket: str, variables: tuple[str, ...]) -> pa_fs.FileSystem:
 
 
 @functools.lru_cache
-def _gcs() -> pa_fs.FileSystem:
-    import datetime
-
-    return pa_fs.GcsFileSystem(retry_time_limit=datetime.timedelta(seconds=30))
+def _gcs(emulator: str) -> pa_fs.FileSystem:
+    limit = datetime.timedelta(seconds=10)
+    if not emulator:
+        return pa_fs.GcsFileSystem(retry_time_limit=limit)
+    parts = urllib.parse.urlsplit(emulator if "://" in emulator else f"http://{emulator}")
+    return pa_fs.GcsFileSystem(
+        anonymous=True, endpoint_override=parts.netloc, scheme=parts.scheme, retry_time_limit=limit
+    )
