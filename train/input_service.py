@@ -49,10 +49,10 @@ def main(argv: list[str]) -> None:
     from tfrs_dlrm.data.service.server import run_dispatcher, run_worker
 
     if _ROLE.value == "dispatcher":
-        run_dispatcher(_PORT.value, say, _PARENT.value)
+        server = run_dispatcher(_PORT.value, say, _PARENT.value)
     else:
-        run_worker(_DISPATCHER.value, _HOST.value, _PORT.value, say, _PARENT.value)
-    cli.leave(0)  # TensorFlow's servers wait for trainers that are not done
+        server = run_worker(_DISPATCHER.value, _HOST.value, _PORT.value, say, _PARENT.value)
+    cli.leave(0 if server else 1)
 
 
 if __name__ == "__main__":

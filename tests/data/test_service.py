@@ -1,10 +1,12 @@
-"""Input workers in processes of their own: the batches of `dataset`, whatever becomes of the workers."""
+"""Input workers in processes of their own: the batches of `dataset`, whatever becomes of workers and dispatcher."""
 
 import collections
 import os
 import signal
 import socket
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,17 +16,26 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.data.dataset import dataset
+from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from tfrs_dlrm.data.dataset import dataset, steps_per_epoch
+from tfrs_dlrm.data.manifest import Manifest
+from tfrs_dlrm.data.service import client
+from tfrs_dlrm.data.service.buffer import ReorderBuffer
 from tfrs_dlrm.data.service.client import InputService
 from tfrs_dlrm.data.service.local import LocalService
+from tfrs_dlrm.data.service.remote import LOST, REFUSED, Block
+from tfrs_dlrm.training import inputs
+from tfrs_dlrm.training.loop import train_and_evaluate
 
 ROOT = Path(__file__).parents[2]
-GROUP, WINDOW, BATCH = 600, 1500, 64  # rows
+PROGRAM = [sys.executable, str(ROOT / "train/input_service.py")]
+GROUP, WINDOW, BATCH = 600, 1500, 256  # rows
 
 
-def make(path, rows):
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
     """A prepared log with many row groups; `prepare` would make one of so few rows."""
-    prepared = click_log.make(str(path), rows=rows)
+    prepared = click_log.make(str(tmp_path_factory.mktemp("log")), rows=24_000)
     for shard in (Path(prepared) / "train").glob("*.parquet"):
         table = pq.read_table(shard)
         pq.write_table(table, shard, row_group_size=GROUP, write_page_checksum=True)
@@ -32,38 +43,37 @@ def make(path, rows):
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("log"), 40_000)
-
-
-@pytest.fixture
-def start():
-    """Starts services, and ends them."""
-    services = []
-
-    def make_one(workers, port=0):
-        environment, os.environ["PYTHONPATH"] = os.environ.get("PYTHONPATH", ""), str(ROOT)
-        service = LocalService(workers, port, [sys.executable, str(ROOT / "train/input_service.py")], lambda line: None)
-        os.environ["PYTHONPATH"] = environment
-        services.append(service)
-        return service
-
-    yield make_one
-    for service in services:
+def running():
+    """Two workers. Tests that kill processes come last."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        service = LocalService(2, 0, PROGRAM, lambda line: None)
+        yield service
         service.stop()
 
 
-def plain(batch):
-    return [t.numpy() for t in tf.nest.flatten(batch, expand_composites=True)]
+def connect(running, **kwargs):
+    return InputService(f"grpc://{running.address}", **{"patience": 20, **kwargs})
+
+
+def both(directory, service, **kwargs):
+    """The dataset with and without a service."""
+    kwargs = {"shuffle_rows": WINDOW, **kwargs}
+    return dataset(directory, BATCH, service=service, **kwargs), dataset(directory, BATCH, **kwargs)
 
 
 def assert_equal(found, expected):
     """Batch for batch, to the last bit; returns how many there were."""
     count = 0
-    for count, (a, b) in enumerate(zip(found, expected, strict=True), 1):
-        for x, y in zip(plain(a), plain(b), strict=True):
-            np.testing.assert_array_equal(x, y)
+    for count, batches in enumerate(zip(found, expected, strict=True), 1):
+        assert_same(*batches)
     return count
+
+
+def assert_same(found, expected):
+    a, b = (tf.nest.flatten(batch, expand_composites=True) for batch in (found, expected))
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x.numpy(), y.numpy())
 
 
 def rows(batch):
@@ -74,36 +84,143 @@ def rows(batch):
     return [repr(row) for row in zip(*lists, strict=True)]
 
 
-def test_batches_are_those_of_this_process_and_a_killed_worker_changes_none(directory, start):
-    running = start(2)
-    service = InputService(f"grpc://{running.address}", patience=2, capacity=3 << 20)
-
-    def both(**kwargs):
-        kwargs = {"shuffle_rows": WINDOW, **kwargs}
-        return dataset(directory, BATCH, service=service, **kwargs), dataset(directory, BATCH, **kwargs)
-
+def test_batches_are_those_of_this_process(directory, running):
+    service = connect(running)
     # From the middle of an epoch into the one after the next; ids sorted as for one device.
-    found, expected = both(start_step=100, repeat=True, sort_ids=True, seed=3)
-    per_epoch = 30_000 // BATCH
-    assert assert_equal(found.take(2 * per_epoch), expected.take(2 * per_epoch)) == 2 * per_epoch
-    assert service.received > 0 and service.read_here == 0
-    # Windows of several blocks; the part of one of several pipelines; the order of the log.
+    found, expected = both(directory, service, start_step=50, repeat=True, sort_ids=True, seed=3)
+    steps = 2 * steps_per_epoch(directory, BATCH) - 30
+    assert assert_equal(found.take(steps), expected.take(steps)) == steps
+    assert service.received >= 2 * Manifest.load(directory).rows("train") // (GROUP + WINDOW) - 4
+    # A window of several blocks; the part of one of several pipelines; the order of the log.
     context = tf.distribute.InputContext(2, 1, 4)
-    for kwargs in ({"shuffle_rows": 20_000}, {"context": context}, {"shuffle": False, "start_step": 5}):
-        found, expected = both(**kwargs)
-        assert_equal(found, expected)
+    for kwargs in ({"shuffle_rows": 1 << 19}, {"context": context}, {"shuffle": False, "start_step": 5}):
+        assert_equal(*both(directory, service, **kwargs))
+    # Little room for what comes before its turn: workers wait for the trainer, or it reads what it cannot wait for.
+    assert_equal(*both(directory, connect(running, capacity=1)))
     assert service.read_here == 0
 
-    # Each iterator is the next epoch. In the second, one of the two workers dies in its middle.
-    found, expected = both(drop_remainder=False)
-    assert_equal(found, expected)
-    counts, expected_rows = collections.Counter(), collections.Counter()
+
+def test_a_run_with_the_service_is_the_run_without(directory, running, tmp_path):
+    def metrics(name, service):
+        data = DataConfig(path=directory, shuffle_rows=WINDOW, service=service)
+        model = ModelConfig(name="logistic_regression")
+        train = TrainConfig(batch_size=BATCH, steps=80, tensorboard=False)
+        train_and_evaluate(RunConfig(data, model, train=train), str(tmp_path / name))
+        return (tmp_path / name / "metrics.jsonl").read_text()
+
+    assert metrics("with", f"grpc://{running.address}") == metrics("without", "")
+
+
+def test_one_process_with_several_replicas(directory, running):
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        service = inputs.input_service(f"grpc://{running.address}")
+        found, expected = (
+            inputs.distributed_dataset(directory, BATCH, shuffle_rows=WINDOW, service=s) for s in (service, None)
+        )
+        assert_equal(found, expected)
+    assert service.received and not service.read_here
+
+
+def test_other_data_on_the_workers(directory, running, monkeypatch):
+    monkeypatch.setattr(client, "fingerprint", lambda directory: "something else")
+    message = f"input worker .*: ValueError: {directory}: not the prepared data that the trainer sees under this name"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        next(iter(dataset(directory, BATCH, service=connect(running))))
+
+
+def test_a_strategy_that_reads_otherwise(monkeypatch):
+    assert inputs.input_service("") is None
+    monkeypatch.setattr(inputs, "is_parameter_server", lambda strategy: True)
+    with pytest.raises(ValueError, match="is for one_device, mirrored and multi_worker, not for parameter_server"):
+        inputs.input_service("grpc://127.0.0.1:1")
+
+
+def test_no_dispatcher():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+        begin = time.monotonic()
+        with pytest.raises(ConnectionError, match=f"no input service at 127.0.0.1:{port} within 0.5 .*`python train/"):
+            InputService(f"grpc://127.0.0.1:{port}", answer_within=0.5)
+        s.listen()
+        with pytest.raises(ConnectionError, match=f"what listens at 127.0.0.1:{port} is no dispatcher"):
+            InputService(f"grpc://127.0.0.1:{port}", answer_within=0.5)
+        assert time.monotonic() - begin < 10
+        done = subprocess.run([*PROGRAM, "--role=worker", "--dispatcher=x"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == "error: --dispatcher=x: HOST:PORT of the dispatcher is needed\n"
+
+
+def block(item, number, worker="a", data=b"12345"):
+    return Block(item, number, worker, data)
+
+
+def test_the_buffer_by_hand():
+    buffer = ReorderBuffer(first=2, patience=0.2, capacity=15)
+    assert buffer.take(1, 0) is None and "asked for what comes after" in buffer.reason
+    for b in (block(3, 0), block(2, 0), block(2, 0, "b", b"twice")):
+        assert buffer.put(b)
+    assert buffer.take(2, 0) == b"12345" and buffer.late == 1
+    assert buffer.put(block(2, 1)) and buffer.take(2, 1) == b"12345"
+    # Worker a is at item 3 and b is not heard of: its item 4 is waited for, its item 5 is not, since a is past it.
+    assert buffer.take(3, 0) == b"12345" and buffer.put(block(7, 0))
+    begin = time.monotonic()
+    threading.Timer(0.1, buffer.put, [block(6, 0)]).start()
+    assert buffer.take(4, 0) is None and "within 0.2 seconds" in buffer.reason
+    assert 0.2 <= time.monotonic() - begin < 2
+    assert buffer.take(5, 0) is None and "every input worker that is left is past it" in buffer.reason
+    assert buffer.take(6, 0) == b"12345"
+    # Full: one more has to wait, unless it is the next.
+    assert buffer.put(block(8, 0)) and buffer.put(block(9, 0))
+    waiting = threading.Thread(target=buffer.put, args=[block(10, 0)])
+    waiting.start()
+    assert buffer.take(6, 1) is None and "other blocks came before it" in buffer.reason and waiting.is_alive()
+    assert [buffer.take(i, 0) for i in (7, 8, 9, 10)] == [b"12345"] * 4
+    waiting.join()
+    # A window that a worker could not read, and a job that it cannot do.
+    buffer.put(block(11, LOST, "c", b"OSError: disk"))
+    assert buffer.take(11, 0) is None and buffer.reason == "input worker c: OSError: disk"
+    # Silence: it is waited for once, and what comes too late then asks for a new beginning.
+    assert buffer.take(12, 0) is None and buffer.away and not buffer.useless
+    assert buffer.take(13, 0) is None and "no input worker sends anything" in buffer.reason
+    buffer.put(block(12, 0))
+    assert buffer.useless
+    buffer.put(block(14, 0))
+    assert not buffer.away and buffer.take(14, 0) == b"12345"
+    buffer.put(block(15, REFUSED, "c", b"ValueError: no"))
+    with pytest.raises(ValueError, match="input worker c: ValueError: no"):
+        buffer.take(15, 0)
+    buffer.close()
+    assert not buffer.put(block(16, 0))
+
+
+def test_a_worker_is_killed_in_the_middle_of_an_epoch(directory, running):
+    service = connect(running, patience=2, capacity=1 << 19)
+    found, expected = both(directory, service, drop_remainder=False)
+    counts, expected_counts = collections.Counter(), collections.Counter()
     for step, batch in enumerate(found):
-        if step == 100:
+        if step == 20:
             os.kill(running.workers[0].pid, signal.SIGKILL)
         counts.update(rows(batch))
     for batch in expected:
-        expected_rows.update(rows(batch))
-    assert counts == expected_rows and counts.total() == 30_000
-    print(service.received, service.read_here)
-    assert 1 <= service.read_here <= 6, "the windows that the dead one had in hand"
+        expected_counts.update(rows(batch))
+    assert counts == expected_counts and counts.total() == Manifest.load(directory).rows("train")
+    assert 1 <= service.read_here, "the windows that it had in hand"
+    assert_equal(found, expected)  # the next epoch, from the other one
+    assert running.watch() and len(running.workers) == 2 and running.workers[0].poll() is None  # started again
+
+
+def test_the_dispatcher_is_killed_and_comes_back(directory, running):
+    service = connect(running, patience=1, retry=1, capacity=1 << 19)
+    received, deadline = 0, time.monotonic() + 90
+    for step, batches in enumerate(zip(*both(directory, service, repeat=True), strict=True)):
+        assert_same(*batches)
+        if step == 20:
+            os.kill(running.dispatcher.pid, signal.SIGKILL)
+            running.dispatcher.wait()
+        if service.read_here >= 5 and not received:
+            received = service.received
+            assert running.watch() and running.dispatcher.poll() is None
+        if received and service.received >= received + 5:
+            break
+        assert time.monotonic() < deadline, (service.received, service.read_here)
+        time.sleep(0.02)

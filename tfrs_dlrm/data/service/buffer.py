@@ -55,7 +55,7 @@ class ReorderBuffer:
         return bool(self._over) or (self._silent and self._heard > self._fell_silent)
 
     def put(self, block: Block) -> bool:
-        """Adds a block unless it comes too late or twice; False where nobody wants any more."""
+        """Adds a block unless it comes too late or twice; False where no more are wanted."""
         key = (block.item, block.number)
         with self._changed:
             self._heard = time.monotonic()
@@ -64,6 +64,8 @@ class ReorderBuffer:
                 self._heard_needed = self._heard
             if block.number == REFUSED:
                 self._refused = f"input worker {block.worker}: {block.data.decode(errors='replace')}"
+                self._changed.notify_all()
+                return False
             elif block.number == LOST:
                 self._unread[block.item] = f"input worker {block.worker}: {block.data.decode(errors='replace')}"
             else:

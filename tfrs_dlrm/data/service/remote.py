@@ -11,7 +11,6 @@ to one worker and once, whatever becomes of it there; the trainer knows which on
 from __future__ import annotations
 
 import functools
-import traceback
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +76,7 @@ def load(request: np.ndarray, item: np.int64) -> tuple[np.ndarray, np.bytes_, np
             data = _window(windows, int(item))
             number = np.arange(len(data), dtype=np.int64)
         except Exception as e:
+            logging.warning("item %d cannot be read", item, exc_info=True)
             number, data = np.array([LOST], np.int64), [_message(e)]
     except Exception as e:
         number, data = np.array([REFUSED], np.int64), [_message(e)]
@@ -104,7 +104,6 @@ def register(worker: str) -> object:
 
 
 def _message(error: Exception) -> bytes:
-    logging.warning("%s", "".join(traceback.format_exception(error)).rstrip())
     return f"{type(error).__name__}: {error}".encode()
 
 

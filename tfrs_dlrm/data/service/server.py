@@ -21,8 +21,10 @@ _HEARTBEAT_MS = 1_000
 _ANSWER_WITHIN = 20.0
 
 
-def run_dispatcher(port: int, say: Callable[[str], None], parent: int = 0) -> None:
+def run_dispatcher(port: int, say: Callable[[str], None], parent: int = 0) -> object:
     """Hands work out to input workers until SIGTERM or SIGINT.
+
+    Returns what has to be kept until the process is at its end: to stop it takes long where trainers are not done.
 
     Args:
       port: 0 for one that is free.
@@ -46,10 +48,13 @@ def run_dispatcher(port: int, say: Callable[[str], None], parent: int = 0) -> No
         raise OSError(f"port {port}: {str(e).splitlines()[0]}; is it taken?") from e
     say(f"dispatcher at port {server.target.rpartition(':')[2]}")
     _until(stop, parent)
+    return server
 
 
-def run_worker(dispatcher: str, host: str, port: int, say: Callable[[str], None], parent: int = 0) -> None:
+def run_worker(dispatcher: str, host: str, port: int, say: Callable[[str], None], parent: int = 0) -> object:
     """Reads, decodes and shuffles for the trainers that a dispatcher knows, until SIGTERM or SIGINT.
+
+    Returns what has to be kept until the process is at its end.
 
     Args:
       dispatcher: HOST:PORT.
@@ -84,7 +89,7 @@ def run_worker(dispatcher: str, host: str, port: int, say: Callable[[str], None]
         raise OSError(f"{host}, port {port}: {str(e).splitlines()[0]}") from e
     say(f"input worker on {host}, process {os.getpid()}")
     _until(stop, parent)
-    del server, keep
+    return server, keep
 
 
 def _stop_on_signals() -> threading.Event:
