@@ -34,7 +34,7 @@ def local() -> int:
 
     program = [sys.executable, os.path.abspath(__file__)]
     service = LocalService(_WORKERS.value, _PORT.value, program, lambda line: print(line, file=sys.stderr, flush=True))
-    say(f"Input service with {_WORKERS.value} workers at grpc://{service.address}. Ctrl-C ends it. Next:")
+    say(f"Input service with {_WORKERS.value} workers at grpc://{service.address} (Ctrl-C ends it). Next:")
     say(f"  python train/main.py --config.data.service=grpc://{service.address}")
     return service.run()
 
@@ -46,8 +46,12 @@ def main(argv: list[str]) -> None:
         sys.exit(local())
     if _ROLE.value == "worker" and not is_address(_DISPATCHER.value):
         raise ValueError(f"--dispatcher={_DISPATCHER.value}: HOST:PORT of the dispatcher is needed")
-    from tfrs_dlrm.data.service.server import run_dispatcher, run_worker
+    with cli.quiet():
+        import tensorflow as tf
 
+        from tfrs_dlrm.data.service.server import run_dispatcher, run_worker
+
+        tf.config.list_logical_devices()
     if _ROLE.value == "dispatcher":
         server = run_dispatcher(_PORT.value, say, _PARENT.value)
     else:

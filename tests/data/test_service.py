@@ -4,7 +4,6 @@ import collections
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -147,8 +146,6 @@ def test_no_dispatcher():
         with pytest.raises(ConnectionError, match=f"what listens at 127.0.0.1:{port} is no dispatcher"):
             InputService(f"grpc://127.0.0.1:{port}", answer_within=0.5)
         assert time.monotonic() - begin < 10
-        done = subprocess.run([*PROGRAM, "--role=worker", "--dispatcher=x"], capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr == "error: --dispatcher=x: HOST:PORT of the dispatcher is needed\n"
 
 
 def block(item, number, worker="a", data=b"12345"):
@@ -208,7 +205,6 @@ def test_a_worker_is_killed_in_the_middle_of_an_epoch(directory, running):
     assert counts == expected_counts and counts.total() == Manifest.load(directory).rows("train")
     assert service.read_here >= 1, "the windows that it had in hand"
     assert_equal(found, expected)  # the next epoch, from the other one
-    assert running.watch() and len(running.workers) == 2 and running.workers[0].poll() is None  # started again
 
 
 def test_the_dispatcher_is_killed_and_comes_back(directory, running):
