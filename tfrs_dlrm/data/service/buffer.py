@@ -45,6 +45,11 @@ class ReorderBuffer:
         return self._reason
 
     @property
+    def closed(self) -> bool:
+        """Whether nobody wants any more."""
+        return self._closed
+
+    @property
     def away(self) -> bool:
         """Whether nothing comes any more, as far as one can see."""
         return self._silent or bool(self._over)
@@ -103,6 +108,8 @@ class ReorderBuffer:
             self._forget_before((item, number))
             begun = time.monotonic()
             while (item, number) not in self._blocks:
+                if self._closed:
+                    return None
                 if self._refused:
                     raise ValueError(self._refused)
                 self._reason = self._why_lost(item, begun)
@@ -129,8 +136,6 @@ class ReorderBuffer:
 
     def _why_lost(self, item: int, begun: float) -> str:
         now = time.monotonic()
-        if self._closed:
-            return "the program ends"
         if self._over:
             return self._over
         if item < self._first:

@@ -6,6 +6,7 @@ import atexit
 import concurrent.futures
 import contextlib
 import itertools
+import math
 import threading
 import time
 import weakref
@@ -85,7 +86,8 @@ class _ServiceRows:
         self._pool = concurrent.futures.ThreadPoolExecutor(1)
         self._ahead: dict[int, concurrent.futures.Future[Columns]] = {}
         self._gone = False
-        self._begin(first)
+        self._retry_at = math.inf
+        self._buffer = self._begin(first)
 
     def rows(self, epoch: int, first_row: int) -> Iterator[Columns]:
         """See `RowSource`."""
@@ -104,7 +106,8 @@ class _ServiceRows:
         for number in range(done // BLOCK_ROWS, count):
             data = self._take(item, number)
             if data is None:
-                yield self._read_here(window._replace(skip=done), following)
+                if not self._buffer.closed:  # else the program ends
+                    yield self._read_here(window._replace(skip=done), following)
                 return
             begin, columns = number * BLOCK_ROWS, decode(data)
             if number == count - 1:
@@ -121,15 +124,19 @@ class _ServiceRows:
 
     def _take(self, item: int, number: int) -> bytes | None:
         data = self._buffer.take(item, number)
-        if data is None and self._buffer.useless and time.monotonic() >= self._retry_at:
+        if data is not None or not self._buffer.useless:
+            self._retry_at = math.inf
+        elif self._retry_at == math.inf:
+            self._retry_at = time.monotonic() + self._service.retry
+        elif time.monotonic() >= self._retry_at:
             self._buffer.close()
-            self._begin(item + 1)  # this one is read here meanwhile
+            self._retry_at = math.inf
+            self._buffer = self._begin(item + 1)  # this one is read here meanwhile
         return data
 
     def _read_here(self, window: Window, following: Window | None) -> Columns:
         service, buffer = self._service, self._buffer
-        if not window.skip or not self._gone:
-            self._tell(window)
+        self._tell(window)
         service.read_here += 1
         item = _item(self._windows, window)
         ahead = self._ahead.pop(item, None)
@@ -152,17 +159,17 @@ class _ServiceRows:
         text = "the input service at %s is gone (%s): rows are read here from %s on, until it is back"
         logging.warning(text, service.address, self._buffer.reason, where)
 
-    def _begin(self, first: int) -> None:
+    def _begin(self, first: int) -> ReorderBuffer:
         """Asks for the items from `first` on, in a thread, since TensorFlow waits without end for answers."""
-        self._retry_at = time.monotonic() + self._service.retry
-        self._buffer = ReorderBuffer(first, self._service.patience, self._service.capacity)
-        _OPEN.add(self._buffer)
+        buffer = ReorderBuffer(first, self._service.patience, self._service.capacity)
+        _OPEN.add(buffer)
         if first >= self._end:
-            self._buffer.end("the epoch is at its end")
-            return
+            buffer.end("the epoch is at its end")
+            return buffer
         data = blocks(self._job, self._prepared, first, self._end)
-        arguments = (self._service.address, data, self._buffer)
+        arguments = (self._service.address, data, buffer)
         threading.Thread(target=_receive, args=arguments, name="input service", daemon=True).start()
+        return buffer
 
 
 def _item(windows: Windows, window: Window) -> int:
