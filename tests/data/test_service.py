@@ -23,7 +23,7 @@ from tfrs_dlrm.data.service.buffer import ReorderBuffer
 from tfrs_dlrm.data.service.client import InputService
 from tfrs_dlrm.data.service.local import LocalService
 from tfrs_dlrm.data.service.remote import LOST, REFUSED, Block
-from tfrs_dlrm.training import inputs
+from tfrs_dlrm.training import inputs, loop
 from tfrs_dlrm.training.loop import train_and_evaluate
 
 ROOT = Path(__file__).parents[2]
@@ -100,13 +100,21 @@ def test_batches_are_those_of_this_process(directory, running):
     assert service.read_here == 0
 
 
-def test_a_run_takes_its_rows_from_the_service(directory, running, tmp_path, monkeypatch):
-    service = connect(running)
-    monkeypatch.setattr(inputs, "InputService", lambda url: service if running.address in url else None)
-    data = DataConfig(path=directory, shuffle_rows=WINDOW, service=f"grpc://{running.address}")
-    train = TrainConfig(batch_size=BATCH, steps=20, eval_every_steps=20, tensorboard=False)
-    train_and_evaluate(RunConfig(data, ModelConfig(name="logistic_regression"), train=train), str(tmp_path))
-    assert service.received >= 20 * BATCH // WINDOW and service.read_here == 0
+class Asked(Exception):
+    pass
+
+
+def test_a_run_asks_the_service_of_its_configuration(directory, running, tmp_path, monkeypatch):
+    """Batches through `fit` are those of `distributed_dataset`, which the next test compares."""
+
+    def ask(*args, service, **kwargs):
+        raise Asked(service.address)
+
+    monkeypatch.setattr(loop, "distributed_dataset", ask)
+    data = DataConfig(path=directory, service=f"grpc://{running.address}")
+    train = TrainConfig(batch_size=BATCH, steps=20, tensorboard=False)
+    with pytest.raises(Asked, match=running.address):
+        train_and_evaluate(RunConfig(data, ModelConfig(name="logistic_regression"), train=train), str(tmp_path))
 
 
 def test_one_process_with_several_replicas(directory, running):
