@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test lint format types check bench bench-quick bench-data bench-strategies bench-serving bench-family verify-tpu clean
+.PHONY: help run run-s3 test lint format types check bench bench-quick bench-data bench-strategies bench-serving bench-family bench-input-service verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -78,6 +78,9 @@ bench-serving: $(SETUP)  ## latency of the export beside the obvious one, and of
 
 bench-family: $(SETUP)  ## models on planted data whose best AUC is known for each kind of model
 	@$(BIN)/python benchmarks/family.py
+
+bench-input-service: $(SETUP)  ## batches read by the trainer itself, and by input workers on this machine
+	@$(BIN)/python benchmarks/input_service.py
 
 verify-tpu: $(SETUP) $(TPU_SETUP)  ## compiles MLPs, interaction and their gradients for TPUs; needs none. 5 minutes
 	@$(BIN)/python benchmarks/tpu.py --compiler=$(TPU_VENV)/bin/python

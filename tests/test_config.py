@@ -27,6 +27,7 @@ def test_recipes_are_sound_and_survive_json(recipe):
         ("data.path", "", "config.data.path='': name the prepared directory"),
         ("data.raw_train", "x.tsv", "config.data.schema='': raw_train needs the schema"),
         ("data.eval_fraction", 1.0, r"config.data.eval_fraction=1.0: a number in \[0, 1\)"),
+        ("data.service", "localhost:5050", "config.data.service='localhost:5050': grpc://HOST:PORT is needed"),
         ("data.bad_rows", "skip", "config.data.bad_rows='skip': choose one of error, quarantine"),
         ("model.embedding_dim", 32, "config.model.bottom_mlp=.*: its last number must be model.embedding_dim=32"),
         ("model.top_mlp", (64, 2), r"config.model.top_mlp=\(64, 2\): its last number must be 1"),

@@ -69,7 +69,7 @@ def define_strategy() -> Callable[[], Any]:
 
         if strategy.value == "parameter_server" and cluster.task():
             cluster.wait_for_others(lambda line: print(line, file=sys.stderr, flush=True))
-        with _quiet():
+        with quiet():
             return make_strategy(strategy.value, devices.value, tpu.value)
 
     return make
@@ -100,7 +100,7 @@ def run(
                 if step:
                     step()
             if tensorflow:
-                with _quiet():
+                with quiet():
                     _load_tensorflow()
             main(argv)
         except (ValueError, OSError, ArithmeticError) as e:
@@ -175,7 +175,7 @@ def _load_tensorflow() -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Leaves the lines of `_NOISE` out of what is written to standard error inside, on a machine with no GPU."""
     if glob.glob("/dev/nvidia*"):
         yield

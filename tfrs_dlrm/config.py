@@ -9,6 +9,7 @@ import dataclasses
 import math
 from typing import Any, NoReturn
 
+from tfrs_dlrm.addresses import is_address
 from tfrs_dlrm.schema import Schema, weights_only, with_linear_weights, with_remainders, with_shared_rows
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
@@ -47,6 +48,7 @@ class DataConfig:
       synthetic_rows: draws this many training rows from a planted model, in place of raw logs.
       synthetic_eval_rows: likewise for evaluation.
       shuffle_rows: how many rows are shuffled at a time.
+      service: grpc://HOST:PORT of input workers that read and shuffle training data, see docs/input-service.md.
     """
 
     path: str = ""
@@ -58,6 +60,7 @@ class DataConfig:
     synthetic_rows: int = 0
     synthetic_eval_rows: int = 100_000
     shuffle_rows: int = 1 << 19
+    service: str = ""
 
 
 @dataclasses.dataclass
@@ -318,6 +321,8 @@ def _check_data(c: DataConfig) -> None:
         _refuse("data.eval_fraction", c.eval_fraction, "raw_eval is given too; choose one of the two")
     if not 0 <= c.eval_fraction < 1:
         _refuse("data.eval_fraction", c.eval_fraction, "a number in [0, 1) is needed")
+    if c.service and not (c.service.startswith("grpc://") and is_address(c.service.removeprefix("grpc://"))):
+        _refuse("data.service", c.service, "grpc://HOST:PORT is needed, as train/input_service.py prints it")
     _one_of("data.bad_rows", c.bad_rows, ("error", "quarantine"))
     _at_least("data", c, synthetic_rows=0, synthetic_eval_rows=1, shuffle_rows=1)
 

@@ -8,7 +8,7 @@ Where a window begins is known from the file footers, so any step can be reached
 from __future__ import annotations
 
 import atexit
-import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -26,7 +26,9 @@ from tfrs_dlrm.data.columns import Columns, IdOrders, assemble, signature
 from tfrs_dlrm.data.encoder import SCHEMA_FILE
 from tfrs_dlrm.data.manifest import Manifest, Shard, Split
 from tfrs_dlrm.data.parts import Part, part_of
+from tfrs_dlrm.data.service.job import Job, RowSource, Service
 from tfrs_dlrm.data.shards import open_shard
+from tfrs_dlrm.data.windows import Windows
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
 
@@ -47,6 +49,7 @@ def dataset(
     context: tf.distribute.InputContext | None = None,
     shuffle_rows: int = SHUFFLE_ROWS,
     sort_ids: bool = False,
+    service: Service | None = None,
 ) -> tf.data.Dataset:
     """Batches of `(features, label)`, or `(features, label, weight)` where the schema has a weight.
 
@@ -72,6 +75,7 @@ def dataset(
       sort_ids: also sorts the ids of tables that multi-valued features look up, for `model.fit` on one device: NumPy
         does it in a fraction of the time that the train step would need. What sorts them, int32 [n] under
         `Table.order_key`, belongs to the batch as a whole, so a strategy with several replicas cannot split it.
+      service: input workers that read and shuffle, see `tfrs_dlrm.data.service.client`; the batches are the same.
 
     Raises:
       FileNotFoundError: no prepared data there.
@@ -79,7 +83,7 @@ def dataset(
     """
     shuffle = split == "train" if shuffle is None else shuffle
     drop_remainder = shuffle if drop_remainder is None else drop_remainder
-    directory = local_copy(directory)
+    named, directory = directory, local_copy(directory)
     if batch_size < 1 or start_step < 0:
         raise ValueError(f"batch_size={batch_size} and start_step={start_step}: at least 1 and 0 are needed")
     part = _part(directory, split, context, batch_size, drop_remainder)
@@ -87,14 +91,20 @@ def dataset(
     if per_epoch == 0:
         raise ValueError(f"{directory}: {part.rows} {split} rows are too few for a batch of {part.batch_size}")
     schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
+    windows = _windows(schema, part, seed if shuffle else None, shuffle_rows)
+    job = Job.of(named, split, seed if shuffle else None, shuffle_rows, context)
     epoch = [start_step // per_epoch - 1]
 
     def generate() -> Iterator[tuple]:
         epoch[0] += 1
         first, skip = epoch[0], start_step % per_epoch if epoch[0] == start_step // per_epoch else 0
-        reader = _Reader(schema, part, seed if shuffle else None, shuffle_rows, sort_ids)
         last = itertools.count(first + 1) if repeat else ()
-        yield from _until_exit(reader.batches(e, 0 if e > first else skip) for e in itertools.chain([first], last))
+        with contextlib.ExitStack() as stack:
+            rows: RowSource = windows
+            if service is not None:
+                rows = stack.enter_context(service.open(job, windows, first, skip * part.batch_size, repeat))
+            reader = _Reader(schema, part, rows, sort_ids)
+            yield from _until_exit(reader.batches(e, 0 if e > first else skip) for e in itertools.chain([first], last))
 
     size = part.batch_size if drop_remainder else None
     data = tf.data.Dataset.from_generator(generate, output_signature=signature(schema, size, sort_ids))
@@ -140,7 +150,33 @@ def row_blocks(
     directory = local_copy(directory)
     part = _part(directory, split, None, rows, drop_remainder=False)
     schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
-    return _Reader(schema, part, seed, shuffle_rows, sort_ids=False).batches(0, 0)
+    return _Reader(schema, part, _windows(schema, part, seed, shuffle_rows), sort_ids=False).batches(0, 0)
+
+
+def windows_of(
+    directory: str, split: Split, seed: int | None, shuffle_rows: int, pipelines: int = 1, pipeline: int = 0
+) -> Windows:
+    """What `dataset` reads, window by window, for whoever reads it in another process.
+
+    Args:
+      directory: what `prepare` wrote.
+      split: `train` or `eval`.
+      seed: of the order; None is the order of the log.
+      shuffle_rows: how many rows are shuffled at a time.
+      pipelines: how many input pipelines there are.
+      pipeline: which of them it is.
+
+    Raises:
+      FileNotFoundError, ValueError: as `dataset`.
+    """
+    context = tf.distribute.InputContext(pipelines, pipeline, pipelines)
+    directory = local_copy(directory)
+    part = _part(directory, split, context, pipelines, drop_remainder=False)
+    return _windows(Schema.load(os.path.join(directory, SCHEMA_FILE)), part, seed, shuffle_rows)
+
+
+def _windows(schema: Schema, part: Part[_RowGroup], seed: int | None, shuffle_rows: int) -> Windows:
+    return Windows(part.pieces, lambda group: _read(group, schema), seed, shuffle_rows)
 
 
 class _Exit:
@@ -233,15 +269,15 @@ def _row_groups(directory: str, shards: Sequence[Shard], expected: pa.Schema) ->
 class _Reader:
     """The batches of one input pipeline, as tuples of NumPy arrays in the order of `signature`."""
 
-    def __init__(self, schema: Schema, part: Part[_RowGroup], seed: int | None, shuffle_rows: int, sort_ids: bool):
-        self._schema, self._part, self._seed, self._shuffle_rows = schema, part, seed, shuffle_rows
+    def __init__(self, schema: Schema, part: Part[_RowGroup], rows: RowSource, sort_ids: bool):
+        self._part, self._rows = part, rows
         self._orders = IdOrders(schema) if sort_ids else None
 
     def batches(self, epoch: int, skip: int) -> Iterator[tuple[np.ndarray, ...]]:
         """The batches of an epoch from batch `skip` on."""
         size, left = self._part.batch_size, self._part.batches - skip
         rest: Columns | None = None
-        for columns in self._windows(epoch, skip * size):
+        for columns in self._rows.rows(epoch, skip * size):
             columns = columns if rest is None else Columns.join([rest, columns])
             full = len(columns) // size
             for i in range(min(full, left)):
@@ -256,49 +292,6 @@ class _Reader:
     def _arrays(self, batch: Columns) -> tuple[np.ndarray, ...]:
         arrays = batch.arrays()
         return arrays if self._orders is None else (*arrays, *self._orders(arrays))
-
-    def _windows(self, epoch: int, first_row: int) -> Iterator[Columns]:
-        """The shuffled rows of an epoch from `first_row` on, a window at a time; the next is read in the background."""
-        todo = []
-        for number, groups in enumerate(self._grouped(epoch)):
-            rows = sum(g.rows for g in groups)
-            if first_row < rows:
-                todo.append((number, groups, first_row))
-            first_row = max(0, first_row - rows)
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            ahead = None
-            for number, groups, skip in todo:
-                following = pool.submit(self._load, epoch, number, groups, skip)
-                if ahead is not None:
-                    yield ahead.result()
-                ahead = following
-            if ahead is not None:
-                yield ahead.result()
-
-    def _grouped(self, epoch: int) -> Iterator[list[_RowGroup]]:
-        order = np.arange(len(self._part.pieces))
-        if self._seed is not None:
-            order = _permutation(len(order), self._seed, epoch, 0)
-        window: list[_RowGroup] = []
-        for i in order:
-            window.append(self._part.pieces[i])
-            if sum(g.rows for g in window) >= self._shuffle_rows:
-                yield window
-                window = []
-        if window:
-            yield window
-
-    def _load(self, epoch: int, number: int, groups: Sequence[_RowGroup], skip: int) -> Columns:
-        columns = Columns.join([_read(group, self._schema) for group in groups])
-        if self._seed is not None:
-            columns = columns.take(_permutation(len(columns), self._seed, epoch, number + 1))
-        return columns.slice(skip, len(columns)) if skip else columns
-
-
-def _permutation(size: int, *key: int) -> np.ndarray:
-    """A permutation that is a function of its arguments, whatever the version of NumPy: Philox's stream is fixed."""
-    bits = np.random.Philox(np.random.SeedSequence([k % 2**64 for k in key]))
-    return np.argsort(bits.random_raw(size), kind="stable")
 
 
 def _read(group: _RowGroup, schema: Schema) -> Columns:

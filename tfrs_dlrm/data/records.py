@@ -72,7 +72,7 @@ class Records:
           FileNotFoundError: no prepared data there, or no records.
           ValueError: they belong to other prepared data, or a file is missing or has another size.
         """
-        prepared, path = _fingerprint(directory), os.path.join(directory, RECORDS_DIR, RECORDS_FILE)
+        prepared, path = fingerprint(directory), os.path.join(directory, RECORDS_DIR, RECORDS_FILE)
         if not os.path.isfile(path):
             raise FileNotFoundError(
                 f"{directory}: the data are not there as records (no {RECORDS_DIR}/{RECORDS_FILE});"
@@ -119,7 +119,7 @@ def write_records(
       ValueError: a damaged shard, see `dataset`.
       OSError: the disk is full.
     """
-    home, prepared = os.path.join(directory, RECORDS_DIR), _fingerprint(directory)
+    home, prepared = os.path.join(directory, RECORDS_DIR), fingerprint(directory)
     try:
         Records.load(directory)
         return home
@@ -142,7 +142,7 @@ def write_records(
     return home
 
 
-def _fingerprint(directory: str) -> str:
+def fingerprint(directory: str) -> str:
     """Changes whenever the data were prepared anew.
 
     Raises:

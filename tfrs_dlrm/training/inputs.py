@@ -11,6 +11,7 @@ from tfrs_dlrm.data.dataset import SHUFFLE_ROWS, dataset, steps_per_epoch
 from tfrs_dlrm.data.manifest import Split
 from tfrs_dlrm.data.record_dataset import record_dataset
 from tfrs_dlrm.data.records import write_records
+from tfrs_dlrm.data.service.client import InputService
 from tfrs_dlrm.distribution import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
@@ -27,6 +28,7 @@ def distributed_dataset(
     repeat: bool = False,
     shuffle_rows: int = SHUFFLE_ROWS,
     tables: EmbeddingTables | TPUEmbeddingTables | None = None,
+    service: InputService | None = None,
 ) -> Any:
     """What `model.fit` and `model.evaluate` take under the strategy in scope.
 
@@ -46,6 +48,7 @@ def distributed_dataset(
       repeat: goes on for ever.
       shuffle_rows: how many rows are shuffled at a time.
       tables: `model.embeddings`, needed on TPUs.
+      service: what `input_service` gave.
 
     Raises:
       FileNotFoundError, ValueError: as `dataset`.
@@ -68,6 +71,7 @@ def distributed_dataset(
             context=context,
             shuffle_rows=shuffle_rows,
             sort_ids=split == "train" and context is None and strategy.num_replicas_in_sync == 1,
+            service=service,
         )
 
     if is_parameter_server(strategy):
@@ -75,6 +79,23 @@ def distributed_dataset(
     if is_multi_worker(strategy):
         return strategy.distribute_datasets_from_function(read)
     return read()
+
+
+def input_service(url: str) -> InputService | None:
+    """The input workers that read and shuffle training data under the strategy in scope; None for an empty `url`.
+
+    Raises:
+      ValueError: under this strategy nothing would use them.
+      ConnectionError: they do not answer.
+    """
+    strategy = tf.distribute.get_strategy()
+    if url and (is_parameter_server(strategy) or is_tpu(strategy)):
+        why = "every worker reads records of its own, in TensorFlow" if is_parameter_server(strategy) else "not yet"
+        raise ValueError(
+            f"config.data.service={url!r} is for one_device, mirrored and multi_worker, not for"
+            f" {'parameter_server' if is_parameter_server(strategy) else 'tpu'} ({why}); leave it out"
+        )
+    return InputService(url) if url else None
 
 
 def worker_dataset(directory: str, batch_size: int, split: Split, shuffle_rows: int = SHUFFLE_ROWS) -> Any:

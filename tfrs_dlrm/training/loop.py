@@ -18,6 +18,7 @@ from tfrs_dlrm.data.encoder import SCHEMA_FILE
 from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.prepare import Progress
 from tfrs_dlrm.data.ready import ready
+from tfrs_dlrm.data.service.client import InputService
 from tfrs_dlrm.distribution import any_process, is_chief, is_multi_worker, is_parameter_server, wait_for_all
 from tfrs_dlrm.embeddings.variables import all_finite, all_rows_finite
 from tfrs_dlrm.files import disk_full, write_json
@@ -35,7 +36,13 @@ from tfrs_dlrm.training.callbacks import (
 )
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
 from tfrs_dlrm.training.factory import learning_rates, make_model, make_optimizers, precision, tables_for
-from tfrs_dlrm.training.inputs import distributed_dataset, epoch_steps, evaluation_dataset, worker_dataset
+from tfrs_dlrm.training.inputs import (
+    distributed_dataset,
+    epoch_steps,
+    evaluation_dataset,
+    input_service,
+    worker_dataset,
+)
 from tfrs_dlrm.training.state import RunState, quality
 from tfrs_dlrm.warmstart import warm_start
 from tfrs_dlrm.workdir import CONFIG_FILE, METRICS_FILE, Workdir
@@ -82,12 +89,14 @@ def train_and_evaluate(
       Interrupted: after SIGTERM, with a checkpoint written.
       ServerLost: a parameter server does not answer; called again once it is back, this goes on from the last
         checkpoint.
+      ConnectionError: the input service of `config.data.service` does not answer.
       OSError: the disk is full; a `StoreError` where an object store cannot be reached or refuses.
     """
     config.check()
     strategy = strategy or tf.distribute.get_strategy()
     again = "run the same command again once there is room, and it goes on from the last checkpoint"
     with precision(config.train.precision), strategy.scope(), server_lost(), disk_full(f"{workdir}: {again}"):
+        service = input_service(config.data.service)
         # Of several processes that run this, one writes, and the others see what it wrote.
         if is_chief(strategy):
             ready(config.data, config.train.seed, prepare_progress)
@@ -112,7 +121,8 @@ def train_and_evaluate(
             home.pull()
         if any_process(strategy, not os.path.isfile(home.file(CONFIG_FILE))):
             raise ValueError(f"{workdir}: not every process sees what the first one wrote there; it has to be shared")
-        return _Run(config, data_dir, home, model, state, show_progress and is_chief(strategy)).run()
+        progress = show_progress and is_chief(strategy)
+        return _Run(config, data_dir, home, model, state, progress, service).run()
 
 
 class _Run:
@@ -126,9 +136,12 @@ class _Run:
         model: RankingModel,
         state: RunState,
         show_progress: bool,
+        service: InputService | None,
     ):
         self._config, self._home, self._data_dir, self._model = config.train, home, data_dir, model
+        self._data_path = config.data.path  # as input workers of other machines know it
         self._shuffle_rows, self._show_progress = config.data.shuffle_rows, show_progress
+        self._service = service
         self._strategy = model.distribute_strategy
         self._writes = is_chief(self._strategy)
         self._has_eval = bool(Manifest.load(self._data_dir).eval)
@@ -200,13 +213,14 @@ class _Run:
             self._fit_on_workers(steps, callbacks, listener)
             return
         data = distributed_dataset(
-            self._data_dir,
+            self._data_path,
             self._config.batch_size,
             seed=self._config.seed,
             start_step=step,
             repeat=True,
             shuffle_rows=self._shuffle_rows,
             tables=self._model.embeddings,
+            service=self._service,
         )
         callbacks += [rounds_begin_and_end, listener]
         self._model.fit(data, steps_per_epoch=steps, epochs=rounds, callbacks=callbacks, verbose=0)
