@@ -23,7 +23,8 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
     from tfrs_dlrm.data.encoder import SCHEMA_FILE
-    from tfrs_dlrm.data.prepare import QUARANTINE_FILE, BadRows, prepare
+    from tfrs_dlrm.data.prepare import BadRows, EngineName, prepare
+    from tfrs_dlrm.data.workspace import QUARANTINE_FILE
     from tfrs_dlrm.progress import PrepareBar
     from tfrs_dlrm.schema import Schema
 

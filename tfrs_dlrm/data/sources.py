@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import glob
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
@@ -55,6 +56,24 @@ class Block:
         return [_row_text(self.data.slice(n - self.first_row, 1)) for n in rows]
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a block begins, so that it can be read without those before it.
+
+    Attributes:
+      index: the position of the block in its file.
+      first_row: the number of its first line or row, as in `Block`.
+      offset: text: the byte at which that line begins. Parquet: the row group that holds the row.
+      after: text: the byte from which on the file is read in whole pieces; those before it, from `offset` on, are the
+        beginning of a line. Parquet: how many batches of the row group come before.
+    """
+
+    index: int
+    first_row: int
+    offset: int
+    after: int
+
+
 def expand(patterns: Sequence[str]) -> list[str]:
     """The files that paths and glob patterns name, each once: patterns in the order given, their matches sorted.
 
@@ -81,27 +100,35 @@ def expand(patterns: Sequence[str]) -> list[str]:
     return list(files.values())
 
 
-def blocks(path: str, schema: Schema, position: Callable[[int], None] | None = None) -> Iterator[Block]:
+def blocks(
+    path: str, schema: Schema, position: Callable[[int], None] | None = None, place: Place | None = None
+) -> Iterator[Block]:
     """The blocks of one file, in order.
 
     Args:
       path: a .parquet file, or text (.tsv, .csv or any other name), which may be compressed as .gz.
       schema: names the columns, and says how text files are laid out.
       position: called with the number of bytes of the file read so far, for progress bars.
+      place: of the block to begin with; without it, the first. No .gz file can be read from another.
 
     Raises:
       ValueError: naming the file, for a missing column, a damaged file or one that ends in the middle.
     """
     report = position or (lambda _: None)
     if is_parquet(path):
-        yield from _parquet_blocks(path, schema, report)
+        yield from _parquet_blocks(path, schema, report, place or Place(0, 1, 0, 0))
     else:
-        yield from _text_blocks(path, schema, report)
+        yield from _text_blocks(path, schema, report, place or Place(0, 1, 0, 0))
 
 
 def is_parquet(path: str) -> bool:
     """Whether the name says that it is a Parquet file; every other file is text."""
     return path.lower().endswith((".parquet", ".pq"))
+
+
+def is_compressed(path: str) -> bool:
+    """Whether the name says that it is a text file compressed by gzip."""
+    return path.lower().endswith(".gz")
 
 
 def usual_delimiter(path: str) -> str:
@@ -129,16 +156,18 @@ def split_line(line: str, delimiter: str) -> list[str]:
         raise ValueError(f"no list of fields: {line[:40]!r}...: {e}") from e
 
 
-def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> Iterator[Block]:
+def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], place: Place) -> Iterator[Block]:
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
         size, names = os.path.getsize(path), file.schema_arrow.names
         _check_columns(path, schema, names, "")
         if file.metadata.num_rows == 0:
             raise ValueError(f"{path}: the file has no rows")
-        first_row, index = 1, 0
-        for group in range(file.num_row_groups):
-            for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(schema.columns)):
+        first_row, index, skip = place.first_row, place.index, place.after
+        for group in range(place.offset, file.num_row_groups):
+            batches = file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(schema.columns))
+            batches, skip = itertools.islice(batches, skip, None), 0
+            for batch in batches:
                 yield Block(path, index, first_row, batch.num_rows, pa.Table.from_batches([batch]), schema.columns)
                 first_row, index = first_row + batch.num_rows, index + 1
                 report(int(size * (first_row - 1) / file.metadata.num_rows))
@@ -146,11 +175,15 @@ def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None]) ->
         raise ValueError(f"{path}: not a readable Parquet file: {e}") from e
 
 
-def _text_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> Iterator[Block]:
+def _text_blocks(path: str, schema: Schema, report: Callable[[int], None], place: Place) -> Iterator[Block]:
     delimiter = schema.text.delimiter or usual_delimiter(path)
     columns = schema.text.columns
-    line, index, rest = 1, 0, b""
-    for chunk in _chunks(path, report):
+    line, index, rest = 1, place.index, b""
+    if index > 0:
+        line = place.first_row
+        columns = columns or _header(path, _header_line(path), delimiter, schema)
+        rest = _bytes(path, place.offset, place.after)
+    for chunk in _chunks(path, report, place.after):
         data = rest + chunk
         if line == 1:
             data = data.removeprefix(_BOM)
@@ -174,11 +207,12 @@ def _text_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> It
         raise ValueError(f"{path}: the file {'is empty' if line == 1 else 'has a header but no rows'}")
 
 
-def _chunks(path: str, report: Callable[[int], None]) -> Iterator[bytes]:
-    """The (decompressed) bytes of a file in pieces of `BLOCK_BYTES`, the last one shorter."""
-    compressed = path.lower().endswith(".gz")
+def _chunks(path: str, report: Callable[[int], None], begin: int = 0) -> Iterator[bytes]:
+    """The (decompressed) bytes of a file in pieces of `BLOCK_BYTES`, the last one shorter, from byte `begin` on."""
+    compressed = is_compressed(path)
     try:
         with pa.OSFile(path) as raw:
+            raw.seek(begin)
             stream: IO[bytes] = pa.CompressedInputStream(raw, "gzip") if compressed else raw
             while chunk := _read_full(stream, BLOCK_BYTES):
                 report(raw.tell())
@@ -195,6 +229,17 @@ def _read_full(stream: IO[bytes], size: int) -> bytes:
         parts.append(part)
         missing -= len(part)
     return b"".join(parts)
+
+
+def _bytes(path: str, begin: int, end: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(begin)
+        return file.read(end - begin)
+
+
+def _header_line(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.readline(BLOCK_BYTES).removeprefix(_BOM).removesuffix(b"\n")
 
 
 def _row_text(row: pa.Table) -> str:
