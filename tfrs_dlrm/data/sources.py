@@ -178,12 +178,12 @@ def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], pl
 def _text_blocks(path: str, schema: Schema, report: Callable[[int], None], place: Place) -> Iterator[Block]:
     delimiter = schema.text.delimiter or usual_delimiter(path)
     columns = schema.text.columns
-    line, index, rest = 1, place.index, b""
-    if index > 0:
-        line = place.first_row
+    line, index, rest, begin = 1, 0, b"", 0
+    if place.index > 0:
+        line, index, begin = place.first_row, place.index, place.after
         columns = columns or _header(path, _header_line(path), delimiter, schema)
-        rest = _bytes(path, place.offset, place.after)
-    for chunk in _chunks(path, report, place.after):
+        rest = _bytes(path, place.offset, begin)
+    for chunk in _chunks(path, report, begin):
         data = rest + chunk
         if line == 1:
             data = data.removeprefix(_BOM)

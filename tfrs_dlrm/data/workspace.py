@@ -3,8 +3,8 @@
 - `train/`, `eval/`: shards, each under its final name only when whole.
 - `unfinished/`, until everything is there: `job.json` and `run`, what is prepared and by which run;
   `counts/TABLE/NAME.parquet`, the values of the segment NAME, and `counted/NAME.json`, the mark that says so;
-  `NAME.jsonl`, its bad rows, and `encoded/NAME.json`, the mark that it is encoded; `failed/NAME.json`, what is wrong with
-  it; `attempts/`, what the processes of an engine write before it gets its name.
+  `NAME.jsonl`, its bad rows, and `encoded/NAME.json`, the mark that it is encoded; `failed/NAME.json`, what is wrong
+  with it; `attempts/`, what the processes of an engine write before it gets its name.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Workspace:
           ValueError: it holds something else.
         """
         self.run = uuid.uuid4().hex
+        attempts = os.path.join(self.work, "attempts")
         started = os.path.join(self.work, "job.json")
         if os.path.exists(started):
             if self.marks(COUNTED) or self.marks(ENCODED):
@@ -76,18 +77,19 @@ class Workspace:
             else:
                 self._take_over()
                 self._discard()
+            os.makedirs(attempts, exist_ok=True)
             write_json(started, fingerprint)
             return
         if os.path.isdir(self.output) and set(os.listdir(self.output)) - {WORK_DIR}:
             raise ValueError(f"{self.output}: the directory exists and holds something else; choose another output")
-        os.makedirs(self.work, exist_ok=True)
+        os.makedirs(attempts, exist_ok=True)
         self._take_over()
         write_json(started, fingerprint)
 
     def end(self, manifest: Manifest) -> None:
         """Says that the directory is whole."""
         manifest.save(self.output)
-        shutil.rmtree(self.work)
+        shutil.rmtree(self.work, ignore_errors=True)  # a process of the engine may linger
 
     # ---- segments ----------------------------------------------------------------------------------------------------
 
@@ -142,7 +144,8 @@ class Workspace:
         """Where to write what is to become the file `path`."""
         if self._attempt:
             name = os.path.relpath(path, self.output).replace(os.sep, "-")
-            path = os.path.join(self.work, "attempts", f"{self._attempt}-{name}")
+            # Made by `begin` and nobody else: a process that outlives its run brings nothing back.
+            return os.path.join(self.work, "attempts", f"{self._attempt}-{name}.tmp")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return path + ".tmp"
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import functools
-import itertools
 import json
 import os
 import shutil
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from absl import logging
 from tfrs_dlrm.data import segments, sources
 from tfrs_dlrm.data.engines import Report, spark_tasks
 from tfrs_dlrm.data.engines.spark_errors import explained
-from tfrs_dlrm.data.engines.spark_session import session
+from tfrs_dlrm.data.engines.spark_session import is_local, session
 from tfrs_dlrm.data.engines.spark_tasks import Site
 from tfrs_dlrm.data.engines.units import Unit, stretches, units
 from tfrs_dlrm.data.job import Job
@@ -87,8 +87,7 @@ class SparkEngine:
         read = functools.partial(spark_tasks.read_counts, site, list(settings), names)
         min_counts = F.array(*[F.lit(min_count) for min_count, _ in settings.values()])
         sums = (
-            self._numbers(len(names))
-            .mapInArrow(read, "table int, value string, n bigint")  # type: ignore[arg-type]
+            _map(self._numbers(len(names)), read, "table int, value string, n bigint")
             .groupBy("table", "value")
             .agg(F.sum("n").alias("n"))
             # A vocabulary file holds one value a line.
@@ -97,7 +96,7 @@ class SparkEngine:
             .select("table", "value")
         )
         write = functools.partial(spark_tasks.write_values, site)
-        rows = self._collect(sums.mapInArrow(write, "part int, table int"))  # type: ignore[arg-type]
+        rows = self._collect(_map(sums, write, "part int, table int"))
         return sorted((row.part, row.table) for row in rows)
 
     def _pass(self, stage: str, kind: str, files: int, site: Site, schema: Schema | None, report: Report) -> None:
@@ -112,7 +111,7 @@ class SparkEngine:
             if unit.file < files and not (unit.place and workspace.is_marked(kind, unit.first_segment))
         ]
         run = functools.partial(spark_tasks.run_pass, site, kind, schema, todo)
-        self._collect(self._numbers(len(todo)).mapInArrow(run, "id bigint"), progress)  # type: ignore[arg-type]
+        self._collect(_map(self._numbers(len(todo)), run, "id bigint"), progress)
         if failed := workspace.marked(FAILED):
             _raise(workspace.read_mark(FAILED, failed[0]))
         progress()
@@ -127,7 +126,7 @@ class SparkEngine:
                 return [Unit(file, Place(*place) if place else None, size) for file, place, size in kept["units"]]
         parts = stretches(site.paths, site.sizes)
         look = functools.partial(spark_tasks.look_at, site, parts)
-        rows = self._collect(self._numbers(len(parts)).mapInArrow(look, "id bigint, answer string"))  # type: ignore[arg-type]
+        rows = self._collect(_map(self._numbers(len(parts)), look, "id bigint, answer string"))
         answers: dict[int, list[int]] = {}
         for row in sorted(rows, key=lambda row: row.id):
             answers.setdefault(parts[row.id].file, []).extend(json.loads(row.answer))
@@ -163,7 +162,7 @@ class SparkEngine:
             while not concurrent.futures.wait([future], _POLL_S).done:
                 waiting()
                 tick()
-            with explained(context.master):
+            with explained(str(context.master)):
                 return future.result()
         finally:
             if not future.done():
@@ -177,7 +176,7 @@ class _Waiting:
 
     def __init__(self, spark: SparkSession):
         self._context, self._begin, self._warned = spark.sparkContext, time.monotonic(), False
-        self._over = self._context.master.startswith("local")
+        self._over = is_local(str(self._context.master))
 
     def __call__(self) -> None:
         if self._over:
@@ -223,6 +222,13 @@ def _site(job: Job, workspace: Workspace) -> Site:
     cuts = sources.BLOCK_BYTES, sources.BLOCK_ROWS, segments.BLOCKS_PER_SEGMENT
     sizes = tuple(map(os.path.getsize, paths))
     return Site(job, paths, sizes, os.path.abspath(workspace.output), workspace.run, cuts)
+
+
+def _map(frame: DataFrame, function: Callable[..., Any], columns: str) -> DataFrame:
+    """What a function of `spark_tasks` makes of the partitions of a frame."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # on pandas, which none of this uses
+        return frame.mapInArrow(function, columns)
 
 
 def _first_values(paths: Sequence[str], count: int | None) -> Iterator[list[str]]:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from absl import logging
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -53,13 +55,9 @@ def session(master: str | None) -> Iterator[SparkSession]:
             )
         yield active
         return
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # by spark-submit, which has chosen the master
-    if master is None and not submitted:
+    check(master)
+    if master is None and not _submitted():
         master = "local[*]"
-    if master is not None:
-        check_master(master)
-    if not submitted:
-        check_java()
     builder = spark_sql.SparkSession.builder.appName("tfrs-dlrm prepare")
     for key, value in {**_SETTINGS, **(_local_settings() if is_local(master) else {})}.items():
         builder = builder.config(key, value)
@@ -70,12 +68,26 @@ def session(master: str | None) -> Iterator[SparkSession]:
             with _python_of_executors(master), _stderr_to(log):
                 spark = builder.getOrCreate()
         except Exception as e:  # whatever Java or Py4J make of it
-            raise OSError(f"Spark did not start with master={master!r}: {_first_line(e)} (its log: {log})") from e
+            raise OSError(f"Spark did not start with master={master!r}: {_first_line(e)}") from e
         try:
             yield spark
         finally:
             with contextlib.suppress(Exception):  # it may be what failed
                 spark.stop()
+
+
+def check(master: str | None) -> None:
+    """Checks what `session` needs, in no more than seconds; errors as there."""
+    _import_pyspark()
+    if master is not None:
+        check_master(master)
+    if not _submitted():
+        check_java()
+
+
+def _submitted() -> bool:
+    """Whether this program runs under spark-submit, which has chosen the master and started Java."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def is_local(master: str | None) -> bool:
@@ -185,8 +197,17 @@ def _python_of_executors(master: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _log_file() -> Iterator[str]:
+    """A file that is kept where Spark failed, rather than the data."""
     directory = tempfile.mkdtemp(prefix="tfrs-dlrm-spark-")
-    yield os.path.join(directory, "spark.log")
+    path = os.path.join(directory, "spark.log")
+    try:
+        yield path
+    except OSError:
+        logging.error("the log of Spark is in %s", path)
+        raise
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
     shutil.rmtree(directory, ignore_errors=True)
 
 

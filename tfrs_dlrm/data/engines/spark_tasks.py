@@ -13,7 +13,7 @@ import os
 import socket
 import uuid
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -203,7 +203,9 @@ def write_values(site: Site, batches: Batches) -> Batches:
     """Writes sorted values, columns `table` and `value`, to one file per table, and says which: `part`, `table`."""
     from pyspark import TaskContext
 
-    workspace, part = site.enter(), TaskContext.get().partitionId()
+    context = TaskContext.get()
+    assert context is not None
+    workspace, part = site.enter(), context.partitionId()
     rows = (row for batch in batches for row in _by_table(batch))
     for table, group in itertools.groupby(rows, key=lambda row: row[0]):
         path = values_file(workspace, part, table)

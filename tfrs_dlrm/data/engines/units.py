@@ -129,6 +129,8 @@ def _parquet_units(file: int, size: int, rows_of_groups: Sequence[int]) -> list[
                 found.append(Place(index, row + batch * sources.BLOCK_ROWS, group, batch))
             index += 1
         row += rows
+    if not found:
+        return [Unit(file, None, size)]
     ends = [place.first_row for place in found[1:]] + [row]
     shares = [size * (end - place.first_row) // total for place, end in zip(found, ends, strict=True)]
-    return [Unit(file, p, s) for p, s in zip(found, shares, strict=True)] or [Unit(file, None, size)]
+    return [Unit(file, place, share) for place, share in zip(found, shares, strict=True)]
