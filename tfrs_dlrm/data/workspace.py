@@ -73,16 +73,16 @@ class Workspace:
             if self.marks(COUNTED) or self.marks(ENCODED):
                 self._check_same(fingerprint, read_json(started))
                 logging.info("%s: going on with an unfinished preparation", self.output)
-                self._take_over()
             else:
-                self._take_over()
                 self._discard()
             os.makedirs(attempts, exist_ok=True)
+            self._take_over()
             write_json(started, fingerprint)
             return
         if os.path.isdir(self.output) and set(os.listdir(self.output)) - {WORK_DIR}:
             raise ValueError(f"{self.output}: the directory exists and holds something else; choose another output")
-        os.makedirs(attempts, exist_ok=True)
+        shutil.rmtree(self.work, ignore_errors=True)
+        os.makedirs(attempts)
         self._take_over()
         write_json(started, fingerprint)
 
@@ -193,3 +193,4 @@ class Workspace:
         for name in (SCHEMA_FILE, STATISTICS_FILE):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(os.path.join(self.output, name))
+        shutil.rmtree(self.work)  # last: it says that the directory is one of ours

@@ -159,9 +159,12 @@ class SparkEngine:
         future = pool.submit(collect)
         try:
             waiting = _Waiting(self._spark)
-            while not concurrent.futures.wait([future], _POLL_S).done:
+            pause = _POLL_S
+            while not concurrent.futures.wait([future], pause).done:
+                begin = time.monotonic()
                 waiting()
                 tick()
+                pause = max(_POLL_S, 20 * (time.monotonic() - begin))  # long directories take a while to list
             with explained(str(context.master)):
                 return future.result()
         finally:
@@ -181,8 +184,9 @@ class _Waiting:
     def __call__(self) -> None:
         if self._over:
             return
-        tracker = self._context._jsc.sc().statusTracker()
-        self._over = len(tracker.getExecutorInfos()) > 1  # the driver is one
+        with contextlib.suppress(Exception):  # where the driver's Java is gone, the job says so
+            tracker = self._context._jsc.sc().statusTracker()
+            self._over = len(tracker.getExecutorInfos()) > 1  # the driver is one
         waited = time.monotonic() - self._begin
         what = (
             f"no executor from {self._context.master} for {waited:.0f} s: are there workers with free cores and memory"
