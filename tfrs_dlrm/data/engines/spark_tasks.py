@@ -195,7 +195,7 @@ def read_counts(site: Site, tables: list[str], names: list[str], batches: Batche
         for number, (i, table) in itertools.product(batch.column(0).to_pylist(), enumerate(tables)):
             with pq.ParquetFile(counts_file(workspace, table, names[number])) as file:
                 for part in file.iter_batches():
-                    of_table = pa.array([i], pa.int32()).take(pa.array([0] * part.num_rows, pa.int32()))
+                    of_table = pa.repeat(pa.scalar(i, pa.int32()), part.num_rows)
                     yield pa.record_batch([of_table, part.column(0), part.column(1)], ["table", "value", "n"])
 
 
