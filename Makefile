@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test lint format types check bench bench-quick bench-data bench-strategies bench-serving bench-family bench-input-service verify-tpu clean
+.PHONY: help run run-s3 test lint format types check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-input-service verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -69,6 +69,9 @@ bench-quick: $(PEERS)  ## the same on tiny sizes: shows that it works, its numbe
 
 bench-data: $(SETUP)  ## speed and memory of prepare and dataset on 5 million rows
 	@$(BIN)/python benchmarks/data.py
+
+bench-engines: $(SETUP)  ## prepare by DuckDB and by Spark on 2 million rows: speed, memory, the same bytes?
+	@$(BIN)/python benchmarks/engines.py
 
 bench-strategies: $(SETUP)  ## replicas, a local cluster, and the planner's memory beside a run's
 	@$(BIN)/python benchmarks/strategies.py

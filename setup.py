@@ -54,6 +54,8 @@ setup(
         "bench": ["keras-rs>=0.4,<0.5", "torch==2.13.0"],
         # What train/compare.py tunes with.
         "compare": ["optuna>=4.0"],
+        # train/prepare.py --engine=spark; it needs Java 17.
+        "spark": ["pyspark[sql]>=4.0,<5"],
         # export/serve.py and tfrs_dlrm.serving.Client.
         "serving": _SERVING,
         "dev": [
@@ -64,6 +66,7 @@ setup(
             "pandas>=2.1",
             "playwright>=1.40",
             "psutil>=5.9",
+            "pyspark[sql]>=4.0,<5",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "pyyaml>=6",

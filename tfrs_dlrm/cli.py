@@ -103,7 +103,7 @@ def run(
                 with quiet():
                     _load_tensorflow()
             main(argv)
-        except (ValueError, OSError, ArithmeticError) as e:
+        except (ValueError, OSError, ArithmeticError, ImportError) as e:
             _fail(str(e), e)
         except Exception as e:
             if not type(e).__module__.startswith(("tensorflow", "duckdb", "_duckdb")):

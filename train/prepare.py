@@ -15,6 +15,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of that choice.")
 _BAD_ROWS = flags.DEFINE_enum(
     "bad_rows", "error", ["error", "quarantine"], "Stop at malformed rows, or set them aside."
 )
+_ENGINE = flags.DEFINE_enum("engine", "duckdb", ["duckdb", "spark"], "On this machine, or on Spark: docs/cluster.md.")
+_MASTER = flags.DEFINE_string("master", None, "Of Spark: local[*] (the default), spark://HOST:PORT, yarn, k8s://HOST.")
 _OUTPUT = flags.DEFINE_string("output", None, "The directory to write.", required=True)
 _SHOWN = 10
 
@@ -23,7 +25,9 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
     from tfrs_dlrm.data.encoder import SCHEMA_FILE
-    from tfrs_dlrm.data.prepare import QUARANTINE_FILE, BadRows, prepare
+    from tfrs_dlrm.data.engines import EngineName
+    from tfrs_dlrm.data.prepare import BadRows, prepare
+    from tfrs_dlrm.data.workspace import QUARANTINE_FILE
     from tfrs_dlrm.progress import PrepareBar
     from tfrs_dlrm.schema import Schema
 
@@ -37,6 +41,8 @@ def main(argv: list[str]) -> None:
             eval_fraction=_EVAL_FRACTION.value,
             seed=_SEED.value,
             bad_rows=cast(BadRows, _BAD_ROWS.value),
+            engine=cast(EngineName, _ENGINE.value),
+            master=_MASTER.value,
             progress=bar,
         )
     tables = Schema.load(os.path.join(output, SCHEMA_FILE)).tables
@@ -47,6 +53,14 @@ def main(argv: list[str]) -> None:
     print(f"Wrote {output}{aside}.\nNext:")
     name = os.path.basename(os.path.abspath(output))
     print(f"  python train/main.py --config=configs/default.py --config.data.path={output} --workdir=runs/{name}")
+
+
+def check_engine() -> None:
+    """Ends at once where Spark is asked for and cannot be had."""
+    if _ENGINE.value == "spark":
+        from tfrs_dlrm.data.engines import spark_session
+
+        spark_session.check(_MASTER.value)
 
 
 def _print_counts(title: str, counts: dict[str, int]) -> None:
@@ -63,4 +77,4 @@ def _print_counts(title: str, counts: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, before=check_engine)

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.data import prepare as prepare_module
 from tfrs_dlrm.data import segments, sources
 from tfrs_dlrm.data.dataset import dataset
 from tfrs_dlrm.data.manifest import Manifest
@@ -282,7 +281,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
         write_table(self, table, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module.pq.ParquetWriter, "write_table", full)
+        patch.setattr(pq.ParquetWriter, "write_table", full)
         message = r"the disk is full; nothing half-written has its final name\. .*out: run the same command again"
         with pytest.raises(OSError, match=message) as info:
             run(tmp_path, None, "log.parquet", PLAIN, eval_fraction=0.3)

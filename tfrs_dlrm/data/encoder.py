@@ -15,13 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfrs_dlrm.data.manifest import STATISTICS_FILE, VOCABULARY_DIR
 from tfrs_dlrm.data.rows import MISSING_INT
 from tfrs_dlrm.data.tokenizer import MISSING_TEXT, Tokenizer
 from tfrs_dlrm.hashing import fingerprint_rows
 from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, DenseFeature, Schema
-
-STATISTICS_FILE = "statistics.json"
-VOCABULARY_DIR = "vocabulary"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from typing import Any, Literal
 
 import numpy as np
 
 from tfrs_dlrm.data import raw_files
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.stores import is_address
 
 BadRows = Literal["error", "quarantine"]
 
@@ -34,7 +32,7 @@ class Job:
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain values that change where the output would, files by size and time of modification."""
-        stats = [(f if is_address(f) else os.path.abspath(f), *raw_files.stat(f)) for f in self.files]
+        stats = [(raw_files.absolute(f), *raw_files.stat(f)) for f in self.files]
         return {
             "schema": json.loads(self.schema.to_json()),
             "files": [{"path": path, "bytes": size, "modified_ns": ns} for path, size, ns in stats],

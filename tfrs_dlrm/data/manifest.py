@@ -9,6 +9,8 @@ from typing import Any, Literal
 from tfrs_dlrm.files import read_json, write_json
 
 MANIFEST_FILE = "prepared.json"
+STATISTICS_FILE = "statistics.json"
+VOCABULARY_DIR = "vocabulary"
 Split = Literal["train", "eval"]
 
 

@@ -37,6 +37,11 @@ def identity(path: str) -> str:
     return path if is_address(path) else os.path.realpath(path)
 
 
+def absolute(path: str) -> str:
+    """As processes in other working directories find it."""
+    return path if is_address(path) else os.path.abspath(path)
+
+
 def stat(path: str) -> tuple[int, int]:
     """The size in bytes, and the time of modification in nanoseconds since 1970.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
@@ -56,6 +57,24 @@ class Block:
         return [_row_text(self.data.slice(n - self.first_row, 1)) for n in rows]
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a block begins, so that it can be read without those before it.
+
+    Attributes:
+      index: the position of the block in its file.
+      first_row: the number of its first line or row, as in `Block`.
+      offset: text: the byte at which that line begins. Parquet: the row group that holds the row.
+      after: text: the byte from which on the file is read in whole pieces; those before it, from `offset` on, are the
+        beginning of a line. Parquet: how many batches of the row group come before.
+    """
+
+    index: int
+    first_row: int
+    offset: int
+    after: int
+
+
 def expand(patterns: Sequence[str]) -> list[str]:
     """The files that paths and glob patterns name, each once: patterns in the order given, their matches sorted.
 
@@ -78,27 +97,35 @@ def expand(patterns: Sequence[str]) -> list[str]:
     return list(files.values())
 
 
-def blocks(path: str, schema: Schema, position: Callable[[int], None] | None = None) -> Iterator[Block]:
+def blocks(
+    path: str, schema: Schema, position: Callable[[int], None] | None = None, place: Place | None = None
+) -> Iterator[Block]:
     """The blocks of one file, in order.
 
     Args:
       path: a .parquet file, or text (.tsv, .csv or any other name), which may be compressed as .gz.
       schema: names the columns, and says how text files are laid out.
       position: called with the number of bytes of the file read so far, for progress bars.
+      place: of the block to begin with; without it, the first. No .gz file can be read from another.
 
     Raises:
       ValueError: naming the file, for a missing column, a damaged file or one that ends in the middle.
     """
     report = position or (lambda _: None)
     if is_parquet(path):
-        yield from _parquet_blocks(path, schema, report)
+        yield from _parquet_blocks(path, schema, report, place or Place(0, 1, 0, 0))
     else:
-        yield from _text_blocks(path, schema, report)
+        yield from _text_blocks(path, schema, report, place or Place(0, 1, 0, 0))
 
 
 def is_parquet(path: str) -> bool:
     """Whether the name says that it is a Parquet file; every other file is text."""
     return path.lower().endswith((".parquet", ".pq"))
+
+
+def is_compressed(path: str) -> bool:
+    """Whether the name says that it is a text file compressed by gzip."""
+    return path.lower().endswith(".gz")
 
 
 def usual_delimiter(path: str) -> str:
@@ -126,16 +153,18 @@ def split_line(line: str, delimiter: str) -> list[str]:
         raise ValueError(f"no list of fields: {line[:40]!r}...: {e}") from e
 
 
-def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> Iterator[Block]:
+def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], place: Place) -> Iterator[Block]:
     try:
         file = pq.ParquetFile(raw_files.open_file(path), page_checksum_verification=True)
         size, names = raw_files.size(path), file.schema_arrow.names
         _check_columns(path, schema, names, "")
         if file.metadata.num_rows == 0:
             raise ValueError(f"{path}: the file has no rows")
-        first_row, index = 1, 0
-        for group in range(file.num_row_groups):
-            for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(schema.columns)):
+        first_row, index, skip = place.first_row, place.index, place.after
+        for group in range(place.offset, file.num_row_groups):
+            batches = file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(schema.columns))
+            batches, skip = itertools.islice(batches, skip, None), 0
+            for batch in batches:
                 yield Block(path, index, first_row, batch.num_rows, pa.Table.from_batches([batch]), schema.columns)
                 first_row, index = first_row + batch.num_rows, index + 1
                 report(int(size * (first_row - 1) / file.metadata.num_rows))
@@ -145,11 +174,15 @@ def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None]) ->
         raise ValueError(f"{path}: not a readable Parquet file: {e}") from e
 
 
-def _text_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> Iterator[Block]:
+def _text_blocks(path: str, schema: Schema, report: Callable[[int], None], place: Place) -> Iterator[Block]:
     delimiter = schema.text.delimiter or usual_delimiter(path)
     columns = schema.text.columns
-    line, index, rest = 1, 0, b""
-    for chunk in _chunks(path, report):
+    line, index, rest, begin = 1, 0, b"", 0
+    if place.index > 0:
+        line, index, begin = place.first_row, place.index, place.after
+        columns = columns or _header(path, _header_line(path), delimiter, schema)
+        rest = _bytes(path, place.offset, begin)
+    for chunk in _chunks(path, report, begin):
         data = rest + chunk
         if line == 1:
             data = data.removeprefix(_BOM)
@@ -173,11 +206,12 @@ def _text_blocks(path: str, schema: Schema, report: Callable[[int], None]) -> It
         raise ValueError(f"{path}: the file {'is empty' if line == 1 else 'has a header but no rows'}")
 
 
-def _chunks(path: str, report: Callable[[int], None]) -> Iterator[bytes]:
-    """The (decompressed) bytes of a file in pieces of `BLOCK_BYTES`, the last one shorter."""
-    compressed = path.lower().endswith(".gz")
+def _chunks(path: str, report: Callable[[int], None], begin: int = 0) -> Iterator[bytes]:
+    """The (decompressed) bytes of a file in pieces of `BLOCK_BYTES`, the last one shorter, from byte `begin` on."""
+    compressed = is_compressed(path)
     try:
         with raw_files.open_file(path) as raw:
+            raw.seek(begin)
             stream: IO[bytes] = pa.CompressedInputStream(raw, "gzip") if compressed else raw
             while chunk := _read_full(stream, BLOCK_BYTES):
                 report(raw.tell())
@@ -196,6 +230,20 @@ def _read_full(stream: IO[bytes], size: int) -> bytes:
         parts.append(part)
         missing -= len(part)
     return b"".join(parts)
+
+
+def _bytes(path: str, begin: int, end: int) -> bytes:
+    with raw_files.open_file(path) as file:
+        file.seek(begin)
+        return file.read(end - begin)
+
+
+def _header_line(path: str) -> bytes:
+    head = b""
+    with raw_files.open_file(path) as file:
+        while b"\n" not in head and len(head) < BLOCK_BYTES and (piece := file.read(1 << 16)):
+            head += piece
+    return head.partition(b"\n")[0].removeprefix(_BOM)
 
 
 def _row_text(row: pa.Table) -> str:

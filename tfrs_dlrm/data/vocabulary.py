@@ -5,13 +5,14 @@ from __future__ import annotations
 import collections
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfrs_dlrm.data.workspace import Workspace
 from tfrs_dlrm.schema import Schema, Table
 
 _SCHEMA = pa.schema([("value", pa.string()), ("count", pa.int64())])
@@ -28,31 +29,38 @@ class ValueCounts:
         value_array = pa.array(values, pa.binary()).cast(pa.string())
         self._parts[table].append(pa.table([value_array, pa.array(counts, pa.int64())], schema=_SCHEMA))
 
-    def write(self, directory: str, name: str) -> None:
-        """Writes the sums to DIRECTORY/TABLE/NAME.parquet, in order of value so that equal counts give equal bytes."""
+    def write(self, workspace: Workspace, name: str) -> None:
+        """Writes the sums to the files `counts_file`, in order of value so that equal counts give equal bytes."""
         for table, parts in self._parts.items():
             sums = pa.concat_tables(parts).group_by("value").aggregate([("count", "sum")]).sort_by("value")
-            os.makedirs(os.path.join(directory, table), exist_ok=True)
-            path = os.path.join(directory, table, f"{name}.parquet")
-            pq.write_table(sums.rename_columns(["value", "count"]), path + ".tmp", compression="lz4")
-            os.replace(path + ".tmp", path)
+            path = counts_file(workspace, table, name)
+            temporary = workspace.temporary(path)
+            pq.write_table(sums.rename_columns(["value", "count"]), temporary, compression="lz4")
+            workspace.publish(temporary, path)
 
 
-def write_vocabulary(counts_dir: str, table: Table, min_count: int, max_size: int | None, path: str) -> int:
-    """Joins the counts of one table into a vocabulary file, one value a line, and returns the number of values.
+def counts_file(workspace: Workspace, table: str, name: str) -> str:
+    """The Parquet file with the values of a table in a segment, and how often each occurs."""
+    return os.path.join(workspace.counts, table, f"{name}.parquet")
 
-    By falling count, ties by value (in the order of their UTF-8 bytes). DuckDB counts and sorts, and spills to
-    `counts_dir` what does not fit into its memory. A value with a line break in it cannot stand in the file, so it
-    gets no row of its own.
+
+def write_vocabulary(values: Iterable[Sequence[str]], table: Table, min_count: int, path: str) -> int:
+    """Writes a vocabulary file, one value a line, and returns the number of values.
+
+    Args:
+      values: in the order of their rows, many at a time.
+      table: whose vocabulary it is.
+      min_count: how often each occurs at least.
+      path: of the file.
 
     Raises:
-      ValueError: no value occurs `min_count` times.
+      ValueError: there are no values.
     """
     with open(path + ".tmp", "w", encoding="utf-8", newline="\n") as f:
         size = 0
-        for values in _by_falling_count(counts_dir, table.name, min_count, max_size):
-            f.writelines(f"{v}\n" for v in values)
-            size += len(values)
+        for values_of_batch in values:
+            f.writelines(f"{v}\n" for v in values_of_batch)
+            size += len(values_of_batch)
     if size == 0:
         os.remove(path + ".tmp")
         raise ValueError(
@@ -62,7 +70,12 @@ def write_vocabulary(counts_dir: str, table: Table, min_count: int, max_size: in
     return size
 
 
-def _by_falling_count(counts_dir: str, table: str, min_count: int, max_size: int | None) -> Iterator[list[str]]:
+def by_falling_count(counts_dir: str, table: str, min_count: int, max_size: int | None) -> Iterator[list[str]]:
+    """The vocabulary of a table, many values at a time: by falling count, ties in the order of their UTF-8 bytes.
+
+    DuckDB counts and sorts, and spills to `counts_dir` what does not fit into its memory. A value with a line break in
+    it cannot stand in a vocabulary file, so it gets no row of its own.
+    """
     files = os.path.join(glob.escape(os.path.join(counts_dir, table)), "*.parquet")
     with duckdb.connect(":memory:", config={"memory_limit": "800MB", "temp_directory": counts_dir}) as connection:
         query = (

@@ -1,0 +1,231 @@
+"""A Spark session to prepare data with, and everything that can be wrong with it said before anything waits for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import logging
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+JAVA = 17
+_ATTEMPTS = 4  # of each task; Spark's own default on clusters
+_CONNECT_S = 5.0
+_LOCAL = re.compile(r"local(?:\[(\*|\d+)(?:, *(\d+))?\])?")
+_SETTINGS = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.log.level": "ERROR",
+}
+
+
+@contextlib.contextmanager
+def session(master: str | None) -> Iterator[SparkSession]:
+    """The active Spark session, or one that is stopped afterwards.
+
+    What Spark and the processes of a local session write to standard error goes to a file, which is removed if all goes
+    well.
+
+    Args:
+      master: of the session; None is that of the active session, of `spark-submit`, or `local[*]`.
+
+    Raises:
+      ImportError: PySpark is missing or too old.
+      ValueError: there is no such kind of master, or the active session has another one.
+      OSError: there is no Java 17, or the master does not answer.
+    """
+    spark_sql = _import_pyspark()
+    active = spark_sql.SparkSession.getActiveSession()
+    if active is not None:
+        if master is not None and with_retries(master) != active.sparkContext.master:
+            raise ValueError(
+                f"master={master!r}, but the active Spark session has {active.sparkContext.master!r}; leave master out"
+                " to use that session, or stop it first"
+            )
+        yield active
+        return
+    check(master)
+    if master is None and not _submitted():
+        master = "local[*]"
+    builder = spark_sql.SparkSession.builder.appName("tfrs-dlrm prepare")
+    for key, value in {**_SETTINGS, **(_local_settings() if is_local(master) else {})}.items():
+        builder = builder.config(key, value)
+    if master is not None:
+        builder = builder.master(with_retries(master))
+    with _log_file() as log:
+        try:
+            with _python_of_executors(master), _stderr_to(log):
+                spark = builder.getOrCreate()
+        except Exception as e:  # whatever Java or Py4J make of it
+            raise OSError(f"Spark did not start with master={master!r}: {_first_line(e)}") from e
+        try:
+            yield spark
+        finally:
+            with contextlib.suppress(Exception):  # it may be what failed
+                spark.stop()
+
+
+def check(master: str | None) -> None:
+    """Checks what `session` needs, in no more than seconds; errors as there."""
+    _import_pyspark()
+    if master is not None:
+        check_master(master)
+    if not _submitted():
+        check_java()
+
+
+def _submitted() -> bool:
+    """Whether this program runs under spark-submit, which has chosen the master and started Java."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def is_local(master: str | None) -> bool:
+    """Whether a master is this machine alone."""
+    return master is not None and _LOCAL.fullmatch(master) is not None
+
+
+def with_retries(master: str) -> str:
+    """A master with tasks tried several times also where everything runs on this machine."""
+    match = _LOCAL.fullmatch(master)
+    return f"local[{match.group(1) or 1},{match.group(2) or _ATTEMPTS}]" if match else master
+
+
+def check_master(master: str) -> None:
+    """Checks that there is such a master.
+
+    Raises:
+      ValueError: no known kind of master.
+      OSError: it does not answer, or yarn's configuration is nowhere to be found.
+    """
+    if is_local(master):
+        return
+    if master == "yarn":
+        if not {"HADOOP_CONF_DIR", "YARN_CONF_DIR"} & os.environ.keys():
+            raise OSError("master='yarn': set HADOOP_CONF_DIR to the directory of the cluster's configuration")
+        return
+    kind, _, rest = master.partition("://")
+    if kind not in ("spark", "k8s") or not rest:
+        raise ValueError(f"master={master!r} is none of local, local[N], local[*], spark://HOST:PORT, yarn, k8s://HOST")
+    addresses = [_address(a, 7077 if kind == "spark" else 443) for a in rest.split(",")]
+    errors = []
+    for host, port in addresses:
+        try:
+            with socket.create_connection((host, port), timeout=_CONNECT_S):
+                return
+        except OSError as e:
+            errors.append(f"{host}:{port}: {e}")
+    raise ConnectionError(
+        f"master={master!r} does not answer ({'; '.join(errors)}); is it started, and can this machine reach it?"
+    )
+
+
+def _address(text: str, port: int) -> tuple[str, int]:
+    host, colon, given = text.partition("://")[2 if "://" in text else 0].rstrip("/").rpartition(":")
+    if not colon:
+        return given, port
+    if not given.isdecimal():
+        raise ValueError(f"{text!r} is no HOST:PORT")
+    return host.strip("[]"), int(given)
+
+
+def check_java() -> None:
+    """Checks that Spark will find a Java that it can use.
+
+    Raises:
+      OSError: there is none, or it is too old.
+    """
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else shutil.which("java")
+    advice = f"install Java {JAVA} (on Debian: apt-get install openjdk-{JAVA}-jre-headless), or set JAVA_HOME to one"
+    if java is None or not os.path.isfile(java):
+        where = f"JAVA_HOME={home} has no bin/java" if home else "there is no java on the PATH"
+        raise OSError(f"engine='spark' needs Java, and {where}; {advice}")
+    shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', shown)
+    if version is None:
+        raise OSError(f"engine='spark' needs Java, and {java} -version fails: {shown.strip()[:200]!r}; {advice}")
+    if int(version.group(1)) < JAVA:
+        raise OSError(f"engine='spark' needs Java {JAVA} or later, and {java} is Java {version.group(1)}; {advice}")
+
+
+def _import_pyspark():  # type: ignore[no-untyped-def]
+    advice = "pip install 'tfrs-dlrm[spark]'"
+    try:
+        import pyspark
+        import pyspark.sql
+    except ImportError as e:
+        raise ImportError(f"engine='spark' needs PySpark: {advice}") from e
+    if int(pyspark.__version__.split(".")[0]) < 4:
+        raise ImportError(f"engine='spark' needs PySpark 4, this is {pyspark.__version__}: {advice}")
+    return pyspark.sql
+
+
+def _local_settings() -> dict[str, str]:
+    """For executors on this machine: it need not know its own name, and they import what this process imports."""
+    package = str(Path(__file__).parents[3])
+    python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    return {
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.executorEnv.PYTHONPATH": python_path,
+    }
+
+
+@contextlib.contextmanager
+def _python_of_executors(master: str | None) -> Iterator[None]:
+    """Executors on this machine run this Python; others what the cluster says."""
+    if not is_local(master) or "PYSPARK_PYTHON" in os.environ:
+        yield
+        return
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    try:
+        yield
+    finally:
+        del os.environ["PYSPARK_PYTHON"]
+
+
+@contextlib.contextmanager
+def _log_file() -> Iterator[str]:
+    """A file that is kept where Spark failed, rather than the data."""
+    directory = tempfile.mkdtemp(prefix="tfrs-dlrm-spark-")
+    path = os.path.join(directory, "spark.log")
+    try:
+        yield path
+    except OSError:
+        logging.error("the log of Spark is in %s", path)
+        raise
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _stderr_to(path: str) -> Iterator[None]:
+    """Processes that are started inside write their standard error to a file, for as long as they live."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with open(path, "ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "Exception: " in line), lines[0] if lines else type(error).__name__)
