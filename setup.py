@@ -12,6 +12,7 @@ _SERVING = [
     "starlette>=0.37",
     "uvicorn>=0.30",
 ]
+_KAFKA = "confluent-kafka>=2.5"
 
 setup(
     name="tfrs-dlrm",
@@ -49,7 +50,11 @@ setup(
         # of tensorflow-tpu 2.20 aborts; protobuf 7 breaks its config protos.
         "tpu": ["tensorflow-tpu>=2.19,<2.21", "tensorflow>=2.19,<2.21", "libtpu<0.0.32", "protobuf<7"],
         # Its native ops load on TensorFlow <= 2.17 only.
-        "io": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
+        "io": ["tensorflow-io==0.37.1", "tensorflow<2.18", _KAFKA],
+        # Training from a stream: --config.data.source=kafka://...
+        "kafka": [_KAFKA],
+        # The lowest versions that install_requires admits, for `make test-lowest`.
+        "lowest": ["tensorflow==2.16.*", "tensorflow-serving-api==2.16.*", "tf-keras==2.16.*"],
         # What `make bench` compares with. Where pip would take a CUDA build of torch, the one for CPUs does as well.
         "bench": ["keras-rs>=0.4,<0.5", "torch==2.13.0"],
         # What train/compare.py tunes with.
@@ -58,6 +63,7 @@ setup(
         "serving": _SERVING,
         "dev": [
             *_SERVING,
+            _KAFKA,
             "mypy>=1.11",
             "optuna>=4.0",
             "pandas>=2.1",

@@ -275,7 +275,7 @@ class _Reader:
     def _grouped(self, epoch: int) -> Iterator[list[_RowGroup]]:
         order = np.arange(len(self._part.pieces))
         if self._seed is not None:
-            order = _permutation(len(order), self._seed, epoch, 0)
+            order = permutation(len(order), self._seed, epoch, 0)
         window: list[_RowGroup] = []
         for i in order:
             window.append(self._part.pieces[i])
@@ -288,11 +288,11 @@ class _Reader:
     def _load(self, epoch: int, number: int, groups: Sequence[_RowGroup], skip: int) -> Columns:
         columns = Columns.join([_read(group, self._schema) for group in groups])
         if self._seed is not None:
-            columns = columns.take(_permutation(len(columns), self._seed, epoch, number + 1))
+            columns = columns.take(permutation(len(columns), self._seed, epoch, number + 1))
         return columns.slice(skip, len(columns)) if skip else columns
 
 
-def _permutation(size: int, *key: int) -> np.ndarray:
+def permutation(size: int, *key: int) -> np.ndarray:
     """A permutation that is a function of its arguments, whatever the version of NumPy: Philox's stream is fixed."""
     bits = np.random.Philox(np.random.SeedSequence([k % 2**64 for k in key]))
     return np.argsort(bits.random_raw(size), kind="stable")
