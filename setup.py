@@ -13,6 +13,8 @@ _SERVING = [
     "uvicorn>=0.30",
 ]
 _KAFKA = "confluent-kafka>=2.5"
+# TensorFlow before 2.18 needs NumPy 1, which later versions do not import with; they do not say so to pip.
+_OLDER_PYARROW = "pyarrow<26"
 
 setup(
     name="tfrs-dlrm",
@@ -50,11 +52,11 @@ setup(
         # of tensorflow-tpu 2.20 aborts; protobuf 7 breaks its config protos.
         "tpu": ["tensorflow-tpu>=2.19,<2.21", "tensorflow>=2.19,<2.21", "libtpu<0.0.32", "protobuf<7"],
         # Its native ops load on TensorFlow <= 2.17 only.
-        "io": ["tensorflow-io==0.37.1", "tensorflow<2.18", _KAFKA],
+        "io": ["tensorflow-io==0.37.1", "tensorflow<2.18", _OLDER_PYARROW, _KAFKA],
         # Training from a stream: --config.data.source=kafka://...
         "kafka": [_KAFKA],
         # The lowest versions that install_requires admits, for `make test-lowest`.
-        "lowest": ["tensorflow==2.16.*", "tensorflow-serving-api==2.16.*", "tf-keras==2.16.*"],
+        "lowest": ["tensorflow==2.16.*", "tensorflow-serving-api==2.16.*", "tf-keras==2.16.*", _OLDER_PYARROW],
         # What `make bench` compares with. Where pip would take a CUDA build of torch, the one for CPUs does as well.
         "bench": ["keras-rs>=0.4,<0.5", "torch==2.13.0"],
         # What train/compare.py tunes with.

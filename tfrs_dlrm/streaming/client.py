@@ -26,9 +26,16 @@ class Client:
     """
 
     def __init__(self, address: StreamAddress):
-        kafka = _confluent_kafka()
+        self._kafka = _confluent_kafka()
         self.address = address
         self._last_error = ""
+        self._partitions: list[int] = []
+        self._asked = 0.0
+        # With connections of its own: on those that messages come by, a broker answers once there are some.
+        self._consumer = self.consumer()
+
+    def consumer(self) -> Any:
+        """A consumer of no partitions yet."""
         own = {
             "group.id": "tfrs-dlrm",  # none is joined, but there has to be a name
             "enable.auto.commit": False,
@@ -39,12 +46,9 @@ class Client:
             "error_cb": self._note,
         }
         try:
-            self.consumer = kafka.Consumer(settings(address) | own)
-        except (kafka.KafkaException, TypeError, ValueError) as e:
-            raise StreamError(f"{address}: {_text(e)}") from e
-        self._kafka = kafka
-        self._partitions: list[int] = []
-        self._asked = 0.0
+            return self._kafka.Consumer(settings(self.address) | own)
+        except (self._kafka.KafkaException, TypeError, ValueError) as e:
+            raise StreamError(f"{self.address}: {_text(e)}") from e
 
     def bounds(self) -> dict[int, Range]:
         """See `Reader.bounds`."""
@@ -53,7 +57,7 @@ class Client:
             if not self._partitions or time.monotonic() - self._asked > _PARTITIONS_EVERY:
                 self._partitions, self._asked = self._ask(), time.monotonic()
             return {
-                p: self.consumer.get_watermark_offsets(kafka.TopicPartition(topic, p), timeout=ANSWER)
+                p: self._consumer.get_watermark_offsets(kafka.TopicPartition(topic, p), timeout=ANSWER)
                 for p in self._partitions
             }
         except kafka.KafkaException as e:
@@ -79,15 +83,14 @@ class Client:
 
     def close(self) -> None:
         """Leaves the broker."""
-        self.consumer.close()
+        self._consumer.close()
 
     def _ask(self) -> list[int]:
         """The numbers of the partitions."""
         try:
-            found = self.consumer.list_topics(self.address.topic, timeout=ANSWER).topics[self.address.topic]
+            found = self._consumer.list_topics(self.address.topic, timeout=ANSWER).topics[self.address.topic]
         except self._kafka.KafkaException:
-            if not self._partitions:  # nothing is being read yet, so that no message gets lost here
-                self.consumer.poll(0.1)  # calls `_note`
+            self._consumer.poll(0.1)  # calls `_note`
             raise
         if found.error is not None:
             raise self._kafka.KafkaException(found.error)

@@ -30,6 +30,7 @@ class ConfluentReader:
 
     def __init__(self, address: StreamAddress):
         self._client = Client(address)
+        self._consumer = self._client.consumer()
         self._topic = address.topic
         # By partition, where the next call begins if it goes on, and the messages that are here already.
         self._next: dict[int, int] = {}
@@ -50,6 +51,7 @@ class ConfluentReader:
 
     def close(self) -> None:
         """See `Reader.close`."""
+        self._consumer.close()
         self._client.close()
 
     def _read(self, ranges: dict[int, Range]) -> list[Message]:
@@ -66,7 +68,7 @@ class ConfluentReader:
         last = time.monotonic()
         while todo:
             left = sum(ranges[p][1] - ranges[p][0] - len(found[p]) for p in todo)
-            batch = self._client.consumer.consume(max(1, min(_AT_A_TIME, left)), timeout=0.1)
+            batch = self._consumer.consume(max(1, min(_AT_A_TIME, left)), timeout=0.1)
             for message in batch:
                 self._sort(message, ranges, found, todo)
             if any(m.error() is None for m in batch):
@@ -103,7 +105,7 @@ class ConfluentReader:
 
         begins = self._next | {p: begin for p, (begin, _) in ranges.items()}
         try:
-            self._client.consumer.assign([TopicPartition(self._topic, p, o) for p, o in sorted(begins.items())])
+            self._consumer.assign([TopicPartition(self._topic, p, o) for p, o in sorted(begins.items())])
         except KafkaException as e:
             raise self._client.error(e.args[0]) from e
         self._next, self._paused = dict(begins), set()
@@ -114,7 +116,7 @@ class ConfluentReader:
             from confluent_kafka import TopicPartition
 
             # What it has fetched and not given out it fetches again later.
-            self._client.consumer.pause([TopicPartition(self._topic, partition)])
+            self._consumer.pause([TopicPartition(self._topic, partition)])
             self._paused.add(partition)
 
     def _resume(self, partitions: set[int]) -> None:
@@ -122,5 +124,5 @@ class ConfluentReader:
         if wanted:
             from confluent_kafka import TopicPartition
 
-            self._client.consumer.resume([TopicPartition(self._topic, p) for p in wanted])
+            self._consumer.resume([TopicPartition(self._topic, p) for p in wanted])
             self._paused -= wanted
