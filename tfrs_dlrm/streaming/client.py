@@ -61,6 +61,7 @@ class Client:
                 for p in self._partitions
             }
         except kafka.KafkaException as e:
+            self._partitions = []  # ask anew
             raise self.error(e.args[0]) from e
 
     def error(self, error: Any) -> Exception:
@@ -73,7 +74,7 @@ class Client:
             )
         if code in (codes._AUTHENTICATION, codes.SASL_AUTHENTICATION_FAILED):
             return StreamError(f"{self.address}: the broker refuses the credentials in client_config: {_text(error)}")
-        if code in (codes.UNKNOWN_TOPIC_OR_PART, codes._UNKNOWN_TOPIC, codes._UNKNOWN_PARTITION):
+        if code == codes.UNKNOWN_TOPIC_OR_PART:
             return StreamError(f"{self.address}: there is no topic {topic!r}, or not all of its partitions any more")
         if code in (codes._AUTO_OFFSET_RESET, codes.OFFSET_OUT_OF_RANGE):
             return StreamError(f"{self.address}: an offset is not there: {_text(error)}")
@@ -108,8 +109,15 @@ def settings(address: StreamAddress) -> dict[str, Any]:
     Raises:
       StreamError: the file of settings cannot be read, or is none.
     """
-    # Its own lines would go through the progress bar; what fails is reported by those who see it fail.
-    return {"bootstrap.servers": address.servers, "log_level": 0, **_of_file(address.client_config), **address.settings}
+    own = {
+        "bootstrap.servers": address.servers,
+        # Its own lines would go through the progress bar; what fails is reported by those who see it fail.
+        "log_level": 0,
+        # In milliseconds. At the end of a partition a consumer cannot be told to do something else for so long.
+        "fetch.wait.max.ms": 50,
+        "reconnect.backoff.max.ms": 2000,
+    }
+    return own | _of_file(address.client_config) | dict(address.settings)
 
 
 def _of_file(path: str) -> dict[str, str]:
