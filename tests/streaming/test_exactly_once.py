@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import mock_kafka
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -38,14 +37,6 @@ def worker(monkeypatch):
     return stream_worker
 
 
-@pytest.fixture
-def kafka():
-    broker = mock_kafka.MockKafka()
-    broker.topic("clicks")
-    yield broker
-    broker.close()
-
-
 def make_data(directory):
     """A prepared log, and its rows as messages, with some malformed ones among them."""
     row = CategoricalFeature("row", encoding="ids", dtype="int64")
@@ -55,7 +46,9 @@ def make_data(directory):
     sites, prices = rng.integers(0, 20, ROWS), rng.normal(size=ROWS).round(3)
     clicks = rng.random(ROWS) < 1 / (1 + np.exp(2 - sites % 3 - prices))
     columns = (clicks.astype(int), prices, sites, range(ROWS))
-    rows = [{"clicked": int(c), "price": float(p), "site": f"s{s}", "row": i} for c, p, s, i in zip(*columns, strict=True)]
+    rows = [
+        {"clicked": int(c), "price": float(p), "site": f"s{s}", "row": i} for c, p, s, i in zip(*columns, strict=True)
+    ]
     with open(directory / "log.csv", "w") as f:
         writer = csv.DictWriter(f, rows[0])
         writer.writeheader()

@@ -26,6 +26,7 @@ from tfrs_dlrm.streaming.progress import StreamProgress
 from tfrs_dlrm.streaming.quarantine import Quarantine, reasons
 from tfrs_dlrm.streaming.reader import Message, Range, Reader, StreamError
 from tfrs_dlrm.streaming.readers import open_reader
+from tfrs_dlrm.streaming.retention import check_there
 from tfrs_dlrm.streaming.retries import Retries, Stopped
 from tfrs_dlrm.streaming.state import StreamState
 from tfrs_dlrm.streaming.windows import Journal, Window, compose
@@ -275,13 +276,13 @@ class _Run:
         state.set_offsets(offsets | {p: end for p, (_, end) in window.ranges.items()})
 
     def _read(self, window: Window) -> list[Message]:
-        _check_there(self._address, {p: begin for p, (begin, _) in window.ranges.items()}, self._reader.bounds())
+        check_there(self._address, {p: begin for p, (begin, _) in window.ranges.items()}, self._reader.bounds())
         return self._reader.read(window.ranges)
 
     def _bounds(self) -> dict[int, Range]:
         """Those of the topic, once it is sure that the next rows are there."""
         bounds = self._retries(self._reader.bounds)
-        _check_there(self._address, self._state.next_offsets(), bounds)
+        check_there(self._address, self._state.next_offsets(), bounds)
         return bounds
 
     def _check_malformed(self, window: Window, decoded: Decoded) -> None:
@@ -323,27 +324,3 @@ class _Run:
         if listener.received:
             self._checkpoints.wait()
             raise Interrupted(self._counter.step, path)
-
-
-def _check_there(address: StreamAddress, begins: dict[int, int], bounds: dict[int, Range]) -> None:
-    """Makes sure that the rows that come next are there."""
-    for partition, offset in begins.items():
-        if partition not in bounds:
-            raise StreamError(
-                f"{address}: partition {partition} is not there any more; was the topic made anew? Then start a new run:"
-                " another --workdir, and config.train.warm_start to take over the weights"
-            )
-        first, end = bounds[partition]
-        if offset < first:
-            raise StreamError(
-                f"{address}: partition {partition}: {first - offset:,} rows that were not trained on are gone: the"
-                f" checkpoint goes on at offset {offset}, and the oldest that is left is {first}. Let the topic keep its"
-                " messages for longer than a trainer may be away. To go on without these rows, start a new run: another"
-                " --workdir, and config.train.warm_start to take over the weights"
-            )
-        if offset > end:
-            raise StreamError(
-                f"{address}: partition {partition}: the checkpoint goes on at offset {offset}, and the topic ends at {end};"
-                " was it made anew? Then start a new run: another --workdir, and config.train.warm_start to take over the"
-                " weights"
-            )
