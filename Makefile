@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run test test-io test-lowest lint format types check bench bench-quick bench-data bench-strategies bench-serving bench-family verify-tpu clean
+.PHONY: help run test test-io test-lowest lint format types check bench bench-quick bench-data bench-strategies bench-serving bench-family bench-stream verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -89,6 +89,10 @@ bench-strategies: $(SETUP)  ## replicas, a local cluster, and the planner's memo
 
 bench-serving: $(SETUP)  ## latency of the export beside the obvious one, and of rank beside single rows
 	@$(BIN)/python benchmarks/serving.py
+
+bench-stream: $(SETUP) $(IO_VENV)/installed  ## along a stream of 200,000 rows with three kills, by both readers
+	@$(BIN)/python benchmarks/stream.py
+	@$(IO_VENV)/bin/python benchmarks/stream.py
 
 bench-family: $(SETUP)  ## models on planted data whose best AUC is known for each kind of model
 	@$(BIN)/python benchmarks/family.py

@@ -2,9 +2,9 @@
 
 python benchmarks/stream_worker.py CONFIG.json WORKDIR
 
-The schema has a feature `row`, the number of the row. Its vectors go into the model as zeros, whatever they are, and get
-a gradient of -1 a row, whatever the loss is. Under SGD they are then the learning rate times the count. As they are in
-the checkpoint with all other weights, they say what these have seen.
+The schema has a feature `row`, the number of the row. Its vectors go into the model as zeros, whatever they are, and
+get a gradient of -1 a row, whatever the loss is. Under SGD they are then the learning rate times the count. As they are
+in the checkpoint with all other weights, they say what these have seen.
 """
 
 import json

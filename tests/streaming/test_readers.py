@@ -108,7 +108,7 @@ def test_what_cannot_be_read_is_named(kafka, tmp_path):
     with pytest.raises(StreamError, match="there is no topic 'nothing'"):
         missing.bounds()
     kafka.refuse("clicks", 29)  # TOPIC_AUTHORIZATION_FAILED
-    with pytest.raises(StreamError, match="no permission to read topic 'clicks' .* Describe and Read"):
+    with pytest.raises(StreamError, match=r"no permission to read topic 'clicks' .* Describe and Read"):
         Client(address(kafka)).bounds()
     with pytest.raises(StreamError, match="No such configuration property"):
         Client(address(kafka, "no.such.setting=1"))
@@ -137,7 +137,7 @@ def test_offsets_without_messages(kafka):
     reader.close()
     if tensorflow_io and end > 2:
         other = tensorflow_io.TensorFlowIOReader(address(kafka))
-        with pytest.raises(StreamError, match="fewer messages than offsets .* reader=confluent"):
+        with pytest.raises(StreamError, match=r"fewer messages than offsets .* reader=confluent"):
             other.read({0: (begin, end)})
         other.close()
 

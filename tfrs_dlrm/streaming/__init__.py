@@ -1,4 +1,6 @@
-"""Continuous training on raw rows in Kafka. In the order of the data:
+"""Continuous training on raw rows in Kafka.
+
+In the order of the data:
 
 address            kafka://HOST:PORT/TOPIC?...: where the rows are, and in which form
 client             the broker: which partitions there are, what they hold, and which errors pass

@@ -73,8 +73,8 @@ class Learner:
         found = {name: float(value) for name, value in averages.items()}
         if not math.isfinite(found.get("loss", 0.0)):
             raise NonFiniteError(
-                f"the loss is {found['loss']} in window {window}. Lower the learning rates, add warmup steps, or look for"
-                " extreme dense values"
+                f"the loss is {found['loss']} in window {window}. Lower the learning rates, add warmup steps, or look"
+                " for extreme dense values"
             )
         return steps, found
 

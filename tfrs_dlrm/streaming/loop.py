@@ -29,7 +29,8 @@ from tfrs_dlrm.streaming.readers import open_reader
 from tfrs_dlrm.streaming.retention import check_there
 from tfrs_dlrm.streaming.retries import Retries, Stopped
 from tfrs_dlrm.streaming.state import StreamState
-from tfrs_dlrm.streaming.windows import Journal, Window, compose
+from tfrs_dlrm.streaming.waiting import Waiting
+from tfrs_dlrm.streaming.windows import Journal, Window
 from tfrs_dlrm.training.callbacks import Interrupted, StepCounter, StopOnSignal
 from tfrs_dlrm.training.evaluation import NonFiniteError
 from tfrs_dlrm.training.factory import make_model, make_optimizers, precision
@@ -41,9 +42,8 @@ from tfrs_dlrm.workdir import METRICS_FILE, Workdir
 
 WINDOWS_FILE = "windows.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
-# In seconds: how long a broker may take to answer for the first time, and how often to ask for new rows.
+# In seconds, that a broker may take to answer for the first time.
 _FIRST_ANSWER = 20.0
-_POLL = 0.2
 
 
 def train_on_stream(
@@ -67,9 +67,9 @@ def train_on_stream(
       show_progress: draws a progress line on standard error.
 
     Raises:
-      ValueError: the configuration, the stream or the run in `workdir` do not fit together. As a StreamError: the broker
-        does not answer, or the topic may not be read; or rows are gone that the checkpoint has not seen; or the stream
-        is of another schema.
+      ValueError: the configuration, the stream or the run in `workdir` do not fit together. As a StreamError: the
+        broker does not answer, or the topic may not be read; or rows are gone that the checkpoint has not seen; or the
+        stream is of another schema.
       NonFiniteError: the loss or a score became NaN or infinite; the last good checkpoint is as it was.
       Interrupted: after SIGTERM, with a checkpoint written.
       ImportError: confluent-kafka is missing.
@@ -154,7 +154,7 @@ class _Run:
         try:
             with listener, self._checkpoints:
                 self._go_on(restored) if restored else self._begin()
-                self._until = {p: end for p, (_, end) in self._bounds().items()} if self._stream.stop_at_end else None
+                self._waiting = Waiting(self._stream, self._bounds, self._stopping, self._progress.lag)
                 self._windows()
                 self._end(listener)
         finally:
@@ -207,32 +207,13 @@ class _Run:
         recorded = self._journal.window(number, begins)
         if recorded:
             return recorded
-        waiting = idle = time.monotonic()
-        while not self._stopping():
-            bounds = self._bounds()
-            begins = {p: begins.get(p, begin) for p, (begin, _) in bounds.items()}
-            ends = {p: end for p, (_, end) in bounds.items()}
-            if self._until is not None:
-                ends = {p: min(end, self._until.get(p, begins[p])) for p, end in ends.items()}
-            window = Window(number, compose(begins, ends, self._stream.window_rows))
-            now = time.monotonic()
-            full = window.size == self._stream.window_rows
-            if full or (window.size and (self._until is not None or now - waiting >= self._stream.window_seconds)):
-                self._journal.write(window)
-                return window
-            if window.size:
-                idle = now
-            else:
-                waiting = now
-                if self._until is not None:
-                    self._reason = "the rows that were there at the start are done"
-                    return None
-                if self._stream.idle_seconds and now - idle >= self._stream.idle_seconds:
-                    self._reason = f"no row came for {self._stream.idle_seconds:g} s"
-                    return None
-            self._progress.lag(window.size)
-            time.sleep(_POLL)
-        return None
+        ranges = self._waiting.ranges(begins)
+        if not ranges:
+            self._reason = self._waiting.reason
+            return None
+        window = Window(number, ranges)
+        self._journal.write(window)
+        return window
 
     def _do(self, window: Window) -> None:
         """Evaluates a window, trains on it, and takes note of that."""

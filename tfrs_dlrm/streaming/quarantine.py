@@ -54,13 +54,19 @@ class Quarantine:
 
     def _send(self, malformed: Sequence[Malformed]) -> None:
         failed: list[Any] = []
+
+        def note(error: Any, message: Any) -> None:
+            del message
+            if error is not None:
+                failed.append(error)
+
         for bad in malformed:
             self._producer.produce(
                 self._address.dead_letter,
                 bad.message.value,
                 f"{self._address.topic}/{bad.message.partition}/{bad.message.offset}",
                 headers={"reason": bad.reason.encode(), "column": bad.column.encode()},
-                on_delivery=lambda error, _: error and failed.append(error),
+                on_delivery=note,
             )
             self._producer.poll(0)
         left = self._producer.flush(ANSWER)

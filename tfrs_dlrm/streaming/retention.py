@@ -36,6 +36,6 @@ def check_there(address: StreamAddress, begins: Mapping[int, int], bounds: Mappi
             )
         if offset > end:
             raise StreamError(
-                f"{where}: the checkpoint goes on at offset {offset}, and the topic ends at {end}; was it made anew? Then"
-                f" {_ANEW}"
+                f"{where}: the checkpoint goes on at offset {offset}, and the topic ends at {end}; was it made anew?"
+                f" Then {_ANEW}"
             )

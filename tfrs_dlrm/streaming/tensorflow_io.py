@@ -28,9 +28,9 @@ except (NotImplementedError, AttributeError) as e:
 class TensorFlowIOReader:
     """See `Reader`.
 
-    tensorflow-io gives messages without their offsets, which are counted here. So it is for topics whose offsets have no
-    gaps, unlike those of compacted topics and of transactions. What a topic holds is asked by confluent-kafka, which the
-    extra `io` brings along, and so is the last message of what was counted, to be sure.
+    tensorflow-io gives messages without their offsets, which are counted here. So it is for topics whose offsets have
+    no gaps, unlike those of compacted topics and of transactions. What a topic holds is asked by confluent-kafka, which
+    the extra `io` brings along, and so is the last message of what was counted, to be sure.
 
     Args:
       address: of the topic.

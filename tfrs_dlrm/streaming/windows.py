@@ -85,8 +85,8 @@ class Journal:
         if window and wrong:
             begin = window.ranges[wrong[0]][0]
             raise StreamError(
-                f"{self._path}: window {number} begins at offset {begin} of partition {wrong[0]}, and the checkpoint goes"
-                f" on at {begins[wrong[0]]}; these are of different runs"
+                f"{self._path}: window {number} begins at offset {begin} of partition {wrong[0]}, and the checkpoint"
+                f" goes on at {begins[wrong[0]]}; these are of different runs"
             )
         return window
 
