@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -115,7 +116,9 @@ class _Reading(threading.Thread):
             for some in data.as_numpy_iterator():
                 self.values.extend(some)
         except tf.errors.OpError as e:
-            self.error = str(e.message).split("\n")[0]
+            # Behind the names of datasets within datasets.
+            found = re.search(r"[Ff]ailed to .*", str(e.message))
+            self.error = found.group() if found else str(e.message).split("\n")[0]
 
     def wait(self) -> bool:
         """Whether it is done; waits as long as messages come."""
