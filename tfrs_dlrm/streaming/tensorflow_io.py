@@ -95,7 +95,7 @@ class _Reading(threading.Thread):
     """Reads some messages of one partition; without a broker, for ever.
 
     All datasets of tensorflow-io share one consumer, which the latest takes from the others. So each is read to its end
-    before there is another, and nothing may read ahead of that.
+    before there is another, and nothing may read ahead: behind the last message, or an error, that would never end.
     """
 
     def __init__(self, topic: str, settings: list[str], partition: int, begin: int, end: int):
@@ -110,11 +110,12 @@ class _Reading(threading.Thread):
         partition, begin, end = self.what
         options = tf.data.Options()
         options.experimental_optimization.inject_prefetch = False
+        options.experimental_optimization.map_parallelization = False
+        options.autotune.enabled = False
         try:
             data = tfio.IODataset.stream().from_kafka(self._topic, partition, begin, None, self._settings)
-            data = data.map(lambda item: item.message).take(end - begin).batch(_AT_A_TIME).with_options(options)
-            for some in data.as_numpy_iterator():
-                self.values.extend(some)
+            for some in data.take(end - begin).batch(_AT_A_TIME).with_options(options):
+                self.values.extend(some.message.numpy())
         except tf.errors.OpError as e:
             # Behind the names of datasets within datasets.
             found = re.search(r"[Ff]ailed to .*", str(e.message))
