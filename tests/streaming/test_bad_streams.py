@@ -123,6 +123,8 @@ def test_streams_that_cannot_be_begun(kafka, config, tmp_path, monkeypatch):
     kafka.up()
     with pytest.raises(StreamError, match="there is no topic 'nothing'"):
         run(source=f"kafka://{kafka.servers}/nothing")
+    with pytest.raises(StreamError, match="there is no topic 'nowhere'"):
+        run(source=f"kafka://{kafka.servers}/clicks?dead_letter=nowhere")
     with pytest.raises(ValueError, match=r"config.data.source='s3://a/b': kafka://HOST:PORT/TOPIC is needed"):
         run(source="s3://a/b")
     with pytest.raises(ValueError, match="train_on_stream trains on a stream"):

@@ -23,7 +23,7 @@ from tfrs_dlrm.streaming.bundles import Bundles
 from tfrs_dlrm.streaming.learner import Learner
 from tfrs_dlrm.streaming.messages import Decoded, Decoder
 from tfrs_dlrm.streaming.progress import StreamProgress
-from tfrs_dlrm.streaming.quarantine import Quarantine, reasons
+from tfrs_dlrm.streaming.quarantine import Quarantine, check_dead_letter, reasons
 from tfrs_dlrm.streaming.reader import Message, Range, Reader, StreamError
 from tfrs_dlrm.streaming.readers import open_reader
 from tfrs_dlrm.streaming.retention import check_there
@@ -88,7 +88,9 @@ def train_on_stream(
     reader = open_reader(address)
     again = "run the same command again once there is room, and it goes on from the last checkpoint"
     try:
-        Retries(_FIRST_ANSWER, logging.warning)(reader.bounds)
+        first = Retries(_FIRST_ANSWER, logging.warning)
+        first(reader.bounds)
+        first(lambda: check_dead_letter(address))
         with precision(config.train.precision), strategy.scope(), disk_full(f"{workdir}: {again}"):
             ready(config.data, config.train.seed, prepare_progress)
             schema = Schema.load(os.path.join(config.data.path, SCHEMA_FILE))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from tfrs_dlrm.streaming.address import StreamAddress
-from tfrs_dlrm.streaming.client import ANSWER, producer
+from tfrs_dlrm.streaming.client import ANSWER, Client, producer
 from tfrs_dlrm.streaming.messages import Malformed
 from tfrs_dlrm.streaming.reader import StreamError, Unavailable
 from tfrs_dlrm.training.records import Records
@@ -78,6 +79,21 @@ class Quarantine:
         if failed or left:
             self._producer.purge()
             raise Unavailable(f"{self._address}: the dead-letter topic does not take messages")
+
+
+def check_dead_letter(address: StreamAddress) -> None:
+    """Makes sure that there is a dead-letter topic, where the address names one.
+
+    Raises:
+      StreamError: there is none, or no right to see it.
+      Unavailable: no broker answers.
+    """
+    if address.dead_letter:
+        client = Client(dataclasses.replace(address, topic=address.dead_letter))
+        try:
+            client.bounds()
+        finally:
+            client.close()
 
 
 def reasons(malformed: Sequence[Malformed], shown: int = 3) -> str:
