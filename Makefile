@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test lint format types check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-input-service verify-tpu clean
+.PHONY: help run run-s3 test test-io test-lowest lint format types check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -7,6 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/installed
 PEERS := $(VENV)/installed-peers
+# tensorflow-io and the lowest TensorFlow need a Python that has wheels of them.
+OLDER_PYTHON ?= python3.11
+IO_VENV := .venv-io
+LOWEST_VENV := .venv-lowest
 TPU_VENV := .venv-tpu
 TPU_SETUP := $(TPU_VENV)/installed
 
@@ -32,6 +36,18 @@ $(TPU_SETUP):
 	@$(TPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off jax==0.10.2 libtpu==0.0.52
 	@touch $@
 
+$(IO_VENV)/installed: setup.py
+	@echo "Setting up $(IO_VENV): TensorFlow 2.17 with tensorflow-io, once."
+	@$(OLDER_PYTHON) -m venv $(IO_VENV)
+	@$(IO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off --editable '.[io]' 'pytest>=8'
+	@touch $@
+
+$(LOWEST_VENV)/installed: setup.py
+	@echo "Setting up $(LOWEST_VENV): the lowest TensorFlow that setup.py admits, once."
+	@$(OLDER_PYTHON) -m venv $(LOWEST_VENV)
+	@$(LOWEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off --editable '.[lowest]' 'pytest>=8'
+	@touch $@
+
 run: $(SETUP)  ## the quickstart: raw logs to a trained, evaluated and exported DLRM
 	@$(BIN)/python train/main.py
 	@echo; $(BIN)/python train/evaluate.py --workdir=runs/quickstart
@@ -47,6 +63,12 @@ run-s3: $(SETUP)  ## the quickstart in an S3 on loopback that fails one request 
 
 test: $(SETUP)  ## all tests
 	@$(BIN)/python -m pytest
+
+test-io: $(IO_VENV)/installed  ## on TensorFlow 2.17 with tensorflow-io: streams, and a whole small run
+	@$(IO_VENV)/bin/python -m pytest tests/smoke tests/streaming
+
+test-lowest: $(LOWEST_VENV)/installed  ## on the lowest TensorFlow that setup.py admits: a whole small run
+	@$(LOWEST_VENV)/bin/python -m pytest tests/smoke
 
 lint: $(SETUP)  ## style and mistakes
 	@$(BIN)/ruff check .
@@ -78,6 +100,10 @@ bench-strategies: $(SETUP)  ## replicas, a local cluster, and the planner's memo
 
 bench-serving: $(SETUP)  ## latency of the export beside the obvious one, and of rank beside single rows
 	@$(BIN)/python benchmarks/serving.py
+
+bench-stream: $(SETUP) $(IO_VENV)/installed  ## along a stream of 200,000 rows with three kills, by both readers
+	@$(BIN)/python benchmarks/stream.py
+	@$(IO_VENV)/bin/python benchmarks/stream.py
 
 bench-family: $(SETUP)  ## models on planted data whose best AUC is known for each kind of model
 	@$(BIN)/python benchmarks/family.py

@@ -12,6 +12,9 @@ _SERVING = [
     "starlette>=0.37",
     "uvicorn>=0.30",
 ]
+_KAFKA = "confluent-kafka>=2.5"
+# TensorFlow before 2.18 needs NumPy 1, which later versions do not import with; they do not say so to pip.
+_OLDER_PYARROW = "pyarrow<26"
 
 setup(
     name="tfrs-dlrm",
@@ -49,7 +52,11 @@ setup(
         # of tensorflow-tpu 2.20 aborts; protobuf 7 breaks its config protos.
         "tpu": ["tensorflow-tpu>=2.19,<2.21", "tensorflow>=2.19,<2.21", "libtpu<0.0.32", "protobuf<7"],
         # Its native ops load on TensorFlow <= 2.17 only.
-        "io": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
+        "io": ["tensorflow-io==0.37.1", "tensorflow<2.18", _OLDER_PYARROW, _KAFKA],
+        # Training from a stream: --config.data.source=kafka://...
+        "kafka": [_KAFKA],
+        # The lowest versions that install_requires admits, for `make test-lowest`.
+        "lowest": ["tensorflow==2.16.*", "tensorflow-serving-api==2.16.*", "tf-keras==2.16.*", _OLDER_PYARROW],
         # What `make bench` compares with. Where pip would take a CUDA build of torch, the one for CPUs does as well.
         "bench": ["keras-rs>=0.4,<0.5", "torch==2.13.0"],
         # What train/compare.py tunes with.
@@ -60,6 +67,7 @@ setup(
         "serving": _SERVING,
         "dev": [
             *_SERVING,
+            _KAFKA,
             "moto[s3,server]>=5",
             "mypy>=1.11",
             "optuna>=4.0",

@@ -39,6 +39,8 @@ class DataConfig:
     """Where the examples come from.
 
     Attributes:
+      source: the address of a stream of raw rows to train on, kafka://HOST:PORT/TOPIC?...; see docs/streams.md. Then
+        `path` says how they are encoded.
       path: the prepared directory. Where it is missing it is made, from `raw_train` or `synthetic_rows`.
       schema: the JSON file that describes the raw logs.
       raw_train: paths and glob patterns of raw training logs, separated by commas.
@@ -61,6 +63,37 @@ class DataConfig:
     synthetic_eval_rows: int = 100_000
     shuffle_rows: int = 1 << 19
     service: str = ""
+    source: str = ""
+
+
+@dataclasses.dataclass
+class StreamConfig:
+    """How a run goes along a stream. Without `data.source` it has no effect.
+
+    Attributes:
+      window_rows: how many rows are evaluated, then trained on, at a time; as many as have come
+      window_seconds: after so long, where these are fewer.
+      checkpoint_every_windows: a killed run goes on from the last.
+      export_to: the directory of the served model's versions;
+      export_every_windows: gets a new one so often; 0 is never. A multiple of `checkpoint_every_windows`.
+      export_keep: how many of the newest versions stay.
+      stop_at_end: ends the run after the rows that were there when it began.
+      idle_seconds: ends the run after so long without any row; 0 is never.
+      retry_seconds: ends the run after so long without an answer from a broker.
+      malformed_in_a_row: ends the run where a whole window, and so many messages in a row, are malformed: then the
+        stream is of another schema. 0 is never.
+    """
+
+    window_rows: int = 16_384
+    window_seconds: float = 60.0
+    checkpoint_every_windows: int = 10
+    export_to: str = ""
+    export_every_windows: int = 0
+    export_keep: int = 3
+    stop_at_end: bool = False
+    idle_seconds: float = 0.0
+    retry_seconds: float = 600.0
+    malformed_in_a_row: int = 10
 
 
 @dataclasses.dataclass
@@ -257,6 +290,7 @@ class RunConfig:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    stream: StreamConfig = dataclasses.field(default_factory=StreamConfig)
 
     def check(self) -> None:
         """Checks every field, and that they fit together.
@@ -268,6 +302,7 @@ class RunConfig:
         _check_model(self.model)
         _check_optimizer(self.optimizer)
         _check_train(self.train)
+        _check_stream(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are kept beside the checkpoints."""
@@ -289,6 +324,7 @@ class RunConfig:
                 ModelConfig(**model),
                 OptimizerConfig(**data["optimizer"]),
                 TrainConfig(**data["train"]),
+                StreamConfig(**data.get("stream", {})),  # runs of versions that had no streams have none
             )
         except (KeyError, TypeError) as e:
             raise ValueError(f"not the configuration of a run of this version: {e}") from e
@@ -402,3 +438,26 @@ def _check_train(c: TrainConfig) -> None:
         _refuse("train.monitor", c.monitor, f"choose one of {', '.join(MONITORS[1:])}, or leave it empty")
     if c.target_auc and c.monitor:
         _refuse("train.monitor", c.monitor, "train.target_auc is of the best AUC; leave one of the two out")
+
+
+def _check_stream(c: RunConfig) -> None:
+    source, stream = c.data.source, c.stream
+    _at_least("stream", stream, window_rows=1, checkpoint_every_windows=1, export_every_windows=0, export_keep=1)
+    _at_least("stream", stream, window_seconds=0, idle_seconds=0, retry_seconds=0, malformed_in_a_row=0)
+    if bool(stream.export_to) != bool(stream.export_every_windows):
+        _refuse("stream.export_to", stream.export_to, "it goes with stream.export_every_windows; give both or neither")
+    if stream.export_every_windows % stream.checkpoint_every_windows:
+        wanted = f"a multiple of stream.checkpoint_every_windows={stream.checkpoint_every_windows} is needed"
+        _refuse("stream.export_every_windows", stream.export_every_windows, wanted)
+    if not source:
+        return
+    if not source.startswith("kafka://"):
+        _refuse("data.source", source, "kafka://HOST:PORT/TOPIC is needed; files go into data.raw_train")
+    for name in ("target_auc", "patience"):
+        if getattr(c.train, name):
+            wanted = "a stream has no evaluation set to stop by; see stream.stop_at_end, and configs/stream.py"
+            _refuse(f"train.{name}", getattr(c.train, name), wanted)
+    if c.optimizer.plateau_factor != 1:
+        _refuse(
+            "optimizer.plateau_factor", c.optimizer.plateau_factor, "a stream has no evaluation set to cut rates by"
+        )

@@ -14,7 +14,7 @@ from typing import Any
 def write_json(path: str, data: Any) -> None:
     """Writes indented JSON; numbers that are not finite become null."""
     with open(f"{path}.tmp", "w", encoding="utf-8") as f:
-        f.write(json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
+        f.write(json.dumps(finite(data), indent=2, allow_nan=False) + "\n")
     os.replace(f"{path}.tmp", path)
 
 
@@ -80,11 +80,12 @@ def disk_full(advice: str) -> Iterator[None]:
         raise OSError(errno.ENOSPC, f"the disk is full; nothing half-written has its final name. {advice}") from e
 
 
-def _finite(data: Any) -> Any:
+def finite(data: Any) -> Any:
+    """The same data with NumPy's as plain ones, and null for numbers that are not finite."""
     if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
+        return {key: finite(value) for key, value in data.items()}
     if hasattr(data, "tolist"):  # NumPy arrays and scalars
         data = data.tolist()
     if isinstance(data, (list, tuple)):
-        return [_finite(value) for value in data]
+        return [finite(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -38,15 +38,16 @@ def main(argv: list[str]) -> None:
     from tfrs_dlrm.cluster import EXIT_SERVER_LOST, ServerLost
     from tfrs_dlrm.distribution import is_chief
     from tfrs_dlrm.progress import PrepareBar
+    from tfrs_dlrm.streaming.loop import train_on_stream
     from tfrs_dlrm.training.callbacks import Interrupted
     from tfrs_dlrm.training.loop import train_and_evaluate
 
-    config = _CONFIG.value
+    train = train_on_stream if _CONFIG.value.data.source else train_and_evaluate
     workdir = _WORKDIR.value or os.path.join("runs", cli.config_name())
     strategy = _STRATEGY()
     try:
         with PrepareBar() as bar:
-            result = train_and_evaluate(config, workdir, strategy, bar, show_progress=True)
+            result = train(_CONFIG.value, workdir, strategy, bar, show_progress=True)
     except Interrupted as e:
         print(f"{e}. The same command goes on from there.")
         sys.exit(143)  # as shells report a process ended by SIGTERM
@@ -59,8 +60,7 @@ def main(argv: list[str]) -> None:
     if result.best:
         name = "auc" if "auc" in result.best else "rmse"
         print(f"Best evaluation at step {result.best_step}: {name.upper()} {result.best[name]:.5f}.")
-    print("Next:")
-    print(f"  python train/evaluate.py --workdir={workdir}")
+    print(f"Next:\n  python train/evaluate.py --workdir={workdir}")
     print(f"  python export/main.py --workdir={workdir} --output=exports/{os.path.basename(workdir.rstrip('/'))}")
     print(f"  tensorboard --logdir={workdir}/tensorboard")
 

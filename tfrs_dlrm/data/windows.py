@@ -62,7 +62,7 @@ class Windows:
         """Reads and shuffles a window; its first `skip` rows are left out."""
         columns = Columns.join([self._read(piece) for piece in window.pieces])
         if self._seed is not None:
-            columns = columns.take(_permutation(len(columns), self._seed, window.epoch, window.number + 1))
+            columns = columns.take(permutation(len(columns), self._seed, window.epoch, window.number + 1))
         return columns.slice(window.skip, len(columns)) if window.skip else columns
 
     def rows(self, epoch: int, first_row: int) -> Iterator[Columns]:
@@ -80,7 +80,7 @@ class Windows:
     def _grouped(self, epoch: int) -> Iterator[list[Any]]:
         order = list(range(len(self._pieces)))
         if self._seed is not None:
-            order = _permutation(len(order), self._seed, epoch, 0).tolist()
+            order = permutation(len(order), self._seed, epoch, 0).tolist()
         window: list[Any] = []
         for i in order:
             window.append(self._pieces[i])
@@ -91,7 +91,7 @@ class Windows:
             yield window
 
 
-def _permutation(size: int, *key: int) -> np.ndarray:
+def permutation(size: int, *key: int) -> np.ndarray:
     """A permutation that is a function of its arguments, whatever the version of NumPy: Philox's stream is fixed."""
     bits = np.random.Philox(np.random.SeedSequence([k % 2**64 for k in key]))
     return np.argsort(bits.random_raw(size), kind="stable")

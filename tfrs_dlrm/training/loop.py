@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from typing import Any
@@ -20,7 +19,6 @@ from tfrs_dlrm.data.prepare import Progress
 from tfrs_dlrm.data.ready import ready
 from tfrs_dlrm.data.service.client import InputService
 from tfrs_dlrm.distribution import any_process, is_chief, is_multi_worker, is_parameter_server, wait_for_all
-from tfrs_dlrm.embeddings.variables import all_finite, all_rows_finite
 from tfrs_dlrm.files import disk_full, write_json
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
@@ -36,6 +34,7 @@ from tfrs_dlrm.training.callbacks import (
 )
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
 from tfrs_dlrm.training.factory import learning_rates, make_model, make_optimizers, precision, tables_for
+from tfrs_dlrm.training.finite import not_finite
 from tfrs_dlrm.training.inputs import (
     distributed_dataset,
     epoch_steps,
@@ -43,6 +42,7 @@ from tfrs_dlrm.training.inputs import (
     input_service,
     worker_dataset,
 )
+from tfrs_dlrm.training.records import Records
 from tfrs_dlrm.training.state import RunState, quality
 from tfrs_dlrm.warmstart import warm_start
 from tfrs_dlrm.workdir import CONFIG_FILE, METRICS_FILE, Workdir
@@ -93,6 +93,8 @@ def train_and_evaluate(
       OSError: the disk is full; a `StoreError` where an object store cannot be reached or refuses.
     """
     config.check()
+    if config.data.source:
+        raise ValueError("config.data.source: tfrs_dlrm.streaming.loop.train_on_stream trains on a stream")
     strategy = strategy or tf.distribute.get_strategy()
     again = "run the same command again once there is room, and it goes on from the last checkpoint"
     with precision(config.train.precision), strategy.scope(), server_lost(), disk_full(f"{workdir}: {again}"):
@@ -154,6 +156,7 @@ class _Run:
         beside = {"state": self._state, "metrics": model.metrics}
         keep, asynchronous = self._config.keep_checkpoints, self._config.async_checkpoints
         self._checkpoints = home.checkpoints(model, keep, beside, asynchronous)
+        self._records = Records(home.file(METRICS_FILE))
         self._last_checkpoint: str | None = None
         self._bar: ProgressBar | None = None
         self._board: TensorBoard | None = None
@@ -164,7 +167,8 @@ class _Run:
         self._last_checkpoint = self._checkpoints.restore()
         begun = [f"going on from {self._last_checkpoint}"] if self._last_checkpoint else self._warm_start()
         self._counter = StepCounter(int(self._state.step.numpy()))
-        self._forget_after(self._counter.step)
+        if self._writes:
+            self._records.forget_after(self._counter.step)
         if self._show_progress:
             self._bar = ProgressBar(self._counter, self._total, self._config.batch_size)
         if self._config.tensorboard and self._writes:
@@ -185,7 +189,7 @@ class _Run:
                 self._board.close()
         reason = self._why_stop() or f"all {self._total} steps are done"
         best_step = int(self._state.best_step.numpy())
-        best: dict[str, float] = next((r["eval"] for r in self._records() if r["step"] == best_step), {})
+        best: dict[str, float] = next((r["eval"] for r in self._records if r["step"] == best_step), {})
         result = Result(self._counter.step, reason, best_step, best)
         if self._writes:
             write_json(self._home.file(RESULT_FILE), dataclasses.asdict(result))
@@ -252,9 +256,7 @@ class _Run:
             record["eval"] = self._evaluate()
             cut = state.evaluated(step, quality(self._config.monitor, self._model.label_tasks.first, record["eval"]))
         if self._writes:
-            # A run killed before the checkpoint is whole comes by here again, and `_forget_after` drops the line.
-            with open(self._home.file(METRICS_FILE), "a", encoding="utf-8") as f:
-                f.write(json.dumps(record) + "\n")
+            self._records.append(record)
         path = self._save(best=int(state.best_step.numpy()) == step or not self._has_eval)
         self._show(record)
         if cut:
@@ -310,14 +312,9 @@ class _Run:
         return path
 
     def _check_finite(self) -> None:
-        """Refuses weights that are NaN or infinite: a ReLU can turn those of one layer into a loss that looks fine."""
-        for variable in self._model.dense_variables:
-            if not all_finite(variable):
-                raise self._non_finite(f"the weights {variable.name} are not finite")
-        self._model.embeddings.fetch()
-        for name, table in self._model.embeddings.stored().items():
-            if not all_rows_finite(table):
-                raise self._non_finite(f"the rows of {name} are not finite")
+        what = not_finite(self._model)
+        if what:
+            raise self._non_finite(what)
 
     def _non_finite(self, what: str) -> NonFiniteError:
         good = self._last_checkpoint or "none"
@@ -355,21 +352,3 @@ class _Run:
         shown = sorted(counts.items(), key=lambda item: -item[1])[:5]
         texts = [f"{name} {count:,}" for name, count in shown] + (["..."] if len(counts) > len(shown) else [])
         return [f"values without a row of their own in {self._data_dir}: {', '.join(texts)}"] if texts else []
-
-    def _records(self) -> list[dict[str, Any]]:
-        path = self._home.file(METRICS_FILE)
-        if not os.path.exists(path):
-            return []
-        with open(path, encoding="utf-8") as f:
-            return [json.loads(line) for line in f if line.endswith("\n")]
-
-    def _forget_after(self, step: int) -> None:
-        """Drops the evaluations of steps that are to be done again."""
-        if not self._writes:
-            return
-        path = self._home.file(METRICS_FILE)
-        records = [r for r in self._records() if r["step"] <= step]
-        if records or os.path.exists(path):
-            with open(path + ".tmp", "w", encoding="utf-8") as f:
-                f.writelines(json.dumps(r) + "\n" for r in records)
-            os.replace(path + ".tmp", path)

@@ -1,0 +1,194 @@
+"""Training along a stream that is killed three times: is each row trained on once, and is the model as good?
+
+make bench-stream                                # by confluent-kafka, then by tensorflow-io on TensorFlow 2.17
+python benchmarks/stream.py --rows=20000         # the first of these, on few rows
+
+A broker on loopback (librdkafka's mock) has synthetic rows as lines, with some columns of the Criteo format, in four
+partitions. A trainer along them, which counts in its own weights how often it was trained on each row (see
+stream_worker.py), is killed with SIGKILL at random moments. In the end each count has to be 1, and the AUC on other
+rows within 0.005 of that of a run on the same rows as files, with the same settings.
+"""
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+from absl import app, flags
+from machine import describe, machine
+
+_ROWS = flags.DEFINE_integer("rows", 200_000, "Rows to train on; a quarter as many are for evaluation.")
+_KILLS = flags.DEFINE_integer("kills", 3, "How often to kill the trainer.")
+_READER = flags.DEFINE_string("reader", "", "confluent or tensorflow_io; by default the one that the library takes.")
+_OUTPUT = flags.DEFINE_string("output", "", "Where to write the results as JSON.")
+
+_RATE, _WINDOW = 0.03, 4096
+_MALFORMED = 20
+# What a partition of the broker keeps is 5 MB, compressed.
+_INTEGERS, _IDS = 5, 10
+
+
+def prepare_log(home: str, rows: int) -> tuple[str, list[str]]:
+    """A prepared log, one of whose columns is the number of the row, and the lines of its training set."""
+    from tfrs_dlrm.data.prepare import prepare
+    from tfrs_dlrm.data.synthetic import criteo_schema, generate
+    from tfrs_dlrm.schema import CategoricalFeature, Table
+
+    generate(home, rows, rows // 4)
+    plain = criteo_schema(min_count=20)
+    kept = [0, *range(1, 1 + _INTEGERS), *range(14, 14 + _IDS)]
+    row = CategoricalFeature("row", encoding="ids", dtype="int64")
+    schema = dataclasses.replace(
+        plain,
+        dense=plain.dense[:_INTEGERS],
+        categorical=(*plain.categorical[:_IDS], row),
+        tables=(*plain.tables[:_IDS], Table("row", rows=rows, initializer="zeros")),
+        text=dataclasses.replace(plain.text, columns=(*(plain.text.columns[i] for i in kept), "row")),
+    )
+    lines = {}
+    for name in ("train", "eval"):
+        with open(os.path.join(home, f"{name}.tsv"), encoding="utf-8") as f:
+            fields = (line.rstrip("\n").split("\t") for line in f)
+            lines[name] = ["\t".join([*(row[i] for i in kept), str(n)]) for n, row in enumerate(fields)]
+        with open(os.path.join(home, f"{name}-rows.tsv"), "w", encoding="utf-8") as f:
+            f.writelines(f"{line}\n" for line in lines[name])
+    files = [os.path.join(home, f"{name}-rows.tsv") for name in ("train", "eval")]
+    prepare(schema, files[:1], os.path.join(home, "prepared"), eval_inputs=files[1:])
+    return os.path.join(home, "prepared"), lines["train"]
+
+
+def start_broker(lines: list[str]):
+    """A broker that has the lines, and some malformed ones: what keeps it alive, and its address."""
+    import confluent_kafka
+
+    settings = {"test.mock.num.brokers": 1, "compression.type": "gzip", "linger.ms": 100, "log_level": 0}
+    broker = confluent_kafka.Producer(settings)
+    (found,) = broker.list_topics(timeout=10).brokers.values()
+    malformed = set(random.sample(range(len(lines)), _MALFORMED))
+    for i, line in enumerate(lines):
+        for value in [line, f"malformed {i}"] if i in malformed else [line]:
+            while True:
+                try:
+                    broker.produce("rows", value, partition=i % 4)
+                    break
+                except BufferError:
+                    broker.poll(0.1)
+    if broker.flush(60):
+        raise RuntimeError("the broker does not take the rows")
+    return broker, f"{found.host}:{found.port}"
+
+
+def make_config(prepared: str, source: str):
+    from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, StreamConfig, TrainConfig
+
+    return RunConfig(
+        DataConfig(path=prepared, source=source, bad_rows="quarantine"),
+        ModelConfig(embedding_dim=8, bottom_mlp=(32, 8), top_mlp=(32, 1)),
+        OptimizerConfig("adam", 0.003, "rowwise_adagrad", _RATE, embedding_per_table="row=sgd"),
+        TrainConfig(batch_size=512, tensorboard=False),
+        StreamConfig(window_rows=_WINDOW, checkpoint_every_windows=3, stop_at_end=True),
+    )
+
+
+def run_killed(config: str, workdir: str, windows: list[int]) -> list[int]:
+    """Kills trainers a random moment after they have done so many windows, and lets the last one end."""
+    metrics, killed = os.path.join(workdir, "metrics.jsonl"), []
+    command = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "stream_worker.py")]
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    for window in [*windows, None]:
+        with open(os.path.join(workdir + ".log"), "a") as log:
+            trainer = subprocess.Popen([*command, config, workdir], env=environment, stdout=log, stderr=log)
+        begun = _last_window(metrics)
+        while trainer.poll() is None:
+            time.sleep(0.02)
+            last = _last_window(metrics)
+            begun = min(begun, last)  # it first drops what came after the checkpoint
+            if window is not None and last >= begun + window:
+                time.sleep(random.random() * 0.5)
+                trainer.send_signal(signal.SIGKILL)
+                trainer.wait()
+                killed.append(_last_window(metrics))
+                print(f"  killed after window {killed[-1]}", flush=True)
+        if trainer.returncode not in (0, -signal.SIGKILL):
+            with open(workdir + ".log") as log:
+                raise RuntimeError(f"the trainer failed:\n{log.read()[-3000:]}")
+    return killed
+
+
+def _last_window(metrics: str) -> int:
+    lines = _lines(metrics) if os.path.exists(metrics) else []
+    return lines[-1]["window"] if lines else 0
+
+
+def _lines(path: str) -> list[dict]:
+    with open(path, encoding="utf-8") as f:
+        return [json.loads(line) for line in f if line.endswith("\n")]
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    import stream_worker
+
+    from tfrs_dlrm.training.evaluation import evaluate_run
+    from tfrs_dlrm.training.loop import train_and_evaluate
+    from tfrs_dlrm.workdir import Workdir
+
+    stream_worker.count_rows()
+    home = tempfile.mkdtemp(prefix="tfrs-dlrm-stream-")
+    try:
+        print(describe(machine()), flush=True)
+        prepared, lines = prepare_log(home, _ROWS.value)
+        broker, servers = start_broker(lines)
+        reader = f"&reader={_READER.value}" if _READER.value else ""
+        config = make_config(prepared, f"kafka://{servers}/rows?format=tsv{reader}")
+        path, workdir = os.path.join(home, "config.json"), os.path.join(home, "stream")
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump(config.to_dict(), f)
+        last = -(-(_ROWS.value + _MALFORMED) // _WINDOW)
+        windows = [random.randint(1, max(1, (last - 2) // _KILLS.value)) for _ in range(_KILLS.value)]
+        print(f"{_ROWS.value:,} rows and {_MALFORMED} malformed ones in {last} windows", flush=True)
+        killed = run_killed(path, workdir, windows)
+        del broker
+
+        counts = stream_worker.counts(Workdir(workdir).checkpoint("latest"), _RATE)
+        once = bool((np.abs(counts - 1) < 1e-3).all())
+        records = _lines(os.path.join(workdir, "metrics.jsonl"))
+        quarantine = {(r["partition"], r["offset"]) for r in _lines(os.path.join(workdir, "quarantine.jsonl"))}
+        once = once and len(_lines(os.path.join(workdir, "quarantine.jsonl"))) == len(quarantine) == _MALFORMED
+        once = once and sum(r["rows"] for r in records) == _ROWS.value
+        stream = evaluate_run(workdir, which="latest").scores.metrics()["auc"]
+        batch = dataclasses.replace(config, data=dataclasses.replace(config.data, source=""))
+        train_and_evaluate(batch, os.path.join(home, "batch"))
+        files = evaluate_run(os.path.join(home, "batch"), which="latest").scores.metrics()["auc"]
+        speeds = sorted(r["rows_per_s"] for r in records)
+        result = {
+            "machine": machine(),
+            "rows": _ROWS.value,
+            "killed_after_windows": killed,
+            "each_row_once": once,
+            "counts": [float(counts.min()), float(counts.max())],
+            "auc_stream": stream,
+            "auc_files": files,
+            "rows_per_s_median": speeds[len(speeds) // 2],
+        }
+        print(f"each row trained on once, each malformed one set aside once: {'yes' if once else 'NO'}")
+        print(f"AUC {stream:.5f}; on the same rows as files {files:.5f}; difference {stream - files:+.5f}")
+        print(f"{result['rows_per_s_median']:,.0f} rows/s read, evaluated and trained on in the median window")
+        if _OUTPUT.value:
+            with open(_OUTPUT.value, "w", encoding="utf-8") as f:
+                json.dump(result, f, indent=2)
+        if not once or abs(stream - files) > 0.005:
+            sys.exit(1)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,21 @@
+"""Continuous training on raw rows in Kafka. See docs/streams.md.
+
+Prepare some days of the log, whose schema, vocabularies and statistics encode the stream, then
+
+    python train/main.py --config=configs/stream.py --config.data.path=data/NAME --workdir=runs/NAME
+        --config.data.source='kafka://HOST:PORT/TOPIC?format=json'
+
+in one line. It runs until it is stopped, and goes on where it was. Rates are constant: the rows of tomorrow count as
+those of today. Run here on a mock broker only.
+"""
+
+from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+
+
+def get_config() -> RunConfig:
+    """The recipe."""
+    return RunConfig(
+        data=DataConfig(path="", bad_rows="quarantine"),
+        model=ModelConfig(embedding_dim=16, bottom_mlp=(64, 16), top_mlp=(64, 32, 1)),
+        train=TrainConfig(batch_size=1024),
+    )

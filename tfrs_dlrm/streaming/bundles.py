@@ -1,0 +1,52 @@
+"""A SavedModel every so many windows."""
+
+from __future__ import annotations
+
+import os
+
+from tfrs_dlrm.config import StreamConfig
+from tfrs_dlrm.files import read_json
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.serving.bundle import Options, export_model
+from tfrs_dlrm.serving.manifest import MANIFEST
+from tfrs_dlrm.serving.versions import versions_in
+from tfrs_dlrm.stores import join
+
+
+class Bundles:
+    """The exported versions of a run.
+
+    Args:
+      config: where they go, and how often.
+      encoder_dir: that of the run.
+    """
+
+    def __init__(self, config: StreamConfig, encoder_dir: str):
+        self._output, self._every, self._keep = config.export_to, config.export_every_windows, config.export_keep
+        self._encoder_dir = encoder_dir
+
+    def export(self, model: RankingModel, checkpoint: str, window: int) -> str:
+        """Exports the model where that is due and was not done before a kill; returns the path, or nothing.
+
+        Args:
+          model: as it is in the checkpoint.
+          checkpoint: the path of it.
+          window: the last one done.
+
+        Raises:
+          ValueError, OSError: as `export_model`.
+        """
+        if not self._every or not window or window % self._every or self._newest() == os.path.basename(checkpoint):
+            return ""
+        path, _ = export_model(model, self._encoder_dir, self._output, Options(keep=self._keep), checkpoint)
+        return path
+
+    def _newest(self) -> str:
+        """The name of the checkpoint that the newest version is of."""
+        versions = versions_in(self._output)
+        if not versions:
+            return ""
+        try:
+            return str(read_json(join(join(self._output, str(versions[-1])), MANIFEST))["checkpoint"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return ""

@@ -1,0 +1,84 @@
+"""A window of rows: first evaluated, then trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_dlrm.data.columns import Columns, IdOrders, assemble, signature
+from tfrs_dlrm.data.windows import permutation
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.training.evaluation import NonFiniteError, Scores
+
+
+class Learner:
+    """Evaluates and trains a compiled model on encoded rows, on one device.
+
+    Args:
+      model: compiled.
+      schema: of the encoded rows.
+      batch_size: of a train step; the last of a window may be smaller.
+      eval_batch_size: of an evaluation, which it does not change.
+      seed: of the order of the rows in a window.
+    """
+
+    def __init__(self, model: RankingModel, schema: Schema, batch_size: int, eval_batch_size: int, seed: int):
+        self._model, self._batch_size, self._eval_batch_size, self._seed = model, batch_size, eval_batch_size, seed
+        self._orders = IdOrders(schema)
+
+        # One trace each, whatever the size of a batch.
+        @tf.function(input_signature=signature(schema, None, sort_ids=False))
+        def logits(*arrays: tf.Tensor) -> tf.Tensor:
+            return model(assemble(schema, arrays, sort_ids=False)[0], training=False)
+
+        @tf.function(input_signature=signature(schema, None, sort_ids=True))
+        def train_step(*arrays: tf.Tensor) -> dict[str, tf.Tensor]:
+            return model.train_step(assemble(schema, arrays, sort_ids=True))
+
+        self._logits, self._train_step, self._weighted = logits, train_step, bool(schema.weight)
+
+    def evaluate(self, rows: Columns) -> dict[str, float]:
+        """The metrics of the model, as it is, on rows that it has not seen; those that do not exist are NaN.
+
+        Raises:
+          NonFiniteError: a score is NaN or infinite.
+        """
+        parts = [self._logits(*batch.arrays()).numpy() for batch in _batches(rows, self._eval_batch_size)]
+        logits = np.concatenate(parts)
+        bad = np.count_nonzero(~np.isfinite(logits))
+        if bad:
+            raise NonFiniteError(f"{bad} of {len(logits)} scores are not finite")
+        weights = rows.matrices[1] if self._weighted else None
+        return Scores.of(self._model.label_tasks, rows.matrices[0], logits, weights).metrics()
+
+    def train(self, rows: Columns, window: int) -> tuple[int, dict[str, float]]:
+        """Trains once on each row, in an order that the seed and the number of the window give.
+
+        Returns:
+          The steps, and the averages of the metrics over them.
+
+        Raises:
+          NonFiniteError: the loss became NaN or infinite.
+        """
+        self._model.reset_metrics()
+        rows, steps, averages = rows.take(permutation(len(rows), self._seed, window)), 0, {}
+        for batch in _batches(rows, self._batch_size):
+            arrays = batch.arrays()
+            averages = self._train_step(*arrays, *self._orders(arrays))
+            steps += 1
+        found = {name: float(value) for name, value in averages.items()}
+        if not math.isfinite(found.get("loss", 0.0)):
+            raise NonFiniteError(
+                f"the loss is {found['loss']} in window {window}. Lower the learning rates, add warmup steps, or look"
+                " for extreme dense values"
+            )
+        return steps, found
+
+
+def _batches(rows: Columns, size: int) -> Iterator[Columns]:
+    for begin in range(0, len(rows), size):
+        yield rows.slice(begin, min(begin + size, len(rows)))

@@ -1,0 +1,260 @@
+"""Messages to encoded rows, by the parser and the encoder that `prepare` runs on files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from tfrs_dlrm.data.blocks import BlockEncoder
+from tfrs_dlrm.data.columns import Columns
+from tfrs_dlrm.data.encoder import Encoder
+from tfrs_dlrm.data.rows import as_number
+from tfrs_dlrm.data.sources import Block
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.streaming.address import StreamAddress
+from tfrs_dlrm.streaming.reader import MAX_BYTES, Message
+
+# Of a malformed message, for the quarantine file.
+_SHOWN = 1000
+_DELIMITERS = {"tsv": "\t", "csv": ","}
+
+
+@dataclasses.dataclass(frozen=True)
+class Malformed:
+    """A message that is no row: where it is, what is wrong, and how it begins."""
+
+    message: Message
+    column: str
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The begin of the message; bytes that are no UTF-8 appear as escapes."""
+        return self.message.value[:_SHOWN].decode("utf-8", "backslashreplace")
+
+    def __str__(self) -> str:
+        column = f", column {self.column!r}" if self.column else ""
+        return f"partition {self.message.partition}, offset {self.message.offset}{column}: {self.reason}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """The rows of some messages.
+
+    Attributes:
+      columns: of the encoded rows, in the order of the messages; None where there are none.
+      out_of_range: by feature, how many values have no row of their own.
+      malformed: the messages that are none, in order.
+    """
+
+    columns: Columns | None
+    out_of_range: dict[str, int]
+    malformed: list[Malformed]
+
+    def __len__(self) -> int:
+        return 0 if self.columns is None else len(self.columns)
+
+
+class Decoder:
+    """Messages of a stream to encoded rows.
+
+    Args:
+      encoder: of a prepared directory.
+      address: says how a message is laid out.
+
+    Raises:
+      ValueError: lines without known columns, or without those that the schema reads.
+    """
+
+    def __init__(self, encoder: Encoder, address: StreamAddress):
+        self._schema, self._address = encoder.schema, address
+        self._encode = BlockEncoder(encoder)
+        self._fields = _fields(encoder.schema)
+        text = encoder.schema.text
+        self._columns = address.columns or text.columns
+        self._delimiter = text.delimiter or _DELIMITERS.get(address.format, "")
+        if address.format == "json":
+            return
+        if not self._columns:
+            raise ValueError(
+                f"{address}: lines of a stream have no header; list their columns in text.columns of the schema, or in"
+                " the address: columns=NAME,NAME,..."
+            )
+        missing = [name for name in encoder.schema.columns if name not in self._columns]
+        if missing:
+            raise ValueError(f"{address}: no column {', '.join(map(repr, missing))} among {', '.join(self._columns)}")
+
+    def __call__(self, messages: Sequence[Message]) -> Decoded:
+        """The rows of some messages."""
+        malformed: dict[int, Malformed] = {}
+        for i, message in enumerate(messages):
+            if message.size > MAX_BYTES:
+                malformed[i] = Malformed(message, "", f"{message.size:,} bytes; a row may have {MAX_BYTES:,}")
+            elif not message.value:
+                malformed[i] = Malformed(message, "", "the message is empty")
+        numbers = [i for i in range(len(messages)) if i not in malformed]
+        block, numbers = (self._objects if self._address.format == "json" else self._lines)(
+            messages, numbers, malformed
+        )
+        if block is None:
+            return Decoded(None, {}, [malformed[i] for i in sorted(malformed)])
+        encoded = self._encode(block)
+        for bad in encoded.bad:
+            i = numbers[bad.row - block.first_row]
+            malformed[i] = Malformed(messages[i], bad.column, bad.reason)
+        columns = Columns.of(encoded.table, self._schema) if len(encoded.table) else None
+        return Decoded(columns, encoded.out_of_range, [malformed[i] for i in sorted(malformed)])
+
+    def _lines(
+        self, messages: Sequence[Message], numbers: list[int], malformed: dict[int, Malformed]
+    ) -> tuple[Block | None, list[int]]:
+        """A block of those of `numbers` that are one line each, and their numbers."""
+        lines, kept = [], []
+        for i in numbers:
+            line = messages[i].value.removesuffix(b"\n").removesuffix(b"\r")
+            if b"\n" in line or not line:
+                what = "the message is empty" if not line else "a line break in the middle of the message"
+                malformed[i] = Malformed(messages[i], "", what)
+            else:
+                lines.append(line)
+                kept.append(i)
+        if not lines:
+            return None, kept
+        data = b"\n".join(lines) + b"\n"
+        return Block(str(self._address), 0, 1, len(lines), data, self._columns, self._delimiter), kept
+
+    def _objects(
+        self, messages: Sequence[Message], numbers: list[int], malformed: dict[int, Malformed]
+    ) -> tuple[Block | None, list[int]]:
+        """A block of those of `numbers` that are JSON objects with the fields of the schema, and their numbers."""
+        columns: dict[str, list[Any]] = {field.column: [] for field in self._fields}
+        kept, missing = [], object()
+        absent = None if self._address.absent == "missing" else missing
+        for i in numbers:
+            try:
+                row = _parse(messages[i].value)
+                values = []
+                for field in self._fields:
+                    value = row.get(field.column, absent)
+                    if value is missing:
+                        raise _FieldError(field.column, "the object has no such field")
+                    values.append(field.value(value))
+            except _FieldError as e:
+                malformed[i] = Malformed(messages[i], e.column, e.reason)
+                continue
+            for column, value in zip(columns.values(), values, strict=True):
+                column.append(value)
+            kept.append(i)
+        if not kept:
+            return None, kept
+        table = pa.table({f.column: pa.array(columns[f.column], f.type) for f in self._fields})
+        # A block of Parquet is the kind that has typed columns.
+        return Block(f"{self._address}.parquet", 0, 1, len(kept), table, self._schema.columns), kept
+
+
+class _FieldError(Exception):
+    """A message is no row."""
+
+    def __init__(self, column: str, reason: str):
+        super().__init__(reason)
+        self.column, self.reason = column, reason
+
+
+def _parse(value: bytes) -> dict[str, Any]:
+    try:
+        # Numbers stay the text that they are, so that none is rounded on the way to a float or an id.
+        row = json.loads(value, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+    except UnicodeDecodeError as e:
+        raise _FieldError("", f"invalid UTF-8: {e}") from e
+    except (ValueError, RecursionError) as e:
+        raise _FieldError("", f"not valid JSON: {e}"[:200]) from e
+    if not isinstance(row, dict):
+        raise _FieldError("", f"JSON, but no object: {str(row)[:40]!r}")
+    return row
+
+
+class _Number(str):
+    """The text of a JSON number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    """A column that the schema reads, and what a JSON object may have there.
+
+    Attributes:
+      column: its name.
+      type: of the Arrow column made of it.
+      numeric: whether it is read as a number, so that true is 1.
+      separator: of a list of values that the schema wants in one text; empty where it wants one value.
+    """
+
+    column: str
+    type: pa.DataType
+    numeric: bool
+    separator: str
+
+    def value(self, value: Any) -> Any:
+        """What goes into the Arrow column."""
+        if pa.types.is_list(self.type):
+            return None if value is None else self._list(value)
+        if isinstance(value, list) and self.separator:
+            items = [self._text(v) or b"" for v in value]
+            if any(self.separator.encode() in item for item in items):
+                raise _FieldError(self.column, f"a value with the separator {self.separator!r} in it")
+            return self.separator.encode().join(items)
+        return self._text(value)
+
+    def _list(self, values: Any) -> list[Any]:
+        if not isinstance(values, list):
+            raise _FieldError(self.column, f"a list is needed, this is {str(values)[:40]!r}")
+        if pa.types.is_binary(self.type.value_type):
+            return [self._text(v) or b"" for v in values]
+        whole = pa.types.is_integer(self.type.value_type)
+        return [self._number(v, whole) for v in values]
+
+    def _number(self, value: Any, whole: bool) -> float | int:
+        text = str(value)
+        number = as_number(text) if isinstance(value, str) else None
+        if number is None or not math.isfinite(number) or (whole and not text.removeprefix("-").isdecimal()):
+            kind = "whole number" if whole else "finite number"
+            raise _FieldError(self.column, f"{text[:40]!r} in the list is no {kind}")
+        if whole and abs(int(text)) >= 1 << 63:
+            raise _FieldError(self.column, f"{text[:40]} in the list is no int64")
+        return int(text) if whole else number
+
+    def _text(self, value: Any) -> bytes | None:
+        if isinstance(value, bool):
+            return str(int(value)).encode() if self.numeric else str(value).lower().encode()
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise _FieldError(self.column, f"one value is needed, this is a {type(value).__name__}")
+        try:
+            return value.encode()
+        except UnicodeEncodeError as e:  # half of a surrogate pair
+            raise _FieldError(self.column, f"text that is no Unicode: {e}") from e
+
+
+def _fields(schema: Schema) -> list[_Field]:
+    """By column, in the order of `schema.columns`."""
+    numeric = {f.column for f in schema.dense} | {x.column for x in schema.labels if not x.positive}
+    numeric |= {schema.weight} if schema.weight else set()
+    kinds: dict[str, tuple[pa.DataType, str]] = {}
+    for f in schema.multi_hot:
+        if f.separator is not None:
+            kinds[f.column] = (pa.binary(), f.separator)
+        else:
+            kinds[f.column] = (pa.list_(pa.binary() if f.dtype == "string" else pa.int64()), "")
+        if f.weights:
+            kinds[f.weights] = (pa.binary(), f.separator) if f.separator is not None else (pa.list_(pa.float32()), "")
+    plain = (pa.binary(), "")
+    return [_Field(name, *_ordered(kinds.get(name, plain), name in numeric)) for name in schema.columns]
+
+
+def _ordered(kind: tuple[pa.DataType, str], numeric: bool) -> tuple[pa.DataType, bool, str]:
+    return kind[0], numeric, kind[1]

@@ -1,0 +1,76 @@
+"""Lag and rows/s of a stream: on the terminal, and in TensorBoard."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import tqdm
+from absl import logging
+
+from tfrs_dlrm.training.callbacks import StepCounter, TensorBoard
+
+# Of the metrics of a window before it was trained on, those in the line, where they exist.
+_SHOWN = ("auc", "log_loss", "rmse")
+
+
+class StreamProgress:
+    """What is said of a run while it goes on.
+
+    Args:
+      rows: those trained on before.
+      show: draws a line on standard error; else lines go to the log.
+      tensorboard: the directory of event files; empty for none.
+      counter: the step.
+    """
+
+    def __init__(self, rows: int, show: bool, tensorboard: str, counter: StepCounter):
+        self._bar: tqdm.tqdm | None = None
+        if show:
+            self._bar = tqdm.tqdm(
+                initial=rows, desc="stream", unit=" rows", unit_scale=True, dynamic_ncols=True, mininterval=0.5
+            )
+        self._board = TensorBoard(tensorboard, counter) if tensorboard else None
+
+    def window(self, record: Mapping[str, Any]) -> None:
+        """A window is done; `record` is its line in metrics.jsonl."""
+        found = {f"eval {k}": f"{record['eval'][k]:.4f}" for k in _SHOWN if k in record["eval"]}
+        if self._bar is not None:
+            self._bar.set_postfix({"window": record["window"], "lag": f"{record['lag']:,}", **found}, refresh=False)
+            self._bar.update(record["rows"])
+        else:
+            shown = "  ".join(f"{k} {v}" for k, v in found.items())
+            line = f"window {record['window']}  {record['rows']:,} rows  {record['rows_per_s']:,.0f} rows/s"
+            logging.info("%s  lag %s  %s", line, f"{record['lag']:,}", shown)
+        if self._board:
+            names = ("lag", "rows_per_s", "rows", "malformed", "retries")
+            self._board.write("stream", {name: record[name] for name in names})
+            self._board.write("eval", record["eval"])
+            self._board.write("train", record["train"])
+
+    def lag(self, lag: int) -> None:
+        """Nothing is done at the moment, and the topic has so many rows that were not trained on."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"lag {lag:,}, waiting for rows")
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bar, or logs it."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            logging.info("%s", line)
+
+    def warn(self, line: str) -> None:
+        """Likewise, of something that is wrong."""
+        if self._bar is not None:
+            self._bar.write(f"warning: {line}", file=sys.stderr)
+        else:
+            logging.warning("%s", line)
+
+    def close(self) -> None:
+        """Leaves the line as it is, and writes what is left."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._board:
+            self._board.close()
