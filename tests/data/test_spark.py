@@ -2,6 +2,7 @@
 
 import filecmp
 import gzip
+import contextlib
 import json
 import os
 import shutil
@@ -144,9 +145,12 @@ def test_both_engines_write_the_same_bytes(spark, log, tmp_path):
 
 def python_workers():
     """The processes of Python that have been forked by Spark's daemons."""
-    family = psutil.Process().children(recursive=True)
-    daemons = [p for p in family if p.is_running() and "pyspark.daemon" in " ".join(p.cmdline())]
-    return [p for p in daemons if p.ppid() in {d.pid for d in daemons}]
+    daemons = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # it may end while it is looked at
+            if "pyspark.daemon" in " ".join(process.cmdline()):
+                daemons[process] = process.ppid()
+    return [p for p, parent in daemons.items() if parent in {d.pid for d in daemons}]
 
 
 def test_a_python_worker_is_killed(spark, log, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from typing import Any
 import google_crc32c
 
 from tfrs_dlrm.files import read_json, write_json
-from tfrs_dlrm.stores.address import Address
+from tfrs_dlrm.stores.address import Address, is_address
 from tfrs_dlrm.stores.listing import Entry, Listing
 from tfrs_dlrm.stores.publish import check_free, visible_files
 from tfrs_dlrm.stores.store import CHUNK_BYTES, Store
@@ -166,7 +166,7 @@ def local_copy(path: str, progress: Progress | None = None) -> str:
       ValueError: what was published is gone or damaged, or it is another kind of address.
       StoreError: the store cannot be reached or refuses.
     """
-    if "://" not in path:
+    if not is_address(path):
         return path
     mirror = Mirror(path, progress=progress)
     if not mirror.pull():
