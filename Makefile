@@ -3,6 +3,8 @@
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+# Of `make test`; each takes 3 GB of memory.
+TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/installed
@@ -62,7 +64,7 @@ run-s3: $(SETUP)  ## the quickstart in an S3 on loopback that fails one request 
 	  $(BIN)/python export/verify.py s3://trial/exports/quickstart'
 
 test: $(SETUP)  ## all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 test-io: $(IO_VENV)/installed  ## on TensorFlow 2.17 with tensorflow-io: streams, and a whole small run
 	@$(IO_VENV)/bin/python -m pytest tests/smoke tests/streaming

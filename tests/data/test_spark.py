@@ -1,8 +1,8 @@
 """`prepare` on Spark writes what DuckDB does, byte for byte, whatever is killed; and says what is wrong."""
 
+import contextlib
 import filecmp
 import gzip
-import contextlib
 import json
 import os
 import shutil
