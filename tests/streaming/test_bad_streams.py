@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, StreamConfig, TrainConfig
 from tfrs_dlrm.data.prepare import prepare
@@ -62,7 +63,8 @@ def test_a_run_with_everything_in_its_way(kafka, config, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Records, "append", append)
-        result = train_on_stream(config, workdir)
+        # As train/main.py has it.
+        result = train_on_stream(config, workdir, tf.distribute.OneDeviceStrategy("/cpu:0"))
     assert result.reason == "the rows that were there at the start are done"
     records = lines(workdir, "metrics.jsonl")
     assert sum(r["rows"] for r in records) == ROWS and records[-1]["retries"] >= 1 and records[-1]["lag"] == 0

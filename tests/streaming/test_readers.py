@@ -147,5 +147,5 @@ def test_the_reader_for_this_tensorflow(kafka):
     assert isinstance(found, tuple(READERS.values())[-1])
     found.close()
     if tensorflow_io is None:
-        with pytest.raises(ImportError, match=rf"reader=tensorflow_io: .* this is TensorFlow {tf.__version__}"):
+        with pytest.raises(StreamError, match=rf"reader=tensorflow_io: .* this is TensorFlow {tf.__version__}"):
             open_reader(address(kafka, "reader=tensorflow_io"))

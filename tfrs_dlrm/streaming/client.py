@@ -21,8 +21,7 @@ class Client:
       address: of it.
 
     Raises:
-      ImportError: confluent-kafka is not installed.
-      StreamError: a setting is wrong, or the file of settings cannot be read.
+      StreamError: confluent-kafka is not installed, a setting is wrong, or the file of settings cannot be read.
     """
 
     def __init__(self, address: StreamAddress):
@@ -149,7 +148,7 @@ def _confluent_kafka() -> Any:
     try:
         import confluent_kafka
     except ImportError as e:
-        raise ImportError("streams need confluent-kafka: pip install 'tfrs-dlrm[kafka]'") from e
+        raise StreamError("streams need confluent-kafka: pip install 'tfrs-dlrm[kafka]'") from e
     return confluent_kafka
 
 

@@ -25,7 +25,7 @@ class ConfluentReader:
       address: of the topic.
 
     Raises:
-      ImportError, StreamError: as `Client`.
+      StreamError: as `Client`.
     """
 
     def __init__(self, address: StreamAddress):
@@ -36,6 +36,8 @@ class ConfluentReader:
         self._next: dict[int, int] = {}
         self._here: dict[int, collections.deque[Message]] = {}
         self._paused: set[int] = set()
+        # By partition, an offset before which all messages have come.
+        self._ended: dict[int, int] = {}
 
     def bounds(self) -> dict[int, Range]:
         """See `Reader.bounds`."""
@@ -62,7 +64,8 @@ class ConfluentReader:
             here = self._here[partition]
             while here and here[0].offset < end:
                 found[partition].append(here.popleft())
-            if here or (found[partition] and found[partition][-1].offset == end - 1):
+            whole = bool(here) or (bool(found[partition]) and found[partition][-1].offset == end - 1)
+            if whole or self._ended.get(partition, 0) >= end:
                 todo.discard(partition)
         self._resume(todo)
         last = time.monotonic()
@@ -85,6 +88,7 @@ class ConfluentReader:
         if error is not None:
             if error.code() != error._PARTITION_EOF:
                 raise self._client.error(error)
+            self._ended[partition] = raw.offset()
             if partition in todo and raw.offset() >= ranges[partition][1]:
                 todo.discard(partition)  # its last offsets hold no messages, as those of transactions do
             return
@@ -108,7 +112,7 @@ class ConfluentReader:
             self._consumer.assign([TopicPartition(self._topic, p, o) for p, o in sorted(begins.items())])
         except KafkaException as e:
             raise self._client.error(e.args[0]) from e
-        self._next, self._paused = dict(begins), set()
+        self._next, self._paused, self._ended = dict(begins), set(), {}
         self._here = {p: collections.deque() for p in begins}
 
     def _pause(self, partition: int) -> None:

@@ -29,15 +29,17 @@ class Learner:
     def __init__(self, model: RankingModel, schema: Schema, batch_size: int, eval_batch_size: int, seed: int):
         self._model, self._batch_size, self._eval_batch_size, self._seed = model, batch_size, eval_batch_size, seed
         self._orders = IdOrders(schema)
+        strategy = model.distribute_strategy  # of one device, but a step may ask for its replica
 
         # One trace each, whatever the size of a batch.
         @tf.function(input_signature=signature(schema, None, sort_ids=False))
         def logits(*arrays: tf.Tensor) -> tf.Tensor:
-            return model(assemble(schema, arrays, sort_ids=False)[0], training=False)
+            features = assemble(schema, arrays, sort_ids=False)[0]
+            return strategy.run(lambda x: model(x, training=False), args=(features,))
 
         @tf.function(input_signature=signature(schema, None, sort_ids=True))
         def train_step(*arrays: tf.Tensor) -> dict[str, tf.Tensor]:
-            return model.train_step(assemble(schema, arrays, sort_ids=True))
+            return strategy.run(model.train_step, args=(assemble(schema, arrays, sort_ids=True),))
 
         self._logits, self._train_step, self._weighted = logits, train_step, bool(schema.weight)
 

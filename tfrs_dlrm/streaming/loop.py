@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -24,7 +25,7 @@ from tfrs_dlrm.streaming.learner import Learner
 from tfrs_dlrm.streaming.messages import Decoded, Decoder
 from tfrs_dlrm.streaming.progress import StreamProgress
 from tfrs_dlrm.streaming.quarantine import Quarantine, check_dead_letter, reasons
-from tfrs_dlrm.streaming.reader import Message, Range, Reader, StreamError
+from tfrs_dlrm.streaming.reader import Message, Range, Reader, StreamError, Unavailable
 from tfrs_dlrm.streaming.readers import open_reader
 from tfrs_dlrm.streaming.retention import check_there
 from tfrs_dlrm.streaming.retries import Retries, Stopped
@@ -69,10 +70,9 @@ def train_on_stream(
     Raises:
       ValueError: the configuration, the stream or the run in `workdir` do not fit together. As a StreamError: the
         broker does not answer, or the topic may not be read; or rows are gone that the checkpoint has not seen; or the
-        stream is of another schema.
+        stream is of another schema; or confluent-kafka is missing.
       NonFiniteError: the loss or a score became NaN or infinite; the last good checkpoint is as it was.
       Interrupted: after SIGTERM, with a checkpoint written.
-      ImportError: confluent-kafka is missing.
       OSError: the disk is full.
     """
     config.check()
@@ -144,6 +144,7 @@ class _Run:
         self._bundles = Bundles(self._stream, home.encoder_dir)
         self._checkpoint, self._saved = "", -1
         self._reason = ""
+        self._seen: dict[int, Range] = {}  # the last bounds
 
     def run(self) -> Result:
         """Trains until it is told to end."""
@@ -234,12 +235,14 @@ class _Run:
             state.step.assign_add(steps)
         self._counter.step = int(state.step.numpy())
         self._advance(window, decoded)
-        bounds, offsets = self._bounds(), state.next_offsets()
+        offsets = state.next_offsets()
+        with contextlib.suppress(Unavailable):  # the next window waits for the broker; this one is done
+            self._seen = self._reader.bounds()
         record |= {
             "step": self._counter.step,
             "malformed": int(state.malformed.numpy()),
             "out_of_range": {name: n for name, n in decoded.out_of_range.items() if n},
-            "lag": sum(end - offsets.get(p, begin) for p, (begin, end) in bounds.items()),
+            "lag": sum(end - offsets.get(p, begin) for p, (begin, end) in self._seen.items()),
             "rows_per_s": len(decoded) / (time.monotonic() - begun),
             "retries": self._retries.count,
         }
@@ -267,9 +270,9 @@ class _Run:
 
     def _bounds(self) -> dict[int, Range]:
         """Those of the topic, once it is sure that the next rows are there."""
-        bounds = self._retries(self._reader.bounds)
-        check_there(self._address, self._state.next_offsets(), bounds)
-        return bounds
+        self._seen = self._retries(self._reader.bounds)
+        check_there(self._address, self._state.next_offsets(), self._seen)
+        return self._seen
 
     def _check_malformed(self, window: Window, decoded: Decoded) -> None:
         bad, stream = decoded.malformed, self._stream

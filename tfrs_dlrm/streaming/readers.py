@@ -7,7 +7,7 @@ from packaging.version import Version
 
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.confluent import ConfluentReader
-from tfrs_dlrm.streaming.reader import Reader
+from tfrs_dlrm.streaming.reader import Reader, StreamError
 
 # tensorflow-io 0.37.1, its last release, was built for 2.16 and runs on 2.17; on later ones its native ops do not load.
 _TENSORFLOW_IO = Version("2.18")
@@ -17,8 +17,7 @@ def open_reader(address: StreamAddress) -> Reader:
     """The reader that the address names, or by default tensorflow-io's where it is installed and loads.
 
     Raises:
-      ImportError: it is not installed, or does not load.
-      StreamError: a setting of librdkafka is wrong.
+      StreamError: it is not installed or does not load, or a setting of librdkafka is wrong.
     """
     if address.reader == "confluent":
         return ConfluentReader(address)
@@ -28,7 +27,7 @@ def open_reader(address: StreamAddress) -> Reader:
         from tfrs_dlrm.streaming.tensorflow_io import TensorFlowIOReader
     except ImportError as e:
         if address.reader:
-            raise ImportError(
+            raise StreamError(
                 f"reader=tensorflow_io: {e or 'it does not load'}; it takes TensorFlow 2.17 and pip install"
                 f" 'tfrs-dlrm[io]', and this is TensorFlow {tf.__version__}"
             ) from e

@@ -37,7 +37,7 @@ class TensorFlowIOReader:
       address: of the topic.
 
     Raises:
-      ImportError, StreamError: as `ConfluentReader`.
+      StreamError: as `ConfluentReader`.
     """
 
     def __init__(self, address: StreamAddress):
