@@ -134,11 +134,10 @@ def test_a_run_goes_from_machine_to_machine(store, place, raw, tmp_path, monkeyp
     assert any(n.startswith("tensorboard/") for n in names)
 
     exports = f"{place}/exports"
-    exported = export(workdir, exports, options=Options(keep=2))
-    assert exported.path == f"{exports}/1"
-    publish(local_copy(f"{exports}/1"), f"{exports}/2")
-    export(workdir, exports, options=Options(keep=2))
-    assert versions_in(exports) == [2, 3]
+    publish(local, f"{exports}/1")
+    exported = export(workdir, exports, options=Options(keep=1))
+    assert exported.path == f"{exports}/2" and versions_in(exports) == [2]
+    publish(local_copy(f"{exports}/2"), f"{exports}/3")
     report = verify(exports, output, latency=False)
     assert report.passed and report.path == exports, str(report)
     assert find_models(exports) == {"exports": exports}
