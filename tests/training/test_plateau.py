@@ -14,6 +14,7 @@ import tf_keras as keras
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.data.prepare import prepare
 from tfrs_dlrm.models.tasks import task_of
 from tfrs_dlrm.schema import Label
 from tfrs_dlrm.strategy import make_strategy
@@ -170,3 +171,19 @@ def test_replicas_cut_as_one_device_does(data, whole, tmp_path):
     one, three = ([r["learning_rate"] for r in records(directory)] for directory in (whole, tmp_path))
     assert one == three
     assert_equal(weights(whole), weights(tmp_path), 1e-4)
+
+
+@pytest.mark.parametrize(
+    "optimizer, train, field",
+    [
+        (OPTIMIZER, {}, r"optimizer\.plateau_factor=0\.25"),
+        (OptimizerConfig(), {"patience": 2}, r"train\.patience=2"),
+        (OptimizerConfig(), {"target_auc": 0.7}, r"train\.target_auc=0\.7"),
+        (OptimizerConfig(), {"monitor": "log_loss"}, r"train\.monitor='log_loss'"),
+    ],
+)
+def test_without_an_evaluation_set_they_are_refused(tmp_path, optimizer, train, field):
+    click_log.write(str(tmp_path / "log.csv"), 200)
+    prepare(click_log.SCHEMA, [str(tmp_path / "log.csv")], str(tmp_path / "data"))
+    with pytest.raises(ValueError, match=rf"config\.{field}: .* has no evaluation set to go by"):
+        train_and_evaluate(make_config(str(tmp_path / "data"), optimizer, **train), str(tmp_path / "run"))

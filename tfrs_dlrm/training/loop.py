@@ -147,6 +147,8 @@ class _Run:
         self._strategy = model.distribute_strategy
         self._writes = is_chief(self._strategy)
         self._has_eval = bool(Manifest.load(self._data_dir).eval)
+        if not self._has_eval:
+            _refuse_without_evaluation(config)
         epoch = epoch_steps(self._data_dir, self._config.batch_size)
         self._total = self._config.steps or max(1, round(self._config.epochs * epoch))
         self._round = self._config.eval_every_steps or epoch
@@ -352,3 +354,18 @@ class _Run:
         shown = sorted(counts.items(), key=lambda item: -item[1])[:5]
         texts = [f"{name} {count:,}" for name, count in shown] + (["..."] if len(counts) > len(shown) else [])
         return [f"values without a row of their own in {self._data_dir}: {', '.join(texts)}"] if texts else []
+
+
+def _refuse_without_evaluation(config: RunConfig) -> None:
+    """Refuses settings that would silently do nothing where there is nothing to evaluate on."""
+    usual = RunConfig()
+    for section, name in (
+        *(("train", name) for name in ("target_auc", "patience", "monitor")),
+        ("optimizer", "plateau_factor"),
+    ):
+        value = getattr(getattr(config, section), name)
+        if value != getattr(getattr(usual, section), name):
+            raise ValueError(
+                f"config.{section}.{name}={value!r}: {config.data.path} has no evaluation set to go by; prepare it with"
+                " --eval_fraction or --eval_input, or leave this out"
+            )
