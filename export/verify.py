@@ -12,9 +12,10 @@ _ALLOW = flags.DEFINE_list("allow_ops", [], "Operations beyond the usual that th
 
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
-    from tfrs_dlrm.files import write_json
+    from tfrs_dlrm.files import local_path, write_json
     from tfrs_dlrm.serving.verification.verify import verify
 
+    local_path(_JSON.value or "")
     if len(argv) != 2:
         raise ValueError("give one bundle: python export/verify.py BUNDLE, a version or the directory of its versions")
     report = verify(argv[1], _DATA.value, _LATENCY.value, _ALLOW.value or ())

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tfrs_dlrm.addresses import unreachable
+from tfrs_dlrm.files import local_path
 from tfrs_dlrm.tf_config import tf_config_problems
 
 # What a coordinator ends with when it lost a server: started again, it goes on from the last checkpoint.
@@ -159,7 +160,7 @@ class LocalCluster:
         Args:
           say: is told of every process that ended before its time.
         """
-        os.makedirs(self._logs, exist_ok=True)
+        os.makedirs(local_path(self._logs), exist_ok=True)
         with self._pass_on_signals():
             try:
                 for each in self.tasks:

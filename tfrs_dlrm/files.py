@@ -13,7 +13,7 @@ from typing import Any
 
 def write_json(path: str, data: Any) -> None:
     """Writes indented JSON; numbers that are not finite become null."""
-    with open(f"{path}.tmp", "w", encoding="utf-8") as f:
+    with open(f"{local_path(path)}.tmp", "w", encoding="utf-8") as f:
         f.write(json.dumps(finite(data), indent=2, allow_nan=False) + "\n")
     os.replace(f"{path}.tmp", path)
 
@@ -39,9 +39,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """
     path = os.fspath(path)
     if "://" in path:
-        from tfrs_dlrm.stores import Store
+        from tfrs_dlrm.stores import Store, split_object
 
-        base, _, name = path.rpartition("/")
+        base, name = split_object(path)
         data = Store(base).read(name)
     else:
         with open(path, "rb") as f:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from absl import logging
@@ -26,7 +26,7 @@ from tfrs_dlrm.data.samples import SAMPLES_FILE
 from tfrs_dlrm.files import read_json, write_json
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.stores import Mirror, is_address
+from tfrs_dlrm.stores import Mirror, Store, StoreError, is_address, join
 
 Which = Literal["best", "latest"]
 CONFIG_FILE = "config.json"
@@ -56,7 +56,7 @@ class Workdir:
       path: the directory; made by `begin`.
 
     Attributes:
-      path: the local directory.
+      name: as it was given, for messages.
 
     Raises:
       ValueError: an address of an unknown kind, or what was published there is gone.
@@ -64,14 +64,19 @@ class Workdir:
     """
 
     def __init__(self, path: str):
+        self.name = path
         self._mirror = Mirror(path, fixed=_never_changes) if is_address(path) else None
-        self.path = self._mirror.path if self._mirror else path
         self.pull()
+
+    @property
+    def path(self) -> str:
+        """The local directory."""
+        return self._mirror.path if self._mirror else self.name
 
     def pull(self) -> None:
         """Brings the local copy of a run in a store up to what is published; on a disk there is nothing to do."""
-        if self._mirror:
-            self._mirror.pull()
+        if self._mirror and not self._mirror.pull():
+            Store(self.name).files()  # says so where there is no bucket
 
     def push(self) -> None:
         """Publishes what is new in the local copy of a run in a store.
@@ -83,9 +88,29 @@ class Workdir:
         if self._mirror:
             try:
                 self._mirror.push()
-            except OSError as e:
-                e.args = (f"{e}; nothing is lost: {self.path} holds it, and the same command publishes it",)
-                raise
+            except StoreError as e:
+                kept = f"nothing is lost: {self.path} holds it, and the same command publishes it"
+                raise StoreError(f"{e}; {kept}") from e
+
+    def end(self) -> None:
+        """Lets other processes of this machine work on the local copy of a run in a store again."""
+        if self._mirror:
+            self._mirror.done_writing()
+
+    def add(self, paths: Sequence[str]) -> None:
+        """Writes local files of a run in a store there as well, beside the run itself, which does not change.
+
+        Raises:
+          StoreError: the store cannot be reached or refuses.
+        """
+        if self._mirror:
+            for path in paths:
+                inside = os.path.relpath(path, self.path)
+                Store(self.name).upload(path, os.path.basename(path) if inside.startswith("..") else inside)
+
+    def shown(self, path: str) -> str:
+        """A path inside as others find it."""
+        return join(self.name, os.path.relpath(path, self.path)) if self._mirror else path
 
     @property
     def encoder_dir(self) -> str:
@@ -102,12 +127,14 @@ class Workdir:
         Raises:
           ValueError: it holds a run of another model, or on data with another schema or vocabulary.
         """
+        if self._mirror:
+            self._mirror.write_alone()
         for name in _DIRS.values():
             directory.tidy(self.file(name))
         if any(directory.steps(self.file(name)) for name in _DIRS.values()):
             self._check_config(config)
             self.check_data(data_dir)
-            logging.info("%s: going on with the run in there", self.path)
+            logging.info("%s: going on with the run in there", self.name)
         else:
             os.makedirs(self.path, exist_ok=True)
             shutil.rmtree(self.encoder_dir, ignore_errors=True)
@@ -123,7 +150,7 @@ class Workdir:
         """
         path = self.file(CONFIG_FILE)
         if not os.path.isfile(path):
-            raise FileNotFoundError(f"{self.path}: no run in there (no {CONFIG_FILE}); python train/main.py makes one")
+            raise FileNotFoundError(f"{self.name}: no run in there (no {CONFIG_FILE}); python train/main.py makes one")
         return RunConfig.from_dict(read_json(path))
 
     def schema(self) -> Schema:
@@ -140,7 +167,7 @@ class Workdir:
         paths = list(directory.steps(self.file(_DIRS[which])).values())
         if not paths:
             raise FileNotFoundError(
-                f"{self.path}: no checkpoint in {_DIRS[which]}/; has the run come to an evaluation?"
+                f"{self.name}: no checkpoint in {_DIRS[which]}/; has the run come to an evaluation?"
             )
         return paths[0]
 
@@ -149,7 +176,7 @@ class Workdir:
     ) -> Checkpoints:
         """What reads and writes those of the run."""
         latest, best = self.file(_DIRS["latest"]), self.file(_DIRS["best"])
-        return Checkpoints(model, latest, best, keep, beside, asynchronous, whole=self.push)
+        return Checkpoints(model, latest, best, keep, beside, asynchronous, on_whole=self.push)
 
     def check_data(self, data_dir: str) -> None:
         """Makes sure that a prepared directory encodes as the run's own data did.
@@ -160,10 +187,10 @@ class Workdir:
         other = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
         found = schema_lib.difference(self.schema(), other)
         if found:
-            raise ValueError(f"{data_dir}: another schema than the checkpoints in {self.path} have: {found}")
+            raise ValueError(f"{data_dir}: another schema than the checkpoints in {self.name} have: {found}")
         if _fingerprint(self.encoder_dir) != _fingerprint(data_dir):
             raise ValueError(
-                f"{data_dir}: other vocabularies or statistics than the checkpoints in {self.path} were trained with;"
+                f"{data_dir}: other vocabularies or statistics than the checkpoints in {self.name} were trained with;"
                 " the rows of their tables mean other values"
             )
 
@@ -174,7 +201,7 @@ class Workdir:
             for name in field or new[section]:
                 if old[section][name] != new[section][name]:
                     raise ValueError(
-                        f"{self.path}: holds a run with {section}.{name}={old[section][name]}, now it is"
+                        f"{self.name}: holds a run with {section}.{name}={old[section][name]}, now it is"
                         f" {new[section][name]}; choose another --workdir, or remove this one"
                     )
 

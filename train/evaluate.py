@@ -33,6 +33,7 @@ def main(argv: list[str]) -> None:
     from tfrs_dlrm.training.groups import Grouping
     from tfrs_dlrm.workdir import Workdir
 
+    output, path = local_path(_OUTPUT.value), local_path(_JSON.value)
     strategy = _STRATEGY()
     grouping = Grouping(_WORKDIR.value, _GROUP_BY.value, _GAUC.value, strategy, _LABEL.value)
     try:
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> None:
     if not is_chief(strategy):
         return
     home = Workdir(_WORKDIR.value)
-    output = local_path(_OUTPUT.value or home.path)
+    output = output or home.path
     os.makedirs(output, exist_ok=True)
     paths = [os.path.join(output, f"evaluation.{ending}") for ending in ("json", "png")]
     report.write_json(paths[0], evaluation.to_dict())
@@ -54,10 +55,11 @@ def main(argv: list[str]) -> None:
     print(report.table(evaluation.columns()))
     if _GROUP_BY.value or _GAUC.value:
         groups = grouping.measure(evaluation, _SPLIT.value)  # type: ignore[arg-type]
-        paths.append(_JSON.value or os.path.join(output, "groups.json"))
+        paths.append(path or os.path.join(output, "groups.json"))
         report.write_json(paths[-1], groups.to_dict())
         print(f"\n{groups.text(_TOP.value)}")
-    home.push()
+    if not _OUTPUT.value:
+        home.add(paths)
     print(f"\nWrote {', '.join(paths[:-1])} and {paths[-1]}.\nNext:")
     name = os.path.basename(os.path.abspath(_WORKDIR.value))
     print(f"  python export/main.py --workdir={_WORKDIR.value} --output=exports/{name}")

@@ -40,16 +40,18 @@ def main(argv: list[str]) -> None:
         top=_TOP.value,
         label=_LABEL.value,
     )
+    output = local_path(_OUTPUT.value)
     with PrepareBar() as bar:
         split, which = _SPLIT.value, _CHECKPOINT.value
         found = explain_run(_WORKDIR.value, questions, _DATA.value, split, which, bar)  # type: ignore[arg-type]
     home = Workdir(_WORKDIR.value)
-    output = local_path(_OUTPUT.value or home.file("explanation"))
+    output = output or home.file("explanation")
     os.makedirs(output, exist_ok=True)
     path = os.path.join(output, "explanation.json")
     write_json(path, found.to_dict())
     pictures = draw(found, output)
-    home.push()
+    if not _OUTPUT.value:
+        home.add([path, *pictures])
     print(f"{found.checkpoint} on {found.data} ({found.split}), label {found.label}\n\n{found.text(_TOP.value)}")
     print(f"\nWrote {', '.join([path, *pictures])}.")
 

@@ -20,6 +20,7 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
     from tfrs_dlrm.data.infer import infer_schema
+    from tfrs_dlrm.files import local_path
 
     path = _OUTPUT.value
     if os.path.exists(path) and not _FORCE.value:
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> None:
         rows=_ROWS.value,
         task=_TASK.value,  # type: ignore[arg-type]
     )
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    os.makedirs(os.path.dirname(os.path.abspath(local_path(path))), exist_ok=True)
     proposal.schema.save(path)
     kinds = proposal.kinds()
     columns, words = (max(map(len, texts)) for texts in (kinds, kinds.values()))

@@ -13,7 +13,7 @@ def server():
 
 
 @pytest.fixture
-def store(server, tmp_path, monkeypatch, request):
+def store(server, tmp_path, monkeypatch):
     """The server, which this process is pointed to; no waits between attempts."""
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)

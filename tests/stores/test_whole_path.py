@@ -91,8 +91,9 @@ def test_a_killed_preparation_goes_on_and_a_bad_row_is_named(store, place, raw, 
         patch.setattr("tfrs_dlrm.stores.listing.Listing.write", killed)
         with pytest.raises(KeyboardInterrupt):
             prepare(click_log.SCHEMA, files, output)
-    store.requests = 0
-    prepare(click_log.SCHEMA, files, output)
+    again = []
+    prepare(click_log.SCHEMA, files, output, progress=lambda *call: again.append(call))
+    assert {stage for stage, *_ in again} == {"upload"}, "the work was done again"
     prepare(click_log.SCHEMA, [str(raw / "a.csv.gz")], str(tmp_path / "local"))
     assert without_job(tree(local_copy(output))) == without_job(tree(tmp_path / "local"))
     Store(place).write("raw/bad.csv", (raw / "a.csv").read_bytes() + b"1,x,1,1,a,1\n")

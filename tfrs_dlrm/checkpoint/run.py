@@ -29,7 +29,7 @@ class Checkpoints:
       keep: how many of the latest to keep.
       beside: what to save with the model, by name.
       asynchronous: whether to write them behind the run's back, from a copy, where memory allows it.
-      whole: called whenever one is whole, from whichever thread wrote it.
+      on_whole: called whenever one is whole, from whichever thread wrote it.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class Checkpoints:
         keep: int,
         beside: Mapping[str, Any] | None = None,
         asynchronous: bool = True,
-        whole: Callable[[], None] = lambda: None,
+        on_whole: Callable[[], None] = lambda: None,
     ):
         self._contents = Contents.of(model, beside)
         self._latest, self._best, self._keep, self._asynchronous = latest, best, keep, asynchronous
-        self._whole = whole
+        self._on_whole = on_whole
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
 
@@ -136,4 +136,4 @@ class Checkpoints:
         for s, path in directory.steps(self._best).items() if best else ():
             if s != step:
                 directory.remove(path)
-        self._whole()
+        self._on_whole()

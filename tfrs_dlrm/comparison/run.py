@@ -20,7 +20,7 @@ from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.data.manifest import Manifest
 from tfrs_dlrm.data.prepare import Progress
 from tfrs_dlrm.data.ready import ready
-from tfrs_dlrm.files import read_json, write_json
+from tfrs_dlrm.files import local_path, read_json, write_json
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.training.evaluation import Scores, score
 from tfrs_dlrm.training.factory import load_model
@@ -136,7 +136,7 @@ def _shown(outcome: Outcome) -> str:
 
 def _begin(contestants: Sequence[Contestant], output: str, options: Options) -> None:
     """Makes the directory, or makes sure that what is in there is of the same recipes."""
-    path = os.path.join(output, _CONFIG_FILE)
+    path = os.path.join(local_path(output), _CONFIG_FILE)
     found = read_json(path) if os.path.isfile(path) else {}
     os.makedirs(output, exist_ok=True)
     for c in contestants:

@@ -20,6 +20,7 @@ from tfrs_dlrm.data.rows import MISSING_INT
 from tfrs_dlrm.data.tokenizer import MISSING_TEXT, Tokenizer
 from tfrs_dlrm.hashing import fingerprint_rows
 from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, DenseFeature, Schema
+from tfrs_dlrm.stores import local_copy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Encoder(tf.Module):
 
     @classmethod
     def load(cls, directory: str) -> Encoder:
-        """The encoder of a prepared directory."""
+        """The encoder of a prepared directory, which may be in an object store."""
+        directory = local_copy(directory)
         return cls(Schema.load(os.path.join(directory, SCHEMA_FILE)), directory)
 
     def signature(self) -> dict[str, tf.TensorSpec]:

@@ -7,6 +7,7 @@ import os
 from typing import Any, Literal
 
 from tfrs_dlrm.files import read_json, write_json
+from tfrs_dlrm.stores import local_copy
 
 MANIFEST_FILE = "prepared.json"
 STATISTICS_FILE = "statistics.json"
@@ -68,6 +69,7 @@ class Manifest:
         Raises:
           FileNotFoundError: the directory is missing, not a prepared one, or its preparation did not finish.
         """
+        directory = local_copy(directory)
         path = os.path.join(directory, MANIFEST_FILE)
         if not os.path.isfile(path):
             unfinished = os.path.isdir(os.path.join(directory, "unfinished"))

@@ -31,7 +31,7 @@ from tfrs_dlrm.data.vocabulary import Moments, vocabulary_settings, write_vocabu
 from tfrs_dlrm.data.workspace import COUNTED, ENCODED, Workspace, check_same
 from tfrs_dlrm.files import disk_full, read_json, write_json
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
-from tfrs_dlrm.stores import Mirror, is_address, join
+from tfrs_dlrm.stores import Mirror, Store, check_free, is_address, join
 
 
 class Progress(Protocol):
@@ -117,9 +117,17 @@ def _in_store(
         check_same(output, job.fingerprint(), manifest.job)
         return manifest
     mirror.pull()  # says so where what was published is gone
+    _check_free(output)
     manifest = _Preparation(job, mirror.path, progress).run(engine, master)
     mirror.push()
     return manifest
+
+
+def _check_free(output: str) -> None:
+    """Says before the work rather than after it that something else is there; parts of an upload may be."""
+    store = Store(output)
+    directories, files = (f"{VOCABULARY_DIR}/", "train/", "eval/"), (".json", ".jsonl")
+    check_free(store, [n for n in store.files() if n.startswith(directories) or ("/" not in n and n.endswith(files))])
 
 
 def _engine(name: EngineName, master: str | None) -> contextlib.AbstractContextManager[Engine]:

@@ -9,7 +9,7 @@ import re
 
 import pyarrow as pa
 
-from tfrs_dlrm.stores import Address, RemoteFile, Store, is_address, join
+from tfrs_dlrm.stores import Address, RemoteFile, Store, is_address, join, split_object
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -51,7 +51,7 @@ def stat(path: str) -> tuple[int, int]:
     if not is_address(path):
         found = os.stat(path)
         return found.st_size, found.st_mtime_ns
-    base, _, name = path.rpartition("/")
+    base, name = split_object(path)
     there = Store(base).find(name)
     if there is None:
         raise FileNotFoundError(f"{path}: there is no such object")
@@ -72,8 +72,15 @@ def open_file(path: str) -> pa.NativeFile:
     return pa.PythonFile(RemoteFile(path), "r") if is_address(path) else pa.OSFile(path)
 
 
+def _fits(name: str, pattern: str) -> bool:
+    """As in a shell, no wildcard stands for a leading dot."""
+    return fnmatch.fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))
+
+
 def _matching_objects(pattern: str) -> list[str]:
     address = Address.parse(pattern)
+    if address.prefix and Store(split_object(pattern)[0]).find(split_object(pattern)[1]):
+        return [pattern]
     parts = address.prefix.split("/")
     fixed = next((i for i, part in enumerate(parts) if _WILD.search(part)), len(parts) - 1)
     base = "/".join([f"{address.scheme}://{address.bucket}", *parts[:fixed]])
@@ -81,7 +88,7 @@ def _matching_objects(pattern: str) -> list[str]:
     found = []
     for name in Store(base).files():
         given = name.split("/")
-        if len(given) == len(wanted) and all(map(fnmatch.fnmatchcase, given, wanted)):
+        if len(given) == len(wanted) and all(map(_fits, given, wanted)):
             found.append(join(base, name))
     if not found:
         below = Store(pattern).files() if fixed == len(parts) - 1 and not _WILD.search(parts[-1]) else {}

@@ -10,7 +10,7 @@ from tfrs_dlrm.data.prepare import Progress, prepare
 from tfrs_dlrm.data.synthetic import EVAL_FILE, PLANTED_FILE, SCHEMA_FILE, TRAIN_FILE, generate
 from tfrs_dlrm.files import read_json, write_json
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.stores import Mirror, is_address, join, local_copy
+from tfrs_dlrm.stores import Listing, Mirror, Store, is_address, join, local_copy
 
 # Metrics of something to compare with on the evaluation set, {name: {metric: value}}, beside the prepared data.
 REFERENCE_FILE = "reference.json"
@@ -46,12 +46,14 @@ def ready(config: DataConfig, seed: int = 0, progress: Progress | None = None) -
     )
     local = local_copy(path, progress)
     reference = os.path.join(local, REFERENCE_FILE)
-    if config.synthetic_rows and not os.path.isfile(reference):
-        planted = read_json(join(raw, PLANTED_FILE))
-        known = {"examples": planted["rows"], "auc": planted["auc"], "log_loss": planted["log_loss"]}
-        write_json(reference, {"planted": known})
-        if is_address(path):
-            Mirror(path).push()
+    if config.synthetic_rows:
+        if not os.path.isfile(reference):
+            planted = read_json(join(raw, PLANTED_FILE))
+            known = {"examples": planted["rows"], "auc": planted["auc"], "log_loss": planted["log_loss"]}
+            write_json(reference, {"planted": known})
+        mirror = Mirror(path) if is_address(path) else None
+        if mirror and REFERENCE_FILE not in (found.files if (found := mirror.listing()) else {}):
+            mirror.push()
     return local
 
 
@@ -72,10 +74,9 @@ def _prepared(path: str, progress: Progress | None) -> str:
 def _synthetic_logs(config: DataConfig, progress: Progress | None) -> str:
     """The directory of raw logs drawn from the planted model; its last file is the planted model's own metrics."""
     raw, wanted = f"{config.path}-raw", [config.synthetic_rows, config.synthetic_eval_rows]
-    try:
+    planted = None
+    if Listing.read(Store(raw)) if is_address(raw) else os.path.isfile(os.path.join(raw, PLANTED_FILE)):
         planted = read_json(join(raw, PLANTED_FILE))
-    except FileNotFoundError:
-        planted = None
     if planted:
         found = [planted[key] for key in ("train_rows", "rows")]
         if found != wanted:

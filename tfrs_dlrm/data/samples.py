@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.data.rows import MISSING_INT, Rows
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import local_copy
 
 SAMPLES_FILE = "samples.jsonl"
 SAMPLES = 256
@@ -40,7 +41,7 @@ def write_samples(directory: str, samples: Sequence[Mapping[str, Any]]) -> None:
 
 def read_samples(directory: str) -> list[dict[str, Any]]:
     """Reads what `write_samples` wrote: the first rows of the evaluation set, or of the training set without one."""
-    with open(os.path.join(directory, SAMPLES_FILE), encoding="utf-8") as f:
+    with open(os.path.join(local_copy(directory), SAMPLES_FILE), encoding="utf-8") as f:
         return [json.loads(line) for line in f]
 
 

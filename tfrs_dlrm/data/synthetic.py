@@ -85,7 +85,7 @@ def generate(
     if is_address(output):
         with tempfile.TemporaryDirectory() as home:
             planted = generate(home, train_rows, eval_rows, seed, progress)
-            publish(home, output)
+            publish(home, output, last=(PLANTED_FILE,))
         return planted
     os.makedirs(output, exist_ok=True)
     # Of an earlier log; it says that the other files are whole and belong together.

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from tfrs_dlrm.config import DataConfig, RunConfig
-from tfrs_dlrm.files import write_json
+from tfrs_dlrm.files import local_path, write_json
 from tfrs_dlrm.placement import Topology, place
 from tfrs_dlrm.planner.costs import StepTime, step_flops, step_time
 from tfrs_dlrm.planner.dense import DenseHalf, dense_half
@@ -128,7 +128,7 @@ class Plan:
 
     def save(self, path: str) -> None:
         """Writes `to_dict` as JSON."""
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        os.makedirs(os.path.dirname(os.path.abspath(local_path(path))), exist_ok=True)
         write_json(path, self.to_dict())
 
 

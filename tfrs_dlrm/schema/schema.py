@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tfrs_dlrm.files import read_text
+from tfrs_dlrm.files import local_path, read_text
 from tfrs_dlrm.schema.checks import check_schema
 from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Table, TextFormat
 from tfrs_dlrm.schema.plain import build, plain
@@ -217,7 +217,7 @@ class Schema:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `to_json` to `path`; the file appears whole or not at all."""
-        temporary = f"{os.fspath(path)}.tmp"
+        temporary = f"{local_path(os.fspath(path))}.tmp"
         with open(temporary, "w", encoding="utf-8") as f:
             f.write(self.to_json())
         os.replace(temporary, path)

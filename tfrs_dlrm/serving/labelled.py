@@ -12,7 +12,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.sources import expand, is_parquet, usual_delimiter
-from tfrs_dlrm.files import disk_full
+from tfrs_dlrm.files import disk_full, local_path
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.serving.logged import read_log
 from tfrs_dlrm.serving.request_log import OWN_FIELDS
@@ -54,6 +54,7 @@ def join_labels(logs: Sequence[str], labels: str, output: str, schema: Schema) -
     """
     if not is_parquet(output):
         raise ValueError(f"{output}: the output is a Parquet file; let its name end in .parquet")
+    local_path(output), local_path(labels)
     if not os.path.isfile(labels):
         raise FileNotFoundError(f"no labels at {labels!r}")
     files = expand(logs)

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from absl import logging
 
+from tfrs_dlrm.files import local_path
 from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.tfrecord import record, whole_bytes
 
@@ -61,7 +62,7 @@ class RequestLog:
             raise ValueError(f"fraction={fraction} of the rows is not in (0, 1]")
         if max_bytes_per_file < 1 or max_seconds_per_file <= 0:
             raise ValueError(f"{max_bytes_per_file=} and {max_seconds_per_file=} must be positive")
-        os.makedirs(directory, exist_ok=True)
+        os.makedirs(local_path(directory), exist_ok=True)
         salvage(directory)
         self.written = self.failed = 0
         self._directory, self._fraction = directory, fraction

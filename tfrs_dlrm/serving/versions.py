@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 
 from absl import logging
 
@@ -14,7 +15,7 @@ LAST = ("saved_model.pb",)
 
 
 def versions_in(output: str) -> list[int]:
-    """The numbers of the versions, in order; in a store also of those that are not whole yet.
+    """The numbers of the versions, in order; in a store also of those that are not whole.
 
     Raises:
       StoreError: the store cannot be reached or refuses.
@@ -26,13 +27,25 @@ def versions_in(output: str) -> list[int]:
     return sorted(int(n) for n in names if n.isascii() and n.isdecimal())
 
 
+def whole_versions(output: str) -> list[int]:
+    """Those of `versions_in` that are bundles and can be served.
+
+    Raises:
+      StoreError: the store cannot be reached or refuses.
+    """
+    if not is_address(output):
+        return [n for n in versions_in(output) if os.path.isfile(os.path.join(output, str(n), *LAST))]
+    names = Store(output).files().keys()
+    return [n for n in _published(names) if f"{n}/{LAST[0]}" in names]
+
+
 def next_version(output: str) -> int:
     """The number of the next version."""
     return 1 + max(versions_in(output), default=0)
 
 
 def remove_old(output: str, keep: int) -> list[str]:
-    """Deletes all but the newest versions.
+    """Deletes all but the newest versions; directories and objects that are no bundle stay.
 
     On a disk each is renamed first, so that no server sees half of one; in a store it loses first what makes it whole.
 
@@ -45,8 +58,14 @@ def remove_old(output: str, keep: int) -> list[str]:
     """
     if keep < 1:
         raise ValueError(f"keep={keep}; at least 1, the version that was just written, has to stay")
+    whole = whole_versions(output)
+    old = whole[:-keep]
+    if is_address(output) and whole:
+        # Also those whose removal was interrupted.
+        half = set(_published(Store(output).files())) - set(whole)
+        old = sorted({*old, *(n for n in half if n < whole[-1])})
     gone = []
-    for number in versions_in(output)[:-keep]:
+    for number in old:
         path = join(output, str(number))
         if is_address(output):
             unpublish(path, first=LAST)
@@ -66,10 +85,8 @@ def fetch_newest(address: str, keep: int) -> dict[int, str]:
     Raises:
       StoreError: the store cannot be reached or refuses.
     """
-    names = Store(address).files()
-    numbers = [n.split("/")[0] for n in names if n.endswith(f"/{PUBLISHED_FILE}") and n.count("/") == 1]
     found: dict[int, str] = {}
-    for number in sorted((int(n) for n in numbers if n.isascii() and n.isdecimal()), reverse=True):
+    for number in reversed(whole_versions(address)):
         if len(found) == keep:
             break
         try:
@@ -96,3 +113,9 @@ def local_version(path: str) -> str:
     if not found:
         raise ValueError(f"{path}: there is no bundle, and no version of one below it, as export/main.py publishes")
     return next(iter(found.values()))
+
+
+def _published(names: Iterable[str]) -> list[int]:
+    """The numbers of versions with a list of what is in them."""
+    found = [n.split("/")[0] for n in names if n.endswith(f"/{PUBLISHED_FILE}") and n.count("/") == 1]
+    return sorted(int(n) for n in found if n.isascii() and n.isdecimal())

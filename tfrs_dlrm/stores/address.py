@@ -18,6 +18,19 @@ def join(base: str, name: str) -> str:
     return f"{base.rstrip('/')}/{name}" if is_address(base) else os.path.join(base, name)
 
 
+def split_object(address: str) -> tuple[str, str]:
+    """The address of what an object is in, and its name there.
+
+    Raises:
+      ValueError: it is none of an object.
+    """
+    found = Address.parse(address)
+    base, _, name = found.prefix.rpartition("/")
+    if not name:
+        raise ValueError(f"{address}: a bucket, and no object in it")
+    return str(Address(found.scheme, found.bucket, base)), name
+
+
 @dataclasses.dataclass(frozen=True)
 class Address:
     """Where in which store.

@@ -16,6 +16,8 @@ T = TypeVar("T")
 # request of an operation is in turn repeated once by the client of the store.
 ATTEMPTS = 6
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
+# No attempt begins after so many seconds: a store that accepts connections and says nothing costs 40 each time.
+LIMIT = 60.0
 
 _LOGIN = "check the credentials: those of the environment are used (AWS_ACCESS_KEY_ID, ~/.aws, the machine's role, ...)"
 # Codes and words in the messages of pyarrow's clients that no second attempt makes go away, and what to do.
@@ -68,19 +70,19 @@ def retried(what: str, action: Callable[[], T]) -> T:
       FileNotFoundError: there is no such object.
       StoreError: a reason that stays, or that did not pass.
     """
-    wait = _FIRST_WAIT
+    wait, begin = _FIRST_WAIT, time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return action()
-        except (FileNotFoundError, StoreError):
+        except (FileNotFoundError, InterruptedError, StoreError):
             raise
         except OSError as e:
             lasting = next((advice for sign, advice in _LASTING.items() if sign in str(e)), "")
             if lasting:
                 raise StoreError(f"{what}: {lasting} [{_short(e)}]") from e
-            if attempt == ATTEMPTS:
+            if attempt == ATTEMPTS or time.monotonic() - begin > LIMIT:
                 hint = "is the store reachable? its address may be in AWS_ENDPOINT_URL"
-                raise StoreError(f"{what}: failed {ATTEMPTS} times; {hint} [{_short(e)}]") from e
+                raise StoreError(f"{what}: failed {attempt} times; {hint} [{_short(e)}]") from e
             with _Retries.lock:
                 _Retries.count += 1
             pause = wait * random.uniform(0.5, 1.0)

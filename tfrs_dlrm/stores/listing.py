@@ -18,10 +18,12 @@ class Entry:
     Attributes:
       bytes: its size.
       crc32c: its checksum in hexadecimal; None for one that is written anew while others stay, such as metrics.
+      object: its name in the store, where that is not the file's.
     """
 
     bytes: int
     crc32c: str | None
+    object: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +32,12 @@ class Listing:
 
     Attributes:
       id: of what is published there; another, where that was removed and something else came to its place.
-      version: counts how often it changed.
+      version: of it, another whenever something changes.
       files: by their names below the address.
     """
 
     id: str
-    version: int
+    version: str
     files: dict[str, Entry]
 
     @classmethod
@@ -53,6 +55,9 @@ class Listing:
         try:
             plain = json.loads(data)
             files = {name: Entry(**entry) for name, entry in plain["files"].items()}
+            for name in (*files, *(entry.object for entry in files.values() if entry.object)):
+                if any(part in ("", ".", "..") for part in name.split("/")):
+                    raise ValueError(f"{name!r} is no name of a file")
             return cls(plain["id"], plain["version"], files)
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"{join(store.address, PUBLISHED_FILE)}: not a list of published files: {e}") from e

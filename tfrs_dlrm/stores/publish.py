@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import secrets
 from collections.abc import Collection, Iterator
 
@@ -13,6 +15,7 @@ from tfrs_dlrm.stores.transfer import Progress, upload_all
 
 # What is being written, replaced or removed; nobody reads it on a disk either.
 _UNFINISHED = ("unfinished", "replaced-", "removed-")
+_HALF_WRITTEN = re.compile(r"\.tmp$|\.part-[0-9a-f]{8}$")
 
 
 def publish(directory: str, address: str, last: Collection[str] = (), progress: Progress | None = None) -> None:
@@ -26,7 +29,7 @@ def publish(directory: str, address: str, last: Collection[str] = (), progress: 
       progress: is told how far it is.
 
     Raises:
-      FileExistsError: something is there already.
+      FileExistsError: something is there already, or came meanwhile.
       StoreError: the store cannot be reached or refuses.
     """
     store = Store(address)
@@ -36,22 +39,28 @@ def publish(directory: str, address: str, last: Collection[str] = (), progress: 
     check_free(store, names)
     files = upload_all(store, directory, [n for n in names if n not in last], progress)
     files |= upload_all(store, directory, [n for n in names if n in last], None)
-    Listing(secrets.token_hex(8), 1, files).write(store)
+    if Listing.read(store) is not None:
+        raise FileExistsError(f"{address}: another process has published something there meanwhile")
+    Listing(secrets.token_hex(8), secrets.token_hex(8), files).write(store)
 
 
 def unpublish(address: str, first: Collection[str] = ()) -> None:
-    """Removes what `publish` wrote: first what makes it visible.
+    """Removes what `publish` wrote, and nothing else; interrupted, it can be called again.
 
     Args:
       address: where it is.
-      first: names of files to remove before all others, after `published.json`.
+      first: names of files to remove before all others. `published.json`, which lists them, is the last.
 
     Raises:
+      FileNotFoundError: nothing is published there.
       StoreError: the store cannot be reached or refuses.
     """
     store = Store(address)
-    names = store.files()
-    for name in (PUBLISHED_FILE, *first, *(n for n in names if n != PUBLISHED_FILE and n not in first)):
+    listing = Listing.read(store)
+    if listing is None:
+        raise FileNotFoundError(f"{address}: nothing is published there (there is no {PUBLISHED_FILE})")
+    names = [entry.object or name for name, entry in listing.files.items()]
+    for name in (*(n for n in names if n in first), *(n for n in names if n not in first), PUBLISHED_FILE):
         store.remove(name)
 
 
@@ -60,8 +69,17 @@ def visible_files(directory: str) -> Iterator[str]:
     for root, directories, files in os.walk(directory):
         directories[:] = sorted(d for d in directories if not d.startswith(_UNFINISHED))
         for name in sorted(files):
-            if not name.endswith(".tmp") and ".part-" not in name:
-                yield os.path.relpath(os.path.join(root, name), directory).replace(os.sep, "/")
+            path = os.path.relpath(os.path.join(root, name), directory).replace(os.sep, "/")
+            if not _HALF_WRITTEN.search(name) and path != PUBLISHED_FILE:
+                yield path
+
+
+def remove_empty(directory: str) -> None:
+    """Removes empty directories inside."""
+    for root, _, _ in os.walk(directory, topdown=False):
+        if root != directory:
+            with contextlib.suppress(OSError):
+                os.rmdir(root)
 
 
 def check_free(store: Store, names: Collection[str]) -> None:

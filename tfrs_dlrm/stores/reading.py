@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
-from tfrs_dlrm.stores.address import join
+from tfrs_dlrm.stores.address import join, split_object
 from tfrs_dlrm.stores.errors import StoreError
 from tfrs_dlrm.stores.store import Store
 
@@ -25,13 +26,14 @@ class RemoteFile(io.RawIOBase):
 
     def __init__(self, address: str):
         super().__init__()
-        base, _, self._name = address.rstrip("/").rpartition("/")
+        base, self._name = split_object(address)
         self._store = Store(base)
         found = self._store.find(self._name)
         if found is None:
             raise FileNotFoundError(f"{address}: there is no such object")
         self._found, self._position = found, 0
         self._start, self._piece = 0, b""
+        self._tag: tuple[int, Any] | None = None
 
     def readable(self) -> bool:
         """It is."""
@@ -51,10 +53,6 @@ class RemoteFile(io.RawIOBase):
         self._position = max(0, base + offset)
         return self._position
 
-    def size(self) -> int:
-        """In bytes."""
-        return self._found.bytes
-
     def read(self, size: int = -1) -> bytes:
         """The next bytes, fewer than `size` only at the end."""
         left = max(0, self._found.bytes - self._position)
@@ -64,10 +62,10 @@ class RemoteFile(io.RawIOBase):
         begin = self._position - self._start
         if begin < 0 or begin + size > len(self._piece):
             wanted = min(max(size, _AT_LEAST), left)
-            self._piece = self._store.read_at(self._name, self._position, wanted)
-            self._start, begin = self._position, 0
-            if len(self._piece) < wanted:
-                raise StoreError(f"{join(self._store.address, self._name)}: it became shorter while it was read")
+            self._piece, tag = self._store.read_at(self._name, self._position, wanted)
+            self._start, begin, self._tag = self._position, 0, self._tag or tag
+            if tag != self._tag or tag[0] != self._found.bytes:
+                raise StoreError(f"{join(self._store.address, self._name)}: it was overwritten while it was read")
         self._position += size
         return self._piece[begin : begin + size]
 

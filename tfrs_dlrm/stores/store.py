@@ -9,7 +9,7 @@ import functools
 import os
 import secrets
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import google_crc32c
@@ -103,12 +103,7 @@ class Store:
 
     def write(self, name: str, data: bytes) -> None:
         """Writes an object, which appears whole or not at all."""
-
-        def write() -> None:
-            with self._fs.open_output_stream(self._path(name), compression=None) as out:
-                out.write(data)
-
-        retried(f"writing {join(self.address, name)}", write)
+        retried(f"writing {join(self.address, name)}", lambda: self._write(name, iter([data])))
 
     def upload(self, path: str, name: str, advance: Callable[[int], None] | None = None) -> tuple[int, str]:
         """Writes a local file as an object; returns its size and CRC32C in hexadecimal.
@@ -124,13 +119,18 @@ class Store:
 
         def upload() -> tuple[int, str]:
             crc, size = google_crc32c.Checksum(), 0
-            with open(path, "rb") as file, self._fs.open_output_stream(self._path(name), compression=None) as out:
-                while chunk := file.read(CHUNK_BYTES):
-                    out.write(chunk)
-                    crc.update(chunk)
-                    size += len(chunk)
-                    if advance:
-                        advance(len(chunk))
+
+            def chunks() -> Iterator[bytes]:
+                nonlocal size
+                with open(path, "rb") as file:
+                    while chunk := file.read(CHUNK_BYTES):
+                        crc.update(chunk)
+                        size += len(chunk)
+                        yield chunk
+                        if advance:
+                            advance(len(chunk))
+
+            self._write(name, chunks())
             return size, crc.digest().hex()
 
         return retried(f"writing {join(self.address, name)}", upload)
@@ -163,12 +163,14 @@ class Store:
                 os.remove(part)
         return found
 
-    def read_at(self, name: str, position: int, size: int) -> bytes:
-        """Some bytes of an object; fewer at its end."""
+    def read_at(self, name: str, position: int, size: int) -> tuple[bytes, tuple[int, Any]]:
+        """Some bytes of an object, fewer at its end; and what is another where it was overwritten since."""
 
-        def read() -> bytes:
+        def read() -> tuple[bytes, tuple[int, Any]]:
             with self._fs.open_input_file(self._path(name)) as file:
-                return file.read_at(min(size, max(0, file.size() - position)), position)
+                tags = {key.lower(): value for key, value in (file.metadata() or {}).items()}
+                data = file.read_at(min(size, max(0, file.size() - position)), position)
+                return data, (file.size(), tags.get("etag"))
 
         return self._existing(name, read)
 
@@ -180,6 +182,21 @@ class Store:
                 self._fs.delete_file(self._path(name))
 
         retried(f"removing {join(self.address, name)}", remove)
+
+    def _write(self, name: str, chunks: Iterator[bytes]) -> None:
+        first = next(chunks, b"")
+        with self._fs.open_output_stream(self._path(name), compression=None) as out:
+            try:
+                out.write(first)
+                for chunk in chunks:
+                    out.write(chunk)
+            except BaseException:
+                # The client closes a stream in any case, and with that completes what it has.
+                with contextlib.suppress(OSError):
+                    out.close()
+                with contextlib.suppress(OSError):
+                    self._fs.delete_file(self._path(name))
+                raise
 
     def _path(self, name: str) -> str:
         return f"{self._address.path}/{name}" if name else self._address.path
@@ -209,7 +226,7 @@ def _s3(bucket: str, variables: tuple[str, ...]) -> pa_fs.FileSystem:
         except (OSError, pa.ArrowException) as e:
             raise StoreError(f"s3://{bucket}: its region is not known; set AWS_REGION [{str(e)[:200]}]") from e
     retry = pa_fs.AwsStandardS3RetryStrategy(max_attempts=2)
-    return pa_fs.S3FileSystem(region=region, connect_timeout=10, request_timeout=60, retry_strategy=retry, **options)
+    return pa_fs.S3FileSystem(region=region, connect_timeout=10, request_timeout=20, retry_strategy=retry, **options)
 
 
 @functools.lru_cache

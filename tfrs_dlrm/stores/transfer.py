@@ -20,8 +20,14 @@ _AT_A_TIME = 4
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-def upload_all(store: Store, directory: str, names: Sequence[str], progress: Progress | None) -> dict[str, Entry]:
-    """Writes files of a directory as objects of the same names.
+def upload_all(
+    store: Store,
+    directory: str,
+    names: Sequence[str],
+    progress: Progress | None,
+    objects: Mapping[str, str] | None = None,
+) -> dict[str, Entry]:
+    """Writes files of a directory as objects of the same names, but for those that `objects` gives other ones.
 
     Raises:
       FileNotFoundError: one of the files is gone.
@@ -30,7 +36,8 @@ def upload_all(store: Store, directory: str, names: Sequence[str], progress: Pro
     sizes = {name: os.path.getsize(os.path.join(directory, name)) for name in names}
 
     def one(name: str, advance: Callable[[int], None]) -> Entry:
-        return Entry(*store.upload(os.path.join(directory, name), name, advance))
+        other = (objects or {}).get(name, "")
+        return Entry(*store.upload(os.path.join(directory, name), other or name, advance), other)
 
     return _all("upload", store.address, sizes, one, progress)
 
@@ -45,7 +52,8 @@ def download_all(store: Store, directory: str, files: Mapping[str, Entry], progr
 
     def one(name: str, advance: Callable[[int], None]) -> None:
         path = os.path.join(directory, name)
-        found, wanted = store.download(name, path, advance), files[name]
+        wanted = files[name]
+        found = store.download(wanted.object or name, path, advance)
         if wanted.crc32c is not None and found != (wanted.bytes, wanted.crc32c):
             os.remove(path)
             raise ValueError(
@@ -72,6 +80,7 @@ def _all(
                 results[futures[future]] = future.result()
                 report.files += 1
         except BaseException:
+            report.cancelled = True
             pool.shutdown(cancel_futures=True)
             raise
     if sizes:
@@ -84,10 +93,12 @@ class _Report:
 
     def __init__(self, stage: str, address: str, total: int, progress: Progress | None):
         self._stage, self._address, self._total, self._progress = stage, address, total, progress
-        self._done, self.files, self._lock = 0, 0, threading.Lock()
+        self._done, self.files, self.cancelled, self._lock = 0, 0, False, threading.Lock()
         self._begin = self._last = time.monotonic()
 
     def advance(self, size: int) -> None:
+        if self.cancelled:
+            raise InterruptedError(f"{self._address}: {self._stage} was given up")
         with self._lock:
             self._done = min(self._total, self._done + size)
             if self._progress:
@@ -96,7 +107,7 @@ class _Report:
             now = time.monotonic()
             if now - self._last >= _SECONDS_BETWEEN_LINES:
                 self._last = now
-                rate = self._done / (now - self._begin)
+                rate = max(1.0, self._done / (now - self._begin))
                 text = "%s: %s of %.0f of %.0f MB, %.0f MB/s, %.0f s left"
                 left = (self._total - self._done) / rate
                 logging.warning(text, self._address, self._stage, self._done / 1e6, self._total / 1e6, rate / 1e6, left)

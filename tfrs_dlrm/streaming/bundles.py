@@ -9,7 +9,7 @@ from tfrs_dlrm.files import read_json
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.serving.bundle import Options, export_model
 from tfrs_dlrm.serving.manifest import MANIFEST
-from tfrs_dlrm.serving.versions import versions_in
+from tfrs_dlrm.serving.versions import whole_versions
 from tfrs_dlrm.stores import join
 
 
@@ -43,7 +43,7 @@ class Bundles:
 
     def _newest(self) -> str:
         """The name of the checkpoint that the newest version is of."""
-        versions = versions_in(self._output)
+        versions = whole_versions(self._output)
         if not versions:
             return ""
         try:

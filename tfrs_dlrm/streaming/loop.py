@@ -97,8 +97,11 @@ def train_on_stream(
             model = make_model(config.model, schema, config.train.seed)
             model.compile(*make_optimizers(config.optimizer))
             decoder = Decoder(Encoder.load(data_dir), address)
-            home.begin(config, data_dir)
-            return _Run(config, data_dir, address, home, model, decoder, schema, reader, show_progress).run()
+            try:
+                home.begin(config, data_dir)
+                return _Run(config, data_dir, address, home, model, decoder, schema, reader, show_progress).run()
+            finally:
+                home.end()
     finally:
         reader.close()
 
@@ -113,7 +116,7 @@ def _check_topic(home: Workdir, address: StreamAddress) -> None:
     topic = StreamAddress.parse(source).topic if source else ""
     if topic != address.topic:
         holds = f"on the topic {topic!r}" if topic else "on files; config.train.warm_start takes its weights over"
-        raise ValueError(f"{home.path}: holds a run {holds}; choose another --workdir for the topic {address.topic!r}")
+        raise ValueError(f"{home.name}: holds a run {holds}; choose another --workdir for the topic {address.topic!r}")
 
 
 class _Run:

@@ -234,10 +234,11 @@ def evaluate_run(
     """
     with (strategy or tf.distribute.get_strategy()).scope(), server_lost():
         model, config, checkpoint = load_model(workdir, which)
-        data = local_copy(data or config.data.path)
+        name = data or config.data.path
+        data, home = local_copy(name), Workdir(workdir)
         Manifest.load(data)
-        Workdir(workdir).check_data(data)
+        home.check_data(data)
         scores = score(model, evaluation_dataset(data, config.train.eval_batch_size, split), progress)
     path = os.path.join(data, REFERENCE_FILE)
     reference = read_json(path) if split == "eval" and os.path.isfile(path) else {}
-    return Evaluation(scores, checkpoint, data, reference)
+    return Evaluation(scores, home.shown(checkpoint), name, reference)

@@ -116,15 +116,20 @@ def train_and_evaluate(
         dense, embedding = make_optimizers(config.optimizer, state.rate_factor)
         model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
         home = Workdir(workdir)
-        if is_chief(strategy):
-            home.begin(config, data_dir)
-        wait_for_all(strategy)
-        if not is_chief(strategy):
-            home.pull()
-        if any_process(strategy, not os.path.isfile(home.file(CONFIG_FILE))):
-            raise ValueError(f"{workdir}: not every process sees what the first one wrote there; it has to be shared")
-        progress = show_progress and is_chief(strategy)
-        return _Run(config, data_dir, home, model, state, progress, service).run()
+        try:
+            if is_chief(strategy):
+                home.begin(config, data_dir)
+            wait_for_all(strategy)
+            if not is_chief(strategy):
+                home.pull()
+            if any_process(strategy, not os.path.isfile(home.file(CONFIG_FILE))):
+                raise ValueError(
+                    f"{workdir}: not every process sees what the first one wrote there; it has to be shared"
+                )
+            progress = show_progress and is_chief(strategy)
+            return _Run(config, data_dir, home, model, state, progress, service).run()
+        finally:
+            home.end()
 
 
 class _Run:
@@ -219,7 +224,7 @@ class _Run:
             self._fit_on_workers(steps, callbacks, listener)
             return
         data = distributed_dataset(
-            self._data_path,
+            self._data_path if self._service else self._data_dir,
             self._config.batch_size,
             seed=self._config.seed,
             start_step=step,

@@ -266,7 +266,10 @@ def find_models(root: str) -> dict[str, str]:
     """
     if is_address(root):
         if not fetch_newest(root, 1):
-            raise ValueError(f"{root}: no version is published there, as python export/main.py --output={root} makes")
+            raise ValueError(
+                f"{root}: no version is published there, as python export/main.py --output={root} makes; of a store"
+                " one model is served, so give the address of its versions"
+            )
         return {root.rstrip("/").rpartition("/")[2]: root.rstrip("/")}
     root = os.path.abspath(root)
     if find_versions(root):
