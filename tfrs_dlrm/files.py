@@ -29,6 +29,20 @@ def local_path(path: str) -> str:
     return path
 
 
+def exists(path: str) -> bool:
+    """Whether there is a file of that name, on a disk or in an object store.
+
+    Raises:
+      StoreError: the store cannot be reached or refuses.
+    """
+    if "://" not in path:
+        return os.path.isfile(path)
+    from tfrs_dlrm.stores import Store, split_object
+
+    base, name = split_object(path)
+    return Store(base).find(name) is not None
+
+
 def read_text(path: str | os.PathLike[str]) -> str:
     """Reads a file on a disk or in an object store.
 

@@ -14,13 +14,13 @@ import dataclasses
 import os
 
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.files import exists
 from tfrs_dlrm.placement import Topology
 from tfrs_dlrm.planner.advice import notes, remedies
 from tfrs_dlrm.planner.plans import Plan, compute
 from tfrs_dlrm.planner.text import lines
 from tfrs_dlrm.planner.topologies import parse_topology
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
-from tfrs_dlrm.stores import Store, is_address, join
 
 __all__ = ["Plan", "lines", "parse_topology", "plan", "plan_run"]
 
@@ -64,7 +64,5 @@ def plan_run(config: RunConfig, strategy: str, topology: str) -> Plan:
 
 def _schema_path(config: RunConfig) -> str:
     """Where there is a schema: that of the prepared data knows the sizes of tables."""
-    prepared = join(config.data.path, SCHEMA_FILE)
-    if is_address(prepared):
-        return prepared if Store(config.data.path).find(SCHEMA_FILE) else config.data.schema
-    return prepared if config.data.path and os.path.isfile(prepared) else config.data.schema
+    prepared = os.path.join(config.data.path, SCHEMA_FILE)
+    return prepared if config.data.path and exists(prepared) else config.data.schema
