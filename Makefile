@@ -67,7 +67,7 @@ test: $(SETUP)  ## all tests
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 test-io: $(IO_VENV)/installed  ## on TensorFlow 2.17 with tensorflow-io: streams, and a whole small run
-	@$(IO_VENV)/bin/python -m pytest tests/smoke tests/streaming
+	@$(IO_VENV)/bin/python -m pytest tests/smoke tests/streaming/test_readers.py tests/streaming/test_exactly_once.py
 
 test-lowest: $(LOWEST_VENV)/installed  ## on the lowest TensorFlow that setup.py admits: a whole small run
 	@$(LOWEST_VENV)/bin/python -m pytest tests/smoke
