@@ -60,6 +60,7 @@ def main(argv: list[str]) -> None:
         print(f"\n{groups.text(_TOP.value)}")
     if not _OUTPUT.value:
         home.add(paths)
+        paths = [home.shown(path) for path in paths]
     print(f"\nWrote {', '.join(paths[:-1])} and {paths[-1]}.\nNext:")
     name = os.path.basename(os.path.abspath(_WORKDIR.value))
     print(f"  python export/main.py --workdir={_WORKDIR.value} --output=exports/{name}")

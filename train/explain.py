@@ -52,6 +52,7 @@ def main(argv: list[str]) -> None:
     pictures = draw(found, output)
     if not _OUTPUT.value:
         home.add([path, *pictures])
+        path, *pictures = (home.shown(p) for p in (path, *pictures))
     print(f"{found.checkpoint} on {found.data} ({found.split}), label {found.label}\n\n{found.text(_TOP.value)}")
     print(f"\nWrote {', '.join([path, *pictures])}.")
 
