@@ -23,31 +23,31 @@ $(SETUP): setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 14) else "Python 3.10 to 3.13 is needed and this is %d.%d; run: make PYTHON=/path/to/python3.x TARGET" % v)'
 	@echo "Setting up $(VENV): one to five minutes, once."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off --editable '.[dev]'
+	@$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off --editable '.[dev]'
 	@touch $@
 
 $(PEERS): $(SETUP)
 	@echo "Adding the libraries to compare with: PyTorch and Keras RS."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off --editable '.[dev,bench]'
+	@$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off --editable '.[dev,bench]'
 	@touch $@
 
 $(TPU_SETUP):
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else "JAX needs Python 3.11 and this is %d.%d; run: make PYTHON=/path/to/python3.x TARGET" % v)'
 	@echo "Setting up $(TPU_VENV) with JAX and libtpu: 1 GB, once."
 	@$(PYTHON) -m venv $(TPU_VENV)
-	@$(TPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off jax==0.10.2 libtpu==0.0.52
+	@$(TPU_VENV)/bin/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off jax==0.10.2 libtpu==0.0.52
 	@touch $@
 
 $(IO_VENV)/installed: setup.py
 	@echo "Setting up $(IO_VENV): TensorFlow 2.17 with tensorflow-io, once."
 	@$(OLDER_PYTHON) -m venv $(IO_VENV)
-	@$(IO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off --editable '.[io]' 'pytest>=8'
+	@$(IO_VENV)/bin/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off --editable '.[io]' 'pytest>=8'
 	@touch $@
 
 $(LOWEST_VENV)/installed: setup.py
 	@echo "Setting up $(LOWEST_VENV): the lowest TensorFlow that setup.py admits, once."
 	@$(OLDER_PYTHON) -m venv $(LOWEST_VENV)
-	@$(LOWEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off --editable '.[lowest]' 'pytest>=8'
+	@$(LOWEST_VENV)/bin/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off --editable '.[lowest]' 'pytest>=8'
 	@touch $@
 
 run: $(SETUP)  ## the quickstart: raw logs to a trained, evaluated and exported DLRM
