@@ -18,12 +18,13 @@ def write_json(path: str, data: Any) -> None:
     os.replace(f"{path}.tmp", path)
 
 
-def local_path(path: str) -> str:
+def local_path(path: str | os.PathLike[str]) -> str:
     """The path itself.
 
     Raises:
       ValueError: it is the address of an object store, which would become a directory of that name.
     """
+    path = os.fspath(path)
     if "://" in path:
         raise ValueError(f"{path}: this is written to a disk only, not to an object store; give a local path")
     return path

@@ -165,11 +165,11 @@ def test_no_run_no_checkpoint(tmp_path, run):
 
 
 def test_a_model_that_amplifies_rounding_is_allowed_as_much_as_it_rounds(run, tmp_path):
-    """A sine of hundreds makes of the seventh digit the fifth."""
+    """A sine of thousands makes of the seventh digit the fourth; of rows far from usual ones it would make anything."""
 
     class Amplifying(td.EmbeddingMLP):
         def score(self, dense, embeddings, training):
-            return tf.sin(3e2 * super().score(dense, embeddings, training))
+            return tf.sin(1e3 * tf.clip_by_value(super().score(dense, embeddings, training), -1.0, 1.0))
 
     model = Amplifying(td.Schema.load(f"{run[0]}/schema.json"), top_mlp=(64, 32, 1))
     model.build()

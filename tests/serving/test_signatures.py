@@ -280,6 +280,7 @@ def test_the_card_names_everything_that_can_be_asked(exported):
 def test_old_versions_go(trained, tmp_path):
     for version in (1, 2, 5, 10):
         (tmp_path / str(version)).mkdir()
+        (tmp_path / str(version) / "saved_model.pb").touch()
     data, model, _ = trained
     path, _ = export_model(model, data, str(tmp_path), Options(keep=2))
     assert sorted(os.listdir(tmp_path)) == ["10", "11", "deploy"] and path.endswith("11")
