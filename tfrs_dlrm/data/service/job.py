@@ -11,6 +11,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from tfrs_dlrm.data import raw_files
 from tfrs_dlrm.data.columns import Columns
 from tfrs_dlrm.data.manifest import Split
 from tfrs_dlrm.data.windows import Windows
@@ -48,7 +49,7 @@ class Job:
         """That of the pipeline that `context` describes."""
         context = context or tf.distribute.InputContext()
         # The working directory of another process may be another one.
-        path = directory if "://" in directory else os.path.abspath(directory)
+        path = raw_files.absolute(os.fspath(directory))
         return cls(path, split, seed, shuffle_rows, context.num_input_pipelines, context.input_pipeline_id)
 
     def to_json(self) -> str:
