@@ -301,7 +301,7 @@ def test_ids_out_of_range_are_counted_in_the_log(data, tmp_path):
         assert 300 < record["out_of_range"]["slot"] == record["train"]["out_of_range"] < 550
 
 
-@pytest.mark.parametrize("compressed", ["remainders", "bfloat16"])
+@pytest.mark.parametrize("compressed", ["remainders", "stored_in", "bfloat16", "mixed"])
 def test_a_run_on_compressed_tables_resumes_and_exports(data, tmp_path, compressed):
     """Bit by bit, as on plain ones."""
     copy = str(tmp_path / "prepared")
