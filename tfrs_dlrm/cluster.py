@@ -27,6 +27,7 @@ from typing import Any
 
 from tfrs_dlrm.addresses import unreachable
 from tfrs_dlrm.files import local_path
+from tfrs_dlrm.processes import end_all
 from tfrs_dlrm.tf_config import tf_config_problems
 
 # What a coordinator ends with when it lost a server: started again, it goes on from the last checkpoint.
@@ -221,16 +222,7 @@ class LocalCluster:
         return None
 
     def _end(self) -> None:
-        running = [each.process for each in self.tasks if each.process and each.process.poll() is None]
-        for process in running:
-            process.terminate()
-        deadline = time.monotonic() + 5
-        for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end_all(each.process for each in self.tasks if each.process)
 
     @contextlib.contextmanager
     def _pass_on_signals(self) -> Iterator[None]:

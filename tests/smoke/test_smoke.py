@@ -7,19 +7,12 @@ from pathlib import Path
 import click_log
 import numpy as np
 import tensorflow as tf
+from run_weights import weights
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.serving.bundle import export
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.loop import train_and_evaluate
-from tfrs_dlrm.workdir import Workdir
-
-
-def weights(workdir):
-    path = Workdir(str(workdir)).checkpoint("latest")
-    readers = [tf.train.load_checkpoint(f"{path}/{file}") for file in ("rows", "dense")]
-    names = [(r, n) for r in readers for n in r.get_variable_to_shape_map() if n != "_CHECKPOINTABLE_OBJECT_GRAPH"]
-    return {name: np.asarray(reader.get_tensor(name)) for reader, name in names}
 
 
 def test_prepare_train_resume_evaluate_export(tmp_path):

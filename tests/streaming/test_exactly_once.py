@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from run_weights import weights
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, StreamConfig, TrainConfig
 from tfrs_dlrm.data.prepare import prepare
@@ -58,16 +58,6 @@ def make_data(directory):
     for i, values in enumerate(rows):
         messages += [values] + ([BAD[i]] if i in BAD else [])
     return str(directory / "prepared"), messages
-
-
-def weights(workdir):
-    path = Workdir(str(workdir)).checkpoint("latest")
-    out = {}
-    for file in ("rows", "dense"):
-        reader = tf.train.load_checkpoint(os.path.join(path, file))
-        names = set(reader.get_variable_to_shape_map()) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
-        out |= {n: np.asarray(reader.get_tensor(n)) for n in names}
-    return out
 
 
 def read(workdir, name):

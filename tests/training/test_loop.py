@@ -14,6 +14,7 @@ import click_log
 import numpy as np
 import pytest
 import tensorflow as tf
+from run_weights import weights
 
 from tfrs_dlrm.checkpoint import save
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
@@ -24,7 +25,6 @@ from tfrs_dlrm.training import loop
 from tfrs_dlrm.training.callbacks import Interrupted, StepCounter
 from tfrs_dlrm.training.evaluation import NonFiniteError, evaluate_run
 from tfrs_dlrm.training.loop import train_and_evaluate
-from tfrs_dlrm.workdir import Workdir
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +39,6 @@ def make_config(data, **train):
         OptimizerConfig("adam", 0.005, "rowwise_adagrad", 0.02),
         TrainConfig(**{"batch_size": 64, "epochs": 2, "eval_every_steps": 20, "tensorboard": False, **train}),
     )
-
-
-def weights(workdir):
-    """Everything in the latest checkpoint."""
-    path = Workdir(str(workdir)).checkpoint("latest")
-    out = {}
-    for file in ("rows", "dense"):
-        reader = tf.train.load_checkpoint(os.path.join(path, file))
-        names = set(reader.get_variable_to_shape_map()) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
-        out |= {n: np.asarray(reader.get_tensor(n)) for n in names}
-    return out
 
 
 def steps_of(directory):

@@ -207,7 +207,8 @@ def write_values(site: Site, batches: Batches) -> Batches:
     from pyspark import TaskContext
 
     context = TaskContext.get()
-    assert context is not None
+    if context is None:
+        raise RuntimeError("write_values runs in a task of Spark only")
     workspace, part = site.enter(), context.partitionId()
     rows = (row for batch in batches for row in _by_table(batch))
     for table, group in itertools.groupby(rows, key=lambda row: row[0]):

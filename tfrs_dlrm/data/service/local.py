@@ -13,6 +13,7 @@ from typing import Any
 
 from tfrs_dlrm.addresses import unreachable
 from tfrs_dlrm.cluster import free_ports
+from tfrs_dlrm.processes import end_all
 
 _RESTARTS = 5  # of all processes together
 _START_WITHIN = 60.0
@@ -86,16 +87,7 @@ class LocalService:
 
     def stop(self) -> None:
         """Ends all processes."""
-        running = [p for p in [*self.workers, self.dispatcher] if p.poll() is None]
-        for process in running:
-            process.terminate()
-        deadline = time.monotonic() + 5
-        for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end_all([*self.workers, self.dispatcher])
 
     def _start_dispatcher(self) -> subprocess.Popen[bytes]:
         return self._start("dispatcher", f"--port={self.address.rpartition(':')[2]}")
