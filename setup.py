@@ -48,8 +48,8 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.16,<2.22"],
         # Both TensorFlows come, into one directory: they have to be of one version, and tensorflow-tpu has to be
-        # installed once more after this; python -m tfrs_dlrm.doctor says how. With libtpu 0.0.32 and later the import
-        # of tensorflow-tpu 2.20 aborts; protobuf 7 breaks its config protos.
+        # installed once more after this; `tfrs-dlrm doctor` says how. With libtpu 0.0.32 and later the import of
+        # tensorflow-tpu 2.20 aborts; protobuf 7 breaks its config protos.
         "tpu": ["tensorflow-tpu>=2.19,<2.21", "tensorflow>=2.19,<2.21", "libtpu<0.0.32", "protobuf<7"],
         # Its native ops load on TensorFlow <= 2.17 only.
         "io": ["tensorflow-io==0.37.1", "tensorflow<2.18", _OLDER_PYARROW, _KAFKA],

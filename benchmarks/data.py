@@ -26,7 +26,7 @@ _BATCH = 2048
 
 _PREPARE = """
 import resource, sys, time
-from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import Schema
 schema = Schema.load(sys.argv[1] + '/schema.json')
 begin = time.perf_counter()
@@ -72,7 +72,7 @@ def _killed_runs_are_identical(raw: str, whole: str, output: str, kills: int, se
 
 
 def _write_records(prepared: str, rows: int) -> dict[str, float]:
-    from tfrs_dlrm.data.records import write_records
+    from tfrs_dlrm.data.reading.records import write_records
 
     begin = time.perf_counter()
     home = write_records(prepared)
@@ -103,8 +103,8 @@ def _readers(raw: str, prepared: str, work: str):
     """Datasets of the same rows in the same form, without end: ours, TFRecord of tf.train.Example, and raw TSV."""
     import tensorflow as tf
 
-    from tfrs_dlrm.data.dataset import dataset
-    from tfrs_dlrm.data.record_dataset import record_dataset
+    from tfrs_dlrm.data.reading.dataset import dataset
+    from tfrs_dlrm.data.reading.record_dataset import record_dataset
 
     record = os.path.join(work, "rows.tfrecord")
     _examples_to_tfrecord(prepared, record, 100_000)
@@ -147,7 +147,7 @@ def _rows_per_s(iterator, seconds: float = 3.0) -> float:
 
 def main(argv: list[str]) -> None:
     del argv
-    from tfrs_dlrm.data.synthetic import generate
+    from tfrs_dlrm.data.synthetic.synthetic import generate
 
     work = tempfile.mkdtemp(prefix="tfrs-dlrm-bench-")
     try:

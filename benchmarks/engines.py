@@ -22,7 +22,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "Where to write the results as JSON.
 
 _PREPARE = """
 import sys, time
-from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import Schema
 raw, output, engine, master = sys.argv[1:]
 schema = Schema.load(raw + '/schema.json')
@@ -124,7 +124,7 @@ def main(argv: list[str]) -> None:
     del argv
     from machine import describe, machine
 
-    from tfrs_dlrm.data.synthetic import generate
+    from tfrs_dlrm.data.synthetic.synthetic import generate
 
     result = {"machine": machine(), "master": _MASTER.value}
     print(describe(result["machine"]), flush=True)

@@ -141,7 +141,7 @@ def recipe(data: str, rows: int) -> object:
 
 def compared(log: str, directory: str, rows: int, models: Sequence[str], seeds: int) -> dict[str, dict]:
     """By model: the mean and spread of its AUC, and that of its planted optimum."""
-    from tfrs_dlrm import comparison
+    from tfrs_dlrm.tools import comparison
 
     data, best = prepared(log, directory, rows)
     contestants = comparison.contestants(recipe(data, rows), models)

@@ -22,8 +22,8 @@ class Prepare:
         self._spec = spec
 
     def prepare(self) -> int:
-        from tfrs_dlrm.data.prepare import prepare
-        from tfrs_dlrm.data.synthetic import criteo_schema, generate
+        from tfrs_dlrm.data.preparing.prepare import prepare
+        from tfrs_dlrm.data.synthetic.synthetic import criteo_schema, generate
 
         raw, rows = self._spec["raw"], self._spec["rows"]
         generate(raw, rows, 1000)

@@ -26,8 +26,8 @@ _PROGRAM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 
 
 def _prepare(work: str) -> str:
-    from tfrs_dlrm.data.prepare import prepare
-    from tfrs_dlrm.data.synthetic import generate
+    from tfrs_dlrm.data.preparing.prepare import prepare
+    from tfrs_dlrm.data.synthetic.synthetic import generate
     from tfrs_dlrm.schema import Schema
 
     raw, prepared = os.path.join(work, "raw"), os.path.join(work, "prepared")
@@ -60,9 +60,9 @@ def _measure(data, workers: list[int], seconds: float) -> dict[str, float]:
 
 def main(argv: list[str]) -> None:
     del argv
-    from tfrs_dlrm.data.dataset import dataset
-    from tfrs_dlrm.data.service.client import InputService
-    from tfrs_dlrm.data.service.local import LocalService
+    from tfrs_dlrm.data.reading.dataset import dataset
+    from tfrs_dlrm.data.reading.service.client import InputService
+    from tfrs_dlrm.data.reading.service.local import LocalService
 
     found = machine.machine()
     print(machine.describe(found))

@@ -11,8 +11,8 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 import tfrs_dlrm as td
-from tfrs_dlrm.data.encoder import vocabulary_file
-from tfrs_dlrm.serving.model import ServingModel
+from tfrs_dlrm.data.encoding.encoder import vocabulary_file
+from tfrs_dlrm.serving.bundle.model import ServingModel
 
 DENSE = [f"I{i}" for i in range(1, 14)]
 CATEGORICAL = [f"C{i:02d}" for i in range(1, 27)]

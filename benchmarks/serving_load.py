@@ -25,7 +25,7 @@ import httpx
 import numpy as np
 from absl import app, flags
 
-from tfrs_dlrm.serving import protos, tensors
+from tfrs_dlrm.serving.runtime import protos, tensors
 
 _SECONDS = flags.DEFINE_integer("seconds", 60, "How long the clients ask.")
 _CLIENTS = flags.DEFINE_integer("clients", 200, "How many ask at once: half by REST, half by gRPC.")

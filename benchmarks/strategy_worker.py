@@ -20,14 +20,14 @@ import psutil
 from peers.ours import schema
 from workloads import Workload, batches
 
-from tfrs_dlrm import cluster
+from tfrs_dlrm.distribute import cluster
 
 
 def mirrored(workload: Workload, devices: list[int], rounds: int, steps: int) -> dict[str, Any]:
     """Milliseconds a step of one device and of replicas on logical CPUs, in turns, and the bytes on each device."""
     import tensorflow as tf
 
-    from tfrs_dlrm.strategy import make_strategy
+    from tfrs_dlrm.distribute.strategy import make_strategy
 
     most = make_strategy("mirrored", max(devices))  # first: it decides how many logical CPUs there are
     strategies = {"1": make_strategy("one_device")}
@@ -58,7 +58,7 @@ def in_cluster(strategy_name: str, workload: Workload, steps: int, memory: bool)
     process, before = psutil.Process(), 0
     import tensorflow as tf
 
-    from tfrs_dlrm.strategy import make_strategy
+    from tfrs_dlrm.distribute.strategy import make_strategy
     from tfrs_dlrm.training.asynchronous import Workers
 
     strategy = make_strategy(strategy_name)
@@ -84,8 +84,8 @@ def in_cluster(strategy_name: str, workload: Workload, steps: int, memory: bool)
 def planned(workload: Workload, strategy: Any) -> list[int]:
     """By device, what the planner says of tables, slots, dense weights and their slots."""
     from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-    from tfrs_dlrm.planner import plan
-    from tfrs_dlrm.strategy import topology_of
+    from tfrs_dlrm.distribute.strategy import topology_of
+    from tfrs_dlrm.tools.planner import plan
 
     config = RunConfig(
         model=ModelConfig(workload.dim, workload.bottom, workload.top),

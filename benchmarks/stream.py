@@ -36,8 +36,8 @@ _MALFORMED = 20
 
 def prepare_log(home: str, rows: int) -> tuple[str, list[str]]:
     """A prepared log, one of whose columns is the number of the row, and the lines of its training set."""
-    from tfrs_dlrm.data.prepare import prepare
-    from tfrs_dlrm.data.synthetic import criteo_schema, generate
+    from tfrs_dlrm.data.preparing.prepare import prepare
+    from tfrs_dlrm.data.synthetic.synthetic import criteo_schema, generate
     from tfrs_dlrm.schema import CategoricalFeature, Table
 
     generate(home, rows, rows // 4)
@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
 
     from tfrs_dlrm.training.evaluation import evaluate_run
     from tfrs_dlrm.training.loop import train_and_evaluate
-    from tfrs_dlrm.workdir import Workdir
+    from tfrs_dlrm.training.workdir import Workdir
 
     stream_worker.count_rows()
     home = tempfile.mkdtemp(prefix="tfrs-dlrm-stream-")

@@ -14,7 +14,7 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
     from tfrs_dlrm.schema import Schema
-    from tfrs_dlrm.serving.labelled import join_labels
+    from tfrs_dlrm.serving.request_logs.labelled import join_labels
 
     joined = join_labels(_LOGS.value, _LABELS.value, _OUTPUT.value, Schema.load(_SCHEMA.value))
     print(f"Wrote {joined.rows} labelled rows to {_OUTPUT.value}")

@@ -20,7 +20,7 @@ _KEEP = flags.DEFINE_integer("keep", None, "How many of the newest versions to k
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
-    from tfrs_dlrm.serving.bundle import EXAMPLE_FILE, Options, export
+    from tfrs_dlrm.serving.bundle.bundle import EXAMPLE_FILE, Options, export
     from tfrs_dlrm.stores import is_address
 
     options = Options(tuple(_CONTEXT.value), _TABLES.value, _KEEP.value, _DATA.value)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     import os
 
-    from tfrs_dlrm.serving.server.checks import Limits
+    from tfrs_dlrm.serving.server.request_checks import Limits
     from tfrs_dlrm.serving.server.security import Security
     from tfrs_dlrm.serving.server.server import Server, ServerOptions, bracketed, serve
     from tfrs_dlrm.serving.server.service import ServiceOptions

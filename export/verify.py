@@ -12,8 +12,8 @@ _ALLOW = flags.DEFINE_list("allow_ops", [], "Operations beyond the usual that th
 
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
-    from tfrs_dlrm.files import local_path, write_json
     from tfrs_dlrm.serving.verification.verify import verify
+    from tfrs_dlrm.stores.files import local_path, write_json
 
     local_path(_JSON.value or "")
     if len(argv) != 2:

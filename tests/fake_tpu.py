@@ -21,9 +21,9 @@ from tensorflow.python.client import session
 from tensorflow.python.tpu import tpu, tpu_embedding_v2, tpu_embedding_v2_utils
 from tensorflow.python.tpu.ops import tpu_ops
 
+from tfrs_dlrm.distribute.placement import Topology, place
 from tfrs_dlrm.embeddings import RowOptimizer
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
-from tfrs_dlrm.placement import Topology, place
 from tfrs_dlrm.schema import Schema
 
 KINDS = {"": "UNSUPPORTED", "V1": "V1", "SparseCore": "V2"}

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 MEAN, NOISE = 50.0, 2.0

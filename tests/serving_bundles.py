@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_log_pb2, regression_pb2
 
+from tfrs_dlrm.serving.runtime.tfrecord import record
 from tfrs_dlrm.serving.server.server import Server, ServerOptions
 from tfrs_dlrm.serving.server.service import ServiceOptions
-from tfrs_dlrm.serving.tfrecord import record
 
 FEATURES = [
     {"name": "price", "kind": "dense", "dtype": "float32", "missing": None, "context": False, "example": 4.5},

@@ -1,8 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.hashing import hashed_rows
-from tfrs_dlrm.seeds import derive_seed
+from tfrs_dlrm.layers.hashing import derive_seed, hashed_rows
 
 
 def murmur_finalizer(h: int) -> int:

@@ -1,7 +1,7 @@
 import psutil
 
 from tfrs_dlrm.checkpoint.memory import available
-from tfrs_dlrm.memory import available_memory
+from tfrs_dlrm.distribute.memory import available_memory
 
 HOST = "/job:localhost/replica:0/task:0/device:CPU:0"
 MACHINE = "MemTotal: 32000 kB\nMemAvailable: 16000 kB\n"

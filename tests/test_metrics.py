@@ -9,8 +9,8 @@ import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
 from tfrs_dlrm import metrics
+from tfrs_dlrm.distribute.strategy import make_strategy
 from tfrs_dlrm.metrics import streaming
-from tfrs_dlrm.strategy import make_strategy
 
 NAMES = ("auc", "log_loss", "normalized_entropy", "calibration", "expected_calibration_error")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tfrs_dlrm.distribute.placement import STRATEGIES, Shard, Topology, place, size_text
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
-from tfrs_dlrm.placement import STRATEGIES, Shard, Topology, place, size_text
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.planner.dense import dense_half
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.tools.planner.dense import dense_half
 from tfrs_dlrm.training.loop import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]

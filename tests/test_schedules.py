@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.schedules import ScaledRate, WarmupPolynomialDecay
+from tfrs_dlrm.training.schedules import ScaledRate, WarmupPolynomialDecay
 
 
 def test_rates_by_hand():

@@ -8,10 +8,10 @@ import click_log
 import tensorflow as tf
 
 import tfrs_dlrm as td
-from tfrs_dlrm.serving import protos
-from tfrs_dlrm.serving.bundle import Options, export_model
-from tfrs_dlrm.serving.manifest import read_manifest, write_manifest
-from tfrs_dlrm.serving.tfrecord import read_records, record
+from tfrs_dlrm.serving.bundle.bundle import Options, export_model
+from tfrs_dlrm.serving.bundle.manifest import read_manifest, write_manifest
+from tfrs_dlrm.serving.runtime import protos
+from tfrs_dlrm.serving.runtime.tfrecord import read_records, record
 
 
 def export(directory):

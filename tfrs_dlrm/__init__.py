@@ -38,12 +38,13 @@ _use_keras_2()
 
 if TYPE_CHECKING:
     from tfrs_dlrm.checkpoint import restore_checkpoint, save_checkpoint
-    from tfrs_dlrm.data.dataset import dataset, steps_per_epoch
-    from tfrs_dlrm.data.encoder import Encoder
-    from tfrs_dlrm.data.infer import infer_schema
-    from tfrs_dlrm.data.prepare import prepare
+    from tfrs_dlrm.data.encoding.encoder import Encoder
+    from tfrs_dlrm.data.preparing.prepare import prepare
+    from tfrs_dlrm.data.raw.infer import infer_schema
+    from tfrs_dlrm.data.reading.dataset import dataset, steps_per_epoch
+    from tfrs_dlrm.distribute.strategy import make_strategy
     from tfrs_dlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, RowWiseAdagrad
-    from tfrs_dlrm.embeddings.per_table import PerTable
+    from tfrs_dlrm.embeddings.per_table_optimizer import PerTable
     from tfrs_dlrm.embeddings.tables import EmbeddingTables
     from tfrs_dlrm.layers.dot_interaction import DotInteraction
     from tfrs_dlrm.layers.mlp import MLP
@@ -57,21 +58,20 @@ if TYPE_CHECKING:
     from tfrs_dlrm.models.ranking import RankingModel
     from tfrs_dlrm.models.wide_and_deep import WideAndDeep
     from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
-    from tfrs_dlrm.serving.bundle import export_model
-    from tfrs_dlrm.strategy import make_strategy
+    from tfrs_dlrm.serving.bundle.bundle import export_model
     from tfrs_dlrm.training.inputs import distributed_dataset
     from tfrs_dlrm.training.loop import train_and_evaluate
-    from tfrs_dlrm.warmstart import warm_start
+    from tfrs_dlrm.training.warm_start import warm_start
 
 # Where each public name lives. They are loaded when first used: TensorFlow takes seconds, `--help` should not.
 _PUBLIC = {
     "tfrs_dlrm.checkpoint": ("restore_checkpoint", "save_checkpoint"),
-    "tfrs_dlrm.data.dataset": ("dataset", "steps_per_epoch"),
-    "tfrs_dlrm.data.encoder": ("Encoder",),
-    "tfrs_dlrm.data.infer": ("infer_schema",),
-    "tfrs_dlrm.data.prepare": ("prepare",),
+    "tfrs_dlrm.data.reading.dataset": ("dataset", "steps_per_epoch"),
+    "tfrs_dlrm.data.encoding.encoder": ("Encoder",),
+    "tfrs_dlrm.data.raw.infer": ("infer_schema",),
+    "tfrs_dlrm.data.preparing.prepare": ("prepare",),
     "tfrs_dlrm.embeddings.optimizers": ("FTRL", "SGD", "Adagrad", "LazyAdam", "RowWiseAdagrad"),
-    "tfrs_dlrm.embeddings.per_table": ("PerTable",),
+    "tfrs_dlrm.embeddings.per_table_optimizer": ("PerTable",),
     "tfrs_dlrm.embeddings.tables": ("EmbeddingTables",),
     "tfrs_dlrm.layers.dot_interaction": ("DotInteraction",),
     "tfrs_dlrm.layers.mlp": ("MLP",),
@@ -85,11 +85,11 @@ _PUBLIC = {
     "tfrs_dlrm.models.ranking": ("RankingModel",),
     "tfrs_dlrm.models.wide_and_deep": ("WideAndDeep",),
     "tfrs_dlrm.schema": ("CategoricalFeature", "DenseFeature", "Label", "Schema", "Table", "TextFormat"),
-    "tfrs_dlrm.serving.bundle": ("export_model",),
-    "tfrs_dlrm.strategy": ("make_strategy",),
+    "tfrs_dlrm.serving.bundle.bundle": ("export_model",),
+    "tfrs_dlrm.distribute.strategy": ("make_strategy",),
     "tfrs_dlrm.training.inputs": ("distributed_dataset",),
     "tfrs_dlrm.training.loop": ("train_and_evaluate",),
-    "tfrs_dlrm.warmstart": ("warm_start",),
+    "tfrs_dlrm.training.warm_start": ("warm_start",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = [

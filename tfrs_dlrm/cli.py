@@ -18,8 +18,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.placement import STRATEGIES
-from tfrs_dlrm.suggestions import did_you_mean
+from tfrs_dlrm.distribute.placement import STRATEGIES
+from tfrs_dlrm.schema.suggestions import did_you_mean
 
 _DEFAULT_CONFIG: list[str] = []
 # What to do once the flags are parsed and before TensorFlow is loaded.
@@ -51,11 +51,11 @@ def define_strategy() -> Callable[[], Any]:
 
     def look_around() -> None:
         if strategy.value == "tpu":
-            from tfrs_dlrm.doctor import check_tpu
+            from tfrs_dlrm.tools.doctor import check_tpu
 
             check_tpu(tpu.value)
         if strategy.value == "parameter_server":
-            from tfrs_dlrm import cluster
+            from tfrs_dlrm.distribute import cluster
 
             own = cluster.task()
             if own and own[0] in ("worker", "ps"):
@@ -64,8 +64,8 @@ def define_strategy() -> Callable[[], Any]:
     _BEFORE_TENSORFLOW.append(look_around)
 
     def make() -> Any:
-        from tfrs_dlrm import cluster
-        from tfrs_dlrm.strategy import make_strategy
+        from tfrs_dlrm.distribute import cluster
+        from tfrs_dlrm.distribute.strategy import make_strategy
 
         if strategy.value == "parameter_server" and cluster.task():
             cluster.wait_for_others(lambda line: print(line, file=sys.stderr, flush=True))

@@ -27,9 +27,9 @@ def main(argv: list[str]) -> None:
     del argv
     import tensorflow as tf
 
-    from tfrs_dlrm import comparison
-    from tfrs_dlrm.files import local_path, write_json
-    from tfrs_dlrm.progress import PrepareBar
+    from tfrs_dlrm.programs.progress_bars import PrepareBar
+    from tfrs_dlrm.stores.files import local_path, write_json
+    from tfrs_dlrm.tools import comparison
     from tfrs_dlrm.training.callbacks import Interrupted
 
     tf.get_logger().setLevel("ERROR")  # it would warn that each of many models is traced

@@ -24,14 +24,14 @@ _JSON = flags.DEFINE_string("json", "", "Where to write all groups; by default g
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
-    from tfrs_dlrm.cluster import ServerLost
-    from tfrs_dlrm.distribution import is_chief
-    from tfrs_dlrm.files import local_path
-    from tfrs_dlrm.progress import examples_bar
-    from tfrs_dlrm.training import report
+    from tfrs_dlrm.distribute.cluster import ServerLost
+    from tfrs_dlrm.distribute.replicas import is_chief
+    from tfrs_dlrm.programs.progress_bars import examples_bar
+    from tfrs_dlrm.stores.files import local_path
+    from tfrs_dlrm.training import evaluation_report as report
     from tfrs_dlrm.training.evaluation import evaluate_run
     from tfrs_dlrm.training.groups import Grouping
-    from tfrs_dlrm.workdir import Workdir
+    from tfrs_dlrm.training.workdir import Workdir
 
     output, path = local_path(_OUTPUT.value), local_path(_JSON.value)
     strategy = _STRATEGY()

@@ -24,11 +24,11 @@ _OUTPUT = flags.DEFINE_string("output", "", "The directory to write; by default 
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
-    from tfrs_dlrm.files import local_path, write_json
-    from tfrs_dlrm.progress import PrepareBar
-    from tfrs_dlrm.understanding.explain import Questions, explain_run
-    from tfrs_dlrm.understanding.pictures import draw
-    from tfrs_dlrm.workdir import Workdir
+    from tfrs_dlrm.programs.progress_bars import PrepareBar
+    from tfrs_dlrm.stores.files import local_path, write_json
+    from tfrs_dlrm.tools.explain.explain import Questions, explain_run
+    from tfrs_dlrm.tools.explain.pictures import draw
+    from tfrs_dlrm.training.workdir import Workdir
 
     questions = Questions(
         parts=tuple(_PARTS.value),

@@ -19,8 +19,8 @@ _FORCE = flags.DEFINE_bool("force", False, "Overwrites the output where it exist
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
-    from tfrs_dlrm.data.infer import infer_schema
-    from tfrs_dlrm.files import local_path
+    from tfrs_dlrm.data.raw.infer import infer_schema
+    from tfrs_dlrm.stores.files import local_path
 
     path = _OUTPUT.value
     if os.path.exists(path) and not _FORCE.value:

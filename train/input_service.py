@@ -11,7 +11,7 @@ import sys
 from absl import flags
 
 from tfrs_dlrm import cli
-from tfrs_dlrm.addresses import is_address
+from tfrs_dlrm.distribute.addresses import is_address
 
 _ROLE = flags.DEFINE_enum(
     "role", "local", ["local", "dispatcher", "worker"], "All on this machine, or one of a cluster."
@@ -30,7 +30,7 @@ def say(line: str) -> None:
 
 def local() -> int:
     """A dispatcher and workers on this machine, until they are told to end."""
-    from tfrs_dlrm.data.service.local import LocalService
+    from tfrs_dlrm.data.reading.service.local import LocalService
 
     program = [sys.executable, os.path.abspath(__file__)]
     service = LocalService(_WORKERS.value, _PORT.value, program, lambda line: print(line, file=sys.stderr, flush=True))
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     with cli.quiet():
         import tensorflow as tf
 
-        from tfrs_dlrm.data.service.server import run_dispatcher, run_worker
+        from tfrs_dlrm.data.reading.service.server import run_dispatcher, run_worker
 
         tf.config.list_logical_devices()
     if _ROLE.value == "dispatcher":

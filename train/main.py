@@ -23,7 +23,7 @@ def plan() -> None:
         if _TOPOLOGY.value or _PLAN_OUTPUT.value:
             raise ValueError("--topology and --plan_output belong to --plan")
         return
-    from tfrs_dlrm import planner
+    from tfrs_dlrm.tools import planner
 
     found = planner.plan_run(_CONFIG.value, flags.FLAGS.strategy, _TOPOLOGY.value)
     print("\n".join(planner.lines(found)))
@@ -35,9 +35,9 @@ def plan() -> None:
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
-    from tfrs_dlrm.cluster import EXIT_SERVER_LOST, ServerLost
-    from tfrs_dlrm.distribution import is_chief
-    from tfrs_dlrm.progress import PrepareBar
+    from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST, ServerLost
+    from tfrs_dlrm.distribute.replicas import is_chief
+    from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.streaming.loop import train_on_stream
     from tfrs_dlrm.training.callbacks import Interrupted
     from tfrs_dlrm.training.loop import train_and_evaluate

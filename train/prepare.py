@@ -24,11 +24,11 @@ _SHOWN = 10
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
-    from tfrs_dlrm.data.encoder import SCHEMA_FILE
-    from tfrs_dlrm.data.engines import EngineName
-    from tfrs_dlrm.data.prepare import BadRows, prepare
-    from tfrs_dlrm.data.workspace import QUARANTINE_FILE
-    from tfrs_dlrm.progress import PrepareBar
+    from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE
+    from tfrs_dlrm.data.preparing.engines import EngineName
+    from tfrs_dlrm.data.preparing.prepare import BadRows, prepare
+    from tfrs_dlrm.data.preparing.workspace import QUARANTINE_FILE
+    from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.schema import Schema
 
     output = _OUTPUT.value
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
 def check_engine() -> None:
     """Ends at once where Spark is asked for and cannot be had."""
     if _ENGINE.value == "spark":
-        from tfrs_dlrm.data.engines import spark_session
+        from tfrs_dlrm.data.preparing.engines import spark_session
 
         spark_session.check(_MASTER.value)
 

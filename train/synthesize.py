@@ -13,8 +13,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the planted model and the rows.", lo
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
-    from tfrs_dlrm.data.synthetic import generate
-    from tfrs_dlrm.progress import PrepareBar
+    from tfrs_dlrm.data.synthetic.synthetic import generate
+    from tfrs_dlrm.programs.progress_bars import PrepareBar
 
     output, total = _OUTPUT.value, _TRAIN_ROWS.value + _EVAL_ROWS.value
     with PrepareBar() as bar:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.checkpoint import Checkpoints, directory, rows, run
+from tfrs_dlrm.checkpoint import Checkpoints, directory, run
+from tfrs_dlrm.checkpoint import table_rows as rows
 from tfrs_dlrm.checkpoint.contents import Contents
 from tfrs_dlrm.checkpoint.restore import restore
 from tfrs_dlrm.embeddings.storage import Stored

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.checkpoint import rows
-from tfrs_dlrm.checkpoint.rows import batches, read_rows, read_slice, slices, write_rows
+from tfrs_dlrm.checkpoint import table_rows as rows
+from tfrs_dlrm.checkpoint.table_rows import batches, read_rows, read_slice, slices, write_rows
+from tfrs_dlrm.distribute.strategy import make_strategy
 from tfrs_dlrm.embeddings.storage import Piece, ShardedTable, Stored, VariablePiece
-from tfrs_dlrm.strategy import make_strategy
 
 ROWS = 37
 SHAPES = {"tables/a": (ROWS, 5), "tables/b": (ROWS, 3), "tables/one": (1, 4), "slots/a/accumulator": (ROWS,)}

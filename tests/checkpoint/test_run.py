@@ -15,8 +15,9 @@ import tensorflow as tf
 from small_model import assert_equal, everything, make, train
 
 import tfrs_dlrm as td
-from tfrs_dlrm.checkpoint import Checkpoints, directory, rows, save
-from tfrs_dlrm.distribution import is_chief
+from tfrs_dlrm.checkpoint import Checkpoints, directory, save
+from tfrs_dlrm.checkpoint import table_rows as rows
+from tfrs_dlrm.distribute.replicas import is_chief
 
 
 def checkpoints_of(model, home, **kwargs) -> Checkpoints:

@@ -16,8 +16,8 @@ import tf_keras as keras
 from small_model import assert_equal, everything, make, train
 
 import tfrs_dlrm as td
-from tfrs_dlrm import placement
-from tfrs_dlrm.checkpoint import rows
+from tfrs_dlrm.checkpoint import table_rows as rows
+from tfrs_dlrm.distribute import placement
 from tfrs_dlrm.embeddings.storage import ShardedTable
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tfrs_dlrm import comparison
-from tfrs_dlrm.comparison import run
-from tfrs_dlrm.comparison.cost import Cost
-from tfrs_dlrm.comparison.outcome import Outcome, halves
-from tfrs_dlrm.comparison.tuning import shortened
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.manifest import Manifest
+from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.tools import comparison
+from tfrs_dlrm.tools.comparison import run
+from tfrs_dlrm.tools.comparison.cost import Cost
+from tfrs_dlrm.tools.comparison.outcome import Outcome, halves
+from tfrs_dlrm.tools.comparison.tuning import shortened
 from tfrs_dlrm.training.evaluation import Scores
 
 

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.data import segments, sources
-from tfrs_dlrm.data.dataset import dataset
-from tfrs_dlrm.data.manifest import Manifest
-from tfrs_dlrm.data.prepare import prepare
-from tfrs_dlrm.data.rows import BadRowError
-from tfrs_dlrm.files import disk_full
+from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.raw import segments, sources
+from tfrs_dlrm.data.raw.parsing import BadRowError
+from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
+from tfrs_dlrm.stores.files import disk_full
 
 SCHEMA = Schema(
     Label("y"),

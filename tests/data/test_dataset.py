@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.data import dataset as dataset_module
-from tfrs_dlrm.data.blocks import encoded_schema
-from tfrs_dlrm.data.columns import sorted_tables
-from tfrs_dlrm.data.dataset import dataset, steps_per_epoch
-from tfrs_dlrm.data.manifest import Manifest, Shard
+from tfrs_dlrm.data.preparing.blocks import encoded_schema
+from tfrs_dlrm.data.preparing.manifest import Manifest, Shard
+from tfrs_dlrm.data.reading import dataset as dataset_module
+from tfrs_dlrm.data.reading.columns import sorted_tables
+from tfrs_dlrm.data.reading.dataset import dataset, steps_per_epoch
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 SCHEMA = Schema(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.data.encoder import Encoder
+from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
 
 TEXT = TextFormat(missing=("?",), strip=True)

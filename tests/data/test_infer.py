@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_dlrm.data.infer import infer_schema
-from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.raw.infer import infer_schema
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, TextFormat
 
 ROWS = 400

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.data import segments, sources
-from tfrs_dlrm.data.encoder import Encoder
-from tfrs_dlrm.data.manifest import Manifest
-from tfrs_dlrm.data.prepare import prepare
-from tfrs_dlrm.data.rows import BadRowError
-from tfrs_dlrm.data.samples import SAMPLES, read_samples, to_tensors
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.preparing.samples import SAMPLES, read_samples, to_tensors
+from tfrs_dlrm.data.raw import segments, sources
+from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 SCHEMA = Schema(

@@ -14,10 +14,10 @@ import click_log
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.data import records as records_module
-from tfrs_dlrm.data.dataset import dataset
-from tfrs_dlrm.data.record_dataset import record_dataset
-from tfrs_dlrm.data.records import Records, write_records
+from tfrs_dlrm.data.reading import records as records_module
+from tfrs_dlrm.data.reading.dataset import dataset
+from tfrs_dlrm.data.reading.record_dataset import record_dataset
+from tfrs_dlrm.data.reading.records import Records, write_records
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
 
 ONLY_DENSE = Schema(Label("clicked"), dense=(DenseFeature("price"),))
@@ -169,7 +169,7 @@ def test_written_again_only_where_something_changed(copy):
 
 _KILLED = """
 import os, signal, sys
-from tfrs_dlrm.data.records import write_records
+from tfrs_dlrm.data.reading.records import write_records
 write_records(sys.argv[1], progress=lambda stage, done, *_: done > 1000 and os.kill(os.getpid(), signal.SIGKILL))
 """
 
@@ -254,7 +254,7 @@ _COORDINATOR = """
 import json, sys
 import tfrs_dlrm
 import tensorflow as tf
-from tfrs_dlrm.data.record_dataset import record_dataset
+from tfrs_dlrm.data.reading.record_dataset import record_dataset
 
 tf.random.set_seed(1)
 cluster = tf.train.ClusterSpec(json.loads(sys.argv[1]))

@@ -16,13 +16,13 @@ import pytest
 import tensorflow as tf
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.dataset import dataset, steps_per_epoch
-from tfrs_dlrm.data.manifest import Manifest
-from tfrs_dlrm.data.service import client
-from tfrs_dlrm.data.service.buffer import ReorderBuffer
-from tfrs_dlrm.data.service.client import InputService
-from tfrs_dlrm.data.service.local import LocalService
-from tfrs_dlrm.data.service.remote import LOST, REFUSED, Block
+from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.reading.dataset import dataset, steps_per_epoch
+from tfrs_dlrm.data.reading.service import client
+from tfrs_dlrm.data.reading.service.buffer import ReorderBuffer
+from tfrs_dlrm.data.reading.service.client import InputService
+from tfrs_dlrm.data.reading.service.local import LocalService
+from tfrs_dlrm.data.reading.service.remote import LOST, REFUSED, Block
 from tfrs_dlrm.training import inputs, loop
 from tfrs_dlrm.training.loop import train_and_evaluate
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_dlrm.data import sources
+from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
 
 SCHEMA = Schema(Label("y"), categorical=(CategoricalFeature("c"),))

@@ -22,15 +22,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_dlrm.data import prepare as prepare_module
-from tfrs_dlrm.data import segments, sources
-from tfrs_dlrm.data.engines import spark as spark_module
-from tfrs_dlrm.data.engines import spark_session, spark_tasks
-from tfrs_dlrm.data.engines.spark import SparkEngine, _map, _site
-from tfrs_dlrm.data.job import Job
-from tfrs_dlrm.data.prepare import prepare
-from tfrs_dlrm.data.rows import BadRowError
-from tfrs_dlrm.data.workspace import COUNTED, Workspace
+from tfrs_dlrm.data.preparing import prepare as prepare_module
+from tfrs_dlrm.data.preparing.engines import spark as spark_module
+from tfrs_dlrm.data.preparing.engines import spark_session, spark_tasks
+from tfrs_dlrm.data.preparing.engines.spark import SparkEngine, _map, _site
+from tfrs_dlrm.data.preparing.job import Job
+from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.preparing.workspace import COUNTED, Workspace
+from tfrs_dlrm.data.raw import segments, sources
+from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 SCHEMA = Schema(

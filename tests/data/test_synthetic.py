@@ -8,11 +8,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
-from tfrs_dlrm.data import synthetic
-from tfrs_dlrm.data.planted import INTERACTING, PlantedModel, generator, sigmoid
-from tfrs_dlrm.data.synthetic import draw_chunk, generate
-from tfrs_dlrm.files import read_json
+from tfrs_dlrm.data.synthetic import synthetic
+from tfrs_dlrm.data.synthetic.planted import INTERACTING, PlantedModel, generator, sigmoid
+from tfrs_dlrm.data.synthetic.synthetic import draw_chunk, generate
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores.files import read_json
 
 
 @pytest.fixture(scope="module")

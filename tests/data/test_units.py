@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_dlrm.data import segments, sources
-from tfrs_dlrm.data.engines.units import Unit, look, stretches, units
-from tfrs_dlrm.data.sources import Place
+from tfrs_dlrm.data.preparing.engines.units import Unit, look, stretches, units
+from tfrs_dlrm.data.raw import segments, sources
+from tfrs_dlrm.data.raw.sources import Place
 from tfrs_dlrm.schema import DenseFeature, Label, Schema, TextFormat
 
 SCHEMA = Schema(Label("y"), dense=(DenseFeature("x"),))

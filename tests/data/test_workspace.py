@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfrs_dlrm.data.workspace import COUNTED, ENCODED, TakenOverError, Workspace
+from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, TakenOverError, Workspace
 
 
 def test_a_run_that_finished_no_segment_leaves_nothing(tmp_path):

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from tfrs_dlrm.doctor.machine import examine_machine
+from tfrs_dlrm.tools.doctor.machine import examine_machine
 
 
 @pytest.fixture

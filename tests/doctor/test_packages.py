@@ -2,7 +2,7 @@ import doctor_site
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.doctor.packages import TENSORFLOWS, examine_packages
+from tfrs_dlrm.tools.doctor.packages import TENSORFLOWS, examine_packages
 
 
 def test_of_this_environment_is_what_tensorflow_says_of_itself():

@@ -6,11 +6,11 @@ import time
 import doctor_site
 import pytest
 
-from tfrs_dlrm import addresses
-from tfrs_dlrm.doctor import check_tpu, tpu_check
-from tfrs_dlrm.doctor.machine import Machine
-from tfrs_dlrm.doctor.packages import examine_packages
-from tfrs_dlrm.doctor.tpu_check import tpu_problems
+from tfrs_dlrm.distribute import addresses
+from tfrs_dlrm.tools.doctor import check_tpu, tpu_check
+from tfrs_dlrm.tools.doctor.machine import Machine
+from tfrs_dlrm.tools.doctor.packages import examine_packages
+from tfrs_dlrm.tools.doctor.tpu_check import tpu_problems
 
 TPU_VM = Machine(tpus=("/dev/accel0",))
 AGAIN = "pip install --force-reinstall --no-deps 'tensorflow-tpu<2.21,>=2.19'"
@@ -70,7 +70,7 @@ def test_each_thing_that_is_wrong(use, machine, versions, problem, remedy):
     title, found, heading, *advice = str(raised.value).split("\n")
     assert title == "--tpu=local: TensorFlow would find no TPU" and heading == "What to do:"
     assert problem in found
-    assert len(advice) == 2 and remedy in advice[0] and "python -m tfrs_dlrm.doctor" in advice[1]
+    assert len(advice) == 2 and remedy in advice[0] and "python -m tfrs_dlrm.tools.doctor" in advice[1]
 
 
 def test_the_other_tensorflow_written_over_it(tmp_path):

@@ -3,9 +3,9 @@ import json
 import doctor_site
 import pytest
 
-from tfrs_dlrm.doctor.machine import Machine
-from tfrs_dlrm.doctor.packages import examine_packages
-from tfrs_dlrm.doctor.verdicts import verdicts, warnings
+from tfrs_dlrm.tools.doctor.machine import Machine
+from tfrs_dlrm.tools.doctor.packages import examine_packages
+from tfrs_dlrm.tools.doctor.verdicts import verdicts, warnings
 
 CPUS = {"tensorflow_tpu": "", "libtpu": ""}
 

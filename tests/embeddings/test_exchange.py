@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.distribute.strategy import make_strategy
 from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTable, RowWiseAdagrad
 from tfrs_dlrm.embeddings.gradients import Combined
 from tfrs_dlrm.embeddings.storage import ShardedTable, Stored
 from tfrs_dlrm.embeddings.variables import Place, add_to_rows, read_rows
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
-from tfrs_dlrm.strategy import make_strategy
 
 # Every kind of feature and of table: shared, multi-valued with weights, a sequence, compressed in both ways.
 SCHEMA = Schema(

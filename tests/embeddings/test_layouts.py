@@ -4,7 +4,7 @@ import tensorflow as tf
 from layer_checks import check_layer
 
 from tfrs_dlrm.embeddings import SGD, EmbeddingTables, RowWiseAdagrad
-from tfrs_dlrm.hashing import hashed_rows
+from tfrs_dlrm.layers.hashing import hashed_rows
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
 FEATURES = (

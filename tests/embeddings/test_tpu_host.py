@@ -5,11 +5,11 @@ import pytest
 import tensorflow as tf
 from fake_tpu import fake_tpu, make_tables
 
+from tfrs_dlrm.distribute.placement import Topology, place
 from tfrs_dlrm.embeddings import SGD, Adagrad, PerTable, RowWiseAdagrad
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.tpu.host import OUT_OF_RANGE, HostMap
-from tfrs_dlrm.hashing import hashed_rows
-from tfrs_dlrm.placement import Topology, place
+from tfrs_dlrm.layers.hashing import hashed_rows
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 SCHEMA = Schema(

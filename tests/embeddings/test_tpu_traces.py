@@ -10,9 +10,9 @@ from fake_tpu import CORES_PER_CHIP, KINDS, encoded_batch, fake_tpu, make_tables
 
 import tfrs_dlrm as td
 from tfrs_dlrm.embeddings import Adagrad, LazyAdam, PerTable
-from tfrs_dlrm.schedules import ScaledRate
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.training.factory import precision
+from tfrs_dlrm.training.schedules import ScaledRate
 
 BATCH = 8
 DENSE = (DenseFeature("x"), DenseFeature("z"))

@@ -4,8 +4,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTable, RowWiseAdagrad
-from tfrs_dlrm.schedules import WarmupPolynomialDecay
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
+from tfrs_dlrm.training.schedules import WarmupPolynomialDecay
 
 ROWS, DIM, BATCH = 30, 4, 16
 

@@ -6,10 +6,10 @@ import tensorflow as tf
 import tf_keras as keras
 from fake_tpu import encoded_batch
 
+from tfrs_dlrm.distribute.placement import Topology, place
 from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, RowOptimizer, RowWiseAdagrad
 from tfrs_dlrm.embeddings.gradients import Use, Whole
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
-from tfrs_dlrm.placement import Topology, place
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
 SCHEMA = Schema(

@@ -10,18 +10,18 @@ from sklearn.linear_model import LogisticRegression as ScikitLearn
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import MODELS, DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.dataset import dataset
-from tfrs_dlrm.data.encoder import Encoder
-from tfrs_dlrm.data.samples import read_samples, to_tensors
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
+from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.models.registry import REGISTRY, build_model
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
-from tfrs_dlrm.serving.bundle import Options, export
-from tfrs_dlrm.serving.model import ServingModel
+from tfrs_dlrm.serving.bundle.bundle import Options, export
+from tfrs_dlrm.serving.bundle.model import ServingModel
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.loop import train_and_evaluate
-from tfrs_dlrm.workdir import Workdir
+from tfrs_dlrm.training.workdir import Workdir
 
 SCHEMA = Schema(
     Label("y"),

@@ -4,10 +4,10 @@ import tensorflow as tf
 import tf_keras as keras
 from layer_checks import global_policy
 
+from tfrs_dlrm.distribute.strategy import make_strategy
 from tfrs_dlrm.embeddings import SGD, LazyAdam, RowWiseAdagrad
 from tfrs_dlrm.models import RankingModel
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
-from tfrs_dlrm.strategy import make_strategy
 
 SCHEMA = Schema(
     Label("y"),

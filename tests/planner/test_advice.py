@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tfrs_dlrm.config import MODELS, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.planner import lines, parse_topology, plan
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
+from tfrs_dlrm.tools.planner import lines, parse_topology, plan
 
 TERABYTE = Schema.load(Path(__file__).parents[2] / "docs" / "plans" / "criteo_terabyte.json")
 CONFIG = RunConfig(

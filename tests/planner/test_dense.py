@@ -6,8 +6,8 @@ import tf_keras as keras
 
 from tfrs_dlrm.config import DENSE_OPTIMIZERS, MODELS, ModelConfig, OptimizerConfig
 from tfrs_dlrm.models.registry import build_model
-from tfrs_dlrm.planner.dense import DENSE_SLOTS, DenseHalf, dense_half
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.tools.planner.dense import DENSE_SLOTS, DenseHalf, dense_half
 from tfrs_dlrm.training.factory import make_optimizers
 
 

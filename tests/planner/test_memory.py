@@ -5,14 +5,14 @@ import pytest
 from tensorflow.python.tpu import _pywrap_sparse_core_layout  # no public name
 
 from tfrs_dlrm.config import EMBEDDING_OPTIMIZERS, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.distribute.placement import Topology, place
+from tfrs_dlrm.distribute.strategy import make_strategy
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
-from tfrs_dlrm.placement import Topology, place
-from tfrs_dlrm.planner import plan
-from tfrs_dlrm.planner.hardware import device_of
-from tfrs_dlrm.planner.memory import ROW_SLOTS, stored_tables
-from tfrs_dlrm.planner.topologies import parse_topology
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
-from tfrs_dlrm.strategy import make_strategy
+from tfrs_dlrm.tools.planner import plan
+from tfrs_dlrm.tools.planner.hardware import device_of
+from tfrs_dlrm.tools.planner.memory import ROW_SLOTS, stored_tables
+from tfrs_dlrm.tools.planner.topologies import parse_topology
 from tfrs_dlrm.training.factory import make_model, make_optimizers
 
 SCHEMA = Schema(

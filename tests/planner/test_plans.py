@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.encoder import SCHEMA_FILE
-from tfrs_dlrm.data.synthetic import criteo_schema
-from tfrs_dlrm.files import read_json
-from tfrs_dlrm.placement import Topology
-from tfrs_dlrm.planner import hardware, lines, parse_topology, plan, plan_run, plans
+from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE
+from tfrs_dlrm.data.synthetic.synthetic import criteo_schema
+from tfrs_dlrm.distribute.placement import Topology
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.stores.files import read_json
+from tfrs_dlrm.tools.planner import hardware, lines, parse_topology, plan, plan_run, plans
 
 ROOT = Path(__file__).parents[2]
 # Of the dense half: 71 weights, 201 FLOP and 52 activations, see test_dense.
@@ -170,7 +170,7 @@ def test_sizes_that_are_not_known_yet():
 
 def test_tensorflow_is_not_loaded():
     program = (
-        "import sys; from tfrs_dlrm.planner import plan_run; from tfrs_dlrm.config import RunConfig, DataConfig;"
+        "import sys; from tfrs_dlrm.tools.planner import plan_run; from tfrs_dlrm.config import RunConfig, DataConfig;"
         "print(plan_run(RunConfig(DataConfig(schema='docs/plans/criteo_terabyte.json')), 'tpu', 'v4-32').fits,"
         " {'tensorflow', 'numpy', 'pyarrow'} & set(sys.modules))"
     )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tfrs_dlrm.placement import Topology
-from tfrs_dlrm.planner.topologies import parse_topology, topology_text
+from tfrs_dlrm.distribute.placement import Topology
+from tfrs_dlrm.tools.planner.topologies import parse_topology, topology_text
 
 GB, GIB = 10**9, 2**30
 

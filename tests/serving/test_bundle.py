@@ -12,15 +12,15 @@ import tensorflow as tf
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.dataset import dataset
-from tfrs_dlrm.data.encoder import Encoder
-from tfrs_dlrm.data.manifest import Manifest
-from tfrs_dlrm.data.samples import read_samples, to_tensors
-from tfrs_dlrm.serving import bundle
-from tfrs_dlrm.serving.bundle import export
-from tfrs_dlrm.serving.manifest import read_manifest
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
+from tfrs_dlrm.data.reading.dataset import dataset
+from tfrs_dlrm.serving.bundle import bundle
+from tfrs_dlrm.serving.bundle.bundle import export
+from tfrs_dlrm.serving.bundle.manifest import read_manifest
+from tfrs_dlrm.serving.bundle.verify import odd_rows
 from tfrs_dlrm.serving.verification.verify import verify
-from tfrs_dlrm.serving.verify import odd_rows
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.loop import train_and_evaluate

@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 import tfrs_dlrm as td
-from tfrs_dlrm.data.samples import read_samples, to_tensors
+from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.embeddings.quantized import ByteRows, HalfRows
-from tfrs_dlrm.serving.accuracy import accuracy
-from tfrs_dlrm.serving.model import ServingModel
+from tfrs_dlrm.serving.bundle.accuracy import accuracy
+from tfrs_dlrm.serving.bundle.model import ServingModel
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
-from tfrs_dlrm.serving.labelled import Joined, join_labels
-from tfrs_dlrm.serving.request_log import RequestLog
+from tfrs_dlrm.serving.request_logs.labelled import Joined, join_labels
+from tfrs_dlrm.serving.request_logs.request_log import RequestLog
 
 SCHEMA = click_log.SCHEMA
 RAW = {"price": np.float32, "age": np.float32, "slot": np.int64}  # the others are texts

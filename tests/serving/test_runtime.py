@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from tfrs_dlrm.serving import protos, tensors
-from tfrs_dlrm.serving.runtime import RunError, SavedModel, tensorflow_version
-from tfrs_dlrm.serving.tfrecord import read_records, record
+from tfrs_dlrm.serving.runtime import protos, tensors
+from tfrs_dlrm.serving.runtime.runtime import RunError, SavedModel, tensorflow_version
+from tfrs_dlrm.serving.runtime.tfrecord import read_records, record
 
 
 def strings(values, *shape):
@@ -161,7 +161,7 @@ def test_a_model_that_calls_python_does_not_run(tmp_path):
     tf.saved_model.save(module, str(tmp_path), {"serving_default": module.call})
     program = f"""
 import sys, numpy as np
-from tfrs_dlrm.serving.runtime import RunError, SavedModel
+from tfrs_dlrm.serving.runtime.runtime import RunError, SavedModel
 try:
     SavedModel({str(tmp_path)!r}).run("serving_default", {{"x": np.float32([1])}})
 except RunError as e:
@@ -260,7 +260,7 @@ def test_protos_leave_tensorflow_unloaded_and_importable(echo):
 import sys
 import numpy as np
 from tfrs_dlrm.serving import protos, tensors, tfrecord
-from tfrs_dlrm.serving.runtime import SavedModel
+from tfrs_dlrm.serving.runtime.runtime import SavedModel
 protos.services()
 request = protos.predict.PredictRequest()
 request.inputs["x"].CopyFrom(tensors.to_proto(np.float32([1, 2])))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tfrs_dlrm.serving.runtime import RunError, Signature, TensorInfo
+from tfrs_dlrm.serving.runtime.runtime import RunError, Signature, TensorInfo
 from tfrs_dlrm.serving.server.batching import Batcher
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tfrs_dlrm.serving.runtime import Signature, TensorInfo
-from tfrs_dlrm.serving.server.checks import Limits, check
+from tfrs_dlrm.serving.runtime.runtime import Signature, TensorInfo
 from tfrs_dlrm.serving.server.errors import InvalidRequest
+from tfrs_dlrm.serving.server.request_checks import Limits, check
 
 FLOAT, TEXT = np.dtype(np.float32), np.dtype(object)
 

@@ -17,7 +17,7 @@ from serving_bundles import by_hand
 
 import tfrs_dlrm as td
 from tfrs_dlrm.serving import Client
-from tfrs_dlrm.serving.bundle import Options, export_model
+from tfrs_dlrm.serving.bundle.bundle import Options, export_model
 from tfrs_dlrm.serving.server.security import Security
 
 ARGUMENTS = [

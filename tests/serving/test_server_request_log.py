@@ -17,14 +17,14 @@ import pytest
 import serving_bundles
 
 import tfrs_dlrm as td
-from tfrs_dlrm.data.prepare import prepare
-from tfrs_dlrm.data.samples import read_samples
+from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.preparing.samples import read_samples
 from tfrs_dlrm.serving import Client
-from tfrs_dlrm.serving.bundle import Options, export_model
-from tfrs_dlrm.serving.labelled import Joined, join_labels
-from tfrs_dlrm.serving.logged import read_log
-from tfrs_dlrm.serving.request_log import RequestLog
-from tfrs_dlrm.serving.tfrecord import read_records
+from tfrs_dlrm.serving.bundle.bundle import Options, export_model
+from tfrs_dlrm.serving.request_logs.labelled import Joined, join_labels
+from tfrs_dlrm.serving.request_logs.logged import read_log
+from tfrs_dlrm.serving.request_logs.request_log import RequestLog
+from tfrs_dlrm.serving.runtime.tfrecord import read_records
 
 CONTEXT = ("age", "user", "tags")
 ROWS = 60  # of the log: asked row by row in batches, as examples, and as candidates of one context
@@ -123,7 +123,7 @@ def test_the_logged_probability_is_the_answers_and_ids_come_back(exported, tmp_p
 
 def test_what_a_killed_server_left_is_finished_by_the_next(tmp_path):
     program = (
-        "import os, sys, numpy as np; from tfrs_dlrm.serving.request_log import RequestLog\n"
+        "import os, sys, numpy as np; from tfrs_dlrm.serving.request_logs.request_log import RequestLog\n"
         "log = RequestLog(sys.argv[1], 1.0)\n"
         "for i in range(5): log.write(f'r{i}', {'x': np.float32([1, 2])}, np.float32([0.5, 0.5]), 1)\n"
         "log._file.write(b'half a record'); os._exit(9)"

@@ -16,15 +16,15 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 import tfrs_dlrm as td
-from tfrs_dlrm.data.manifest import Manifest
-from tfrs_dlrm.data.samples import read_samples, to_tensors
+from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.serving import Client
-from tfrs_dlrm.serving.bundle import Options, export_model
-from tfrs_dlrm.serving.manifest import read_manifest
-from tfrs_dlrm.serving.runtime import RunError, SavedModel
-from tfrs_dlrm.serving.signatures import make_signatures
-from tfrs_dlrm.serving.versions import remove_old
-from tfrs_dlrm.serving.warmup import to_examples
+from tfrs_dlrm.serving.bundle.bundle import Options, export_model
+from tfrs_dlrm.serving.bundle.manifest import read_manifest
+from tfrs_dlrm.serving.bundle.signatures import make_signatures
+from tfrs_dlrm.serving.bundle.versions import remove_old
+from tfrs_dlrm.serving.bundle.warmup import to_examples
+from tfrs_dlrm.serving.runtime.runtime import RunError, SavedModel
 
 CONTEXT = ("age", "user", "tags")
 

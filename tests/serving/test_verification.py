@@ -11,8 +11,8 @@ import pytest
 import verification_bundles
 
 from tfrs_dlrm.serving.verification.files import find_version
-from tfrs_dlrm.serving.verification.report import Check, Report
 from tfrs_dlrm.serving.verification.subject import to_array
+from tfrs_dlrm.serving.verification.verification_report import Check, Report
 from tfrs_dlrm.serving.verification.verify import verify
 
 ROOT = Path(__file__).parents[2]

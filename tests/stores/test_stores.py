@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from file_tree import tree
 
-from tfrs_dlrm.data import raw_files
-from tfrs_dlrm.serving import versions
+from tfrs_dlrm.data.raw import raw_files
+from tfrs_dlrm.serving.bundle import versions
 from tfrs_dlrm.stores import (
     Listing,
     Mirror,

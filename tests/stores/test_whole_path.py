@@ -12,20 +12,20 @@ import pytest
 from file_tree import tree
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.dataset import dataset
-from tfrs_dlrm.data.infer import infer_schema
-from tfrs_dlrm.data.prepare import prepare
-from tfrs_dlrm.data.rows import BadRowError
-from tfrs_dlrm.serving.bundle import Options, export
+from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.raw.infer import infer_schema
+from tfrs_dlrm.data.raw.parsing import BadRowError
+from tfrs_dlrm.data.reading.dataset import dataset
+from tfrs_dlrm.serving.bundle.bundle import Options, export
+from tfrs_dlrm.serving.bundle.versions import fetch_newest, versions_in
 from tfrs_dlrm.serving.server.versions import Model, find_models
 from tfrs_dlrm.serving.verification.verify import verify
-from tfrs_dlrm.serving.versions import fetch_newest, versions_in
 from tfrs_dlrm.stores import Store, StoreError, local_copy, publish
 from tfrs_dlrm.training import loop
 from tfrs_dlrm.training.callbacks import StepCounter
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.loop import train_and_evaluate
-from tfrs_dlrm.workdir import Workdir
+from tfrs_dlrm.training.workdir import Workdir
 
 
 @pytest.fixture(scope="module")

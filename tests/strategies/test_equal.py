@@ -9,11 +9,11 @@ import pytest
 import tiny_run
 
 import tfrs_dlrm as td
-from tfrs_dlrm.cluster import LocalCluster
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from tfrs_dlrm.placement import Topology
-from tfrs_dlrm.planner import plan
-from tfrs_dlrm.strategy import make_strategy
+from tfrs_dlrm.distribute.cluster import LocalCluster
+from tfrs_dlrm.distribute.placement import Topology
+from tfrs_dlrm.distribute.strategy import make_strategy
+from tfrs_dlrm.tools.planner import plan
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import click_log
 import cut_rates
 
-from tfrs_dlrm.cluster import LocalCluster
+from tfrs_dlrm.distribute.cluster import LocalCluster
 
 ROOT = Path(__file__).parents[2]
 ROUND, STEPS = 100, 700

@@ -14,8 +14,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfrs_dlrm as td
-from tfrs_dlrm import cluster
-from tfrs_dlrm.distribution import is_chief, is_multi_worker, is_parameter_server
+from tfrs_dlrm.distribute import cluster
+from tfrs_dlrm.distribute.replicas import is_chief, is_multi_worker, is_parameter_server
 from tfrs_dlrm.embeddings.storage import Stored
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.inputs import distributed_dataset, evaluation_dataset

@@ -16,13 +16,13 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfrs_dlrm as td
-from tfrs_dlrm.cluster import free_ports
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
-from tfrs_dlrm.distribution import is_parameter_server
+from tfrs_dlrm.distribute.cluster import free_ports
+from tfrs_dlrm.distribute.replicas import is_parameter_server
+from tfrs_dlrm.distribute.strategy import topology_of
 from tfrs_dlrm.embeddings.storage import copies
-from tfrs_dlrm.planner import plan
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
-from tfrs_dlrm.strategy import topology_of
+from tfrs_dlrm.tools.planner import plan
 from tfrs_dlrm.training.factory import make_model as make_model_of
 from tfrs_dlrm.training.factory import make_optimizers
 

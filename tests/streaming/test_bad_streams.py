@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, StreamConfig, TrainConfig
-from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
 from tfrs_dlrm.streaming import client, confluent, loop
 from tfrs_dlrm.streaming.loop import train_on_stream

@@ -16,12 +16,12 @@ import pytest
 from run_weights import weights
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, StreamConfig, TrainConfig
-from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.models import registry
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
-from tfrs_dlrm.serving.manifest import read_manifest
+from tfrs_dlrm.serving.bundle.manifest import read_manifest
 from tfrs_dlrm.streaming.loop import train_on_stream
-from tfrs_dlrm.workdir import Workdir
+from tfrs_dlrm.training.workdir import Workdir
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ROWS, RATE = 6000, 0.02

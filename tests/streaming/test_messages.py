@@ -7,9 +7,9 @@ import click_log
 import numpy as np
 import pytest
 
-from tfrs_dlrm.data.dataset import row_blocks
-from tfrs_dlrm.data.encoder import Encoder
-from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.reading.dataset import row_blocks
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.messages import Decoder

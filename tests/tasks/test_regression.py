@@ -19,24 +19,24 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.samples import read_samples, to_tensors
+from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.metrics import evaluate_predictions, regression_metrics
 from tfrs_dlrm.models.scorers import Rows
 from tfrs_dlrm.models.tasks import Click, Regression, task_of
-from tfrs_dlrm.serving.bundle import Options, export
+from tfrs_dlrm.serving.bundle.bundle import Options, export
+from tfrs_dlrm.serving.bundle.manifest import read_manifest
+from tfrs_dlrm.serving.bundle.tolerance import Tolerance
 from tfrs_dlrm.serving.client.client import Client
 from tfrs_dlrm.serving.client.errors import InvalidRequest
-from tfrs_dlrm.serving.manifest import read_manifest
 from tfrs_dlrm.serving.server import logged_rows
-from tfrs_dlrm.serving.tolerance import Tolerance
 from tfrs_dlrm.serving.verification.verify import verify
+from tfrs_dlrm.tools.explain import pictures
+from tfrs_dlrm.tools.explain.explain import Questions, explain_run
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.groups import Grouping
 from tfrs_dlrm.training.loop import train_and_evaluate
-from tfrs_dlrm.understanding import pictures
-from tfrs_dlrm.understanding.explain import Questions, explain_run
-from tfrs_dlrm.warmstart import warm_start
+from tfrs_dlrm.training.warm_start import warm_start
 
 RATING = td.Label("rating", task="regression")
 

@@ -19,23 +19,23 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.record_dataset import record_dataset
-from tfrs_dlrm.data.records import write_records
-from tfrs_dlrm.data.samples import read_samples, to_tensors
+from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
+from tfrs_dlrm.data.reading.record_dataset import record_dataset
+from tfrs_dlrm.data.reading.records import write_records
 from tfrs_dlrm.models.registry import build_model
-from tfrs_dlrm.planner.dense import dense_half
-from tfrs_dlrm.serving.bundle import Options, export
+from tfrs_dlrm.serving.bundle.bundle import Options, export
+from tfrs_dlrm.serving.bundle.manifest import read_manifest
 from tfrs_dlrm.serving.client.client import Client
-from tfrs_dlrm.serving.labelled import join_labels
-from tfrs_dlrm.serving.manifest import read_manifest
-from tfrs_dlrm.serving.request_log import RequestLog
+from tfrs_dlrm.serving.request_logs.labelled import join_labels
+from tfrs_dlrm.serving.request_logs.request_log import RequestLog
 from tfrs_dlrm.serving.server.logged_rows import scores
 from tfrs_dlrm.serving.verification.verify import verify
+from tfrs_dlrm.tools.explain.explain import Questions, explain_run
+from tfrs_dlrm.tools.planner.dense import dense_half
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.groups import Grouping
 from tfrs_dlrm.training.loop import train_and_evaluate
-from tfrs_dlrm.understanding.explain import Questions, explain_run
 
 OUTPUTS = ["probability", "probability_purchase", "prediction_paid"]
 

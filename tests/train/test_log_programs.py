@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tfrs_dlrm.data.infer import infer_schema
+from tfrs_dlrm.data.raw.infer import infer_schema
 from tfrs_dlrm.schema import Schema
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
-from tfrs_dlrm.training import report
+from tfrs_dlrm.training import evaluation_report as report
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.groups import Grouping
 from tfrs_dlrm.training.loop import train_and_evaluate

@@ -18,9 +18,9 @@ from run_weights import weights
 
 from tfrs_dlrm.checkpoint import save
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import Schema, Table
-from tfrs_dlrm.serving.bundle import export
+from tfrs_dlrm.serving.bundle.bundle import export
 from tfrs_dlrm.training import loop
 from tfrs_dlrm.training.callbacks import Interrupted, StepCounter
 from tfrs_dlrm.training.evaluation import NonFiniteError, evaluate_run
@@ -168,7 +168,7 @@ import tfrs_dlrm
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.training.callbacks import StepCounter
 from tfrs_dlrm.training.loop import train_and_evaluate
-from tfrs_dlrm.workdir import Workdir
+from tfrs_dlrm.training.workdir import Workdir
 config, workdir, last = RunConfig.from_dict(json.loads(sys.argv[1])), sys.argv[2], int(sys.argv[3])
 count = StepCounter.on_train_batch_end
 def die(self, batch, logs=None):

@@ -14,15 +14,15 @@ import tf_keras as keras
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.prepare import prepare
+from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.distribute.strategy import make_strategy
 from tfrs_dlrm.models.tasks import task_of
 from tfrs_dlrm.schema import Label
-from tfrs_dlrm.strategy import make_strategy
 from tfrs_dlrm.training import factory, loop
 from tfrs_dlrm.training.callbacks import Interrupted, StepCounter
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.state import RunState, quality
-from tfrs_dlrm.workdir import Workdir
+from tfrs_dlrm.training.workdir import Workdir
 
 # The qualities of seven evaluations: better, worse, better, the same, worse, worse, better.
 AUCS = [0.6, 0.5, 0.7, 0.7, 0.6, 0.65, 0.71]

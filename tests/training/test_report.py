@@ -11,7 +11,7 @@ import sklearn.metrics
 from matplotlib.figure import Figure
 
 from tfrs_dlrm.metrics import evaluate_scores, exact_auc
-from tfrs_dlrm.training import report
+from tfrs_dlrm.training import evaluation_report as report
 
 
 def examples(size: int, seed: int = 0):

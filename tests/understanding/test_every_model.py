@@ -6,12 +6,12 @@ import pytest
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import MODELS, DataConfig, ModelConfig, RunConfig, TrainConfig
-from tfrs_dlrm.hashing import hashed_rows
+from tfrs_dlrm.layers.hashing import hashed_rows
 from tfrs_dlrm.models.registry import REGISTRY
+from tfrs_dlrm.tools.explain import pictures
+from tfrs_dlrm.tools.explain.explain import Questions, explain_run
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.loop import train_and_evaluate
-from tfrs_dlrm.understanding import pictures
-from tfrs_dlrm.understanding.explain import Questions, explain_run
 
 WITH_LINEAR_WEIGHTS = ["matrix_factorization", "factorization_machine", "deepfm", "wide_and_deep"]
 

@@ -11,15 +11,15 @@ import small_model
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.prepare import prepare
-from tfrs_dlrm.files import write_json
-from tfrs_dlrm.progress import PrepareBar
+from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.programs.progress_bars import PrepareBar
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.stores.files import write_json
+from tfrs_dlrm.tools.explain import pictures
+from tfrs_dlrm.tools.explain.explain import Questions, explain_run
+from tfrs_dlrm.tools.explain.neighbours import nearest
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.loop import train_and_evaluate
-from tfrs_dlrm.understanding import pictures
-from tfrs_dlrm.understanding.explain import Questions, explain_run
-from tfrs_dlrm.understanding.neighbours import nearest
 
 SCHEMA = Schema(
     Label("y"),

@@ -10,9 +10,9 @@ import tensorflow as tf
 from sklearn.metrics import log_loss, roc_auc_score
 
 import tfrs_dlrm as td
-from tfrs_dlrm.understanding.importance import permutation_importance
-from tfrs_dlrm.understanding.interactions import interactions
-from tfrs_dlrm.understanding.sample import draw, scores
+from tfrs_dlrm.tools.explain.importance import permutation_importance
+from tfrs_dlrm.tools.explain.interactions import interactions
+from tfrs_dlrm.tools.explain.sample import draw, scores
 
 FEATURES = ["price", "age", "site", "user", "slot", "tags"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from tfrs_dlrm import schema as schema_lib
 from tfrs_dlrm.embeddings.storage import Stored
-from tfrs_dlrm.files import read_json, write_json
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores.files import read_json, write_json
 
 MANIFEST_FILE = "manifest.json"
 _FORMAT = 1

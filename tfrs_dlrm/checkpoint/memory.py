@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfrs_dlrm.memory import available_memory
+from tfrs_dlrm.distribute.memory import available_memory
 
 
 def available(host: str) -> int:

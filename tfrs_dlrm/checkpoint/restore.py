@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from tfrs_dlrm.checkpoint.contents import Contents
 from tfrs_dlrm.checkpoint.manifest import Manifest
-from tfrs_dlrm.checkpoint.rows import here, read_rows
 from tfrs_dlrm.checkpoint.save import DENSE
+from tfrs_dlrm.checkpoint.table_rows import here, read_rows
 from tfrs_dlrm.models.ranking import RankingModel
 
 # What TensorFlow raises on checkpoints that are cut short, garbled, or of other objects,

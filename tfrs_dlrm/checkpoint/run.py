@@ -13,7 +13,7 @@ from tfrs_dlrm.checkpoint import directory
 from tfrs_dlrm.checkpoint.contents import Contents
 from tfrs_dlrm.checkpoint.restore import restore
 from tfrs_dlrm.checkpoint.save import Saving
-from tfrs_dlrm.distribution import any_process, is_chief, wait_for_all
+from tfrs_dlrm.distribute.replicas import any_process, is_chief, wait_for_all
 from tfrs_dlrm.models.ranking import RankingModel
 
 

@@ -13,10 +13,10 @@ from tfrs_dlrm.checkpoint import directory
 from tfrs_dlrm.checkpoint.contents import Contents
 from tfrs_dlrm.checkpoint.manifest import Manifest
 from tfrs_dlrm.checkpoint.memory import available
-from tfrs_dlrm.checkpoint.rows import AT_A_TIME, Batch, batches, here, write_rows
-from tfrs_dlrm.distribution import any_process, is_chief, wait_for_all
-from tfrs_dlrm.files import disk_full, local_path
+from tfrs_dlrm.checkpoint.table_rows import AT_A_TIME, Batch, batches, here, write_rows
+from tfrs_dlrm.distribute.replicas import any_process, is_chief, wait_for_all
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.stores.files import disk_full, local_path
 
 DENSE, ROWS = "dense", "rows"
 

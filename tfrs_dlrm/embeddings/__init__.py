@@ -1,7 +1,7 @@
 """Embedding tables behind two verbs, `lookup` and `update`, and the optimizers of their rows."""
 
 from tfrs_dlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, RowWiseAdagrad
-from tfrs_dlrm.embeddings.per_table import PerTable
+from tfrs_dlrm.embeddings.per_table_optimizer import PerTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from tfrs_dlrm.distribution import is_multi_worker, is_parameter_server
+from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server
 from tfrs_dlrm.embeddings.gradients import Combined, InParts, RowGradient, Use
 from tfrs_dlrm.embeddings.storage import Rows, ShardedTable, copies
 from tfrs_dlrm.embeddings.updates import RowOptimizer

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.bags import Bags, multi_hot_bags, one_hot_bags
-from tfrs_dlrm.hashing import fingerprint_rows
+from tfrs_dlrm.layers.hashing import fingerprint_rows
 from tfrs_dlrm.schema import CategoricalFeature, Schema
 
 Features = Mapping[str, tf.Tensor | tf.RaggedTensor | tf.SparseTensor]

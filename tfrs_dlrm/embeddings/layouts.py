@@ -17,7 +17,7 @@ from tfrs_dlrm.embeddings.gradients import Use
 from tfrs_dlrm.embeddings.quantized import QuantizedRows
 from tfrs_dlrm.embeddings.storage import Rows
 from tfrs_dlrm.embeddings.variables import read_rows
-from tfrs_dlrm.hashing import hashed_rows
+from tfrs_dlrm.layers.hashing import hashed_rows
 from tfrs_dlrm.schema import Schema, Table
 
 Variables: TypeAlias = "Mapping[str, Rows | QuantizedRows]"

@@ -17,7 +17,7 @@ from tf_keras.optimizers.schedules import LearningRateSchedule
 from tfrs_dlrm.embeddings.gradients import RowGradient
 from tfrs_dlrm.embeddings.storage import Rows
 from tfrs_dlrm.embeddings.variables import add_to_rows, like, read_rows, write_rows
-from tfrs_dlrm.seeds import derive_seed
+from tfrs_dlrm.layers.hashing import derive_seed
 
 Rate: TypeAlias = float | LearningRateSchedule
 Slots = dict[str, tf.Tensor]

@@ -12,8 +12,8 @@ import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops  # no public name makes a variable past a strategy
 
 from tfrs_dlrm.embeddings.storage import Piece, Rows, ShardedTable, Stored
+from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.schema import Table
-from tfrs_dlrm.seeds import derive_seed
 
 # Rows are drawn so many numbers at a time: the temporary tensors of a large table would need its memory three times.
 _NUMBERS_AT_A_TIME = 1 << 22

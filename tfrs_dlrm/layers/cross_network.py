@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.layers.dense import Dense
-from tfrs_dlrm.seeds import derive_seed
+from tfrs_dlrm.layers.hashing import derive_seed
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")

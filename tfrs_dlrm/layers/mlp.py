@@ -11,7 +11,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.dense import Dense
 from tfrs_dlrm.layers.dropout import Dropout
-from tfrs_dlrm.seeds import derive_seed
+from tfrs_dlrm.layers.hashing import derive_seed
 
 Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
 # Of the moving averages of batch normalization. Keras' 0.99 needs hundreds of steps to come near the data.

@@ -9,10 +9,10 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.bias import Bias
 from tfrs_dlrm.layers.dense_vectors import DenseVectors
-from tfrs_dlrm.models.checks import check_no_sequences, check_one_label, vector_dim
+from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.models.model_checks import check_no_sequences, check_one_label, vector_dim
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.seeds import derive_seed
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")

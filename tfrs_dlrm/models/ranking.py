@@ -13,10 +13,11 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
-from tfrs_dlrm.distribution import is_tpu
+from tfrs_dlrm.distribute.replicas import is_tpu
+from tfrs_dlrm.distribute.strategy import places
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
-from tfrs_dlrm.embeddings.per_table import PerTable
+from tfrs_dlrm.embeddings.per_table_optimizer import PerTable
 from tfrs_dlrm.embeddings.storage import ShardedTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
@@ -25,7 +26,6 @@ from tfrs_dlrm.metrics import OutOfRangeIds
 from tfrs_dlrm.models.scorers import Broadcast, CandidateScorer, Rows, RowScorer
 from tfrs_dlrm.models.tasks import Tasks
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.strategy import places
 
 
 class RankingModel(tfrs.models.Model):
@@ -48,7 +48,7 @@ class RankingModel(tfrs.models.Model):
       embeddings: the tables, where they were made already, as TPUs need it; by default those that fit the strategy in
         scope.
       replicate_below: in bytes: under strategies that can do either, smaller tables are copied to each device and
-        larger ones shared out among them; by default what `tfrs_dlrm.placement.REPLICATE_BELOW` has.
+        larger ones shared out among them; by default what `tfrs_dlrm.distribute.placement.REPLICATE_BELOW` has.
 
     Raises:
       ValueError: a table has no rows; the strategy is one of TPUs and there are no `embeddings`; or it copies all

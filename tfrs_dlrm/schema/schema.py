@@ -9,11 +9,11 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tfrs_dlrm.files import local_path, read_text
-from tfrs_dlrm.schema.checks import check_schema
 from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Table, TextFormat
 from tfrs_dlrm.schema.plain import build, plain
-from tfrs_dlrm.suggestions import did_you_mean
+from tfrs_dlrm.schema.suggestions import did_you_mean
+from tfrs_dlrm.schema.validation import check_schema
+from tfrs_dlrm.stores.files import local_path, read_text
 
 # Its name in a prepared directory.
 SCHEMA_FILE = "schema.json"

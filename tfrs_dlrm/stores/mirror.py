@@ -27,9 +27,9 @@ from typing import Any
 import google_crc32c
 from absl import logging
 
-from tfrs_dlrm.files import read_json, write_json
 from tfrs_dlrm.stores.address import Address, is_address
 from tfrs_dlrm.stores.errors import StoreError
+from tfrs_dlrm.stores.files import read_json, write_json
 from tfrs_dlrm.stores.listing import PUBLISHED_FILE, Entry, Listing
 from tfrs_dlrm.stores.publish import check_free, remove_empty, visible_files
 from tfrs_dlrm.stores.store import CHUNK_BYTES, Store

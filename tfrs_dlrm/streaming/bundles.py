@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 from tfrs_dlrm.config import StreamConfig
-from tfrs_dlrm.files import read_json
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.serving.bundle import Options, export_model
-from tfrs_dlrm.serving.manifest import MANIFEST
-from tfrs_dlrm.serving.versions import whole_versions
+from tfrs_dlrm.serving.bundle.bundle import Options, export_model
+from tfrs_dlrm.serving.bundle.manifest import MANIFEST
+from tfrs_dlrm.serving.bundle.versions import whole_versions
 from tfrs_dlrm.stores import join
+from tfrs_dlrm.stores.files import read_json
 
 
 class Bundles:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.data.columns import Columns, IdOrders, assemble, signature
-from tfrs_dlrm.data.windows import permutation
+from tfrs_dlrm.data.reading.columns import Columns, IdOrders, assemble, signature
+from tfrs_dlrm.data.reading.windows import permutation
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.training.evaluation import NonFiniteError, Scores

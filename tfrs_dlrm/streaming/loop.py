@@ -12,13 +12,13 @@ import tensorflow as tf
 from absl import logging
 
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.data.encoder import SCHEMA_FILE, Encoder
-from tfrs_dlrm.data.prepare import Progress
-from tfrs_dlrm.data.ready import ready
-from tfrs_dlrm.distribution import is_multi_worker, is_parameter_server, is_tpu
-from tfrs_dlrm.files import disk_full, write_json
+from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE, Encoder
+from tfrs_dlrm.data.preparing.on_demand import ready
+from tfrs_dlrm.data.preparing.prepare import Progress
+from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores.files import disk_full, write_json
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.bundles import Bundles
 from tfrs_dlrm.streaming.learner import Learner
@@ -38,8 +38,8 @@ from tfrs_dlrm.training.factory import make_model, make_optimizers, precision
 from tfrs_dlrm.training.finite import not_finite
 from tfrs_dlrm.training.loop import RESULT_FILE, Result
 from tfrs_dlrm.training.records import Records
-from tfrs_dlrm.warmstart import warm_start
-from tfrs_dlrm.workdir import METRICS_FILE, Workdir
+from tfrs_dlrm.training.warm_start import warm_start
+from tfrs_dlrm.training.workdir import METRICS_FILE, Workdir
 
 WINDOWS_FILE = "windows.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -62,7 +62,7 @@ def train_on_stream(
 
     Args:
       config: the run.
-      workdir: see `tfrs_dlrm.workdir`; what it calls best is the latest.
+      workdir: see `tfrs_dlrm.training.workdir`; what it calls best is the latest.
       strategy: of one device; by default the strategy in scope.
       prepare_progress: is told how far the preparation of raw data is, where there is any.
       show_progress: draws a progress line on standard error.

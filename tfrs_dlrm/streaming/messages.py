@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from tfrs_dlrm.data.blocks import BlockEncoder
-from tfrs_dlrm.data.columns import Columns
-from tfrs_dlrm.data.encoder import Encoder
-from tfrs_dlrm.data.rows import as_number
-from tfrs_dlrm.data.sources import Block
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.preparing.blocks import BlockEncoder
+from tfrs_dlrm.data.raw.parsing import as_number
+from tfrs_dlrm.data.raw.sources import Block
+from tfrs_dlrm.data.reading.columns import Columns
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.reader import MAX_BYTES, Message

@@ -13,9 +13,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.cluster import ServerLost
+from tfrs_dlrm.distribute.cluster import ServerLost
+from tfrs_dlrm.distribute.strategy import topology_of
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.strategy import topology_of
 
 # Between two looks at how far the workers are, in seconds.
 _LOOK = 0.25

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.data.manifest import Manifest, Split
-from tfrs_dlrm.data.ready import REFERENCE_FILE
-from tfrs_dlrm.distribution import is_multi_worker, is_parameter_server, is_tpu
-from tfrs_dlrm.files import read_json
+from tfrs_dlrm.data.preparing.manifest import Manifest, Split
+from tfrs_dlrm.data.preparing.on_demand import REFERENCE_FILE
+from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server, is_tpu
+from tfrs_dlrm.distribute.strategy import topology_of
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.tasks import Click, Regression, Task, Tasks
 from tfrs_dlrm.stores import local_copy
-from tfrs_dlrm.strategy import topology_of
-from tfrs_dlrm.training import report
+from tfrs_dlrm.stores.files import read_json
+from tfrs_dlrm.training import evaluation_report as report
 from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.regression_report import regression_picture
 from tfrs_dlrm.training.tpu import scored_on_tpu
-from tfrs_dlrm.workdir import Which, Workdir
+from tfrs_dlrm.training.workdir import Which, Workdir
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,18 +10,18 @@ import tf_keras as keras
 
 from tfrs_dlrm.checkpoint import restore_checkpoint
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
-from tfrs_dlrm.distribution import is_tpu
+from tfrs_dlrm.distribute.replicas import is_tpu
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
-from tfrs_dlrm.embeddings.per_table import PerTable
+from tfrs_dlrm.embeddings.per_table_optimizer import PerTable
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import Rate, RowOptimizer
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.registry import build_model
-from tfrs_dlrm.schedules import ScaledRate, WarmupPolynomialDecay
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
+from tfrs_dlrm.training.schedules import ScaledRate, WarmupPolynomialDecay
 from tfrs_dlrm.training.tpu import tpu_tables
-from tfrs_dlrm.workdir import Which, Workdir
+from tfrs_dlrm.training.workdir import Which, Workdir
 
 _DENSE = {"adagrad": keras.optimizers.Adagrad, "adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
 

@@ -9,14 +9,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.data.manifest import Split
-from tfrs_dlrm.data.values import NO_VALUE, categorical_feature, encoding_of, looked_up, missing_row, row_names
-from tfrs_dlrm.distribution import is_multi_worker
+from tfrs_dlrm.data.encoding.row_names import (
+    NO_VALUE,
+    categorical_feature,
+    encoding_of,
+    looked_up,
+    missing_row,
+    row_names,
+)
+from tfrs_dlrm.data.preparing.manifest import Split
+from tfrs_dlrm.distribute.replicas import is_multi_worker
 from tfrs_dlrm.metrics import GroupedAUC, GroupMetrics, Groups, grouped_auc
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.training import report
+from tfrs_dlrm.training import evaluation_report as report
 from tfrs_dlrm.training.evaluation import Evaluation
-from tfrs_dlrm.workdir import Workdir
+from tfrs_dlrm.training.workdir import Workdir
 
 # The group of the examples that have no value of a multi-valued feature.
 _NONE = -1

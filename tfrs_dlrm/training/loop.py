@@ -13,16 +13,16 @@ import tf_keras as keras
 from absl import logging
 
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.data.encoder import SCHEMA_FILE
-from tfrs_dlrm.data.manifest import Manifest
-from tfrs_dlrm.data.prepare import Progress
-from tfrs_dlrm.data.ready import ready
-from tfrs_dlrm.data.service.client import InputService
-from tfrs_dlrm.distribution import any_process, is_chief, is_multi_worker, is_parameter_server, wait_for_all
-from tfrs_dlrm.files import disk_full, write_json
+from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE
+from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.on_demand import ready
+from tfrs_dlrm.data.preparing.prepare import Progress
+from tfrs_dlrm.data.reading.service.client import InputService
+from tfrs_dlrm.distribute.replicas import any_process, is_chief, is_multi_worker, is_parameter_server, wait_for_all
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
+from tfrs_dlrm.stores.files import disk_full, write_json
 from tfrs_dlrm.training.asynchronous import Workers, server_lost
 from tfrs_dlrm.training.callbacks import (
     Interrupted,
@@ -44,8 +44,8 @@ from tfrs_dlrm.training.inputs import (
 )
 from tfrs_dlrm.training.records import Records
 from tfrs_dlrm.training.state import RunState, quality
-from tfrs_dlrm.warmstart import warm_start
-from tfrs_dlrm.workdir import CONFIG_FILE, METRICS_FILE, Workdir
+from tfrs_dlrm.training.warm_start import warm_start
+from tfrs_dlrm.training.workdir import CONFIG_FILE, METRICS_FILE, Workdir
 
 RESULT_FILE = "result.json"
 
@@ -78,7 +78,7 @@ def train_and_evaluate(
 
     Args:
       config: the run.
-      workdir: see `tfrs_dlrm.workdir`.
+      workdir: see `tfrs_dlrm.training.workdir`.
       strategy: where to compute; by default the strategy in scope.
       prepare_progress: is told how far the preparation of raw data is, where there is any.
       show_progress: draws a progress bar on standard error.

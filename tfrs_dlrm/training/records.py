@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from tfrs_dlrm.files import finite
+from tfrs_dlrm.stores.files import finite
 
 
 class Records:

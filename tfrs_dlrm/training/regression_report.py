@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from tfrs_dlrm.metrics.exact import Floats, as_columns
-from tfrs_dlrm.training.report import COLORS, GREY, dress, panels, say_undefined
+from tfrs_dlrm.training.evaluation_report import COLORS, GREY, dress, panels, say_undefined
 
 _GROUPS, _BARS = 20, 60
 

@@ -12,17 +12,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from tfrs_dlrm.data.dataset import SHUFFLE_ROWS, dataset
-from tfrs_dlrm.data.manifest import Manifest
-from tfrs_dlrm.data.record_dataset import record_dataset
-from tfrs_dlrm.data.records import write_records
+from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS, dataset
+from tfrs_dlrm.data.reading.record_dataset import record_dataset
+from tfrs_dlrm.data.reading.records import write_records
+from tfrs_dlrm.distribute.placement import place
+from tfrs_dlrm.distribute.strategy import topology_of
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.tpu.hardware import kind
 from tfrs_dlrm.embeddings.tpu.host import pad_examples
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.placement import place
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.strategy import topology_of
 
 
 def tpu_tables(
@@ -40,7 +40,7 @@ def tpu_tables(
       schema: of the model.
       batch_size: over all replicas together.
       seed: of the initial values.
-      replicate_below: see `tfrs_dlrm.placement.place`.
+      replicate_below: see `tfrs_dlrm.distribute.placement.place`.
       samples: in how many batches of a replica ids are counted, for SparseCores.
 
     Raises:

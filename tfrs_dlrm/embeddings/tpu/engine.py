@@ -10,18 +10,18 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.distribute.placement import Placement
 from tfrs_dlrm.embeddings.bags import Bags, one_hot_bags, padded_bags
 from tfrs_dlrm.embeddings.gradients import Use, Whole
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.storage import Rows, Stored
-from tfrs_dlrm.embeddings.tpu.checks import check_memory, check_tables, log_placement
 from tfrs_dlrm.embeddings.tpu.hardware import V1, Hardware, HardwareTable, SparseCore, kind
 from tfrs_dlrm.embeddings.tpu.host import OUT_OF_RANGE, HostMap, Lookup, lookups
 from tfrs_dlrm.embeddings.tpu.optimizers import Translated, translate
+from tfrs_dlrm.embeddings.tpu.placement_checks import check_memory, check_tables, log_placement
 from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.embeddings.variables import make_variables
-from tfrs_dlrm.placement import Placement
 from tfrs_dlrm.schema import CategoricalFeature, Combiner, Schema
 
 

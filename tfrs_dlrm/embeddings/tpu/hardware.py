@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrs_dlrm.distribution import is_tpu
+from tfrs_dlrm.distribute.replicas import is_tpu
 from tfrs_dlrm.embeddings.storage import Piece, Stored
 from tfrs_dlrm.embeddings.tpu import sparse_core, storage
 from tfrs_dlrm.embeddings.tpu.host import Lookup

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.embeddings.bags import multi_hot_bags
 from tfrs_dlrm.embeddings.ids import CheckedIds, Features, IdReader
-from tfrs_dlrm.hashing import hashed_rows
+from tfrs_dlrm.layers.hashing import hashed_rows
 from tfrs_dlrm.schema import CategoricalFeature, Schema, Table
 
 # Not a name that a feature can have.

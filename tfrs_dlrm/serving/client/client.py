@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from tfrs_dlrm.serving.client.conversion import to_arrays, to_rows
 from tfrs_dlrm.serving.client.errors import InvalidRequest, NotFound
 from tfrs_dlrm.serving.client.transport import ModelSpec, Transport, VersionStatus
-from tfrs_dlrm.serving.client.values import to_arrays, to_rows
-from tfrs_dlrm.serving.runtime import Signature
+from tfrs_dlrm.serving.runtime.runtime import Signature
 
 _SCHEMES = ("grpc", "grpcs", "http", "https")
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.client import errors
+from tfrs_dlrm.serving.client.conversion import to_example
 from tfrs_dlrm.serving.client.transport import REQUEST_ID, ModelSpec, VersionStatus, read_signatures, read_status
-from tfrs_dlrm.serving.client.values import to_example
-from tfrs_dlrm.serving.runtime import Signature
-from tfrs_dlrm.serving.tensors import from_proto, to_proto
+from tfrs_dlrm.serving.runtime import protos
+from tfrs_dlrm.serving.runtime.runtime import Signature
+from tfrs_dlrm.serving.runtime.tensors import from_proto, to_proto
 
 try:
     import grpc

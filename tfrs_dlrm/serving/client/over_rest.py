@@ -12,10 +12,10 @@ from urllib.parse import quote
 import numpy as np
 from google.protobuf import json_format
 
-from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.client import errors
 from tfrs_dlrm.serving.client.transport import REQUEST_ID, ModelSpec, VersionStatus, read_signatures, read_status
-from tfrs_dlrm.serving.runtime import Signature
+from tfrs_dlrm.serving.runtime import protos
+from tfrs_dlrm.serving.runtime.runtime import Signature
 
 try:
     import httpx

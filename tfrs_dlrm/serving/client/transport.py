@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfrs_dlrm.serving.runtime import Signature, read_signature
+from tfrs_dlrm.serving.runtime.runtime import Signature, read_signature
 
 REQUEST_ID = "x-request-id"
 

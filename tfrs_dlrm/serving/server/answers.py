@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from google.protobuf import json_format
 
-from tfrs_dlrm.serving import protos
+from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.server.errors import NotFound
 from tfrs_dlrm.serving.server.versions import Model, Version
 

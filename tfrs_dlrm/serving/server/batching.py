@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.serving.runtime import RunError, SavedModel, Signature
-from tfrs_dlrm.serving.server.checks import is_rank
+from tfrs_dlrm.serving.runtime.runtime import RunError, SavedModel, Signature
+from tfrs_dlrm.serving.server.request_checks import is_rank
 
 _Tensors = dict[str, np.ndarray]
 

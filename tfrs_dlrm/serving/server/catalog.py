@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.serving.runtime import TensorInfo
+from tfrs_dlrm.serving.runtime.runtime import TensorInfo
+from tfrs_dlrm.serving.runtime.tensors import type_name
 from tfrs_dlrm.serving.server.requests import DEFAULT_SIGNATURE
 from tfrs_dlrm.serving.server.versions import Model, State, Version
-from tfrs_dlrm.serving.tensors import type_name
 
 _OF_THE_BUNDLE = ("model", "checkpoint", "created", "tensorflow", "tables", "accuracy")
 _OF_A_FEATURE = ("kind", "separator", "may_be_missing", "context")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfrs_dlrm.serving.runtime import RunError
+from tfrs_dlrm.serving.runtime.runtime import RunError
 
 # As TF Serving maps them (tensorflow_serving/model_servers/http_rest_api_util.cc).
 _HTTP = {

@@ -14,14 +14,14 @@ import numpy as np
 from absl import logging
 from google.protobuf.message import DecodeError
 
-from tfrs_dlrm.serving import protos
 from tfrs_dlrm.serving.client.transport import REQUEST_ID
+from tfrs_dlrm.serving.runtime import protos
+from tfrs_dlrm.serving.runtime.tensors import to_proto
 from tfrs_dlrm.serving.server import answers, requests
 from tfrs_dlrm.serving.server.errors import InvalidRequest, ServingError
 from tfrs_dlrm.serving.server.request_logs import request_id
 from tfrs_dlrm.serving.server.service import Service
 from tfrs_dlrm.serving.server.versions import Model, Version
-from tfrs_dlrm.serving.tensors import to_proto
 
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 _Handler = Callable[[Any, str], Awaitable[Any]]

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.serving import protos
-from tfrs_dlrm.serving.runtime import Signature, TensorInfo
+from tfrs_dlrm.serving.runtime import protos
+from tfrs_dlrm.serving.runtime.runtime import Signature, TensorInfo
+from tfrs_dlrm.serving.runtime.tensors import type_name
 from tfrs_dlrm.serving.server.errors import InvalidRequest
-from tfrs_dlrm.serving.tensors import type_name
 
 # What JSON may give for a kind of NumPy's types.
 _NUMBERS: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}

@@ -10,11 +10,11 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from tfrs_dlrm.serving import protos
-from tfrs_dlrm.serving.runtime import RunError, SavedModel
+from tfrs_dlrm.serving.runtime import protos
+from tfrs_dlrm.serving.runtime.runtime import RunError, SavedModel
+from tfrs_dlrm.serving.runtime.tfrecord import read_records
 from tfrs_dlrm.serving.server import requests
 from tfrs_dlrm.serving.server.errors import InvalidRequest
-from tfrs_dlrm.serving.tfrecord import read_records
 
 MANIFEST = os.path.join("assets.extra", "bundle.json")
 WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")

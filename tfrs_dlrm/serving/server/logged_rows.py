@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfrs_dlrm.serving import protos
-from tfrs_dlrm.serving.runtime import Signature, TensorInfo
-from tfrs_dlrm.serving.server.checks import is_rank
+from tfrs_dlrm.serving.runtime import protos
+from tfrs_dlrm.serving.runtime.runtime import Signature, TensorInfo
+from tfrs_dlrm.serving.server.request_checks import is_rank
 from tfrs_dlrm.serving.server.requests import DEFAULT_SIGNATURE
 
 _Arrays = Mapping[str, np.ndarray]

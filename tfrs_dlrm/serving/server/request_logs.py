@@ -12,8 +12,8 @@ import numpy as np
 from absl import logging
 
 from tfrs_dlrm.serving.client.transport import REQUEST_ID
-from tfrs_dlrm.serving.request_log import RequestLog
-from tfrs_dlrm.serving.runtime import Signature
+from tfrs_dlrm.serving.request_logs.request_log import RequestLog
+from tfrs_dlrm.serving.runtime.runtime import Signature
 from tfrs_dlrm.serving.server.errors import InvalidRequest
 from tfrs_dlrm.serving.server.logged_rows import EXAMPLES, LoggedRows, logged_rows, parsed, scores
 from tfrs_dlrm.serving.server.metrics import Metrics

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.serving.runtime import Signature
+from tfrs_dlrm.serving.runtime.runtime import Signature
+from tfrs_dlrm.serving.runtime.tensors import from_proto
 from tfrs_dlrm.serving.server.errors import InvalidRequest
-from tfrs_dlrm.serving.tensors import from_proto
 
 DEFAULT_SIGNATURE = "serving_default"
 METHODS = ("predict", "regress", "classify")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from tfrs_dlrm.serving.runtime import RunError, SavedModel
-from tfrs_dlrm.serving.server import checks
+from tfrs_dlrm.serving.runtime.runtime import RunError, SavedModel
+from tfrs_dlrm.serving.server import request_checks as checks
 from tfrs_dlrm.serving.server.batching import Batcher
 from tfrs_dlrm.serving.server.errors import Busy, NotFound, ServingError, from_run
 from tfrs_dlrm.serving.server.metrics import Metrics

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from tfrs_dlrm.serving import protos
-from tfrs_dlrm.serving.runtime import SavedModel, Signature
+from tfrs_dlrm.serving.bundle.versions import fetch_newest
+from tfrs_dlrm.serving.runtime import protos
+from tfrs_dlrm.serving.runtime.runtime import SavedModel, Signature
 from tfrs_dlrm.serving.server import loading
 from tfrs_dlrm.serving.server.batching import Batcher
-from tfrs_dlrm.serving.server.checks import shared_inputs, unknown
 from tfrs_dlrm.serving.server.errors import NotFound, Unavailable
-from tfrs_dlrm.serving.versions import fetch_newest
+from tfrs_dlrm.serving.server.request_checks import shared_inputs, unknown
 from tfrs_dlrm.stores import StoreError, forget_copy, is_address
 
 # A listing has its price.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfrs_dlrm.serving.runtime import Signature, TensorInfo, shape_text
-from tfrs_dlrm.serving.tensors import type_name
-from tfrs_dlrm.serving.verification.report import Failed
+from tfrs_dlrm.serving.runtime.runtime import Signature, TensorInfo, shape_text
+from tfrs_dlrm.serving.runtime.tensors import type_name
 from tfrs_dlrm.serving.verification.subject import Subject
+from tfrs_dlrm.serving.verification.verification_report import Failed
 
 _METHOD = "tensorflow/serving/"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from tfrs_dlrm.serving.manifest import MANIFEST, described, files_of, read_manifest
-from tfrs_dlrm.serving.verification.report import Failed
+from tfrs_dlrm.serving.bundle.manifest import MANIFEST, described, files_of, read_manifest
 from tfrs_dlrm.serving.verification.subject import Subject
+from tfrs_dlrm.serving.verification.verification_report import Failed
 
 _NEEDED = {"features": list, "signatures": dict, "files": dict, "tolerance": (int, float)}
 _AGAIN = "copy the bundle again or export the model again"

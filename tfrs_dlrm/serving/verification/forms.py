@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfrs_dlrm.serving.verification.report import Failed
+from tfrs_dlrm.serving.bundle.warmup import rank_request, to_examples
 from tfrs_dlrm.serving.verification.scores import compared
 from tfrs_dlrm.serving.verification.subject import Subject
-from tfrs_dlrm.serving.warmup import rank_request, to_examples
+from tfrs_dlrm.serving.verification.verification_report import Failed
 
 _MOST = 100
 

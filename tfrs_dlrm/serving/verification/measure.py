@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.serving.runtime import SavedModel
-from tfrs_dlrm.serving.verification.report import Latency, Report
+from tfrs_dlrm.serving.bundle.warmup import rank_request
+from tfrs_dlrm.serving.runtime.runtime import SavedModel
 from tfrs_dlrm.serving.verification.subject import Subject
-from tfrs_dlrm.serving.warmup import rank_request
+from tfrs_dlrm.serving.verification.verification_report import Latency, Report
 
 _ROWS, _CANDIDATES = (1, 16, 256), (1, 100, 500)
 _CALLS, _SECONDS, _WARM = 300, 2.0, 5

@@ -11,9 +11,9 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from tfrs_dlrm.serving import protos
-from tfrs_dlrm.serving.verification.report import Failed
+from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.verification.subject import Subject
+from tfrs_dlrm.serving.verification.verification_report import Failed
 
 
 def _names(text: str) -> frozenset[str]:

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrs_dlrm.data.manifest import Manifest, Split
+from tfrs_dlrm.data.preparing.manifest import Manifest, Split
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.serving.verification.report import Failed
 from tfrs_dlrm.serving.verification.scores import compared
 from tfrs_dlrm.serving.verification.subject import Subject
+from tfrs_dlrm.serving.verification.verification_report import Failed
 
 # As in data.rows and data.samples, which import TensorFlow.
 _NO_VALUE = -1

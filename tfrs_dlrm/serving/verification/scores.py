@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.serving.manifest import REFERENCE
-from tfrs_dlrm.serving.runtime import RunError
-from tfrs_dlrm.serving.tolerance import Tolerance
-from tfrs_dlrm.serving.verification.report import Failed
+from tfrs_dlrm.serving.bundle.manifest import REFERENCE
+from tfrs_dlrm.serving.bundle.tolerance import Tolerance
+from tfrs_dlrm.serving.runtime.runtime import RunError
 from tfrs_dlrm.serving.verification.subject import Subject
+from tfrs_dlrm.serving.verification.verification_report import Failed
 
 _ALONE = 16
 _MOST = float(np.finfo(np.float32).max)

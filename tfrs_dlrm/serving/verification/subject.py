@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.serving.manifest import REFERENCE
-from tfrs_dlrm.serving.runtime import SavedModel
-from tfrs_dlrm.serving.tolerance import Tolerance
-from tfrs_dlrm.serving.verification.report import Failed
+from tfrs_dlrm.serving.bundle.manifest import REFERENCE
+from tfrs_dlrm.serving.bundle.tolerance import Tolerance
+from tfrs_dlrm.serving.runtime.runtime import SavedModel
+from tfrs_dlrm.serving.verification.verification_report import Failed
 
 _TYPES: dict[str, Any] = {"float32": np.float32, "int64": np.int64, "int32": np.int32, "string": object}
 

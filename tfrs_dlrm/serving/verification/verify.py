@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 
-from tfrs_dlrm.serving.manifest import WARMUP
+from tfrs_dlrm.serving.bundle.manifest import WARMUP
+from tfrs_dlrm.serving.bundle.versions import local_version
 from tfrs_dlrm.serving.server.loading import warm_up
 from tfrs_dlrm.serving.verification import contract, files, forms, measure, operations, prepared, scores
-from tfrs_dlrm.serving.verification.report import Check, Failed, Report
 from tfrs_dlrm.serving.verification.subject import Subject, read_reference
-from tfrs_dlrm.serving.versions import local_version
+from tfrs_dlrm.serving.verification.verification_report import Check, Failed, Report
 from tfrs_dlrm.stores import is_address, local_copy
 
 

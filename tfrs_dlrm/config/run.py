@@ -1,0 +1,463 @@
+"""Everything a run is told: plain dataclasses, checked against each other before any work begins.
+
+A recipe in `configs/` returns a `RunConfig`; `--config.train.batch_size=8192` changes one field of it. Each default
+lives here and nowhere else. (Flags are parsed by the types of the fields, so these must not be strings: no import of
+annotations from __future__.)
+"""
+
+import dataclasses
+import math
+from typing import Any, NoReturn
+
+from tfrs_dlrm.distribute.addresses import is_address
+from tfrs_dlrm.schema import Schema, weights_only, with_linear_weights, with_remainders, with_shared_rows
+
+DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
+EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")
+_PRECISIONS = ("float32", "bfloat16")
+# What the best evaluation is chosen by; the first stands for what the task of the label says.
+MONITORS = ("", "log_loss", "auc_minus_log_loss")
+# What `tfrs_dlrm.models.registry` builds.
+MODELS = (
+    "dlrm",
+    "logistic_regression",
+    "matrix_factorization",
+    "factorization_machine",
+    "deepfm",
+    "wide_and_deep",
+    "mlp",
+    "dcn",
+)
+# Whose rows are a vector and, as one more number, the linear weight of the value; and whose vectors are multiplied with
+# each other as they are, so that they have one dimension.
+_WITH_LINEAR_WEIGHTS = ("matrix_factorization", "factorization_machine", "deepfm", "wide_and_deep")
+OF_ONE_DIMENSION = ("matrix_factorization", "factorization_machine", "deepfm")
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """Where the examples come from.
+
+    Attributes:
+      source: the address of a stream of raw rows to train on, kafka://HOST:PORT/TOPIC?...; see docs/streams.md. Then
+        `path` says how they are encoded.
+      path: the prepared directory. Where it is missing it is made, from `raw_train` or `synthetic_rows`.
+      schema: the JSON file that describes the raw logs.
+      raw_train: paths and glob patterns of raw training logs, separated by commas.
+      raw_eval: likewise for evaluation; or
+      eval_fraction: the share of the training logs to evaluate on.
+      bad_rows: what becomes of malformed raw rows: `error` or `quarantine`.
+      synthetic_rows: draws this many training rows from a planted model, in place of raw logs.
+      synthetic_eval_rows: likewise for evaluation.
+      shuffle_rows: how many rows are shuffled at a time.
+      service: grpc://HOST:PORT of input workers that read and shuffle training data, see docs/input-service.md.
+    """
+
+    path: str = ""
+    schema: str = ""
+    raw_train: str = ""
+    raw_eval: str = ""
+    eval_fraction: float = 0.0
+    bad_rows: str = "error"
+    synthetic_rows: int = 0
+    synthetic_eval_rows: int = 100_000
+    shuffle_rows: int = 1 << 19
+    service: str = ""
+    source: str = ""
+
+
+@dataclasses.dataclass
+class StreamConfig:
+    """How a run goes along a stream. Without `data.source` it has no effect.
+
+    Attributes:
+      window_rows: how many rows are evaluated, then trained on, at a time; as many as have come
+      window_seconds: after so long, where these are fewer.
+      checkpoint_every_windows: a killed run goes on from the last.
+      export_to: the directory of the served model's versions;
+      export_every_windows: gets a new one so often; 0 is never. A multiple of `checkpoint_every_windows`.
+      export_keep: how many of the newest versions stay.
+      stop_at_end: ends the run after the rows that were there when it began.
+      idle_seconds: ends the run after so long without any row; 0 is never.
+      retry_seconds: ends the run after so long without an answer from a broker.
+      malformed_in_a_row: ends the run where a whole window, and so many messages in a row, are malformed: then the
+        stream is of another schema. 0 is never.
+    """
+
+    window_rows: int = 16_384
+    window_seconds: float = 60.0
+    checkpoint_every_windows: int = 10
+    export_to: str = ""
+    export_every_windows: int = 0
+    export_keep: int = 3
+    stop_at_end: bool = False
+    idle_seconds: float = 0.0
+    retry_seconds: float = 600.0
+    malformed_in_a_row: int = 10
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    """Which model, and its shape. What belongs to other models than the chosen one has no effect.
+
+    Attributes:
+      embedding_dim: the dimension of every vector; 0 keeps those of the schema.
+      bottom_mlp: of `dlrm`, units of the MLP over the dense features; the last must be the embedding dimension.
+      top_mlp: units of the MLP that ends in the logit, the deep part of every model that has one; the last must be 1.
+      self_interaction: of `dlrm`, whether the dot products of the vectors with themselves are in.
+      mixed_dim_temperature: makes the dimensions of larger tables smaller, see `Schema.with_mixed_dims`; 0 does not.
+      name: one of `MODELS`; docs/models.md says when to use which.
+      interaction: of `dlrm`, what the top MLP sees: `dot` products of the vectors, or the vectors side by side (`cat`).
+      dropout: the share of the MLPs' hidden outputs that training drops.
+      batch_norm: whether the MLPs' hidden layers are normalized.
+      user: of `matrix_factorization`, one of its two features.
+      item: the other.
+      cross_layers: of `dcn`, how many there are in the cross network.
+      cross_rank: of its matrices; 0 for full ones.
+      cross_structure: whether the MLP follows the cross network (`stacked`) or has inputs of its own (`parallel`).
+      dense_mlp: of `dcn`, units of an MLP that the dense features go through first; none leaves them as they are.
+      remainders: stores larger tables as quotients and so many remainders, see `Table`; 0 does not.
+      shared_rows: stores the rows of all larger tables in one of so many rows, by hashing, see `Table`; 0 does not.
+      compress_above: the rows from which a table is large, for these two.
+    """
+
+    embedding_dim: int = 16
+    bottom_mlp: tuple[int, ...] = (512, 256, 16)
+    top_mlp: tuple[int, ...] = (512, 256, 1)
+    self_interaction: bool = False
+    mixed_dim_temperature: float = 0.0
+    name: str = "dlrm"
+    interaction: str = "dot"
+    dropout: float = 0.0
+    batch_norm: bool = False
+    user: str = "user"
+    item: str = "item"
+    cross_layers: int = 3
+    cross_rank: int = 0
+    cross_structure: str = "stacked"
+    dense_mlp: tuple[int, ...] = ()
+    remainders: int = 0
+    shared_rows: int = 0
+    compress_above: int = 10_000
+
+    def schema(self, data: Schema) -> Schema:
+        """That of the model, from that of its data.
+
+        Raises:
+          ValueError: the model does not fit the data.
+        """
+        data = self._uncompressed(data)
+        if self.remainders:
+            return with_remainders(data, self.remainders, self.compress_above)
+        return with_shared_rows(data, self.shared_rows, self.compress_above) if self.shared_rows else data
+
+    def _uncompressed(self, data: Schema) -> Schema:
+        if self.name == "logistic_regression":
+            return weights_only(data)
+        if self.name in _WITH_LINEAR_WEIGHTS and not self.mixed_dim_temperature:
+            return with_linear_weights(data, self.features(data), self.embedding_dim)
+        if self.embedding_dim:
+            data = data.with_dim(self.embedding_dim)
+        if self.mixed_dim_temperature:
+            data = data.with_mixed_dims(self.embedding_dim, self.mixed_dim_temperature)
+        return with_linear_weights(data, self.features(data)) if self.name in _WITH_LINEAR_WEIGHTS else data
+
+    def features(self, data: Schema) -> list[str]:
+        """The features that the model looks at: all but for matrix factorization, which has two.
+
+        Raises:
+          ValueError: it has to look at one that is not there.
+        """
+        names = [f.name for f in data.categorical]
+        if self.name != "matrix_factorization":
+            return [*(f.name for f in data.dense), *names]
+        for field in ("user", "item"):
+            if getattr(self, field) not in names:
+                wanted = f"the name of a categorical feature is needed; there are {', '.join(names)}"
+                _refuse(f"model.{field}", getattr(self, field), wanted)
+        return [self.user, self.item]
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """How the weights move.
+
+    The learning rates rise linearly over `warmup_steps`, hold, and from step `decay_start_step` fall over `decay_steps`
+    as a polynomial of degree `decay_power` to `end_learning_rate`. With `plateau_factor` they are cut as well wherever
+    evaluations find nothing better.
+
+    Attributes:
+      dense: of the MLPs: `adagrad`, `adam` or `sgd`.
+      learning_rate: of the MLPs.
+      dense_accumulator: where the sums of squared gradients of the MLPs begin, of `adagrad`: Keras has 0.1, PyTorch 0.
+      embedding: of the tables: `rowwise_adagrad`, `adagrad`, `lazy_adam`, `ftrl` or `sgd`.
+      embedding_learning_rate: of the tables; 0 is the same as `learning_rate`.
+      embedding_l2: L2 on the rows that a batch looks up, see `RowOptimizer`.
+      warmup_steps: 0 for none.
+      decay_start_step: counted from the first step.
+      decay_steps: 0 for no decay.
+      decay_power: 2 in the DLRM reference.
+      end_learning_rate: of both; neither decay nor cuts make a rate lower.
+      embedding_per_table: others for some tables, as in `user=lazy_adam,site=ftrl`.
+      embedding_weight_decay: decoupled weight decay of the rows that a batch looks up, see `RowOptimizer`.
+      embedding_l1: of `ftrl`.
+      plateau_factor: multiplies the rates after every `plateau_patience` evaluations in a row that are not the best so
+        far, by `train.monitor`; 1 leaves them as they are.
+      plateau_patience: 1 cuts after each such evaluation.
+    """
+
+    dense: str = "adam"
+    learning_rate: float = 0.001
+    embedding: str = "rowwise_adagrad"
+    embedding_learning_rate: float = 0.02
+    embedding_l2: float = 0.0
+    warmup_steps: int = 0
+    decay_start_step: int = 0
+    decay_steps: int = 0
+    decay_power: float = 2.0
+    end_learning_rate: float = 0.0
+    embedding_per_table: str = ""
+    embedding_weight_decay: float = 0.0
+    embedding_l1: float = 0.0
+    plateau_factor: float = 1.0
+    plateau_patience: int = 1
+    dense_accumulator: float = 0.1
+
+    def per_table(self) -> dict[str, str]:
+        """`embedding_per_table` as a dictionary.
+
+        Raises:
+          ValueError: it is not of that form.
+        """
+        pairs = [item.partition("=") for item in self.embedding_per_table.split(",") if item.strip()]
+        out = {table.strip(): optimizer.strip() for table, _, optimizer in pairs}
+        for table, optimizer in out.items():
+            if not table or optimizer not in EMBEDDING_OPTIMIZERS or len(out) < len(pairs):
+                wanted = (
+                    f"TABLE=OPTIMIZER,... is needed, each table once, with one of {', '.join(EMBEDDING_OPTIMIZERS)}"
+                )
+                _refuse("optimizer.embedding_per_table", self.embedding_per_table, wanted)
+        return out
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """The course of a run.
+
+    Attributes:
+      batch_size: over all replicas together.
+      eval_batch_size: likewise; it changes no result.
+      epochs: over the training set, 1.5 is one and a half; or
+      steps: the length in steps, where it is not 0.
+      eval_every_steps: evaluates and writes a checkpoint; 0 is after each epoch.
+      target_auc: stops once the evaluation AUC is at least this; 0 is never. Not for a regression.
+      monitor: what makes an evaluation the best: empty for the AUC or, of a regression, the RMSE; `log_loss`, or
+        `auc_minus_log_loss`.
+      patience: stops after this many evaluations in a row that are not the best so far; 0 is never.
+      keep_checkpoints: how many of the latest to keep, beside the best.
+      warm_start: the directory of another run of this model, perhaps on other vocabularies, whose weights are taken
+        over at the beginning; see `tfrs_dlrm.warm_start`.
+      precision: of the MLPs and interactions: `float32` or `bfloat16`. Weights stay float32, tables as the schema says.
+      steps_per_execution: steps between two returns to Python.
+      seed: of initial weights and order of examples.
+      tensorboard: whether to write event files.
+      async_checkpoints: writes checkpoints while training goes on, from a copy of tables and slots, wherever that takes
+        less than half of the memory that is left; else training waits.
+    """
+
+    batch_size: int = 2048
+    eval_batch_size: int = 8192
+    epochs: float = 1.0
+    steps: int = 0
+    eval_every_steps: int = 0
+    target_auc: float = 0.0
+    monitor: str = ""
+    patience: int = 0
+    keep_checkpoints: int = 2
+    warm_start: str = ""
+    precision: str = "float32"
+    steps_per_execution: int = 1
+    seed: int = 0
+    tensorboard: bool = True
+    async_checkpoints: bool = True
+
+
+@dataclasses.dataclass
+class RunConfig:
+    """The description of a run."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    stream: StreamConfig = dataclasses.field(default_factory=StreamConfig)
+
+    def check(self) -> None:
+        """Checks every field, and that they fit together.
+
+        Raises:
+          ValueError: naming the field, its value and what is allowed.
+        """
+        _check_data(self.data)
+        _check_model(self.model)
+        _check_optimizer(self.optimizer)
+        _check_train(self.train)
+        _check_stream(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they are kept beside the checkpoints."""
+        plain = dataclasses.asdict(self)
+        plain["model"] = {k: list(v) if isinstance(v, tuple) else v for k, v in plain["model"].items()}
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "RunConfig":
+        """Reads `to_dict`.
+
+        Raises:
+          ValueError: it was written by another version.
+        """
+        try:
+            model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["model"].items()}
+            return cls(
+                DataConfig(**data["data"]),
+                ModelConfig(**model),
+                OptimizerConfig(**data["optimizer"]),
+                TrainConfig(**data["train"]),
+                StreamConfig(**data.get("stream", {})),  # runs of versions that had no streams have none
+            )
+        except (KeyError, TypeError) as e:
+            raise ValueError(f"not the configuration of a run of this version: {e}") from e
+
+
+def _refuse(field: str, value: object, wanted: str) -> NoReturn:
+    raise ValueError(f"config.{field}={value!r}: {wanted}")
+
+
+def _at_least(section: str, config: object, **bounds: float) -> None:
+    for name, bound in bounds.items():
+        value = getattr(config, name)
+        if not math.isfinite(value) or value < bound:
+            _refuse(f"{section}.{name}", value, f"at least {bound} is needed")
+
+
+def _one_of(field: str, value: str, choices: Any) -> None:
+    if value not in choices:
+        _refuse(field, value, f"choose one of {', '.join(choices)}")
+
+
+def _check_data(c: DataConfig) -> None:
+    if not c.path:
+        _refuse("data.path", c.path, "name the prepared directory (train/prepare.py writes one)")
+    if c.raw_train and not c.schema:
+        _refuse("data.schema", c.schema, "raw_train needs the schema that describes it")
+    if c.raw_train and c.synthetic_rows:
+        _refuse("data.synthetic_rows", c.synthetic_rows, "raw_train is given too; choose one of the two")
+    if c.raw_eval and c.eval_fraction:
+        _refuse("data.eval_fraction", c.eval_fraction, "raw_eval is given too; choose one of the two")
+    if not 0 <= c.eval_fraction < 1:
+        _refuse("data.eval_fraction", c.eval_fraction, "a number in [0, 1) is needed")
+    if c.service and not (c.service.startswith("grpc://") and is_address(c.service.removeprefix("grpc://"))):
+        _refuse("data.service", c.service, "grpc://HOST:PORT is needed, as train/input_service.py prints it")
+    _one_of("data.bad_rows", c.bad_rows, ("error", "quarantine"))
+    _at_least("data", c, synthetic_rows=0, synthetic_eval_rows=1, shuffle_rows=1)
+
+
+def _check_model(c: ModelConfig) -> None:
+    _at_least("model", c, embedding_dim=0)
+    for name in ("bottom_mlp", "top_mlp", "dense_mlp"):
+        units = getattr(c, name)
+        if (not units and name != "dense_mlp") or any(not isinstance(u, int) or u < 1 for u in units):
+            _refuse(f"model.{name}", units, "a tuple of positive whole numbers is needed")
+    _at_least("model", c, mixed_dim_temperature=0)
+    if c.mixed_dim_temperature and (c.embedding_dim < 1 or c.embedding_dim & (c.embedding_dim - 1)):
+        _refuse("model.embedding_dim", c.embedding_dim, "mixed_dim_temperature needs a power of 2")
+    if c.top_mlp[-1] != 1:
+        _refuse("model.top_mlp", c.top_mlp, "its last number must be 1, the logit")
+    _one_of("model.name", c.name, MODELS)
+    _one_of("model.interaction", c.interaction, ("dot", "cat"))
+    _one_of("model.cross_structure", c.cross_structure, ("stacked", "parallel"))
+    _at_least("model", c, cross_layers=1, cross_rank=0, remainders=0, shared_rows=0)
+    if c.remainders and c.shared_rows:
+        _refuse("model.shared_rows", c.shared_rows, "model.remainders is another way to store tables; choose one")
+    if c.remainders and not 2 <= c.remainders <= c.compress_above:
+        _refuse("model.remainders", c.remainders, f"from 2 to model.compress_above={c.compress_above} is possible")
+    if not 0 <= c.dropout < 1:
+        _refuse("model.dropout", c.dropout, "a number in [0, 1) is needed, the share of hidden outputs to drop")
+    if c.name == "dlrm":
+        _check_dlrm(c)
+    if c.name == "matrix_factorization" and c.user == c.item:
+        _refuse("model.item", c.item, "it is model.user too, and two features are needed")
+    if c.name in OF_ONE_DIMENSION and c.mixed_dim_temperature:
+        _refuse("model.mixed_dim_temperature", c.mixed_dim_temperature, f"{c.name} needs vectors of one dimension")
+
+
+def _check_dlrm(c: ModelConfig) -> None:
+    if c.interaction == "cat":
+        if c.self_interaction:
+            _refuse("model.self_interaction", c.self_interaction, "it belongs to model.interaction='dot'")
+    elif c.embedding_dim and c.bottom_mlp[-1] != c.embedding_dim:
+        _refuse("model.bottom_mlp", c.bottom_mlp, f"its last number must be model.embedding_dim={c.embedding_dim}")
+
+
+def _check_optimizer(c: OptimizerConfig) -> None:
+    _one_of("optimizer.dense", c.dense, DENSE_OPTIMIZERS)
+    _one_of("optimizer.embedding", c.embedding, EMBEDDING_OPTIMIZERS)
+    _at_least("optimizer", c, learning_rate=0, embedding_learning_rate=0, embedding_l2=0, end_learning_rate=0)
+    c.per_table()
+    _at_least("optimizer", c, embedding_weight_decay=0, embedding_l1=0, dense_accumulator=0)
+    chosen = {c.embedding, *c.per_table().values()}
+    if c.embedding_l1 and "ftrl" not in chosen:
+        _refuse("optimizer.embedding_l1", c.embedding_l1, "only ftrl has it")
+    if c.embedding_weight_decay and "ftrl" in chosen:
+        _refuse("optimizer.embedding_weight_decay", c.embedding_weight_decay, "ftrl has none; use embedding_l2")
+    _at_least("optimizer", c, warmup_steps=0, decay_start_step=0, decay_steps=0, decay_power=0)
+    if c.decay_steps and c.decay_start_step < c.warmup_steps:
+        _refuse("optimizer.decay_start_step", c.decay_start_step, f"the warmup takes {c.warmup_steps} steps")
+    if c.decay_start_step and not c.decay_steps:
+        _refuse("optimizer.decay_start_step", c.decay_start_step, "it has no effect without decay_steps")
+    if not 0 < c.plateau_factor <= 1:
+        _refuse("optimizer.plateau_factor", c.plateau_factor, "a number in (0, 1] is needed; 1 leaves the rates")
+    _at_least("optimizer", c, plateau_patience=1)
+    if c.plateau_patience > 1 and c.plateau_factor == 1:
+        _refuse("optimizer.plateau_patience", c.plateau_patience, "it has no effect without plateau_factor")
+    if c.end_learning_rate and not c.decay_steps and c.plateau_factor == 1:
+        wanted = "it has no effect without decay_steps or plateau_factor"
+        _refuse("optimizer.end_learning_rate", c.end_learning_rate, wanted)
+
+
+def _check_train(c: TrainConfig) -> None:
+    _at_least("train", c, batch_size=1, eval_batch_size=1, epochs=0, steps=0, eval_every_steps=0, patience=0, seed=0)
+    _at_least("train", c, keep_checkpoints=1, steps_per_execution=1)
+    _one_of("train.precision", c.precision, _PRECISIONS)
+    if not c.steps and not c.epochs:
+        _refuse("train.epochs", c.epochs, "either epochs or steps must be above 0")
+    if not 0 <= c.target_auc < 1:
+        _refuse("train.target_auc", c.target_auc, "a number in [0, 1) is needed; 0 is no target")
+    if c.monitor not in MONITORS:
+        _refuse("train.monitor", c.monitor, f"choose one of {', '.join(MONITORS[1:])}, or leave it empty")
+    if c.target_auc and c.monitor:
+        _refuse("train.monitor", c.monitor, "train.target_auc is of the best AUC; leave one of the two out")
+
+
+def _check_stream(c: RunConfig) -> None:
+    source, stream = c.data.source, c.stream
+    _at_least("stream", stream, window_rows=1, checkpoint_every_windows=1, export_every_windows=0, export_keep=1)
+    _at_least("stream", stream, window_seconds=0, idle_seconds=0, retry_seconds=0, malformed_in_a_row=0)
+    if bool(stream.export_to) != bool(stream.export_every_windows):
+        _refuse("stream.export_to", stream.export_to, "it goes with stream.export_every_windows; give both or neither")
+    if stream.export_every_windows % stream.checkpoint_every_windows:
+        wanted = f"a multiple of stream.checkpoint_every_windows={stream.checkpoint_every_windows} is needed"
+        _refuse("stream.export_every_windows", stream.export_every_windows, wanted)
+    if not source:
+        return
+    if not source.startswith("kafka://"):
+        _refuse("data.source", source, "kafka://HOST:PORT/TOPIC is needed; files go into data.raw_train")
+    for name in ("target_auc", "patience"):
+        if getattr(c.train, name):
+            wanted = "a stream has no evaluation set to stop by; see stream.stop_at_end, and configs/stream.py"
+            _refuse(f"train.{name}", getattr(c.train, name), wanted)
+    if c.optimizer.plateau_factor != 1:
+        _refuse(
+            "optimizer.plateau_factor", c.optimizer.plateau_factor, "a stream has no evaluation set to cut rates by"
+        )

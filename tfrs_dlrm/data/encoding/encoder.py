@@ -1,0 +1,294 @@
+"""Raw values to ids and floats, in TensorFlow operations.
+
+`prepare` runs this encoder offline and the exported SavedModel contains it; there is no second implementation, so what
+a model sees in training and in serving cannot differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT, Tokenizer
+from tfrs_dlrm.data.preparing.manifest import STATISTICS_FILE, VOCABULARY_DIR
+from tfrs_dlrm.data.raw.parsing import MISSING_INT
+from tfrs_dlrm.layers.hashing import fingerprint_rows
+from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, DenseFeature, Schema
+from tfrs_dlrm.stores import local_copy
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseStatistics:
+    """Of the present values of one dense feature in the training rows, in the units of the log."""
+
+    count: int
+    mean: float
+    std: float
+
+
+def vocabulary_file(directory: str, table: str) -> str:
+    """The file with the values of a table, one a line: line k (from 0) is row k + 1."""
+    return os.path.join(directory, VOCABULARY_DIR, f"{table}.txt")
+
+
+class Encoder(tf.Module):
+    """Encodes batches of raw values as a schema says.
+
+    Args:
+      schema: with the rows of every table set, as `prepare` writes it.
+      directory: a prepared directory, which holds the vocabularies and statistics.
+
+    Raises:
+      ValueError: a table without rows, or a vocabulary of another size.
+      FileNotFoundError: a vocabulary or the statistics are missing.
+    """
+
+    def __init__(self, schema: Schema, directory: str):
+        super().__init__(name="encoder")
+        self.schema = schema
+        statistics = dense_statistics(schema, directory)
+        self._dense = {f.name: _dense_column(f, statistics.get(f.name)) for f in schema.dense}
+        self.tokenizer = Tokenizer(schema)
+        self._lookups: dict[str, tf.lookup.StaticHashTable] = {}
+        # Of a missing value; None where its text is looked up to the same row.
+        self._missing_rows: dict[str, int | None] = {}
+        self._rows: dict[str, int] = {}
+        for table in schema.tables:
+            if table.rows is None:
+                raise ValueError(f"table {table.name!r}: rows is not set; prepare sets it, or give it in the schema")
+            self._rows[table.name] = table.rows
+            users = [f for f in schema.categorical if f.table == table.name]
+            if users and users[0].encoding == "vocabulary":
+                lookup = self._lookups[table.name] = _lookup(directory, table.name, table.rows)
+                found = lookup.lookup(tf.constant([MISSING_TEXT, *self.tokenizer.missing])).numpy()
+                self._missing_rows[table.name] = None if (found == found[0]).all() else 1 + int(found[0])
+
+    @classmethod
+    def load(cls, directory: str) -> Encoder:
+        """The encoder of a prepared directory, which may be in an object store."""
+        directory = local_copy(directory)
+        return cls(Schema.load(os.path.join(directory, SCHEMA_FILE)), directory)
+
+    def signature(self) -> dict[str, tf.TensorSpec]:
+        """The raw inputs by name, as `__call__` takes them and a serving request gives them.
+
+        Dense features are float32 [B], NaN where missing. Categorical ones are string or int64 [B], with the separator
+        between values where the schema names one; list columns are [B, L], padded at the end with "" or -1, and
+        their weights float32 [B, L].
+        """
+        specs = {f.name: tf.TensorSpec([None], tf.float32, f.name) for f in self.schema.dense}
+        for f in self.schema.categorical:
+            dtype = tf.string if f.separator is not None or f.dtype == "string" else tf.int64
+            is_list = f.multi_valued and f.separator is None
+            shape = [None, None] if is_list else [None]
+            specs[f.name] = tf.TensorSpec(shape, dtype, f.name)
+            if f.weights:
+                specs[f.weights_name] = tf.TensorSpec(shape, tf.float32 if is_list else tf.string, f.weights_name)
+        return specs
+
+    def __call__(self, raw: Mapping[str, tf.Tensor], part: Schema | None = None) -> dict[str, tf.Tensor]:
+        """Encodes a batch of raw values, keyed as `signature`, into the features of an encoded batch.
+
+        Args:
+          raw: the values.
+          part: some features of the schema (`Schema.select`), to encode no others.
+
+        Returns:
+          `dense`: float32 [B, schema.dense_width]; `ids`: int32 [B, F] for the one-hot features; and for each
+          multi-valued feature, under its name, a RaggedTensor int32 [B, None] of rows; weights under `NAME_weights`.
+
+        Raises:
+          tf.errors.InvalidArgumentError: naming the feature and value, where the schema says `error` or a weight is no
+            number.
+        """
+        schema = self.schema if part is None else part
+        features: dict[str, tf.Tensor] = {}
+        if schema.dense:
+            dense = tf.stack([raw[f.name] for f in schema.dense], axis=1)
+            features["dense"] = self.dense(self._present(dense, schema), schema)
+        if schema.one_hot:
+            features["ids"] = self._one_hot(raw, schema.one_hot)
+        for f in schema.multi_hot:
+            values, weights = self.tokenizer.values(f, raw[f.name], raw.get(f.weights_name))
+            rows, known = self.rows(f, values.values)
+            with tf.control_dependencies(self._refuse_unknown(f, values.values, known)):
+                features[f.name] = values.with_values(tf.identity(rows))
+            if weights is not None:
+                features[f.weights_name] = weights
+        return features
+
+    def dense(self, values: tf.Tensor, part: Schema | None = None) -> tf.Tensor:
+        """Float32 [B, len(schema.dense)] of raw numbers, NaN where missing, to float32 [B, schema.dense_width].
+
+        Not finite counts as missing: a serving request may hold anything, and a score must not be NaN.
+        """
+        names = [f.name for f in (self.schema if part is None else part).dense]
+        return _encode_dense(values, [self._dense[name] for name in names])
+
+    def rows(self, feature: CategoricalFeature, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The row of each value, int32 [N], and whether it has one of its own, bool [N].
+
+        `values` is string or int64 [N], each one value. Without an own row, it is the one that
+        the feature's `out_of_range` says (0 for `error`; refusing is up to the caller).
+        """
+        table_rows = self._rows[feature.table]
+        if feature.encoding == "ids":
+            ids = values if values.dtype == tf.int64 else _to_int64(self.tokenizer.text(values))
+            known = (ids >= 0) & (ids < table_rows)
+            rows = tf.cast(tf.clip_by_value(ids, 0, table_rows - 1), tf.int32)
+            if feature.out_of_range == "clip":
+                return rows, known
+            if feature.out_of_range != "hash":
+                return tf.where(known, rows, 0), known
+            return tf.where(known, rows, fingerprint_rows(tf.strings.as_string(ids), table_rows)), known
+        text = self.tokenizer.text(values)
+        if feature.encoding == "hash":
+            return fingerprint_rows(text, table_rows), tf.ones_like(values, tf.bool)
+        rows = tf.cast(self._lookups[feature.table].lookup(text), tf.int32) + 1  # 0 where it is not there
+        known = rows > 0
+        if feature.out_of_range == "hash":
+            rows = tf.where(known, rows, fingerprint_rows(text, table_rows))
+        return rows, known
+
+    def _one_hot(self, raw: Mapping[str, tf.Tensor], features: Sequence[CategoricalFeature]) -> tf.Tensor:
+        """Rows int32 [B, F] of the features with one value."""
+        plain = [f for f in features if raw[f.name].dtype == tf.string and f.encoding == "vocabulary"]
+        plain = [f for f in plain if f.out_of_range == "oov"]
+        columns: dict[str, tf.Tensor] = {}
+        for f in features:
+            if f not in plain:
+                rows, known = self.rows(f, raw[f.name])
+                with tf.control_dependencies(self._refuse_unknown(f, raw[f.name], known)):
+                    columns[f.name] = tf.identity(rows)
+        if plain:
+            rows = self._plain(raw, plain)
+            if not columns:
+                return rows
+            columns |= zip((f.name for f in plain), tf.unstack(rows, axis=1), strict=True)
+        return tf.stack([columns[f.name] for f in features], axis=1)
+
+    def _plain(self, raw: Mapping[str, tf.Tensor], features: Sequence[CategoricalFeature]) -> tf.Tensor:
+        """Rows int32 [B, F] of text that is looked up in vocabularies.
+
+        The same as `rows` of each; but small batches take as long as they have operations, so that all which the
+        features have in common is done at once, and numbers are replaced where a value is missing, not text.
+        """
+        values = [self.tokenizer.stripped(raw[f.name]) for f in features]
+        lines = [self._lookups[f.table].lookup(v) for f, v in zip(features, values, strict=True)]
+        rows = tf.cast(tf.stack(lines, axis=1), tf.int32) + 1  # 0 where it is not there
+        of_missing = np.array([self._missing_rows[f.table] or 0 for f in features], np.int32)
+        apart = [self._missing_rows[f.table] is not None for f in features]
+        if not any(apart):
+            return rows
+        never = tf.zeros_like(lines[0], tf.bool)
+        missing = [self.tokenizer.is_missing(v) if a else never for v, a in zip(values, apart, strict=True)]
+        return tf.where(tf.stack(missing, axis=1), of_missing, rows)
+
+    def _present(self, dense: tf.Tensor, schema: Schema) -> tf.Tensor:
+        """Refuses a missing number where the schema has no value for it."""
+        checks = []
+        for i, f in enumerate(schema.dense):
+            if f.fill_value is None:
+                message = f"feature '{f.name}': a value is missing or not finite, and fill_value is null"
+                checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(dense[:, i])), [message]))
+        with tf.control_dependencies([c for c in checks if c is not None]):
+            return tf.identity(dense)
+
+    def _refuse_unknown(self, feature: CategoricalFeature, values: tf.Tensor, known: tf.Tensor) -> list[tf.Operation]:
+        if feature.out_of_range != "error" or feature.encoding == "hash":
+            return []
+        message = f"feature '{feature.name}': no row for value"
+        check = tf.debugging.Assert(tf.reduce_all(known), [message, tf.boolean_mask(values, ~known)[:1]])
+        return [check] if check is not None else []
+
+
+class _DenseColumn(NamedTuple):
+    """How one dense feature is encoded: `fill` where missing, then log1p or not, then (x - mean) * scale."""
+
+    fill: np.float32
+    log1p: bool
+    mean: np.float32
+    scale: np.float32
+    indicator: bool
+
+
+def _dense_column(feature: DenseFeature, statistics: DenseStatistics | None) -> _DenseColumn:
+    mean, std = (statistics.mean, statistics.std) if statistics else (0.0, 1.0)
+    fill = 0.0 if feature.fill_value is None else mean if feature.fill_value == "mean" else feature.fill_value
+    standardize = feature.transform == "standardize"
+    # A column that never varies says nothing; dividing by its deviation would make noise of rounding errors.
+    scale = 1 / std if std > 1e-12 * max(1.0, abs(mean)) else 0.0
+    return _DenseColumn(
+        np.float32(fill),
+        feature.transform == "log1p",
+        np.float32(mean if standardize else 0.0),
+        np.float32(scale if standardize else 1.0),
+        feature.indicator,
+    )
+
+
+def _encode_dense(values: tf.Tensor, columns: Sequence[_DenseColumn]) -> tf.Tensor:
+    """Float32 [N, F] of raw numbers, NaN where missing, to [N, W], all columns at once."""
+    present = tf.math.is_finite(values)
+    x = tf.where(present, values, np.array([c.fill for c in columns]))
+    log1p = np.array([c.log1p for c in columns])
+    if log1p.any():
+        logarithms = tf.math.log1p(tf.maximum(x, 0))
+        x = logarithms if log1p.all() else tf.where(log1p, logarithms, x)
+    mean, scale = np.array([c.mean for c in columns]), np.array([c.scale for c in columns])
+    if mean.any() or (scale != 1).any():
+        x = (x - mean) * scale
+    if not any(c.indicator for c in columns):
+        return x
+    order = []  # of the columns of x and of the indicators behind them
+    for i, c in enumerate(columns):
+        order += [i, len(columns) + i] if c.indicator else [i]
+    return tf.gather(tf.concat([x, tf.cast(~present, tf.float32)], axis=1), order, axis=1)
+
+
+def needs_statistics(feature: DenseFeature) -> bool:
+    """Whether encoding it takes the mean or standard deviation of the training rows."""
+    return feature.transform == "standardize" or feature.fill_value == "mean"
+
+
+def dense_statistics(schema: Schema, directory: str) -> dict[str, DenseStatistics]:
+    """The statistics that a prepared directory has of the dense features whose encoding takes them."""
+    needed = [f.name for f in schema.dense if needs_statistics(f)]
+    if not needed:
+        return {}
+    path = os.path.join(directory, STATISTICS_FILE)
+    with open(path, encoding="utf-8") as f:
+        dense = json.load(f)["dense"]
+    for name in needed:
+        if name not in dense:
+            raise ValueError(f"{path}: no statistics of feature {name!r}; prepare the data with this schema")
+    return {name: DenseStatistics(**dense[name]) for name in needed}
+
+
+def _lookup(directory: str, table: str, rows: int) -> tf.lookup.StaticHashTable:
+    """Text to its line number in the vocabulary, -1 where it is not there."""
+    path = vocabulary_file(directory, table)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"table {table!r}: no vocabulary at {path}; is {directory} a prepared directory?")
+    if os.path.getsize(path) == 0:
+        raise ValueError(f"{path}: the vocabulary is empty")
+    source = tf.lookup.TextFileInitializer(
+        path, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+    )
+    lookup = tf.lookup.StaticHashTable(source, default_value=-1, name=f"vocabulary_{table}")
+    size = int(lookup.size().numpy())
+    if size + 1 != rows:
+        raise ValueError(f"{path}: {size} values, but table {table!r} has {rows} rows; they belong to different runs")
+    return lookup
+
+
+def _to_int64(text: tf.Tensor) -> tf.Tensor:
+    """Whole numbers in text, MISSING_INT where the text is none: a serving request may hold anything."""
+    whole = tf.strings.regex_full_match(text, "-?[0-9]{1,18}")
+    return tf.strings.to_number(tf.where(whole, text, str(MISSING_INT)), tf.int64)

@@ -1,0 +1,135 @@
+"""What the rows of a table stand for in the log, and which of them prepared examples look up."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from tfrs_dlrm.data.encoding.encoder import vocabulary_file
+from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT
+from tfrs_dlrm.data.preparing.manifest import Manifest, Split
+from tfrs_dlrm.data.reading.shards import open_shard
+from tfrs_dlrm.schema import CategoricalFeature, Encoding, Schema
+from tfrs_dlrm.schema.suggestions import did_you_mean
+
+# How the row of all values without one of their own is shown, and the lack of any value.
+UNSEEN, NO_VALUE = "<unseen>", "<none>"
+# Of so many frequent values, one like a value that does not exist is proposed.
+_SUGGESTED_FROM = 50_000
+
+
+def encoding_of(schema: Schema, table: str) -> Encoding | None:
+    """How the features that share a table encode; None where it only stores the rows of other tables."""
+    return next((f.encoding for f in schema.categorical if f.table == table), None)
+
+
+def row_names(schema: Schema, directory: str, table: str, rows: Collection[int]) -> dict[int, str]:
+    """What rows of a table are called, by row: the value of a vocabulary, `bucket 7` of hashed values, or the id.
+
+    Row 0 of a vocabulary is `UNSEEN`. A value that is not plain text, or could be taken for another name, is quoted.
+
+    Args:
+      schema: has the table.
+      directory: holds the vocabularies: a prepared directory, or `Workdir.encoder_dir`.
+      table: the name of the table.
+      rows: which rows; the file is read line by line up to the last of them, and no other values are kept.
+    """
+    encoding = encoding_of(schema, table)
+    if encoding != "vocabulary":
+        return {int(row): f"bucket {row}" if encoding == "hash" else str(row) for row in rows}
+    wanted, last = set(map(int, rows)), max(rows, default=0)
+    names = {0: UNSEEN} if 0 in wanted else {}
+    for row, value in enumerate(_vocabulary(directory, table), 1):
+        if row > last:
+            break
+        if row in wanted:
+            plain = value.isprintable() and value.strip() == value and value not in ("", UNSEEN, NO_VALUE)
+            names[row] = value if plain and not value.startswith('"') else json.dumps(value)
+    return names
+
+
+def missing_row(directory: str, table: str) -> int | None:
+    """The row of the missing value in a vocabulary; None where it has none."""
+    rows = (row for row, value in enumerate(_vocabulary(directory, table), 1) if value == MISSING_TEXT)
+    return next(rows, None)
+
+
+def find_row(schema: Schema, directory: str, table: str, value: str) -> int:
+    """The row of a value in a table that has a row for each of its values.
+
+    Args:
+      schema: has the table.
+      directory: holds the vocabularies.
+      table: the name of the table.
+      value: as the log has it; `<missing>` is the missing one.
+
+    Raises:
+      ValueError: the table has no such value, or rows that belong to no single value.
+    """
+    encoding, size = encoding_of(schema, table), schema.table(table).rows or 0
+    if encoding == "ids":
+        if not value.isdecimal() or int(value) >= size:
+            raise ValueError(f"table {table!r}: {value!r} is none of its ids, which are 0 to {size - 1}")
+        return int(value)
+    if encoding != "vocabulary":
+        raise ValueError(f"table {table!r}: its values are hashed, so that a row has no value of its own")
+    frequent = []
+    for row, other in enumerate(_vocabulary(directory, table), 1):
+        if other == value:
+            return row
+        if row <= _SUGGESTED_FROM:
+            frequent.append(other)
+    hint = did_you_mean(value, frequent) or f"the most frequent are {', '.join(map(repr, frequent[:5]))}"
+    raise ValueError(f"table {table!r}: {value!r} is not in its vocabulary; {hint}")
+
+
+def categorical_feature(schema: Schema, name: str) -> CategoricalFeature:
+    """The categorical feature of that name.
+
+    Raises:
+      ValueError: there is none; it proposes others.
+    """
+    known = {f.name: f for f in schema.categorical}
+    if name in known:
+        return known[name]
+    if name in {f.name for f in schema.dense}:
+        raise ValueError(f"feature {name!r} is a number; name a categorical feature: {', '.join(known) or 'none here'}")
+    hint = did_you_mean(name, known) or f"there are {', '.join(known) or 'none'}"
+    raise ValueError(f"no categorical feature {name!r}; {hint}")
+
+
+def looked_up(directory: str, split: Split, feature: str) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """The rows that a feature looks up, a row group of the examples of a split at a time, in the order of the log.
+
+    Args:
+      directory: what `prepare` wrote.
+      split: `train` or `eval`.
+      feature: the name of a categorical feature.
+
+    Yields:
+      Rows int32 [n], and how many of them each example has, int64 [B]; None where all have one.
+
+    Raises:
+      FileNotFoundError, ValueError: no prepared data there, an empty split, or a damaged shard.
+    """
+    for shard in Manifest.load(directory).shards(split):
+        with open_shard(os.path.join(directory, shard.path)) as file:
+            for i in range(file.num_row_groups):
+                yield _flat(file.read_row_group(i, columns=[feature]).column(0).combine_chunks())
+
+
+def _flat(column: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
+    if not pa.types.is_list(column.type):
+        return column.to_numpy(), None
+    return column.flatten().to_numpy(), np.diff(column.offsets.to_numpy()).astype(np.int64)
+
+
+def _vocabulary(directory: str, table: str) -> Iterator[str]:
+    """The values of a table in the order of their rows, from row 1 on."""
+    with open(vocabulary_file(directory, table), encoding="utf-8", newline="\n") as f:
+        for line in f:
+            yield line.removesuffix("\n")

@@ -1,0 +1,81 @@
+"""From what a field of the log holds to single values: the first half of the encoder, which needs no vocabulary."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import tensorflow as tf
+
+from tfrs_dlrm.data.raw.parsing import MISSING_INT
+from tfrs_dlrm.schema import CategoricalFeature, Schema
+
+# How a missing value is counted, looked up and hashed. (A vocabulary file cannot hold an empty line.)
+MISSING_TEXT = "<missing>"
+
+
+class Tokenizer:
+    """Splits fields into values and brings each into the form in which it is counted, looked up and hashed."""
+
+    def __init__(self, schema: Schema):
+        self._strip = schema.text.strip
+        # The texts that stand for a missing value.
+        self.missing = ["", *schema.text.missing]
+
+    def text(self, values: tf.Tensor) -> tf.Tensor:
+        """String [N] of string or int64 [N]: the form in which values are counted, looked up and hashed.
+
+        Stripped where the schema says so, and `MISSING_TEXT` where missing.
+        """
+        if values.dtype == tf.int64:
+            return tf.where(values == MISSING_INT, MISSING_TEXT, tf.strings.as_string(values))
+        text = self.stripped(values)
+        return tf.where(self.is_missing(text), MISSING_TEXT, text)
+
+    def stripped(self, values: tf.Tensor) -> tf.Tensor:
+        """Strings of any shape, stripped where the schema says so."""
+        return tf.strings.strip(values) if self._strip else values
+
+    def is_missing(self, text: tf.Tensor) -> tf.Tensor:
+        """Whether strings of any shape, stripped already, stand for a missing value."""
+        return functools.reduce(operator.or_, [text == missing for missing in self.missing])
+
+    def values(
+        self, feature: CategoricalFeature, raw: tf.Tensor, weights: tf.Tensor | None = None
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor | None]:
+        """The values of a multi-valued feature and their weights, as ragged [B, None]; missing values are left out.
+
+        `raw` and `weights` are as in `signature`, or ragged where they came from a list column.
+        """
+        if feature.separator is not None:
+            raw = _split(raw, feature.separator)
+            weights = None if weights is None else _to_float(_split(weights, feature.separator))
+        elif not isinstance(raw, tf.RaggedTensor):
+            raw = tf.RaggedTensor.from_tensor(raw)
+            weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
+        if weights is not None:
+            # `prepare` refuses such weights; in serving the value counts for nothing rather than fail the batch.
+            weights = weights.with_values(tf.where(tf.math.is_finite(weights.values), weights.values, 0.0))
+        present = self._is_present(raw.values)
+        if weights is not None:
+            same = tf.reduce_all(raw.row_lengths() == weights.row_lengths())
+            check = tf.debugging.Assert(same, [f"feature '{feature.name}': not as many weights as values"])
+            with tf.control_dependencies([check] if check is not None else []):
+                weights = tf.ragged.boolean_mask(weights, raw.with_values(present))
+        return tf.ragged.boolean_mask(raw, raw.with_values(present)), weights
+
+    def _is_present(self, values: tf.Tensor) -> tf.Tensor:
+        return values != MISSING_INT if values.dtype == tf.int64 else self.text(values) != MISSING_TEXT
+
+
+def _split(text: tf.Tensor, separator: str) -> tf.RaggedTensor:
+    """Splits [B] into ragged [B, None]; empty text is no value, but `a||b` is three."""
+    parts = tf.strings.split(text, separator)
+    return tf.ragged.boolean_mask(parts, parts.with_values(tf.repeat(text != "", parts.row_lengths())))
+
+
+def _to_float(text: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Numbers in text, NaN where the text is none: a serving request may hold anything."""
+    values = tf.strings.strip(text.values)
+    number = tf.strings.regex_full_match(values, r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+    return text.with_values(tf.strings.to_number(tf.where(number, values, "nan"), tf.float32))

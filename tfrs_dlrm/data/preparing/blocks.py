@@ -1,0 +1,203 @@
+"""What `prepare` does to one block of raw rows: count its values, then encode it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.encoding.tokenizer import Tokenizer
+from tfrs_dlrm.data.encoding.vocabulary import Moments
+from tfrs_dlrm.data.raw.parsing import MISSING_INT, BadRow, Rows, parse
+from tfrs_dlrm.data.raw.sources import Block
+from tfrs_dlrm.schema import CategoricalFeature, Schema
+
+
+@dataclasses.dataclass
+class Encoded:
+    """One encoded block.
+
+    Attributes:
+      table: one row per readable raw row; see `encoded_schema`.
+      numbers: int64 [N], the line or row of each in its file.
+      out_of_range: by feature, how many values had no row of their own.
+      bad: the rows left out.
+    """
+
+    table: pa.Table
+    numbers: np.ndarray
+    out_of_range: dict[str, int]
+    bad: list[BadRow]
+
+
+def encoded_schema(schema: Schema) -> pa.Schema:
+    """The columns of an encoded Parquet file, in order; each feature has its name."""
+    fields = [(name, pa.float32()) for name in schema.label_columns]
+    fields += [("weight", pa.float32())] if schema.weight else []
+    fields += [(name, pa.float32()) for name in schema.dense_columns]
+    fields += [(f.name, pa.int32()) for f in schema.one_hot]
+    for f in schema.multi_hot:
+        fields.append((f.name, pa.list_(pa.int32())))
+        if f.weights:
+            fields.append((f.weights_name, pa.list_(pa.float32())))
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
+
+
+@dataclasses.dataclass
+class Counted:
+    """What one block adds to the vocabularies and statistics.
+
+    Attributes:
+      values: (table, values as bytes [N], counts [N]) per feature with a vocabulary.
+      moments: of the dense features, then of the labels of `units`.
+      rows: how many rows were readable.
+      kept: how many of them were counted.
+      bad: the rows left out.
+    """
+
+    values: list[tuple[str, np.ndarray, np.ndarray]]
+    moments: Moments
+    rows: int
+    kept: int
+    bad: list[BadRow]
+
+
+def units(schema: Schema) -> list[int]:
+    """The numbers of the labels whose mean and standard deviation are counted: those of regressions."""
+    return [i for i, label in enumerate(schema.labels) if label.task == "regression"]
+
+
+class BlockCounter:
+    """Counts values, in the form in which the encoder looks them up, and sums numbers."""
+
+    def __init__(self, schema: Schema):
+        self._schema = schema
+        self._tokenizer = Tokenizer(schema)
+
+    def __call__(self, block: Block, keep: Callable[[np.ndarray], np.ndarray]) -> Counted:
+        """Counts the rows of a block whose line numbers `keep` maps to true."""
+        rows = parse(block, self._schema)
+        kept = rows.take(keep(rows.numbers))
+        features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
+        counts = [(f.table, *self._count(f, kept.categorical[f.name])) for f in features]
+        numbers = np.concatenate([kept.dense, kept.labels[:, units(self._schema)]], axis=1)
+        return Counted(counts, Moments.of(numbers), len(rows), len(kept), rows.bad)
+
+    def _count(self, f: CategoricalFeature, raw: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        if pa.types.is_list(raw.type):
+            raw = raw.flatten()
+        distinct, indices = _distinct(raw)
+        counts = np.bincount(indices, minlength=len(distinct))
+        if f.multi_valued:
+            tokens, _ = self._tokenizer.values(f, _ragged_of_one(f, distinct))
+            counts = np.repeat(counts, tokens.row_lengths().numpy())
+            distinct = tokens.values
+        return self._tokenizer.text(distinct).numpy(), counts
+
+
+class BlockEncoder:
+    """Encodes blocks. Every distinct value of a column goes through the encoder once per block."""
+
+    def __init__(self, encoder: Encoder):
+        self._encoder = encoder
+        self._schema = encoder.schema
+        self._arrow_schema = encoded_schema(encoder.schema)
+
+    def __call__(self, block: Block) -> Encoded:
+        """Parses and encodes.
+
+        Raises:
+          ValueError: as `rows.parse`.
+        """
+        rows = parse(block, self._schema)
+        columns = {n: pa.array(column) for n, column in zip(self._schema.label_columns, rows.labels.T, strict=True)}
+        if rows.weight is not None:
+            columns["weight"] = pa.array(rows.weight)
+        if self._schema.dense:
+            dense = self._encoder.dense(rows.dense).numpy()
+            columns |= {name: pa.array(dense[:, i]) for i, name in enumerate(self._schema.dense_columns)}
+        unknown: dict[str, np.ndarray] = {}
+        for f in self._schema.one_hot:
+            columns[f.name], unknown[f.name] = self._one_hot(f, rows.categorical[f.name])
+        for f in self._schema.multi_hot:
+            encoded, unknown[f.name] = self._multi_hot(f, rows)
+            columns |= encoded
+        table = pa.table([columns[name] for name in self._arrow_schema.names], schema=self._arrow_schema)
+        good, bad = self._refuse(block, rows, unknown)
+        counts = {name: int(n[good].sum()) for name, n in unknown.items()}
+        if not good.all():
+            table = table.filter(pa.array(good))
+        return Encoded(table, rows.numbers[good], counts, bad)
+
+    def _one_hot(self, f: CategoricalFeature, raw: pa.Array) -> tuple[pa.Array, np.ndarray]:
+        """The row of each example, and how many of its values (0 or 1) have none of their own."""
+        distinct, indices = _distinct(raw)
+        ids, known = self._encoder.rows(f, distinct)
+        return pa.array(ids.numpy()[indices]), ~known.numpy()[indices]
+
+    def _multi_hot(self, f: CategoricalFeature, rows: Rows) -> tuple[dict[str, pa.Array], np.ndarray]:
+        raw, raw_weights = rows.categorical[f.name], rows.value_weights.get(f.name)
+        if raw_weights is None and not pa.types.is_list(raw.type):
+            distinct, indices = _distinct(raw)
+            values, weights = self._encoder.tokenizer.values(f, distinct)
+        else:
+            indices = np.arange(len(raw))
+            values, weights = self._encoder.tokenizer.values(
+                f, _tensor(raw), None if raw_weights is None else _tensor(raw_weights)
+            )
+        ids, known = self._encoder.rows(f, values.values)
+        take = pa.array(indices)
+        unknown = tf.reduce_sum(tf.cast(values.with_values(~known), tf.int64), axis=1).numpy()[indices]
+        columns = {f.name: _lists(values.row_splits, ids, pa.int32()).take(take)}
+        if weights is not None:
+            columns[f.weights_name] = _lists(weights.row_splits, weights.values, pa.float32()).take(take)
+        return columns, unknown
+
+    def _refuse(self, block: Block, rows: Rows, unknown: dict[str, np.ndarray]) -> tuple[np.ndarray, list[BadRow]]:
+        """The rows without a value that its feature refuses, and those with one."""
+        good, bad = np.ones(len(rows), bool), list(rows.bad)
+        for f in self._schema.categorical:
+            if f.out_of_range != "error":
+                continue
+            wrong = (unknown[f.name] > 0) & good
+            good &= ~wrong
+            numbers = rows.numbers[wrong].tolist()
+            for number, i, text in zip(numbers, np.flatnonzero(wrong), block.texts(numbers), strict=True):
+                value = rows.categorical[f.name][int(i)].as_py()
+                size = self._schema.table_of(f).rows
+                reason = f"feature {f.name!r}: {value!r} has no row in its table of {size}, and out_of_range is 'error'"
+                bad.append(BadRow(block.path, number, f.column, reason, text))
+        return good, sorted(bad, key=lambda b: b.row)
+
+
+def _distinct(array: pa.Array) -> tuple[tf.Tensor, np.ndarray]:
+    """The distinct values of an array as a tensor, and the position of each element among them."""
+    encoded = array.dictionary_encode("encode")
+    return _tensor(encoded.dictionary), encoded.indices.to_numpy(zero_copy_only=False)
+
+
+def _tensor(array: pa.Array) -> tf.Tensor | tf.RaggedTensor:
+    """Strings, numbers, or lists of them as a tensor; null is "", MISSING_INT or an empty list."""
+    if pa.types.is_list(array.type):
+        array = pc.if_else(pc.is_null(array), pa.scalar([], array.type), array)
+        splits = np.concatenate([[0], np.cumsum(pc.list_value_length(array).to_numpy(zero_copy_only=False))])
+        return tf.RaggedTensor.from_row_splits(_tensor(array.flatten()), splits.astype(np.int64))
+    if pa.types.is_string(array.type):
+        values = pc.fill_null(array, "").cast(pa.binary()).to_numpy(zero_copy_only=False)
+        return tf.constant(values, tf.string) if len(values) else tf.zeros([0], tf.string)
+    missing = MISSING_INT if pa.types.is_integer(array.type) else np.nan
+    return tf.constant(pc.fill_null(array, missing).to_numpy(zero_copy_only=False))
+
+
+def _ragged_of_one(f: CategoricalFeature, values: tf.Tensor) -> tf.Tensor | tf.RaggedTensor:
+    """Single values in the form that a multi-valued feature takes: text to be split, or lists of one."""
+    return values if f.separator is not None else tf.RaggedTensor.from_uniform_row_length(values, 1)
+
+
+def _lists(splits: tf.Tensor, values: tf.Tensor, kind: pa.DataType) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(splits.numpy(), pa.int32()), pa.array(values.numpy(), kind))

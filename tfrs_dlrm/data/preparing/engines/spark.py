@@ -1,0 +1,252 @@
+"""A Spark cluster: segments are tasks, vocabularies are counted and sorted by Spark SQL.
+
+The executors read raw files and write shards themselves, through a file system that all machines share; what goes
+through Spark are numbers of tasks, and counted values. The same segments as on one machine, worked on by the same code,
+give the same bytes.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import json
+import os
+import shutil
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+from absl import logging
+
+from tfrs_dlrm.data.preparing.engines import Report, spark_tasks
+from tfrs_dlrm.data.preparing.engines.spark_errors import explained
+from tfrs_dlrm.data.preparing.engines.spark_session import is_local, session
+from tfrs_dlrm.data.preparing.engines.spark_tasks import Site
+from tfrs_dlrm.data.preparing.engines.units import Unit, stretches, units
+from tfrs_dlrm.data.preparing.job import Job
+from tfrs_dlrm.data.preparing.passes import rows_of
+from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, FAILED, Workspace
+from tfrs_dlrm.data.raw import raw_files, segments, sources
+from tfrs_dlrm.data.raw.parsing import BadRow, BadRowError
+from tfrs_dlrm.data.raw.sources import Place
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_TASKS = 10_000  # at most, of one job; beyond that, a task works on several units
+_POLL_S = 0.2
+# How long a cluster may take to give the first executor: until a warning, and until it is an error.
+_WARN_S, _GIVE_UP_S = 20.0, 300.0
+
+
+@contextlib.contextmanager
+def spark_engine(master: str | None) -> Iterator[SparkEngine]:
+    """The engine on the active Spark session, or on one of its own; see `session` for arguments and errors."""
+    with session(master) as spark:
+        yield SparkEngine(spark)
+
+
+class SparkEngine:
+    """See `Engine`."""
+
+    def __init__(self, spark: SparkSession):
+        self._spark = spark
+
+    def count(self, job: Job, workspace: Workspace, report: Report) -> None:
+        """See `Engine`."""
+        self._pass("vocabulary", COUNTED, len(job.train_files), _site(job, workspace), None, report)
+
+    def encode(self, job: Job, workspace: Workspace, schema: Schema, report: Report) -> None:
+        """See `Engine`."""
+        self._pass("encode", ENCODED, len(job.files), _site(job, workspace), schema, report)
+
+    def vocabularies(
+        self, job: Job, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
+    ) -> Iterator[tuple[str, Iterator[Sequence[str]]]]:
+        """See `Engine`."""
+        if not settings:
+            return
+        files = self._sorted_values(job, workspace, settings)
+        for table, (name, (_, max_size)) in enumerate(settings.items()):
+            paths = [spark_tasks.values_file(workspace, part, t) for part, t in files if t == table]
+            yield name, _first_values(paths, max_size)
+
+    def _sorted_values(
+        self, job: Job, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
+    ) -> list[tuple[int, int]]:
+        """Joins, cuts and sorts the counts of all tables; returns which files hold the values, as (part, table)."""
+        from pyspark.sql import functions as F
+
+        site, names = _site(job, workspace), workspace.marked(COUNTED)
+        read = functools.partial(spark_tasks.read_counts, site, list(settings), names)
+        min_counts = F.array(*[F.lit(min_count) for min_count, _ in settings.values()])
+        sums = (
+            _map(self._numbers(len(names)), read, "table int, value string, n bigint")
+            .groupBy("table", "value")
+            .agg(F.sum("n").alias("n"))
+            # A vocabulary file holds one value a line.
+            .where((F.col("n") >= F.get(min_counts, F.col("table"))) & ~F.col("value").rlike("[\r\n]"))
+            .orderBy("table", F.col("n").desc(), "value")
+            .select("table", "value")
+        )
+        write = functools.partial(spark_tasks.write_values, site)
+        rows = self._collect(_map(sums, write, "part int, table int"))
+        return sorted((row.part, row.table) for row in rows)
+
+    def _pass(self, stage: str, kind: str, files: int, site: Site, schema: Schema | None, report: Report) -> None:
+        workspace = Workspace(site.output, run=site.run)
+        shutil.rmtree(os.path.join(workspace.work, FAILED), ignore_errors=True)
+        plan = self._plan(site, workspace)
+        total = sum(site.sizes[:files])
+        progress = _Progress(workspace, stage, kind, total, report)
+        todo = [
+            unit
+            for unit in plan
+            if unit.file < files and not (unit.place and workspace.is_marked(kind, unit.first_segment))
+        ]
+        run = functools.partial(spark_tasks.run_pass, site, kind, schema, todo)
+        self._collect(_map(self._numbers(len(todo)), run, "id bigint"), progress)
+        if failed := workspace.marked(FAILED):
+            _raise(workspace.read_mark(FAILED, failed[0]))
+        progress()
+        report(stage, total, total, progress.rows)
+
+    def _plan(self, site: Site, workspace: Workspace) -> list[Unit]:
+        """The units of all files, which are found once and kept."""
+        path = os.path.join(workspace.work, "units.json")
+        if os.path.exists(path):
+            kept = read_json(path)
+            if kept["cuts"] == list(site.cuts):
+                return [Unit(file, Place(*place) if place else None, size) for file, place, size in kept["units"]]
+        parts = stretches(site.paths, site.sizes)
+        look = functools.partial(spark_tasks.look_at, site, parts)
+        rows = self._collect(_map(self._numbers(len(parts)), look, "id bigint, answer string"))
+        answers: dict[int, list[int]] = {}
+        for row in sorted(rows, key=lambda row: row.id):
+            answers.setdefault(parts[row.id].file, []).extend(json.loads(row.answer))
+        header = not site.job.schema.text.columns
+        found: list[Unit] = []
+        for file, (name, size) in enumerate(zip(site.paths, site.sizes, strict=True)):
+            found += units(file, name, size, answers[file], header)
+        rows_of_units = [[u.file, u.place and [*vars(u.place).values()], u.size] for u in found]
+        write_json(path, {"cuts": list(site.cuts), "units": rows_of_units})
+        return found
+
+    def _numbers(self, count: int) -> DataFrame:
+        """One column with the numbers from 0 to `count` - 1, each a task."""
+        return self._spark.range(0, count, 1, max(1, min(count, _TASKS)))
+
+    def _collect(self, frame: DataFrame, tick: Callable[[], None] = lambda: None) -> list[Any]:
+        """The rows of a small frame; `tick` is called meanwhile.
+
+        Raises:
+          OSError: executors that fail or lack something, or none at all.
+        """
+        context = self._spark.sparkContext
+        group = f"tfrs-dlrm-{uuid.uuid4().hex}"
+
+        def collect() -> list[Any]:
+            context.setJobGroup(group, "tfrs-dlrm prepare", interruptOnCancel=True)
+            return frame.collect()
+
+        pool = concurrent.futures.ThreadPoolExecutor(1)
+        future = pool.submit(collect)
+        try:
+            waiting = _Waiting(self._spark)
+            pause = _POLL_S
+            while not concurrent.futures.wait([future], pause).done:
+                begin = time.monotonic()
+                waiting()
+                tick()
+                pause = max(_POLL_S, 20 * (time.monotonic() - begin))  # long directories take a while to list
+            with explained(str(context.master)):
+                return future.result()
+        finally:
+            if not future.done():
+                with contextlib.suppress(Exception):
+                    context.cancelJobGroup(group)
+            pool.shutdown(wait=False)
+
+
+class _Waiting:
+    """Looks whether a cluster has given any executor."""
+
+    def __init__(self, spark: SparkSession):
+        self._context, self._begin, self._warned = spark.sparkContext, time.monotonic(), False
+        self._over = is_local(str(self._context.master))
+
+    def __call__(self) -> None:
+        if self._over:
+            return
+        with contextlib.suppress(Exception):  # where the driver's Java is gone, the job says so
+            tracker = self._context._jsc.sc().statusTracker()
+            self._over = len(tracker.getExecutorInfos()) > 1  # the driver is one
+        waited = time.monotonic() - self._begin
+        what = (
+            f"no executor from {self._context.master} for {waited:.0f} s: are there workers with free cores and memory"
+        )
+        if not self._over and waited > _GIVE_UP_S:
+            raise TimeoutError(f"{what}? Start workers, or ask for less (spark.executor.memory, spark.executor.cores)")
+        if not self._over and waited > _WARN_S and not self._warned:
+            self._warned = True
+            logging.warning("%s?", what)
+
+
+class _Progress:
+    """Reports the segments that are finished by now; rows are those of this run."""
+
+    def __init__(self, workspace: Workspace, stage: str, kind: str, total: int, report: Report):
+        self._workspace, self._stage, self._kind, self._total, self._report = workspace, stage, kind, total, report
+        self._seen: set[str] = set()
+        self._bytes = self.rows = 0
+        self._look()
+        self.rows = 0
+        self()
+
+    def __call__(self) -> None:
+        self._look()
+        self._report(self._stage, min(self._bytes, self._total), self._total, self.rows)
+
+    def _look(self) -> None:
+        new = set(self._workspace.marked(self._kind)) - self._seen
+        marks = [self._workspace.read_mark(self._kind, name) for name in new]
+        self._bytes += sum(mark.get("bytes", 0) for mark in marks)  # LocalEngine says nothing of bytes
+        self.rows += sum(rows_of(mark) for mark in marks)
+        self._seen |= new
+
+
+def _site(job: Job, workspace: Workspace) -> Site:
+    paths = tuple(map(raw_files.absolute, job.files))
+    cuts = sources.BLOCK_BYTES, sources.BLOCK_ROWS, segments.BLOCKS_PER_SEGMENT
+    sizes = tuple(map(raw_files.size, paths))
+    return Site(job, paths, sizes, os.path.abspath(workspace.output), workspace.run, cuts)
+
+
+def _map(frame: DataFrame, function: Callable[..., Any], columns: str) -> DataFrame:
+    """What a function of `spark_tasks` makes of the partitions of a frame."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # on pandas, which none of this uses
+        return frame.mapInArrow(function, columns)
+
+
+def _first_values(paths: Sequence[str], count: int | None) -> Iterator[list[str]]:
+    """The first `count` values of these files, or all."""
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                values = batch.column(0).slice(0, count).to_pylist()
+                yield values
+                if count is not None and (count := count - len(values)) <= 0:
+                    return
+
+
+def _raise(failure: dict[str, Any]) -> None:
+    if "bad" in failure:
+        raise BadRowError(BadRow(**failure["bad"]))
+    raise ValueError(failure["message"])

@@ -1,0 +1,236 @@
+"""What the executors of Spark run. They import this module by name, and TensorFlow only where they need it.
+
+A task may run twice at the same time, die in the middle and be run again somewhere else. So it writes under a name of
+its own, what it finishes is a whole segment, and two runs of it write the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfrs_dlrm.data.preparing.engines.units import Stretch, Unit, look
+from tfrs_dlrm.data.preparing.job import Job
+from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, FAILED, Workspace
+from tfrs_dlrm.data.raw import raw_files, segments, sources
+from tfrs_dlrm.data.raw.sources import Block
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import StoreError
+
+if TYPE_CHECKING:
+    from tfrs_dlrm.data.preparing.passes import Pass
+
+Batches = Iterator[pa.RecordBatch]
+_PASSES: dict[tuple[str, str], Pass] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where a run works, and how it cuts files; equal for all of its tasks.
+
+    Attributes:
+      job: what is prepared.
+      paths: of the files of the job, from the root.
+      sizes: of these files.
+      output: the directory, from the root.
+      run: the run of `prepare`.
+      cuts: `BLOCK_BYTES`, `BLOCK_ROWS` and `BLOCKS_PER_SEGMENT` of the process that divided the work.
+    """
+
+    job: Job
+    paths: tuple[str, ...]
+    sizes: tuple[int, ...]
+    output: str
+    run: str
+    cuts: tuple[int, int, int]
+
+    def enter(self) -> Workspace:
+        """Gets an executor ready; call it before anything else in a task.
+
+        Raises:
+          FileNotFoundError: the output directory cannot be seen here.
+        """
+        # Whatever version or process this is: the cuts are those of the driver.
+        sources.BLOCK_BYTES, sources.BLOCK_ROWS, segments.BLOCKS_PER_SEGMENT = self.cuts
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+        workspace = Workspace(self.output, uuid.uuid4().hex, self.run)
+        if not os.path.isdir(workspace.work):
+            raise FileNotFoundError(_not_visible(self.output, "output"))
+        return workspace
+
+    def check_visible(self, file: int) -> None:
+        """Checks that an input file is the same here as where the work was divided.
+
+        Raises:
+          FileNotFoundError: it is missing, or has another size.
+        """
+        try:
+            size = raw_files.size(self.paths[file])
+        except StoreError:
+            raise
+        except OSError:
+            raise FileNotFoundError(_not_visible(self.paths[file], "input")) from None
+        if size != self.sizes[file]:
+            where = f"on the executor {socket.gethostname()}, {self.sizes[file]} where prepare was started"
+            raise FileNotFoundError(f"{self.paths[file]}: {size} bytes {where}; it has to be one shared file")
+
+
+def _not_visible(path: str, what: str) -> str:
+    here = f"the {what} cannot be seen on the executor {socket.gethostname()}"
+    return f"{path}: {here}; it has to be on a file system that all machines share, under the same path"
+
+
+def look_at(site: Site, parts: list[Stretch], batches: Batches) -> Batches:
+    """Maps numbers of `parts` to what they hold, as JSON; columns `id` and `answer`."""
+    site.enter()
+    for batch in batches:
+        numbers = batch.column(0).to_pylist()
+        for number in numbers:
+            site.check_visible(parts[number].file)
+        answers = [json.dumps(look(site.paths[parts[n].file], parts[n])) for n in numbers]
+        yield pa.record_batch([pa.array(numbers, pa.int64()), pa.array(answers, pa.string())], ["id", "answer"])
+
+
+def run_pass(site: Site, kind: str, schema: Schema | None, todo: list[Unit], batches: Batches) -> Batches:
+    """Runs a pass over the units of these numbers in `todo`, and gives the numbers back.
+
+    What is wrong with the data of a segment is left in a file for the driver and is no error here: running the task
+    again would not help. Once a segment has failed, those behind it are not begun any more.
+
+    Args:
+      site: where.
+      kind: of the marks of the pass.
+      schema: has the size of every table, for the second pass.
+      todo: the units of the pass.
+      batches: one column of numbers.
+    """
+    workspace = site.enter()
+    work = _pass(site, kind, schema)
+    for batch in batches:
+        for number in batch.column(0).to_pylist():
+            unit = todo[number]
+            failed = workspace.marked(FAILED)
+            if not failed or unit.first_segment < failed[0]:
+                site.check_visible(unit.file)
+                _Run(site, workspace, work, unit).run()
+        yield pa.record_batch([batch.column(0)], ["id"])
+
+
+def _pass(site: Site, kind: str, schema: Schema | None) -> Pass:
+    """The pass, kept for the next task of this process: vocabularies take a while to load."""
+    key = site.run, kind
+    if key not in _PASSES:
+        from tfrs_dlrm.data.encoding.encoder import Encoder
+        from tfrs_dlrm.data.preparing.passes import Counting, Encoding
+
+        _PASSES.clear()
+        if kind == COUNTED:
+            _PASSES[key] = Counting(site.job)
+        elif kind == ENCODED and schema is not None:
+            _PASSES[key] = Encoding(site.job, Encoder(schema, site.output))
+    return _PASSES[key]
+
+
+class _Run:
+    """A pass over one unit."""
+
+    def __init__(self, site: Site, workspace: Workspace, work: Pass, unit: Unit):
+        self._site, self._workspace, self._work, self._unit = site, workspace, work, unit
+        self._path = site.paths[unit.file]
+        self._name = unit.first_segment
+        self._read = self._counted = 0
+
+    def run(self) -> None:
+        from tfrs_dlrm.data.raw.parsing import BadRowError
+
+        try:
+            for segment, group in itertools.groupby(self._blocks(), segments.segment_of):
+                self._name = segments.segment_name(self._unit.file, segment)
+                if not self._workspace.is_marked(self._work.kind, self._name):
+                    self._segment(group)
+                self._counted = self._read
+        except BadRowError as e:
+            self._fail({"bad": dataclasses.asdict(e.bad)})
+        except ValueError as e:
+            self._fail({"message": str(e).replace(self._path, self._given)})
+
+    @property
+    def _given(self) -> str:
+        """The path as it was given to `prepare`, for messages and for the list of bad rows."""
+        return self._site.job.files[self._unit.file]
+
+    def _blocks(self) -> Iterator[Block]:
+        unit = self._unit
+        blocks = sources.blocks(self._path, self._site.job.schema, self._at, unit.place)
+        if unit.place:
+            blocks = itertools.islice(blocks, segments.BLOCKS_PER_SEGMENT)
+        return (dataclasses.replace(block, path=self._given) for block in blocks)
+
+    def _at(self, position: int) -> None:
+        self._read = position
+
+    def _segment(self, group: Iterator[Block]) -> None:
+        parts = (self._work.work(self._unit.file, block) for block in group)
+        mark = self._work.finish(self._workspace, self._name, parts)
+        size = self._unit.size if self._unit.place else self._read - self._counted
+        self._workspace.mark(self._work.kind, self._name, {**mark, "bytes": size})
+
+    def _fail(self, content: dict) -> None:
+        self._workspace.mark(FAILED, self._name, content)
+
+
+def read_counts(site: Site, tables: list[str], names: list[str], batches: Batches) -> Batches:
+    """The counts of the segments of these numbers in `names`; columns `table` (a number in `tables`), `value`, `n`."""
+    from tfrs_dlrm.data.encoding.vocabulary import counts_file
+
+    workspace = site.enter()
+    for batch in batches:
+        for number, (i, table) in itertools.product(batch.column(0).to_pylist(), enumerate(tables)):
+            with pq.ParquetFile(counts_file(workspace, table, names[number])) as file:
+                for part in file.iter_batches():
+                    of_table = pa.repeat(pa.scalar(i, pa.int32()), part.num_rows)
+                    yield pa.record_batch([of_table, part.column(0), part.column(1)], ["table", "value", "n"])
+
+
+def write_values(site: Site, batches: Batches) -> Batches:
+    """Writes sorted values, columns `table` and `value`, to one file per table, and says which: `part`, `table`."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    if context is None:
+        raise RuntimeError("write_values runs in a task of Spark only")
+    workspace, part = site.enter(), context.partitionId()
+    rows = (row for batch in batches for row in _by_table(batch))
+    for table, group in itertools.groupby(rows, key=lambda row: row[0]):
+        path = values_file(workspace, part, table)
+        temporary = workspace.temporary(path)
+        with pq.ParquetWriter(temporary, pa.schema([("value", pa.string())]), compression="lz4") as writer:
+            for _, values in group:
+                writer.write_table(pa.table([values.cast(pa.string())], ["value"]))
+        workspace.publish(temporary, path)
+        yield pa.record_batch([pa.array([part], pa.int32()), pa.array([table], pa.int32())], ["part", "table"])
+
+
+def values_file(workspace: Workspace, part: int, table: int) -> str:
+    """The sorted values of a table in one partition."""
+    return os.path.join(workspace.work, f"sorted-{workspace.run}", f"{table:05d}-{part:05d}.parquet")
+
+
+def _by_table(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.Array]]:
+    """The values of a batch that is sorted by table, for each table in it."""
+    tables = batch.column(0).to_numpy()
+    begin = 0
+    while begin < len(tables):
+        end = begin + int((tables[begin:] == tables[begin]).argmin() or len(tables) - begin)
+        yield int(tables[begin]), batch.column(1).slice(begin, end - begin)
+        begin = end

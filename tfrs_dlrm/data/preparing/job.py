@@ -1,0 +1,62 @@
+"""What a call of `prepare` is about: which files, which rows of them for what."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, Literal
+
+import numpy as np
+
+from tfrs_dlrm.data.raw import raw_files
+from tfrs_dlrm.schema import Schema
+
+BadRows = Literal["error", "quarantine"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is prepared: equal jobs give equal bytes."""
+
+    schema: Schema
+    train_files: tuple[str, ...]
+    eval_files: tuple[str, ...]
+    eval_fraction: float
+    seed: int
+    bad_rows: BadRows
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files: those for training, then those for evaluation."""
+        return self.train_files + self.eval_files
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Plain values that change where the output would, files by size and time of modification."""
+        stats = [(raw_files.absolute(f), *raw_files.stat(f)) for f in self.files]
+        return {
+            "schema": json.loads(self.schema.to_json()),
+            "files": [{"path": path, "bytes": size, "modified_ns": ns} for path, size, ns in stats],
+            "eval_files": len(self.eval_files),
+            "eval_fraction": self.eval_fraction,
+            "seed": self.seed,
+            "bad_rows": self.bad_rows,
+        }
+
+    def in_eval(self, file: int, numbers: np.ndarray) -> np.ndarray:
+        """Which rows, by their numbers in a file, belong to the evaluation set: bool [N]."""
+        if file >= len(self.train_files):
+            return np.ones(len(numbers), bool)
+        if self.eval_fraction == 0:
+            return np.zeros(len(numbers), bool)
+        return _uniform(self.seed, file, numbers) < self.eval_fraction
+
+
+def _uniform(seed: int, file: int, numbers: np.ndarray) -> np.ndarray:
+    """One number in [0, 1) per row, a function of seed, file and row number alone (splitmix64)."""
+    with np.errstate(over="ignore"):
+        x = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(1 + file)
+        x += np.uint64(seed % 2**64) * np.uint64(0xD1B54A32D192ED03)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    return (x >> np.uint64(11)) / np.float64(2**53)

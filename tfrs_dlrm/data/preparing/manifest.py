@@ -1,0 +1,84 @@
+"""What a prepared directory holds: the file that `prepare` writes last."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any, Literal
+
+from tfrs_dlrm.stores import local_copy
+from tfrs_dlrm.stores.files import read_json, write_json
+
+MANIFEST_FILE = "prepared.json"
+STATISTICS_FILE = "statistics.json"
+VOCABULARY_DIR = "vocabulary"
+Split = Literal["train", "eval"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One Parquet file: its path below the prepared directory, and its rows."""
+
+    path: str
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """The content of a prepared directory.
+
+    Attributes:
+      train: the shards of the training set, in the order of the log.
+      eval: those of the evaluation set; empty where there is none.
+      bad_rows: how many raw rows were set aside.
+      out_of_range: by feature, how many values have no row of their own.
+      job: what it was made from.
+    """
+
+    train: tuple[Shard, ...]
+    eval: tuple[Shard, ...]
+    bad_rows: int
+    out_of_range: dict[str, int]
+    job: dict[str, Any]
+
+    def shards(self, split: Split) -> tuple[Shard, ...]:
+        """The shards of one split.
+
+        Raises:
+          ValueError: there is no such split, or it is empty.
+        """
+        if split not in ("train", "eval"):
+            raise ValueError(f"split={split!r} is neither 'train' nor 'eval'")
+        shards: tuple[Shard, ...] = getattr(self, split)
+        if not shards:
+            raise ValueError(f"the {split} set is empty; prepare the data with eval inputs or an eval fraction")
+        return shards
+
+    def rows(self, split: Split) -> int:
+        """The rows of one split, 0 where it is empty."""
+        return sum(s.rows for s in getattr(self, split))
+
+    def save(self, directory: str) -> None:
+        """Writes DIRECTORY/prepared.json."""
+        write_json(os.path.join(directory, MANIFEST_FILE), dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, directory: str) -> Manifest:
+        """Reads DIRECTORY/prepared.json.
+
+        Raises:
+          FileNotFoundError: the directory is missing, not a prepared one, or its preparation did not finish.
+        """
+        directory = local_copy(directory)
+        path = os.path.join(directory, MANIFEST_FILE)
+        if not os.path.isfile(path):
+            unfinished = os.path.isdir(os.path.join(directory, "unfinished"))
+            what = "its preparation did not finish; run the same command again" if unfinished else "no prepared data"
+            raise FileNotFoundError(f"{directory}: {what} (there is no {MANIFEST_FILE}); see train/prepare.py --help")
+        return cls.of(read_json(path))
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Manifest:
+        """From the plain values in the file."""
+        shards = {split: tuple(Shard(**s) for s in data[split]) for split in ("train", "eval")}
+        return cls(**{**data, **shards})

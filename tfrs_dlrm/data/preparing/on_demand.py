@@ -1,0 +1,94 @@
+"""Makes the prepared data of a run where they are missing, from what its configuration names."""
+
+from __future__ import annotations
+
+import os
+
+from tfrs_dlrm.config import DataConfig
+from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE
+from tfrs_dlrm.data.preparing.prepare import Progress, prepare
+from tfrs_dlrm.data.synthetic.synthetic import EVAL_FILE, PLANTED_FILE, SCHEMA_FILE, TRAIN_FILE, generate
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import Listing, Mirror, Store, is_address, join, local_copy
+from tfrs_dlrm.stores.files import read_json, write_json
+
+# Metrics of something to compare with on the evaluation set, {name: {metric: value}}, beside the prepared data.
+REFERENCE_FILE = "reference.json"
+
+
+def ready(config: DataConfig, seed: int = 0, progress: Progress | None = None) -> str:
+    """The path of the prepared directory, which is made where it is missing; of one in a store, that of its local copy.
+
+    Synthetic raw logs are kept beside it, under `PATH-raw`.
+
+    Raises:
+      FileNotFoundError: it is missing, and the configuration names nothing that it could be made from.
+      ValueError: as `prepare`.
+    """
+    path = config.path
+    if config.synthetic_rows:
+        raw = _synthetic_logs(config, progress)
+        schema, train, evaluation = (join(raw, f) for f in (SCHEMA_FILE, TRAIN_FILE, EVAL_FILE))
+    elif config.raw_train:
+        schema, train, evaluation = config.schema, config.raw_train, config.raw_eval
+    else:
+        return _prepared(path, progress)
+    # Where it is done already, this makes sure that it was made from what the configuration says.
+    prepare(
+        Schema.load(schema),
+        train.split(","),
+        path,
+        eval_inputs=evaluation.split(",") if evaluation else [],
+        eval_fraction=config.eval_fraction,
+        seed=seed,
+        bad_rows=config.bad_rows,  # type: ignore[arg-type]
+        progress=progress,
+    )
+    local = local_copy(path, progress)
+    reference = os.path.join(local, REFERENCE_FILE)
+    if config.synthetic_rows:
+        if not os.path.isfile(reference):
+            planted = read_json(join(raw, PLANTED_FILE))
+            known = {"examples": planted["rows"], "auc": planted["auc"], "log_loss": planted["log_loss"]}
+            write_json(reference, {"planted": known})
+        mirror = Mirror(path) if is_address(path) else None
+        if mirror and REFERENCE_FILE not in (found.files if (found := mirror.listing()) else {}):
+            mirror.push()
+    return local
+
+
+def _prepared(path: str, progress: Progress | None) -> str:
+    advice = (
+        "make it with train/prepare.py, or name raw logs in config.data.raw_train and their schema in"
+        " config.data.schema"
+    )
+    try:
+        local = local_copy(path, progress)
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"config.data.path: {e}; {advice}") from e
+    if not os.path.isfile(os.path.join(local, MANIFEST_FILE)):
+        raise FileNotFoundError(f"config.data.path={path!r}: no prepared data there; {advice}")
+    return local
+
+
+def _synthetic_logs(config: DataConfig, progress: Progress | None) -> str:
+    """The directory of raw logs drawn from the planted model; its last file is the planted model's own metrics."""
+    raw, wanted = f"{config.path}-raw", [config.synthetic_rows, config.synthetic_eval_rows]
+    planted = None
+    if Listing.read(Store(raw)) if is_address(raw) else os.path.isfile(os.path.join(raw, PLANTED_FILE)):
+        planted = read_json(join(raw, PLANTED_FILE))
+    if planted:
+        found = [planted[key] for key in ("train_rows", "rows")]
+        if found != wanted:
+            raise ValueError(
+                f"{raw}: holds {found} synthetic rows, the configuration says {wanted}; remove it and {config.path}"
+            )
+    else:
+        total = config.synthetic_rows + config.synthetic_eval_rows
+
+        def report(rows: int) -> None:
+            if progress:
+                progress("generate", rows, total, rows)
+
+        generate(raw, config.synthetic_rows, config.synthetic_eval_rows, progress=report)
+    return raw

@@ -1,0 +1,251 @@
+"""Raw logs to encoded Parquet, with the schema, vocabularies and statistics beside them.
+
+Two passes over the files. The first counts values and sums numbers, of the training rows only; the second encodes.
+Each works through segments, a few blocks of one file, and leaves a small file behind for each finished one: a run
+that was killed and is started again skips those, and ends with the same bytes as one that was not. An engine runs the
+passes, on this machine or on a cluster; either can go on where the other was killed.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from absl import logging
+
+from tfrs_dlrm.data.encoding.encoder import Encoder, needs_statistics, vocabulary_file
+from tfrs_dlrm.data.encoding.vocabulary import Moments, vocabulary_settings, write_vocabulary
+from tfrs_dlrm.data.preparing.blocks import BlockEncoder, units
+from tfrs_dlrm.data.preparing.engines import Engine, EngineName
+from tfrs_dlrm.data.preparing.engines.local import LocalEngine
+from tfrs_dlrm.data.preparing.job import BadRows, Job
+from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, STATISTICS_FILE, VOCABULARY_DIR, Manifest, Shard
+from tfrs_dlrm.data.preparing.passes import no_moments
+from tfrs_dlrm.data.preparing.samples import SAMPLES, raw_values, write_samples
+from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, Workspace, check_same
+from tfrs_dlrm.data.raw import raw_files, sources
+from tfrs_dlrm.data.raw.parsing import parse
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.stores import Mirror, Store, check_free, is_address, join
+from tfrs_dlrm.stores.files import disk_full, read_json, write_json
+
+
+class Progress(Protocol):
+    """Is told how far a pass has come."""
+
+    def __call__(self, stage: str, done: int, total: int, rows: int) -> None:
+        """`done` of `total` bytes of the raw files are read in this pass, and `rows` rows came of them."""
+
+
+def prepare(
+    schema: Schema,
+    inputs: Sequence[str],
+    output: str,
+    *,
+    eval_inputs: Sequence[str] = (),
+    eval_fraction: float = 0.0,
+    seed: int = 0,
+    bad_rows: BadRows = "error",
+    engine: EngineName = "duckdb",
+    master: str | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Prepares raw logs for training.
+
+    Args:
+      schema: describes the logs.
+      inputs: paths and glob patterns of the training logs, on a disk, `s3://` or `gs://`: .tsv, .csv (plain or .gz),
+        .parquet; any mixture.
+      output: the directory to write. It holds `train/` and `eval/` with Parquet shards, `schema.json` with the size
+        of every table, `vocabulary/`, `statistics.json`, and `prepared.json`, which is written last. At an address
+        such as `s3://BUCKET/PREFIX` it is prepared in the local copy first (see `tfrs_dlrm.stores`).
+      eval_inputs: likewise for evaluation; or
+      eval_fraction: the share of the rows of `inputs` to set aside for evaluation, chosen at random by `seed`.
+      seed: see `eval_fraction`.
+      bad_rows: what becomes of malformed rows: `error` stops at the first; `quarantine` writes them to
+        `quarantine.jsonl` with file, line, column and reason, and goes on.
+      engine: `duckdb` works on this machine, `spark` on a Spark cluster; both write the same bytes.
+        See docs/cluster.md.
+      master: of Spark: `local[*]` (all cores of this machine; the default), `spark://HOST:PORT`, `yarn`, `k8s://...`.
+      progress: is told how far it is.
+
+    Returns:
+      What was written. Called again after it was killed, it goes on; called again after it finished, it does nothing.
+
+    Raises:
+      FileNotFoundError: an input is missing.
+      ValueError: an input is empty, damaged, lacks a column or has no usable row; `output` holds something else.
+      BadRowError: a malformed row, under `bad_rows="error"`.
+      ImportError: PySpark is not installed.
+      OSError: the disk is full; Spark cannot be started or reached, or its executors lack something; a `StoreError`
+        where an object store cannot be reached or refuses.
+    """
+    if not 0 <= eval_fraction < 1:
+        raise ValueError(f"eval_fraction={eval_fraction} is not in [0, 1)")
+    if eval_inputs and eval_fraction:
+        raise ValueError("give either eval_inputs or eval_fraction, not both")
+    if bad_rows not in ("error", "quarantine"):
+        raise ValueError(f"bad_rows={bad_rows!r} is neither 'error' nor 'quarantine'")
+    if engine not in ("duckdb", "spark"):
+        raise ValueError(f"engine={engine!r} is neither 'duckdb' nor 'spark'")
+    if master is not None and engine != "spark":
+        raise ValueError(f"master={master!r} is for engine='spark', this is engine={engine!r}")
+    eval_files = sources.expand(eval_inputs) if eval_inputs else []
+    job = Job(schema, tuple(sources.expand(inputs)), tuple(eval_files), eval_fraction, seed, bad_rows)
+    training = set(map(raw_files.identity, job.train_files))
+    for path in job.eval_files:
+        if raw_files.identity(path) in training:
+            raise ValueError(f"{path}: given for training and for evaluation")
+    report = progress or (lambda *_: None)
+    with disk_full(f"{output}: run the same command again once there is room, and it goes on where it was"):
+        if is_address(output):
+            return _in_store(job, output, report, engine, master)
+        return _Preparation(job, output, report).run(engine, master)
+
+
+def _in_store(
+    job: Job, output: str, progress: Callable[[str, int, int, int], None], engine: EngineName, master: str | None
+) -> Manifest:
+    """Prepares in the local copy of `output`, and publishes that when it is whole."""
+    mirror = Mirror(output, progress=progress)
+    if mirror.listing() is not None:
+        manifest = Manifest.of(read_json(join(output, MANIFEST_FILE)))
+        check_same(output, job.fingerprint(), manifest.job)
+        return manifest
+    mirror.pull()  # says so where what was published is gone
+    _check_free(output)
+    manifest = _Preparation(job, mirror.path, progress).run(engine, master)
+    mirror.push()
+    return manifest
+
+
+def _check_free(output: str) -> None:
+    """Says before the work rather than after it that something else is there; parts of an upload may be."""
+    store = Store(output)
+    directories, files = (f"{VOCABULARY_DIR}/", "train/", "eval/"), (".json", ".jsonl")
+    check_free(store, [n for n in store.files() if n.startswith(directories) or ("/" not in n and n.endswith(files))])
+
+
+def _engine(name: EngineName, master: str | None) -> contextlib.AbstractContextManager[Engine]:
+    if name == "duckdb":
+        return contextlib.nullcontext(LocalEngine())
+    from tfrs_dlrm.data.preparing.engines.spark import spark_engine
+
+    return spark_engine(master)
+
+
+class _Preparation:
+    """One run of `prepare`."""
+
+    def __init__(self, job: Job, output: str, progress: Callable[[str, int, int, int], None]):
+        self._job, self._output, self._progress = job, output, progress
+        self._workspace = Workspace(output)
+
+    def run(self, engine: EngineName, master: str | None) -> Manifest:
+        fingerprint = self._job.fingerprint()
+        if manifest := self._workspace.finished(fingerprint):
+            return manifest
+        with _engine(engine, master) as running:
+            self._workspace.begin(fingerprint)
+            schema = self._count(running)
+            running.encode(self._job, self._workspace, schema, self._progress)
+        manifest = self._manifest(fingerprint)
+        samples = self._samples(Encoder(schema, self._output), "eval" if manifest.eval else "train")
+        write_samples(self._output, samples)
+        self._workspace.end(manifest)
+        return manifest
+
+    def _count(self, engine: Engine) -> Schema:
+        """Writes vocabularies and statistics, and the schema with the size of every table."""
+        schema, path = self._job.schema, os.path.join(self._output, SCHEMA_FILE)
+        if os.path.exists(path):
+            return Schema.load(path)
+        settings = {t.name: s for t in schema.tables if (s := vocabulary_settings(schema, t))}
+        if units(schema) or settings or any(needs_statistics(f) for f in schema.dense):
+            engine.count(self._job, self._workspace, self._progress)
+            self._check_rows(sum(mark["rows"] for mark in self._workspace.marks(COUNTED)))
+        rows = self._write_vocabularies(engine.vocabularies(self._job, self._workspace, settings), settings)
+        moments = self._moments()
+        self._write_statistics(moments)
+        schema = schema.with_rows(rows).with_units(self._units(moments))
+        schema.save(path)
+        return schema
+
+    def _write_vocabularies(
+        self,
+        vocabularies: Iterator[tuple[str, Iterator[Sequence[str]]]],
+        settings: Mapping[str, tuple[int, int | None]],
+    ) -> dict[str, int]:
+        """The rows of each table with a vocabulary: one for each value, and one for all others."""
+        os.makedirs(os.path.join(self._output, VOCABULARY_DIR), exist_ok=True)
+        rows = {}
+        for name, values in vocabularies:
+            table, (min_count, _) = self._job.schema.table(name), settings[name]
+            rows[name] = 1 + write_vocabulary(values, table, min_count, vocabulary_file(self._output, name))
+            if table.rows is not None and table.rows != rows[name]:
+                logging.info("table %r: rows=%d becomes %d, as its vocabulary has", name, table.rows, rows[name])
+        return rows
+
+    def _units(self, moments: Moments) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation of the labels of regressions."""
+        found = {}
+        for position, number in enumerate(units(self._job.schema), len(self._job.schema.dense)):
+            mean, std = float(moments.mean[position]), float(moments.std[position])
+            # Labels that are all equal, but for rounding, have no unit of their own.
+            found[self._job.schema.label_columns[number]] = mean, std if std > 1e-6 * abs(mean) else 1.0
+        return found
+
+    def _moments(self) -> Moments:
+        """Of the training rows, as `BlockCounter` counts them."""
+        return sum((Moments(*mark["moments"]) for mark in self._workspace.marks(COUNTED)), no_moments(self._job.schema))
+
+    def _write_statistics(self, moments: Moments) -> None:
+        schema = self._job.schema
+        dense = {}
+        for i, f in enumerate(schema.dense):
+            if moments.count[i] > 0:
+                dense[f.name] = {"count": int(moments.count[i]), "mean": moments.mean[i], "std": moments.std[i]}
+            elif needs_statistics(f):
+                raise ValueError(f"feature {f.name!r}: no training row has a value in column {f.column!r}")
+        write_json(os.path.join(self._workspace.output, STATISTICS_FILE), {"dense": dense})
+
+    def _manifest(self, fingerprint: dict[str, Any]) -> Manifest:
+        """What the second pass has written; it also joins the bad rows of all segments."""
+        marks = self._workspace.marks(ENCODED)
+        rows = {s: sum(m["rows"][s] for m in marks) for s in ("train", "eval")}
+        self._check_rows(rows["train"])
+        shards = {
+            s: tuple(Shard(f"{s}/{m['name']}.parquet", m["rows"][s]) for m in marks if m["rows"][s]) for s in rows
+        }
+        unknown: dict[str, int] = collections.Counter()
+        for mark in marks:
+            unknown.update(mark["out_of_range"])
+        self._workspace.join_rejects([m["name"] for m in marks if m["bad"]])
+        return Manifest(
+            shards["train"], shards["eval"], sum(m["bad"] for m in marks), dict(sorted(unknown.items())), fingerprint
+        )
+
+    def _samples(self, encoder: Encoder, split: str) -> list[dict[str, Any]]:
+        """The raw form of the first rows of a split."""
+        encode_block, samples = BlockEncoder(encoder), list[dict[str, Any]]()
+        for file, path in enumerate(self._job.files):
+            if split == "eval" and self._job.eval_files and file < len(self._job.train_files):
+                continue
+            for block in sources.blocks(path, encoder.schema):
+                rows = parse(block, encoder.schema)
+                keep = np.isin(rows.numbers, encode_block(block).numbers)
+                keep &= self._job.in_eval(file, rows.numbers) == (split == "eval")
+                samples += raw_values(rows.take(keep), encoder.schema, SAMPLES - len(samples))
+                if len(samples) >= SAMPLES:
+                    return samples
+        return samples
+
+    def _check_rows(self, rows: int) -> None:
+        if rows == 0:
+            more = f" and {len(self._job.train_files) - 1} more files" if len(self._job.train_files) > 1 else ""
+            hint = "; bad_rows='error' says what is wrong with the first" if self._job.bad_rows == "quarantine" else ""
+            raise ValueError(f"{self._job.train_files[0]}{more}: no usable row for training{hint}")

@@ -1,0 +1,207 @@
+"""The directory that `prepare` writes: what is finished in it, what is under way, and whose it is.
+
+- `train/`, `eval/`: shards, each under its final name only when whole.
+- `unfinished/`, until everything is there: `job.json` and `run`, what is prepared and by which run;
+  `counts/TABLE/NAME.parquet`, the values of the segment NAME, and `counted/NAME.json`, the mark that says so;
+  `NAME.jsonl`, its bad rows, and `encoded/NAME.json`, the mark that it is encoded; `failed/NAME.json`, what is wrong
+  with it; `attempts/`, what the processes of an engine write before it gets its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from absl import logging
+
+from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, STATISTICS_FILE, VOCABULARY_DIR, Manifest
+from tfrs_dlrm.schema import SCHEMA_FILE
+from tfrs_dlrm.stores.files import read_json, write_json
+
+WORK_DIR = "unfinished"
+QUARANTINE_FILE = "quarantine.jsonl"
+COUNTED, ENCODED, FAILED = "counted", "encoded", "failed"
+
+
+class TakenOverError(OSError):
+    """Another run of `prepare` has begun to write the same directory."""
+
+
+class Workspace:
+    """The output directory of `prepare`.
+
+    Args:
+      output: the directory.
+      attempt: one of several processes that may work on the same segment at the same time has a name of its own here:
+        nothing that it writes is in the way of another.
+      run: the run that such a process belongs to; once another run has begun, it can finish nothing any more.
+    """
+
+    def __init__(self, output: str, attempt: str = "", run: str = ""):
+        self.output, self.work, self.run = output, os.path.join(output, WORK_DIR), run
+        self.counts = os.path.join(self.work, "counts")
+        self._attempt = attempt
+
+    def finished(self, fingerprint: dict[str, Any]) -> Manifest | None:
+        """What is written, where it is whole.
+
+        Raises:
+          ValueError: it was made from something else than `fingerprint` says.
+        """
+        if not os.path.exists(os.path.join(self.output, MANIFEST_FILE)):
+            return None
+        manifest = Manifest.load(self.output)
+        check_same(self.output, fingerprint, manifest.job)
+        shutil.rmtree(self.work, ignore_errors=True)
+        return manifest
+
+    def begin(self, fingerprint: dict[str, Any]) -> None:
+        """Makes the directory, or goes on with an unfinished one.
+
+        Raises:
+          ValueError: it holds something else.
+        """
+        self.run = uuid.uuid4().hex
+        attempts = os.path.join(self.work, "attempts")
+        started = os.path.join(self.work, "job.json")
+        if os.path.exists(started):
+            if self.marks(COUNTED) or self.marks(ENCODED):
+                check_same(self.output, fingerprint, read_json(started))
+                logging.info("%s: going on with an unfinished preparation", self.output)
+            else:
+                self._discard()
+            os.makedirs(attempts, exist_ok=True)
+            self._take_over()
+            write_json(started, fingerprint)
+            return
+        if os.path.isdir(self.output) and set(os.listdir(self.output)) - {WORK_DIR}:
+            raise ValueError(f"{self.output}: the directory exists and holds something else; choose another output")
+        shutil.rmtree(self.work, ignore_errors=True)
+        os.makedirs(attempts)
+        self._take_over()
+        write_json(started, fingerprint)
+
+    def end(self, manifest: Manifest) -> None:
+        """Says that the directory is whole."""
+        manifest.save(self.output)
+        shutil.rmtree(self.work, ignore_errors=True)  # a process of the engine may linger
+
+    # ---- segments ----------------------------------------------------------------------------------------------------
+
+    def mark(self, kind: str, name: str, content: dict[str, Any]) -> None:
+        """Says that a segment is finished, and with what result."""
+        path = self._mark(kind, name)
+        temporary = self.temporary(path)
+        write_json(temporary, content)
+        self.publish(temporary, path)
+
+    def is_marked(self, kind: str, name: str) -> bool:
+        """Whether a segment is finished."""
+        return os.path.exists(self._mark(kind, name))
+
+    def marked(self, kind: str) -> list[str]:
+        """The names of the finished segments, in order."""
+        directory = os.path.join(self.work, kind)
+        names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+    def read_mark(self, kind: str, name: str) -> dict[str, Any]:
+        """What a mark says."""
+        content: dict[str, Any] = read_json(self._mark(kind, name))
+        return content
+
+    def marks(self, kind: str) -> list[dict[str, Any]]:
+        """What the marks of all finished segments say, in order."""
+        return [self.read_mark(kind, name) for name in self.marked(kind)]
+
+    def shard(self, split: str, name: str) -> str:
+        """The path of the shard of a segment."""
+        return os.path.join(self.output, split, f"{name}.parquet")
+
+    def rejects(self, name: str) -> str:
+        """The path of the bad rows of a segment."""
+        return os.path.join(self.work, f"{name}.jsonl")
+
+    def join_rejects(self, names: Sequence[str]) -> None:
+        """Writes the bad rows of these segments into one file."""
+        if not names:
+            return
+        path = os.path.join(self.output, QUARANTINE_FILE)
+        with open(path + ".tmp", "wb") as out:
+            for name in names:
+                with open(self.rejects(name), "rb") as part:
+                    shutil.copyfileobj(part, out)
+        os.replace(path + ".tmp", path)
+
+    # ---- files that appear whole -------------------------------------------------------------------------------------
+
+    def temporary(self, path: str) -> str:
+        """Where to write what is to become the file `path`."""
+        if self._attempt:
+            name = os.path.relpath(path, self.output).replace(os.sep, "-")
+            # Made by `begin` and nobody else: a process that outlives its run brings nothing back.
+            return os.path.join(self.work, "attempts", f"{self._attempt}-{name}.tmp")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return path + ".tmp"
+
+    def publish(self, temporary: str, path: str) -> None:
+        """Gives a file that is whole its name.
+
+        Raises:
+          TakenOverError: this process belongs to an earlier run of `prepare`.
+        """
+        if self._attempt and self._current_run() != self.run:
+            raise TakenOverError(f"{self.output}: another run of prepare has begun to write this directory")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.replace(temporary, path)
+
+    def _mark(self, kind: str, name: str) -> str:
+        return os.path.join(self.work, kind, f"{name}.json")
+
+    def _current_run(self) -> str:
+        try:
+            with open(os.path.join(self.work, "run"), encoding="ascii") as f:
+                return f.read()
+        except FileNotFoundError:
+            return ""
+
+    def _take_over(self) -> None:
+        path = os.path.join(self.work, "run")
+        with open(path + ".tmp", "w", encoding="ascii") as f:
+            f.write(self.run)
+        os.replace(path + ".tmp", path)
+
+    def _discard(self) -> None:
+        """Removes what a run left that finished no segment: nothing is lost, whatever it was to prepare."""
+        for name in ("train", "eval", VOCABULARY_DIR):
+            shutil.rmtree(os.path.join(self.output, name), ignore_errors=True)
+        for name in (SCHEMA_FILE, STATISTICS_FILE):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(self.output, name))
+        shutil.rmtree(self.work)  # last: it says that the directory is one of ours
+
+
+def check_same(output: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    """Makes sure that two jobs, by their fingerprints, come to the same.
+
+    Args:
+      output: where `found` is.
+      wanted: of the job to do.
+      found: of that which was done.
+
+    Raises:
+      ValueError: saying what differs.
+    """
+    differing = [key for key in wanted if json.loads(json.dumps(wanted[key])) != found.get(key)]
+    if found.get("bad_rows") == "error" and "bad_rows" in differing:
+        differing.remove("bad_rows")  # without a bad row, the two come to the same
+    if differing:
+        raise ValueError(
+            f"{output}: already holds data prepared differently ({', '.join(differing)} changed);"
+            " choose another output, or remove it"
+        )

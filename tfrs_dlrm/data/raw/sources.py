@@ -1,0 +1,280 @@
+"""Raw log files as a sequence of blocks: which files there are, where a block begins and ends, which columns it has.
+
+A block is a bounded piece of one file, cut at a line or row boundary. The cuts depend on the file alone, so a run that
+was interrupted finds the same blocks again.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfrs_dlrm.data.raw import raw_files
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import StoreError
+
+BLOCK_BYTES = 16 << 20
+BLOCK_ROWS = 65_536
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A piece of a raw file.
+
+    Attributes:
+      path: the file.
+      index: the position of the block in its file, from 0.
+      first_row: the number of its first line (text, counted from 1 with the header) or row (Parquet, from 1).
+      rows: how many lines or rows there are.
+      data: whole lines of text, or a table with at least the columns of the schema.
+      columns: the names of the fields of a line, in order; the schema's columns for Parquet.
+      delimiter: between the fields of a line; empty for Parquet.
+    """
+
+    path: str
+    index: int
+    first_row: int
+    rows: int
+    data: bytes | pa.Table
+    columns: tuple[str, ...]
+    delimiter: str = ""
+
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        """What the lines or rows of these numbers hold, for messages; bytes that are no UTF-8 appear as escapes."""
+        if not len(rows):
+            return []
+        if isinstance(self.data, bytes):
+            lines = self.data.split(b"\n")
+            return [lines[n - self.first_row].decode("utf-8", "backslashreplace").rstrip("\r") for n in rows]
+        return [_row_text(self.data.slice(n - self.first_row, 1)) for n in rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a block begins, so that it can be read without those before it.
+
+    Attributes:
+      index: the position of the block in its file.
+      first_row: the number of its first line or row, as in `Block`.
+      offset: text: the byte at which that line begins. Parquet: the row group that holds the row.
+      after: text: the byte from which on the file is read in whole pieces; those before it, from `offset` on, are the
+        beginning of a line. Parquet: how many batches of the row group come before.
+    """
+
+    index: int
+    first_row: int
+    offset: int
+    after: int
+
+
+def expand(patterns: Sequence[str]) -> list[str]:
+    """The files that paths and glob patterns name, each once: patterns in the order given, their matches sorted.
+
+    Raises:
+      FileNotFoundError: a path or pattern that names no file.
+      StoreError: an object store cannot be reached or refuses.
+      ValueError: a file of zero bytes, or no pattern at all.
+    """
+    if isinstance(patterns, str):
+        patterns = [patterns]
+    if not patterns:
+        raise ValueError("no input files: give at least one path or glob pattern")
+    files: dict[str, str] = {}
+    for pattern in patterns:
+        for path in raw_files.matching(os.fspath(pattern)):
+            files.setdefault(raw_files.identity(path), path)
+    for path in files.values():
+        if raw_files.size(path) == 0:
+            raise ValueError(f"{path}: the file is empty")
+    return list(files.values())
+
+
+def blocks(
+    path: str, schema: Schema, position: Callable[[int], None] | None = None, place: Place | None = None
+) -> Iterator[Block]:
+    """The blocks of one file, in order.
+
+    Args:
+      path: a .parquet file, or text (.tsv, .csv or any other name), which may be compressed as .gz.
+      schema: names the columns, and says how text files are laid out.
+      position: called with the number of bytes of the file read so far, for progress bars.
+      place: of the block to begin with; without it, the first. No .gz file can be read from another.
+
+    Raises:
+      ValueError: naming the file, for a missing column, a damaged file or one that ends in the middle.
+    """
+    report = position or (lambda _: None)
+    if is_parquet(path):
+        yield from _parquet_blocks(path, schema, report, place or Place(0, 1, 0, 0))
+    else:
+        yield from _text_blocks(path, schema, report, place or Place(0, 1, 0, 0))
+
+
+def is_parquet(path: str) -> bool:
+    """Whether the name says that it is a Parquet file; every other file is text."""
+    return path.lower().endswith((".parquet", ".pq"))
+
+
+def is_compressed(path: str) -> bool:
+    """Whether the name says that it is a text file compressed by gzip."""
+    return path.lower().endswith(".gz")
+
+
+def usual_delimiter(path: str) -> str:
+    """What stands between the fields of a text file of this name."""
+    return "," if path.lower().removesuffix(".gz").endswith(".csv") else "\t"
+
+
+def first_line(path: str) -> str:
+    """The first line of a text file.
+
+    Raises:
+      ValueError: naming the file, where it is empty, damaged or no UTF-8.
+    """
+    line = next(_chunks(path, lambda _: None), b"").removeprefix(_BOM).partition(b"\n")[0]
+    if not line:
+        raise ValueError(f"{path}: the first line is empty")
+    return _decoded(path, line)
+
+
+def split_line(line: str, delimiter: str) -> list[str]:
+    """The fields of a line, without the quotes around them."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter))
+    except csv.Error as e:  # such as a field of 128 KB
+        raise ValueError(f"no list of fields: {line[:40]!r}...: {e}") from e
+
+
+def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], place: Place) -> Iterator[Block]:
+    try:
+        file = pq.ParquetFile(raw_files.open_file(path), page_checksum_verification=True)
+        size, names = raw_files.size(path), file.schema_arrow.names
+        _check_columns(path, schema, names, "")
+        if file.metadata.num_rows == 0:
+            raise ValueError(f"{path}: the file has no rows")
+        first_row, index, skip = place.first_row, place.index, place.after
+        for group in range(place.offset, file.num_row_groups):
+            batches = file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(schema.columns))
+            batches, skip = itertools.islice(batches, skip, None), 0
+            for batch in batches:
+                yield Block(path, index, first_row, batch.num_rows, pa.Table.from_batches([batch]), schema.columns)
+                first_row, index = first_row + batch.num_rows, index + 1
+                report(int(size * (first_row - 1) / file.metadata.num_rows))
+    except StoreError:
+        raise
+    except (pa.ArrowException, OSError) as e:
+        raise ValueError(f"{path}: not a readable Parquet file: {e}") from e
+
+
+def _text_blocks(path: str, schema: Schema, report: Callable[[int], None], place: Place) -> Iterator[Block]:
+    delimiter = schema.text.delimiter or usual_delimiter(path)
+    columns = schema.text.columns
+    line, index, rest, begin = 1, 0, b"", 0
+    if place.index > 0:
+        line, index, begin = place.first_row, place.index, place.after
+        columns = columns or _header(path, _header_line(path), delimiter, schema)
+        rest = _bytes(path, place.offset, begin)
+    for chunk in _chunks(path, report, begin):
+        data = rest + chunk
+        if line == 1:
+            data = data.removeprefix(_BOM)
+            if not columns:
+                header, newline, data = data.partition(b"\n")
+                if not newline and len(header) >= BLOCK_BYTES:
+                    raise ValueError(f"{path}: line 1 is longer than {BLOCK_BYTES} bytes; is this a text file?")
+                columns = _header(path, header, delimiter, schema)
+                line = 2
+        end = data.rfind(b"\n") + 1
+        data, rest = data[:end], data[end:]
+        if len(rest) > BLOCK_BYTES:
+            raise ValueError(f"{path}: line {line} is longer than {BLOCK_BYTES} bytes; is this a text file?")
+        if data:
+            lines = data.count(b"\n")
+            yield Block(path, index, line, lines, data, columns, delimiter)
+            line, index = line + lines, index + 1
+    if rest:
+        yield Block(path, index, line, 1, rest + b"\n", columns, delimiter)
+    elif index == 0:
+        raise ValueError(f"{path}: the file {'is empty' if line == 1 else 'has a header but no rows'}")
+
+
+def _chunks(path: str, report: Callable[[int], None], begin: int = 0) -> Iterator[bytes]:
+    """The (decompressed) bytes of a file in pieces of `BLOCK_BYTES`, the last one shorter, from byte `begin` on."""
+    compressed = is_compressed(path)
+    try:
+        with raw_files.open_file(path) as raw:
+            raw.seek(begin)
+            stream: IO[bytes] = pa.CompressedInputStream(raw, "gzip") if compressed else raw
+            while chunk := _read_full(stream, BLOCK_BYTES):
+                report(raw.tell())
+                yield chunk
+    except StoreError:
+        raise
+    except OSError as e:
+        what = "the gz file is damaged or ends in the middle" if compressed else "cannot be read"
+        raise ValueError(f"{path}: {what}: {e}") from e
+
+
+def _read_full(stream: IO[bytes], size: int) -> bytes:
+    """Exactly `size` bytes, fewer only at the end: a decompressor may return less than it was asked for."""
+    parts, missing = [], size
+    while missing > 0 and (part := stream.read(missing)):
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def _bytes(path: str, begin: int, end: int) -> bytes:
+    with raw_files.open_file(path) as file:
+        file.seek(begin)
+        return file.read(end - begin)
+
+
+def _header_line(path: str) -> bytes:
+    head = b""
+    with raw_files.open_file(path) as file:
+        while b"\n" not in head and len(head) < BLOCK_BYTES and (piece := file.read(1 << 16)):
+            head += piece
+    return head.partition(b"\n")[0].removeprefix(_BOM)
+
+
+def _row_text(row: pa.Table) -> str:
+    try:
+        return str(row.to_pylist()[0])
+    except UnicodeDecodeError:
+        fields = [f.with_type(pa.binary()) if pa.types.is_string(f.type) else f for f in row.schema]
+        return str(row.cast(pa.schema(fields)).to_pylist()[0])
+
+
+def _decoded(path: str, line: bytes) -> str:
+    try:
+        return line.decode("utf-8").rstrip("\r")
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}: line 1: invalid UTF-8 in the header: {e}") from e
+
+
+def _header(path: str, line: bytes, delimiter: str, schema: Schema) -> tuple[str, ...]:
+    text = _decoded(path, line)
+    names = split_line(text, delimiter) if text else []
+    names = [n.strip() for n in names] if schema.text.strip else names
+    hint = "; if the file has no header line, list its columns in text.columns of the schema"
+    _check_columns(path, schema, names, hint)
+    return tuple(names)
+
+
+def _check_columns(path: str, schema: Schema, names: Sequence[str], hint: str) -> None:
+    missing = [name for name in schema.columns if name not in names]
+    if missing:
+        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; the file has: {shown[:500]}{hint}")
+    for name in schema.columns:
+        if names.count(name) > 1:
+            raise ValueError(f"{path}: column {name!r} is there {names.count(name)} times; give each a name of its own")

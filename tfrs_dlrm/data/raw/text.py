@@ -1,0 +1,137 @@
+"""A block of text as columns of bytes, with every line that is no row named."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from tfrs_dlrm.data.raw.sources import Block
+from tfrs_dlrm.schema import Schema
+
+
+def read_text(block: Block, schema: Schema) -> tuple[dict[str, pa.Array], np.ndarray, dict[int, tuple[str, str]]]:
+    """Reads a block of text.
+
+    Returns:
+      The columns that the schema reads, as bytes; int64 [N], the line of each row; and the lines that are no rows, by
+      their number, as (column, reason).
+    """
+    data, columns, delimiter = bytes(block.data), block.columns, block.delimiter.encode()
+    lines = np.arange(block.first_row, block.first_row + block.rows)
+    broken: dict[int, tuple[str, str]] = {}
+    parsed = _parse(data, block, schema) if _is_plain(data, delimiter) else None
+    if parsed is None or parsed.count != len(lines):
+        data, lines, broken = _whole_lines(data, lines, delimiter, len(columns))
+        parsed = _parse(data, block, schema)
+    if parsed.count != len(lines):
+        raise ValueError(f"{block.path}: lines {lines[0]} to {lines[-1]}: something in them cannot be read as rows")
+    for position, count in parsed.wrong.items():
+        broken[int(lines[position])] = ("", f"{count} fields, {len(columns)} are expected")
+    good = np.ones(len(lines), bool)
+    good[list(parsed.wrong)] = False
+    return {name: parsed.table.column(name).combine_chunks() for name in schema.columns}, lines[good], broken
+
+
+def _is_plain(data: bytes, delimiter: bytes) -> bool:
+    """Whether the parser, given these lines, can do no worse than join some or drop blank ones.
+
+    It takes a lone carriage return for the end of a line, says nothing of a quote that only the end of the data closes,
+    and cannot report a row of the wrong length that is no UTF-8.
+    """
+    if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
+        return False
+    last = data[data.rfind(b"\n", 0, -1) + 1 : -1]
+    if not _field_count(last, delimiter):
+        return False
+    whole = pa.Array.from_buffers(
+        pa.binary(), 1, [None, pa.py_buffer(np.array([0, len(data)], np.int32)), pa.py_buffer(data)]
+    )
+    try:
+        whole.cast(pa.string())
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parsed:
+    """The rows with the right number of fields, and the number of fields of the others by position from 0."""
+
+    table: pa.Table
+    wrong: dict[int, int]
+
+    @property
+    def count(self) -> int:
+        return self.table.num_rows + len(self.wrong)
+
+
+def _parse(data: bytes, block: Block, schema: Schema) -> _Parsed:
+    wrong: dict[int, int] = {}
+
+    def skip(row: Any) -> str:
+        wrong[row.number - 1] = row.actual_columns
+        return "skip"
+
+    # One thread, or rows have no numbers; blocks are read side by side instead.
+    read = pa_csv.ReadOptions(use_threads=False, column_names=list(block.columns), block_size=len(data) + 1)
+    quote = False if block.delimiter == "\t" else '"'
+    parse = pa_csv.ParseOptions(delimiter=block.delimiter, quote_char=quote, invalid_row_handler=skip)
+    convert = pa_csv.ConvertOptions(
+        include_columns=list(schema.columns),
+        column_types={name: pa.binary() for name in schema.columns},
+        strings_can_be_null=False,
+    )
+    return _Parsed(pa_csv.read_csv(pa.BufferReader(data), read, parse, convert), wrong)
+
+
+def _whole_lines(
+    data: bytes, lines: np.ndarray, delimiter: bytes, want: int
+) -> tuple[bytes, np.ndarray, dict[int, tuple[str, str]]]:
+    """Without blank lines, and without those that the parser would split, join or not report; those by number."""
+    kept, numbers, broken = [], [], {}
+    for number, line in zip(lines, data.split(b"\n"), strict=False):
+        line = line.removesuffix(b"\r")
+        if not line:
+            continue
+        count = _field_count(line, delimiter)
+        if b"\r" in line:
+            broken[int(number)] = ("", "a carriage return in the middle of the line")
+        elif not count:
+            broken[int(number)] = ("", "a quote that is never closed")
+        elif count != want and not is_utf8(line):
+            broken[int(number)] = ("", f"{count} fields, {want} are expected")
+        else:
+            kept.append(line)
+            numbers.append(number)
+    return b"\n".join(kept) + b"\n", np.array(numbers, np.int64), broken
+
+
+def _field_count(line: bytes, delimiter: bytes) -> int:
+    """The fields of a line; 0 where one begins with a quote that nothing closes. Quotes mean nothing between tabs."""
+    if delimiter == b"\t" or b'"' not in line:
+        return line.count(delimiter) + 1
+    begin = count = 0
+    while begin >= 0:
+        count += 1
+        if line[begin : begin + 1] == b'"':
+            end = line.find(b'"', begin + 1)
+            while end >= 0 and line[end + 1 : end + 2] == b'"':  # a doubled quote stands for one
+                end = line.find(b'"', end + 2)
+            if end < 0:
+                return 0
+            begin = end
+        begin = line.find(delimiter, begin) + 1 or -1
+    return count
+
+
+def is_utf8(value: bytes) -> bool:
+    """Whether the bytes are UTF-8."""
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

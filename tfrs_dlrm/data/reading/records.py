@@ -1,0 +1,212 @@
+"""Prepared data as TFRecord files, for processes that have TensorFlow but not this package.
+
+Parameter server workers and the hosts of a TPU pod run the graph of a dataset, not the Python that `dataset` needs.
+PREPARED/records/ holds the rows a second time, ready to be fed: a record is a block of rows, a tf.train.Example with
+
+- for each of `label`, `weight`, `dense` and `ids` that the schema has, one string of little-endian float32 or int32,
+  row by row, and
+- for each list column its name and one such string per row, so that TensorFlow's own `rebatch` can cut rows out.
+
+The training rows were shuffled before they were written; readers then need to shuffle blocks only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE
+from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, Manifest, Split
+from tfrs_dlrm.data.preparing.prepare import Progress
+from tfrs_dlrm.data.reading.columns import list_columns, matrix_names
+from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS, row_blocks
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores.files import disk_full, read_json, write_json
+
+RECORDS_DIR, RECORDS_FILE = "records", "records.json"
+BLOCK_ROWS = 256
+_VERSION = 2
+_FILES = 64  # where there are as many blocks: the hosts of a pod share out whole files
+_MAX_FILE_BYTES = 256 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordFile:
+    """One TFRecord file: its path below the prepared directory, its rows, its blocks (records), its size in bytes."""
+
+    path: str
+    rows: int
+    blocks: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """The content of PREPARED/records/, as its records.json says.
+
+    Attributes:
+      version: of the format.
+      prepared: a hash of the schema and the manifest of the prepared directory.
+      train: the files of the training set.
+      eval: those of the evaluation set, in the order of the log.
+    """
+
+    version: int
+    prepared: str
+    train: tuple[RecordFile, ...]
+    eval: tuple[RecordFile, ...]
+
+    @classmethod
+    def load(cls, directory: str) -> Records:
+        """Reads DIRECTORY/records/records.json and looks whether the files fit.
+
+        Raises:
+          FileNotFoundError: no prepared data there, or no records.
+          ValueError: they belong to other prepared data, or a file is missing or has another size.
+        """
+        prepared, path = fingerprint(directory), os.path.join(directory, RECORDS_DIR, RECORDS_FILE)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f"{directory}: the data are not there as records (no {RECORDS_DIR}/{RECORDS_FILE});"
+                " tfrs_dlrm.data.reading.records.write_records makes them"
+            )
+        data = read_json(path)
+        if data.get("version") != _VERSION or data.get("prepared") != prepared:
+            raise ValueError(
+                f"{path}: made from other prepared data or by another version of tfrs_dlrm;"
+                " tfrs_dlrm.data.reading.records.write_records makes them anew"
+            )
+        files = {split: tuple(RecordFile(**f) for f in data[split]) for split in ("train", "eval")}
+        for file in files["train"] + files["eval"]:
+            path = os.path.join(directory, file.path)
+            has = f"{os.path.getsize(path)} bytes" if os.path.exists(path) else "no such file"
+            if has != f"{file.bytes} bytes":
+                raise ValueError(
+                    f"{path}: {has}, {file.bytes} bytes are expected;"
+                    " tfrs_dlrm.data.reading.records.write_records makes the records anew"
+                )
+        return cls(**{**data, **files})
+
+
+def write_records(
+    directory: str, *, seed: int = 0, shuffle_rows: int = SHUFFLE_ROWS, progress: Progress | None = None
+) -> str:
+    """Writes both splits of a prepared directory to DIRECTORY/records/; see `record_dataset` for reading.
+
+    They take about as much room as the rows in memory: 4 bytes for each number and id. Only one process may write.
+
+    Args:
+      directory: what `prepare` wrote.
+      seed: of the order of the training rows, which are shuffled once. Readers have seeds of their own.
+      shuffle_rows: how many rows are shuffled at a time.
+      progress: is told how many rows are written; its stage is `records`.
+
+    Returns:
+      The path of the records. They have that name once they are whole. Called again it does nothing, whatever order
+      they are in, since another cluster may be reading them; but records of other prepared data, or with a file missing
+      or cut off, are made anew.
+
+    Raises:
+      FileNotFoundError: no prepared data there.
+      ValueError: a damaged shard, see `dataset`.
+      OSError: the disk is full.
+    """
+    home, prepared = os.path.join(directory, RECORDS_DIR), fingerprint(directory)
+    try:
+        Records.load(directory)
+        return home
+    except (FileNotFoundError, ValueError):
+        pass
+    unfinished = f"{home}.unfinished"
+    for path in (home, unfinished):
+        shutil.rmtree(path, ignore_errors=True)
+    os.makedirs(unfinished)
+    try:
+        with disk_full(f"{directory}: run the same command again once there is room"):
+            writer = _Writer(directory, unfinished, progress or (lambda *_: None))
+            train, evaluation = writer.write("train", seed, shuffle_rows), writer.write("eval", None, shuffle_rows)
+            records = Records(_VERSION, prepared, train, evaluation)
+            write_json(os.path.join(unfinished, RECORDS_FILE), dataclasses.asdict(records))
+            os.rename(unfinished, home)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return home
+
+
+def fingerprint(directory: str) -> str:
+    """Changes whenever the data were prepared anew.
+
+    Raises:
+      FileNotFoundError: no prepared data there.
+    """
+    Manifest.load(directory)
+    digest = hashlib.sha256()
+    for name in (SCHEMA_FILE, MANIFEST_FILE):
+        with open(os.path.join(directory, name), "rb") as f:
+            digest.update(hashlib.sha256(f.read()).digest())
+    return digest.hexdigest()
+
+
+class _Writer:
+    """Writes the splits of a prepared directory to `output`."""
+
+    def __init__(self, directory: str, output: str, progress: Progress):
+        self._directory, self._output, self._progress = directory, output, progress
+        self._schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
+        self._manifest = Manifest.load(directory)
+        self._total = self._manifest.rows("train") + self._manifest.rows("eval")
+        self._rows = 0
+
+    def write(self, split: Split, seed: int | None, shuffle_rows: int) -> tuple[RecordFile, ...]:
+        """One split, several files of neighbouring blocks."""
+        rows, files = self._manifest.rows(split), list[RecordFile]()
+        if rows == 0:
+            return ()
+        blocks = row_blocks(self._directory, split, BLOCK_ROWS, seed, shuffle_rows)
+        blocks_per_file = -(-rows // (BLOCK_ROWS * _FILES))
+        while sum(f.rows for f in files) < rows:
+            self._progress("records", self._rows, self._total, self._rows)
+            files.append(self._write_file(f"{split}-{len(files):05d}.tfrecord", blocks, blocks_per_file))
+            self._rows += files[-1].rows
+        self._progress("records", self._rows, self._total, self._rows)
+        return tuple(files)
+
+    def _write_file(self, name: str, blocks: Iterator[Sequence[np.ndarray]], most: int) -> RecordFile:
+        path, rows, count, size = os.path.join(self._output, name), 0, 0, 0
+        with tf.io.TFRecordWriter(path) as writer:
+            for block in itertools.islice(blocks, most):
+                record = _serialized(block, self._schema)
+                writer.write(record)
+                rows, count, size = rows + len(block[0]), count + 1, size + len(record)
+                if size >= _MAX_FILE_BYTES:
+                    break
+        return RecordFile(f"{RECORDS_DIR}/{name}", rows, count, os.path.getsize(path))
+
+
+def _serialized(block: Sequence[np.ndarray], schema: Schema) -> bytes:
+    """A tf.train.Example of the arrays of a block, which are in the order of `signature`."""
+    rest = iter(block)
+    columns = {name: [_little_endian(next(rest)).tobytes()] for name in matrix_names(schema)}
+    columns |= {name: _row_strings(_little_endian(next(rest)), next(rest)) for name in list_columns(schema)}
+    features = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=v)) for k, v in columns.items()}
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def _little_endian(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+
+
+def _row_strings(values: np.ndarray, splits: np.ndarray) -> list[bytes]:
+    """The bytes of the values of each row."""
+    offsets = (splits * values.itemsize).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
+    return pa.Array.from_buffers(pa.binary(), len(splits) - 1, buffers).to_pylist()

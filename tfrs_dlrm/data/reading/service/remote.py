@@ -1,0 +1,126 @@
+"""The part of a job that runs in the input workers: a tf.data graph around one function in Python.
+
+tf.data's service sends a graph to its workers. A function in Python does not travel with it: the graph holds only the
+name under which TensorFlow knows the function, in the process that runs the graph. TensorFlow gives the names in turn,
+so the first function of every process has the same name; a worker makes sure that this is `load`.
+
+An item is a window of an epoch, numbered `epoch * Windows.most + window`. The dispatcher hands items out in turn, each
+to one worker and once, whatever becomes of it there; the trainer knows which ones it needs and reads what is lost.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from tfrs_dlrm.data.reading.dataset import windows_of
+from tfrs_dlrm.data.reading.records import fingerprint
+from tfrs_dlrm.data.reading.service.blocks import encode
+from tfrs_dlrm.data.reading.service.job import Job
+from tfrs_dlrm.data.reading.windows import Windows
+from tfrs_dlrm.stores import local_copy
+
+# Of one message: 2.6 MB of Criteo rows.
+BLOCK_ROWS = 1 << 14
+_TOKEN = "pyfunc_0"
+# What a block's number is where its bytes are the message of an error: of this window alone, or of all.
+LOST, REFUSED = -1, -2
+_WORKER = ["?"]
+
+
+class Block(NamedTuple):
+    """What a worker sends: rows number `BLOCK_ROWS * number` and following of an item, or why there are none."""
+
+    item: int
+    number: int
+    worker: str
+    data: bytes
+
+
+def blocks(job: Job, prepared: str, first: int, end: int) -> tf.data.Dataset:
+    """The blocks of the items from `first` to before `end`, to be distributed; elements are the fields of `Block`.
+
+    Args:
+      job: what to read.
+      prepared: the `fingerprint` of the prepared directory; a worker that finds another one refuses.
+      first: the first item.
+      end: behind the last.
+    """
+    request = tf.constant([job.to_json(), prepared])
+
+    def read(item: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        numbers, worker, data = tf.raw_ops.PyFuncStateless(
+            input=[request, item], token=_TOKEN, Tout=[tf.int64, tf.string, tf.string]
+        )
+        numbers, data = tf.ensure_shape(numbers, [None]), tf.ensure_shape(data, [None])
+        count = tf.shape(numbers)
+        return tf.fill(count, item), numbers, tf.fill(count, tf.ensure_shape(worker, [])), data
+
+    windows = tf.data.Dataset.range(first, end).map(read).prefetch(1)
+    return windows.flat_map(lambda *columns: tf.data.Dataset.from_tensor_slices(columns))
+
+
+def load(request: np.ndarray, item: np.int64) -> tuple[np.ndarray, np.bytes_, np.ndarray]:
+    """Reads, shuffles and encodes a window: the numbers of its blocks, the name of this worker, their bytes.
+
+    Nothing where the epoch has no window of that number. An error is told instead of raised, since raised it would
+    reach the trainer without the name of the worker.
+    """
+    number, data = np.zeros([0], np.int64), list[bytes]()
+    try:
+        windows = _windows(bytes(request[0]).decode(), bytes(request[1]).decode())
+        try:
+            data = _window(windows, int(item))
+            number = np.arange(len(data), dtype=np.int64)
+        except Exception as e:
+            logging.warning("item %d cannot be read", item, exc_info=True)
+            number, data = np.array([LOST], np.int64), [_message(e)]
+    except Exception as e:
+        number, data = np.array([REFUSED], np.int64), [_message(e)]
+    out = np.empty([len(data)], object)
+    out[:] = data
+    return number, np.bytes_(_WORKER[0].encode()), out
+
+
+def register(worker: str) -> object:
+    """Makes `load` what the graphs of `blocks` call in this process; that holds for as long as the result is kept.
+
+    Args:
+      worker: the address of this one.
+
+    Raises:
+      RuntimeError: this process has functions of its own.
+    """
+    _WORKER[0] = worker
+    with tf.Graph().as_default() as graph:
+        tf.numpy_function(load, [tf.constant(["", ""]), tf.constant(0, tf.int64)], [tf.int64, tf.string, tf.string])
+    names = [op.get_attr("token").decode() for op in graph.get_operations() if op.type.startswith("PyFunc")]
+    if names != [_TOKEN]:
+        raise RuntimeError(f"TensorFlow calls the function {names}; an input worker has to be a process of its own")
+    return graph
+
+
+def _message(error: Exception) -> bytes:
+    return f"{type(error).__name__}: {error}".encode()
+
+
+@functools.lru_cache(maxsize=4)
+def _windows(request: str, prepared: str) -> Windows:
+    job = Job.from_json(request)
+    found = fingerprint(local_copy(job.directory))
+    if found != prepared:
+        raise ValueError(f"{job.directory}: not the prepared data that the trainer sees under this name")
+    return windows_of(job.directory, job.split, job.seed, job.shuffle_rows, job.pipelines, job.pipeline)
+
+
+def _window(windows: Windows, item: int) -> list[bytes]:
+    epoch, number = divmod(item, windows.most)
+    all_of_them = windows.of(epoch)
+    if number >= len(all_of_them):
+        return []
+    rows = windows.load(all_of_them[number])
+    return [encode(rows.slice(i, min(i + BLOCK_ROWS, len(rows)))) for i in range(0, len(rows), BLOCK_ROWS)]

@@ -1,0 +1,145 @@
+"""A click log in raw Criteo format, drawn from a planted model that knows how well anyone could do on it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from tfrs_dlrm.data.synthetic.planted import PlantedModel, Rows, generator, sigmoid
+from tfrs_dlrm.metrics import exact_auc, log_loss
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
+from tfrs_dlrm.stores import is_address, publish
+from tfrs_dlrm.stores.files import disk_full, write_json
+
+TRAIN_FILE, EVAL_FILE, SCHEMA_FILE, PLANTED_FILE = "train.tsv", "eval.tsv", "schema.json", "planted.json"
+_CHUNK = 65_536
+_TRAIN, _EVAL = 1, 2  # streams of random numbers; 0 makes the planted model
+
+
+@dataclasses.dataclass(frozen=True)
+class Planted:
+    """What the planted model's own probabilities amount to on the evaluation rows.
+
+    Attributes:
+      rows: how many evaluation rows.
+      label_mean: the click rate.
+      auc: no model can expect a better one.
+      log_loss: likewise.
+    """
+
+    rows: int
+    label_mean: float
+    auc: float
+    log_loss: float
+
+
+def criteo_schema(min_count: int = 1, max_size: int | None = None, dim: int = 16) -> Schema:
+    """The schema of the Criteo logs: a label, integers I1 to I13 and hexadecimal ids C1 to C26, without a header.
+
+    Args:
+      min_count: rarer ids share one row.
+      max_size: at most this many ids of a feature get rows.
+      dim: of all tables.
+    """
+    integers, ids = [f"I{i}" for i in range(1, 14)], [f"C{i}" for i in range(1, 27)]
+    return Schema(
+        label=Label("label"),
+        dense=tuple(DenseFeature(name, transform="log1p") for name in integers),
+        categorical=tuple(CategoricalFeature(name, min_count=min_count, max_size=max_size) for name in ids),
+        tables=tuple(Table(name, dim) for name in ids),
+        text=TextFormat(columns=("label", *integers, *ids)),
+    )
+
+
+def generate(
+    output: str,
+    train_rows: int,
+    eval_rows: int,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Planted:
+    """Writes OUTPUT/train.tsv, eval.tsv, schema.json and, last, planted.json. Equal arguments give equal bytes.
+
+    Args:
+      output: the directory, or where in an object store; nothing may be published there yet.
+      train_rows: rows of train.tsv.
+      eval_rows: rows of eval.tsv; no random number is shared with train.tsv but those of the planted model.
+      seed: of the planted model and of the rows.
+      progress: called with the number of rows written so far, both files together.
+
+    Raises:
+      ValueError: fewer than 1 row, or a seed outside [0, 2**63).
+      OSError: the disk is full; a `StoreError` where an object store cannot be reached or refuses.
+    """
+    if train_rows < 1 or eval_rows < 1:
+        raise ValueError(f"train_rows={train_rows} and eval_rows={eval_rows}: at least 1 of each is needed")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed} is outside 0 to {2**63 - 1}")
+    if is_address(output):
+        with tempfile.TemporaryDirectory() as home:
+            planted = generate(home, train_rows, eval_rows, seed, progress)
+            publish(home, output, last=(PLANTED_FILE,))
+        return planted
+    os.makedirs(output, exist_ok=True)
+    # Of an earlier log; it says that the other files are whole and belong together.
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(output, PLANTED_FILE))
+    model = PlantedModel(seed)
+    report = progress or (lambda rows: None)
+    with disk_full(f"{output}: run the same command again once there is room"):
+        _write_rows(os.path.join(output, TRAIN_FILE), model, seed, _TRAIN, train_rows, report)
+        labels, logits = _write_rows(
+            os.path.join(output, EVAL_FILE), model, seed, _EVAL, eval_rows, lambda rows: report(train_rows + rows)
+        )
+        # What the effects of rarer ids are worth, a model cannot learn from so few rows.
+        criteo_schema(min_count=100).save(os.path.join(output, SCHEMA_FILE))
+        planted = Planted(eval_rows, float(labels.mean()), exact_auc(labels, logits), log_loss(labels, logits))
+        write_json(
+            os.path.join(output, PLANTED_FILE), {**dataclasses.asdict(planted), "train_rows": train_rows, "seed": seed}
+        )
+    return planted
+
+
+def draw_chunk(
+    model: PlantedModel, seed: int, stream: int, chunk: int, rows: int
+) -> tuple[Rows, np.ndarray, np.ndarray]:
+    """One chunk of rows, their labels int [B], and the logits float32 [B] that the labels were drawn from."""
+    rng = generator(seed, stream, chunk)
+    drawn = model.draw(rng, rows)
+    logits = model.logits(drawn)
+    return drawn, (rng.random(rows) < sigmoid(logits)).astype(np.int8), logits
+
+
+def _write_rows(
+    path: str, model: PlantedModel, seed: int, stream: int, rows: int, progress: Callable[[int], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Writes a TSV file; returns labels and logits of all rows."""
+    texts = [_hex_ids(f, len(p)) for f, p in enumerate(model.probabilities)]
+    labels, logits = [], []
+    options = pa_csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    with pa.OSFile(path + ".tmp", "wb") as file:
+        for chunk in range(-(-rows // _CHUNK)):
+            size = min(_CHUNK, rows - chunk * _CHUNK)
+            drawn, label, logit = draw_chunk(model, seed, stream, chunk, size)
+            columns = [pa.array(label), *(pa.array(i, mask=i < 0) for i in drawn.integers)]
+            columns += [text.take(pa.array(ids)) for text, ids in zip(texts, drawn.ids, strict=True)]
+            pa_csv.write_csv(pa.table(columns, names=[str(i) for i in range(40)]), file, options)
+            labels.append(label)
+            logits.append(logit)
+            progress(chunk * _CHUNK + size)
+    os.replace(path + ".tmp", path)
+    return np.concatenate(labels), np.concatenate(logits)
+
+
+def _hex_ids(field: int, size: int) -> pa.Array:
+    """What the ids of a field look like in the log: eight hexadecimal digits, all different; id 0 is empty."""
+    # An odd factor and an offset permute the 32-bit numbers.
+    numbers = (np.arange(size, dtype=np.uint64) * 2_654_435_761 + (field + 1) * 40_503_929) % 2**32
+    return pa.array(["", *(f"{n:08x}" for n in numbers[1:].tolist())], pa.string())

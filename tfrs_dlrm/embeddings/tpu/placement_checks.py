@@ -1,0 +1,83 @@
+"""Whether tables fit where they are placed on TPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import logging
+
+from tfrs_dlrm.distribute.placement import Placement, size_text
+from tfrs_dlrm.embeddings.ids import Features
+from tfrs_dlrm.embeddings.updates import RowOptimizer
+from tfrs_dlrm.schema import Schema
+
+
+def check_tables(
+    schema: Schema, on_hardware: Sequence[str], hardware: str, batch_size: int, samples: Sequence[Features]
+) -> None:
+    """Makes sure that tables can be where they are placed, and that all is known that their hardware needs.
+
+    Args:
+      schema: of the tables.
+      on_hardware: the names of those that are placed on embedding hardware.
+      hardware: its kind, see `tfrs_dlrm.embeddings.tpu.hardware.kind`.
+      batch_size: examples of a replica.
+      samples: encoded batches of one.
+
+    Raises:
+      ValueError: saying what does not fit.
+    """
+    if on_hardware and not hardware:
+        raise ValueError(
+            f"tables {', '.join(on_hardware)} are placed on embedding hardware, and the devices in scope have none;"
+            " place them for these devices"
+        )
+    plain = {t.name for t in schema.tables if t.remainders is None and not t.stored_in}
+    for name in on_hardware:
+        if name not in plain:
+            raise ValueError(
+                f"table {name!r} is compressed, and embedding hardware looks up plain tables only; replicate it"
+            )
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; at least 1 example for each replica is needed")
+    if on_hardware and hardware == "SparseCore" and not samples:
+        raise ValueError(
+            "SparseCores have a fixed room for the ids of a batch, which is found by counting in some: give samples,"
+            " about 20 encoded batches of one replica"
+        )
+
+
+def check_memory(placement: Placement, optimizer: RowOptimizer) -> None:
+    """Makes sure that what is copied to every chip fits, where its memory is known.
+
+    Raises:
+      ValueError: it does not.
+    """
+    memory = placement.topology.memory
+    copied = [t for t in placement.tables if t.kind == "replicated"]
+    slots = {t.name: optimizer.rule(t.name).slot_types().values() for t in copied}
+    numbers = {t.name: sum(t.rows * (1 if s.per_row else t.dim) for s in slots[t.name]) for t in copied}
+    total = sum(t.bytes + 4 * numbers[t.name] for t in copied)
+    # The gradient of one table at a time, and its new rows.
+    total += max((2 * 4 * t.rows * t.dim for t in copied), default=0)
+    if memory is not None and total > memory:
+        largest = max(copied, key=lambda t: t.bytes)
+        raise ValueError(
+            f"the tables that are copied to every chip need {size_text(total)} with their slots and gradients, and a"
+            f" chip has {size_text(memory)}. The largest is {largest.name!r}, {largest.rows:,} x {largest.dim}:"
+            " compress it (remainders or stored_in), take td.RowWiseAdagrad or td.SGD, whose slots are small, or chips"
+            " with embedding hardware"
+        )
+
+
+def log_placement(placement: Placement, hardware: str) -> None:
+    """Says how much is copied to every chip."""
+    copied = [t for t in placement.tables if t.kind == "replicated"]
+    size = size_text(sum(t.bytes for t in copied))
+    if not hardware:
+        logging.info("no embedding hardware: all %d tables, %s, are copied to every device", len(copied), size)
+    else:
+        rest = len(placement.tables) - len(copied)
+        logging.info(
+            "%s embedding hardware has %d tables; %d, %s, are copied to every chip", hardware, rest, len(copied), size
+        )

@@ -1,0 +1,189 @@
+"""Whether tensors fit a signature; each error names the feature."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from tfrs_dlrm.schema.suggestions import did_you_mean
+from tfrs_dlrm.serving.runtime import protos
+from tfrs_dlrm.serving.runtime.runtime import Signature, TensorInfo
+from tfrs_dlrm.serving.runtime.tensors import type_name
+from tfrs_dlrm.serving.server.errors import InvalidRequest
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one request may ask for.
+
+    Attributes:
+      rows: of a batch.
+      candidates: of one `rank` request, over all its contexts, or values of one list.
+      string_bytes: of one string.
+    """
+
+    rows: int = 5000
+    candidates: int = 5000
+    string_bytes: int = 64 * 1024
+
+
+# The signatures of a bundle that have candidates on their second axis.
+RANK = ("rank", "rank_top_k")
+
+
+def is_rank(name: str) -> bool:
+    """Whether a signature is one of `RANK`."""
+    return name in RANK
+
+
+def check(
+    name: str, signature: Signature, inputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any], limits: Limits
+) -> int:
+    """The number of rows of inputs that fit the signature.
+
+    Args:
+      name: of the signature.
+      signature: what it takes.
+      inputs: by name.
+      manifest: the bundle's bundle.json, or empty.
+      limits: what one request may ask for.
+
+    Raises:
+      InvalidRequest: they do not fit.
+    """
+    _check_names(name, signature, inputs)
+    for key, info in signature.inputs.items():
+        _check_shape(key, info, inputs[key])
+    rows = _rows(signature, inputs, limits)
+    for key, info in signature.inputs.items():
+        _check_sizes(key, info, inputs[key], is_rank(name), limits)
+    if is_rank(name):
+        _check_candidates(signature, inputs, manifest, limits)
+    for key, array in inputs.items():  # value by value, once there are not too many
+        if array.dtype.kind == "O":
+            takes_examples = len(signature.inputs) == 1 and key in ("examples", "inputs")
+            (_check_examples if takes_examples else _check_strings)(key, array, limits)
+    _check_numbers(inputs, manifest)
+    return rows
+
+
+def _check_names(name: str, signature: Signature, inputs: Mapping[str, np.ndarray]) -> None:
+    for key in inputs:
+        if key not in signature.inputs:
+            raise unknown("input", key, f"signature {name!r}", signature.inputs)
+    missing = [key for key in signature.inputs if key not in inputs]
+    if missing:
+        raise InvalidRequest(
+            f"input {missing[0]!r} is missing: signature {name!r} needs {', '.join(signature.inputs)}"
+            + (f"; also missing: {', '.join(missing[1:])}" if missing[1:] else "")
+        )
+
+
+def unknown(what: str, given: str, where: str, known: Collection[str]) -> InvalidRequest:
+    """That `where` has no `what` of that name; it proposes one."""
+    hint = did_you_mean(given, known, 1)
+    return InvalidRequest(f"unknown {what} {given[:200]!r}: {hint}{' ' if hint else ''}{where} has {', '.join(known)}")
+
+
+def _check_shape(key: str, info: TensorInfo, array: np.ndarray) -> None:
+    if array.dtype != info.dtype:
+        raise InvalidRequest(f"input {key!r} is of type {type_name(array.dtype)}; {type_name(info.dtype)} is expected")
+    if info.shape is not None and array.ndim != len(info.shape):
+        raise InvalidRequest(
+            f"input {key!r} has rank {array.ndim} (shape {list(array.shape)}); rank {len(info.shape)} is expected,"
+            f" {info}"
+        )
+    for axis, (given, expected) in enumerate(zip(array.shape, info.shape or (), strict=False)):
+        if expected is not None and given != expected:
+            raise InvalidRequest(
+                f"input {key!r} has {given} values on axis {axis} (shape {list(array.shape)}); {info} is expected"
+            )
+
+
+def _rows(signature: Signature, inputs: Mapping[str, np.ndarray], limits: Limits) -> int:
+    counts = {key: inputs[key].shape[0] for key, i in signature.inputs.items() if i.shape and i.shape[0] is None}
+    if not counts:
+        return 1
+    first, rows = next(iter(counts.items()))
+    for key, count in counts.items():
+        if count == 0:
+            raise InvalidRequest(f"input {key!r} is an empty batch; at least one row is expected")
+        if count != rows:
+            raise InvalidRequest(f"unequal batch sizes: input {key!r} has {count} rows and input {first!r} has {rows}")
+    if rows > limits.rows:
+        raise InvalidRequest(f"input {first!r} has {rows} rows; at most {limits.rows} are allowed in one request")
+    return rows
+
+
+def _check_sizes(key: str, info: TensorInfo, array: np.ndarray, rank: bool, limits: Limits) -> None:
+    for axis, size in enumerate(array.shape[1:], 1):
+        if (info.shape is None or info.shape[axis] is None) and size > limits.candidates:
+            what = "candidates" if rank and axis == 1 else "values in a row"
+            raise InvalidRequest(f"input {key!r} has {size} {what}; at most {limits.candidates} are allowed")
+
+
+def _check_strings(key: str, array: np.ndarray, limits: Limits) -> None:
+    for place, value in enumerate(array.ravel().tolist()):
+        if len(value) > limits.string_bytes:
+            row = place // max(1, array.size // array.shape[0]) if array.ndim else 0
+            raise InvalidRequest(f"input {key!r}, row {row}: {_too_long(value, limits)}")
+
+
+def _check_examples(key: str, array: np.ndarray, limits: Limits) -> None:
+    """TensorFlow's own parser takes some bytes for an Example without features."""
+    for row, serialized in enumerate(array.ravel().tolist()):
+        try:
+            example = protos.example.Example.FromString(serialized)
+        except DecodeError as e:
+            raise InvalidRequest(f"input {key!r}, row {row}: it cannot be parsed as a serialized tf.Example") from e
+        if len(serialized) <= limits.string_bytes:
+            continue
+        for name, feature in example.features.feature.items():
+            for value in feature.bytes_list.value:
+                if len(value) > limits.string_bytes:
+                    raise InvalidRequest(f"input {key!r}, row {row}, feature {name!r}: {_too_long(value, limits)}")
+
+
+def _too_long(value: bytes, limits: Limits) -> str:
+    return f"a string of {len(value)} bytes; at most {limits.string_bytes} are allowed"
+
+
+def shared_inputs(manifest: Mapping[str, Any]) -> frozenset[str]:
+    """The inputs that the candidates of a request share: features of the context, and their weights."""
+    return frozenset(f["name"] for f in manifest.get("features", ()) if f.get("context"))
+
+
+def _check_candidates(
+    signature: Signature, inputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any], limits: Limits
+) -> None:
+    shared = shared_inputs(manifest)
+    own = [key for key in signature.inputs if key not in shared and inputs[key].ndim > 1]
+    if not shared or not own:
+        return
+    for key in own:
+        given, expected = inputs[key].shape[1], inputs[own[0]].shape[1]
+        if given == 0:
+            raise InvalidRequest(f"input {key!r} has no candidates; at least one is expected")
+        if given != expected:
+            raise InvalidRequest(f"input {key!r} has {given} candidates and input {own[0]!r} has {expected}")
+    contexts, each = inputs[own[0]].shape[:2]
+    if contexts * each > limits.candidates:
+        raise InvalidRequest(
+            f"input {own[0]!r} has {contexts} contexts with {each} candidates each, {contexts * each} in all; at most"
+            f" {limits.candidates} are allowed in one request"
+        )
+    if "k" in signature.inputs and inputs["k"].min() < 1:
+        raise InvalidRequest(f"input 'k' is {inputs['k'].min()}; at least 1 is expected")
+
+
+def _check_numbers(inputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> None:
+    for feature in manifest.get("features", ()):
+        array = inputs.get(feature["name"])
+        if array is None or array.dtype.kind != "f":
+            continue
+        if (feature.get("kind") == "weights" or not feature.get("may_be_missing", True)) and np.isnan(array).any():
+            raise InvalidRequest(f"input {feature['name']!r} has a NaN; the schema has no value for a missing one")

@@ -1,0 +1,89 @@
+"""What a model takes: parameters, bytes, and the time of a train step and of an answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.data.reading.dataset import dataset
+from tfrs_dlrm.embeddings.quantized import stored_bytes
+from tfrs_dlrm.serving.bundle.bundle import export_model
+from tfrs_dlrm.serving.verification.verify import verify
+from tfrs_dlrm.stores import local_copy
+from tfrs_dlrm.stores.files import read_json, write_json
+from tfrs_dlrm.training.factory import load_model, make_optimizers
+
+_STEPS, _WARM_STEPS = 60, 10
+_COST_FILE = "cost.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a model takes, whatever its seed.
+
+    Attributes:
+      parameters: trainable numbers, rows of tables included.
+      bytes: of the exported tables and layers.
+      examples_per_second: of train steps, on batches in memory.
+      latency_ms: p50 of the exported model in TensorFlow's C++ runtime, by rows of a request.
+    """
+
+    parameters: int
+    bytes: int
+    examples_per_second: float
+    latency_ms: dict[str, float]
+
+
+def measure(workdir: str, home: str) -> Cost:
+    """Exports the last checkpoint of a run, times it, and deletes the export; what is known already is read.
+
+    Args:
+      workdir: of the run.
+      home: of the contestant, where the answer is kept.
+
+    Raises:
+      ValueError: the export does not pass its verification.
+    """
+    path = os.path.join(home, _COST_FILE)
+    if os.path.isfile(path):
+        return Cost(**read_json(path))
+    model, config, _ = load_model(workdir, "latest")
+    exported = os.path.join(home, "exported")
+    shutil.rmtree(exported, ignore_errors=True)
+    export_model(model, local_copy(config.data.path), exported)
+    report = verify(exported)
+    if not report.passed:
+        raise ValueError(f"{report}")
+    latency = {str(x.size): x.p50 for x in report.latency if x.signature == "serving_default"}
+    tables = list(model.embeddings.tables.values())
+    dense = model.dense_variables
+    cost = Cost(
+        parameters=int(sum(np.prod(v.shape) for v in [*tables, *dense])),
+        bytes=int(sum(map(stored_bytes, tables)) + sum(4 * np.prod(v.shape) for v in dense)),
+        examples_per_second=_speed(model, config),
+        latency_ms=latency,
+    )
+    write_json(path, dataclasses.asdict(cost))
+    shutil.rmtree(exported, ignore_errors=True)
+    return cost
+
+
+def _speed(model: Any, config: RunConfig) -> float:
+    """Examples/s of train steps on a batch that is in memory, the median of single steps."""
+    model.compile(*make_optimizers(config.optimizer))
+    batch = next(iter(dataset(config.data.path, config.train.batch_size, sort_ids=True)))
+    step = model.make_train_function()
+    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    seconds = []
+    for _ in range(_WARM_STEPS + _STEPS):
+        begin = time.perf_counter()
+        step(batches)
+        seconds.append(time.perf_counter() - begin)
+    return float(config.train.batch_size / np.median(seconds[_WARM_STEPS:]))

@@ -1,0 +1,204 @@
+"""The comparison itself: tunes, trains, scores and measures, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.on_demand import ready
+from tfrs_dlrm.data.preparing.prepare import Progress
+from tfrs_dlrm.stores import local_copy
+from tfrs_dlrm.stores.files import local_path, read_json, write_json
+from tfrs_dlrm.tools.comparison.contestants import Contestant
+from tfrs_dlrm.tools.comparison.cost import Cost, measure
+from tfrs_dlrm.tools.comparison.outcome import Outcome, halves
+from tfrs_dlrm.tools.comparison.tuning import applied, tune
+from tfrs_dlrm.training.evaluation import Scores, score
+from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.inputs import evaluation_dataset
+from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.training.workdir import METRICS_FILE, Workdir
+
+_CONFIG_FILE, _CHOSEN_FILE = "comparison.json", "chosen.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How models are compared.
+
+    Attributes:
+      seeds: how many runs of each, from the recipe's seed upward.
+      budget: trials of learning rates and regularization for each model; 0 takes the recipe's.
+      trial_share: the length of a trial as a share of a run's.
+      measure: whether to time train steps and the exported model.
+    """
+
+    seeds: int = 5
+    budget: int = 0
+    trial_share: float = 1.0
+    measure: bool = True
+
+    def check(self) -> None:
+        """Raises ValueError where a number is out of range."""
+        if self.seeds < 1 or self.budget < 0 or not 0 < self.trial_share <= 1:
+            raise ValueError(f"{self}: seeds from 1, a budget from 0 and a trial_share in (0, 1] are needed")
+
+
+def compare(
+    contestants: Sequence[Contestant],
+    output: str,
+    options: Options,
+    say: Callable[[str], None] = lambda line: None,
+    prepare_progress: Progress | None = None,
+    show_progress: bool = False,
+) -> tuple[list[Outcome], dict[str, Cost]]:
+    """Trains each contestant with each seed; what is done already in `output` is not done again.
+
+    The evaluation set is halved: tuning looks at its even rows, and what is returned was measured on its odd rows, of
+    the last checkpoint of each run. So nothing that is reported was used for a choice.
+
+    Args:
+      contestants: what to compare, on the same data.
+      output: the directory of all runs.
+      options: how.
+      say: is told what is being done.
+      prepare_progress: is told how far the preparation of raw data is, where there is any.
+      show_progress: draws a progress bar on standard error.
+
+    Returns:
+      The outcomes in the order of contestants and seeds, and what each contestant takes, by label.
+
+    Raises:
+      ValueError: the data have no evaluation set, or `output` holds another comparison.
+      OSError: the disk is full.
+    """
+    options.check()
+    base = contestants[0].config
+    ready(base.data, base.train.seed, prepare_progress)
+    if not Manifest.load(local_copy(base.data.path)).rows("eval"):
+        raise ValueError(f"{base.data.path} has no evaluation set to compare on; prepare with --eval_fraction")
+    _begin(contestants, output, options)
+    outcomes, costs = [], {}
+    clock = _Clock(say, len(contestants) * (options.budget * options.trial_share + options.seeds))
+    for number, contestant in enumerate(contestants, 1):
+        home = os.path.join(output, contestant.directory)
+        where = f"[{number}/{len(contestants)}] {contestant.label}"
+        chosen = _chosen(contestant, home, options, clock, where)
+        config = applied(contestant.config, chosen)
+        for i in range(options.seeds):
+            workdir = os.path.join(home, f"seed-{config.train.seed + i}")
+            outcome = Outcome.load(workdir)
+            if outcome is None:
+                outcome = _run(contestant.label, _seeded(config, i), workdir, chosen, show_progress)
+                clock.done(1, f"{where}: seed {i + 1} of {options.seeds}: {_shown(outcome)}")
+            else:
+                clock.skip(1)
+            outcomes.append(outcome)
+        if options.measure:
+            costs[contestant.label] = measure(os.path.join(home, f"seed-{config.train.seed}"), home)
+    return outcomes, costs
+
+
+class _Clock:
+    """Says what is done, and about how long the rest takes.
+
+    Args:
+      say: takes a line.
+      runs: that there are to do; a shorter one counts as a part of one.
+    """
+
+    def __init__(self, say: Callable[[str], None], runs: float) -> None:
+        self._say, self._left, self._done, self._begin = say, runs, 0.0, time.monotonic()
+
+    def skip(self, runs: float) -> None:
+        """Some were done before."""
+        self._left -= runs
+
+    def done(self, runs: float, line: str) -> None:
+        """Some are done now."""
+        self._left, self._done = self._left - runs, self._done + runs
+        left = (time.monotonic() - self._begin) / self._done * self._left
+        self._say(f"{line} ({left / 60:.0f} min left)")
+
+
+def _shown(outcome: Outcome) -> str:
+    return ", ".join(f"{name} {outcome.metrics[name]:.5f}" for name in outcome.shown[:2])
+
+
+def _begin(contestants: Sequence[Contestant], output: str, options: Options) -> None:
+    """Makes the directory, or makes sure that what is in there is of the same recipes."""
+    path = os.path.join(local_path(output), _CONFIG_FILE)
+    found = read_json(path) if os.path.isfile(path) else {}
+    os.makedirs(output, exist_ok=True)
+    for c in contestants:
+        recipe = {"config": c.config.to_dict(), "budget": options.budget, "trial_share": options.trial_share}
+        there = found.setdefault(c.label, recipe)
+        if there != recipe:
+            raise ValueError(f"{output}: holds {c.label} of another recipe or budget; choose another --output")
+    write_json(path, found)
+
+
+def _chosen(contestant: Contestant, home: str, options: Options, clock: _Clock, where: str) -> dict[str, Any]:
+    path = os.path.join(home, _CHOSEN_FILE)
+    if os.path.isfile(path):
+        clock.skip(options.budget * options.trial_share)
+        return dict(read_json(path))
+
+    new = 0
+
+    def done(trials: int, best: float) -> None:
+        nonlocal new
+        new += 1
+        clock.done(options.trial_share, f"{where}: trial {trials} of {options.budget}: best {best:.5f}")
+
+    chosen = tune(contestant, os.path.join(home, "tuning"), options.budget, options.trial_share, _loss, done)
+    clock.skip((options.budget - new) * options.trial_share)
+    os.makedirs(home, exist_ok=True)
+    write_json(path, chosen)
+    return chosen
+
+
+def _seeded(config: RunConfig, i: int) -> RunConfig:
+    config = copy.deepcopy(config)
+    config.train.seed += i
+    # They are prepared; a recipe that draws or splits them would do so with the seed of the run.
+    config.data = dataclasses.replace(
+        config.data, synthetic_rows=0, raw_train="", raw_eval="", eval_fraction=0.0, schema=""
+    )
+    return config
+
+
+def _loss(config: RunConfig, workdir: str) -> float:
+    """What is to be small of a run, on the rows that choices are made by; infinite where it diverges."""
+    try:
+        train_and_evaluate(config, workdir)
+    except FloatingPointError:
+        return float("inf")
+    scores = halves(_scores(workdir))[0]
+    return scores.metrics()[scores.task.tuned]
+
+
+def _scores(workdir: str) -> Scores:
+    model, config, _ = load_model(workdir, "latest")
+    return score(model, evaluation_dataset(config.data.path, config.train.eval_batch_size, "eval"))
+
+
+def _run(label: str, config: RunConfig, workdir: str, chosen: dict[str, Any], show_progress: bool) -> Outcome:
+    train_and_evaluate(config, workdir, show_progress=show_progress)
+    scores = halves(_scores(workdir))[1]
+    with open(Workdir(workdir).file(METRICS_FILE), encoding="utf-8") as f:
+        records = [json.loads(line) for line in f]
+    curve = [{"step": r["step"], **r["eval"]} for r in records]
+    outcome = Outcome(label, config.train.seed, list(scores.task.shown), scores.metrics(), curve, chosen)
+    outcome.save(workdir)
+    tf.keras.backend.clear_session()
+    return outcome

@@ -1,0 +1,62 @@
+"""The machine, as far as it can be seen without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+from collections.abc import Sequence
+
+from tfrs_dlrm.distribute.memory import available_memory
+
+GPU_FILES = ("dev/nvidia[0-9]*",)
+# The drivers of older and of newer TPUs. /dev/accel without a number is a directory of other makers' accelerators, and
+# /dev/vfio/vfio is there without any device.
+TPU_FILES = ("dev/accel[0-9]*", "dev/vfio/[0-9]*")
+_VARIABLES = ("TF_CONFIG", "TPU_", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS", "CUDA_VISIBLE_DEVICES")
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What this process may use.
+
+    Attributes:
+      cores: number of processor cores.
+      memory: bytes that are available now, within the limit of a container; None where that cannot be found out.
+      gpus: device files of NVIDIA's GPUs.
+      tpus: device files of TPUs.
+      locked_tpus: those of them that this user may not read and write.
+      environment: the environment variables that decide where TensorFlow computes.
+    """
+
+    cores: int = 1
+    memory: int | None = None
+    gpus: tuple[str, ...] = ()
+    tpus: tuple[str, ...] = ()
+    locked_tpus: tuple[str, ...] = ()
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def examine_machine(root: str = "/") -> Machine:
+    """Looks at the machine whose file system begins at `root`."""
+    tpus = _matching(root, TPU_FILES)
+    return Machine(
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory=available_memory(lambda path: _read(root, path.lstrip("/"))),
+        gpus=_matching(root, GPU_FILES),
+        tpus=tpus,
+        locked_tpus=tuple(f for f in tpus if not os.access(f, os.R_OK | os.W_OK)),
+        environment={k: v for k, v in sorted(os.environ.items()) if k.startswith(_VARIABLES)},
+    )
+
+
+def _matching(root: str, patterns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(f for pattern in patterns for f in glob.glob(os.path.join(root, pattern))))
+
+
+def _read(root: str, name: str) -> str:
+    try:
+        with open(os.path.join(root, name), encoding="utf-8") as f:
+            return f.read()
+    except OSError:
+        return ""

@@ -1,0 +1,118 @@
+"""Whether a TPU can be used, found out before TensorFlow is loaded.
+
+Where it cannot, TensorFlow's own initialization ends in anything from a NotFoundError over minutes of waiting to the
+death of the process, and with the wrong libtpu so does its mere import.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+from tfrs_dlrm.distribute.addresses import is_address, unreachable
+from tfrs_dlrm.tools.doctor.machine import TPU_FILES, Machine, examine_machine
+from tfrs_dlrm.tools.doctor.packages import TENSORFLOWS, Packages, examine_packages
+from tfrs_dlrm.tools.doctor.problem import Problem, remedies
+
+_SCHEME = "grpc://"
+
+
+def check_tpu(tpu: str) -> None:
+    """Returns where TensorFlow can be expected to find a TPU. Takes 3 seconds at most, and does not load TensorFlow.
+
+    Args:
+      tpu: `local` for a TPU of this machine, the name of a Cloud TPU, or `grpc://HOST:PORT`; of several hosts
+        `grpc://HOST:PORT,HOST:PORT`.
+
+    Raises:
+      ValueError: it will not find one. The message says what was looked for, all that is wrong, and what to do.
+    """
+    problems = tpu_problems(tpu, examine_machine(), examine_packages())
+    if problems:
+        wrong = [f"--tpu={tpu}: TensorFlow would find no TPU", *(p.what for p in problems)]
+        advice = ["What to do:", *remedies(problems), "see all that was looked at: python -m tfrs_dlrm.tools.doctor"]
+        raise ValueError("\n  - ".join(wrong) + "\n" + "\n  - ".join(advice))
+
+
+def tpu_problems(tpu: str, machine: Machine, packages: Packages) -> list[Problem]:
+    """All that keeps TensorFlow from this TPU; see `check_tpu`."""
+    if tpu == "local":
+        return _local_problems(machine, packages)
+    if tpu.startswith(_SCHEME):
+        problems = _address_problems(tpu.removeprefix(_SCHEME).split(","))
+    elif tpu and not set(tpu) & set(":/, "):
+        problems = _name_problems(tpu)
+    else:
+        remedy = "give --tpu=local, the name of a Cloud TPU, or --tpu=grpc://HOST:PORT"
+        problems = [Problem(f"{tpu!r} is no TPU", remedy)]
+    return problems + _version_problems(packages, "protobuf")
+
+
+def libtpu_problems(packages: Packages) -> list[Problem]:
+    """What is wrong with TensorFlow's driver of TPUs, each version of which goes with few of TensorFlow."""
+    why = ", or `import tensorflow` of tensorflow-tpu aborts" if "libtpu" in packages.versions else ""
+    return [p._replace(what=p.what + why) for p in _version_problems(packages, "libtpu")]
+
+
+def _version_problems(packages: Packages, name: str) -> list[Problem]:
+    misfit = packages.misfit(name, "tpu")
+    return [Problem(misfit, f"pip install '{name}{packages.demand(name, 'tpu')}'")] if misfit else []
+
+
+def _local_problems(machine: Machine, packages: Packages) -> list[Problem]:
+    versions = [*libtpu_problems(packages), *_version_problems(packages, "protobuf")]
+    wheel = _wheel_problems(packages)
+    if any("[tpu]" in p.remedy for p in wheel):  # which brings the rest as well
+        versions = [p._replace(remedy=wheel[0].remedy) for p in versions]
+    return [*_device_problems(machine), *wheel, *versions]
+
+
+def _device_problems(machine: Machine) -> list[Problem]:
+    if not machine.tpus:
+        what = f"this machine has no TPU: looked for {' and '.join('/' + f for f in TPU_FILES)}, and found neither"
+        return [Problem(what, "run this on a TPU VM; here, --strategy=one_device works")]
+    if machine.locked_tpus:
+        what = f"this user may not read and write {', '.join(machine.locked_tpus)}"
+        return [Problem(what, "run as a user who may, or as root")]
+    return []
+
+
+def _wheel_problems(packages: Packages) -> list[Problem]:
+    """What is wrong with the TensorFlow for TPUs: tf-keras and TFRS have pip install the other one over it."""
+    last = f"pip install --force-reinstall --no-deps 'tensorflow-tpu{packages.demand('tensorflow-tpu', 'tpu')}'"
+    both = f"pip install 'tfrs-dlrm[tpu]', and after it {last}"
+    found = " and ".join(packages.tensorflows)
+    if misfit := packages.misfit("tensorflow-tpu", "tpu"):
+        return [Problem(f"{misfit}; found {found or 'no TensorFlow at all'}", both)]
+    version = packages.versions["tensorflow-tpu"]
+    if any(packages.versions.get(name, version) != version for name in TENSORFLOWS):
+        return [Problem(f"{found} are both installed, into one directory, and not of one version", both)]
+    if packages.owner != "tensorflow-tpu":
+        return [Problem(f"{found} are both installed, and the files in place are not those for TPUs", last)]
+    misfit = packages.keras_misfit(version)
+    return [Problem(misfit, both)] if misfit else []
+
+
+def _address_problems(addresses: list[str]) -> list[Problem]:
+    if wrong := [a for a in addresses if not is_address(a)]:
+        remedy = "give --tpu=grpc://HOST:PORT, as in grpc://10.0.0.2:8470"
+        return [Problem(f"{a!r} is not HOST:PORT", remedy) for a in wrong]
+    remedy = "start the TPU, or mend its address or the firewall between"
+    return [Problem(f"{a} does not answer: {why}", remedy) for a, why in unreachable(addresses).items()]
+
+
+def _name_problems(tpu: str) -> list[Problem]:
+    """TensorFlow asks Google Cloud's API for the address, and its metadata server for project and zone."""
+    problems = []
+    if not _importable("cloud_tpu_client") and not (_importable("googleapiclient") and _importable("oauth2client")):
+        what = f"cloud-tpu-client is not installed, which finds the address of {tpu!r}"
+        problems.append(Problem(what, "pip install cloud-tpu-client"))
+    server = os.environ.get("GCE_METADATA_HOST") or os.environ.get("GCE_METADATA_IP") or "metadata.google.internal"
+    for address, why in unreachable([server if ":" in server else f"{server}:80"]).items():
+        what = f"the project and zone of {tpu!r} cannot be found out, since {address} does not answer: {why}"
+        problems.append(Problem(what, "run this on Google Cloud, or give the address, --tpu=grpc://HOST:PORT"))
+    return problems
+
+
+def _importable(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

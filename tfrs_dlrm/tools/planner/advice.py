@@ -1,0 +1,125 @@
+"""What to know about a plan, and what to change where it does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from tfrs_dlrm.config.run import OF_ONE_DIMENSION
+from tfrs_dlrm.distribute.placement import EMBEDDING_HARDWARE, VALUES, Topology, size_text
+from tfrs_dlrm.tools.planner.hardware import TPUS, device_of
+from tfrs_dlrm.tools.planner.memory import table_name
+from tfrs_dlrm.tools.planner.plans import Plan, Remedy, compute
+from tfrs_dlrm.tools.planner.topologies import topology_text
+
+# Copies of this size on every worker deserve a word, and lookups this far from even.
+_LARGE = 10**9
+_UNEVEN = 1.5
+# More devices are tried by doubling, up to so many where nothing else limits them.
+_MOST_DEVICES = 1024
+_SERVER_MEMORY = 512 * 10**9
+
+
+def notes(plan: Plan) -> tuple[str, ...]:
+    """In words."""
+    return tuple(_notes(plan))
+
+
+def _notes(plan: Plan) -> Iterator[str]:
+    topology, config = plan.topology, plan.config
+    copied = sum(t.bytes + t.slots for t in plan.tables if t.placed.kind == "replicated")
+    if plan.usable is None:
+        yield "The memory of the devices is not known, so there is no saying whether it fits."
+    if topology.strategy == "multi_worker" and copied > _LARGE and topology.devices > 1:
+        yield (
+            f"Every worker holds all {size_text(copied)} of tables and slots; parameter_server shares them out among"
+            " servers."
+        )
+    if topology.strategy == "tpu" and not EMBEDDING_HARDWARE[topology.chip]:
+        yield (
+            f"{topology.chip} has no embedding hardware: every chip holds all {size_text(copied)} of tables and slots,"
+            " and their gradients, as large as the tables, are summed over all chips. v5p and v6e share tables out."
+        )
+    embedding = [t for t in plan.tables if t.placed.kind == "tpu_embedding"]
+    adagrad = sum(t.optimizer == "rowwise_adagrad" for t in embedding)
+    if adagrad:
+        yield (
+            f"Embedding hardware has no row-wise Adagrad: the plan takes adagrad for {adagrad} tables, as a run must,"
+            " by --config.optimizer.embedding=adagrad."
+        )
+    if any(plan.schema.table(table_name(t.placed.name)).dtype == "bfloat16" for t in embedding):
+        yield "Tables of bfloat16 are float32 in TPU embedding memory."
+    if plan.host_memory:
+        yield f"Each host keeps a copy of its chips' tables and slots: {size_text(plan.host_memory)} of its memory."
+    if plan.lookups_imbalance > _UNEVEN:
+        yield (
+            f"The busiest of the {topology.devices} devices has {plan.lookups_imbalance:.2f} times the mean of the"
+            " lookups: whoever holds the frequent rows of a large table is busiest."
+        )
+    if plan.at_most:
+        yield f"max_size is taken for the size of tables {', '.join(plan.at_most)}, which is not known yet."
+    multi = [f.name for f in plan.schema.categorical if f.multi_valued and f.sequence_length is None]
+    if multi:
+        yield f"Features {', '.join(multi)} are taken to have {VALUES} values in each example."
+    if topology.strategy == "parameter_server":
+        yield "Each worker makes steps of the whole batch, on its own; their rates add up as long as servers keep up."
+    elif config.train.batch_size % (topology.devices * plan.device.replicas):
+        replicas = topology.devices * plan.device.replicas
+        yield f"batch_size={config.train.batch_size} does not divide evenly among {replicas} replicas."
+
+
+def remedies(plan: Plan) -> tuple[Remedy, ...]:
+    """Changes, one at a time, that make the fullest device need less; none where it fits."""
+    if plan.fits is not False:
+        return ()
+    found = [_more_devices(plan, plan.topology), *_smaller(plan), _other_devices(plan)]
+    return tuple(r for r in found if r is not None and r.need < plan.need)
+
+
+def _smaller(plan: Plan) -> Iterator[Remedy]:
+    model, optimizer = plan.config.model, plan.config.optimizer
+    on_tpu = any(t.placed.kind == "tpu_embedding" for t in plan.tables)
+    if not on_tpu and any(t.dtype != "bfloat16" for t in plan.schema.tables if t.parts):
+        tables = (dataclasses.replace(t, dtype="bfloat16") if t.parts else t for t in plan.schema.tables)
+        schema = dataclasses.replace(plan.schema, tables=tuple(tables))
+        yield _remedy('tables of "dtype": "bfloat16"', compute(schema, plan.config, plan.topology))
+    if not on_tpu and optimizer.embedding not in ("sgd", "rowwise_adagrad"):
+        rowwise = dataclasses.replace(optimizer, embedding="rowwise_adagrad", embedding_l1=0.0)
+        config = dataclasses.replace(plan.config, optimizer=rowwise)
+        yield _remedy("optimizer.embedding=rowwise_adagrad", compute(plan.schema, config, plan.topology))
+    if any(t.stored_in for t in plan.schema.tables):  # whose dimensions depend on those of their stores
+        return
+    if model.embedding_dim > 1:
+        half = model.embedding_dim // 2
+        smaller = dataclasses.replace(model, embedding_dim=half, bottom_mlp=(*model.bottom_mlp[:-1], half))
+        config = dataclasses.replace(plan.config, model=smaller)
+        yield _remedy(f"model.embedding_dim={half}", compute(plan.schema, config, plan.topology))
+    power_of_2 = model.embedding_dim and not model.embedding_dim & (model.embedding_dim - 1)
+    if power_of_2 and not model.mixed_dim_temperature and model.name not in OF_ONE_DIMENSION:
+        mixed = dataclasses.replace(model, mixed_dim_temperature=0.3)
+        config = dataclasses.replace(plan.config, model=mixed)
+        yield _remedy("model.mixed_dim_temperature=0.3", compute(plan.schema, config, plan.topology))
+
+
+def _more_devices(plan: Plan, topology: Topology) -> Remedy | None:
+    """The first doubling of the devices that fits."""
+    most = device_of(topology).most or _MOST_DEVICES
+    while topology.strategy != "one_device" and 2 * topology.devices <= most:
+        topology = dataclasses.replace(topology, devices=2 * topology.devices)
+        larger = compute(plan.schema, plan.config, topology)
+        if larger.fits:
+            return _remedy(f"--strategy={topology.strategy} --topology={topology_text(topology)}", larger)
+    return None
+
+
+def _other_devices(plan: Plan) -> Remedy | None:
+    """The smallest cluster that fits of the kind that holds most."""
+    if plan.topology.strategy == "parameter_server" or plan.topology.chip == "v5p":
+        return None
+    if plan.topology.strategy == "tpu":
+        return _more_devices(plan, Topology("tpu", 1, TPUS["v5p"].memory, "v5p"))
+    return _more_devices(plan, Topology("parameter_server", 1, _SERVER_MEMORY))
+
+
+def _remedy(change: str, plan: Plan) -> Remedy:
+    return Remedy(change, plan.need, bool(plan.fits))

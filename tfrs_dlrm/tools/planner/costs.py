@@ -1,0 +1,87 @@
+"""How long a train step takes at least, by a cost model: what is to be done, divided by what the hardware can do."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.distribute.placement import Topology
+from tfrs_dlrm.tools.planner.dense import DenseHalf
+from tfrs_dlrm.tools.planner.hardware import Device
+from tfrs_dlrm.tools.planner.memory import examples_each
+from tfrs_dlrm.tools.planner.traffic import Flow
+
+# Assumed shares of what data sheets promise: products of MLPs rarely fill the matrix units, rows are read at random,
+# and exchanges of all with all share links.
+COMPUTE_UTILISATION = 0.4
+MEMORY_UTILISATION = 0.5
+LINK_UTILISATION = 0.5
+# Forward, gradients of activations, gradients of weights.
+PASSES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class StepTime:
+    """Seconds of a step on the busiest device; under `parameter_server`, of the steps of all workers side by side.
+
+    Attributes:
+      compute: of the dense half.
+      memory: reading and writing device memory.
+      link: between devices.
+      examples: how many the step covers.
+    """
+
+    compute: float
+    memory: float
+    link: float
+    examples: int
+
+    @property
+    def bottleneck(self) -> Literal["compute", "memory", "link"]:
+        """What takes longest."""
+        times: dict[Literal["compute", "memory", "link"], float] = {
+            "compute": self.compute,
+            "memory": self.memory,
+            "link": self.link,
+        }
+        return max(times, key=lambda name: times[name])
+
+    @property
+    def most_examples_per_second(self) -> float:
+        """If all three overlap perfectly."""
+        return self.examples / max(self.compute, self.memory, self.link)
+
+    @property
+    def examples_per_second_in_turn(self) -> float:
+        """If they follow one another."""
+        return self.examples / (self.compute + self.memory + self.link)
+
+
+def step_flops(dense: DenseHalf, config: RunConfig, topology: Topology) -> float:
+    """FLOP of one step on each device, or worker, that computes."""
+    return PASSES * dense.flops * examples_each(config, topology)
+
+
+def step_time(
+    flows: tuple[Flow, ...], dense: DenseHalf, config: RunConfig, topology: Topology, device: Device
+) -> StepTime:
+    """The cost model."""
+    peak = device.bfloat16 if config.train.precision == "bfloat16" else device.float32
+    return StepTime(
+        compute=step_flops(dense, config, topology) / (peak * COMPUTE_UTILISATION),
+        memory=busiest(flows, "memory", topology) / (device.bandwidth * MEMORY_UTILISATION),
+        link=busiest(flows, "link", topology) / (device.link * LINK_UTILISATION),
+        examples=config.train.batch_size * topology.workers,
+    )
+
+
+def busiest(flows: tuple[Flow, ...], where: str, topology: Topology) -> float:
+    """Bytes that the busiest device, server or worker moves in one direction."""
+    chosen = [f for f in flows if f.where == where]
+    if not chosen:
+        return 0.0
+    devices = range(topology.devices)
+    each = max(max(sum(f.sent[d] for f in chosen), sum(f.received[d] for f in chosen)) for d in devices)
+    worker = max(sum(f.worker_sent for f in chosen), sum(f.worker_received for f in chosen))
+    return max(topology.workers * each, worker)

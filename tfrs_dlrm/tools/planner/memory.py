@@ -1,0 +1,173 @@
+"""How many bytes of tables, slots and weights are on each device."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfrs_dlrm.config import OptimizerConfig, RunConfig
+from tfrs_dlrm.distribute.placement import EMBEDDING_HARDWARE, PlacedTable, Placement, Topology
+from tfrs_dlrm.tools.planner.dense import DENSE_SLOTS, DenseHalf
+from tfrs_dlrm.tools.planner.hardware import Device
+
+# What each row optimizer remembers in float32: so many numbers for each number of a row, and so many for each row. It
+# is what `RowOptimizer.slot_types` says, which cannot be asked without loading TensorFlow; a test compares them.
+ROW_SLOTS = {"rowwise_adagrad": (0, 1), "adagrad": (1, 0), "lazy_adam": (2, 0), "ftrl": (2, 0), "sgd": (0, 0)}
+# In TPU embedding memory, rows are float32 and as long as a multiple of so many numbers. TensorFlow says so of
+# SparseCore (`sparse_core_layout.cc`); of V1 it is an assumption.
+_TPU_ALIGNMENT = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTable:
+    """A placed variable and its slots, in bytes.
+
+    Attributes:
+      placed: where it goes.
+      optimizer: of its rows.
+      row: bytes of one row as it is stored.
+      slots_row: bytes of the slots of one row.
+      rows_on: how many rows are on each device, with padding and copies.
+    """
+
+    placed: PlacedTable
+    optimizer: str
+    row: int
+    slots_row: int
+    rows_on: tuple[int, ...]
+
+    @property
+    def most(self) -> int:
+        """Of rows and slots on the device that has most of them."""
+        return max(self.rows_on) * (self.row + self.slots_row)
+
+    @property
+    def bytes(self) -> int:
+        """Of all rows, once."""
+        return self.placed.rows * self.row
+
+    @property
+    def slots(self) -> int:
+        """Of the slots of all rows, once."""
+        return self.placed.rows * self.slots_row
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceMemory:
+    """What one device holds, in bytes. All but `step` are exact; counters of some bytes are left out.
+
+    Attributes:
+      tables: rows of embeddings.
+      slots: what the row optimizers remember of them.
+      dense_weights: of MLPs and projections.
+      dense_slots: what their optimizer remembers.
+      step: estimated: activations and gradients of one train step.
+    """
+
+    tables: int
+    slots: int
+    dense_weights: int
+    dense_slots: int
+    step: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.tables + self.slots + self.dense_weights + self.dense_slots + self.step
+
+
+def table_name(variable: str) -> str:
+    """The table that a variable is part of; see `Table.parts`."""
+    return variable.removesuffix("__quotient").removesuffix("__remainder")
+
+
+def stored_tables(placement: Placement, optimizer: OptimizerConfig, device: Device) -> tuple[StoredTable, ...]:
+    """The tables of a placement with their slots.
+
+    Raises:
+      ValueError: `optimizer.embedding_per_table` names a table that has no rows of its own.
+    """
+    per_table = optimizer.per_table()
+    known = {t.name for t in placement.tables} | {table_name(t.name) for t in placement.tables}
+    for name in per_table:
+        if name not in known:
+            raise ValueError(
+                f"config.optimizer.embedding_per_table={optimizer.embedding_per_table!r}: table {name!r} has no rows of"
+                f" its own; there is {', '.join(t.name for t in placement.tables)}"
+            )
+    names = [
+        per_table.get(t.name) or per_table.get(table_name(t.name)) or optimizer.embedding for t in placement.tables
+    ]
+    pairs = zip(placement.tables, names, strict=True)
+    return tuple(_stored(table, name, placement.topology, device) for table, name in pairs)
+
+
+def device_memory(
+    tables: tuple[StoredTable, ...], dense: DenseHalf, config: RunConfig, topology: Topology, device: Device
+) -> tuple[DeviceMemory, ...]:
+    """What each device that holds tables holds in all."""
+    weights, slots = 4 * dense.weights, 4 * dense.weights * DENSE_SLOTS[config.optimizer.dense]
+    if topology.strategy == "parameter_server":
+        # Variables go to the servers in turn, which comes near an even share; activations are on the workers.
+        weights, slots, step = -(-weights // topology.devices), -(-slots // topology.devices), 0
+    else:
+        weights, slots = weights * device.replicas, slots * device.replicas
+        step = step_bytes(dense, config, topology)
+        if topology.strategy == "tpu":
+            # The gradient of one copied table at a time, as large as the table, and its new rows.
+            copied = (t for t in tables if t.placed.kind == "replicated")
+            step += max((2 * 4 * t.placed.dim * t.rows_on[0] for t in copied), default=0)
+    return tuple(
+        DeviceMemory(
+            tables=sum(t.rows_on[d] * t.row for t in tables),
+            slots=sum(t.rows_on[d] * t.slots_row for t in tables),
+            dense_weights=weights,
+            dense_slots=slots,
+            step=step,
+        )
+        for d in range(topology.devices)
+    )
+
+
+def step_bytes(dense: DenseHalf, config: RunConfig, topology: Topology) -> int:
+    """Estimated bytes of activations, their gradients and those of weights, on a device or worker that computes."""
+    number = 2 if config.train.precision == "bfloat16" else 4
+    examples = examples_each(config, topology)
+    return round(2 * dense.activations * number * examples) + 4 * dense.weights
+
+
+def examples_each(config: RunConfig, topology: Topology) -> float:
+    """The examples of a step on each device that computes; a step of a parameter server's worker is its own."""
+    replicas = 1 if topology.strategy == "parameter_server" else topology.devices
+    return config.train.batch_size / replicas
+
+
+def _stored(table: PlacedTable, optimizer: str, topology: Topology, device: Device) -> StoredTable:
+    devices, dim, number = topology.devices, table.dim, 2 if table.dtype == "bfloat16" else 4
+    rows_on = [0] * devices
+    if table.kind == "tpu_embedding":
+        dim = _up(dim, _TPU_ALIGNMENT)
+        per_number, per_row = ROW_SLOTS["adagrad" if optimizer == "rowwise_adagrad" else optimizer]
+        unit = device.sparse_cores * _TPU_ALIGNMENT * devices if device.sparse_cores else 1
+        rows_on = [-(-_up(table.rows, unit) // devices)] * devices
+        if optimizer == "rowwise_adagrad":
+            why = f"{table.why}; by adagrad, not row-wise"
+            table = dataclasses.replace(table, why=why)
+    else:
+        per_number, per_row = ROW_SLOTS[optimizer]
+        if table.kind == "replicated":
+            rows_on = [table.rows * device.replicas] * devices
+        for shard in table.shards:
+            rows_on[shard.device] += shard.end - shard.begin
+    return StoredTable(table, optimizer, dim * number, 4 * (dim * per_number + per_row), tuple(rows_on))
+
+
+def _up(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
+
+
+def host_bytes(tables: tuple[StoredTable, ...], topology: Topology) -> int:
+    """Bytes that each host of a TPU slice holds: V1 hardware keeps a copy of its tables and slots there, in shares."""
+    if topology.strategy != "tpu" or EMBEDDING_HARDWARE[topology.chip] != "V1":
+        return 0
+    hosts = -(-topology.devices // 4)
+    return sum((t.bytes + t.slots) for t in tables if t.placed.kind == "tpu_embedding") // hosts

@@ -1,0 +1,207 @@
+"""The plan of a run: memory, traffic and time on devices that need not be there."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from tfrs_dlrm.config import DataConfig, RunConfig
+from tfrs_dlrm.distribute.placement import Topology, place
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores.files import local_path, write_json
+from tfrs_dlrm.tools.planner.costs import StepTime, step_flops, step_time
+from tfrs_dlrm.tools.planner.dense import DenseHalf, dense_half
+from tfrs_dlrm.tools.planner.hardware import Device, device_of
+from tfrs_dlrm.tools.planner.memory import (
+    DeviceMemory,
+    StoredTable,
+    device_memory,
+    host_bytes,
+    step_bytes,
+    stored_tables,
+)
+from tfrs_dlrm.tools.planner.topologies import topology_text
+from tfrs_dlrm.tools.planner.traffic import Flow, flows
+
+# The rest of a device's memory is left to the runtime, to libraries and to what the estimate of a step does not see.
+USABLE = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Remedy:
+    """A change to a run, the bytes that the fullest device then needs, and whether it fits."""
+
+    change: str
+    need: int
+    fits: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run would need and take.
+
+    Attributes:
+      schema: of the data, with the final sizes of all tables.
+      config: the run.
+      topology: the devices.
+      device: the data sheet of each, as far as the topology does not say.
+      tables: where each variable goes, and its bytes.
+      dense: the dense half.
+      memory: of each device that holds tables.
+      worker_memory: estimated bytes of a step on a worker, under `parameter_server`; else 0.
+      host_memory: bytes that each TPU host keeps a copy of, where it does.
+      flows: bytes that a step moves.
+      time: of a step.
+      at_most: tables whose sizes are not known but limited by `max_size`, which the plan takes for them.
+      notes: what to know about it, in words.
+      remedies: what to change, where it does not fit.
+    """
+
+    schema: Schema
+    config: RunConfig
+    topology: Topology
+    device: Device
+    tables: tuple[StoredTable, ...]
+    dense: DenseHalf
+    memory: tuple[DeviceMemory, ...]
+    worker_memory: int
+    host_memory: int
+    flows: tuple[Flow, ...]
+    time: StepTime
+    at_most: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+
+    @property
+    def need(self) -> int:
+        """Bytes on the fullest device."""
+        return max(m.total for m in self.memory)
+
+    @property
+    def usable(self) -> int | None:
+        """Bytes of a device that tables, weights and steps may take; None where its memory is not known."""
+        return None if self.topology.memory is None else int(self.topology.memory * USABLE)
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the fullest device can hold it all; None where its memory is not known."""
+        return None if self.usable is None else self.need <= self.usable
+
+    @property
+    def bytes_imbalance(self) -> float:
+        """Tables and slots on the fullest device, divided by the mean."""
+        return _imbalance([m.tables + m.slots for m in self.memory])
+
+    @property
+    def lookups_imbalance(self) -> float:
+        """Lookups at the device with most, divided by the mean."""
+        lookups = [0.0] * self.topology.devices
+        for table in self.tables:
+            for shard in table.placed.shards:
+                lookups[shard.device] += shard.lookups
+            if not table.placed.shards:
+                lookups = [n + table.placed.lookups / len(lookups) for n in lookups]
+        return _imbalance(lookups)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values, for JSON; sizes are bytes and times seconds."""
+        time = dataclasses.asdict(self.time) | {
+            "bottleneck": self.time.bottleneck,
+            "most_examples_per_second": self.time.most_examples_per_second,
+            "examples_per_second_in_turn": self.time.examples_per_second_in_turn,
+        }
+        return {
+            "config": self.config.to_dict(),
+            "topology": dataclasses.asdict(self.topology) | {"name": topology_text(self.topology)},
+            "device": dataclasses.asdict(self.device),
+            "tables": [_table_dict(t) for t in self.tables],
+            "dense": dataclasses.asdict(self.dense),
+            "flops_per_device": step_flops(self.dense, self.config, self.topology),
+            "memory": [dataclasses.asdict(m) | {"total": m.total} for m in self.memory],
+            "worker_memory": self.worker_memory,
+            "host_memory": self.host_memory,
+            "usable": self.usable,
+            "need": self.need,
+            "fits": self.fits,
+            "flows": [_flow_dict(f) for f in self.flows],
+            "time": time,
+            "bytes_imbalance": self.bytes_imbalance,
+            "lookups_imbalance": self.lookups_imbalance,
+            "at_most": list(self.at_most),
+            "notes": list(self.notes),
+            "remedies": [dataclasses.asdict(r) for r in self.remedies],
+        }
+
+    def save(self, path: str) -> None:
+        """Writes `to_dict` as JSON."""
+        os.makedirs(os.path.dirname(os.path.abspath(local_path(path))), exist_ok=True)
+        write_json(path, self.to_dict())
+
+
+def compute(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
+    """A plan without notes and remedies; see `tfrs_dlrm.tools.planner.plan`."""
+    dataclasses.replace(config, data=DataConfig(path=".")).check()
+    schema, at_most = _sized(schema)
+    of_model = config.model.schema(schema)
+    device, dense = device_of(topology), dense_half(of_model, config.model)
+    tables = stored_tables(place(of_model, topology), config.optimizer, device)
+    moved = flows(tables, dense, of_model, config, topology, device)
+    servers = topology.strategy == "parameter_server"
+    return Plan(
+        schema=schema,
+        config=config,
+        topology=topology,
+        device=device,
+        tables=tables,
+        dense=dense,
+        memory=device_memory(tables, dense, config, topology, device),
+        worker_memory=step_bytes(dense, config, topology) if servers else 0,
+        host_memory=host_bytes(tables, topology),
+        flows=moved,
+        time=step_time(moved, dense, config, topology, device),
+        at_most=at_most,
+    )
+
+
+def _sized(schema: Schema) -> tuple[Schema, tuple[str, ...]]:
+    """The schema with the largest sizes that vocabularies can have, and the names of their tables."""
+    largest = {f.table: f.max_size + 1 for f in schema.categorical if f.max_size is not None}  # and row 0
+    at_most = tuple(t.name for t in schema.tables if t.rows is None and t.name in largest)
+    missing = [t.name for t in schema.tables if t.rows is None and t.name not in largest]
+    if missing:
+        raise ValueError(
+            f"tables {', '.join(missing)} have no size yet: name data that `prepare` wrote in config.data.path, or set"
+            " rows of the tables, or max_size of their features, in the schema"
+        )
+    return schema.with_rows({name: largest[name] for name in at_most}), at_most
+
+
+def _table_dict(table: StoredTable) -> dict[str, Any]:
+    placed = dataclasses.asdict(table.placed)
+    return placed | {
+        "shards": list(placed["shards"]),
+        "optimizer": table.optimizer,
+        "bytes": table.bytes,
+        "slots": table.slots,
+        "row": table.row,
+        "slots_row": table.slots_row,
+        "most_on_a_device": table.most,
+    }
+
+
+def _flow_dict(flow: Flow) -> dict[str, Any]:
+    return {
+        "what": flow.what,
+        "where": flow.where,
+        "total": flow.total,
+        "most_sent": max(flow.sent),
+        "most_received": max(flow.received),
+        "worker_sent": flow.worker_sent,
+        "worker_received": flow.worker_received,
+    }
+
+
+def _imbalance(loads: list[float] | list[int]) -> float:
+    total = sum(loads)
+    return max(loads) * len(loads) / total if total else 1.0

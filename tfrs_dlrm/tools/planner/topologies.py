@@ -1,0 +1,92 @@
+"""Topologies by the names that people give them: `v4-32`, `8x80GB`, `4x64GB+8`."""
+
+from __future__ import annotations
+
+import re
+
+from tfrs_dlrm.distribute.placement import STRATEGIES, Topology
+from tfrs_dlrm.tools.planner.hardware import GPUS, TPUS
+
+_FORMS = {
+    "one_device": "80GB (a GPU with that much memory), A100, H100, CPU or CPU-64GB",
+    "mirrored": "8x80GB (GPUs and the memory of each), 8xA100, 8xH100, 8xA100-40GB or 4xCPU",
+    "multi_worker": "4x80GB (workers with a GPU each, and its memory), 4xA100, 4xH100 or 4xCPU-64GB",
+    "parameter_server": "4 (servers), 4x64GB (with the memory of each) or 4x64GB+8 (with 8 workers)",
+    "tpu": "v4-32, v2-8, v3-8, v5p-16 (which count TensorCores, two a chip), v5e-16, v5litepod-16 or v6e-8 (chips)",
+}
+_UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+# Generations whose names count TensorCores; the others count chips.
+_TWO_CORES = ("v2", "v3", "v4", "v5p")
+
+
+def parse_topology(strategy: str, text: str) -> Topology:
+    """Reads what `--topology` says of the devices of a strategy.
+
+    Args:
+      strategy: one of `STRATEGIES`.
+      text: see the module docstring; empty is one CPU under `one_device`.
+
+    Raises:
+      ValueError: with the forms that exist, or because no slice of a TPU pod is so large.
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy {strategy!r} is unknown; there is {', '.join(STRATEGIES)}")
+    topology = _tpu(text) if strategy == "tpu" else _others(strategy, text)
+    if topology is None:
+        raise ValueError(f"topology {text!r} is none of strategy {strategy}; give one like {_FORMS[strategy]}")
+    return topology
+
+
+def topology_text(topology: Topology) -> str:
+    """What `parse_topology` reads as this topology."""
+    if topology.strategy == "tpu":
+        return f"{topology.chip}-{topology.devices * _cores(topology.chip)}"
+    memory = "" if topology.memory is None else f"{topology.memory / 10**9:.12g}GB"
+    if topology.chip in GPUS and topology.memory == GPUS[topology.chip].memory:
+        memory = ""
+    kind = "-".join(part for part in (topology.chip, memory) if part)
+    if topology.strategy == "one_device":
+        return kind
+    workers = f"+{topology.workers}" if topology.workers > 1 else ""
+    return f"{topology.devices}{'x' if kind else ''}{kind}{workers}"
+
+
+def _cores(version: str) -> int:
+    return 2 if version in _TWO_CORES else 1
+
+
+def _tpu(text: str) -> Topology | None:
+    match = re.fullmatch(r"(v5litepod|\w+)-(\d+)", text)
+    version = match[1].replace("v5litepod", "v5e") if match else ""
+    if match is None or version not in TPUS:
+        return None
+    chips, rest = divmod(int(match[2]), _cores(version))
+    if chips > TPUS[version].most:
+        raise ValueError(f"topology {text!r} has {chips} chips; a slice of {version} has {TPUS[version].most} at most")
+    return Topology("tpu", chips, TPUS[version].memory, version) if chips and not rest else None
+
+
+def _others(strategy: str, text: str) -> Topology | None:
+    servers = strategy == "parameter_server"
+    text, plus, workers = text.partition("+") if servers else (text, "", "")
+    count, times, kind = ("1", "x", text or "CPU") if strategy == "one_device" else text.partition("x")
+    if bool(times) != bool(kind) or not _positive(count) or (plus and not _positive(workers)):
+        return None
+    name, dash, size = kind.partition("-") if kind[:1].isalpha() else ("", "", kind)
+    memory = _bytes(size)
+    if (size and memory is None) or (dash and not size) or (servers and name):
+        return None
+    if name and name != "CPU" and name not in GPUS:
+        return None
+    if name in GPUS and memory is None:
+        memory = GPUS[name].memory
+    return Topology(strategy, int(count), memory, name, int(workers or 1))
+
+
+def _positive(text: str) -> bool:
+    return text.isdecimal() and int(text) > 0
+
+
+def _bytes(text: str) -> int | None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(\w+)", text)
+    return round(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else None

@@ -1,0 +1,274 @@
+"""A new model that begins where an old one ended, on a vocabulary that changed in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrs_dlrm import schema as schema_lib
+from tfrs_dlrm.checkpoint.contents import layers
+from tfrs_dlrm.checkpoint.manifest import Manifest
+from tfrs_dlrm.checkpoint.restore import UNREADABLE
+from tfrs_dlrm.checkpoint.save import DENSE
+from tfrs_dlrm.checkpoint.table_rows import read_slice, slices
+from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE, dense_statistics, vocabulary_file
+from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
+from tfrs_dlrm.embeddings.storage import Stored
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import Schema, Table
+from tfrs_dlrm.training.workdir import Which, Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class TableReport:
+    """What became of the rows of a table: `kept` as they were, `new` ones initialized, old ones `dropped`."""
+
+    kept: int
+    new: int
+    dropped: int
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """What `warm_start` did.
+
+    Attributes:
+      checkpoint: where the weights are from.
+      tables: by name of the table.
+      notes: what the user should know, in words.
+    """
+
+    checkpoint: str
+    tables: dict[str, TableReport]
+    notes: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The report as text."""
+        kept, new, dropped = (sum(getattr(t, n) for t in self.tables.values()) for n in ("kept", "new", "dropped"))
+        rows = f"{kept:,} rows of tables kept, {new:,} new, {dropped:,} dropped"
+        return [f"warm start from {self.checkpoint}: {rows}", *self.notes]
+
+
+def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = "best") -> WarmStart:
+    """Takes over the weights and optimizer slots of a trained run.
+
+    Rows of vocabulary tables are matched by value: a value that the old vocabulary has keeps its row and slots wherever
+    it stands in the new one, and so does row 0. Other rows stay as they were initialized. Tables of `ids` keep the rows
+    that both have. All other weights are taken over as they are. Slots are, where the optimizer is of the same kind.
+    Learning rates are the new model's, and steps are counted from 0, so that schedules begin anew.
+
+    Args:
+      model: compiled, for the vocabularies in `data_dir`.
+      data_dir: the prepared directory that it will train on.
+      workdir: the directory of the run to begin from.
+      which: its `best` checkpoint or its `latest`.
+
+    Raises:
+      FileNotFoundError: there is no run or no checkpoint.
+      ValueError: the model is not compiled, or not for the data in `data_dir`; the two have other features, tables of
+        another form, or a compressed table whose rows mean other values now. The model is as it was then.
+    """
+    if getattr(model, "embedding_optimizer", None) is None:
+        raise ValueError("the model is not compiled; compile it before a warm start, which also takes over slots")
+    home = Workdir(workdir)
+    config = home.config()  # says so where there is no run
+    old, new = home.schema(), Schema.load(os.path.join(data_dir, SCHEMA_FILE))
+    _check_features(old, new, workdir)
+    _check_model(model, new, data_dir)
+    path = home.checkpoint(which)
+    checkpoint = _Checkpoint(path)
+    # Everything is checked before anything is written: a refusal leaves the model as it was.
+    stored = model.embeddings.stored(model.embedding_optimizer)
+    reports, copies, notes = {}, [], _label_notes(old, new) + _statistics_notes(new, home.encoder_dir, data_dir)
+    for table in model.schema.tables:
+        old_rows = old.table(table.name).rows or 0
+        matches = _matches(table, model.schema, home.encoder_dir, data_dir, old_rows)
+        kept = int(np.count_nonzero(matches >= 0))
+        reports[table.name] = TableReport(kept, len(matches) - kept, old_rows - kept)
+        kind = config.optimizer.per_table().get(table.name, config.optimizer.embedding)
+        for part in table.parts:
+            # The parts of a compressed table have other rows; `_matches` made sure that they stay as they are.
+            of_part, same = _row_copies(model, stored, part, None if table.remainders else matches, checkpoint, kind)
+            copies += of_part
+            if not same:
+                notes.append(f"table {table.name!r} has another optimizer than before, whose slots begin anew")
+    slots = _dense_slots(model, checkpoint, config.optimizer.dense)
+    if slots is None:
+        notes.append("the MLPs have another optimizer than before, whose slots begin anew")
+    _restore_layers(model, path)
+    for variable, key in slots or []:
+        variable.assign(checkpoint.dense(key))
+    for copy in copies:
+        copy.write(checkpoint)
+    model.embeddings.load()
+    return WarmStart(path, reports, tuple(notes))
+
+
+class _Checkpoint:
+    """A checkpoint: its tables and slots, and the other variables of its model by their names below it."""
+
+    def __init__(self, path: str):
+        self.path, self.rows = path, Manifest.read(path).rows
+        try:
+            self._dense = tf.train.load_checkpoint(os.path.join(path, DENSE))
+        except UNREADABLE as e:
+            raise ValueError(f"{path}: damaged: {str(e)[:300]}") from e
+        begin, end = "model/", "/.ATTRIBUTES/VARIABLE_VALUE"
+        self.dense_shapes = {
+            name.removeprefix(begin).removesuffix(end): tuple(shape)
+            for name, shape in self._dense.get_variable_to_shape_map().items()
+            if name.startswith(begin) and name.endswith(end)
+        }
+
+    def dense(self, name: str) -> np.ndarray:
+        return self._dense.get_tensor(f"model/{name}/.ATTRIBUTES/VARIABLE_VALUE")
+
+
+class _RowCopy(NamedTuple):
+    """Rows of a table or slot to take over: `matches` as `_matches` gives them, None for all as they are."""
+
+    stored: Stored
+    name: str
+    matches: np.ndarray | None
+
+    def write(self, checkpoint: _Checkpoint) -> None:
+        entry = checkpoint.rows[self.name]
+        matches = np.arange(entry.shape[0]) if self.matches is None else self.matches
+        kept = np.flatnonzero(matches >= 0)
+        kept = kept[np.argsort(matches[kept], kind="stable")]  # in the order of their old rows, as those are read
+        old = matches[kept]
+        for first, last in slices(entry):
+            begin, end = np.searchsorted(old, [first, last])
+            values = read_slice(os.path.abspath(checkpoint.path), entry, first, last)
+            order = np.argsort(kept[begin:end])
+            rows, source = kept[begin:end][order], old[begin:end][order] - first
+            self.stored.scatter(rows, tf.cast(tf.gather(values, source), self.stored.dtype))
+
+
+def _check_features(old: Schema, new: Schema, workdir: str) -> None:
+    def comparable(schema: Schema) -> Schema:
+        """Without what may change."""
+        free = {f.table for f in schema.categorical if f.encoding in ("vocabulary", "ids")}
+        features = (dataclasses.replace(f, min_count=1, max_size=None) for f in schema.categorical)
+        tables = (dataclasses.replace(t, rows=schema_lib.MAX_ROWS if t.name in free else t.rows) for t in schema.tables)
+        units = dict.fromkeys(schema.label_columns, (0.0, 1.0))
+        return dataclasses.replace(
+            schema.with_units(units), categorical=tuple(features), tables=tuple(tables), text=schema_lib.TextFormat()
+        )
+
+    found = schema_lib.difference(comparable(old), comparable(new))
+    if found:
+        raise ValueError(f"{workdir}: a warm start needs the same features and tables; they differ in: {found}")
+
+
+def _check_model(model: RankingModel, schema: Schema, data_dir: str) -> None:
+    rows = {t.name: t.rows for t in model.schema.tables}
+    expected = {t.name: t.rows for t in schema.tables}
+    if rows != expected or [f.name for f in model.schema.categorical] != [f.name for f in schema.categorical]:
+        raise ValueError(f"the model is not of the data in {data_dir}: its tables have rows {rows}, theirs {expected}")
+
+
+def _matches(table: Table, schema: Schema, old_dir: str, new_dir: str, old_rows: int) -> np.ndarray:
+    """For each row of the new table the row of the old one that means the same, -1 where there is none; int64."""
+    rows = table.rows or 0
+    encoding = next((f.encoding for f in schema.categorical if f.table == table.name), "ids")
+    if encoding == "vocabulary":
+        old, new = _values(old_dir, table.name), _values(new_dir, table.name)
+        found = pc.index_in(new, value_set=old)
+        matches = np.concatenate([[0], pc.fill_null(found, -2).to_numpy(zero_copy_only=False) + 1])
+    else:
+        matches = np.where(np.arange(rows) < old_rows, np.arange(rows), -1)
+    compressed = table.remainders is not None or table.stored_in
+    if compressed and (old_rows != rows or not np.array_equal(matches, np.arange(rows))):
+        raise ValueError(
+            f"table {table.name!r}: its vocabulary changed, and in a compressed table many values share each row, so"
+            " rows cannot follow their values; use encoding 'hash', under which values keep their rows"
+        )
+    return matches.astype(np.int64)
+
+
+def _values(directory: str, table: str) -> pa.Array:
+    with open(vocabulary_file(directory, table), "rb") as f:
+        return pa.array(f.read().split(b"\n")[:-1], pa.binary())
+
+
+def _row_copies(
+    model: RankingModel,
+    stored: Mapping[str, Stored],
+    part: str,
+    matches: np.ndarray | None,
+    checkpoint: _Checkpoint,
+    kind: str,
+) -> tuple[list[_RowCopy], bool]:
+    """What to copy to a variable and its slots, and whether its optimizer is of the same kind as before.
+
+    Only then are slots taken over: two optimizers may mean different things by one name.
+    """
+    optimizer = model.embedding_optimizer
+    name = f"tables/{part}"
+    table, entry = stored[name], checkpoint.rows.get(name)
+    found = entry.shape if entry else ()
+    if found != (found[:1] if matches is not None else table.shape[:1]) + table.shape[1:]:
+        there = found or "nothing"
+        raise ValueError(f"{checkpoint.path}: holds {there} for {name}, and the new model's is {table.shape}")
+    copies = [_RowCopy(table, name, matches)]
+    if type(optimizer.rule(part)) is not ROW_OPTIMIZERS.get(kind):
+        return copies, False
+    slots = [name for name in stored if name.startswith(f"slots/{part}/")]
+    return copies + [_RowCopy(stored[slot], slot, matches) for slot in slots], True
+
+
+def _dense_slots(model: RankingModel, checkpoint: _Checkpoint, kind: str) -> list[tuple[tf.Variable, str]] | None:
+    """The slots of the MLPs' optimizer and their names in the checkpoint; None where it had others.
+
+    Neither its learning rate nor its number of steps is taken over.
+    """
+    optimizer = model.optimizer
+    if type(optimizer).__name__.lower() != kind or not isinstance(optimizer, keras.optimizers.Optimizer):
+        return None
+    slots = {f"optimizer/_variables/{i}": v for i, v in enumerate(optimizer.variables) if i}
+    old = {name for name in checkpoint.dense_shapes if name.startswith("optimizer/_variables/")}
+    if set(slots) != old or any(checkpoint.dense_shapes[name] != tuple(v.shape) for name, v in slots.items()):
+        return None
+    return [(v, name) for name, v in slots.items()]
+
+
+def _restore_layers(model: RankingModel, path: str) -> None:
+    """All weights but the tables."""
+    tables = {id(v) for v in model.embeddings.variables}
+    variables = [v for v in model.variables if id(v) not in tables]
+    before = [v.numpy() for v in variables]
+    try:
+        status = layers(model).read(os.path.join(path, DENSE))
+        status.assert_existing_objects_matched().expect_partial()
+    except UNREADABLE as e:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        raise ValueError(f"{path}: not of a model of this shape: {str(e)[:300]}") from e
+
+
+def _label_notes(old: Schema, new: Schema) -> list[str]:
+    return [
+        f"label {now.column!r}: mean {before.mean:g} and standard deviation {before.std:g} became {now.mean:g} and"
+        f" {now.std:g}, so predictions shift a little at first"
+        for before, now in zip(old.labels, new.labels, strict=True)
+        if (before.mean, before.std) != (now.mean, now.std)
+    ]
+
+
+def _statistics_notes(schema: Schema, old_dir: str, new_dir: str) -> list[str]:
+    old, new = dense_statistics(schema, old_dir), dense_statistics(schema, new_dir)
+    return [
+        f"feature {name!r}: mean {old[name].mean:g} and standard deviation {old[name].std:g} became {now.mean:g} and"
+        f" {now.std:g}, so scores shift a little at first"
+        for name, now in new.items()
+        if old[name] != now
+    ]

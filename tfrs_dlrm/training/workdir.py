@@ -1,0 +1,234 @@
+"""The directory of a run: its checkpoints, and all that evaluation and export need beside them.
+
+workdir/
+  config.json     the run's configuration
+  encoder/        schema, vocabularies and statistics, as the data were prepared with them
+  checkpoints/    the latest, to go on from; see `tfrs_dlrm.checkpoint`
+  best/           the one with the best evaluation AUC so far (of a regression, RMSE), or what `train.monitor` says
+  metrics.jsonl   one line per evaluation
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from absl import logging
+
+from tfrs_dlrm import schema as schema_lib
+from tfrs_dlrm.checkpoint import Checkpoints, directory
+from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE, STATISTICS_FILE, VOCABULARY_DIR
+from tfrs_dlrm.data.preparing.samples import SAMPLES_FILE
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import Mirror, Store, StoreError, is_address, join
+from tfrs_dlrm.stores.files import read_json, write_json
+
+Which = Literal["best", "latest"]
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+_ENCODER_DIR = "encoder"
+_DIRS = {"latest": "checkpoints", "best": "best"}
+# Fields that give what is in a checkpoint its shape and meaning: it fits only where they are equal.
+_SHAPING = (
+    "model",
+    ("optimizer", "dense"),
+    ("optimizer", "embedding"),
+    ("optimizer", "embedding_per_table"),
+    ("optimizer", "plateau_factor"),
+    ("train", "batch_size"),
+    ("train", "seed"),
+    ("train", "monitor"),
+)
+
+
+class Workdir:
+    """The directory of one run; see the module docstring.
+
+    At an address such as `s3://BUCKET/PREFIX` everything happens in the local copy, which is made what is published
+    there, and published again by `push`; see `tfrs_dlrm.stores.Mirror`.
+
+    Args:
+      path: the directory; made by `begin`.
+
+    Attributes:
+      name: as it was given, for messages.
+
+    Raises:
+      ValueError: an address of an unknown kind, or what was published there is gone.
+      StoreError: the store cannot be reached or refuses.
+    """
+
+    def __init__(self, path: str):
+        self.name = path
+        self._mirror = Mirror(path, fixed=_never_changes) if is_address(path) else None
+        self.pull()
+
+    @property
+    def path(self) -> str:
+        """The local directory."""
+        return self._mirror.path if self._mirror else self.name
+
+    def pull(self) -> None:
+        """Brings the local copy of a run in a store up to what is published; on a disk there is nothing to do."""
+        if self._mirror and not self._mirror.pull():
+            Store(self.name).files()  # says so where there is no bucket
+
+    def push(self) -> None:
+        """Publishes what is new in the local copy of a run in a store.
+
+        Raises:
+          StoreError: the store cannot be reached or refuses; what is there stays as it was.
+          ValueError: another process publishes there too.
+        """
+        if self._mirror:
+            try:
+                self._mirror.push()
+            except StoreError as e:
+                kept = f"nothing is lost: {self.path} holds it, and the same command publishes it"
+                raise StoreError(f"{e}; {kept}") from e
+
+    def end(self) -> None:
+        """Lets other processes of this machine work on the local copy of a run in a store again."""
+        if self._mirror:
+            self._mirror.done_writing()
+
+    def add(self, paths: Sequence[str]) -> None:
+        """Writes local files of a run in a store there as well, beside the run itself, which does not change.
+
+        Raises:
+          StoreError: the store cannot be reached or refuses.
+        """
+        if self._mirror:
+            for path in paths:
+                inside = os.path.relpath(path, self.path)
+                Store(self.name).upload(path, os.path.basename(path) if inside.startswith("..") else inside)
+
+    def shown(self, path: str) -> str:
+        """A path inside as others find it."""
+        return join(self.name, os.path.relpath(path, self.path)) if self._mirror else path
+
+    @property
+    def encoder_dir(self) -> str:
+        """The schema, vocabularies and statistics of the run."""
+        return os.path.join(self.path, _ENCODER_DIR)
+
+    def file(self, name: str) -> str:
+        """A path inside."""
+        return os.path.join(self.path, name)
+
+    def begin(self, config: RunConfig, data_dir: str) -> None:
+        """Starts a run, or makes sure that the run in there is this one.
+
+        Raises:
+          ValueError: it holds a run of another model, or on data with another schema or vocabulary.
+        """
+        if self._mirror:
+            self._mirror.write_alone()
+        for name in _DIRS.values():
+            directory.tidy(self.file(name))
+        if any(directory.steps(self.file(name)) for name in _DIRS.values()):
+            self._check_config(config)
+            self.check_data(data_dir)
+            logging.info("%s: going on with the run in there", self.name)
+        else:
+            os.makedirs(self.path, exist_ok=True)
+            shutil.rmtree(self.encoder_dir, ignore_errors=True)
+            _copy_encoder(data_dir, self.encoder_dir)
+        write_json(self.file(CONFIG_FILE), config.to_dict())
+        self.push()
+
+    def config(self) -> RunConfig:
+        """The configuration of the run in there.
+
+        Raises:
+          FileNotFoundError: there is no run.
+        """
+        path = self.file(CONFIG_FILE)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{self.name}: no run in there (no {CONFIG_FILE}); python train/main.py makes one")
+        return RunConfig.from_dict(read_json(path))
+
+    def schema(self) -> Schema:
+        """The schema that the model of the run was made for."""
+        return Schema.load(os.path.join(self.encoder_dir, SCHEMA_FILE))
+
+    def checkpoint(self, which: Which) -> str:
+        """The path of a checkpoint.
+
+        Raises:
+          FileNotFoundError: there is none.
+          ValueError: those in there are of an older version of this package.
+        """
+        paths = list(directory.steps(self.file(_DIRS[which])).values())
+        if not paths:
+            raise FileNotFoundError(
+                f"{self.name}: no checkpoint in {_DIRS[which]}/; has the run come to an evaluation?"
+            )
+        return paths[0]
+
+    def checkpoints(
+        self, model: RankingModel, keep: int, beside: Mapping[str, Any] | None = None, asynchronous: bool = True
+    ) -> Checkpoints:
+        """What reads and writes those of the run."""
+        latest, best = self.file(_DIRS["latest"]), self.file(_DIRS["best"])
+        return Checkpoints(model, latest, best, keep, beside, asynchronous, on_whole=self.push)
+
+    def check_data(self, data_dir: str) -> None:
+        """Makes sure that a prepared directory encodes as the run's own data did.
+
+        Raises:
+          ValueError: saying what differs.
+        """
+        other = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
+        found = schema_lib.difference(self.schema(), other)
+        if found:
+            raise ValueError(f"{data_dir}: another schema than the checkpoints in {self.name} have: {found}")
+        if _fingerprint(self.encoder_dir) != _fingerprint(data_dir):
+            raise ValueError(
+                f"{data_dir}: other vocabularies or statistics than the checkpoints in {self.name} were trained with;"
+                " the rows of their tables mean other values"
+            )
+
+    def _check_config(self, config: RunConfig) -> None:
+        old, new = self.config().to_dict(), config.to_dict()
+        for key in _SHAPING:
+            section, *field = (key,) if isinstance(key, str) else key
+            for name in field or new[section]:
+                if old[section][name] != new[section][name]:
+                    raise ValueError(
+                        f"{self.name}: holds a run with {section}.{name}={old[section][name]}, now it is"
+                        f" {new[section][name]}; choose another --workdir, or remove this one"
+                    )
+
+
+def _never_changes(name: str) -> bool:
+    """Whether a file of a run stays as it is until it is removed; the others, such as metrics, grow."""
+    return name.startswith((*(f"{d}/" for d in _DIRS.values()), f"{_ENCODER_DIR}/"))
+
+
+def _copy_encoder(source: str, target: str) -> None:
+    temporary = f"{target}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.makedirs(temporary)
+    for name in (SCHEMA_FILE, STATISTICS_FILE, SAMPLES_FILE):
+        shutil.copy(os.path.join(source, name), temporary)
+    shutil.copytree(os.path.join(source, VOCABULARY_DIR), os.path.join(temporary, VOCABULARY_DIR))
+    os.replace(temporary, target)
+
+
+def _fingerprint(directory: str) -> str:
+    """Of vocabularies and statistics, so that equal fingerprints encode equally under equal schemas."""
+    digest = hashlib.sha256()
+    vocabulary = os.path.join(directory, VOCABULARY_DIR)
+    names = [os.path.join(VOCABULARY_DIR, n) for n in sorted(os.listdir(vocabulary))]
+    for name in [STATISTICS_FILE, *names]:
+        digest.update(name.encode())
+        with open(os.path.join(directory, name), "rb") as f:
+            while chunk := f.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
