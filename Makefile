@@ -57,7 +57,7 @@ run: $(SETUP)  ## the quickstart: raw logs to a trained, evaluated and exported 
 
 run-s3: $(SETUP)  ## the quickstart in an S3 on loopback that fails one request in twenty
 	@rm -rf runs/loopback-s3-cache
-	@TFRS_DLRM_CACHE=runs/loopback-s3-cache $(BIN)/python tests/loopback_s3.py --failing=0.05 --bucket=trial -- sh -ec '\
+	@TFRS_DLRM_CACHE=runs/loopback-s3-cache $(BIN)/python tests/support/loopback_s3.py --failing=0.05 --bucket=trial -- sh -ec '\
 	  $(BIN)/python train/main.py --config.data.path=s3://trial/data/quickstart --workdir=s3://trial/runs/quickstart; \
 	  $(BIN)/python train/evaluate.py --workdir=s3://trial/runs/quickstart; \
 	  $(BIN)/python export/main.py --workdir=s3://trial/runs/quickstart --output=s3://trial/exports/quickstart; \

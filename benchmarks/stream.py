@@ -46,7 +46,7 @@ def prepare_log(home: str, rows: int) -> tuple[str, list[str]]:
     schema = dataclasses.replace(
         plain,
         categorical=(*plain.categorical, row),
-        tables=(*plain.tables, Table("row", rows=rows, initializer="zeros")),
+        tables=(*plain.tables, Table("row", vocabulary_size=rows, initializer="zeros")),
         text=dataclasses.replace(plain.text, columns=(*plain.text.columns, "row")),
     )
     lines = {}

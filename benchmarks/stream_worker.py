@@ -29,7 +29,7 @@ def _counted(vectors: tf.Tensor):
 class CountingDLRM(DLRM):
     """A DLRM with a feature `row` that it does not look at."""
 
-    def score(self, dense, embeddings, training):
+    def compute_logits(self, dense, embeddings, training):
         names = [f.name for f in self.schema.categorical]
         seen = [_counted(v) if name == FEATURE else v for name, v in zip(names, embeddings, strict=True)]
         return super().score(dense, seen, training)

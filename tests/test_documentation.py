@@ -118,7 +118,7 @@ def test_the_page_on_embeddings(log):
     page = "docs/embeddings.md"
     (options,), (compile_call,) = fenced(page, "json"), fenced(page, "python")
     schema = td.Schema.from_json(json.dumps(json.loads(options) | {"label": {"column": "clicked"}}))
-    model = td.DLRM(schema.with_rows({"user": 50, "item": 60, "site": 70}), top_mlp=(8, 1))
+    model = td.DLRM(schema.with_vocabulary_sizes({"user": 50, "item": 60, "site": 70}), top_mlp=(8, 1))
     exec(compile_call, {"model": model, "keras": keras, "td": td})
     assert {n: (tuple(v.shape), v.dtype.name) for n, v in model.embeddings.tables.items()} == {
         "shared": ((1_000_000, 8), "float32"),

@@ -45,23 +45,23 @@ def weights(config: RunConfig, schema: Schema, **model: object) -> int:
         setattr(config.model, name, value)
     config.check()
     final = config.model.schema(schema)
-    return sum(t.rows * t.dim for t in final.tables) + dense_half(final, config.model).weights
+    return sum(t.vocabulary_size * t.dim for t in final.tables) + dense_half(final, config.model).weights
 
 
-def with_rows(name: str, total: int) -> Schema:
+def with_vocabulary_sizes(name: str, total: int) -> Schema:
     """So many rows, however they are spread over the tables."""
     schema = Schema.load(SCHEMAS / f"{name}.json")
     first, *rest = schema.tables
-    return schema.with_rows({first.name: total - len(rest), **{t.name: 1 for t in rest}})
+    return schema.with_vocabulary_sizes({first.name: total - len(rest), **{t.name: 1 for t in rest}})
 
 
 def test_sizes_are_the_published_ones():
     """The logs of BARS print the number of parameters: of LR one for each number, the bias, and one for each value."""
-    x1 = with_rows("criteo_x1", 2_086_317 - 13 - 1)
+    x1 = with_vocabulary_sizes("criteo_x1", 2_086_317 - 13 - 1)
     assert weights(recipe("criteo_x1"), x1) == 21_664_241  # DLRM_criteo_x1
     assert weights(recipe("criteo_x1"), x1, name="factorization_machine") == 22_949_477  # FM_criteo_x1
     assert weights(recipe("criteo_x1"), x1, name="logistic_regression") == 2_086_317  # LR_criteo_x1
-    x4 = with_rows("criteo_x4", 910_709 - 1)
+    x4 = with_vocabulary_sizes("criteo_x4", 910_709 - 1)
     assert weights(recipe("criteo_x4"), x4, name="logistic_regression") == 910_709  # LR_criteo_x4_001
     assert weights(recipe("criteo_x4"), x4, name="factorization_machine") == 15_482_037  # FM_criteo_x4_001
     deep = [39 * 16, *[1000] * 5, 1]
@@ -77,7 +77,7 @@ def test_sizes_of_mlperf():
 
     dense, top = (13, 512, 256, 128), (1024, 1024, 512, 256, 1)
     terabyte = Schema.load(ROOT / "docs" / "plans" / "criteo_terabyte.json")
-    tables = 128 * sum(t.rows for t in terabyte.tables)
+    tables = 128 * sum(t.vocabulary_size for t in terabyte.tables)
     assert weights(recipe("criteo_terabyte"), terabyte) == tables + mlp(*dense) + mlp(128 + 27 * 26 // 2, *top)
     width = 27 * 128
     cross = 3 * (width * 512 + 512 * width + width)
@@ -94,7 +94,7 @@ def test_criteo_x1(tmp_path):
     files = (str(tmp_path / f"{name}.csv") for name in ("train", "valid"))
     encoded = few_steps(recipe("criteo_x1"), tmp_path, SCHEMAS / "criteo_x1.json", *files)
     assert np.array_equal(np.transpose([encoded[n] for n in INTEGERS]), numbers[:160].astype(np.float32))
-    rows = {t.name: t.rows for t in Schema.load(tmp_path / "data" / "schema.json").tables}
+    rows = {t.name: t.vocabulary_size for t in Schema.load(tmp_path / "data" / "schema.json").tables}
     assert rows == {n: 1 + len(set(ids[:160, i])) for i, n in enumerate(IDS)}
     assert encoded["label"] == [r % 2 for r in range(160)]
 
@@ -148,8 +148,8 @@ def test_mlperf_dcn(tmp_path):
     """From arrays as the reference leaves them, with tables of at most 50 rows."""
     rng = np.random.default_rng(0)
     schema = Schema.load(SCHEMAS / "mlperf_dcn.json")
-    rows = {t.name: min(t.rows, 50) for t in schema.tables}
-    schema.with_rows(rows).save(tmp_path / "schema.json")
+    rows = {t.name: min(t.vocabulary_size, 50) for t in schema.tables}
+    schema.with_vocabulary_sizes(rows).save(tmp_path / "schema.json")
     sizes = [3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1]
     arrays = {}
     for day, count in enumerate((70, 31)):

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tfrs_dlrm.data.reading.dataset import dataset, steps_per_epoch
     from tfrs_dlrm.distribute.strategy import make_strategy
     from tfrs_dlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, RowWiseAdagrad
-    from tfrs_dlrm.embeddings.per_table_optimizer import PerTable
+    from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
     from tfrs_dlrm.embeddings.tables import EmbeddingTables
     from tfrs_dlrm.layers.dot_interaction import DotInteraction
     from tfrs_dlrm.layers.mlp import MLP
@@ -71,7 +71,7 @@ _PUBLIC = {
     "tfrs_dlrm.data.raw.infer": ("infer_schema",),
     "tfrs_dlrm.data.preparing.prepare": ("prepare",),
     "tfrs_dlrm.embeddings.optimizers": ("FTRL", "SGD", "Adagrad", "LazyAdam", "RowWiseAdagrad"),
-    "tfrs_dlrm.embeddings.per_table_optimizer": ("PerTable",),
+    "tfrs_dlrm.embeddings.per_table_optimizer": ("PerTableOptimizer",),
     "tfrs_dlrm.embeddings.tables": ("EmbeddingTables",),
     "tfrs_dlrm.layers.dot_interaction": ("DotInteraction",),
     "tfrs_dlrm.layers.mlp": ("MLP",),
@@ -111,7 +111,7 @@ __all__ = [
     "LazyAdam",
     "LogisticRegression",
     "MatrixFactorization",
-    "PerTable",
+    "PerTableOptimizer",
     "RankingModel",
     "RowWiseAdagrad",
     "Schema",

@@ -9,7 +9,9 @@ from tfrs_dlrm import cli
 _INPUT = flags.DEFINE_string("input", None, "A TSV, CSV (plain or .gz) or Parquet file.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The JSON file to write.", required=True)
 _LABEL = flags.DEFINE_string("label", None, "The column of the label, where its name does not say so.")
-_TASK = flags.DEFINE_enum("task", "click", ["click", "regression"], "Whether the label is a 0 or 1, or any number.")
+_TASK = flags.DEFINE_enum(
+    "task", "classification", ["classification", "regression"], "Whether the label is a 0 or 1, or any number."
+)
 _COLUMNS = flags.DEFINE_list("columns", [], "The names of the columns, for text files without a header line.")
 _DELIMITER = flags.DEFINE_string("delimiter", None, "Between the fields of text files; found where not given.")
 _ROWS = flags.DEFINE_integer("rows", 100_000, "How many rows to look at.", lower_bound=1)

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
         )
     tables = Schema.load(os.path.join(output, SCHEMA_FILE)).tables
     _print_counts("Rows", {"train": manifest.rows("train"), "eval": manifest.rows("eval"), "bad": manifest.bad_rows})
-    _print_counts("Tables, in rows", {table.name: table.rows or 0 for table in tables})
+    _print_counts("Tables, in rows", {table.name: table.vocabulary_size or 0 for table in tables})
     _print_counts("Values without a row of their own", {n: c for n, c in manifest.out_of_range.items() if c})
     aside = f"; the bad rows are in {os.path.join(output, QUARANTINE_FILE)}" if manifest.bad_rows else ""
     print(f"Wrote {output}{aside}.\nNext:")

@@ -49,7 +49,7 @@ def test_compiled_by_xla_it_is_the_train_step(make, precision, tolerance):
     half = make("criteo_kaggle", precision)
     half.model.compile(keras.optimizers.SGD(1.0), metrics=[])  # whose steps are the gradients
     rows = 5
-    schema = half.model.schema.with_rows(dict.fromkeys([t.name for t in half.model.schema.tables], rows))
+    schema = half.model.schema.with_vocabulary_sizes(dict.fromkeys([t.name for t in half.model.schema.tables], rows))
     with policy(precision):
         whole = td.DLRM(schema, half.workload.bottom, half.workload.top)
         whole.compile(keras.optimizers.SGD(1.0), embedding_optimizer=td.SGD(1.0), metrics=[])

@@ -214,7 +214,7 @@ def test_checkpoints_of_older_versions_are_refused(tmp_path):
 def test_sigkill_between_any_two_operations_on_files_loses_nothing(tmp_path):
     """At ten random ones; there are about ninety."""
     moments = sorted(random.SystemRandom().sample(range(88), 10))
-    command = [sys.executable, Path(__file__).with_name("killed_save.py"), tmp_path, *map(str, moments)]
+    command = [sys.executable, Path(__file__).parents[1] / "support" / "killed_save.py", tmp_path, *map(str, moments)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, (moments, done.stderr[-3000:])

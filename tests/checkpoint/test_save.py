@@ -106,7 +106,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(saved, tmp_path, 
 
 def test_another_schema_or_shape_is_refused_by_name(saved, tmp_path):
     _, path = saved
-    schema = small_model.SCHEMA.with_rows({"site": 301})
+    schema = small_model.SCHEMA.with_vocabulary_sizes({"site": 301})
     with pytest.raises(ValueError, match=r"saved: of another schema: table 'site' rows: 300 != 301"):
         td.restore_checkpoint(make(schema=schema), path)
     manifest = json.loads(Path(path, "manifest.json").read_text())
@@ -185,7 +185,9 @@ def test_other_optimizers_slots_and_parts_travel(tmp_path, monkeypatch):
     schema = dataclasses.replace(small_model.SCHEMA, tables=tables)
 
     def compiled(seed):
-        return make(seed, td.PerTable(td.LazyAdam(), {"user": td.FTRL(0.1)}), schema, keras.optimizers.SGD(0.1))
+        return make(
+            seed, td.PerTableOptimizer(td.LazyAdam(), {"user": td.FTRL(0.1)}), schema, keras.optimizers.SGD(0.1)
+        )
 
     model, again = compiled(0), compiled(5)
     train(model)

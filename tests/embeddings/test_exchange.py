@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.distribute.strategy import make_strategy
-from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTable, RowWiseAdagrad
+from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTableOptimizer, RowWiseAdagrad
 from tfrs_dlrm.embeddings.gradients import Combined
 from tfrs_dlrm.embeddings.storage import ShardedTable, Stored
 from tfrs_dlrm.embeddings.variables import Place, add_to_rows, read_rows
@@ -76,7 +76,9 @@ OPTIMIZERS = {
     "rowwise": lambda: RowWiseAdagrad(0.1, initial_accumulator=0.1, l2=0.3),
     "adam": lambda: LazyAdam(0.1, epsilon=1e-3, l2=0.3),
     "ftrl": lambda: FTRL(0.1, l1=0.01, initial_accumulator=0.1),
-    "per table": lambda: PerTable(SGD(0.1), {"shared": LazyAdam(0.1, epsilon=1e-3), "pairs": Adagrad(0.1, 0.1)}),
+    "per table": lambda: PerTableOptimizer(
+        SGD(0.1), {"shared": LazyAdam(0.1, epsilon=1e-3), "pairs": Adagrad(0.1, 0.1)}
+    ),
 }
 
 

@@ -34,7 +34,7 @@ def whole_table(tables: EmbeddingTables, name: str) -> np.ndarray:
     table = tables.schema.table(name)
     values = {n: v.numpy() for n, v in tables.tables.items()}
     if table.remainders:
-        every = np.arange(table.rows)
+        every = np.arange(table.vocabulary_size)
         return values[f"{name}__quotient"][every // 3] * values[f"{name}__remainder"][every % 3]
     pieces = range(table.dim // 2)
     return np.concatenate([values["all"][hashed_rows(tf.range(10), 7, f"{name}/{i}")] for i in pieces], axis=1)
@@ -103,7 +103,7 @@ def test_layer_checks(tmp_path):
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ((Table("a", 4, 10, remainders=10),), "remainders=10; at least 2 and less than rows=10"),
+        ((Table("a", 4, 10, remainders=10),), "remainders=10; at least 2 and less than vocabulary_size=10"),
         ((Table("a", 4, 10, remainders=3, stored_in="all"), Table("all", 2, 7)), "two ways to store it; choose one"),
         ((Table("a", 4, 10, stored_in="all"),), "stored_in='all' is not among the tables; add it, with its rows"),
         ((Table("a", 4, 10, stored_in="all"), Table("all", 3, 7)), "dim=4 is no multiple of the dim=3 of 'all'"),

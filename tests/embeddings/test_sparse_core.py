@@ -97,7 +97,9 @@ def test_counts_equal_those_of_tensorflow():
         hardware = tables.hardware
         batches = [tables.host_map(skewed(i, schema)) for i in range(5)]
         configs = {
-            n: api.TableConfig(t.table.rows, t.table.dim, combiner=t.combiner, name=n, optimizer=t.optimizer.optimizer)
+            n: api.TableConfig(
+                t.table.vocabulary_size, t.table.dim, combiner=t.combiner, name=n, optimizer=t.optimizer.optimizer
+            )
             for n, t in hardware.tables.items()
         }
         features = {

@@ -15,7 +15,7 @@ SCHEMA = Schema(
         CategoricalFeature("words", separator="|", weights="w", table="shared"),
         CategoricalFeature("b"),
     ),
-    tables=(Table("shared", dim=2, rows=4, combiner="sum"), Table("b", dim=3, rows=5)),
+    tables=(Table("shared", dim=2, vocabulary_size=4, combiner="sum"), Table("b", dim=3, vocabulary_size=5)),
 )
 SHARED = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]], np.float32)
 
@@ -166,13 +166,13 @@ def test_initial_values():
         t = Table("t", dim=16, **kwargs)
         return EmbeddingTables(Schema(Label("y"), categorical=(CategoricalFeature("t"),), tables=(t,))).tables["t"]
 
-    uniform = table(rows=2500).numpy()
+    uniform = table(vocabulary_size=2500).numpy()
     assert np.abs(uniform).max() <= 0.02 and uniform.max() > 0.0199 and uniform.min() < -0.0199
     np.testing.assert_allclose(uniform.std(), 0.02 / np.sqrt(3), rtol=0.02)
-    assert np.abs(table(rows=2500, scale=0.5)).max() > 0.49
-    normal = table(rows=2500, initializer="normal", scale=3.0).numpy()
+    assert np.abs(table(vocabulary_size=2500, scale=0.5)).max() > 0.49
+    normal = table(vocabulary_size=2500, initializer="normal", scale=3.0).numpy()
     np.testing.assert_allclose([normal.mean(), normal.std()], [0, 3], atol=0.05)
-    np.testing.assert_array_equal(table(rows=3, initializer="zeros"), np.zeros([3, 16]))
+    np.testing.assert_array_equal(table(vocabulary_size=3, initializer="zeros"), np.zeros([3, 16]))
 
 
 def test_initial_values_depend_on_seed_and_name_alone():
@@ -278,7 +278,7 @@ def test_ids_out_of_range(form, dtype):
         prepared = tables(policy).prepare(batch)
         np.testing.assert_array_equal(prepared.out_of_range, [2])
         np.testing.assert_allclose(tables(policy).lookup(batch)[0], SHARED[rows])
-    message = "feature f: id 7 is outside the table of 4 rows; raise rows or set out_of_range to oov"
+    message = "feature f: id 7 is outside the table of 4 rows; raise vocabulary_size or set out_of_range to oov"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         tf.function(tables("error").lookup)(batch)
     good = {"ids": tf.constant([[3], [0]], dtype), "f": tf.constant([[3], [0]], dtype)}

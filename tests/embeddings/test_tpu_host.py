@@ -6,7 +6,7 @@ import tensorflow as tf
 from fake_tpu import fake_tpu, make_tables
 
 from tfrs_dlrm.distribute.placement import Topology, place
-from tfrs_dlrm.embeddings import SGD, Adagrad, PerTable, RowWiseAdagrad
+from tfrs_dlrm.embeddings import SGD, Adagrad, PerTableOptimizer, RowWiseAdagrad
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.tpu.host import OUT_OF_RANGE, HostMap
 from tfrs_dlrm.layers.hashing import hashed_rows
@@ -132,9 +132,11 @@ def test_what_does_not_go_onto_embedding_hardware_is_refused_by_name():
             make_tables("V1", two_ways).compile(SGD())
         with pytest.raises(ValueError, match="table 'a' is on TPU embedding hardware, which has no RowWiseAdagrad"):
             make_tables("V1", SCHEMA).compile(RowWiseAdagrad())
-        with pytest.raises(ValueError, match="PerTable names table 'z', which has no rows of its own; there is "):
-            make_tables("V1", SCHEMA).compile(PerTable(SGD(), {"z": Adagrad()}))
-        make_tables("V1", SCHEMA, replicate_below=500).compile(PerTable(RowWiseAdagrad(), {"home": Adagrad()}))
+        with pytest.raises(
+            ValueError, match="PerTableOptimizer names table 'z', which has no rows of its own; there is "
+        ):
+            make_tables("V1", SCHEMA).compile(PerTableOptimizer(SGD(), {"z": Adagrad()}))
+        make_tables("V1", SCHEMA, replicate_below=500).compile(PerTableOptimizer(RowWiseAdagrad(), {"home": Adagrad()}))
     on_hardware = place(SCHEMA, Topology("tpu", 2, chip="v4"), 0)
     with pytest.raises(
         ValueError, match="tables a, b, c, home are placed on embedding hardware, and the devices in scope"

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from fake_tpu import tables_in_layout
 
-from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTable
+from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTableOptimizer
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
 # Numbers of rows that no number of hosts or cores divides, and rows that SparseCores make longer.
@@ -55,7 +55,7 @@ def test_tables_and_slots_begin_as_on_one_device(kind, hosts, optimizer):
 
 @pytest.mark.parametrize(("kind", "hosts"), LAYOUTS)
 def test_what_is_written_is_read_in_any_parts(kind, hosts):
-    optimizer = PerTable(Adagrad(), {"c": LazyAdam(), "b": SGD()})
+    optimizer = PerTableOptimizer(Adagrad(), {"c": LazyAdam(), "b": SGD()})
     with tables_in_layout(kind, SCHEMA, optimizer, hosts=hosts) as tables:
         stored = tables.stored(optimizer)
         values = {key: random(s.shape, i) for i, (key, s) in enumerate(stored.items())}
@@ -78,7 +78,7 @@ def test_rows_are_where_tensorflow_puts_them(kind, hosts, tmp_path):
         for name, stored in tables.stored().items():
             write(stored, values[name.removeprefix("tables/")])
         path = tf.train.Checkpoint(api=tables.hardware.api).save(str(tmp_path / "tf"))
-        dims = {name: (t.table.rows, t.table.dim) for name, t in tables.hardware.tables.items()}
+        dims = {name: (t.table.vocabulary_size, t.table.dim) for name, t in tables.hardware.tables.items()}
     api = tf.tpu.experimental.embedding
     configs = {name: api.TableConfig(*shape, name=name) for name, shape in dims.items()}
     on_cpu = api.TPUEmbeddingForServing({n: api.FeatureConfig(c, name=n) for n, c in configs.items()}, api.Adagrad())

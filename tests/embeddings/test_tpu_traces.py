@@ -9,7 +9,7 @@ import tf_keras as keras
 from fake_tpu import CORES_PER_CHIP, KINDS, encoded_batch, fake_tpu, make_tables
 
 import tfrs_dlrm as td
-from tfrs_dlrm.embeddings import Adagrad, LazyAdam, PerTable
+from tfrs_dlrm.embeddings import Adagrad, LazyAdam, PerTableOptimizer
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.training.factory import precision
 from tfrs_dlrm.training.schedules import ScaledRate
@@ -159,7 +159,7 @@ def test_schedules_reach_the_hardware_as_one_rate_for_each_optimizer():
     schedule = keras.optimizers.schedules.PolynomialDecay(0.1, 100)
     with fake_tpu("V1") as strategy, strategy.scope():
         scaled = ScaledRate(schedule, tf.Variable(1.0))
-        optimizer = PerTable(Adagrad(scaled), {"huge": LazyAdam(0.01)})
+        optimizer = PerTableOptimizer(Adagrad(scaled), {"huge": LazyAdam(0.01)})
         model = make_model("V1", ONE_HOT, optimizer, keras.optimizers.Adam(scaled))
         trace = Trace(strategy, model, ONE_HOT)
     proto = model.embeddings.hardware.api._config_proto

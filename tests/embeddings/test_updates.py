@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTable, RowWiseAdagrad
+from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTableOptimizer, RowWiseAdagrad
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 from tfrs_dlrm.training.schedules import WarmupPolynomialDecay
 
@@ -174,10 +174,12 @@ def test_refuses():
         LazyAdam(weight_decay=-1)
     with pytest.raises(ValueError, match="l1=-1"):
         FTRL(l1=-1)
-    with pytest.raises(ValueError, match="PerTable names table 'g', which has no rows of its own; there is f"):
-        PerTable(SGD(), {"g": SGD()}).build(make_tables().tables)
-    with pytest.raises(ValueError, match="PerTable: 'a' is a PerTable; one of RowWiseAdagrad, Adagrad"):
-        PerTable(SGD(), {"a": PerTable(SGD(), {})})
+    with pytest.raises(ValueError, match="PerTableOptimizer names table 'g', which has no rows of its own; there is f"):
+        PerTableOptimizer(SGD(), {"g": SGD()}).build(make_tables().tables)
+    with pytest.raises(
+        ValueError, match="PerTableOptimizer: 'a' is a PerTableOptimizer; one of RowWiseAdagrad, Adagrad"
+    ):
+        PerTableOptimizer(SGD(), {"a": PerTableOptimizer(SGD(), {})})
     with pytest.raises(AttributeError, match="learning_rate"):
         SGD().learning_rate = 0.5
     with pytest.raises(ValueError, match="epsilon=0"):
@@ -229,7 +231,7 @@ def test_each_table_by_its_own_optimizer(tmp_path):
         tables=(Table("a", 2, 5), Table("b", 2, 5), Table("c", 2, 6, remainders=2)),
     )
     tables = EmbeddingTables(schema)
-    optimizer = PerTable(SGD(1.0), {"b": LazyAdam(0.1), "c": RowWiseAdagrad(0.2)})
+    optimizer = PerTableOptimizer(SGD(1.0), {"b": LazyAdam(0.1), "c": RowWiseAdagrad(0.2)})
     optimizer.build(tables.tables)
     assert {n: sorted(s) for n, s in optimizer.slots.items()} == {
         "a": [],
@@ -242,7 +244,7 @@ def test_each_table_by_its_own_optimizer(tmp_path):
     moved = {n: np.abs(before[n] - v.numpy()).max() for n, v in tables.tables.items()}
     np.testing.assert_allclose(moved["a"], 0.5, rtol=1e-5)  # rate * g
     np.testing.assert_allclose(moved["b"], 0.1, rtol=1e-4)  # Adam's first step is the rate
-    again = PerTable.from_config(optimizer.get_config())
+    again = PerTableOptimizer.from_config(optimizer.get_config())
     assert again.get_config() == optimizer.get_config() and type(again.rule("c__remainder")) is RowWiseAdagrad
     path = tf.train.Checkpoint(optimizer=optimizer).write(str(tmp_path / "c"))
     names = {n.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE") for n, _ in tf.train.list_variables(path)}

@@ -24,13 +24,13 @@ SCHEMA = Schema(
         CategoricalFeature("small"),
     ),
     tables=(
-        Table("shared", dim=4, rows=30, scale=1.0),
-        Table("root", dim=4, rows=12, combiner="sqrtn", scale=1.0),
-        Table("sequence", dim=4, rows=9, scale=1.0),
-        Table("divided", dim=4, rows=40, remainders=5, combiner="sum"),
-        Table("hashed", dim=4, rows=100, stored_in="home"),
-        Table("home", dim=2, rows=20, scale=1.0),
-        Table("small", dim=4, rows=2, initializer="normal"),
+        Table("shared", dim=4, vocabulary_size=30, scale=1.0),
+        Table("root", dim=4, vocabulary_size=12, combiner="sqrtn", scale=1.0),
+        Table("sequence", dim=4, vocabulary_size=9, scale=1.0),
+        Table("divided", dim=4, vocabulary_size=40, remainders=5, combiner="sum"),
+        Table("hashed", dim=4, vocabulary_size=100, stored_in="home"),
+        Table("home", dim=2, vocabulary_size=20, scale=1.0),
+        Table("small", dim=4, vocabulary_size=2, initializer="normal"),
     ),
 )
 BATCH = 16

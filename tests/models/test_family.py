@@ -201,7 +201,10 @@ def test_many_features_train_in_batches_whose_size_is_not_known(model):
     """TensorFlow's gradient of a concatenation of more than 16 does not say how wide they are."""
     names = [f"c{i}" for i in range(17)]
     schema = Schema(
-        Label("y"), (), tuple(CategoricalFeature(n) for n in names), tuple(Table(n, 2, rows=3) for n in names)
+        Label("y"),
+        (),
+        tuple(CategoricalFeature(n) for n in names),
+        tuple(Table(n, 2, vocabulary_size=3) for n in names),
     )
     made = model(schema, top_mlp=(4, 1))
     made.compile(keras.optimizers.SGD(0.1), td.SGD(0.1), metrics=[])

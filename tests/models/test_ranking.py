@@ -30,12 +30,12 @@ class Tower(RankingModel):
         self.hidden = keras.layers.Dense(8, "tanh", **initializers)
         self.logit = keras.layers.Dense(1, **initializers)
 
-    def score(self, dense, embeddings, training):
+    def compute_logits(self, dense, embeddings, training):
         return self.logit(self.hidden(tf.concat([tf.cast(dense, embeddings[0].dtype), *embeddings], axis=1)))
 
 
 class LogisticRegression(RankingModel):
-    def score(self, dense, embeddings, training):
+    def compute_logits(self, dense, embeddings, training):
         return tf.add_n(embeddings)
 
 
@@ -153,7 +153,7 @@ def test_regularization_is_part_of_the_loss():
             super().__init__(schema)
             self.bias = keras.layers.Dense(1, use_bias=False, kernel_regularizer=lambda w: 10.0 * tf.reduce_sum(w))
 
-        def score(self, dense, embeddings, training):
+        def compute_logits(self, dense, embeddings, training):
             return self.bias(embeddings[0])
 
     model = Regularized(ONE_FEATURE)
@@ -257,10 +257,10 @@ def test_refuses():
         Tower(SCHEMA).compile()
 
     class TwoLogits(LogisticRegression):
-        def score(self, dense, embeddings, training):
+        def compute_logits(self, dense, embeddings, training):
             return tf.ones([4, 2])
 
-    with pytest.raises(ValueError, match=r"TwoLogits.score returned shape \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"TwoLogits.compute_logits returned shape \(4, 2\)"):
         TwoLogits(ONE_FEATURE).compile()
 
 
@@ -275,7 +275,7 @@ def test_a_shared_embedding_optimizer_is_refused():
 def test_what_is_no_row_optimizer_is_refused(given):
     with pytest.raises(ValueError, match=r"is no row optimizer; tables take td.RowWiseAdagrad"):
         Tower(SCHEMA).compile(embedding_optimizer=given)
-    with pytest.raises(ValueError, match=r"PerTable: 'a' is a .*; one of RowWiseAdagrad"):
+    with pytest.raises(ValueError, match=r"PerTableOptimizer: 'a' is a .*; one of RowWiseAdagrad"):
         Tower(SCHEMA).compile(embedding_optimizer={"a": given})
 
 

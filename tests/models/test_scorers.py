@@ -41,8 +41,8 @@ def test_dlrm_in_few_operations_is_dlrm(schema, top_mlp, batch):
 
 def test_a_dlrm_with_a_score_of_its_own_is_asked():
     class Doubled(td.DLRM):
-        def score(self, dense, embeddings, training):
-            return 2 * super().score(dense, embeddings, training)
+        def compute_logits(self, dense, embeddings, training):
+            return 2 * super().compute_logits(dense, embeddings, training)
 
     model = Doubled(SCHEMA, (7, 8), (1,))
     model.build()

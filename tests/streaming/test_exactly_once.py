@@ -40,7 +40,7 @@ def worker(monkeypatch):
 def make_data(directory):
     """A prepared log, and its rows as messages, with some malformed ones among them."""
     row = CategoricalFeature("row", encoding="ids", dtype="int64")
-    tables = (Table("row", rows=ROWS, initializer="zeros"),)
+    tables = (Table("row", vocabulary_size=ROWS, initializer="zeros"),)
     schema = Schema(Label("clicked"), (DenseFeature("price"),), (CategoricalFeature("site"), row), tables)
     rng = np.random.default_rng(0)
     sites, prices = rng.integers(0, 20, ROWS), rng.normal(size=ROWS).round(3)

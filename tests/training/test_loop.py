@@ -279,8 +279,8 @@ def test_ids_out_of_range_are_counted_in_the_log(data, tmp_path):
     copy = tmp_path / "prepared"
     shutil.copytree(data, copy)
     schema = Schema.load(copy / "schema.json")
-    rows = schema.table("slot").rows
-    schema.with_rows({"slot": rows - 2}).save(copy / "schema.json")
+    rows = schema.table("slot").vocabulary_size
+    schema.with_vocabulary_sizes({"slot": rows - 2}).save(copy / "schema.json")
     train_and_evaluate(make_config(str(copy), steps=40), str(tmp_path / "run"))
     records = [json.loads(line) for line in lines(tmp_path / "run")]
     assert [r["step"] for r in records] == [20, 40]

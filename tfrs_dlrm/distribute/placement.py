@@ -213,18 +213,18 @@ def _variables(table: Table, schema: Schema) -> list[_Variable]:
     """Those of `Table.parts`."""
     if not table.parts:
         return []
-    if table.rows is None:
+    if table.vocabulary_size is None:
         raise ValueError(
-            f"table {table.name!r} has no rows yet; take the schema that `prepare` wrote, where the sizes of the"
-            " vocabularies are filled in, or set rows"
+            f"table {table.name!r} has no vocabulary_size yet; take the schema that `prepare` wrote, which has the"
+            " sizes of all vocabularies, or set vocabulary_size"
         )
     users = [f for f in schema.categorical if table.name in (f.table, schema.table_of(f).stored_in)]
     lookups = float(sum(_values(f) * schema.table_of(f).dim // table.dim for f in users))
     skewed = any(f.encoding == "vocabulary" and f.table == table.name for f in users)
     if table.remainders is None:
-        return [_Variable(table.name, table.rows, table.dim, table.dtype, lookups, int(skewed), False)]
+        return [_Variable(table.name, table.vocabulary_size, table.dim, table.dtype, lookups, int(skewed), False)]
     quotient, remainder = table.parts
-    rows, factor = -(-table.rows // table.remainders), table.remainders
+    rows, factor = -(-table.vocabulary_size // table.remainders), table.remainders
     return [
         _Variable(quotient, rows, table.dim, table.dtype, lookups, factor * skewed, True),
         _Variable(remainder, factor, table.dim, table.dtype, lookups, 0, True),

@@ -53,7 +53,7 @@ class IdReader:
     def __init__(self, schema: Schema):
         self._schema = schema
         # As int64, so that ids of either type can be compared with them.
-        self._sizes = {f.name: np.int64(schema.table_of(f).rows or 0) for f in schema.categorical}
+        self._sizes = {f.name: np.int64(schema.table_of(f).vocabulary_size or 0) for f in schema.categorical}
 
     def __call__(self, features: Features) -> PreparedIds:
         """See `EmbeddingTables.prepare`."""
@@ -143,10 +143,8 @@ class IdReader:
         bad = tf.boolean_mask(ids, (ids < 0) | (ids >= tf.constant(size, ids.dtype)))
         first = tf.concat([bad, [0]], axis=0)[0]  # there is none in most batches
         # No quotes: TensorFlow would show each with a backslash.
-        message = (
-            f"feature {f.name}: id {{}} is outside the table of {size} rows; raise rows or set out_of_range to oov"
-        )
-        message = tf.strings.format(message, first)
+        outside = f"feature {f.name}: id {{}} is outside the table of {size} rows"
+        message = tf.strings.format(f"{outside}; raise vocabulary_size or set out_of_range to oov", first)
         return tf.debugging.Assert(wrong == 0, [message])
 
     def _one_hot(self, features: Features) -> tf.Tensor:

@@ -86,9 +86,9 @@ class Hashed(Layout):
     """Row i is several rows of a variable that other tables use too, side by side; see `Table.stored_in`."""
 
     def __init__(self, table: Table, home: Table):
-        if home.rows is None:
-            raise ValueError(f"table {home.name!r} has no rows; set rows")
-        self._name, self._home, self._buckets = table.name, home.name, home.rows
+        if home.vocabulary_size is None:
+            raise ValueError(f"table {home.name!r} has no vocabulary_size; set it")
+        self._name, self._home, self._buckets = table.name, home.name, home.vocabulary_size
         self._pieces = table.dim // home.dim
 
     def vectors(self, variables: Variables, bags: Bags) -> tf.Tensor:

@@ -16,24 +16,26 @@ _NAMES = ", ".join(cls.__name__ for cls in ROW_OPTIMIZERS.values())
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
-class PerTable(RowOptimizer):
+class PerTableOptimizer(RowOptimizer):
     """Another optimizer for some of the tables.
 
-        PerTable(RowWiseAdagrad(0.02), {"user": LazyAdam(0.001), "site": FTRL(0.05, l1=1e-4)})
+        PerTableOptimizer(RowWiseAdagrad(0.02), {"user": LazyAdam(0.001), "site": FTRL(0.05, l1=1e-4)})
 
     Args:
       default: of all other tables.
       tables: by name of the table, as the schema has it. Tables `stored_in` another one learn as that one does.
 
     Raises:
-      ValueError: one of them is no row optimizer, or is a PerTable itself; or, when built, there is no such table.
+      ValueError: an optimizer is not a row optimizer, or is a PerTableOptimizer. When built: a named table is unknown.
     """
 
     def __init__(self, default: RowOptimizer, tables: Mapping[str, RowOptimizer]) -> None:
         super().__init__(0.0)
         for name, optimizer in {"default": default, **tables}.items():
-            if not isinstance(optimizer, RowOptimizer) or isinstance(optimizer, PerTable):
-                raise ValueError(f"PerTable: {name!r} is a {type(optimizer).__name__}; one of {_NAMES} is needed")
+            if not isinstance(optimizer, RowOptimizer) or isinstance(optimizer, PerTableOptimizer):
+                raise ValueError(
+                    f"PerTableOptimizer: {name!r} is a {type(optimizer).__name__}; one of {_NAMES} is needed"
+                )
         self.default = default
         self.per_table = dict(tables)
 
@@ -43,7 +45,9 @@ class PerTable(RowOptimizer):
         for name in self.per_table:
             if name not in known:
                 there = ", ".join([*tables, *elsewhere])
-                raise ValueError(f"PerTable names table {name!r}, which has no rows of its own; there is {there}")
+                raise ValueError(
+                    f"PerTableOptimizer names table {name!r}, which has no rows of its own; there is {there}"
+                )
         super().build(tables, elsewhere)
 
     def rule(self, name: str) -> RowOptimizer:
@@ -66,7 +70,7 @@ class PerTable(RowOptimizer):
         return {"default": dump(self.default), "tables": {name: dump(o) for name, o in self.per_table.items()}}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> PerTable:
+    def from_config(cls, config: dict[str, Any]) -> PerTableOptimizer:
         """Reads `get_config`."""
         read = keras.utils.legacy.deserialize_keras_object
         return cls(read(config["default"]), {name: read(o) for name, o in config["tables"].items()})

@@ -43,10 +43,10 @@ def make_variables(table: Table, seed: int, places: Places | None = None) -> dic
     Raises:
       ValueError: the table has no rows.
     """
-    if table.rows is None:
+    if table.vocabulary_size is None:
         raise ValueError(
-            f"table {table.name!r} has no rows yet; take the schema that `prepare` wrote, where the sizes of the"
-            " vocabularies are filled in, or set rows"
+            f"table {table.name!r} has no vocabulary_size yet; take the schema that `prepare` wrote, which has the"
+            " sizes of all vocabularies, or set vocabulary_size"
         )
     return {part.name: _variable(part, (places or {}).get(part.name)) for part in _parts(table, seed)}
 
@@ -179,7 +179,7 @@ class _Part:
 
 
 def _parts(table: Table, seed: int) -> list[_Part]:
-    scale = 1 / math.sqrt(table.rows or 1) if table.scale is None else table.scale
+    scale = 1 / math.sqrt(table.vocabulary_size or 1) if table.scale is None else table.scale
     dtype = tf.as_dtype(table.dtype)
 
     def plain(name: str, rows: int) -> _Part:
@@ -194,7 +194,7 @@ def _parts(table: Table, seed: int) -> list[_Part]:
 
         return _Part(name, (rows, table.dim), dtype, draw, step)
 
-    rows = table.rows or 0
+    rows = table.vocabulary_size or 0
     if table.remainders is None:
         return [plain(name, rows) for name in table.parts]
     quotient, remainder = table.parts

@@ -96,7 +96,7 @@ class DCN(RankingModel):
                 labels, use_bias=False, kernel_initializer=initializer, name="cross_logit"
             )
 
-    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+    def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B, labels]; see the class."""
         if self.dense_mlp is not None:
             dense = self.dense_mlp(dense, training=training)

@@ -63,7 +63,7 @@ class DeepFM(RankingModel):
             top_mlp, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
         )
 
-    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+    def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B]; see the class."""
         rows = tf.cast(tf.stack(embeddings, axis=1), tf.float32)  # [B, F, D + 1]
         if dense is not None:

@@ -51,7 +51,7 @@ class EmbeddingMLP(RankingModel):
             units, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
         )
 
-    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+    def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B, labels]; see the class."""
         return self.top_mlp(concatenated(dense, embeddings), training=training)
 

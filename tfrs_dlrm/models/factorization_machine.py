@@ -46,7 +46,7 @@ class FactorizationMachine(RankingModel):
             )
         self.bias = Bias(dtype="float32", name="bias")
 
-    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+    def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B]; see the class."""
         rows = tf.cast(tf.stack(embeddings, axis=1), tf.float32)  # [B, F, D + 1]
         if dense is not None:

@@ -43,7 +43,7 @@ class LogisticRegression(RankingModel):
             self.dense_weights = DenseVectors(1, derive_seed(seed, "dense"), dtype="float32", name="dense_weights")
         self.bias = Bias(dtype="float32", name="bias")
 
-    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+    def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B, 1]; see the class."""
         terms = [tf.cast(w, tf.float32) for w in embeddings]
         if dense is not None:

@@ -50,7 +50,7 @@ class MatrixFactorization(RankingModel):
         self.user, self.item = user, item
         self.bias = Bias(dtype="float32", name="bias")
 
-    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+    def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B]; see the class."""
         user, item = (tf.cast(embeddings[i], tf.float32) for i in self._positions)
         product = tf.reduce_sum(user[:, :-1] * item[:, :-1], axis=1)

@@ -17,7 +17,7 @@ from tfrs_dlrm.distribute.replicas import is_tpu
 from tfrs_dlrm.distribute.strategy import places
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
-from tfrs_dlrm.embeddings.per_table_optimizer import PerTable
+from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
 from tfrs_dlrm.embeddings.storage import ShardedTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
@@ -29,15 +29,15 @@ from tfrs_dlrm.schema import Schema
 
 
 class RankingModel(tfrs.models.Model):
-    """A model of the schema's labels. Subclasses say in `score` how features become a logit, or a number.
+    """A model of the schema's labels. Subclasses say in `compute_logits` how features become a logit, or a number.
 
         class LogisticRegression(RankingModel):  # with tables of dimension 1
-            def score(self, dense, embeddings, training):
+            def compute_logits(self, dense, embeddings, training):
                 return tf.add_n(embeddings)
 
     An encoded batch comes in, float32 [B] go out: logits, of which `tf.sigmoid` is the probability that the label is 1;
     where the task of the label is `regression`, the predicted numbers (see `tfrs_dlrm.models.tasks`). Of L labels they
-    are [B, L], and so is what `score` returns; the loss is the sum of those of the labels, each times its
+    are [B, L], and so is what `compute_logits` returns; the loss is the sum of those of the labels, each times its
     `loss_weight`, and an example counts for those of its labels that are not NaN. In training, the
     embedding tables belong to a row optimizer, which touches the rows of the batch only, and all other weights to a
     Keras optimizer.
@@ -83,7 +83,7 @@ class RankingModel(tfrs.models.Model):
         # One trace for all evaluations of a model.
         self.scores = tf.function(self._scores, reduce_retracing=True)
 
-    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+    def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """The model itself.
 
         Args:
@@ -96,7 +96,9 @@ class RankingModel(tfrs.models.Model):
           Logits, [B] or [B, 1] of any float dtype; of several labels [B, len(schema.labels)]. Of a regression, how many
           standard deviations of the labels the number is above their mean.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not implement score(dense, embeddings, training)")
+        raise NotImplementedError(
+            f"{type(self).__name__} does not implement compute_logits(dense, embeddings, training)"
+        )
 
     def call(
         self, features: Features, activations: list[tf.Tensor] | tf.Tensor | None = None, training: bool = False
@@ -116,21 +118,26 @@ class RankingModel(tfrs.models.Model):
     def _score(
         self, features: Features, activations: list[tf.Tensor] | tf.Tensor | None = None, training: bool = False
     ) -> tf.Tensor:
-        """What `score` says, as float32 [B] or, of several labels, [B, L]."""
+        """What `compute_logits` says, as float32 [B] or, of several labels, [B, L]."""
         embeddings = self.embeddings(features) if activations is None else activations
-        logits = self.score(self._dense(features), embeddings, training)
+        logits = self.compute_logits(self._dense(features), embeddings, training)
         heads = len(self.schema.labels)
         if heads > 1 and (logits.shape.rank != 2 or logits.shape[1] != heads):
             wanted = f"[B, {heads}] is needed, a column for each label of the schema"
-            raise ValueError(f"{type(self).__name__}.score returned shape {logits.shape}; {wanted}")
+            raise ValueError(f"{type(self).__name__}.compute_logits returned shape {logits.shape}; {wanted}")
         if heads == 1 and logits.shape.rank == 2 and logits.shape[1] == 1:
             logits = logits[:, 0]
         if heads == 1 and logits.shape.rank != 1:
-            raise ValueError(f"{type(self).__name__}.score returned shape {logits.shape}; [B] or [B, 1] is needed")
+            raise ValueError(
+                f"{type(self).__name__}.compute_logits returned shape {logits.shape}; [B] or [B, 1] is needed"
+            )
         return tf.cast(logits, tf.float32)
 
     def row_scorer(self) -> RowScorer:
-        """What computes `score` of rows in a served model; models that can do it in fewer operations override it."""
+        """Returns what computes the logits of rows in a served model.
+
+        Models that need fewer operations when served override it.
+        """
         layers = [x for x in self.layers if x is not self.embeddings and not isinstance(x, tfrs.tasks.Task)]
         return Rows(self._score, layers)
 
@@ -179,8 +186,8 @@ class RankingModel(tfrs.models.Model):
 
         Args:
           optimizer: of all weights but the tables.
-          embedding_optimizer: of the tables, not shared with another model. By default `RowWiseAdagrad()`, which is
-            also that of the tables which a mapping from names of tables to optimizers leaves out; see `PerTable`.
+          embedding_optimizer: of the tables, not shared with another model. By default `RowWiseAdagrad()`. Tables
+            that a mapping from table names to optimizers leaves out use the default too; see `PerTableOptimizer`.
           metrics: of the first label: take (label, logit or number, weight); beside them `loss` is always reported. By
             default those of `tfrs_dlrm.metrics.default_metrics()` or, of a regression, `regression_metrics()`, and with
             several labels those of each, with its name behind theirs.
@@ -355,7 +362,7 @@ def _row_optimizer(given: RowOptimizer | Mapping[str, RowOptimizer] | None) -> R
     if given is None:
         return RowWiseAdagrad()
     if isinstance(given, Mapping):
-        return PerTable(RowWiseAdagrad(), given)
+        return PerTableOptimizer(RowWiseAdagrad(), given)
     if not isinstance(given, RowOptimizer):
         raise ValueError(
             f"embedding_optimizer={given!r} is no row optimizer; tables take td.RowWiseAdagrad(rate), td.SGD(rate) and"

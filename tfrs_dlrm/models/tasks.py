@@ -25,7 +25,7 @@ from tfrs_dlrm.schema import Label, Schema
 class Task(abc.ABC):
     """What a label asks of a model.
 
-    Three numbers of an example are told apart: what `RankingModel.score` computes; what the model returns
+    Three numbers of an example are told apart: what `RankingModel.compute_logits` computes; what the model returns
     (`returned`), which loss and metrics take; and what an exported model answers (`served`).
 
     Attributes:
@@ -84,7 +84,7 @@ class Task(abc.ABC):
         """Of what `evaluate` found, more is better."""
 
 
-class Click(Task):
+class BinaryClassification(Task):
     """The probability of a 1. The model returns its logit, and the loss is the log loss."""
 
     unit = "logit"
@@ -133,7 +133,7 @@ class Click(Task):
 
 
 class Regression(Task):
-    """A number. What `score` computes is how many standard deviations of the labels it is above their mean.
+    """A number. What `compute_logits` computes is how many standard deviations of the labels it is above their mean.
 
     The loss is the mean squared error in that unit, (prediction - label)^2 / std^2, so that learning rates and L2 mean
     the same whatever the labels are measured in: always predicting the mean has a loss of 1. The metrics are in the
@@ -255,4 +255,4 @@ class Tasks:
 
 def task_of(label: Label) -> Task:
     """What a label asks of a model."""
-    return Regression(label.mean, label.std) if label.task == "regression" else Click()
+    return Regression(label.mean, label.std) if label.task == "regression" else BinaryClassification()

@@ -66,7 +66,7 @@ class WideAndDeep(RankingModel):
             top_mlp, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
         )
 
-    def score(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
+    def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Logits [B, 1]; see the class."""
         deep = self.top_mlp(concatenated(dense, [v[:, :-1] for v in embeddings]), training=training)
         terms = [tf.cast(v[:, -1:], tf.float32) for v in embeddings]

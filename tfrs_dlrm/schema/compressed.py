@@ -46,10 +46,10 @@ def with_shared_rows(schema: Schema, rows: int, above: int) -> Schema:
 
 def _large(schema: Schema, above: int) -> set[str]:
     used = {f.table for f in schema.categorical}
-    missing = [t.name for t in schema.tables if t.name in used and t.rows is None]
+    missing = [t.name for t in schema.tables if t.name in used and t.vocabulary_size is None]
     if missing:
-        raise ValueError(f"tables {missing} have no rows yet; take the schema that `prepare` wrote")
-    large = {t.name for t in schema.tables if t.name in used and (t.rows or 0) > above}
+        raise ValueError(f"tables {missing} have no vocabulary_size yet; take the schema that `prepare` wrote")
+    large = {t.name for t in schema.tables if t.name in used and (t.vocabulary_size or 0) > above}
     for t in schema.tables:
         if t.name in large and (t.remainders is not None or t.stored_in):
             raise ValueError(f"table {t.name!r} is compressed in the schema already; choose one way")

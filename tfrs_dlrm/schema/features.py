@@ -12,24 +12,24 @@ Combiner = Literal["sum", "mean", "sqrtn"]
 Initializer = Literal["uniform", "normal", "zeros"]
 RawType = Literal["string", "int64"]
 StorageType = Literal["float32", "bfloat16"]
-Task = Literal["click", "regression"]
+Task = Literal["classification", "regression"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Label:
     """Which column says what happened, and what a model is to say of it.
 
-    The task `click` is the probability of a 1. Without further arguments the column holds 0 or 1. `positive` and
-    `negative` list the texts that mean 1 and 0; `threshold` makes a number of at least this value a 1. The task
-    `regression` is the number itself, such as a rating, which may be any finite one. Anything else in the column is a
-    bad row.
+    For the task `classification` a model predicts the probability of a 1. By default the column holds 0 or 1.
+    `positive` and `negative` list the texts that mean 1 and 0; with `threshold`, a number of at least this value is a
+    1. For the task `regression` a model predicts the number itself, such as a rating; any finite number is allowed. A
+    row with another value is malformed.
 
     Attributes:
       column: the column of the log.
       positive: texts that mean 1.
       negative: texts that mean 0.
       threshold: a number of at least this is a 1.
-      task: `click` or `regression`.
+      task: `classification` or `regression`.
       mean: `regression` only: of the training labels, where predictions begin. `prepare` sets it.
       std: likewise their standard deviation, the unit of the loss.
       name: of a label beside the first: letters, digits and underscores; by default the column. Metrics and outputs of
@@ -41,7 +41,7 @@ class Label:
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
     threshold: float | None = None
-    task: Task = "click"
+    task: Task = "classification"
     mean: float = 0.0
     std: float = 1.0
     name: str = ""
@@ -114,28 +114,29 @@ class CategoricalFeature:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """An embedding table of `rows` x `dim` floats.
+    """An embedding table of `vocabulary_size` x `dim` floats.
 
     Attributes:
       name: the table's name: letters, digits and underscores.
       dim: floats per row.
-      rows: its size. Left out for vocabularies, where `prepare` sets it.
+      vocabulary_size: how many rows it has. Left out for vocabularies, where `prepare` sets it.
       combiner: how the rows of a multi-valued feature become one: `sum`, `mean`, or `sqrtn` (the sum divided by the
         square root of the sum of squared weights).
       initializer: `uniform` in [-scale, scale], `normal` with standard deviation `scale`, or `zeros`.
-      scale: in the units of the embedding; None is 1 / sqrt(rows), as in the DLRM reference (arXiv 1906.00091, code).
+      scale: in the units of the embedding; None is 1 / sqrt(vocabulary_size), as in the reference
+        code of DLRM (arXiv 1906.00091).
       dtype: of the stored rows. `bfloat16` takes half the memory; updates are made in float32 and rounded
         stochastically, so that steps below the precision of bfloat16 count on average.
-      remainders: stores the table as two, of rows / `remainders` quotients and of `remainders` remainders; a row is
-        the product of row // remainders of the first and row % remainders of the second (Shi et al. 2020,
-        "Compositional Embeddings Using Complementary Partitions", arXiv 1909.02164).
+      remainders: stores the table as two: one of vocabulary_size / `remainders` quotients and one of `remainders`
+        remainders. A row is the product of row // remainders of the first and row % remainders of the second (Shi et
+        al. 2020, "Compositional Embeddings Using Complementary Partitions", arXiv 1909.02164).
       stored_in: stores the rows in another table, which may store many: row i is dim / (dim of that table) of its rows
         side by side, chosen by hashing i and the name (Coleman et al. 2023, "Unified Embedding", arXiv 2305.12102).
     """
 
     name: str
     dim: int = 16
-    rows: int | None = None
+    vocabulary_size: int | None = None
     combiner: Combiner = "mean"
     initializer: Initializer = "uniform"
     scale: float | None = None

@@ -146,10 +146,10 @@ class Schema:
             tables=tuple(t for t in self.tables if t.name in used),
         )
 
-    def with_rows(self, rows: Mapping[str, int]) -> Schema:
+    def with_vocabulary_sizes(self, sizes: Mapping[str, int]) -> Schema:
         """The same schema with the sizes of the named tables set."""
-        tables = tuple(dataclasses.replace(t, rows=rows.get(t.name, t.rows)) for t in self.tables)
-        return dataclasses.replace(self, tables=tables)
+        tables = (dataclasses.replace(t, vocabulary_size=sizes.get(t.name, t.vocabulary_size)) for t in self.tables)
+        return dataclasses.replace(self, tables=tuple(tables))
 
     def with_units(self, units: Mapping[str, tuple[float, float]]) -> Schema:
         """The same schema with mean and standard deviation of labels set, by their `label_columns`."""
@@ -184,16 +184,16 @@ class Schema:
         if dim < 1 or dim & (dim - 1) or temperature < 0:
             raise ValueError(f"dim={dim}, temperature={temperature}: a power of 2, and at least 0, are needed")
         used = {f.table for f in self.categorical}
-        rows = {t.name: t.rows for t in self.tables if t.name in used}
+        rows = {t.name: t.vocabulary_size for t in self.tables if t.name in used}
         missing = [name for name, n in rows.items() if n is None]
         if missing:
-            raise ValueError(f"tables {missing} have no rows yet; take the schema that `prepare` wrote")
+            raise ValueError(f"tables {missing} have no vocabulary_size yet; take the schema that `prepare` wrote")
         smallest = min(n for n in rows.values() if n is not None)
 
         def mixed(table: Table) -> Table:
             if table.name not in used or table.stored_in:
                 return table
-            exact = dim * (smallest / (table.rows or 1)) ** temperature
+            exact = dim * (smallest / (table.vocabulary_size or 1)) ** temperature
             return dataclasses.replace(table, dim=max(1, 2 ** round(math.log2(exact))))
 
         return dataclasses.replace(self, tables=tuple(mixed(t) for t in self.tables))

@@ -71,8 +71,8 @@ def _check_label(label: Label, where: str) -> None:
         raise ValueError(f"{where}: {sorted(both)} are listed as positive and as negative")
     if label.task == "regression" and (label.threshold is not None or label.positive):
         raise ValueError(f"{where}: threshold, positive and negative make a 0 or 1; task 'regression' takes the number")
-    if label.task == "click" and (label.mean, label.std) != (0.0, 1.0):
-        raise ValueError(f"{where}: mean and std belong to task 'regression', not 'click'")
+    if label.task == "classification" and (label.mean, label.std) != (0.0, 1.0):
+        raise ValueError(f"{where}: mean and std belong to task 'regression', not 'classification'")
     if not math.isfinite(label.mean) or not 0 < label.std < math.inf:
         raise ValueError(f"{where}: mean={label.mean}, std={label.std}; finite numbers are needed, std above 0")
     if not 0 < label.loss_weight < math.inf:
@@ -114,8 +114,8 @@ def _check_table(t: Table, features: Sequence[CategoricalFeature]) -> None:
     _check_choice(where, "initializer", t.initializer, Initializer)
     if t.dim < 1:
         raise ValueError(f"{where}: dim={t.dim}; at least 1 is needed")
-    if t.rows is not None and not 1 <= t.rows <= MAX_ROWS:
-        raise ValueError(f"{where}: rows={t.rows} is outside 1 to {MAX_ROWS}")
+    if t.vocabulary_size is not None and not 1 <= t.vocabulary_size <= MAX_ROWS:
+        raise ValueError(f"{where}: vocabulary_size={t.vocabulary_size} is outside 1 to {MAX_ROWS}")
     if t.scale is not None and not 0 < t.scale < math.inf:
         raise ValueError(f"{where}: scale={t.scale}; a positive number is needed, or null for 1/sqrt(rows)")
     for field in ("encoding", "dtype", "min_count", "max_size"):
@@ -140,8 +140,11 @@ def _check_storage(t: Table, schema: Schema) -> None:
     if t.remainders is not None:
         if t.stored_in:
             raise ValueError(f"{where}: remainders and stored_in are two ways to store it; choose one")
-        if t.remainders < 2 or (t.rows is not None and t.remainders >= t.rows):
-            raise ValueError(f"{where}: remainders={t.remainders}; at least 2 and less than rows={t.rows} are needed")
+        if t.remainders < 2 or (t.vocabulary_size is not None and t.remainders >= t.vocabulary_size):
+            raise ValueError(
+                f"{where}: remainders={t.remainders}; at least 2 and less than"
+                f" vocabulary_size={t.vocabulary_size} are needed"
+            )
     if t.stored_in:
         home = next((other for other in schema.tables if other.name == t.stored_in), None)
         if home is None:
@@ -153,7 +156,7 @@ def _check_storage(t: Table, schema: Schema) -> None:
         for field in ("dtype", "initializer", "scale"):
             if getattr(t, field) != getattr(Table, field):
                 raise ValueError(f"{where}: {field} belongs to the table that stores the rows; set it in {home.name!r}")
-    if lodgers and t.rows is None:
+    if lodgers and t.vocabulary_size is None:
         raise ValueError(f"{where}: stores the rows of {', '.join(lodgers)}; set its rows")
     if lodgers and users:
         raise ValueError(f"{where}: stores the rows of {', '.join(lodgers)} and of features {users}; keep them apart")
@@ -170,9 +173,9 @@ def _check_categorical(f: CategoricalFeature, table: Table) -> None:
         raise ValueError(f"{where}: max_size={f.max_size}; at least 1 is needed, or null for no limit")
     if f.encoding != "vocabulary" and (f.min_count != 1 or f.max_size is not None):
         raise ValueError(f"{where}: min_count and max_size belong to encoding 'vocabulary', not {f.encoding!r}")
-    if f.encoding != "vocabulary" and table.rows is None:
+    if f.encoding != "vocabulary" and table.vocabulary_size is None:
         raise ValueError(
-            f"{where}: encoding {f.encoding!r} needs the size of its table; set rows of table {table.name!r}"
+            f"{where}: encoding {f.encoding!r} needs the size of its table; set vocabulary_size of table {table.name!r}"
         )
     if f.encoding == "ids" and f.dtype != "int64":
         raise ValueError(f"{where}: encoding 'ids' reads numbers; set dtype='int64'")

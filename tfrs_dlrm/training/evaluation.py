@@ -16,7 +16,7 @@ from tfrs_dlrm.data.preparing.on_demand import REFERENCE_FILE
 from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.distribute.strategy import topology_of
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.models.tasks import Click, Regression, Task, Tasks
+from tfrs_dlrm.models.tasks import BinaryClassification, Regression, Task, Tasks
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import read_json
 from tfrs_dlrm.training import evaluation_report as report
@@ -44,7 +44,7 @@ class Scores:
     labels: np.ndarray
     logits: np.ndarray
     weights: np.ndarray | None
-    task: Task = dataclasses.field(default_factory=Click)
+    task: Task = dataclasses.field(default_factory=BinaryClassification)
     more: Mapping[str, Scores] = dataclasses.field(default_factory=dict)
     examples: np.ndarray | None = None
 

@@ -12,7 +12,7 @@ from tfrs_dlrm.checkpoint import restore_checkpoint
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.distribute.replicas import is_tpu
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
-from tfrs_dlrm.embeddings.per_table_optimizer import PerTable
+from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.updates import Rate, RowOptimizer
 from tfrs_dlrm.models.ranking import RankingModel
@@ -68,7 +68,7 @@ def make_optimizers(
     dense = _DENSE[config.dense](rates["dense"], **_dense_arguments(config))
     per_table = {table: _row_optimizer(config, name, rates["embedding"]) for table, name in config.per_table().items()}
     default = _row_optimizer(config, config.embedding, rates["embedding"])
-    return dense, PerTable(default, per_table) if per_table else default
+    return dense, PerTableOptimizer(default, per_table) if per_table else default
 
 
 def _dense_arguments(config: OptimizerConfig) -> dict[str, float]:

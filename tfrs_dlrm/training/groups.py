@@ -133,7 +133,7 @@ class Grouping:
             categorical_feature(self._schema, name)
         self.label = self._schema.label_number(label)
         self._label = label or self._schema.label.column
-        if gauc and self._schema.labels[self.label].task != "click":
+        if gauc and self._schema.labels[self.label].task != "classification":
             raise ValueError(
                 f"gauc={','.join(gauc)}: label {self._label!r} is a number to predict, which has no AUC; leave it out"
                 " (group_by has the RMSE of each group)"

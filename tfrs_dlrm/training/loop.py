@@ -105,7 +105,7 @@ def train_and_evaluate(
         wait_for_all(strategy)
         data_dir = local_copy(config.data.path)
         schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
-        for name in ("target_auc", "monitor") if schema.label.task != "click" else ():
+        for name in ("target_auc", "monitor") if schema.label.task != "classification" else ():
             if getattr(config.train, name):
                 raise ValueError(
                     f"config.train.{name}={getattr(config.train, name)}: the label of {config.data.path} is a number to"

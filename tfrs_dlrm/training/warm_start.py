@@ -89,7 +89,7 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
     stored = model.embeddings.stored(model.embedding_optimizer)
     reports, copies, notes = {}, [], _label_notes(old, new) + _statistics_notes(new, home.encoder_dir, data_dir)
     for table in model.schema.tables:
-        old_rows = old.table(table.name).rows or 0
+        old_rows = old.table(table.name).vocabulary_size or 0
         matches = _matches(table, model.schema, home.encoder_dir, data_dir, old_rows)
         kept = int(np.count_nonzero(matches >= 0))
         reports[table.name] = TableReport(kept, len(matches) - kept, old_rows - kept)
@@ -158,7 +158,10 @@ def _check_features(old: Schema, new: Schema, workdir: str) -> None:
         """Without what may change."""
         free = {f.table for f in schema.categorical if f.encoding in ("vocabulary", "ids")}
         features = (dataclasses.replace(f, min_count=1, max_size=None) for f in schema.categorical)
-        tables = (dataclasses.replace(t, rows=schema_lib.MAX_ROWS if t.name in free else t.rows) for t in schema.tables)
+        tables = (
+            dataclasses.replace(t, vocabulary_size=schema_lib.MAX_ROWS if t.name in free else t.vocabulary_size)
+            for t in schema.tables
+        )
         units = dict.fromkeys(schema.label_columns, (0.0, 1.0))
         return dataclasses.replace(
             schema.with_units(units), categorical=tuple(features), tables=tuple(tables), text=schema_lib.TextFormat()
@@ -170,15 +173,15 @@ def _check_features(old: Schema, new: Schema, workdir: str) -> None:
 
 
 def _check_model(model: RankingModel, schema: Schema, data_dir: str) -> None:
-    rows = {t.name: t.rows for t in model.schema.tables}
-    expected = {t.name: t.rows for t in schema.tables}
+    rows = {t.name: t.vocabulary_size for t in model.schema.tables}
+    expected = {t.name: t.vocabulary_size for t in schema.tables}
     if rows != expected or [f.name for f in model.schema.categorical] != [f.name for f in schema.categorical]:
         raise ValueError(f"the model is not of the data in {data_dir}: its tables have rows {rows}, theirs {expected}")
 
 
 def _matches(table: Table, schema: Schema, old_dir: str, new_dir: str, old_rows: int) -> np.ndarray:
     """For each row of the new table the row of the old one that means the same, -1 where there is none; int64."""
-    rows = table.rows or 0
+    rows = table.vocabulary_size or 0
     encoding = next((f.encoding for f in schema.categorical if f.table == table.name), "ids")
     if encoding == "vocabulary":
         old, new = _values(old_dir, table.name), _values(new_dir, table.name)

@@ -60,12 +60,14 @@ class Encoder(tf.Module):
         self._missing_rows: dict[str, int | None] = {}
         self._rows: dict[str, int] = {}
         for table in schema.tables:
-            if table.rows is None:
-                raise ValueError(f"table {table.name!r}: rows is not set; prepare sets it, or give it in the schema")
-            self._rows[table.name] = table.rows
+            if table.vocabulary_size is None:
+                raise ValueError(
+                    f"table {table.name!r}: vocabulary_size is not set; prepare sets it, or give it in the schema"
+                )
+            self._rows[table.name] = table.vocabulary_size
             users = [f for f in schema.categorical if f.table == table.name]
             if users and users[0].encoding == "vocabulary":
-                lookup = self._lookups[table.name] = _lookup(directory, table.name, table.rows)
+                lookup = self._lookups[table.name] = _lookup(directory, table.name, table.vocabulary_size)
                 found = lookup.lookup(tf.constant([MISSING_TEXT, *self.tokenizer.missing])).numpy()
                 self._missing_rows[table.name] = None if (found == found[0]).all() else 1 + int(found[0])
 

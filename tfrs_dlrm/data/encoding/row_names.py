@@ -70,7 +70,7 @@ def find_row(schema: Schema, directory: str, table: str, value: str) -> int:
     Raises:
       ValueError: the table has no such value, or rows that belong to no single value.
     """
-    encoding, size = encoding_of(schema, table), schema.table(table).rows or 0
+    encoding, size = encoding_of(schema, table), schema.table(table).vocabulary_size or 0
     if encoding == "ids":
         if not value.isdecimal() or int(value) >= size:
             raise ValueError(f"table {table!r}: {value!r} is none of its ids, which are 0 to {size - 1}")

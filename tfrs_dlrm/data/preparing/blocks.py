@@ -169,7 +169,7 @@ class BlockEncoder:
             numbers = rows.numbers[wrong].tolist()
             for number, i, text in zip(numbers, np.flatnonzero(wrong), block.texts(numbers), strict=True):
                 value = rows.categorical[f.name][int(i)].as_py()
-                size = self._schema.table_of(f).rows
+                size = self._schema.table_of(f).vocabulary_size
                 reason = f"feature {f.name!r}: {value!r} has no row in its table of {size}, and out_of_range is 'error'"
                 bad.append(BadRow(block.path, number, f.column, reason, text))
         return good, sorted(bad, key=lambda b: b.row)

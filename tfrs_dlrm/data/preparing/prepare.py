@@ -171,7 +171,7 @@ class _Preparation:
         rows = self._write_vocabularies(engine.vocabularies(self._job, self._workspace, settings), settings)
         moments = self._moments()
         self._write_statistics(moments)
-        schema = schema.with_rows(rows).with_units(self._units(moments))
+        schema = schema.with_vocabulary_sizes(rows).with_units(self._units(moments))
         schema.save(path)
         return schema
 
@@ -186,8 +186,10 @@ class _Preparation:
         for name, values in vocabularies:
             table, (min_count, _) = self._job.schema.table(name), settings[name]
             rows[name] = 1 + write_vocabulary(values, table, min_count, vocabulary_file(self._output, name))
-            if table.rows is not None and table.rows != rows[name]:
-                logging.info("table %r: rows=%d becomes %d, as its vocabulary has", name, table.rows, rows[name])
+            if table.vocabulary_size is not None and table.vocabulary_size != rows[name]:
+                logging.info(
+                    "table %r: vocabulary_size=%d becomes %d, as counted", name, table.vocabulary_size, rows[name]
+                )
         return rows
 
     def _units(self, moments: Moments) -> dict[str, tuple[float, float]]:

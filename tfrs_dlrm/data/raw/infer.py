@@ -54,7 +54,7 @@ def infer_schema(
     columns: Sequence[str] = (),
     delimiter: str | None = None,
     rows: int = 100_000,
-    task: Task = "click",
+    task: Task = "classification",
 ) -> Proposal:
     """Proposes a schema.
 

@@ -99,7 +99,7 @@ class Hardware(abc.ABC):
     def _features(self, initializers: Mapping[str, Any]) -> dict[str, Any]:
         configs = {
             name: _api.TableConfig(
-                t.table.rows,
+                t.table.vocabulary_size,
                 t.table.dim,
                 initializer=initializers[name],
                 optimizer=t.optimizer.optimizer,

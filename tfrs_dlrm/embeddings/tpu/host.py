@@ -124,7 +124,7 @@ class HostMap:
         for lookup in self._lookups[f.name]:
             batch[lookup.key] = rows
             if lookup.piece is not None:
-                buckets, name = self._schema.table(lookup.table).rows or 1, f"{f.table}/{lookup.piece}"
+                buckets, name = self._schema.table(lookup.table).vocabulary_size or 1, f"{f.table}/{lookup.piece}"
                 batch[lookup.key] = (
                     rows.with_flat_values(hashed_rows(rows.flat_values, buckets, name))
                     if f.multi_valued

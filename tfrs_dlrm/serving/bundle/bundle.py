@@ -244,7 +244,7 @@ def _write_extras(
     encoded = serving.padded(serving.encoder(raw))
     raw_arrays, encoded_arrays = ({name: v.numpy() for name, v in values.items()} for values in (raw, encoded))
     context = serving.context_inputs if serving.context else None
-    write_warmup(path, raw_arrays, encoded_arrays, context, serving.schema.label.task == "click")
+    write_warmup(path, raw_arrays, encoded_arrays, context, serving.schema.label.task == "classification")
     write_batching(path)
     with open(os.path.join(path, "assets.extra", EXAMPLE_FILE), "w", encoding="utf-8") as f:
         f.write(json.dumps(_request(samples[0]), indent=2) + "\n")

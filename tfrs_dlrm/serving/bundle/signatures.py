@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
-from tfrs_dlrm.models.tasks import Click
+from tfrs_dlrm.models.tasks import BinaryClassification
 from tfrs_dlrm.serving.bundle.model import ServingModel
 
 Signatures = dict[str, Any]
@@ -50,7 +50,7 @@ def make_signatures(model: ServingModel) -> Signatures:
         "regress": _concrete(lambda **x: {"outputs": first(x["inputs"])}, inputs),
         "encoded": _concrete(lambda **x: tasks.named(model.score_encoded(finite(x))), encoded),
     }
-    if isinstance(tasks.first, Click):
+    if isinstance(tasks.first, BinaryClassification):
         signatures["classify"] = _concrete(lambda **x: _classes(first(x["inputs"])), inputs)
     if model.context:
         rank = model.rank_signature()

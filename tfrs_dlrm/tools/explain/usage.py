@@ -91,7 +91,7 @@ def count_lookups(
       table: the name of a table that features look up.
       progress: called with the number of examples that were read, each time some were; once for each feature.
     """
-    counts = np.zeros(schema.table(table).rows or 0, np.int64)
+    counts = np.zeros(schema.table(table).vocabulary_size or 0, np.int64)
     for feature in (f.name for f in schema.categorical if f.table == table):
         for rows, lengths in looked_up(directory, "train", feature):
             # Not bincount, which would make an array as long as the table for every piece of the data.

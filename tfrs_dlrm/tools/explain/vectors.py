@@ -29,6 +29,6 @@ def vectors(model: RankingModel, table: str, first: int, last: int) -> np.ndarra
 def all_vectors(model: RankingModel, table: str) -> Iterator[tuple[int, np.ndarray]]:
     """Those of all rows, in slices: the first row of the slice, and float64 [n, dim of the vectors]."""
     of = model.schema.table(table)
-    rows, step = of.rows or 0, max(1, _NUMBERS_AT_A_TIME // of.dim)
+    rows, step = of.vocabulary_size or 0, max(1, _NUMBERS_AT_A_TIME // of.dim)
     for first in range(0, rows, step):
         yield first, vectors(model, table, first, min(first + step, rows))

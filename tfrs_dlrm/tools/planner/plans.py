@@ -167,14 +167,14 @@ def compute(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
 def _sized(schema: Schema) -> tuple[Schema, tuple[str, ...]]:
     """The schema with the largest sizes that vocabularies can have, and the names of their tables."""
     largest = {f.table: f.max_size + 1 for f in schema.categorical if f.max_size is not None}  # and row 0
-    at_most = tuple(t.name for t in schema.tables if t.rows is None and t.name in largest)
-    missing = [t.name for t in schema.tables if t.rows is None and t.name not in largest]
+    at_most = tuple(t.name for t in schema.tables if t.vocabulary_size is None and t.name in largest)
+    missing = [t.name for t in schema.tables if t.vocabulary_size is None and t.name not in largest]
     if missing:
         raise ValueError(
             f"tables {', '.join(missing)} have no size yet: name data that `prepare` wrote in config.data.path, or set"
             " rows of the tables, or max_size of their features, in the schema"
         )
-    return schema.with_rows({name: largest[name] for name in at_most}), at_most
+    return schema.with_vocabulary_sizes({name: largest[name] for name in at_most}), at_most
 
 
 def _table_dict(table: StoredTable) -> dict[str, Any]:

@@ -1,0 +1,236 @@
+"""Raw values to rows and floats: by hand, and against a dictionary in Python for every combination of settings."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
+
+TEXT = TextFormat(missing=("?",), strip=True)
+VOCABULARY = {"string": ["b", "a", "<missing>", "x y"], "int64": ["7", "<missing>", "12", "-3"]}
+TOO_LARGE = 10**12
+VALUES = {"string": ["a", " b ", "new", "", "?", "x y", "A"], "int64": [7, 12, 5, -1, -3, TOO_LARGE, 9]}
+ROWS = 10
+
+
+def build(directory, schema, vocabularies=None, statistics=None):
+    (directory / "vocabulary").mkdir()
+    for table, values in (vocabularies or {}).items():
+        (directory / "vocabulary" / f"{table}.txt").write_text("".join(f"{v}\n" for v in values))
+    (directory / "statistics.json").write_text(json.dumps({"dense": statistics or {}}))
+    return Encoder(schema, str(directory))
+
+
+def row_of(value, encoding, out_of_range, vocabulary):
+    """The row of a single value, and whether it is its own; independent of the encoder but for the hash function."""
+    text = "<missing>" if value == -1 or str(value).strip() in ("", "?") else str(value).strip()
+    rows = len(vocabulary) + 1 if encoding == "vocabulary" else ROWS
+    hashed = int(tf.strings.to_hash_bucket_fast([text], rows)[0])
+    if encoding == "hash":
+        return hashed, True
+    if encoding == "ids":
+        number = int(text) if text != "<missing>" else -1
+        if 0 <= number < ROWS:
+            return number, True
+        # Missing is the number -1 for `ids`, in text too.
+        hashed = int(tf.strings.to_hash_bucket_fast([str(number)], rows)[0])
+        return {"clip": min(max(number, 0), ROWS - 1), "hash": hashed}.get(out_of_range, 0), False
+    own = {v: i + 1 for i, v in enumerate(vocabulary)}
+    return (own[text], True) if text in own else ({"hash": hashed}.get(out_of_range, 0), False)
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_by_hand(tmp_path, in_graph):
+    schema = Schema(
+        Label("y"),
+        dense=(DenseFeature("price", transform="log1p"),),
+        categorical=(
+            CategoricalFeature("site"),
+            CategoricalFeature("slot", encoding="ids", dtype="int64"),
+            CategoricalFeature("word", encoding="hash"),
+            CategoricalFeature("tags", separator="|", weights="w", table="site"),
+        ),
+        tables=(Table("site", vocabulary_size=4), Table("slot", vocabulary_size=10), Table("word", vocabulary_size=3)),
+    )
+    encoder = build(tmp_path, schema, {"site": ["b", "a", "<missing>"]})
+    call = tf.function(encoder.__call__, input_signature=[encoder.signature()]) if in_graph else encoder
+    encoded = call(
+        {
+            "price": tf.constant([math.e - 1, math.nan, -5.0]),
+            "site": tf.constant(["a", "c", ""]),
+            "slot": tf.constant([9, 10, 0], tf.int64),
+            "word": tf.constant(["Hello", "TensorFlow", "2.x"]),  # the example of TensorFlow's documentation: 0, 2, 2
+            "tags": tf.constant(["b|a||c", "", "b"]),
+            "tags_weights": tf.constant(["1|0.5|9| 2", "", "-1e1"]),
+        }
+    )
+    np.testing.assert_allclose(encoded["dense"], [[1], [0], [0]], atol=1e-7)
+    assert encoded["ids"].numpy().tolist() == [[2, 9, 0], [0, 0, 2], [3, 0, 2]]
+    assert encoded["tags"].to_list() == [[1, 2, 0], [], [1]]
+    assert encoded["tags_weights"].to_list() == [[1, 0.5, 2], [], [-10]]
+    assert {k: v.dtype for k, v in encoded.items()} == {
+        "dense": tf.float32,
+        "ids": tf.int32,
+        "tags": tf.int32,
+        "tags_weights": tf.float32,
+    }
+
+
+SETTINGS = [
+    (encoding, dtype, out_of_range)
+    for encoding in ("vocabulary", "hash", "ids")
+    for dtype in ("string", "int64")
+    for out_of_range in ("oov", "hash", "clip", "error")
+    if not (encoding == "ids" and dtype == "string") and not (out_of_range == "clip" and encoding != "ids")
+]
+
+
+@pytest.mark.parametrize(("encoding", "dtype", "out_of_range"), SETTINGS)
+def test_every_setting_in_every_form(tmp_path, encoding, dtype, out_of_range):
+    def feature(name, **kwargs):
+        return CategoricalFeature(name, encoding=encoding, dtype=dtype, out_of_range=out_of_range, table="t", **kwargs)
+
+    forms = (
+        feature("one"),
+        feature("split", separator=", "),
+        feature("weighted", separator="|", weights="w"),
+        feature("listed", multi_valued=True),
+        feature("listed_weighted", multi_valued=True, weights="v"),
+    )
+    vocabulary = VOCABULARY[dtype]
+    rows = len(vocabulary) + 1 if encoding == "vocabulary" else ROWS
+    schema = Schema(Label("y"), categorical=forms, tables=(Table("t", vocabulary_size=rows),), text=TEXT)
+    encoder = build(tmp_path, schema, {"t": vocabulary} if encoding == "vocabulary" else {})
+
+    known = {v: row_of(v, encoding, out_of_range, vocabulary) for v in VALUES[dtype]}
+    values = [v for v in VALUES[dtype] if known[v][1] or out_of_range != "error"]
+    fill = "" if dtype == "string" else -1
+    several = [[], [values[0]], values, values[::-1] + values[:2]]
+    several += [[]] * (len(values) - len(several))
+    weights = [[0.5 * (i + 1) for i in range(len(row))] for row in several]
+    width = max(map(len, several))
+    padded = [row + [fill] * (width - len(row)) for row in several]
+    padded_weights = [row + [0.0] * (width - len(row)) for row in weights]
+    as_text = ["" if v == -1 else str(v) for v in values] if dtype == "int64" else values
+    texts = [[as_text[values.index(v)] for v in row] for row in several]
+    raw = {
+        "one": values,
+        "split": [", ".join(row) for row in texts],
+        "weighted": ["|".join(row) for row in texts],
+        "weighted_weights": ["|".join(map(str, row)) for row in weights],
+        "listed": padded,
+        "listed_weighted": padded,
+        "listed_weighted_weights": padded_weights,
+    }
+    signature = encoder.signature()
+    assert set(raw) == set(signature)
+    raw = {k: tf.constant(v, signature[k].dtype) for k, v in raw.items()}
+    encoded = encoder(raw)
+
+    assert encoded["ids"].numpy().tolist() == [[known[v][0]] for v in values]
+    missing = {v for v in values if v in ("", "?", -1)}
+    kept = [
+        [(v, w) for v, w in zip(a, b, strict=True) if v not in missing] for a, b in zip(several, weights, strict=True)
+    ]
+    for name in ("split", "weighted", "listed", "listed_weighted"):
+        assert encoded[name].to_list() == [[known[v][0] for v, _ in row] for row in kept], name
+    for name in ("weighted", "listed_weighted"):
+        assert encoded[f"{name}_weights"].to_list() == [[w for _, w in row] for row in kept], name
+    for value, (row, own) in known.items():
+        got = encoder.rows(forms[0], tf.constant([value], signature["one"].dtype))
+        assert [int(got[0][0]), bool(got[1][0])] == [row, own], value
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize(("encoding", "value"), [("vocabulary", "12"), ("ids", "12"), ("ids", "-1")])
+def test_error_names_feature_and_value(tmp_path, in_graph, encoding, value):
+    one = CategoricalFeature("slot", encoding=encoding, dtype="int64", out_of_range="error")
+    many = CategoricalFeature("slots", encoding=encoding, dtype="int64", out_of_range="error", separator=" ")
+    table_rows = {"slot": 2, "slots": 2} if encoding == "vocabulary" else {"slot": 10, "slots": 10}
+    tables = tuple(Table(name, vocabulary_size=rows) for name, rows in table_rows.items())
+    encoder = build(
+        tmp_path, Schema(Label("y"), categorical=(one, many), tables=tables), {"slot": ["7"], "slots": ["7"]}
+    )
+    call = tf.function(encoder.__call__) if in_graph else encoder
+    assert call({"slot": tf.constant([7], tf.int64), "slots": tf.constant(["7 7"])})["slots"].shape[0] == 1
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"slot.*: no row for value(?s:.*){value}"):
+        call({"slot": tf.constant([7, int(value)], tf.int64), "slots": tf.constant(["7", "7"])})
+    if value != "-1":  # a missing value is no value where there may be several
+        with pytest.raises(tf.errors.InvalidArgumentError, match=rf"slots.*: no row for value(?s:.*){value}"):
+            call({"slot": tf.constant([7], tf.int64), "slots": tf.constant([f"7 {value}"])})
+
+
+def test_weights_that_do_not_fit_their_values(tmp_path):
+    tags = CategoricalFeature("tags", separator="|", weights="w", encoding="hash")
+    encoder = build(tmp_path, Schema(Label("y"), categorical=(tags,), tables=(Table("tags", vocabulary_size=5),)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="feature 'tags': not as many weights as values"):
+        encoder({"tags": tf.constant(["a|b"]), "tags_weights": tf.constant(["1"])})
+
+
+@pytest.mark.parametrize("transform", ["none", "log1p", "standardize"])
+@pytest.mark.parametrize(
+    ("fill_value", "indicator"),
+    [(0.0, False), (0.0, True), (3.0, True), (-2.0, False), ("mean", False), ("mean", True), (None, False)],
+)
+def test_dense(tmp_path, transform, fill_value, indicator):
+    mean, std = 4.0, 2.5
+    feature = DenseFeature("d", transform=transform, fill_value=fill_value, indicator=indicator)
+    schema = Schema(Label("y"), dense=(DenseFeature("before"), feature))
+    encoder = build(tmp_path, schema, statistics={"d": {"count": 9, "mean": mean, "std": std}})
+    raw = np.array([0, 1.5, -0.5, -7, 1e6, np.nan, np.inf, -np.inf], np.float32)
+    if fill_value is None:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="feature 'd': a value is missing or not finite"):
+            encoder({"before": tf.constant(raw), "d": tf.constant(raw)})
+        raw = raw[:5]
+    encoded = encoder({"before": tf.zeros(len(raw)), "d": tf.constant(raw)})["dense"].numpy()
+
+    x = np.where(np.isfinite(raw), raw, mean if fill_value == "mean" else fill_value or 0).astype(np.float64)
+    if transform == "log1p":
+        x = np.log1p(np.maximum(x, 0))
+    elif transform == "standardize":
+        x = (x - mean) / std
+    np.testing.assert_allclose(encoded[:, 1], x, rtol=1e-6)
+    assert encoded.shape == (len(raw), 3 if indicator else 2) and np.isfinite(encoded).all()
+    if indicator:
+        np.testing.assert_array_equal(encoded[:, 2], ~np.isfinite(raw))
+
+
+def test_a_number_that_never_varies_is_encoded_as_zero(tmp_path):
+    schema = Schema(Label("y"), dense=(DenseFeature("d", transform="standardize"),))
+    encoder = build(tmp_path, schema, statistics={"d": {"count": 9, "mean": 1e6, "std": 1e-9}})
+    assert encoder({"d": tf.constant([1e6, 5.0])})["dense"].numpy().tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_small_batches(tmp_path, batch):
+    schema = Schema(
+        Label("y"),
+        dense=(DenseFeature("d"),),
+        categorical=(CategoricalFeature("c"), CategoricalFeature("m", separator="|", table="c")),
+    ).with_vocabulary_sizes({"c": 2})
+    encoder = build(tmp_path, schema, {"c": ["a"]})
+    encoded = encoder({"d": tf.ones(batch), "c": tf.fill([batch], "a"), "m": tf.fill([batch], "a|a")})
+    assert encoded["dense"].shape == (batch, 1) and encoded["ids"].numpy().tolist() == [[1]] * batch
+    assert encoded["m"].to_list() == [[1, 1]] * batch
+
+
+def test_a_directory_that_does_not_fit(tmp_path):
+    schema = Schema(Label("y"), dense=(DenseFeature("d", fill_value="mean"),), categorical=(CategoricalFeature("c"),))
+    with pytest.raises(ValueError, match=r"statistics\.json: no statistics of feature 'd'"):
+        build(tmp_path, schema)
+    (tmp_path / "statistics.json").write_text('{"dense": {"d": {"count": 1, "mean": 0, "std": 1}}}')
+    with pytest.raises(ValueError, match="table 'c': vocabulary_size is not set"):
+        Encoder(schema, str(tmp_path))
+    schema = schema.with_vocabulary_sizes({"c": 3})
+    with pytest.raises(FileNotFoundError, match=r"table 'c': no vocabulary at .*c\.txt; is .* a prepared directory"):
+        Encoder(schema, str(tmp_path))
+    (tmp_path / "vocabulary" / "c.txt").write_text("a\n")
+    with pytest.raises(ValueError, match=r"c\.txt: 1 values, but table 'c' has 3 rows"):
+        Encoder(schema, str(tmp_path))
+    (tmp_path / "vocabulary" / "c.txt").write_text("")
+    with pytest.raises(ValueError, match=r"c\.txt: the vocabulary is empty"):
+        Encoder(schema, str(tmp_path))
