@@ -32,7 +32,7 @@ class CountingDLRM(DLRM):
     def compute_logits(self, dense, embeddings, training):
         names = [f.name for f in self.schema.categorical]
         seen = [_counted(v) if name == FEATURE else v for name, v in zip(names, embeddings, strict=True)]
-        return super().score(dense, seen, training)
+        return super().compute_logits(dense, seen, training)
 
 
 def count_rows() -> None:

@@ -123,8 +123,12 @@ class DLRM(RankingModel):
         return DLRMCandidates(self, context, own)
 
     def _is_plain(self) -> bool:
-        """Whether dot products in float32 go into a plain top MLP: no subclass has its own `score`."""
-        known = type(self).score is DLRM.score and self.interaction is not None and not self.top_mlp.batch_norm
+        """Whether dot products in float32 go into a plain top MLP: no subclass overrides `compute_logits`."""
+        known = (
+            type(self).compute_logits is DLRM.compute_logits
+            and self.interaction is not None
+            and not self.top_mlp.batch_norm
+        )
         return known and self.compute_dtype == "float32"
 
     def get_config(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def check_no_sequences(model: str, schema: Schema) -> None:
         if f.sequence_length is not None:
             raise ValueError(
                 f"feature {f.name!r} is a sequence, which {model} has no use for: remove sequence_length, so that its"
-                " values are combined, or write a RankingModel whose score takes sequences"
+                " values are combined, or write a RankingModel whose compute_logits takes sequences"
             )
 
 

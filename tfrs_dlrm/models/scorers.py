@@ -28,14 +28,14 @@ class Inputs(NamedTuple):
 
 
 class RowScorer(Protocol):
-    """What `RankingModel.score` says of rows."""
+    """What `RankingModel.compute_logits` says of rows."""
 
     def __call__(self, inputs: Inputs) -> tf.Tensor:
         """Float32 [R], or [R, labels] where there are several."""
 
 
 class CandidateScorer(Protocol):
-    """What `RankingModel.score` says of the candidates of each of some contexts."""
+    """What `RankingModel.compute_logits` says of the candidates of each of some contexts."""
 
     def __call__(self, context: Inputs, own: Inputs, candidates: tf.Tensor) -> tf.Tensor:
         """Float32 [C * N], or [C * N, labels] where there are several.

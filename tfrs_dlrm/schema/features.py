@@ -89,7 +89,7 @@ class CategoricalFeature:
         row) or `hash` (any row, by fingerprint). Under `ids` with `oov` row 0 is shared with id 0: number from 1.
       table: the table it looks up; features that name the same table share it. By default its own name.
       sequence_length: multi-valued features only: keeps the vectors of the first so many values apart, [B,
-        sequence_length, dim] with zeros behind the last, instead of combining them. For models with a `score` that
+        sequence_length, dim] with zeros behind the last, instead of combining them. For models whose `compute_logits`
         takes sequences; DLRM does not.
     """
 
