@@ -21,6 +21,7 @@ from tensorflow.python.client import session
 from tensorflow.python.tpu import tpu, tpu_embedding_v2, tpu_embedding_v2_utils
 from tensorflow.python.tpu.ops import tpu_ops
 
+from tfrs_dlrm.distribute.hardware import TPU_WITH
 from tfrs_dlrm.distribute.placement import Topology, place
 from tfrs_dlrm.embeddings import RowOptimizer
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
@@ -28,7 +29,6 @@ from tfrs_dlrm.schema import Schema
 
 KINDS = {"": "UNSUPPORTED", "V1": "V1", "SparseCore": "V2"}
 CORES_PER_CHIP = 4
-_CHIPS = {"": "v5e", "V1": "v4", "SparseCore": "v5p"}
 
 
 class _Resolver:
@@ -114,7 +114,7 @@ def make_tables(
       seed: of the initial values.
       replicas: those of the strategy.
     """
-    placement = place(schema, Topology("tpu", replicas, chip=_CHIPS[kind]), replicate_below)
+    placement = place(schema, Topology("tpu", replicas, chip=TPU_WITH[kind]), replicate_below)
     hotnesses = {f.name: hotness for f in schema.multi_hot if f.sequence_length is None}
     samples = [encoded_batch(schema, batch_size, i, hotness) for i in range(2)]
     return TPUEmbeddingTables(schema, seed, placement, batch_size, hotnesses, samples, name="embeddings")

@@ -12,11 +12,10 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from tfrs_dlrm.distribute.hardware import TPUS
 from tfrs_dlrm.schema import CategoricalFeature, Schema, StorageType, Table
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
-# What looks up embeddings on TPUs. v5e has nothing of the kind.
-EMBEDDING_HARDWARE = {"v2": "V1", "v3": "V1", "v4": "V1", "v5e": "", "v5p": "SparseCore", "v6e": "SparseCore"}
 # In bytes: smaller tables are copied to each device, or where there are no copies, not split. The gradients of a copied
 # table go to all devices: with more rows than a device has examples in a step, that costs more than asking the device
 # that has the rows. On TPUs they are as large as the table, summed over all chips and applied to every row.
@@ -37,7 +36,7 @@ class Topology:
       devices: how many can hold tables: the replicas of `mirrored` and `multi_worker`, the servers of
         `parameter_server`, the chips of `tpu`.
       memory: bytes of each of them; None where that is not known.
-      chip: what they are; of `tpu` one of `EMBEDDING_HARDWARE`. Of the others it does not matter to the placement.
+      chip: the kind of device; under `tpu` a key of `tfrs_dlrm.distribute.hardware.TPUS`, which decides the placement.
       workers: of `parameter_server`: how many compute.
 
     Raises:
@@ -59,8 +58,8 @@ class Topology:
             raise ValueError(f"devices={self.devices} under strategy one_device; use mirrored for several")
         if self.memory is not None and self.memory < 1:
             raise ValueError(f"memory={self.memory} bytes; a positive number is needed, or None where it is not known")
-        if self.strategy == "tpu" and self.chip not in EMBEDDING_HARDWARE:
-            raise ValueError(f"TPU chip {self.chip!r} is unknown; there is {', '.join(EMBEDDING_HARDWARE)}")
+        if self.strategy == "tpu" and self.chip not in TPUS:
+            raise ValueError(f"TPU chip {self.chip!r} is unknown; there is {', '.join(TPUS)}")
         if self.strategy != "parameter_server" and self.workers > 1:
             raise ValueError(f"workers={self.workers} belongs to strategy parameter_server, not {self.strategy}")
 
@@ -236,7 +235,7 @@ def _values(feature: CategoricalFeature) -> int:
 
 
 def _on_tpu(v: _Variable, chip: str, small: int) -> PlacedTable:
-    hardware = EMBEDDING_HARDWARE[chip]
+    hardware = TPUS[chip].embedding_hardware
     if not hardware:
         return v.replicated(f"a copy on each chip: {chip} has no embedding hardware")
     if v.factor:

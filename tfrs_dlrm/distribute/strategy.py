@@ -7,6 +7,7 @@ import os
 
 import tensorflow as tf
 
+from tfrs_dlrm.distribute.hardware import TPU_WITH, TPUS
 from tfrs_dlrm.distribute.memory import available_memory
 from tfrs_dlrm.distribute.placement import STRATEGIES, Topology, place, size_text
 from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server, is_tpu
@@ -14,10 +15,6 @@ from tfrs_dlrm.distribute.tf_config import tf_config_problems
 from tfrs_dlrm.embeddings.tpu.hardware import kind as embedding_hardware
 from tfrs_dlrm.embeddings.variables import Place, Places
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.tools.planner.hardware import TPUS
-
-# A strategy does not say what chips it has, only what hardware they have for embeddings: one of each kind.
-_CHIPS = {"V1": "v4", "SparseCore": "v5p", "": "v5e"}
 
 
 def make_strategy(name: str = "one_device", devices: int = 0, tpu: str = "local") -> tf.distribute.Strategy:
@@ -67,7 +64,7 @@ def topology_of(strategy: tf.distribute.Strategy) -> Topology:
     if is_parameter_server(strategy):
         return Topology("parameter_server", len(_devices_of("ps")), workers=len(_devices_of("worker")))
     if is_tpu(strategy):
-        chip = _CHIPS[embedding_hardware(strategy)]
+        chip = TPU_WITH[embedding_hardware(strategy)]
         # Where tables are copied to every chip there is something to check; v5e is the only kind of these.
         memory = int(TPUS[chip].memory or 0) if chip == "v5e" else None
         return Topology("tpu", strategy.num_replicas_in_sync, memory, chip)

@@ -10,9 +10,8 @@ from tfrs_dlrm.distribute.strategy import make_strategy
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.tools.planner import plan
-from tfrs_dlrm.tools.planner.hardware import device_of
 from tfrs_dlrm.tools.planner.memory import ROW_SLOTS, stored_tables
-from tfrs_dlrm.tools.planner.topologies import parse_topology
+from tfrs_dlrm.tools.planner.topologies import device_of, parse_topology
 from tfrs_dlrm.training.factory import make_model, make_optimizers
 
 SCHEMA = Schema(

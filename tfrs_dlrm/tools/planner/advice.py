@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterator
 
 from tfrs_dlrm.config.run import OF_ONE_DIMENSION
-from tfrs_dlrm.distribute.placement import EMBEDDING_HARDWARE, VALUES, Topology, size_text
-from tfrs_dlrm.tools.planner.hardware import TPUS, device_of
+from tfrs_dlrm.distribute.hardware import TPUS
+from tfrs_dlrm.distribute.placement import VALUES, Topology, size_text
 from tfrs_dlrm.tools.planner.memory import table_name
 from tfrs_dlrm.tools.planner.plans import Plan, Remedy, compute
-from tfrs_dlrm.tools.planner.topologies import topology_text
+from tfrs_dlrm.tools.planner.topologies import device_of, topology_text
 
 # Copies of this size on every worker deserve a word, and lookups this far from even.
 _LARGE = 10**9
@@ -35,7 +35,7 @@ def _notes(plan: Plan) -> Iterator[str]:
             f"Every worker holds all {size_text(copied)} of tables and slots; parameter_server shares them out among"
             " servers."
         )
-    if topology.strategy == "tpu" and not EMBEDDING_HARDWARE[topology.chip]:
+    if topology.strategy == "tpu" and not TPUS[topology.chip].embedding_hardware:
         yield (
             f"{topology.chip} has no embedding hardware: every chip holds all {size_text(copied)} of tables and slots,"
             " and their gradients, as large as the tables, are summed over all chips. v5p and v6e share tables out."

@@ -6,9 +6,9 @@ import dataclasses
 from typing import Literal
 
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.distribute.hardware import Device
 from tfrs_dlrm.distribute.placement import Topology
 from tfrs_dlrm.tools.planner.dense import DenseHalf
-from tfrs_dlrm.tools.planner.hardware import Device
 from tfrs_dlrm.tools.planner.memory import examples_each
 from tfrs_dlrm.tools.planner.traffic import Flow
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from tfrs_dlrm.config import OptimizerConfig, RunConfig
-from tfrs_dlrm.distribute.placement import EMBEDDING_HARDWARE, PlacedTable, Placement, Topology
+from tfrs_dlrm.distribute.hardware import TPUS, Device
+from tfrs_dlrm.distribute.placement import PlacedTable, Placement, Topology
 from tfrs_dlrm.tools.planner.dense import DENSE_SLOTS, DenseHalf
-from tfrs_dlrm.tools.planner.hardware import Device
 
 # What each row optimizer remembers in float32: so many numbers for each number of a row, and so many for each row. It
 # is what `RowOptimizer.slot_types` says, which cannot be asked without loading TensorFlow; a test compares them.
@@ -167,7 +167,7 @@ def _up(number: int, unit: int) -> int:
 
 def host_bytes(tables: tuple[StoredTable, ...], topology: Topology) -> int:
     """Bytes that each host of a TPU slice holds: V1 hardware keeps a copy of its tables and slots there, in shares."""
-    if topology.strategy != "tpu" or EMBEDDING_HARDWARE[topology.chip] != "V1":
+    if topology.strategy != "tpu" or TPUS[topology.chip].embedding_hardware != "V1":
         return 0
     hosts = -(-topology.devices // 4)
     return sum((t.bytes + t.slots) for t in tables if t.placed.kind == "tpu_embedding") // hosts

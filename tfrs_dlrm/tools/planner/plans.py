@@ -7,12 +7,12 @@ import os
 from typing import Any
 
 from tfrs_dlrm.config import DataConfig, RunConfig
+from tfrs_dlrm.distribute.hardware import Device
 from tfrs_dlrm.distribute.placement import Topology, place
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores.files import local_path, write_json
 from tfrs_dlrm.tools.planner.costs import StepTime, step_flops, step_time
 from tfrs_dlrm.tools.planner.dense import DenseHalf, dense_half
-from tfrs_dlrm.tools.planner.hardware import Device, device_of
 from tfrs_dlrm.tools.planner.memory import (
     DeviceMemory,
     StoredTable,
@@ -21,7 +21,7 @@ from tfrs_dlrm.tools.planner.memory import (
     step_bytes,
     stored_tables,
 )
-from tfrs_dlrm.tools.planner.topologies import topology_text
+from tfrs_dlrm.tools.planner.topologies import device_of, topology_text
 from tfrs_dlrm.tools.planner.traffic import Flow, flows
 
 # The rest of a device's memory is left to the runtime, to libraries and to what the estimate of a step does not see.

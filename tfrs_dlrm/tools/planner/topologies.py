@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
+from tfrs_dlrm.distribute.hardware import CPU, GPUS, NETWORK, TPUS, Device
 from tfrs_dlrm.distribute.placement import STRATEGIES, Topology
-from tfrs_dlrm.tools.planner.hardware import GPUS, TPUS
 
 _FORMS = {
     "one_device": "80GB (a GPU with that much memory), A100, H100, CPU or CPU-64GB",
@@ -15,8 +16,6 @@ _FORMS = {
     "tpu": "v4-32, v2-8, v3-8, v5p-16 (which count TensorCores, two a chip), v5e-16, v5litepod-16 or v6e-8 (chips)",
 }
 _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-# Generations whose names count TensorCores; the others count chips.
-_TWO_CORES = ("v2", "v3", "v4", "v5p")
 
 
 def parse_topology(strategy: str, text: str) -> Topology:
@@ -40,7 +39,7 @@ def parse_topology(strategy: str, text: str) -> Topology:
 def topology_text(topology: Topology) -> str:
     """What `parse_topology` reads as this topology."""
     if topology.strategy == "tpu":
-        return f"{topology.chip}-{topology.devices * _cores(topology.chip)}"
+        return f"{topology.chip}-{topology.devices * TPUS[topology.chip].counted_cores}"
     memory = "" if topology.memory is None else f"{topology.memory / 10**9:.12g}GB"
     if topology.chip in GPUS and topology.memory == GPUS[topology.chip].memory:
         memory = ""
@@ -51,8 +50,19 @@ def topology_text(topology: Topology) -> str:
     return f"{topology.devices}{'x' if kind else ''}{kind}{workers}"
 
 
-def _cores(version: str) -> int:
-    return 2 if version in _TWO_CORES else 1
+def device_of(topology: Topology) -> Device:
+    """The device that holds a topology's tables: an A100 for a GPU without a name."""
+    if topology.strategy == "tpu":
+        return TPUS[topology.chip]
+    if topology.strategy == "parameter_server" or topology.chip == "CPU":
+        memory_copies = topology.strategy in ("one_device", "mirrored")
+        return dataclasses.replace(CPU, link=CPU.bandwidth, link_name="memory copies") if memory_copies else CPU
+    device = GPUS[topology.chip or "A100"]
+    if topology.memory not in (None, device.memory):
+        device = dataclasses.replace(device, name=f"GPU as fast as {device.name}")
+    if topology.strategy == "multi_worker":
+        device = dataclasses.replace(device, link=NETWORK, link_name="network", most=0)
+    return device
 
 
 def _tpu(text: str) -> Topology | None:
@@ -60,7 +70,7 @@ def _tpu(text: str) -> Topology | None:
     version = match[1].replace("v5litepod", "v5e") if match else ""
     if match is None or version not in TPUS:
         return None
-    chips, rest = divmod(int(match[2]), _cores(version))
+    chips, rest = divmod(int(match[2]), TPUS[version].counted_cores)
     if chips > TPUS[version].most:
         raise ValueError(f"topology {text!r} has {chips} chips; a slice of {version} has {TPUS[version].most} at most")
     return Topology("tpu", chips, TPUS[version].memory, version) if chips and not rest else None

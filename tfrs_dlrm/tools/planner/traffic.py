@@ -11,10 +11,10 @@ import dataclasses
 from typing import Literal
 
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.distribute.hardware import Device
 from tfrs_dlrm.distribute.placement import VALUES, Topology
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.tools.planner.dense import DENSE_SLOTS, DenseHalf
-from tfrs_dlrm.tools.planner.hardware import Device
 from tfrs_dlrm.tools.planner.memory import StoredTable, examples_each
 
 Where = Literal["link", "memory", "input"]
