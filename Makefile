@@ -1,10 +1,12 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test test-io test-lowest lint format types check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service verify-tpu clean
+.PHONY: help run run-s3 test test-rest test-all test-io test-lowest lint format types check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-# Of `make test`; each takes 3 GB of memory.
+# Each takes up to 2.5 GB of memory.
 TEST_PROCESSES ?= 2
+# Further options of pytest, such as TESTS='-k cluster -x'.
+TESTS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/installed
@@ -17,7 +19,7 @@ TPU_VENV := .venv-tpu
 TPU_SETUP := $(TPU_VENV)/installed
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(SETUP): setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 14) else "Python 3.10 to 3.13 is needed and this is %d.%d; run: make PYTHON=/path/to/python3.x TARGET" % v)'
@@ -63,8 +65,17 @@ run-s3: $(SETUP)  ## the quickstart in an S3 on loopback that fails one request 
 	  $(BIN)/python export/main.py --workdir=s3://trial/runs/quickstart --output=s3://trial/exports/quickstart; \
 	  $(BIN)/python export/verify.py s3://trial/exports/quickstart'
 
-test: $(SETUP)  ## all tests
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations=10 $(TESTS)
+SLOW := cluster or spark or browser or realdata or matrix or process
+
+test: $(SETUP)  ## every unit and whole small paths: at most 8 minutes on 2 cores
+	@$(PYTEST) -m 'not ($(SLOW))'
+
+test-rest: $(SETUP)  ## what `make test` leaves out: clusters, Spark, the browser, real data, programs, combinations
+	@$(PYTEST) -m '$(SLOW)'
+
+test-all: $(SETUP)  ## all tests, and which lines of the library they reach: at most 30 minutes on 2 cores
+	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 test-io: $(IO_VENV)/installed  ## on TensorFlow 2.17 with tensorflow-io: streams, and a whole small run
 	@$(IO_VENV)/bin/python -m pytest tests/smoke tests/streaming/test_readers.py tests/streaming/test_exactly_once.py

@@ -31,16 +31,29 @@ def in_processes(strategy, data, path, steps, workers, servers=0):
     return dict(np.load(path / "result.npz"))
 
 
-def test_synchronous_strategies_equal_one_device(data, tmp_path):
-    """Weights, slots and metrics after 50 steps; metrics are of all replicas, and not summed over processes."""
-    expected = tiny_run.run(make_strategy("one_device"), data, 50)
-    mirrored = tiny_run.run(make_strategy("mirrored", 4), data, 50)
-    uneven = tiny_run.run(make_strategy("mirrored", 3), data, 50)  # 22, 22 and 20 of 64 examples
+@pytest.fixture(scope="module")
+def expected(data):
+    """Weights, slots and metrics after 50 steps on one device."""
+    return tiny_run.run(make_strategy("one_device"), data, 50)
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+# 64 examples are 16 for each of four replicas; 22, 22 and 20 for three.
+@pytest.mark.parametrize("replicas", [3, pytest.param(4, marks=pytest.mark.matrix)])
+def test_replicas_equal_one_device(data, expected, replicas):
+    assert_equal(tiny_run.run(make_strategy("mirrored", replicas), data, 50), expected)
+
+
+@pytest.mark.cluster
+def test_workers_equal_one_device(data, expected, tmp_path):
+    """Metrics too: those of all replicas, not summed over processes."""
     workers = in_processes("multi_worker", data, tmp_path / "workers", 50, workers=2)
-    for found in (mirrored, uneven, workers):
-        assert found.keys() == expected.keys()
-        for name, values in expected.items():
-            np.testing.assert_allclose(found[name], values, atol=1e-5, rtol=1e-5, err_msg=name)
+    assert_equal(workers, expected)
 
     # All tables and slots are on every worker, and take what the planner says.
     config = RunConfig(
@@ -53,6 +66,7 @@ def test_synchronous_strategies_equal_one_device(data, tmp_path):
     assert list(sizes.values()) == [planned.tables, planned.slots, planned.dense_weights]
 
 
+@pytest.mark.cluster
 def test_asynchronous_training_learns_as_well(data, tmp_path):
     """Each worker in an order of its own: 300 steps, where AUCs of other orders differ by 0.002 on one device."""
     expected = tiny_run.run(make_strategy("one_device"), data, 300)

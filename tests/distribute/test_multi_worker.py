@@ -25,6 +25,7 @@ def cluster(tmp_path, program, *arguments):
     )
 
 
+@pytest.mark.cluster
 def test_stops_together_goes_on_and_evaluates(tmp_path):
     data, workdir = click_log.make(str(tmp_path / "log")), tmp_path / "run"
     arguments = [

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click_log
 import cut_rates
+import pytest
 
 from tfrs_dlrm.distribute.cluster import LocalCluster
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 ROUND, STEPS = 100, 700
 
 
+@pytest.mark.cluster
 def test_a_worker_a_server_and_the_coordinator_are_killed(tmp_path):
     data = click_log.make(str(tmp_path / "log"))
     program = [

@@ -48,6 +48,7 @@ def test_help_lists_the_flags_of_the_program_alone(tmp_path):
     assert "--alsologtostderr" not in shown
 
 
+@pytest.mark.process
 def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
     data = click_log.make(str(tmp_path / "log"))
     command = [

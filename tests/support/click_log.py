@@ -1,6 +1,10 @@
 """A small click log with every kind of feature, for tests of whole runs."""
 
+import atexit
 import os
+import shutil
+import tempfile
+from functools import cache
 
 import numpy as np
 
@@ -46,10 +50,16 @@ def write(path: str, rows: int, seed: int = 0) -> None:
 
 
 def make(directory: str, rows: int = 3000, seed: int = 0, schema: Schema = SCHEMA) -> str:
-    """Writes and prepares a log below `directory`; returns the prepared directory."""
-    os.makedirs(directory, exist_ok=True)
+    """Writes and prepares a log below `directory`, once per process; returns the prepared directory."""
+    shutil.copytree(_made(rows, seed, schema), directory, dirs_exist_ok=True)
+    return os.path.join(directory, "prepared")
+
+
+@cache
+def _made(rows: int, seed: int, schema: Schema) -> str:
+    directory = tempfile.mkdtemp(prefix="click_log-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     raw = os.path.join(directory, "log.csv")
     write(raw, rows, seed)
-    prepared = os.path.join(directory, "prepared")
-    prepare(schema, [raw], prepared, eval_fraction=0.25)
-    return prepared
+    prepare(schema, [raw], os.path.join(directory, "prepared"), eval_fraction=0.25)
+    return directory

@@ -170,7 +170,8 @@ def test_a_python_worker_is_killed(spark, log, tmp_path, monkeypatch):
 DRIVER = """
 import json, sys
 import tfrs_dlrm
-from tfrs_dlrm.data import prepare, segments, sources
+from tfrs_dlrm.data.preparing import prepare
+from tfrs_dlrm.data.raw import segments, sources
 from tfrs_dlrm.schema import Schema
 
 prepare.SAMPLES = 20
