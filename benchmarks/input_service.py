@@ -61,7 +61,7 @@ def _measure(data, workers: list[int], seconds: float) -> dict[str, float]:
 def main(argv: list[str]) -> None:
     del argv
     from tfrs_dlrm.data.reading.dataset import dataset
-    from tfrs_dlrm.data.reading.service.client import InputService
+    from tfrs_dlrm.data.reading.service.input_service import InputService
     from tfrs_dlrm.data.reading.service.local import LocalService
 
     found = machine.machine()

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 import tfrs_dlrm as td
-from tfrs_dlrm.data.encoding.encoder import vocabulary_file
+from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
 from tfrs_dlrm.serving.bundle.model import ServingModel
 
 DENSE = [f"I{i}" for i in range(1, 14)]

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
     from tfrs_dlrm.serving.bundle.bundle import EXAMPLE_FILE, Options, export
-    from tfrs_dlrm.stores import is_address
+    from tfrs_dlrm.stores import is_store_url
 
     options = Options(tuple(_CONTEXT.value), _TABLES.value, _KEEP.value, _DATA.value)  # type: ignore[arg-type]
     exported = export(_WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value, options)  # type: ignore[arg-type]
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         )
     print(f"{os.path.join(exported.path, 'MODEL.md')} says what can be asked of it.")
     print(f"Next, here:\n  python export/verify.py {_OUTPUT.value}\n  python export/serve.py {_OUTPUT.value}")
-    if is_address(_OUTPUT.value):
+    if is_store_url(_OUTPUT.value):
         version = exported.path.rpartition("/")[2]
         copy = "aws s3 sync" if _OUTPUT.value.startswith("s3:") else "gcloud storage rsync --recursive"
         print(f"or copied to a disk, for TF Serving:\n  {copy} {exported.path} /models/{name}/{version}")

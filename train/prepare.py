@@ -24,12 +24,11 @@ _SHOWN = 10
 def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
-    from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE
     from tfrs_dlrm.data.preparing.engines import EngineName
     from tfrs_dlrm.data.preparing.prepare import BadRows, prepare
     from tfrs_dlrm.data.preparing.workspace import QUARANTINE_FILE
     from tfrs_dlrm.programs.progress_bars import PrepareBar
-    from tfrs_dlrm.schema import Schema
+    from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 
     output = _OUTPUT.value
     with PrepareBar() as bar:

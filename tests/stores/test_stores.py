@@ -22,7 +22,7 @@ from tfrs_dlrm.stores import (
     StoreError,
     errors,
     forget_copy,
-    is_address,
+    is_store_url,
     local_copy,
     publish,
     unpublish,
@@ -237,7 +237,7 @@ def test_what_is_missing_or_cannot_be_reached(store, place, directory, monkeypat
     ],
 )
 def test_addresses(text, words):
-    assert is_address(text)
+    assert is_store_url(text)
     with pytest.raises(ValueError, match=words):
         Store(text)
 

@@ -11,7 +11,7 @@ import tf_keras as keras
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.encoding.encoder import vocabulary_file
+from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 SCHEMA = Schema(

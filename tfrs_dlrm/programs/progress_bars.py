@@ -20,7 +20,7 @@ class PrepareBar:
         self._stage = ""
 
     def __call__(self, stage: str, done: int, total: int, rows: int) -> None:
-        """See `tfrs_dlrm.data.preparing.prepare.Progress`."""
+        """See `tfrs_dlrm.stores.Progress`."""
         if stage != self._stage:
             self.close()
             unit = "rows" if stage in _COUNTS_ROWS else "B"

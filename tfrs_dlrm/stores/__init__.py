@@ -4,27 +4,29 @@ Stores have no rename and no directories. What is written here becomes visible b
 is written last and lists all others with sizes and checksums; readers go by it and by nothing else.
 """
 
-from tfrs_dlrm.stores.address import Address, is_address, join, split_object
+from tfrs_dlrm.stores.address import StoreUrl, is_store_url, join, split_object
 from tfrs_dlrm.stores.errors import StoreError
-from tfrs_dlrm.stores.listing import PUBLISHED_FILE, Entry, Listing
+from tfrs_dlrm.stores.listing import PUBLISHED_FILE, Listing, PublishedFile
 from tfrs_dlrm.stores.mirror import Mirror, forget_copy, local_copy
 from tfrs_dlrm.stores.publish import check_free, publish, unpublish, visible_files
 from tfrs_dlrm.stores.reading import RemoteFile
-from tfrs_dlrm.stores.store import Object, Store
+from tfrs_dlrm.stores.store import Store, StoredObject
+from tfrs_dlrm.stores.transfer import Progress
 
 __all__ = [
     "PUBLISHED_FILE",
-    "Address",
-    "Entry",
     "Listing",
     "Mirror",
-    "Object",
+    "Progress",
+    "PublishedFile",
     "RemoteFile",
     "Store",
     "StoreError",
+    "StoreUrl",
+    "StoredObject",
     "check_free",
     "forget_copy",
-    "is_address",
+    "is_store_url",
     "join",
     "local_copy",
     "publish",

@@ -8,14 +8,14 @@ import os
 SCHEMES = {"s3": "S3", "gs": "Google Cloud Storage"}
 
 
-def is_address(path: str | os.PathLike[str]) -> bool:
+def is_store_url(path: str | os.PathLike[str]) -> bool:
     """Whether a path is the address of a store, of whatever kind, and not a local one."""
     return "://" in os.fspath(path)
 
 
 def join(base: str, name: str) -> str:
     """A path below another, local or in a store."""
-    return f"{base.rstrip('/')}/{name}" if is_address(base) else os.path.join(base, name)
+    return f"{base.rstrip('/')}/{name}" if is_store_url(base) else os.path.join(base, name)
 
 
 def split_object(address: str) -> tuple[str, str]:
@@ -24,15 +24,15 @@ def split_object(address: str) -> tuple[str, str]:
     Raises:
       ValueError: it is none of an object.
     """
-    found = Address.parse(address)
+    found = StoreUrl.parse(address)
     base, _, name = found.prefix.rpartition("/")
     if not name:
         raise ValueError(f"{address}: a bucket, and no object in it")
-    return str(Address(found.scheme, found.bucket, base)), name
+    return str(StoreUrl(found.scheme, found.bucket, base)), name
 
 
 @dataclasses.dataclass(frozen=True)
-class Address:
+class StoreUrl:
     """Where in which store.
 
     Attributes:
@@ -46,7 +46,7 @@ class Address:
     prefix: str
 
     @classmethod
-    def parse(cls, text: str) -> Address:
+    def parse(cls, text: str) -> StoreUrl:
         """Reads an address.
 
         Raises:

@@ -10,6 +10,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from tfrs_dlrm.stores.address import is_store_url, split_object
+from tfrs_dlrm.stores.store import Store
+
 
 def write_json(path: str, data: Any) -> None:
     """Writes indented JSON; numbers that are not finite become null."""
@@ -25,7 +28,7 @@ def local_path(path: str | os.PathLike[str]) -> str:
       ValueError: it is the address of an object store, which would become a directory of that name.
     """
     path = os.fspath(path)
-    if "://" in path:
+    if is_store_url(path):
         raise ValueError(f"{path}: this is written to a disk only, not to an object store; give a local path")
     return path
 
@@ -36,10 +39,8 @@ def exists(path: str) -> bool:
     Raises:
       StoreError: the store cannot be reached or refuses.
     """
-    if "://" not in path:
+    if not is_store_url(path):
         return os.path.isfile(path)
-    from tfrs_dlrm.stores import Store, split_object
-
     base, name = split_object(path)
     return Store(base).find(name) is not None
 
@@ -53,9 +54,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
       StoreError: the store cannot be reached or refuses.
     """
     path = os.fspath(path)
-    if "://" in path:
-        from tfrs_dlrm.stores import Store, split_object
-
+    if is_store_url(path):
         base, name = split_object(path)
         data = Store(base).read(name)
     else:

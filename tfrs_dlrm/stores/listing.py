@@ -12,7 +12,7 @@ PUBLISHED_FILE = "published.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class PublishedFile:
     """One object.
 
     Attributes:
@@ -38,7 +38,7 @@ class Listing:
 
     id: str
     version: str
-    files: dict[str, Entry]
+    files: dict[str, PublishedFile]
 
     @classmethod
     def read(cls, store: Store) -> Listing | None:
@@ -54,7 +54,7 @@ class Listing:
             return None
         try:
             plain = json.loads(data)
-            files = {name: Entry(**entry) for name, entry in plain["files"].items()}
+            files = {name: PublishedFile(**entry) for name, entry in plain["files"].items()}
             for name in (*files, *(entry.object for entry in files.values() if entry.object)):
                 if any(part in ("", ".", "..") for part in name.split("/")):
                     raise ValueError(f"{name!r} is no name of a file")

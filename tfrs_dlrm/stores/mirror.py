@@ -27,10 +27,10 @@ from typing import Any
 import google_crc32c
 from absl import logging
 
-from tfrs_dlrm.stores.address import Address, is_address
+from tfrs_dlrm.stores.address import StoreUrl, is_store_url
 from tfrs_dlrm.stores.errors import StoreError
 from tfrs_dlrm.stores.files import read_json, write_json
-from tfrs_dlrm.stores.listing import PUBLISHED_FILE, Entry, Listing
+from tfrs_dlrm.stores.listing import PUBLISHED_FILE, Listing, PublishedFile
 from tfrs_dlrm.stores.publish import check_free, remove_empty, visible_files
 from tfrs_dlrm.stores.store import CHUNK_BYTES, Store
 from tfrs_dlrm.stores.transfer import Progress, download_all, upload_all
@@ -57,7 +57,7 @@ class Mirror:
     def __init__(
         self, address: str, fixed: Callable[[str], bool] = lambda name: True, progress: Progress | None = None
     ):
-        self.address, self._home = address.rstrip("/"), _home(Address.parse(address))
+        self.address, self._home = address.rstrip("/"), _home(StoreUrl.parse(address))
         self._fixed, self._progress = fixed, progress
         self._writer: io.TextIOWrapper | None = None
 
@@ -178,8 +178,8 @@ class Mirror:
         return found
 
     def _upload(
-        self, store: Store, old: Mapping[str, Entry], known: Mapping[str, Any]
-    ) -> tuple[dict[str, Entry], dict[str, list[int]]]:
+        self, store: Store, old: Mapping[str, PublishedFile], known: Mapping[str, Any]
+    ) -> tuple[dict[str, PublishedFile], dict[str, list[int]]]:
         """What is in the store then, and what the files were just before they were read: they may grow meanwhile."""
         for attempt in range(1, _ATTEMPTS + 1):
             names = list(visible_files(self.path))
@@ -201,7 +201,7 @@ class Mirror:
                 if attempt == _ATTEMPTS:
                     raise
                 continue
-            uploaded = {n: e if self._fixed(n) else Entry(e.bytes, None) for n, e in uploaded.items()}
+            uploaded = {n: e if self._fixed(n) else PublishedFile(e.bytes, None) for n, e in uploaded.items()}
             return {name: uploaded.get(name) or old[name] for name in names}, stamps
         raise AssertionError("not reached")
 
@@ -253,7 +253,7 @@ def local_copy(path: str, progress: Progress | None = None) -> str:
       ValueError: what was published is gone or damaged, or it is another kind of address.
       StoreError: the store cannot be reached or refuses.
     """
-    if not is_address(path):
+    if not is_store_url(path):
         return path
     mirror = Mirror(path, progress=progress)
     if not mirror.pull():
@@ -280,7 +280,7 @@ def forget_copy(path: str) -> bool:
         return True
 
 
-def _has(path: str, name: str, entry: Entry, stamps: Mapping[str, Any], same: bool) -> bool:
+def _has(path: str, name: str, entry: PublishedFile, stamps: Mapping[str, Any], same: bool) -> bool:
     """Whether a file is what is published."""
     if not os.path.isfile(path):
         return False
@@ -291,7 +291,7 @@ def _has(path: str, name: str, entry: Entry, stamps: Mapping[str, Any], same: bo
     return stamps.get(name) == _stamp(path) or _crc32c(path) == entry.crc32c
 
 
-def _home(address: Address) -> str:
+def _home(address: StoreUrl) -> str:
     root = os.environ.get(CACHE_VARIABLE) or os.path.join(os.path.expanduser("~"), ".cache", "tfrs_dlrm")
     # The same bucket at another endpoint is another one.
     names = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}[address.scheme]

@@ -16,7 +16,7 @@ import google_crc32c
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 
-from tfrs_dlrm.stores.address import Address, join
+from tfrs_dlrm.stores.address import StoreUrl, join
 from tfrs_dlrm.stores.errors import StoreError, retried
 
 CHUNK_BYTES = 8 << 20
@@ -27,7 +27,7 @@ _S3_VARIABLES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Object:
+class StoredObject:
     """What a store says of an object.
 
     Attributes:
@@ -55,14 +55,14 @@ class Store:
     """
 
     def __init__(self, address: str):
-        self._address = Address.parse(address)
+        self._address = StoreUrl.parse(address)
         self.address = str(self._address)
         if self._address.scheme == "s3":
             self._fs = _s3(self._address.bucket, tuple(os.environ.get(v, "") for v in _S3_VARIABLES))
         else:
             self._fs = _gcs(os.environ.get("STORAGE_EMULATOR_HOST", ""))
 
-    def files(self) -> dict[str, Object]:
+    def files(self) -> dict[str, StoredObject]:
         """All objects by their names below the address; none where there is nothing.
 
         Raises:
@@ -70,21 +70,21 @@ class Store:
         """
         root = self._address.path
 
-        def list_all() -> dict[str, Object]:
+        def list_all() -> dict[str, StoredObject]:
             found = self._fs.get_file_info(pa_fs.FileSelector(root, allow_not_found=True, recursive=True))
             if not found and self._fs.get_file_info(self._address.bucket).type == pa_fs.FileType.NotFound:
                 raise StoreError(f"{self.address}: there is no bucket {self._address.bucket!r}; make it first")
             files = [f for f in found if f.type == pa_fs.FileType.File and not f.path.endswith("/")]
-            return {f.path[len(root) + 1 :]: Object(f.size, f.mtime_ns or 0) for f in files}
+            return {f.path[len(root) + 1 :]: StoredObject(f.size, f.mtime_ns or 0) for f in files}
 
         return retried(f"listing {self.address}", list_all)
 
-    def find(self, name: str) -> Object | None:
+    def find(self, name: str) -> StoredObject | None:
         """What there is of that name."""
 
-        def look() -> Object | None:
+        def look() -> StoredObject | None:
             found = self._fs.get_file_info(self._path(name))
-            return Object(found.size, found.mtime_ns or 0) if found.type == pa_fs.FileType.File else None
+            return StoredObject(found.size, found.mtime_ns or 0) if found.type == pa_fs.FileType.File else None
 
         return retried(f"looking for {join(self.address, name)}", look)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import logging
 
-from tfrs_dlrm.stores.listing import Entry
+from tfrs_dlrm.stores.listing import PublishedFile
 from tfrs_dlrm.stores.store import Store
 
 # Called with the stage (`upload`, `download`), the bytes done, all bytes, and the number of files done.
@@ -26,7 +26,7 @@ def upload_all(
     names: Sequence[str],
     progress: Progress | None,
     objects: Mapping[str, str] | None = None,
-) -> dict[str, Entry]:
+) -> dict[str, PublishedFile]:
     """Writes files of a directory as objects of the same names, but for those that `objects` gives other ones.
 
     Raises:
@@ -35,14 +35,14 @@ def upload_all(
     """
     sizes = {name: os.path.getsize(os.path.join(directory, name)) for name in names}
 
-    def one(name: str, advance: Callable[[int], None]) -> Entry:
+    def one(name: str, advance: Callable[[int], None]) -> PublishedFile:
         other = (objects or {}).get(name, "")
-        return Entry(*store.upload(os.path.join(directory, name), other or name, advance), other)
+        return PublishedFile(*store.upload(os.path.join(directory, name), other or name, advance), other)
 
     return _all("upload", store.address, sizes, one, progress)
 
 
-def download_all(store: Store, directory: str, files: Mapping[str, Entry], progress: Progress | None) -> None:
+def download_all(store: Store, directory: str, files: Mapping[str, PublishedFile], progress: Progress | None) -> None:
     """Writes objects as files of a directory, each of which appears when it is whole.
 
     Raises:

@@ -12,12 +12,12 @@ import tensorflow as tf
 from absl import logging
 
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE, Encoder
-from tfrs_dlrm.data.preparing.on_demand import ready
-from tfrs_dlrm.data.preparing.prepare import Progress
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.preparing.on_demand import ensure_prepared
 from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.stores import Progress
 from tfrs_dlrm.stores.files import disk_full, write_json
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.bundles import Bundles
@@ -92,7 +92,7 @@ def train_on_stream(
         first(reader.bounds)
         first(lambda: check_dead_letter(address))
         with precision(config.train.precision), strategy.scope(), disk_full(f"{workdir}: {again}"):
-            data_dir = ready(config.data, config.train.seed, prepare_progress)
+            data_dir = ensure_prepared(config.data, config.train.seed, prepare_progress)
             schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
             model = make_model(config.model, schema, config.train.seed)
             model.compile(*make_optimizers(config.optimizer))

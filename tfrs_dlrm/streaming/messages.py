@@ -13,7 +13,7 @@ import pyarrow as pa
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.blocks import BlockEncoder
 from tfrs_dlrm.data.raw.parsing import as_number
-from tfrs_dlrm.data.raw.sources import Block
+from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.reading.columns import Columns
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.streaming.address import StreamAddress
@@ -112,7 +112,7 @@ class Decoder:
 
     def _lines(
         self, messages: Sequence[Message], numbers: list[int], malformed: dict[int, Malformed]
-    ) -> tuple[Block | None, list[int]]:
+    ) -> tuple[RawBlock | None, list[int]]:
         """A block of those of `numbers` that are one line each, and their numbers."""
         lines, kept = [], []
         for i in numbers:
@@ -126,11 +126,11 @@ class Decoder:
         if not lines:
             return None, kept
         data = b"\n".join(lines) + b"\n"
-        return Block(str(self._address), 0, 1, len(lines), data, self._columns, self._delimiter), kept
+        return RawBlock(str(self._address), 0, 1, len(lines), data, self._columns, self._delimiter), kept
 
     def _objects(
         self, messages: Sequence[Message], numbers: list[int], malformed: dict[int, Malformed]
-    ) -> tuple[Block | None, list[int]]:
+    ) -> tuple[RawBlock | None, list[int]]:
         """A block of those of `numbers` that are JSON objects with the fields of the schema, and their numbers."""
         columns: dict[str, list[Any]] = {field.column: [] for field in self._fields}
         kept, missing = [], object()
@@ -154,7 +154,7 @@ class Decoder:
             return None, kept
         table = pa.table({f.column: pa.array(columns[f.column], f.type) for f in self._fields})
         # A block of Parquet is the kind that has typed columns.
-        return Block(f"{self._address}.parquet", 0, 1, len(kept), table, self._schema.columns), kept
+        return RawBlock(f"{self._address}.parquet", 0, 1, len(kept), table, self._schema.columns), kept
 
 
 class _FieldError(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.data.preparing.manifest import Manifest, Split
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.preparing.on_demand import REFERENCE_FILE
 from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.distribute.strategy import topology_of
@@ -236,7 +236,7 @@ def evaluate_run(
         model, config, checkpoint = load_model(workdir, which)
         name = data or config.data.path
         data, home = local_copy(name), Workdir(workdir)
-        Manifest.load(data)
+        PreparedManifest.load(data)
         home.check_data(data)
         scores = score(model, evaluation_dataset(data, config.train.eval_batch_size, split), progress)
     path = os.path.join(data, REFERENCE_FILE)

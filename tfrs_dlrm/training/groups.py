@@ -9,15 +9,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.data.encoding.row_names import (
-    NO_VALUE,
-    categorical_feature,
-    encoding_of,
-    looked_up,
-    missing_row,
-    row_names,
-)
+from tfrs_dlrm.data.encoding.row_names import NO_VALUE, categorical_feature, encoding_of, missing_row, row_names
 from tfrs_dlrm.data.preparing.manifest import Split
+from tfrs_dlrm.data.reading.row_groups import looked_up
 from tfrs_dlrm.distribute.replicas import is_multi_worker
 from tfrs_dlrm.metrics import GroupedAUC, GroupMetrics, Groups, grouped_auc
 from tfrs_dlrm.schema import Schema

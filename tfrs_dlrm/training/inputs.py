@@ -11,7 +11,7 @@ from tfrs_dlrm.data.preparing.manifest import Split
 from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS, dataset, steps_per_epoch
 from tfrs_dlrm.data.reading.record_dataset import record_dataset
 from tfrs_dlrm.data.reading.records import write_records
-from tfrs_dlrm.data.reading.service.client import InputService
+from tfrs_dlrm.data.reading.service.input_service import InputService
 from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server, is_tpu
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables

@@ -13,15 +13,13 @@ import tf_keras as keras
 from absl import logging
 
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE
-from tfrs_dlrm.data.preparing.manifest import Manifest
-from tfrs_dlrm.data.preparing.on_demand import ready
-from tfrs_dlrm.data.preparing.prepare import Progress
-from tfrs_dlrm.data.reading.service.client import InputService
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest
+from tfrs_dlrm.data.preparing.on_demand import ensure_prepared
+from tfrs_dlrm.data.reading.service.input_service import InputService
 from tfrs_dlrm.distribute.replicas import any_process, is_chief, is_multi_worker, is_parameter_server, wait_for_all
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.stores import local_copy
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.stores.files import disk_full, write_json
 from tfrs_dlrm.training.asynchronous import Workers, server_lost
 from tfrs_dlrm.training.callbacks import (
@@ -101,7 +99,7 @@ def train_and_evaluate(
         service = input_service(config.data.service)
         # Of several processes that run this, one writes, and the others see what it wrote.
         if is_chief(strategy):
-            ready(config.data, config.train.seed, prepare_progress)
+            ensure_prepared(config.data, config.train.seed, prepare_progress)
         wait_for_all(strategy)
         data_dir = local_copy(config.data.path)
         schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
@@ -151,7 +149,7 @@ class _Run:
         self._service = service
         self._strategy = model.distribute_strategy
         self._writes = is_chief(self._strategy)
-        self._has_eval = bool(Manifest.load(self._data_dir).eval)
+        self._has_eval = bool(PreparedManifest.load(self._data_dir).eval)
         if not self._has_eval:
             _refuse_without_evaluation(config)
         epoch = epoch_steps(self._data_dir, self._config.batch_size)
@@ -355,7 +353,7 @@ class _Run:
 
     def _prepared_out_of_range(self) -> list[str]:
         """What to say of the values that have no row of their own in the prepared data."""
-        counts = {name: n for name, n in Manifest.load(self._data_dir).out_of_range.items() if n}
+        counts = {name: n for name, n in PreparedManifest.load(self._data_dir).out_of_range.items() if n}
         shown = sorted(counts.items(), key=lambda item: -item[1])[:5]
         texts = [f"{name} {count:,}" for name, count in shown] + (["..."] if len(counts) > len(shown) else [])
         return [f"values without a row of their own in {self._data_dir}: {', '.join(texts)}"] if texts else []

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS, dataset
 from tfrs_dlrm.data.reading.record_dataset import record_dataset
 from tfrs_dlrm.data.reading.records import write_records
@@ -132,7 +132,7 @@ def scored_on_tpu(model: RankingModel, data: tf.data.Dataset) -> Iterator[tuple[
 def most_values(directory: str, features: Sequence[str]) -> dict[str, int]:
     """The most values that an example has, in training and evaluation set, by multi-valued feature; at least 1."""
     most = dict.fromkeys(features, 1)
-    manifest = Manifest.load(directory)
+    manifest = PreparedManifest.load(directory)
     for shard in (*manifest.train, *manifest.eval) if features else ():
         with pq.ParquetFile(os.path.join(directory, shard.path)) as file:
             for batch in file.iter_batches(columns=list(features)):

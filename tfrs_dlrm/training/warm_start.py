@@ -19,11 +19,12 @@ from tfrs_dlrm.checkpoint.manifest import Manifest
 from tfrs_dlrm.checkpoint.restore import UNREADABLE
 from tfrs_dlrm.checkpoint.save import DENSE
 from tfrs_dlrm.checkpoint.table_rows import read_slice, slices
-from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE, dense_statistics, vocabulary_file
+from tfrs_dlrm.data.encoding.statistics import dense_statistics
+from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.storage import Stored
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.schema import Schema, Table
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema, Table
 from tfrs_dlrm.training.workdir import Which, Workdir
 
 

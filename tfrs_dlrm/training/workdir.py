@@ -21,11 +21,12 @@ from absl import logging
 from tfrs_dlrm import schema as schema_lib
 from tfrs_dlrm.checkpoint import Checkpoints, directory
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE, STATISTICS_FILE, VOCABULARY_DIR
+from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
+from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
 from tfrs_dlrm.data.preparing.samples import SAMPLES_FILE
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.stores import Mirror, Store, StoreError, is_address, join
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.stores import Mirror, Store, StoreError, is_store_url, join
 from tfrs_dlrm.stores.files import read_json, write_json
 
 Which = Literal["best", "latest"]
@@ -65,7 +66,7 @@ class Workdir:
 
     def __init__(self, path: str):
         self.name = path
-        self._mirror = Mirror(path, fixed=_never_changes) if is_address(path) else None
+        self._mirror = Mirror(path, fixed=_never_changes) if is_store_url(path) else None
         self.pull()
 
     @property

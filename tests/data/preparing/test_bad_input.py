@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.raw import segments, sources
 from tfrs_dlrm.data.raw.parsing import BadRowError
@@ -295,7 +295,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
         {p.relative_to(d): p.read_bytes() for p in d.rglob("*.*")} for d in (tmp_path / "undisturbed", tmp_path / "out")
     )
     assert a == b
-    assert Manifest.load(str(tmp_path / "out")).rows("train") > 6000
+    assert PreparedManifest.load(str(tmp_path / "out")).rows("train") > 6000
 
 
 def test_a_full_disk_under_duckdb():

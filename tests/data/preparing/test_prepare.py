@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
-from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.preparing.samples import SAMPLES, read_samples, to_tensors
 from tfrs_dlrm.data.raw import segments, sources
@@ -71,7 +71,7 @@ def frame(rows=400, seed=0):
 
 def encoded(directory, split="train"):
     """The rows of a prepared split, in order."""
-    shards = Manifest.load(str(directory)).shards(split)
+    shards = PreparedManifest.load(str(directory)).shards(split)
     return pa.concat_tables([pq.read_table(directory / s.path) for s in shards])
 
 
@@ -122,7 +122,7 @@ def test_by_hand(tmp_path):
         "other": [2, 2, 5, 1],
         "slot": [2, 0, 0, 0],
     }
-    assert manifest == Manifest.load(str(out))
+    assert manifest == PreparedManifest.load(str(out))
     assert manifest.rows("train") == 4 and manifest.rows("eval") == 0 and manifest.bad_rows == 0
     assert manifest.out_of_range == {"other": 0, "site": 0, "slot": 3}
     assert [str(f) for f in files_below(out)] == [
@@ -445,4 +445,4 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path):
     )
     assert run.returncode == 0, f"seed {seed}: {run.stderr[-2000:]}"
     assert_same_bytes(tmp_path / "plain", tmp_path / "killed")
-    assert Manifest.load(str(tmp_path / "plain")).bad_rows == 4  # nothing reads the weights
+    assert PreparedManifest.load(str(tmp_path / "plain")).bad_rows == 4  # nothing reads the weights

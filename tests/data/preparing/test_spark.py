@@ -26,7 +26,7 @@ from tfrs_dlrm.data.preparing import prepare as prepare_module
 from tfrs_dlrm.data.preparing.engines import spark as spark_module
 from tfrs_dlrm.data.preparing.engines import spark_session, spark_tasks
 from tfrs_dlrm.data.preparing.engines.spark import SparkEngine, _map, _site
-from tfrs_dlrm.data.preparing.job import Job
+from tfrs_dlrm.data.preparing.job import PrepareJob
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.preparing.workspace import COUNTED, Workspace
 from tfrs_dlrm.data.raw import segments, sources
@@ -231,7 +231,7 @@ def test_two_attempts_at_a_segment(log, tmp_path):
     """As Spark has them when it runs a slow task once more."""
     workspace = Workspace(str(tmp_path / "out"))
     workspace.begin({})
-    job = Job(SCHEMA, (log.inputs[1],), (), 0.0, 0, "error")
+    job = PrepareJob(SCHEMA, (log.inputs[1],), (), 0.0, 0, "error")
     first, second = (Workspace(workspace.output, name, workspace.run) for name in ("first", "second"))
     counting = spark_tasks._pass(_site(job, workspace), COUNTED, None)
     blocks = list(sources.blocks(log.inputs[1], SCHEMA))[:2]
@@ -287,7 +287,7 @@ def test_what_executors_lack(spark, log, tmp_path):
         message = r"executors of local\[2,4\] cannot import .*No module named 'absent_module'.*\. Install tfrs-dlrm"
         with pytest.raises(OSError, match=message):
             engine._collect(_map(engine._numbers(1), absent.task, "id long"))
-    site = _site(Job(SCHEMA, (log.inputs[1],), (), 0.0, 0, "error"), Workspace(str(tmp_path)))
+    site = _site(PrepareJob(SCHEMA, (log.inputs[1],), (), 0.0, 0, "error"), Workspace(str(tmp_path)))
     message = r"the output cannot be seen on the executor .*; it has to be on a file system that all machines share"
     with pytest.raises(OSError, match=message):
         engine._plan(site, Workspace(str(tmp_path)))

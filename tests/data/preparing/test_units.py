@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_dlrm.data.preparing.engines.units import Unit, look, stretches, units
+from tfrs_dlrm.data.preparing.engines.units import WorkUnit, look, stretches, units
 from tfrs_dlrm.data.raw import segments, sources
-from tfrs_dlrm.data.raw.sources import Place
+from tfrs_dlrm.data.raw.sources import BlockStart
 from tfrs_dlrm.schema import DenseFeature, Label, Schema, TextFormat
 
 SCHEMA = Schema(Label("y"), dense=(DenseFeature("x"),))
@@ -52,8 +52,8 @@ def test_by_hand(tmp_path):
     (tmp_path / "log.tsv").write_text("y\tx\n" + 100 * "1\t2345\n")  # 4 + 700 bytes, 64 to a piece
     first, second, *_ = units_of(tmp_path / "log.tsv", SCHEMA)
     # Three pieces hold 192 bytes, of which 4 + 26 * 7 = 186 are whole lines; the next line is the 28th.
-    assert first == Unit(7, Place(0, 2, 0, 0), 186)
-    assert second.place == Place(3, 28, 186, 192)
+    assert first == WorkUnit(7, BlockStart(0, 2, 0, 0), 186)
+    assert second.place == BlockStart(3, 28, 186, 192)
 
 
 @pytest.mark.parametrize("schema", [SCHEMA, NO_HEADER])
@@ -86,12 +86,12 @@ def test_parquet_with_row_groups_of_any_size(tmp_path):
             writer.write_table(table.cast(writer.schema), row_group_size=rows)
     assert assert_units_hold_the_file(path, SCHEMA) == 5  # 3 + 1 + 1 + 1 + 7 + 1 blocks
     found = units_of(path, SCHEMA)
-    assert [u.place for u in found[:2]] == [Place(0, 1, 0, 0), Place(3, 26, 1, 0)]
-    assert found[3].place == Place(9, 76, 4, 3)
+    assert [u.place for u in found[:2]] == [BlockStart(0, 1, 0, 0), BlockStart(3, 26, 1, 0)]
+    assert found[3].place == BlockStart(9, 76, 4, 3)
 
 
 def test_what_cannot_be_read_is_one_unit(tmp_path):
     (tmp_path / "log.parquet").write_bytes(b"no Parquet")
     (tmp_path / "log.tsv.gz").write_bytes(b"no gzip" * 100)
-    assert units_of(tmp_path / "log.parquet", SCHEMA) == [Unit(7, None, 10)]
-    assert units_of(tmp_path / "log.tsv.gz", SCHEMA) == [Unit(7, None, 700)]
+    assert units_of(tmp_path / "log.parquet", SCHEMA) == [WorkUnit(7, None, 10)]
+    assert units_of(tmp_path / "log.tsv.gz", SCHEMA) == [WorkUnit(7, None, 700)]

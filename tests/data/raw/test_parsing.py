@@ -200,7 +200,7 @@ def test_random_lines_against_the_csv_module():
         lines = [delimiter.join(rng.choices(odd, k=rng.choice([1, 2, 3, 3, 3, 4]))) for _ in range(rng.randint(1, 5))]
         data = "".join(f"{line}\n" for line in lines).encode("latin-1")
         columns, numbers, bad = read_text(
-            sources.Block("p", 0, 7, data.count(b"\n"), data, ("a", "b", "c"), delimiter), schema
+            sources.RawBlock("p", 0, 7, data.count(b"\n"), data, ("a", "b", "c"), delimiter), schema
         )
         found = {int(n): [columns[c][i].as_py().decode("latin-1") for c in "abc"] for i, n in enumerate(numbers)}
         expected, reasons = {}, {}

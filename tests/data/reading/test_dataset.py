@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.data.preparing.blocks import encoded_schema
-from tfrs_dlrm.data.preparing.manifest import Manifest, Shard
-from tfrs_dlrm.data.reading import dataset as dataset_module
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, PreparedShard, encoded_schema
 from tfrs_dlrm.data.reading.columns import sorted_tables
 from tfrs_dlrm.data.reading.dataset import dataset, steps_per_epoch
+from tfrs_dlrm.data.reading.row_groups import RowGroup
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 SCHEMA = Schema(
@@ -63,9 +62,9 @@ def write_prepared(directory, schema, groups):
                     columns = columns_of(range(row, row + size))
                     writer.write_table(pa.table({n: columns[n] for n in kind.names}, schema=kind))
                     row += size
-            shards[split].append(Shard(path, sum(sizes)))
+            shards[split].append(PreparedShard(path, sum(sizes)))
     schema.save(directory / "schema.json")
-    Manifest(tuple(shards["train"]), tuple(shards["eval"]), 0, {}, {}).save(str(directory))
+    PreparedManifest(tuple(shards["train"]), tuple(shards["eval"]), 0, {}, {}).save(str(directory))
     return str(directory)
 
 
@@ -171,13 +170,13 @@ def test_start_step_is_skipping(directory, start_step, drop_remainder):
 
 def test_what_lies_before_start_step_is_not_read(directory, monkeypatch):
     read = []
-    original = dataset_module._read
+    original = RowGroup.read
 
     def counting(group, schema):
         read.append((group.path, group.index))
         return original(group, schema)
 
-    monkeypatch.setattr(dataset_module, "_read", counting)
+    monkeypatch.setattr(RowGroup, "read", counting)
     rows = flat(rows_in(dataset(directory, 20, shuffle=False, shuffle_rows=40, start_step=10)))
     assert rows == list(range(200, TRAIN_ROWS))
     # The windows are groups of 40 | 40 | 17, 1, 40 | 40 | 3, 25, 40 rows; row 200 is in the last one.

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tfrs_dlrm.data.reading import records as records_module
 from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.data.reading.record_dataset import record_dataset
-from tfrs_dlrm.data.reading.records import Records, write_records
+from tfrs_dlrm.data.reading.records import RecordIndex, write_records
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
 
 ONLY_DENSE = Schema(Label("clicked"), dense=(DenseFeature("price"),))
@@ -127,12 +127,12 @@ def test_input_pipelines_share_the_rows(directory, pipelines, split):
 
 def test_files_are_bounded(directory, copy, monkeypatch):
     """Many small files for a small split; larger ones up to a bound."""
-    whole = Records.load(directory)
+    whole = RecordIndex.load(directory)
     assert [f.blocks for f in whole.train] == [1] * 9 and sum(f.rows for f in whole.train) == 2242
     monkeypatch.setattr(records_module, "_FILES", 1)
     shutil.rmtree(copy / "records")
     write_records(copy, seed=1)
-    assert [f.blocks for f in Records.load(copy).train] == [9]
+    assert [f.blocks for f in RecordIndex.load(copy).train] == [9]
     orders = [rows_of(record_dataset(copy, 99, shuffle=s, drop_remainder=False)) for s in (False, True, True)]
     assert sorted(orders[0]) == sorted(orders[1]), "a row is missing"
     assert orders[0] != orders[1] != orders[2], "the blocks of a file are not shuffled"
@@ -140,7 +140,7 @@ def test_files_are_bounded(directory, copy, monkeypatch):
     monkeypatch.setattr(records_module, "_MAX_FILE_BYTES", bound)
     shutil.rmtree(copy / "records")
     write_records(copy, seed=0)
-    assert all(bound < f.bytes < bound + block for f in Records.load(copy).train[:-1])
+    assert all(bound < f.bytes < bound + block for f in RecordIndex.load(copy).train[:-1])
     assert rows_of(record_dataset(copy, 99, shuffle=False)) == rows_of(record_dataset(directory, 99, shuffle=False))
 
 

@@ -16,13 +16,13 @@ import pytest
 import tensorflow as tf
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.reading.dataset import dataset, steps_per_epoch
-from tfrs_dlrm.data.reading.service import client
+from tfrs_dlrm.data.reading.service import input_service
 from tfrs_dlrm.data.reading.service.buffer import ReorderBuffer
-from tfrs_dlrm.data.reading.service.client import InputService
+from tfrs_dlrm.data.reading.service.input_service import InputService
 from tfrs_dlrm.data.reading.service.local import LocalService
-from tfrs_dlrm.data.reading.service.remote import LOST, REFUSED, Block
+from tfrs_dlrm.data.reading.service.worker_graph import LOST, REFUSED, WindowBlock
 from tfrs_dlrm.training import inputs, loop
 from tfrs_dlrm.training.loop import train_and_evaluate
 
@@ -90,7 +90,7 @@ def test_batches_are_those_of_this_process(directory, running):
     found, expected = both(directory, service, start_step=50, repeat=True, sort_ids=True, seed=3)
     steps = 2 * steps_per_epoch(directory, BATCH) - 30
     assert assert_equal(found.take(steps), expected.take(steps)) == steps
-    assert service.received >= 2 * Manifest.load(directory).rows("train") // (GROUP + WINDOW) - 4
+    assert service.received >= 2 * PreparedManifest.load(directory).rows("train") // (GROUP + WINDOW) - 4
     # A window of several blocks; the part of one of several pipelines; the order of the log.
     context = tf.distribute.InputContext(2, 1, 4)
     for kwargs in ({"shuffle_rows": 1 << 19}, {"context": context}, {"shuffle": False, "start_step": 5}):
@@ -128,7 +128,7 @@ def test_one_process_with_several_replicas(directory, running):
 
 
 def test_other_data_on_the_workers(directory, running, monkeypatch):
-    monkeypatch.setattr(client, "fingerprint", lambda directory: "something else")
+    monkeypatch.setattr(input_service, "prepared_fingerprint", lambda directory: "something else")
     message = f"input worker .*: ValueError: {directory}: not the prepared data that the trainer sees under this name"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         next(iter(dataset(directory, BATCH, service=connect(running))))
@@ -155,7 +155,7 @@ def test_no_dispatcher():
 
 
 def block(item, number, worker="a", data=b"12345"):
-    return Block(item, number, worker, data)
+    return WindowBlock(item, number, worker, data)
 
 
 def test_the_buffer_by_hand():
@@ -208,7 +208,7 @@ def test_a_worker_is_killed_in_the_middle_of_an_epoch(directory, running):
         counts.update(rows(batch))
     for batch in expected:
         expected_counts.update(rows(batch))
-    assert counts == expected_counts and counts.total() == Manifest.load(directory).rows("train")
+    assert counts == expected_counts and counts.total() == PreparedManifest.load(directory).rows("train")
     assert service.read_here >= 1, "the windows that it had in hand"
     assert_equal(found, expected)  # the next epoch, from the other one
     del running.workers[0]

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.encoding.encoder import Encoder
-from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.serving.bundle import bundle
@@ -105,7 +105,9 @@ def test_signature_is_flat_and_named_by_feature(run, exported):
 
 def test_what_smaller_tables_cost_is_told(run, exported, tmp_path):
     smaller = export(run[1], str(tmp_path / "model"), options=bundle.Options(storage="int8"))
-    assert exported.comparison.cost is None and smaller.comparison.cost.examples == Manifest.load(run[0]).rows("eval")
+    assert exported.comparison.cost is None and smaller.comparison.cost.examples == PreparedManifest.load(run[0]).rows(
+        "eval"
+    )
     assert 0 < smaller.comparison.cost.largest_change < 0.01
     before, after = smaller.comparison.cost.metrics["auc"]
     assert before == pytest.approx(after, abs=1e-3)
@@ -155,7 +157,7 @@ def test_versions_count_up_and_a_failure_publishes_nothing(run, tmp_path, monkey
 def test_smaller_tables_of_a_run_are_measured_on_its_data(run, tmp_path):
     exported = export(run[1], str(tmp_path / "model"), options=bundle.Options(storage="int8"))
     accuracy = read_manifest(exported.path)["accuracy"]
-    assert accuracy["examples"] == Manifest.load(run[0]).rows("eval")
+    assert accuracy["examples"] == PreparedManifest.load(run[0]).rows("eval")
     assert abs(accuracy["auc"][0] - accuracy["auc"][1]) < 5e-4 and 0 < accuracy["largest_change"] < 0.02
 
 

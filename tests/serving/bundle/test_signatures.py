@@ -16,7 +16,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 import tfrs_dlrm as td
-from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.serving import Client
 from tfrs_dlrm.serving.bundle.bundle import Options, export_model
@@ -242,7 +242,7 @@ def test_smaller_tables_say_what_they_cost(trained, tmp_path, storage):
     # Of dimension 8: 2 bytes a number, or 1 and two float32 a row.
     assert manifest["tables"]["bytes"] / manifest["tables"]["bytes_float32"] == {"float16": 0.5, "int8": 0.5}[storage]
     assert (
-        manifest["accuracy"]["examples"] == Manifest.load(data).rows("eval")
+        manifest["accuracy"]["examples"] == PreparedManifest.load(data).rows("eval")
         and 0 < manifest["accuracy"]["largest_change"] < 0.02
     )
     assert 0 < comparison.largest_difference <= manifest["tolerance"]

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.preparing.manifest import Manifest
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.tools import comparison
 from tfrs_dlrm.tools.comparison import run
 from tfrs_dlrm.tools.comparison.cost import Cost
@@ -149,7 +149,7 @@ def test_a_comparison_tunes_trains_measures_and_goes_on(tmp_path, monkeypatch):
     # The trial in which it was interrupted is repeated under the next number; nothing that was finished is.
     assert runs[6:] == ["dlrm/tuning/trial-2", "dlrm/seed-3", "dlrm/seed-4"]
     assert [(o.label, o.seed) for o in outcomes] == [(c.label, s) for c in found for s in (3, 4)]
-    half = Manifest.load(data).rows("eval") // 2
+    half = PreparedManifest.load(data).rows("eval") // 2
     assert all(0.5 < o.metrics["auc"] < 1 and o.metrics["examples"] == half for o in outcomes)
     assert [p["step"] for p in outcomes[0].curve] == [20, 40]
     assert outcomes[0].chosen.keys() >= {"optimizer.learning_rate", "optimizer.embedding_l2"}

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE
 from tfrs_dlrm.data.synthetic.synthetic import criteo_schema
 from tfrs_dlrm.distribute import hardware
 from tfrs_dlrm.distribute.placement import Topology
-from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.stores.files import read_json
 from tfrs_dlrm.tools.planner import lines, parse_topology, plan, plan_run, plans
 

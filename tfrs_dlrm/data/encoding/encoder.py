@@ -6,8 +6,6 @@ a model sees in training and in serving cannot differ.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,26 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfrs_dlrm.data.encoding.statistics import DenseStatistics, dense_statistics
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT, Tokenizer
-from tfrs_dlrm.data.preparing.manifest import STATISTICS_FILE, VOCABULARY_DIR
+from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.layers.hashing import fingerprint_rows
 from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, DenseFeature, Schema
 from tfrs_dlrm.stores import local_copy
-
-
-@dataclasses.dataclass(frozen=True)
-class DenseStatistics:
-    """Of the present values of one dense feature in the training rows, in the units of the log."""
-
-    count: int
-    mean: float
-    std: float
-
-
-def vocabulary_file(directory: str, table: str) -> str:
-    """The file with the values of a table, one a line: line k (from 0) is row k + 1."""
-    return os.path.join(directory, VOCABULARY_DIR, f"{table}.txt")
 
 
 class Encoder(tf.Module):
@@ -252,25 +237,6 @@ def _encode_dense(values: tf.Tensor, columns: Sequence[_DenseColumn]) -> tf.Tens
     for i, c in enumerate(columns):
         order += [i, len(columns) + i] if c.indicator else [i]
     return tf.gather(tf.concat([x, tf.cast(~present, tf.float32)], axis=1), order, axis=1)
-
-
-def needs_statistics(feature: DenseFeature) -> bool:
-    """Whether encoding it takes the mean or standard deviation of the training rows."""
-    return feature.transform == "standardize" or feature.fill_value == "mean"
-
-
-def dense_statistics(schema: Schema, directory: str) -> dict[str, DenseStatistics]:
-    """The statistics that a prepared directory has of the dense features whose encoding takes them."""
-    needed = [f.name for f in schema.dense if needs_statistics(f)]
-    if not needed:
-        return {}
-    path = os.path.join(directory, STATISTICS_FILE)
-    with open(path, encoding="utf-8") as f:
-        dense = json.load(f)["dense"]
-    for name in needed:
-        if name not in dense:
-            raise ValueError(f"{path}: no statistics of feature {name!r}; prepare the data with this schema")
-    return {name: DenseStatistics(**dense[name]) for name in needed}
 
 
 def _lookup(directory: str, table: str, rows: int) -> tf.lookup.StaticHashTable:

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
-import numpy as np
-import pyarrow as pa
-
-from tfrs_dlrm.data.encoding.encoder import vocabulary_file
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT
-from tfrs_dlrm.data.preparing.manifest import Manifest, Split
-from tfrs_dlrm.data.reading.shards import open_shard
+from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
 from tfrs_dlrm.schema import CategoricalFeature, Encoding, Schema
 from tfrs_dlrm.schema.suggestions import did_you_mean
 
@@ -43,7 +37,7 @@ def row_names(schema: Schema, directory: str, table: str, rows: Collection[int])
         return {int(row): f"bucket {row}" if encoding == "hash" else str(row) for row in rows}
     wanted, last = set(map(int, rows)), max(rows, default=0)
     names = {0: UNSEEN} if 0 in wanted else {}
-    for row, value in enumerate(_vocabulary(directory, table), 1):
+    for row, value in enumerate(read_vocabulary(directory, table), 1):
         if row > last:
             break
         if row in wanted:
@@ -54,7 +48,7 @@ def row_names(schema: Schema, directory: str, table: str, rows: Collection[int])
 
 def missing_row(directory: str, table: str) -> int | None:
     """The row of the missing value in a vocabulary; None where it has none."""
-    rows = (row for row, value in enumerate(_vocabulary(directory, table), 1) if value == MISSING_TEXT)
+    rows = (row for row, value in enumerate(read_vocabulary(directory, table), 1) if value == MISSING_TEXT)
     return next(rows, None)
 
 
@@ -78,7 +72,7 @@ def find_row(schema: Schema, directory: str, table: str, value: str) -> int:
     if encoding != "vocabulary":
         raise ValueError(f"table {table!r}: its values are hashed, so that a row has no value of its own")
     frequent = []
-    for row, other in enumerate(_vocabulary(directory, table), 1):
+    for row, other in enumerate(read_vocabulary(directory, table), 1):
         if other == value:
             return row
         if row <= _SUGGESTED_FROM:
@@ -100,36 +94,3 @@ def categorical_feature(schema: Schema, name: str) -> CategoricalFeature:
         raise ValueError(f"feature {name!r} is a number; name a categorical feature: {', '.join(known) or 'none here'}")
     hint = did_you_mean(name, known) or f"there are {', '.join(known) or 'none'}"
     raise ValueError(f"no categorical feature {name!r}; {hint}")
-
-
-def looked_up(directory: str, split: Split, feature: str) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """The rows that a feature looks up, a row group of the examples of a split at a time, in the order of the log.
-
-    Args:
-      directory: what `prepare` wrote.
-      split: `train` or `eval`.
-      feature: the name of a categorical feature.
-
-    Yields:
-      Rows int32 [n], and how many of them each example has, int64 [B]; None where all have one.
-
-    Raises:
-      FileNotFoundError, ValueError: no prepared data there, an empty split, or a damaged shard.
-    """
-    for shard in Manifest.load(directory).shards(split):
-        with open_shard(os.path.join(directory, shard.path)) as file:
-            for i in range(file.num_row_groups):
-                yield _flat(file.read_row_group(i, columns=[feature]).column(0).combine_chunks())
-
-
-def _flat(column: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
-    if not pa.types.is_list(column.type):
-        return column.to_numpy(), None
-    return column.flatten().to_numpy(), np.diff(column.offsets.to_numpy()).astype(np.int64)
-
-
-def _vocabulary(directory: str, table: str) -> Iterator[str]:
-    """The values of a table in the order of their rows, from row 1 on."""
-    with open(vocabulary_file(directory, table), encoding="utf-8", newline="\n") as f:
-        for line in f:
-            yield line.removesuffix("\n")

@@ -11,15 +11,16 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.encoding.statistics import Moments
 from tfrs_dlrm.data.encoding.tokenizer import Tokenizer
-from tfrs_dlrm.data.encoding.vocabulary import Moments
-from tfrs_dlrm.data.raw.parsing import MISSING_INT, BadRow, Rows, parse
-from tfrs_dlrm.data.raw.sources import Block
+from tfrs_dlrm.data.preparing.manifest import encoded_schema
+from tfrs_dlrm.data.raw.parsing import MISSING_INT, BadRow, TypedRows, parse
+from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import CategoricalFeature, Schema
 
 
 @dataclasses.dataclass
-class Encoded:
+class EncodedBlock:
     """One encoded block.
 
     Attributes:
@@ -35,21 +36,8 @@ class Encoded:
     bad: list[BadRow]
 
 
-def encoded_schema(schema: Schema) -> pa.Schema:
-    """The columns of an encoded Parquet file, in order; each feature has its name."""
-    fields = [(name, pa.float32()) for name in schema.label_columns]
-    fields += [("weight", pa.float32())] if schema.weight else []
-    fields += [(name, pa.float32()) for name in schema.dense_columns]
-    fields += [(f.name, pa.int32()) for f in schema.one_hot]
-    for f in schema.multi_hot:
-        fields.append((f.name, pa.list_(pa.int32())))
-        if f.weights:
-            fields.append((f.weights_name, pa.list_(pa.float32())))
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
-
-
 @dataclasses.dataclass
-class Counted:
+class CountedBlock:
     """What one block adds to the vocabularies and statistics.
 
     Attributes:
@@ -79,14 +67,14 @@ class BlockCounter:
         self._schema = schema
         self._tokenizer = Tokenizer(schema)
 
-    def __call__(self, block: Block, keep: Callable[[np.ndarray], np.ndarray]) -> Counted:
+    def __call__(self, block: RawBlock, keep: Callable[[np.ndarray], np.ndarray]) -> CountedBlock:
         """Counts the rows of a block whose line numbers `keep` maps to true."""
         rows = parse(block, self._schema)
         kept = rows.take(keep(rows.numbers))
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
         counts = [(f.table, *self._count(f, kept.categorical[f.name])) for f in features]
         numbers = np.concatenate([kept.dense, kept.labels[:, units(self._schema)]], axis=1)
-        return Counted(counts, Moments.of(numbers), len(rows), len(kept), rows.bad)
+        return CountedBlock(counts, Moments.of(numbers), len(rows), len(kept), rows.bad)
 
     def _count(self, f: CategoricalFeature, raw: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         if pa.types.is_list(raw.type):
@@ -108,7 +96,7 @@ class BlockEncoder:
         self._schema = encoder.schema
         self._arrow_schema = encoded_schema(encoder.schema)
 
-    def __call__(self, block: Block) -> Encoded:
+    def __call__(self, block: RawBlock) -> EncodedBlock:
         """Parses and encodes.
 
         Raises:
@@ -132,7 +120,7 @@ class BlockEncoder:
         counts = {name: int(n[good].sum()) for name, n in unknown.items()}
         if not good.all():
             table = table.filter(pa.array(good))
-        return Encoded(table, rows.numbers[good], counts, bad)
+        return EncodedBlock(table, rows.numbers[good], counts, bad)
 
     def _one_hot(self, f: CategoricalFeature, raw: pa.Array) -> tuple[pa.Array, np.ndarray]:
         """The row of each example, and how many of its values (0 or 1) have none of their own."""
@@ -140,7 +128,7 @@ class BlockEncoder:
         ids, known = self._encoder.rows(f, distinct)
         return pa.array(ids.numpy()[indices]), ~known.numpy()[indices]
 
-    def _multi_hot(self, f: CategoricalFeature, rows: Rows) -> tuple[dict[str, pa.Array], np.ndarray]:
+    def _multi_hot(self, f: CategoricalFeature, rows: TypedRows) -> tuple[dict[str, pa.Array], np.ndarray]:
         raw, raw_weights = rows.categorical[f.name], rows.value_weights.get(f.name)
         if raw_weights is None and not pa.types.is_list(raw.type):
             distinct, indices = _distinct(raw)
@@ -158,7 +146,9 @@ class BlockEncoder:
             columns[f.weights_name] = _lists(weights.row_splits, weights.values, pa.float32()).take(take)
         return columns, unknown
 
-    def _refuse(self, block: Block, rows: Rows, unknown: dict[str, np.ndarray]) -> tuple[np.ndarray, list[BadRow]]:
+    def _refuse(
+        self, block: RawBlock, rows: TypedRows, unknown: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, list[BadRow]]:
         """The rows without a value that its feature refuses, and those with one."""
         good, bad = np.ones(len(rows), bool), list(rows.bad)
         for f in self._schema.categorical:

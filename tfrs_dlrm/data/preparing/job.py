@@ -15,7 +15,7 @@ BadRows = Literal["error", "quarantine"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class PrepareJob:
     """What is prepared: equal jobs give equal bytes."""
 
     schema: Schema

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from typing import Any, Literal
 
+import pyarrow as pa
+
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import read_json, write_json
 
 MANIFEST_FILE = "prepared.json"
-STATISTICS_FILE = "statistics.json"
-VOCABULARY_DIR = "vocabulary"
 Split = Literal["train", "eval"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Shard:
+class PreparedShard:
     """One Parquet file: its path below the prepared directory, and its rows."""
 
     path: str
@@ -24,7 +26,7 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
-class Manifest:
+class PreparedManifest:
     """The content of a prepared directory.
 
     Attributes:
@@ -35,13 +37,13 @@ class Manifest:
       job: what it was made from.
     """
 
-    train: tuple[Shard, ...]
-    eval: tuple[Shard, ...]
+    train: tuple[PreparedShard, ...]
+    eval: tuple[PreparedShard, ...]
     bad_rows: int
     out_of_range: dict[str, int]
     job: dict[str, Any]
 
-    def shards(self, split: Split) -> tuple[Shard, ...]:
+    def shards(self, split: Split) -> tuple[PreparedShard, ...]:
         """The shards of one split.
 
         Raises:
@@ -49,7 +51,7 @@ class Manifest:
         """
         if split not in ("train", "eval"):
             raise ValueError(f"split={split!r} is neither 'train' nor 'eval'")
-        shards: tuple[Shard, ...] = getattr(self, split)
+        shards: tuple[PreparedShard, ...] = getattr(self, split)
         if not shards:
             raise ValueError(f"the {split} set is empty; prepare the data with eval inputs or an eval fraction")
         return shards
@@ -63,7 +65,7 @@ class Manifest:
         write_json(os.path.join(directory, MANIFEST_FILE), dataclasses.asdict(self))
 
     @classmethod
-    def load(cls, directory: str) -> Manifest:
+    def load(cls, directory: str) -> PreparedManifest:
         """Reads DIRECTORY/prepared.json.
 
         Raises:
@@ -78,7 +80,34 @@ class Manifest:
         return cls.of(read_json(path))
 
     @classmethod
-    def of(cls, data: dict[str, Any]) -> Manifest:
+    def of(cls, data: dict[str, Any]) -> PreparedManifest:
         """From the plain values in the file."""
-        shards = {split: tuple(Shard(**s) for s in data[split]) for split in ("train", "eval")}
+        shards = {split: tuple(PreparedShard(**s) for s in data[split]) for split in ("train", "eval")}
         return cls(**{**data, **shards})
+
+
+def prepared_fingerprint(directory: str) -> str:
+    """A hash of the schema and the manifest, which changes whenever the data are prepared again.
+
+    Raises:
+      FileNotFoundError: no prepared data there.
+    """
+    PreparedManifest.load(directory)
+    digest = hashlib.sha256()
+    for name in (SCHEMA_FILE, MANIFEST_FILE):
+        with open(os.path.join(directory, name), "rb") as f:
+            digest.update(hashlib.sha256(f.read()).digest())
+    return digest.hexdigest()
+
+
+def encoded_schema(schema: Schema) -> pa.Schema:
+    """The columns of an encoded Parquet file, in order; each feature has its name."""
+    fields = [(name, pa.float32()) for name in schema.label_columns]
+    fields += [("weight", pa.float32())] if schema.weight else []
+    fields += [(name, pa.float32()) for name in schema.dense_columns]
+    fields += [(f.name, pa.int32()) for f in schema.one_hot]
+    for f in schema.multi_hot:
+        fields.append((f.name, pa.list_(pa.int32())))
+        if f.weights:
+            fields.append((f.weights_name, pa.list_(pa.float32())))
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])

@@ -6,17 +6,17 @@ import os
 
 from tfrs_dlrm.config import DataConfig
 from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE
-from tfrs_dlrm.data.preparing.prepare import Progress, prepare
-from tfrs_dlrm.data.synthetic.synthetic import EVAL_FILE, PLANTED_FILE, SCHEMA_FILE, TRAIN_FILE, generate
-from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.stores import Listing, Mirror, Store, is_address, join, local_copy
+from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.synthetic.synthetic import EVAL_FILE, PLANTED_FILE, TRAIN_FILE, generate
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.stores import Listing, Mirror, Progress, Store, is_store_url, join, local_copy
 from tfrs_dlrm.stores.files import read_json, write_json
 
 # Metrics of something to compare with on the evaluation set, {name: {metric: value}}, beside the prepared data.
 REFERENCE_FILE = "reference.json"
 
 
-def ready(config: DataConfig, seed: int = 0, progress: Progress | None = None) -> str:
+def ensure_prepared(config: DataConfig, seed: int = 0, progress: Progress | None = None) -> str:
     """The path of the prepared directory, which is made where it is missing; of one in a store, that of its local copy.
 
     Synthetic raw logs are kept beside it, under `PATH-raw`.
@@ -51,7 +51,7 @@ def ready(config: DataConfig, seed: int = 0, progress: Progress | None = None) -
             planted = read_json(join(raw, PLANTED_FILE))
             known = {"examples": planted["rows"], "auc": planted["auc"], "log_loss": planted["log_loss"]}
             write_json(reference, {"planted": known})
-        mirror = Mirror(path) if is_address(path) else None
+        mirror = Mirror(path) if is_store_url(path) else None
         if mirror and REFERENCE_FILE not in (found.files if (found := mirror.listing()) else {}):
             mirror.push()
     return local
@@ -75,7 +75,7 @@ def _synthetic_logs(config: DataConfig, progress: Progress | None) -> str:
     """The directory of raw logs drawn from the planted model; its last file is the planted model's own metrics."""
     raw, wanted = f"{config.path}-raw", [config.synthetic_rows, config.synthetic_eval_rows]
     planted = None
-    if Listing.read(Store(raw)) if is_address(raw) else os.path.isfile(os.path.join(raw, PLANTED_FILE)):
+    if Listing.read(Store(raw)) if is_store_url(raw) else os.path.isfile(os.path.join(raw, PLANTED_FILE)):
         planted = read_json(join(raw, PLANTED_FILE))
     if planted:
         found = [planted[key] for key in ("train_rows", "rows")]

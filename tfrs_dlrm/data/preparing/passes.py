@@ -17,12 +17,14 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
-from tfrs_dlrm.data.encoding.vocabulary import Moments, ValueCounts
-from tfrs_dlrm.data.preparing.blocks import BlockCounter, BlockEncoder, Counted, Encoded, encoded_schema, units
-from tfrs_dlrm.data.preparing.job import Job
+from tfrs_dlrm.data.encoding.statistics import Moments
+from tfrs_dlrm.data.preparing.blocks import BlockCounter, BlockEncoder, CountedBlock, EncodedBlock, units
+from tfrs_dlrm.data.preparing.job import PrepareJob
+from tfrs_dlrm.data.preparing.manifest import encoded_schema
+from tfrs_dlrm.data.preparing.value_counts import ValueCounts
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, Workspace
 from tfrs_dlrm.data.raw.parsing import BadRow, BadRowError
-from tfrs_dlrm.data.raw.sources import Block
+from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 
 ROWS_PER_GROUP = 65_536
@@ -41,7 +43,7 @@ class Pass(Protocol):
     kind: str
     files: range
 
-    def work(self, file: int, block: Block) -> Any:
+    def work(self, file: int, block: RawBlock) -> Any:
         """The result of a block. Called from several threads."""
 
     def finish(self, workspace: Workspace, name: str, parts: Iterable[Any]) -> dict[str, Any]:
@@ -57,20 +59,20 @@ def rows_of(mark: dict[str, Any]) -> int:
     return int(mark["read"])
 
 
-class Counting:
+class CountingPass:
     """Counts the values of the training rows, and sums their numbers."""
 
     stage, kind = "vocabulary", COUNTED
 
-    def __init__(self, job: Job):
+    def __init__(self, job: PrepareJob):
         self._job, self._counter = job, BlockCounter(job.schema)
         self.files = range(len(job.train_files))
 
-    def work(self, file: int, block: Block) -> Counted:
+    def work(self, file: int, block: RawBlock) -> CountedBlock:
         """See `Pass`."""
         return self._counter(block, lambda numbers: ~self._job.in_eval(file, numbers))
 
-    def finish(self, workspace: Workspace, name: str, parts: Iterable[Counted]) -> dict[str, Any]:
+    def finish(self, workspace: Workspace, name: str, parts: Iterable[CountedBlock]) -> dict[str, Any]:
         """See `Pass`."""
         values, moments = ValueCounts(), no_moments(self._job.schema)
         read = kept = 0
@@ -89,21 +91,23 @@ def no_moments(schema: Schema) -> Moments:
     return Moments.of(np.zeros([0, len(schema.dense) + len(units(schema))]))
 
 
-class Encoding:
+class EncodingPass:
     """Encodes all rows, and writes the shards of each segment."""
 
     stage, kind = "encode", ENCODED
 
-    def __init__(self, job: Job, encoder: Encoder):
+    def __init__(self, job: PrepareJob, encoder: Encoder):
         self._job, self._encode, self._schema = job, BlockEncoder(encoder), encoded_schema(encoder.schema)
         self.files = range(len(job.files))
 
-    def work(self, file: int, block: Block) -> tuple[Encoded, np.ndarray]:
+    def work(self, file: int, block: RawBlock) -> tuple[EncodedBlock, np.ndarray]:
         """See `Pass`: the encoded block, and bool [N], which of its rows are for evaluation."""
         encoded = self._encode(block)
         return encoded, self._job.in_eval(file, encoded.numbers)
 
-    def finish(self, workspace: Workspace, name: str, parts: Iterable[tuple[Encoded, np.ndarray]]) -> dict[str, Any]:
+    def finish(
+        self, workspace: Workspace, name: str, parts: Iterable[tuple[EncodedBlock, np.ndarray]]
+    ) -> dict[str, Any]:
         """See `Pass`."""
         rows, bad, unknown = {"train": 0, "eval": 0}, 0, collections.Counter[str]()
         paths = {split: workspace.shard(split, name) for split in rows}
@@ -137,6 +141,6 @@ class Encoding:
         return {"name": name, "read": sum(rows.values()), "rows": rows, "bad": bad, "out_of_range": dict(unknown)}
 
 
-def _stop_at(job: Job, bad: Sequence[BadRow]) -> None:
+def _stop_at(job: PrepareJob, bad: Sequence[BadRow]) -> None:
     if bad and job.bad_rows == "error":
         raise BadRowError(bad[0])

@@ -11,34 +11,28 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
 
-from tfrs_dlrm.data.encoding.encoder import Encoder, needs_statistics, vocabulary_file
-from tfrs_dlrm.data.encoding.vocabulary import Moments, vocabulary_settings, write_vocabulary
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, Moments, needs_statistics
+from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, vocabulary_file, vocabulary_settings, write_vocabulary
 from tfrs_dlrm.data.preparing.blocks import BlockEncoder, units
 from tfrs_dlrm.data.preparing.engines import Engine, EngineName
 from tfrs_dlrm.data.preparing.engines.local import LocalEngine
-from tfrs_dlrm.data.preparing.job import BadRows, Job
-from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, STATISTICS_FILE, VOCABULARY_DIR, Manifest, Shard
+from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
+from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PreparedManifest, PreparedShard
 from tfrs_dlrm.data.preparing.passes import no_moments
 from tfrs_dlrm.data.preparing.samples import SAMPLES, raw_values, write_samples
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, Workspace, check_same
 from tfrs_dlrm.data.raw import raw_files, sources
 from tfrs_dlrm.data.raw.parsing import parse
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
-from tfrs_dlrm.stores import Mirror, Store, check_free, is_address, join
+from tfrs_dlrm.stores import Mirror, Progress, Store, check_free, is_store_url, join
 from tfrs_dlrm.stores.files import disk_full, read_json, write_json
-
-
-class Progress(Protocol):
-    """Is told how far a pass has come."""
-
-    def __call__(self, stage: str, done: int, total: int, rows: int) -> None:
-        """`done` of `total` bytes of the raw files are read in this pass, and `rows` rows came of them."""
 
 
 def prepare(
@@ -53,7 +47,7 @@ def prepare(
     engine: EngineName = "duckdb",
     master: str | None = None,
     progress: Progress | None = None,
-) -> Manifest:
+) -> PreparedManifest:
     """Prepares raw logs for training.
 
     Args:
@@ -95,25 +89,25 @@ def prepare(
     if master is not None and engine != "spark":
         raise ValueError(f"master={master!r} is for engine='spark', this is engine={engine!r}")
     eval_files = sources.expand(eval_inputs) if eval_inputs else []
-    job = Job(schema, tuple(sources.expand(inputs)), tuple(eval_files), eval_fraction, seed, bad_rows)
+    job = PrepareJob(schema, tuple(sources.expand(inputs)), tuple(eval_files), eval_fraction, seed, bad_rows)
     training = set(map(raw_files.identity, job.train_files))
     for path in job.eval_files:
         if raw_files.identity(path) in training:
             raise ValueError(f"{path}: given for training and for evaluation")
     report = progress or (lambda *_: None)
     with disk_full(f"{output}: run the same command again once there is room, and it goes on where it was"):
-        if is_address(output):
+        if is_store_url(output):
             return _in_store(job, output, report, engine, master)
         return _Preparation(job, output, report).run(engine, master)
 
 
 def _in_store(
-    job: Job, output: str, progress: Callable[[str, int, int, int], None], engine: EngineName, master: str | None
-) -> Manifest:
+    job: PrepareJob, output: str, progress: Progress, engine: EngineName, master: str | None
+) -> PreparedManifest:
     """Prepares in the local copy of `output`, and publishes that when it is whole."""
     mirror = Mirror(output, progress=progress)
     if mirror.listing() is not None:
-        manifest = Manifest.of(read_json(join(output, MANIFEST_FILE)))
+        manifest = PreparedManifest.of(read_json(join(output, MANIFEST_FILE)))
         check_same(output, job.fingerprint(), manifest.job)
         return manifest
     mirror.pull()  # says so where what was published is gone
@@ -141,11 +135,11 @@ def _engine(name: EngineName, master: str | None) -> contextlib.AbstractContextM
 class _Preparation:
     """One run of `prepare`."""
 
-    def __init__(self, job: Job, output: str, progress: Callable[[str, int, int, int], None]):
+    def __init__(self, job: PrepareJob, output: str, progress: Progress):
         self._job, self._output, self._progress = job, output, progress
         self._workspace = Workspace(output)
 
-    def run(self, engine: EngineName, master: str | None) -> Manifest:
+    def run(self, engine: EngineName, master: str | None) -> PreparedManifest:
         fingerprint = self._job.fingerprint()
         if manifest := self._workspace.finished(fingerprint):
             return manifest
@@ -215,19 +209,20 @@ class _Preparation:
                 raise ValueError(f"feature {f.name!r}: no training row has a value in column {f.column!r}")
         write_json(os.path.join(self._workspace.output, STATISTICS_FILE), {"dense": dense})
 
-    def _manifest(self, fingerprint: dict[str, Any]) -> Manifest:
+    def _manifest(self, fingerprint: dict[str, Any]) -> PreparedManifest:
         """What the second pass has written; it also joins the bad rows of all segments."""
         marks = self._workspace.marks(ENCODED)
         rows = {s: sum(m["rows"][s] for m in marks) for s in ("train", "eval")}
         self._check_rows(rows["train"])
         shards = {
-            s: tuple(Shard(f"{s}/{m['name']}.parquet", m["rows"][s]) for m in marks if m["rows"][s]) for s in rows
+            s: tuple(PreparedShard(f"{s}/{m['name']}.parquet", m["rows"][s]) for m in marks if m["rows"][s])
+            for s in rows
         }
         unknown: dict[str, int] = collections.Counter()
         for mark in marks:
             unknown.update(mark["out_of_range"])
         self._workspace.join_rejects([m["name"] for m in marks if m["bad"]])
-        return Manifest(
+        return PreparedManifest(
             shards["train"], shards["eval"], sum(m["bad"] for m in marks), dict(sorted(unknown.items())), fingerprint
         )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.data.raw.parsing import MISSING_INT, Rows
+from tfrs_dlrm.data.raw.parsing import MISSING_INT, TypedRows
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
 
@@ -19,7 +19,7 @@ SAMPLES_FILE = "samples.jsonl"
 SAMPLES = 256
 
 
-def raw_values(rows: Rows, schema: Schema, count: int) -> list[dict[str, Any]]:
+def raw_values(rows: TypedRows, schema: Schema, count: int) -> list[dict[str, Any]]:
     """The first `count` rows as JSON values by feature name; null is a missing number."""
     columns: dict[str, list[Any]] = {}
     for i, dense in enumerate(schema.dense):

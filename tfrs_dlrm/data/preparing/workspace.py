@@ -19,7 +19,9 @@ from typing import Any
 
 from absl import logging
 
-from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, STATISTICS_FILE, VOCABULARY_DIR, Manifest
+from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
+from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
+from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PreparedManifest
 from tfrs_dlrm.schema import SCHEMA_FILE
 from tfrs_dlrm.stores.files import read_json, write_json
 
@@ -47,7 +49,7 @@ class Workspace:
         self.counts = os.path.join(self.work, "counts")
         self._attempt = attempt
 
-    def finished(self, fingerprint: dict[str, Any]) -> Manifest | None:
+    def finished(self, fingerprint: dict[str, Any]) -> PreparedManifest | None:
         """What is written, where it is whole.
 
         Raises:
@@ -55,7 +57,7 @@ class Workspace:
         """
         if not os.path.exists(os.path.join(self.output, MANIFEST_FILE)):
             return None
-        manifest = Manifest.load(self.output)
+        manifest = PreparedManifest.load(self.output)
         check_same(self.output, fingerprint, manifest.job)
         shutil.rmtree(self.work, ignore_errors=True)
         return manifest
@@ -86,7 +88,7 @@ class Workspace:
         self._take_over()
         write_json(started, fingerprint)
 
-    def end(self, manifest: Manifest) -> None:
+    def end(self, manifest: PreparedManifest) -> None:
         """Says that the directory is whole."""
         manifest.save(self.output)
         shutil.rmtree(self.work, ignore_errors=True)  # a process of the engine may linger

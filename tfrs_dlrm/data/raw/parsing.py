@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfrs_dlrm.data.raw.sources import Block, is_parquet
+from tfrs_dlrm.data.raw.sources import RawBlock, is_parquet
 from tfrs_dlrm.data.raw.text import is_utf8, read_text
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
 
@@ -42,7 +42,7 @@ class BadRowError(ValueError):
 
 
 @dataclasses.dataclass
-class Rows:
+class TypedRows:
     """The readable rows of a block, raw but typed.
 
     Attributes:
@@ -73,10 +73,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def take(self, keep: np.ndarray) -> Rows:
+    def take(self, keep: np.ndarray) -> TypedRows:
         """The rows where `keep`, bool [N], is true."""
         mask = pa.array(keep)
-        return Rows(
+        return TypedRows(
             self.numbers[keep],
             self.label[keep],
             None if self.weight is None else self.weight[keep],
@@ -88,7 +88,7 @@ class Rows:
         )
 
 
-def parse(block: Block, schema: Schema) -> Rows:
+def parse(block: RawBlock, schema: Schema) -> TypedRows:
     """Reads a block.
 
     Raises:
@@ -97,7 +97,7 @@ def parse(block: Block, schema: Schema) -> Rows:
     return _Reader(block, schema, *fields(block, schema)).rows()
 
 
-def fields(block: Block, schema: Schema) -> tuple[dict[str, pa.Array], np.ndarray, dict[int, tuple[str, str]]]:
+def fields(block: RawBlock, schema: Schema) -> tuple[dict[str, pa.Array], np.ndarray, dict[int, tuple[str, str]]]:
     """The columns of a block as they are, bytes for text, before any conversion.
 
     Returns:
@@ -135,7 +135,7 @@ class _Reader:
 
     def __init__(
         self,
-        block: Block,
+        block: RawBlock,
         schema: Schema,
         columns: Mapping[str, pa.Array],
         lines: np.ndarray,
@@ -146,7 +146,7 @@ class _Reader:
         self.good = np.ones(len(lines), bool)
         self.missing = pa.array(["", *schema.text.missing], pa.string())
 
-    def rows(self) -> Rows:
+    def rows(self) -> TypedRows:
         schema = self.schema
         label = self._label(schema.label)
         more_labels = {x.name: self._label(x, optional=True) for x in schema.more_labels}
@@ -159,7 +159,7 @@ class _Reader:
                 self._refuse(np.isnan(dense[:, i]), f.column, lambda _: "missing, and fill_value is null")
         categorical = {f.name: self._values(f) for f in schema.categorical}
         weights = {f.name: self._value_weights(f, categorical[f.name]) for f in schema.multi_hot if f.weights}
-        rows = Rows(self.lines, label, weight, dense, categorical, weights, self._bad_rows(), more_labels)
+        rows = TypedRows(self.lines, label, weight, dense, categorical, weights, self._bad_rows(), more_labels)
         return rows if self.good.all() else rows.take(self.good)
 
     def _refuse(self, wrong: np.ndarray, column: str, reason: Callable[[int], str]) -> None:

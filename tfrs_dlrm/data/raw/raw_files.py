@@ -9,7 +9,7 @@ import re
 
 import pyarrow as pa
 
-from tfrs_dlrm.stores import Address, RemoteFile, Store, is_address, join, split_object
+from tfrs_dlrm.stores import RemoteFile, Store, StoreUrl, is_store_url, join, split_object
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -22,7 +22,7 @@ def matching(pattern: str) -> list[str]:
       ValueError: an address of an unknown kind.
       StoreError: a store cannot be reached or refuses.
     """
-    if is_address(pattern):
+    if is_store_url(pattern):
         return _matching_objects(pattern)
     pattern = os.path.expanduser(os.fspath(pattern))
     matches = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern)))
@@ -34,12 +34,12 @@ def matching(pattern: str) -> list[str]:
 
 def identity(path: str) -> str:
     """The same for two paths of one file."""
-    return path if is_address(path) else os.path.realpath(path)
+    return path if is_store_url(path) else os.path.realpath(path)
 
 
 def absolute(path: str) -> str:
     """As processes in other working directories find it."""
-    return path if is_address(path) else os.path.abspath(path)
+    return path if is_store_url(path) else os.path.abspath(path)
 
 
 def stat(path: str) -> tuple[int, int]:
@@ -48,7 +48,7 @@ def stat(path: str) -> tuple[int, int]:
     Raises:
       FileNotFoundError: there is no such file.
     """
-    if not is_address(path):
+    if not is_store_url(path):
         found = os.stat(path)
         return found.st_size, found.st_mtime_ns
     base, name = split_object(path)
@@ -69,7 +69,7 @@ def open_file(path: str) -> pa.NativeFile:
     Raises:
       OSError: it cannot be opened; for an object, `StoreError` also where it cannot be read later.
     """
-    return pa.PythonFile(RemoteFile(path), "r") if is_address(path) else pa.OSFile(path)
+    return pa.PythonFile(RemoteFile(path), "r") if is_store_url(path) else pa.OSFile(path)
 
 
 def _fits(name: str, pattern: str) -> bool:
@@ -78,7 +78,7 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def _matching_objects(pattern: str) -> list[str]:
-    address = Address.parse(pattern)
+    address = StoreUrl.parse(pattern)
     if address.prefix and Store(split_object(pattern)[0]).find(split_object(pattern)[1]):
         return [pattern]
     parts = address.prefix.split("/")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tfrs_dlrm.data.raw import sources
-from tfrs_dlrm.data.raw.sources import Block
+from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 
 BLOCKS_PER_SEGMENT = 4
@@ -22,7 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def segment_of(block: Block) -> int:
+def segment_of(block: RawBlock) -> int:
     """The position of a block's segment in its file."""
     return block.index // BLOCKS_PER_SEGMENT
 
@@ -38,7 +38,7 @@ class Reader:
     def __init__(self, path: str, schema: Schema):
         self._path, self._schema, self.position = path, schema, 0
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Iterator[RawBlock]:
         return sources.blocks(self._path, self._schema, self._at)
 
     def _at(self, position: int) -> None:
@@ -46,7 +46,7 @@ class Reader:
 
 
 def by_segment(
-    pool: concurrent.futures.Executor, work: Callable[[Block], R], blocks: Iterable[Block], ahead: int
+    pool: concurrent.futures.Executor, work: Callable[[RawBlock], R], blocks: Iterable[RawBlock], ahead: int
 ) -> Iterator[tuple[int, Iterator[R]]]:
     """Runs `work` on blocks and gives (segment, the results of its blocks in order).
 
@@ -64,7 +64,7 @@ def by_segment(
         yield segment, (result for _, result in group)
 
 
-def _numbered(work: Callable[[Block], R], block: Block) -> tuple[int, R]:
+def _numbered(work: Callable[[RawBlock], R], block: RawBlock) -> tuple[int, R]:
     return segment_of(block), work(block)
 
 

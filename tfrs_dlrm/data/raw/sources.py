@@ -26,7 +26,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
+class RawBlock:
     """A piece of a raw file.
 
     Attributes:
@@ -58,12 +58,12 @@ class Block:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class BlockStart:
     """Where a block begins, so that it can be read without those before it.
 
     Attributes:
       index: the position of the block in its file.
-      first_row: the number of its first line or row, as in `Block`.
+      first_row: the number of its first line or row, as in `RawBlock`.
       offset: text: the byte at which that line begins. Parquet: the row group that holds the row.
       after: text: the byte from which on the file is read in whole pieces; those before it, from `offset` on, are the
         beginning of a line. Parquet: how many batches of the row group come before.
@@ -98,8 +98,8 @@ def expand(patterns: Sequence[str]) -> list[str]:
 
 
 def blocks(
-    path: str, schema: Schema, position: Callable[[int], None] | None = None, place: Place | None = None
-) -> Iterator[Block]:
+    path: str, schema: Schema, position: Callable[[int], None] | None = None, place: BlockStart | None = None
+) -> Iterator[RawBlock]:
     """The blocks of one file, in order.
 
     Args:
@@ -113,9 +113,9 @@ def blocks(
     """
     report = position or (lambda _: None)
     if is_parquet(path):
-        yield from _parquet_blocks(path, schema, report, place or Place(0, 1, 0, 0))
+        yield from _parquet_blocks(path, schema, report, place or BlockStart(0, 1, 0, 0))
     else:
-        yield from _text_blocks(path, schema, report, place or Place(0, 1, 0, 0))
+        yield from _text_blocks(path, schema, report, place or BlockStart(0, 1, 0, 0))
 
 
 def is_parquet(path: str) -> bool:
@@ -153,7 +153,7 @@ def split_line(line: str, delimiter: str) -> list[str]:
         raise ValueError(f"no list of fields: {line[:40]!r}...: {e}") from e
 
 
-def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], place: Place) -> Iterator[Block]:
+def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], place: BlockStart) -> Iterator[RawBlock]:
     try:
         file = pq.ParquetFile(raw_files.open_file(path), page_checksum_verification=True)
         size, names = raw_files.size(path), file.schema_arrow.names
@@ -165,7 +165,7 @@ def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], pl
             batches = file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(schema.columns))
             batches, skip = itertools.islice(batches, skip, None), 0
             for batch in batches:
-                yield Block(path, index, first_row, batch.num_rows, pa.Table.from_batches([batch]), schema.columns)
+                yield RawBlock(path, index, first_row, batch.num_rows, pa.Table.from_batches([batch]), schema.columns)
                 first_row, index = first_row + batch.num_rows, index + 1
                 report(int(size * (first_row - 1) / file.metadata.num_rows))
     except StoreError:
@@ -174,7 +174,7 @@ def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], pl
         raise ValueError(f"{path}: not a readable Parquet file: {e}") from e
 
 
-def _text_blocks(path: str, schema: Schema, report: Callable[[int], None], place: Place) -> Iterator[Block]:
+def _text_blocks(path: str, schema: Schema, report: Callable[[int], None], place: BlockStart) -> Iterator[RawBlock]:
     delimiter = schema.text.delimiter or usual_delimiter(path)
     columns = schema.text.columns
     line, index, rest, begin = 1, 0, b"", 0
@@ -198,10 +198,10 @@ def _text_blocks(path: str, schema: Schema, report: Callable[[int], None], place
             raise ValueError(f"{path}: line {line} is longer than {BLOCK_BYTES} bytes; is this a text file?")
         if data:
             lines = data.count(b"\n")
-            yield Block(path, index, line, lines, data, columns, delimiter)
+            yield RawBlock(path, index, line, lines, data, columns, delimiter)
             line, index = line + lines, index + 1
     if rest:
-        yield Block(path, index, line, 1, rest + b"\n", columns, delimiter)
+        yield RawBlock(path, index, line, 1, rest + b"\n", columns, delimiter)
     elif index == 0:
         raise ValueError(f"{path}: the file {'is empty' if line == 1 else 'has a header but no rows'}")
 

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from tfrs_dlrm.data.raw.sources import Block
+from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 
 
-def read_text(block: Block, schema: Schema) -> tuple[dict[str, pa.Array], np.ndarray, dict[int, tuple[str, str]]]:
+def read_text(block: RawBlock, schema: Schema) -> tuple[dict[str, pa.Array], np.ndarray, dict[int, tuple[str, str]]]:
     """Reads a block of text.
 
     Returns:
@@ -69,7 +69,7 @@ class _Parsed:
         return self.table.num_rows + len(self.wrong)
 
 
-def _parse(data: bytes, block: Block, schema: Schema) -> _Parsed:
+def _parse(data: bytes, block: RawBlock, schema: Schema) -> _Parsed:
     wrong: dict[int, int] = {}
 
     def skip(row: Any) -> str:

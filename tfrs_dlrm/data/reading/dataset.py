@@ -9,27 +9,21 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import dataclasses
 import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import tensorflow as tf
 
-from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE
-from tfrs_dlrm.data.preparing.blocks import encoded_schema
-from tfrs_dlrm.data.preparing.manifest import Manifest, Shard, Split
+from tfrs_dlrm.data.preparing.manifest import Split
 from tfrs_dlrm.data.reading.columns import Columns, IdOrders, assemble, signature
-from tfrs_dlrm.data.reading.parts import Part, part_of
-from tfrs_dlrm.data.reading.service.job import Job, RowSource, Service
-from tfrs_dlrm.data.reading.shards import open_shard
-from tfrs_dlrm.data.reading.windows import Windows
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.data.reading.parts import PipelineShare
+from tfrs_dlrm.data.reading.row_groups import RowGroup, share_of_split, shuffle_windows
+from tfrs_dlrm.data.reading.row_sources import ReadRequest, RowService, RowSource
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import local_copy
 
 # About 80 MB of Criteo rows; two windows are in memory at a time.
@@ -49,7 +43,7 @@ def dataset(
     context: tf.distribute.InputContext | None = None,
     shuffle_rows: int = SHUFFLE_ROWS,
     sort_ids: bool = False,
-    service: Service | None = None,
+    service: RowService | None = None,
 ) -> tf.data.Dataset:
     """Batches of `(features, label)`, or `(features, label, weight)` where the schema has a weight.
 
@@ -75,7 +69,7 @@ def dataset(
       sort_ids: also sorts the ids of tables that multi-valued features look up, for `model.fit` on one device: NumPy
         does it in a fraction of the time that the train step would need. What sorts them, int32 [n] under
         `Table.order_key`, belongs to the batch as a whole, so a strategy with several replicas cannot split it.
-      service: input workers that read and shuffle the same batches, see `tfrs_dlrm.data.reading.service.client`.
+      service: input workers that read and shuffle the same batches, see `tfrs_dlrm.data.reading.service.input_service`.
 
     Raises:
       FileNotFoundError: no prepared data there.
@@ -86,31 +80,32 @@ def dataset(
     named, directory = directory, local_copy(directory)
     if batch_size < 1 or start_step < 0:
         raise ValueError(f"batch_size={batch_size} and start_step={start_step}: at least 1 and 0 are needed")
-    part = _part(directory, split, context, batch_size, drop_remainder)
+    part = share_of_split(directory, split, context, batch_size, drop_remainder)
     per_epoch = part.batches
     if per_epoch == 0:
         raise ValueError(f"{directory}: {part.rows} {split} rows are too few for a batch of {part.batch_size}")
     schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
-    windows = _windows(schema, part, seed if shuffle else None, shuffle_rows)
-    job = Job.of(named, split, seed if shuffle else None, shuffle_rows, context)
-    epoch = [start_step // per_epoch - 1]
+    windows = shuffle_windows(schema, part, seed if shuffle else None, shuffle_rows)
+    job = ReadRequest.of(named, split, seed if shuffle else None, shuffle_rows, context)
+    first_epoch, first_batch = divmod(start_step, per_epoch)
+    epochs = itertools.count(first_epoch)  # each new iterator takes the next one
 
     def generate() -> Iterator[tuple]:
-        epoch[0] += 1
-        first, skip = epoch[0], start_step % per_epoch if epoch[0] == start_step // per_epoch else 0
-        last = itertools.count(first + 1) if repeat else ()
+        first = next(epochs)
+        skip = first_batch if first == first_epoch else 0
+        later = itertools.count(first + 1) if repeat else ()
         with contextlib.ExitStack() as stack:
             rows: RowSource = windows
             if service is not None:
                 rows = stack.enter_context(service.open(job, windows, first, skip * part.batch_size, repeat))
-            reader = _Reader(schema, part, rows, sort_ids)
-            yield from _until_exit(reader.batches(e, 0 if e > first else skip) for e in itertools.chain([first], last))
+            reader = _BatchReader(schema, part, rows, sort_ids)
+            yield from _until_exit(reader.batches(e, 0 if e > first else skip) for e in itertools.chain([first], later))
 
     size = part.batch_size if drop_remainder else None
     data = tf.data.Dataset.from_generator(generate, output_signature=signature(schema, size, sort_ids))
     data = data.map(lambda *columns: assemble(schema, columns, sort_ids), num_parallel_calls=1, deterministic=True)
     cardinality = tf.data.INFINITE_CARDINALITY if repeat else per_epoch
-    if repeat or start_step % per_epoch == 0:
+    if repeat or first_batch == 0:
         data = data.apply(tf.data.experimental.assert_cardinality(cardinality))
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
@@ -132,7 +127,7 @@ def steps_per_epoch(
     context = tf.distribute.InputContext(
         num_input_pipelines=pipelines, num_replicas_in_sync=pipelines if replicas is None else replicas
     )
-    return _part(local_copy(directory), split, context, batch_size, split == "train").batches
+    return share_of_split(local_copy(directory), split, context, batch_size, split == "train").batches
 
 
 def row_blocks(
@@ -148,35 +143,9 @@ def row_blocks(
       shuffle_rows: as there.
     """
     directory = local_copy(directory)
-    part = _part(directory, split, None, rows, drop_remainder=False)
+    part = share_of_split(directory, split, None, rows, drop_remainder=False)
     schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
-    return _Reader(schema, part, _windows(schema, part, seed, shuffle_rows), sort_ids=False).batches(0, 0)
-
-
-def windows_of(
-    directory: str, split: Split, seed: int | None, shuffle_rows: int, pipelines: int = 1, pipeline: int = 0
-) -> Windows:
-    """What `dataset` reads, window by window, for whoever reads it in another process.
-
-    Args:
-      directory: what `prepare` wrote.
-      split: `train` or `eval`.
-      seed: of the order; None is the order of the log.
-      shuffle_rows: how many rows are shuffled at a time.
-      pipelines: how many input pipelines there are.
-      pipeline: which of them it is.
-
-    Raises:
-      FileNotFoundError, ValueError: as `dataset`.
-    """
-    context = tf.distribute.InputContext(pipelines, pipeline, pipelines)
-    directory = local_copy(directory)
-    part = _part(directory, split, context, pipelines, drop_remainder=False)
-    return _windows(Schema.load(os.path.join(directory, SCHEMA_FILE)), part, seed, shuffle_rows)
-
-
-def _windows(schema: Schema, part: Part[_RowGroup], seed: int | None, shuffle_rows: int) -> Windows:
-    return Windows(part.pieces, lambda group: _read(group, schema), seed, shuffle_rows)
+    return _BatchReader(schema, part, shuffle_windows(schema, part, seed, shuffle_rows), sort_ids=False).batches(0, 0)
 
 
 class _Exit:
@@ -214,62 +183,10 @@ def _until_exit(epochs: Iterator[Iterator[tuple]]) -> Iterator[tuple]:
         yield batch
 
 
-@dataclasses.dataclass(frozen=True)
-class _RowGroup:
-    path: str
-    metadata: pq.FileMetaData
-    index: int
-    begin: int
-    end: int
-
-    @property
-    def rows(self) -> int:
-        return self.end - self.begin
-
-    def cut(self, parts: int) -> list[_RowGroup]:
-        """The group as several of about equally many rows."""
-        ends = [self.begin + self.rows * i // parts for i in range(parts + 1)]
-        pairs = itertools.pairwise(ends)
-        return [dataclasses.replace(self, begin=begin, end=end) for begin, end in pairs if end > begin]
-
-
-def _part(
-    directory: str, split: Split, context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool
-) -> Part[_RowGroup]:
-    shards = Manifest.load(directory).shards(split)
-    groups = _row_groups(directory, shards, encoded_schema(Schema.load(os.path.join(directory, SCHEMA_FILE))))
-    if context is not None and len(groups) < context.num_input_pipelines:
-        groups = [part for g in groups for part in g.cut(context.num_input_pipelines)]
-    rows = sum(g.rows for g in groups)
-    return part_of(groups, context, batch_size, drop_remainder, f"{directory}: {rows} {split} rows")
-
-
-def _row_groups(directory: str, shards: Sequence[Shard], expected: pa.Schema) -> list[_RowGroup]:
-    groups = []
-    for shard in shards:
-        path = os.path.join(directory, shard.path)
-        try:
-            with pq.ParquetFile(path) as file:
-                metadata, found = file.metadata, file.schema_arrow
-        except FileNotFoundError as e:
-            raise ValueError(f"{path}: the shard is listed in the manifest but missing; prepare the data again") from e
-        except (pa.ArrowException, OSError) as e:
-            raise ValueError(f"{path}: not a readable Parquet file; prepare the data again: {e}") from e
-        if metadata.num_rows != shard.rows:
-            raise ValueError(f"{path}: {metadata.num_rows} rows, {shard.rows} are expected; prepare the data again")
-        for field in expected:
-            if field.name not in found.names or found.field(field.name).type != field.type:
-                has = found.field(field.name).type if field.name in found.names else "no such column"
-                raise ValueError(f"{path}: column {field.name!r} should be {field.type} for this schema, it has: {has}")
-        rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-        groups += [_RowGroup(path, metadata, i, 0, n) for i, n in enumerate(rows)]
-    return groups
-
-
-class _Reader:
+class _BatchReader:
     """The batches of one input pipeline, as tuples of NumPy arrays in the order of `signature`."""
 
-    def __init__(self, schema: Schema, part: Part[_RowGroup], rows: RowSource, sort_ids: bool):
+    def __init__(self, schema: Schema, part: PipelineShare[RowGroup], rows: RowSource, sort_ids: bool):
         self._part, self._rows = part, rows
         self._orders = IdOrders(schema) if sort_ids else None
 
@@ -292,9 +209,3 @@ class _Reader:
     def _arrays(self, batch: Columns) -> tuple[np.ndarray, ...]:
         arrays = batch.arrays()
         return arrays if self._orders is None else (*arrays, *self._orders(arrays))
-
-
-def _read(group: _RowGroup, schema: Schema) -> Columns:
-    with open_shard(group.path, group.metadata) as file:
-        table = file.read_row_group(group.index, columns=encoded_schema(schema).names)
-        return Columns.of(table.slice(group.begin, group.rows), schema)

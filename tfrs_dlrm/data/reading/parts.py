@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import tensorflow as tf
 
 
-class Piece(Protocol):
+class RowChunk(Protocol):
     """What is read as a whole: a row group, a file of records."""
 
     @property
@@ -17,11 +17,11 @@ class Piece(Protocol):
         """How many rows it has."""
 
 
-P = TypeVar("P", bound=Piece)
+P = TypeVar("P", bound=RowChunk)
 
 
 @dataclasses.dataclass(frozen=True)
-class Part(Generic[P]):
+class PipelineShare(Generic[P]):
     """What one input pipeline reads.
 
     Attributes:
@@ -40,9 +40,9 @@ class Part(Generic[P]):
         return sum(p.rows for p in self.pieces)
 
 
-def part_of(
+def pipeline_share(
     pieces: Sequence[P], context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool, what: str
-) -> Part[P]:
+) -> PipelineShare[P]:
     """The part of the pipeline that `context` describes; without one, everything.
 
     Args:
@@ -66,7 +66,7 @@ def part_of(
         batches = min(sum(p.rows for p in part) for part in parts) // size
     else:
         batches = -(-sum(p.rows for p in own) // size)
-    return Part(tuple(own), size, batches)
+    return PipelineShare(tuple(own), size, batches)
 
 
 def _deal(pieces: Sequence[P], pipelines: int) -> list[list[P]]:

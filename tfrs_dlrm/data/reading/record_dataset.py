@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE
-from tfrs_dlrm.data.preparing.manifest import Manifest, Split
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.reading.columns import assemble, list_columns, matrix_names, signature
 from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS
-from tfrs_dlrm.data.reading.parts import Part, part_of
-from tfrs_dlrm.data.reading.records import BLOCK_ROWS, RecordFile, Records
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.data.reading.parts import PipelineShare, pipeline_share
+from tfrs_dlrm.data.reading.records import BLOCK_ROWS, RecordFile, RecordIndex
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 
 _FILES_AT_A_TIME = 16
 
@@ -62,9 +61,9 @@ def record_dataset(
         raise ValueError(f"batch_size={batch_size} and start_step={start_step}: at least 1 and 0 are needed")
     if start_step and (not repeat or (shuffle and seed is None)):
         raise ValueError(f"start_step={start_step} needs repeat=True, and a seed where the rows are shuffled")
-    Manifest.load(directory).shards(split)  # says so if the split is empty
-    files: tuple[RecordFile, ...] = getattr(Records.load(directory), split)
-    part = part_of(files, context, batch_size, drop_remainder, f"{directory}: {len(files)} files of records")
+    PreparedManifest.load(directory).shards(split)  # says so if the split is empty
+    files: tuple[RecordFile, ...] = getattr(RecordIndex.load(directory), split)
+    part = pipeline_share(files, context, batch_size, drop_remainder, f"{directory}: {len(files)} files of records")
     if part.batches == 0:
         raise ValueError(f"{directory}: {part.rows} {split} rows are too few for a batch of {part.batch_size}")
     schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
@@ -98,7 +97,9 @@ def _epoch_seeds(seed: int | None) -> tf.data.Dataset:
     return tf.data.Dataset.counter().map(draw)
 
 
-def _records(directory: str, part: Part[RecordFile], seed: tf.Tensor | None, shuffle_rows: int) -> tf.data.Dataset:
+def _records(
+    directory: str, part: PipelineShare[RecordFile], seed: tf.Tensor | None, shuffle_rows: int
+) -> tf.data.Dataset:
     """The serialized blocks of an epoch; in the order of the files without a seed."""
     # The working directory of another process may be another one.
     paths = [os.path.abspath(os.path.join(directory, file.path)) for file in part.pieces]

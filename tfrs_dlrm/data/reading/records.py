@@ -13,7 +13,6 @@ The training rows were shuffled before they were written; readers then need to s
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import os
 import shutil
@@ -23,12 +22,11 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE
-from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, Manifest, Split
-from tfrs_dlrm.data.preparing.prepare import Progress
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split, prepared_fingerprint
 from tfrs_dlrm.data.reading.columns import list_columns, matrix_names
 from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS, row_blocks
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.stores import Progress
 from tfrs_dlrm.stores.files import disk_full, read_json, write_json
 
 RECORDS_DIR, RECORDS_FILE = "records", "records.json"
@@ -49,7 +47,7 @@ class RecordFile:
 
 
 @dataclasses.dataclass(frozen=True)
-class Records:
+class RecordIndex:
     """The content of PREPARED/records/, as its records.json says.
 
     Attributes:
@@ -65,14 +63,14 @@ class Records:
     eval: tuple[RecordFile, ...]
 
     @classmethod
-    def load(cls, directory: str) -> Records:
+    def load(cls, directory: str) -> RecordIndex:
         """Reads DIRECTORY/records/records.json and looks whether the files fit.
 
         Raises:
           FileNotFoundError: no prepared data there, or no records.
           ValueError: they belong to other prepared data, or a file is missing or has another size.
         """
-        prepared, path = fingerprint(directory), os.path.join(directory, RECORDS_DIR, RECORDS_FILE)
+        prepared, path = prepared_fingerprint(directory), os.path.join(directory, RECORDS_DIR, RECORDS_FILE)
         if not os.path.isfile(path):
             raise FileNotFoundError(
                 f"{directory}: the data are not there as records (no {RECORDS_DIR}/{RECORDS_FILE});"
@@ -119,9 +117,9 @@ def write_records(
       ValueError: a damaged shard, see `dataset`.
       OSError: the disk is full.
     """
-    home, prepared = os.path.join(directory, RECORDS_DIR), fingerprint(directory)
+    home, prepared = os.path.join(directory, RECORDS_DIR), prepared_fingerprint(directory)
     try:
-        Records.load(directory)
+        RecordIndex.load(directory)
         return home
     except (FileNotFoundError, ValueError):
         pass
@@ -131,9 +129,9 @@ def write_records(
     os.makedirs(unfinished)
     try:
         with disk_full(f"{directory}: run the same command again once there is room"):
-            writer = _Writer(directory, unfinished, progress or (lambda *_: None))
+            writer = _RecordWriter(directory, unfinished, progress or (lambda *_: None))
             train, evaluation = writer.write("train", seed, shuffle_rows), writer.write("eval", None, shuffle_rows)
-            records = Records(_VERSION, prepared, train, evaluation)
+            records = RecordIndex(_VERSION, prepared, train, evaluation)
             write_json(os.path.join(unfinished, RECORDS_FILE), dataclasses.asdict(records))
             os.rename(unfinished, home)
     except BaseException:
@@ -142,27 +140,13 @@ def write_records(
     return home
 
 
-def fingerprint(directory: str) -> str:
-    """Changes whenever the data were prepared anew.
-
-    Raises:
-      FileNotFoundError: no prepared data there.
-    """
-    Manifest.load(directory)
-    digest = hashlib.sha256()
-    for name in (SCHEMA_FILE, MANIFEST_FILE):
-        with open(os.path.join(directory, name), "rb") as f:
-            digest.update(hashlib.sha256(f.read()).digest())
-    return digest.hexdigest()
-
-
-class _Writer:
+class _RecordWriter:
     """Writes the splits of a prepared directory to `output`."""
 
     def __init__(self, directory: str, output: str, progress: Progress):
         self._directory, self._output, self._progress = directory, output, progress
         self._schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
-        self._manifest = Manifest.load(directory)
+        self._manifest = PreparedManifest.load(directory)
         self._total = self._manifest.rows("train") + self._manifest.rows("eval")
         self._rows = 0
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfrs_dlrm.data.reading.columns import Columns
-from tfrs_dlrm.data.reading.parts import Piece
+from tfrs_dlrm.data.reading.parts import RowChunk
 
 
-class Window(NamedTuple):
+class ShuffleWindow(NamedTuple):
     """Which window of which epoch it is, counted from 0; its pieces; and how many of its rows to leave out."""
 
     epoch: int
@@ -30,17 +30,17 @@ class Window(NamedTuple):
         return sum(p.rows for p in self.pieces)
 
 
-class Windows:
+class ShuffleWindows:
     """The windows of one input pipeline.
 
     Args:
-      pieces: what is read as a whole, see `Part`.
+      pieces: what is read as a whole, see `PipelineShare`.
       read: reads one.
       seed: of the order; None leaves pieces and rows as they are.
       shuffle_rows: a window is complete once it has so many.
     """
 
-    def __init__(self, pieces: Sequence[Piece], read: Callable[[Any], Columns], seed: int | None, shuffle_rows: int):
+    def __init__(self, pieces: Sequence[RowChunk], read: Callable[[Any], Columns], seed: int | None, shuffle_rows: int):
         self._pieces, self._read, self._seed, self._shuffle_rows = pieces, read, seed, shuffle_rows
 
     @property
@@ -48,17 +48,17 @@ class Windows:
         """No epoch has more windows than this."""
         return len(self._pieces)
 
-    def of(self, epoch: int, first_row: int = 0) -> list[Window]:
+    def of(self, epoch: int, first_row: int = 0) -> list[ShuffleWindow]:
         """The windows of an epoch, in order, but for its rows before `first_row`."""
         out = []
         for number, pieces in enumerate(self._grouped(epoch)):
-            window = Window(epoch, number, pieces, first_row)
+            window = ShuffleWindow(epoch, number, pieces, first_row)
             if first_row < window.rows:
                 out.append(window)
             first_row = max(0, first_row - window.rows)
         return out
 
-    def load(self, window: Window) -> Columns:
+    def load(self, window: ShuffleWindow) -> Columns:
         """Reads and shuffles a window; its first `skip` rows are left out."""
         columns = Columns.join([self._read(piece) for piece in window.pieces])
         if self._seed is not None:

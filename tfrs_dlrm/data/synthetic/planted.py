@@ -43,7 +43,7 @@ _PILOT_ROWS = 50_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
+class PlantedRows:
     """Raw rows, column by column: `integers` int32 [13, B] with -1 for empty, `ids` int32 [26, B] with 0 for empty."""
 
     integers: Ints
@@ -72,7 +72,7 @@ class PlantedModel:
         self._bias = np.float32(0.0)
         self._calibrate(self.draw(rng, _PILOT_ROWS))
 
-    def draw(self, rng: np.random.Generator, count: int) -> Rows:
+    def draw(self, rng: np.random.Generator, count: int) -> PlantedRows:
         """`count` rows."""
         ids = np.empty((len(VOCABULARIES), count), np.int32)
         for f, cumulative in enumerate(self._cumulative):
@@ -83,9 +83,9 @@ class PlantedModel:
             integers[k] = np.expm1(np.maximum(logs, 0))
             if k in EMPTY_INTEGERS:
                 integers[k][rng.random(count, np.float32) < EMPTY_INTEGERS[k]] = -1
-        return Rows(integers, ids)
+        return PlantedRows(integers, ids)
 
-    def logits(self, rows: Rows, interactions: bool = True) -> Floats:
+    def logits(self, rows: PlantedRows, interactions: bool = True) -> Floats:
         """float32 [B]; without `interactions`, of the per-field effects alone."""
         logits = self._bias + _sum(self._dense_effects(rows)) + _sum(self._main_effects(rows))
         return logits + _sum(self._interactions(rows)) if interactions else logits
@@ -96,7 +96,7 @@ class PlantedModel:
         effects = rng.normal(size=(len(p), width)) * (p / (p + half))[:, None]
         return (effects - p @ effects).astype(np.float32)
 
-    def _calibrate(self, rows: Rows) -> None:
+    def _calibrate(self, rows: PlantedRows) -> None:
         """Scales the parts to their standard deviations, and sets the bias for the click rate."""
         dense, main = _sum(self._dense_effects(rows)), _sum(self._main_effects(rows))
         scale = np.float32(INTERACTION_STD / _sum(self._interactions(rows)).std())
@@ -110,16 +110,16 @@ class PlantedModel:
             low, high = (middle, high) if sigmoid(logits + np.float32(middle)).mean() < CLICK_RATE else (low, middle)
         self._bias = np.float32(low)
 
-    def _dense_effects(self, rows: Rows) -> Iterable[Floats]:
+    def _dense_effects(self, rows: PlantedRows) -> Iterable[Floats]:
         for k, (linear, bend, hump, empty) in enumerate(self._curves):
             z = (np.log1p(np.maximum(rows.integers[k], 0).astype(np.float32)) - self._location[k]) / self._spread[k]
             yield linear * z + bend * np.tanh(2 * z) + hump * np.exp(-z * z) + empty * (rows.integers[k] < 0)
 
-    def _main_effects(self, rows: Rows) -> Iterable[Floats]:
+    def _main_effects(self, rows: PlantedRows) -> Iterable[Floats]:
         for effects, ids in zip(self._main, rows.ids, strict=True):
             yield effects[ids]
 
-    def _interactions(self, rows: Rows) -> Iterable[Floats]:
+    def _interactions(self, rows: PlantedRows) -> Iterable[Floats]:
         vectors = {f: table[rows.ids[f]] for f, table in self._latent.items()}
         for i in INTERACTING:
             for j in INTERACTING:

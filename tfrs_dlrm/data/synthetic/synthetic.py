@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from tfrs_dlrm.data.synthetic.planted import PlantedModel, Rows, generator, sigmoid
+from tfrs_dlrm.data.synthetic.planted import PlantedModel, PlantedRows, generator, sigmoid
 from tfrs_dlrm.metrics import exact_auc, log_loss
-from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
-from tfrs_dlrm.stores import is_address, publish
+from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
+from tfrs_dlrm.stores import is_store_url, publish
 from tfrs_dlrm.stores.files import disk_full, write_json
 
-TRAIN_FILE, EVAL_FILE, SCHEMA_FILE, PLANTED_FILE = "train.tsv", "eval.tsv", "schema.json", "planted.json"
+TRAIN_FILE, EVAL_FILE, PLANTED_FILE = "train.tsv", "eval.tsv", "planted.json"
 _CHUNK = 65_536
 _TRAIN, _EVAL = 1, 2  # streams of random numbers; 0 makes the planted model
 
@@ -82,7 +82,7 @@ def generate(
         raise ValueError(f"train_rows={train_rows} and eval_rows={eval_rows}: at least 1 of each is needed")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed={seed} is outside 0 to {2**63 - 1}")
-    if is_address(output):
+    if is_store_url(output):
         with tempfile.TemporaryDirectory() as home:
             planted = generate(home, train_rows, eval_rows, seed, progress)
             publish(home, output, last=(PLANTED_FILE,))
@@ -109,7 +109,7 @@ def generate(
 
 def draw_chunk(
     model: PlantedModel, seed: int, stream: int, chunk: int, rows: int
-) -> tuple[Rows, np.ndarray, np.ndarray]:
+) -> tuple[PlantedRows, np.ndarray, np.ndarray]:
     """One chunk of rows, their labels int [B], and the logits float32 [B] that the labels were drawn from."""
     rng = generator(seed, stream, chunk)
     drawn = model.draw(rng, rows)

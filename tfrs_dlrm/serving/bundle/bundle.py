@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
-from tfrs_dlrm.data.preparing.manifest import Manifest, Split
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.data.reading.dataset import dataset
@@ -32,7 +32,7 @@ from tfrs_dlrm.serving.bundle.tolerance import Tolerance
 from tfrs_dlrm.serving.bundle.verify import Comparison, compare
 from tfrs_dlrm.serving.bundle.versions import LAST, next_version, remove_old
 from tfrs_dlrm.serving.bundle.warmup import write_warmup
-from tfrs_dlrm.stores import Store, is_address, join, local_copy, publish, visible_files
+from tfrs_dlrm.stores import Store, is_store_url, join, local_copy, publish, visible_files
 from tfrs_dlrm.stores.files import disk_full
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.workdir import Which, Workdir
@@ -124,7 +124,7 @@ def export_model(
       ValueError: the options do not fit the model, or the exported model disagrees with `model`.
       OSError: the disk is full.
     """
-    if is_address(output):
+    if is_store_url(output):
         return _export_to_store(model, data_dir, output, options, checkpoint)
     return _export(model, data_dir, output, next_version(output), options, checkpoint)
 
@@ -227,7 +227,7 @@ def _tolerances(roundings: Mapping[str, Tolerance], cost: Accuracy | None) -> di
 
 def _cost(model: RankingModel, serving: ServingModel, data_dir: str) -> Accuracy:
     """Of smaller tables, on the evaluation set; on the training set where there is none."""
-    split: Split = "eval" if Manifest.load(data_dir).rows("eval") else "train"
+    split: Split = "eval" if PreparedManifest.load(data_dir).rows("eval") else "train"
     return accuracy(model, serving, dataset(data_dir, 2048, split=split, shuffle=False, drop_remainder=False))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from absl import logging
 
-from tfrs_dlrm.stores import PUBLISHED_FILE, Store, is_address, join, local_copy, unpublish
+from tfrs_dlrm.stores import PUBLISHED_FILE, Store, is_store_url, join, local_copy, unpublish
 
 # What servers take for the sign that a version is whole.
 LAST = ("saved_model.pb",)
@@ -20,7 +20,7 @@ def versions_in(output: str) -> list[int]:
     Raises:
       StoreError: the store cannot be reached or refuses.
     """
-    if is_address(output):
+    if is_store_url(output):
         names = {name.split("/")[0] for name in Store(output).files() if "/" in name}
     else:
         names = set(os.listdir(output) if os.path.isdir(output) else [])
@@ -33,7 +33,7 @@ def whole_versions(output: str) -> list[int]:
     Raises:
       StoreError: the store cannot be reached or refuses.
     """
-    if not is_address(output):
+    if not is_store_url(output):
         return [n for n in versions_in(output) if os.path.isfile(os.path.join(output, str(n), *LAST))]
     names = Store(output).files().keys()
     return [n for n in _published(names) if f"{n}/{LAST[0]}" in names]
@@ -60,14 +60,14 @@ def remove_old(output: str, keep: int) -> list[str]:
         raise ValueError(f"keep={keep}; at least 1, the version that was just written, has to stay")
     whole = whole_versions(output)
     old = whole[:-keep]
-    if is_address(output) and whole:
+    if is_store_url(output) and whole:
         # Also those whose removal was interrupted.
         half = set(_published(Store(output).files())) - set(whole)
         old = sorted({*old, *(n for n in half if n < whole[-1])})
     gone = []
     for number in old:
         path = join(output, str(number))
-        if is_address(output):
+        if is_store_url(output):
             unpublish(path, first=LAST)
         else:
             temporary = os.path.join(output, f"removed-{number}")
@@ -105,7 +105,7 @@ def local_version(path: str) -> str:
       ValueError: there is none, or it is damaged.
       StoreError: the store cannot be reached or refuses.
     """
-    if not is_address(path):
+    if not is_store_url(path):
         return path
     if Store(path).find(PUBLISHED_FILE):
         return local_copy(path)

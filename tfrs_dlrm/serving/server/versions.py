@@ -20,7 +20,7 @@ from tfrs_dlrm.serving.server import loading
 from tfrs_dlrm.serving.server.batching import Batcher
 from tfrs_dlrm.serving.server.errors import NotFound, Unavailable
 from tfrs_dlrm.serving.server.request_checks import shared_inputs, unknown
-from tfrs_dlrm.stores import StoreError, forget_copy, is_address
+from tfrs_dlrm.stores import StoreError, forget_copy, is_store_url
 
 # A listing has its price.
 SECONDS_BETWEEN_LISTINGS = 30.0
@@ -187,7 +187,7 @@ class Model:
 
     def _look(self) -> dict[int, str]:
         """The directories of the versions by number; of those in a store, local copies of the newest."""
-        if not is_address(self.path):
+        if not is_store_url(self.path):
             return find_versions(self.path)
         if time.monotonic() >= self._next_look:
             try:
@@ -229,7 +229,7 @@ class Model:
         await version.idle()
         model, version.model, version.batcher = version.loaded, None, None
         await asyncio.get_running_loop().run_in_executor(self._loader, model.close)
-        if is_address(self.path) and version.path not in self._found.values():
+        if is_store_url(self.path) and version.path not in self._found.values():
             await asyncio.get_running_loop().run_in_executor(self._loader, forget_copy, version.path)
         version.state = State.END
         logging.info("%s: version %d is unloaded", self.name, version.number)
@@ -264,7 +264,7 @@ def find_models(root: str) -> dict[str, str]:
     Raises:
       ValueError: there is none.
     """
-    if is_address(root):
+    if is_store_url(root):
         if not fetch_newest(root, 1):
             raise ValueError(
                 f"{root}: no version is published there, as python export/main.py --output={root} makes; of a store"

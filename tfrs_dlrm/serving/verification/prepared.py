@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrs_dlrm.data.preparing.manifest import Manifest, Split
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.serving.verification.scores import compared
 from tfrs_dlrm.serving.verification.subject import Subject
@@ -24,7 +24,7 @@ _SAMPLES = "samples.jsonl"
 def check(subject: Subject) -> str:
     """Compares `serving_default` on raw rows with `encoded` on the Parquet rows of the same examples."""
     directory = str(subject.data)
-    manifest = Manifest.load(directory)
+    manifest = PreparedManifest.load(directory)
     split: Split = "eval" if manifest.eval else "train"  # as `prepare` chooses the samples
     with open(os.path.join(directory, _SAMPLES), encoding="utf-8") as f:
         samples = [json.loads(line) for line in f]
@@ -62,7 +62,7 @@ def encoded_inputs(table: pa.Table, schema: Schema) -> dict[str, np.ndarray]:
     return inputs
 
 
-def _first_rows(directory: str, manifest: Manifest, split: Split, count: int) -> pa.Table:
+def _first_rows(directory: str, manifest: PreparedManifest, split: Split, count: int) -> pa.Table:
     tables: list[pa.Table] = []
     for shard in manifest.shards(split):
         for batch in pq.ParquetFile(os.path.join(directory, shard.path)).iter_batches(batch_size=count):

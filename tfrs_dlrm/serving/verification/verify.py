@@ -11,7 +11,7 @@ from tfrs_dlrm.serving.server.loading import warm_up
 from tfrs_dlrm.serving.verification import contract, files, forms, measure, operations, prepared, scores
 from tfrs_dlrm.serving.verification.subject import Subject, read_reference
 from tfrs_dlrm.serving.verification.verification_report import Check, Failed, Report
-from tfrs_dlrm.stores import is_address, local_copy
+from tfrs_dlrm.stores import is_store_url, local_copy
 
 
 def verify(path: str, data: str | None = None, latency: bool = True, allowed: Collection[str] = ()) -> Report:
@@ -31,7 +31,7 @@ def verify(path: str, data: str | None = None, latency: bool = True, allowed: Co
     """
     data = None if data is None else local_copy(data)
     subject = Subject(files.find_version(local_version(path)), data, frozenset(allowed))
-    report = Report(path if is_address(path) else subject.path)
+    report = Report(path if is_store_url(path) else subject.path)
     steps: list[tuple[str, Callable[[], str], tuple[str, ...]]] = [
         ("manifest", lambda: files.check_manifest(subject), ()),
         ("files", lambda: files.check_files(subject), ("manifest",)),

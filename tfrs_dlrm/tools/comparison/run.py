@@ -13,10 +13,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.data.preparing.manifest import Manifest
-from tfrs_dlrm.data.preparing.on_demand import ready
-from tfrs_dlrm.data.preparing.prepare import Progress
-from tfrs_dlrm.stores import local_copy
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest
+from tfrs_dlrm.data.preparing.on_demand import ensure_prepared
+from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.stores.files import local_path, read_json, write_json
 from tfrs_dlrm.tools.comparison.contestants import Contestant
 from tfrs_dlrm.tools.comparison.cost import Cost, measure
@@ -83,8 +82,8 @@ def compare(
     """
     options.check()
     base = contestants[0].config
-    ready(base.data, base.train.seed, prepare_progress)
-    if not Manifest.load(local_copy(base.data.path)).rows("eval"):
+    ensure_prepared(base.data, base.train.seed, prepare_progress)
+    if not PreparedManifest.load(local_copy(base.data.path)).rows("eval"):
         raise ValueError(f"{base.data.path} has no evaluation set to compare on; prepare with --eval_fraction")
     _begin(contestants, output, options)
     outcomes, costs = [], {}

@@ -6,12 +6,11 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from tfrs_dlrm.data.preparing.manifest import Manifest, Split
-from tfrs_dlrm.data.preparing.prepare import Progress
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.schema.suggestions import did_you_mean
-from tfrs_dlrm.stores import local_copy
+from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.tools.explain import neighbours
 from tfrs_dlrm.tools.explain.explanation import Explanation, Neighbours
 from tfrs_dlrm.tools.explain.importance import Importances, permutation_importance
@@ -80,7 +79,7 @@ def explain_run(
     looked_at = schema.select(config.model.features(schema))
     _check(questions, schema)
     queries = {query: _find(query, schema, looked_at, directory) for query in questions.neighbours}
-    manifest = Manifest.load(data)
+    manifest = PreparedManifest.load(data)
     home.check_data(data)
     asks_model = {"importance", "interactions"} & set(questions.parts)
     if asks_model:
@@ -158,7 +157,7 @@ def _tables(
 ) -> tuple[list[TableUsage], list[Neighbours]]:
     """One table after the other, since the counts of all of them might not fit into memory."""
     users = [f.table for f in looked_at.categorical]
-    train_rows = Manifest.load(data).rows("train")
+    train_rows = PreparedManifest.load(data).rows("train")
     asked = {table for table, _ in queries.values()}
     tables = [table for table in dict.fromkeys(users) if "tables" in questions.parts or table in asked]
     advance = _stage(progress, "tables", train_rows * sum(users.count(table) for table in tables))

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import tensorflow as tf
 
-from tfrs_dlrm.data.encoding.encoder import SCHEMA_FILE
-from tfrs_dlrm.data.preparing.blocks import encoded_schema
-from tfrs_dlrm.data.preparing.manifest import Manifest, Split
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split, encoded_schema
 from tfrs_dlrm.data.reading.columns import Columns, assemble
-from tfrs_dlrm.data.reading.shards import open_shard
+from tfrs_dlrm.data.reading.row_groups import open_row_groups
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +97,7 @@ def draw(directory: str, split: Split, examples: int, seed: int = 0, label: int 
     rng = np.random.default_rng(seed)
     chosen = known[np.sort(rng.choice(len(known), min(examples, len(known)), replace=False))]
     parts, begin = [], 0
-    for file, i in _row_groups(directory, split):
+    for file, i in open_row_groups(directory, split):
         end = begin + file.metadata.row_group(i).num_rows
         first, last = np.searchsorted(chosen, [begin, end])
         if first < last:
@@ -114,21 +111,13 @@ def draw(directory: str, split: Split, examples: int, seed: int = 0, label: int 
 def _known(directory: str, split: Split, schema: Schema, label: int) -> np.ndarray:
     """The numbers of the examples of which a label is known, in their order."""
     if label == 0:  # of all
-        return np.arange(Manifest.load(directory).rows(split))
+        return np.arange(PreparedManifest.load(directory).rows(split))
     name = schema.label_columns[label]
-    columns = [file.read_row_group(i, columns=[name])[name].to_numpy() for file, i in _row_groups(directory, split)]
+    columns = [file.read_row_group(i, columns=[name])[name].to_numpy() for file, i in open_row_groups(directory, split)]
     known = np.flatnonzero(np.isfinite(np.concatenate(columns)))
     if not len(known):
         raise ValueError(f"{directory}: label {schema.labels[label].name!r} is known of no example of the {split} set")
     return known
-
-
-def _row_groups(directory: str, split: Split) -> Iterator[tuple[pq.ParquetFile, int]]:
-    """Of all shards in their order: the open file, and the number of the row group in it."""
-    for shard in Manifest.load(directory).shards(split):
-        with open_shard(os.path.join(directory, shard.path)) as file:
-            for i in range(file.num_row_groups):
-                yield file, i
 
 
 def scores(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.data.encoding.row_names import looked_up
+from tfrs_dlrm.data.reading.row_groups import looked_up
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.tools.explain.vectors import all_vectors

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from tfrs_dlrm.data.preparing.job import Job
+    from tfrs_dlrm.data.preparing.job import PrepareJob
     from tfrs_dlrm.data.preparing.workspace import Workspace
     from tfrs_dlrm.schema import Schema
+    from tfrs_dlrm.stores import Progress
 
 EngineName = Literal["duckdb", "spark"]
-# As `tfrs_dlrm.data.preparing.prepare.Progress`.
-Report = Callable[[str, int, int, int], None]
 
 
 class Engine(Protocol):
     """Runs the two passes over the logs of a job; see `tfrs_dlrm.data.preparing.passes`."""
 
-    def count(self, job: Job, workspace: Workspace, report: Report) -> None:
+    def count(self, job: PrepareJob, workspace: Workspace, report: Progress) -> None:
         """Runs the first pass over all segments that are not marked as counted.
 
         Raises:
@@ -26,7 +25,7 @@ class Engine(Protocol):
         """
 
     def vocabularies(
-        self, job: Job, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
+        self, job: PrepareJob, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
     ) -> Iterator[tuple[str, Iterator[Sequence[str]]]]:
         """Joins the counts of all segments.
 
@@ -40,7 +39,7 @@ class Engine(Protocol):
           of their UTF-8 bytes. They are to be used up before the next table is asked for.
         """
 
-    def encode(self, job: Job, workspace: Workspace, schema: Schema, report: Report) -> None:
+    def encode(self, job: PrepareJob, workspace: Workspace, schema: Schema, report: Progress) -> None:
         """Runs the second pass over all segments that are not marked as encoded; errors as in `count`.
 
         Args:

@@ -9,36 +9,36 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
-from tfrs_dlrm.data.encoding.vocabulary import by_falling_count
-from tfrs_dlrm.data.preparing.engines import Report
-from tfrs_dlrm.data.preparing.job import Job
-from tfrs_dlrm.data.preparing.passes import Counting, Encoding, Pass, rows_of
+from tfrs_dlrm.data.preparing.job import PrepareJob
+from tfrs_dlrm.data.preparing.passes import CountingPass, EncodingPass, Pass, rows_of
+from tfrs_dlrm.data.preparing.value_counts import by_falling_count
 from tfrs_dlrm.data.preparing.workspace import Workspace
 from tfrs_dlrm.data.raw import raw_files
 from tfrs_dlrm.data.raw.segments import Reader, by_segment, segment_name, segment_of
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import Progress
 
 
 class LocalEngine:
     """See `Engine`."""
 
-    def count(self, job: Job, workspace: Workspace, report: Report) -> None:
+    def count(self, job: PrepareJob, workspace: Workspace, report: Progress) -> None:
         """See `Engine`."""
-        _run(Counting(job), job, workspace, report)
+        _run(CountingPass(job), job, workspace, report)
 
     def vocabularies(
-        self, job: Job, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
+        self, job: PrepareJob, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
     ) -> Iterator[tuple[str, Iterator[Sequence[str]]]]:
         """See `Engine`."""
         for table, (min_count, max_size) in settings.items():
             yield table, by_falling_count(workspace.counts, table, min_count, max_size)
 
-    def encode(self, job: Job, workspace: Workspace, schema: Schema, report: Report) -> None:
+    def encode(self, job: PrepareJob, workspace: Workspace, schema: Schema, report: Progress) -> None:
         """See `Engine`."""
-        _run(Encoding(job, Encoder(schema, workspace.output)), job, workspace, report)
+        _run(EncodingPass(job, Encoder(schema, workspace.output)), job, workspace, report)
 
 
-def _run(work: Pass, job: Job, workspace: Workspace, report: Report) -> None:
+def _run(work: Pass, job: PrepareJob, workspace: Workspace, report: Progress) -> None:
     """Works on the blocks of all unfinished segments side by side, and finishes each segment in order."""
     sizes = [raw_files.size(job.files[file]) for file in work.files]
     rows, ahead = 0, (os.cpu_count() or 1) + 1

@@ -22,18 +22,19 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 from absl import logging
 
-from tfrs_dlrm.data.preparing.engines import Report, spark_tasks
+from tfrs_dlrm.data.preparing.engines import spark_tasks
 from tfrs_dlrm.data.preparing.engines.spark_errors import explained
 from tfrs_dlrm.data.preparing.engines.spark_session import is_local, session
 from tfrs_dlrm.data.preparing.engines.spark_tasks import Site
-from tfrs_dlrm.data.preparing.engines.units import Unit, stretches, units
-from tfrs_dlrm.data.preparing.job import Job
+from tfrs_dlrm.data.preparing.engines.units import WorkUnit, stretches, units
+from tfrs_dlrm.data.preparing.job import PrepareJob
 from tfrs_dlrm.data.preparing.passes import rows_of
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, FAILED, Workspace
 from tfrs_dlrm.data.raw import raw_files, segments, sources
 from tfrs_dlrm.data.raw.parsing import BadRow, BadRowError
-from tfrs_dlrm.data.raw.sources import Place
+from tfrs_dlrm.data.raw.sources import BlockStart
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import Progress
 from tfrs_dlrm.stores.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -58,16 +59,16 @@ class SparkEngine:
     def __init__(self, spark: SparkSession):
         self._spark = spark
 
-    def count(self, job: Job, workspace: Workspace, report: Report) -> None:
+    def count(self, job: PrepareJob, workspace: Workspace, report: Progress) -> None:
         """See `Engine`."""
         self._pass("vocabulary", COUNTED, len(job.train_files), _site(job, workspace), None, report)
 
-    def encode(self, job: Job, workspace: Workspace, schema: Schema, report: Report) -> None:
+    def encode(self, job: PrepareJob, workspace: Workspace, schema: Schema, report: Progress) -> None:
         """See `Engine`."""
         self._pass("encode", ENCODED, len(job.files), _site(job, workspace), schema, report)
 
     def vocabularies(
-        self, job: Job, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
+        self, job: PrepareJob, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
     ) -> Iterator[tuple[str, Iterator[Sequence[str]]]]:
         """See `Engine`."""
         if not settings:
@@ -78,7 +79,7 @@ class SparkEngine:
             yield name, _first_values(paths, max_size)
 
     def _sorted_values(
-        self, job: Job, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
+        self, job: PrepareJob, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
     ) -> list[tuple[int, int]]:
         """Joins, cuts and sorts the counts of all tables; returns which files hold the values, as (part, table)."""
         from pyspark.sql import functions as F
@@ -99,12 +100,12 @@ class SparkEngine:
         rows = self._collect(_map(sums, write, "part int, table int"))
         return sorted((row.part, row.table) for row in rows)
 
-    def _pass(self, stage: str, kind: str, files: int, site: Site, schema: Schema | None, report: Report) -> None:
+    def _pass(self, stage: str, kind: str, files: int, site: Site, schema: Schema | None, report: Progress) -> None:
         workspace = Workspace(site.output, run=site.run)
         shutil.rmtree(os.path.join(workspace.work, FAILED), ignore_errors=True)
         plan = self._plan(site, workspace)
         total = sum(site.sizes[:files])
-        progress = _Progress(workspace, stage, kind, total, report)
+        progress = _PassProgress(workspace, stage, kind, total, report)
         todo = [
             unit
             for unit in plan
@@ -117,13 +118,15 @@ class SparkEngine:
         progress()
         report(stage, total, total, progress.rows)
 
-    def _plan(self, site: Site, workspace: Workspace) -> list[Unit]:
+    def _plan(self, site: Site, workspace: Workspace) -> list[WorkUnit]:
         """The units of all files, which are found once and kept."""
         path = os.path.join(workspace.work, "units.json")
         if os.path.exists(path):
             kept = read_json(path)
             if kept["cuts"] == list(site.cuts):
-                return [Unit(file, Place(*place) if place else None, size) for file, place, size in kept["units"]]
+                return [
+                    WorkUnit(file, BlockStart(*place) if place else None, size) for file, place, size in kept["units"]
+                ]
         parts = stretches(site.paths, site.sizes)
         look = functools.partial(spark_tasks.look_at, site, parts)
         rows = self._collect(_map(self._numbers(len(parts)), look, "id bigint, answer string"))
@@ -131,7 +134,7 @@ class SparkEngine:
         for row in sorted(rows, key=lambda row: row.id):
             answers.setdefault(parts[row.id].file, []).extend(json.loads(row.answer))
         header = not site.job.schema.text.columns
-        found: list[Unit] = []
+        found: list[WorkUnit] = []
         for file, (name, size) in enumerate(zip(site.paths, site.sizes, strict=True)):
             found += units(file, name, size, answers[file], header)
         rows_of_units = [[u.file, u.place and [*vars(u.place).values()], u.size] for u in found]
@@ -198,10 +201,10 @@ class _Waiting:
             logging.warning("%s?", what)
 
 
-class _Progress:
+class _PassProgress:
     """Reports the segments that are finished by now; rows are those of this run."""
 
-    def __init__(self, workspace: Workspace, stage: str, kind: str, total: int, report: Report):
+    def __init__(self, workspace: Workspace, stage: str, kind: str, total: int, report: Progress):
         self._workspace, self._stage, self._kind, self._total, self._report = workspace, stage, kind, total, report
         self._seen: set[str] = set()
         self._bytes = self.rows = 0
@@ -221,7 +224,7 @@ class _Progress:
         self._seen |= new
 
 
-def _site(job: Job, workspace: Workspace) -> Site:
+def _site(job: PrepareJob, workspace: Workspace) -> Site:
     paths = tuple(map(raw_files.absolute, job.files))
     cuts = sources.BLOCK_BYTES, sources.BLOCK_ROWS, segments.BLOCKS_PER_SEGMENT
     sizes = tuple(map(raw_files.size, paths))

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrs_dlrm.data.preparing.engines.units import Stretch, Unit, look
-from tfrs_dlrm.data.preparing.job import Job
+from tfrs_dlrm.data.preparing.engines.units import Stretch, WorkUnit, look
+from tfrs_dlrm.data.preparing.job import PrepareJob
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, FAILED, Workspace
 from tfrs_dlrm.data.raw import raw_files, segments, sources
-from tfrs_dlrm.data.raw.sources import Block
+from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import StoreError
 
@@ -46,7 +46,7 @@ class Site:
       cuts: `BLOCK_BYTES`, `BLOCK_ROWS` and `BLOCKS_PER_SEGMENT` of the process that divided the work.
     """
 
-    job: Job
+    job: PrepareJob
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
     output: str
@@ -101,7 +101,7 @@ def look_at(site: Site, parts: list[Stretch], batches: Batches) -> Batches:
         yield pa.record_batch([pa.array(numbers, pa.int64()), pa.array(answers, pa.string())], ["id", "answer"])
 
 
-def run_pass(site: Site, kind: str, schema: Schema | None, todo: list[Unit], batches: Batches) -> Batches:
+def run_pass(site: Site, kind: str, schema: Schema | None, todo: list[WorkUnit], batches: Batches) -> Batches:
     """Runs a pass over the units of these numbers in `todo`, and gives the numbers back.
 
     What is wrong with the data of a segment is left in a file for the driver and is no error here: running the task
@@ -122,7 +122,7 @@ def run_pass(site: Site, kind: str, schema: Schema | None, todo: list[Unit], bat
             failed = workspace.marked(FAILED)
             if not failed or unit.first_segment < failed[0]:
                 site.check_visible(unit.file)
-                _Run(site, workspace, work, unit).run()
+                _UnitRun(site, workspace, work, unit).run()
         yield pa.record_batch([batch.column(0)], ["id"])
 
 
@@ -131,20 +131,20 @@ def _pass(site: Site, kind: str, schema: Schema | None) -> Pass:
     key = site.run, kind
     if key not in _PASSES:
         from tfrs_dlrm.data.encoding.encoder import Encoder
-        from tfrs_dlrm.data.preparing.passes import Counting, Encoding
+        from tfrs_dlrm.data.preparing.passes import CountingPass, EncodingPass
 
         _PASSES.clear()
         if kind == COUNTED:
-            _PASSES[key] = Counting(site.job)
+            _PASSES[key] = CountingPass(site.job)
         elif kind == ENCODED and schema is not None:
-            _PASSES[key] = Encoding(site.job, Encoder(schema, site.output))
+            _PASSES[key] = EncodingPass(site.job, Encoder(schema, site.output))
     return _PASSES[key]
 
 
-class _Run:
+class _UnitRun:
     """A pass over one unit."""
 
-    def __init__(self, site: Site, workspace: Workspace, work: Pass, unit: Unit):
+    def __init__(self, site: Site, workspace: Workspace, work: Pass, unit: WorkUnit):
         self._site, self._workspace, self._work, self._unit = site, workspace, work, unit
         self._path = site.paths[unit.file]
         self._name = unit.first_segment
@@ -169,7 +169,7 @@ class _Run:
         """The path as it was given to `prepare`, for messages and for the list of bad rows."""
         return self._site.job.files[self._unit.file]
 
-    def _blocks(self) -> Iterator[Block]:
+    def _blocks(self) -> Iterator[RawBlock]:
         unit = self._unit
         blocks = sources.blocks(self._path, self._site.job.schema, self._at, unit.place)
         if unit.place:
@@ -179,7 +179,7 @@ class _Run:
     def _at(self, position: int) -> None:
         self._read = position
 
-    def _segment(self, group: Iterator[Block]) -> None:
+    def _segment(self, group: Iterator[RawBlock]) -> None:
         parts = (self._work.work(self._unit.file, block) for block in group)
         mark = self._work.finish(self._workspace, self._name, parts)
         size = self._unit.size if self._unit.place else self._read - self._counted
@@ -191,7 +191,7 @@ class _Run:
 
 def read_counts(site: Site, tables: list[str], names: list[str], batches: Batches) -> Batches:
     """The counts of the segments of these numbers in `names`; columns `table` (a number in `tables`), `value`, `n`."""
-    from tfrs_dlrm.data.encoding.vocabulary import counts_file
+    from tfrs_dlrm.data.preparing.value_counts import counts_file
 
     workspace = site.enter()
     for batch in batches:

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.raw import raw_files, segments, sources
-from tfrs_dlrm.data.raw.sources import Place, is_compressed, is_parquet
+from tfrs_dlrm.data.raw.sources import BlockStart, is_compressed, is_parquet
 from tfrs_dlrm.stores import StoreError
 
 _PIECES_PER_STRETCH = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Unit:
+class WorkUnit:
     """What one task reads.
 
     Attributes:
@@ -31,7 +31,7 @@ class Unit:
     """
 
     file: int
-    place: Place | None
+    place: BlockStart | None
     size: int
 
     @property
@@ -87,7 +87,7 @@ def look(path: str, stretch: Stretch) -> list[int]:
     return answer
 
 
-def units(file: int, path: str, size: int, answer: Sequence[int], header: bool) -> list[Unit]:
+def units(file: int, path: str, size: int, answer: Sequence[int], header: bool) -> list[WorkUnit]:
     """The units of one file, in order.
 
     Args:
@@ -102,14 +102,14 @@ def units(file: int, path: str, size: int, answer: Sequence[int], header: bool) 
     places = _text_places(size, answer, header) if answer else []
     firsts = [place for place in places if place.index % segments.BLOCKS_PER_SEGMENT == 0]
     if len(firsts) < 2:
-        return [Unit(file, None, size)]
+        return [WorkUnit(file, None, size)]
     ends = [place.offset for place in firsts[1:]] + [size]
-    return [Unit(file, place, end - place.offset) for place, end in zip(firsts, ends, strict=True)]
+    return [WorkUnit(file, place, end - place.offset) for place, end in zip(firsts, ends, strict=True)]
 
 
-def _text_places(size: int, answer: Sequence[int], header: bool) -> list[Place]:
+def _text_places(size: int, answer: Sequence[int], header: bool) -> list[BlockStart]:
     """Where the blocks begin, as `sources.blocks` cuts them."""
-    places: list[Place] = []
+    places: list[BlockStart] = []
     offset, line = 0, 1
     for piece, (breaks, end) in enumerate(zip(answer[::2], answer[1::2], strict=True)):
         if piece == 0 and header and breaks:
@@ -117,23 +117,23 @@ def _text_places(size: int, answer: Sequence[int], header: bool) -> list[Place]:
             if not breaks:
                 offset = end
         if breaks:
-            places.append(Place(len(places), line, offset, piece * sources.BLOCK_BYTES))
+            places.append(BlockStart(len(places), line, offset, piece * sources.BLOCK_BYTES))
             line, offset = line + breaks, end
     if offset < size:  # a last line without a line break
-        places.append(Place(len(places), line, offset, size))
+        places.append(BlockStart(len(places), line, offset, size))
     return places
 
 
-def _parquet_units(file: int, size: int, rows_of_groups: Sequence[int]) -> list[Unit]:
+def _parquet_units(file: int, size: int, rows_of_groups: Sequence[int]) -> list[WorkUnit]:
     found, index, row, total = [], 0, 1, sum(rows_of_groups)
     for group, rows in enumerate(rows_of_groups):
         for batch in range(-(-rows // sources.BLOCK_ROWS)):
             if index % segments.BLOCKS_PER_SEGMENT == 0:
-                found.append(Place(index, row + batch * sources.BLOCK_ROWS, group, batch))
+                found.append(BlockStart(index, row + batch * sources.BLOCK_ROWS, group, batch))
             index += 1
         row += rows
     if not found:
-        return [Unit(file, None, size)]
+        return [WorkUnit(file, None, size)]
     ends = [place.first_row for place in found[1:]] + [row]
     shares = [size * (end - place.first_row) // total for place, end in zip(found, ends, strict=True)]
-    return [Unit(file, place, share) for place, share in zip(found, shares, strict=True)]
+    return [WorkUnit(file, place, share) for place, share in zip(found, shares, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from tfrs_dlrm.data.reading.service.remote import LOST, REFUSED, Block
+from tfrs_dlrm.data.reading.service.worker_graph import LOST, REFUSED, WindowBlock
 
 # Of all blocks that wait for their turn: a dozen windows of Criteo rows.
 CAPACITY = 1 << 30
@@ -59,7 +59,7 @@ class ReorderBuffer:
         """Whether what comes, if anything does, is no longer needed, so that it is time for a new beginning."""
         return bool(self._over) or (self._silent and self._heard > self._fell_silent)
 
-    def put(self, block: Block) -> bool:
+    def put(self, block: WindowBlock) -> bool:
         """Adds a block unless it comes too late or twice; False where no more are wanted."""
         key = (block.item, block.number)
         with self._changed:

@@ -4,8 +4,8 @@ tf.data's service sends a graph to its workers. A function in Python does not tr
 name under which TensorFlow knows the function, in the process that runs the graph. TensorFlow gives the names in turn,
 so the first function of every process has the same name; a worker makes sure that this is `load`.
 
-An item is a window of an epoch, numbered `epoch * Windows.most + window`. The dispatcher hands items out in turn, each
-to one worker and once, whatever becomes of it there; the trainer knows which ones it needs and reads what is lost.
+An item is a window of an epoch, numbered `epoch * ShuffleWindows.most + window`. The dispatcher hands each item out
+once, to one worker. The trainer knows which items it needs, and reads lost ones itself.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import tensorflow as tf
 from absl import logging
 
-from tfrs_dlrm.data.reading.dataset import windows_of
-from tfrs_dlrm.data.reading.records import fingerprint
-from tfrs_dlrm.data.reading.service.blocks import encode
-from tfrs_dlrm.data.reading.service.job import Job
-from tfrs_dlrm.data.reading.windows import Windows
+from tfrs_dlrm.data.preparing.manifest import prepared_fingerprint
+from tfrs_dlrm.data.reading.columns import Columns
+from tfrs_dlrm.data.reading.row_groups import windows_of
+from tfrs_dlrm.data.reading.row_sources import ReadRequest
+from tfrs_dlrm.data.reading.windows import ShuffleWindows
 from tfrs_dlrm.stores import local_copy
 
 # Of one message: 2.6 MB of Criteo rows.
@@ -32,7 +33,7 @@ LOST, REFUSED = -1, -2
 _WORKER = ["?"]
 
 
-class Block(NamedTuple):
+class WindowBlock(NamedTuple):
     """What a worker sends: rows number `BLOCK_ROWS * number` and following of an item, or why there are none."""
 
     item: int
@@ -41,12 +42,12 @@ class Block(NamedTuple):
     data: bytes
 
 
-def blocks(job: Job, prepared: str, first: int, end: int) -> tf.data.Dataset:
-    """The blocks of the items from `first` to before `end`, to be distributed; elements are the fields of `Block`.
+def window_blocks(job: ReadRequest, prepared: str, first: int, end: int) -> tf.data.Dataset:
+    """The blocks of the items from `first` to before `end`; elements are the fields of `WindowBlock`.
 
     Args:
       job: what to read.
-      prepared: the `fingerprint` of the prepared directory; a worker that finds another one refuses.
+      prepared: the `prepared_fingerprint` of the prepared directory; a worker that finds another one refuses.
       first: the first item.
       end: behind the last.
     """
@@ -87,7 +88,7 @@ def load(request: np.ndarray, item: np.int64) -> tuple[np.ndarray, np.bytes_, np
 
 
 def register(worker: str) -> object:
-    """Makes `load` what the graphs of `blocks` call in this process; that holds for as long as the result is kept.
+    """Makes the graphs of `window_blocks` call `load` in this process, for as long as the result is kept.
 
     Args:
       worker: the address of this one.
@@ -109,18 +110,54 @@ def _message(error: Exception) -> bytes:
 
 
 @functools.lru_cache(maxsize=4)
-def _windows(request: str, prepared: str) -> Windows:
-    job = Job.from_json(request)
-    found = fingerprint(local_copy(job.directory))
+def _windows(request: str, prepared: str) -> ShuffleWindows:
+    job = ReadRequest.from_json(request)
+    found = prepared_fingerprint(local_copy(job.directory))
     if found != prepared:
         raise ValueError(f"{job.directory}: not the prepared data that the trainer sees under this name")
     return windows_of(job.directory, job.split, job.seed, job.shuffle_rows, job.pipelines, job.pipeline)
 
 
-def _window(windows: Windows, item: int) -> list[bytes]:
+def _window(windows: ShuffleWindows, item: int) -> list[bytes]:
     epoch, number = divmod(item, windows.most)
     all_of_them = windows.of(epoch)
     if number >= len(all_of_them):
         return []
     rows = windows.load(all_of_them[number])
-    return [encode(rows.slice(i, min(i + BLOCK_ROWS, len(rows)))) for i in range(0, len(rows), BLOCK_ROWS)]
+    return [encode_rows(rows.slice(i, min(i + BLOCK_ROWS, len(rows)))) for i in range(0, len(rows), BLOCK_ROWS)]
+
+
+def encode_rows(columns: Columns) -> bytes:
+    """The bytes of some rows."""
+    arrays = [_column(m) for m in columns.matrices] + columns.lists
+    batch = pa.record_batch(arrays, names=[str(i) for i in range(len(arrays))])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def decode_rows(data: bytes) -> Columns:
+    """The rows that `encode_rows` was given; they lie in `data` and are not to be written to.
+
+    Raises:
+      ValueError: it is not what `encode_rows` makes.
+    """
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(data)) as stream:
+            batch = stream.read_next_batch()
+    except (pa.ArrowException, OSError, StopIteration) as e:
+        raise ValueError(f"a block of {len(data)} bytes from an input worker cannot be read: {e}") from e
+    lists = [c for c in batch.columns if pa.types.is_list(c.type)]
+    return Columns([_matrix(c) for c in batch.columns if not pa.types.is_list(c.type)], lists)
+
+
+def _column(matrix: np.ndarray) -> pa.Array:
+    values = pa.array(np.ascontiguousarray(matrix).reshape(-1))
+    return values if matrix.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, matrix.shape[1])
+
+
+def _matrix(column: pa.Array) -> np.ndarray:
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy()
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)

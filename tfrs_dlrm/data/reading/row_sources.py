@@ -1,4 +1,4 @@
-"""What a trainer asks of an input service."""
+"""Where a dataset gets its rows from: its process, or input workers that it asks for them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import tensorflow as tf
 from tfrs_dlrm.data.preparing.manifest import Split
 from tfrs_dlrm.data.raw import raw_files
 from tfrs_dlrm.data.reading.columns import Columns
-from tfrs_dlrm.data.reading.windows import Windows
+from tfrs_dlrm.data.reading.windows import ShuffleWindows
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class ReadRequest:
     """Which rows in which order; an input worker finds everything else in the prepared directory.
 
     Attributes:
@@ -45,7 +45,7 @@ class Job:
         seed: int | None,
         shuffle_rows: int,
         context: tf.distribute.InputContext | None = None,
-    ) -> Job:
+    ) -> ReadRequest:
         """That of the pipeline that `context` describes."""
         context = context or tf.distribute.InputContext()
         # The working directory of another process may be another one.
@@ -57,22 +57,22 @@ class Job:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Job:
+    def from_json(cls, text: str) -> ReadRequest:
         """Reads `to_json`."""
         return cls(**json.loads(text))
 
 
 class RowSource(Protocol):
-    """Where the rows of an epoch come from, in their order: `Windows`, which reads them here, or a service."""
+    """Where the rows of an epoch come from, in their order: `ShuffleWindows`, which reads them here, or a service."""
 
     def rows(self, epoch: int, first_row: int) -> Iterator[Columns]:
         """The rows of an epoch from `first_row` on, so many at a time as the source likes."""
 
 
-class Service(Protocol):
+class RowService(Protocol):
     """What `dataset` needs of a service."""
 
     def open(
-        self, job: Job, windows: Windows, first_epoch: int, first_row: int, repeat: bool
+        self, job: ReadRequest, windows: ShuffleWindows, first_epoch: int, first_row: int, repeat: bool
     ) -> contextlib.AbstractContextManager[RowSource]:
         """The rows of `job` from `first_row` of an epoch on: of that epoch, or with `repeat` of all that follow."""

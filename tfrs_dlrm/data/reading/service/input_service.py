@@ -15,13 +15,12 @@ from collections.abc import Iterator
 import tensorflow as tf
 from absl import logging
 
+from tfrs_dlrm.data.preparing.manifest import prepared_fingerprint
 from tfrs_dlrm.data.reading.columns import Columns
-from tfrs_dlrm.data.reading.records import fingerprint
-from tfrs_dlrm.data.reading.service.blocks import decode
+from tfrs_dlrm.data.reading.row_sources import ReadRequest
 from tfrs_dlrm.data.reading.service.buffer import CAPACITY, ReorderBuffer
-from tfrs_dlrm.data.reading.service.job import Job
-from tfrs_dlrm.data.reading.service.remote import BLOCK_ROWS, Block, blocks
-from tfrs_dlrm.data.reading.windows import Window, Windows
+from tfrs_dlrm.data.reading.service.worker_graph import BLOCK_ROWS, WindowBlock, decode_rows, window_blocks
+from tfrs_dlrm.data.reading.windows import ShuffleWindow, ShuffleWindows
 from tfrs_dlrm.distribute.addresses import unreachable
 from tfrs_dlrm.stores import local_copy
 
@@ -67,9 +66,9 @@ class InputService:
 
     @contextlib.contextmanager
     def open(
-        self, job: Job, windows: Windows, first_epoch: int, first_row: int, repeat: bool
+        self, job: ReadRequest, windows: ShuffleWindows, first_epoch: int, first_row: int, repeat: bool
     ) -> Iterator[_ServiceRows]:
-        """See `tfrs_dlrm.data.reading.service.job.Service`."""
+        """See `tfrs_dlrm.data.reading.row_sources.RowService`."""
         first = _item(windows, windows.of(first_epoch, first_row)[0])
         rows = _ServiceRows(self, job, windows, first, _NO_END if repeat else (first_epoch + 1) * windows.most)
         try:
@@ -81,9 +80,9 @@ class InputService:
 class _ServiceRows:
     """The rows of one iterator over a dataset."""
 
-    def __init__(self, service: InputService, job: Job, windows: Windows, first: int, end: int):
+    def __init__(self, service: InputService, job: ReadRequest, windows: ShuffleWindows, first: int, end: int):
         self._service, self._job, self._windows, self._end = service, job, windows, end
-        self._prepared = fingerprint(local_copy(job.directory))
+        self._prepared = prepared_fingerprint(local_copy(job.directory))
         self._pool = concurrent.futures.ThreadPoolExecutor(1)
         self._ahead: dict[int, concurrent.futures.Future[Columns]] = {}
         self._gone = False
@@ -101,7 +100,7 @@ class _ServiceRows:
         self._buffer.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _window(self, window: Window, following: Window | None) -> Iterator[Columns]:
+    def _window(self, window: ShuffleWindow, following: ShuffleWindow | None) -> Iterator[Columns]:
         item, done = _item(self._windows, window), window.skip
         count = -(-window.rows // BLOCK_ROWS)
         for number in range(done // BLOCK_ROWS, count):
@@ -110,7 +109,7 @@ class _ServiceRows:
                 if not self._buffer.closed:  # else the program ends
                     yield self._read_here(window._replace(skip=done), following)
                 return
-            begin, columns = number * BLOCK_ROWS, decode(data)
+            begin, columns = number * BLOCK_ROWS, decode_rows(data)
             if number == count - 1:
                 self._came(item)
             yield columns.slice(done - begin, len(columns)) if done > begin else columns
@@ -135,7 +134,7 @@ class _ServiceRows:
             self._buffer = self._begin(item + 1)  # this one is read here meanwhile
         return data
 
-    def _read_here(self, window: Window, following: Window | None) -> Columns:
+    def _read_here(self, window: ShuffleWindow, following: ShuffleWindow | None) -> Columns:
         service, buffer = self._service, self._buffer
         self._tell(window)
         service.read_here += 1
@@ -148,7 +147,7 @@ class _ServiceRows:
             self._ahead[item + 1] = self._pool.submit(self._windows.load, following)
         return columns
 
-    def _tell(self, window: Window) -> None:
+    def _tell(self, window: ShuffleWindow) -> None:
         service, where = self._service, f"window {window.number} of epoch {window.epoch}"
         if self._gone:
             return
@@ -167,13 +166,13 @@ class _ServiceRows:
         if first >= self._end:
             buffer.end("the epoch is at its end")
             return buffer
-        data = blocks(self._job, self._prepared, first, self._end)
+        data = window_blocks(self._job, self._prepared, first, self._end)
         arguments = (self._service.address, data, buffer)
         threading.Thread(target=_receive, args=arguments, name="input service", daemon=True).start()
         return buffer
 
 
-def _item(windows: Windows, window: Window) -> int:
+def _item(windows: ShuffleWindows, window: ShuffleWindow) -> int:
     return window.epoch * windows.most + window.number
 
 
@@ -193,7 +192,7 @@ def _receive(address: str, data: tf.data.Dataset, buffer: ReorderBuffer) -> None
         )
         with tf.device("CPU:0"):
             for item, number, worker, content in data.apply(distribute).as_numpy_iterator():
-                if not buffer.put(Block(int(item), int(number), worker.decode(), content)):
+                if not buffer.put(WindowBlock(int(item), int(number), worker.decode(), content)):
                     return
         buffer.end("it has sent all it was asked for")
     except Exception as e:

@@ -1,0 +1,73 @@
+"""Means and standard deviations of the training rows, which some features are encoded with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+
+import numpy as np
+
+from tfrs_dlrm.schema import DenseFeature, Schema
+
+STATISTICS_FILE = "statistics.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseStatistics:
+    """Of the present values of one dense feature in the training rows, in the units of the log."""
+
+    count: int
+    mean: float
+    std: float
+
+
+def needs_statistics(feature: DenseFeature) -> bool:
+    """Whether encoding it takes the mean or standard deviation of the training rows."""
+    return feature.transform == "standardize" or feature.fill_value == "mean"
+
+
+def dense_statistics(schema: Schema, directory: str) -> dict[str, DenseStatistics]:
+    """The statistics that a prepared directory has of the dense features whose encoding takes them."""
+    needed = [f.name for f in schema.dense if needs_statistics(f)]
+    if not needed:
+        return {}
+    path = os.path.join(directory, STATISTICS_FILE)
+    with open(path, encoding="utf-8") as f:
+        dense = json.load(f)["dense"]
+    for name in needed:
+        if name not in dense:
+            raise ValueError(f"{path}: no statistics of feature {name!r}; prepare the data with this schema")
+    return {name: DenseStatistics(**dense[name]) for name in needed}
+
+
+class Moments:
+    """Count, mean and standard deviation of columns of numbers, joined from parts (Chan et al. 1979).
+
+    The result does not depend on how the parts came about, only on their order.
+    """
+
+    def __init__(self, count: Iterable[float], mean: Iterable[float], m2: Iterable[float]):
+        self.count, self.mean, self.m2 = (np.array(list(x), np.float64) for x in (count, mean, m2))
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Moments:
+        """Of float [N, K], NaN left out."""
+        values = values.astype(np.float64)
+        present = np.isfinite(values)
+        count = present.sum(0)
+        mean = np.where(present, values, 0).sum(0) / np.maximum(count, 1)
+        m2 = np.where(present, (values - mean) ** 2, 0).sum(0)
+        return cls(count, mean, m2)
+
+    def __add__(self, other: Moments) -> Moments:
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        share = other.count / np.maximum(count, 1)
+        return Moments(count, self.mean + delta * share, self.m2 + other.m2 + delta**2 * self.count * share)
+
+    @property
+    def std(self) -> np.ndarray:
+        """The standard deviation of the population, float64 [K]."""
+        return np.sqrt(self.m2 / np.maximum(self.count, 1))

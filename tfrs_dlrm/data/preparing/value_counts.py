@@ -1,0 +1,60 @@
+"""How often each value occurs: counted segment by segment, then summed and sorted by DuckDB, out of core."""
+
+from __future__ import annotations
+
+import collections
+import glob
+import os
+from collections.abc import Iterator
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfrs_dlrm.data.preparing.workspace import Workspace
+
+_SCHEMA = pa.schema([("value", pa.string()), ("count", pa.int64())])
+
+
+class ValueCounts:
+    """How often each value of each vocabulary occurs in some rows."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[pa.Table]] = collections.defaultdict(list)
+
+    def add(self, table: str, values: np.ndarray, counts: np.ndarray) -> None:
+        """Adds `counts`, int64 [N], of `values`, bytes [N] of UTF-8, to a table's vocabulary. Values may repeat."""
+        value_array = pa.array(values, pa.binary()).cast(pa.string())
+        self._parts[table].append(pa.table([value_array, pa.array(counts, pa.int64())], schema=_SCHEMA))
+
+    def write(self, workspace: Workspace, name: str) -> None:
+        """Writes the sums to the files `counts_file`, in order of value so that equal counts give equal bytes."""
+        for table, parts in self._parts.items():
+            sums = pa.concat_tables(parts).group_by("value").aggregate([("count", "sum")]).sort_by("value")
+            path = counts_file(workspace, table, name)
+            temporary = workspace.temporary(path)
+            pq.write_table(sums.rename_columns(["value", "count"]), temporary, compression="lz4")
+            workspace.publish(temporary, path)
+
+
+def counts_file(workspace: Workspace, table: str, name: str) -> str:
+    """The Parquet file with the values of a table in a segment, and how often each occurs."""
+    return os.path.join(workspace.counts, table, f"{name}.parquet")
+
+
+def by_falling_count(counts_dir: str, table: str, min_count: int, max_size: int | None) -> Iterator[list[str]]:
+    """The vocabulary of a table, many values at a time: by falling count, ties in the order of their UTF-8 bytes.
+
+    DuckDB counts and sorts, and spills to `counts_dir` what does not fit into its memory. A value with a line break in
+    it cannot stand in a vocabulary file, so it gets no row of its own.
+    """
+    files = os.path.join(glob.escape(os.path.join(counts_dir, table)), "*.parquet")
+    with duckdb.connect(":memory:", config={"memory_limit": "800MB", "temp_directory": counts_dir}) as connection:
+        query = (
+            "SELECT value FROM (SELECT value, sum(count) AS n FROM read_parquet(?) GROUP BY value)"
+            " WHERE n >= ? AND NOT regexp_matches(value, '[\\r\\n]') ORDER BY n DESC, value LIMIT ?"
+        )
+        result = connection.execute(query, [files, min_count, max_size if max_size is not None else 2**31])
+        while rows := result.fetchmany(100_000):
+            yield [value for (value,) in rows]

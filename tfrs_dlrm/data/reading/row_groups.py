@@ -1,0 +1,162 @@
+"""The row groups of prepared Parquet files: which there are, which of them an input pipeline reads, and their rows."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, PreparedShard, Split, encoded_schema
+from tfrs_dlrm.data.reading.columns import Columns
+from tfrs_dlrm.data.reading.parts import PipelineShare, pipeline_share
+from tfrs_dlrm.data.reading.windows import ShuffleWindows
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.stores import local_copy
+
+
+@dataclasses.dataclass(frozen=True)
+class RowGroup:
+    """Some rows of a Parquet file, from `begin` to before `end` of row group number `index`."""
+
+    path: str
+    metadata: pq.FileMetaData
+    index: int
+    begin: int
+    end: int
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return self.end - self.begin
+
+    def cut(self, parts: int) -> list[RowGroup]:
+        """The group as several of about equally many rows."""
+        ends = [self.begin + self.rows * i // parts for i in range(parts + 1)]
+        pairs = itertools.pairwise(ends)
+        return [dataclasses.replace(self, begin=begin, end=end) for begin, end in pairs if end > begin]
+
+    def read(self, schema: Schema) -> Columns:
+        """Reads the rows."""
+        with open_shard(self.path, self.metadata) as file:
+            table = file.read_row_group(self.index, columns=encoded_schema(schema).names)
+            return Columns.of(table.slice(self.begin, self.rows), schema)
+
+
+def share_of_split(
+    directory: str, split: Split, context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool
+) -> PipelineShare[RowGroup]:
+    """The row groups of a split that an input pipeline reads; see `pipeline_share` for arguments and errors."""
+    shards = PreparedManifest.load(directory).shards(split)
+    groups = _list_row_groups(directory, shards, encoded_schema(Schema.load(os.path.join(directory, SCHEMA_FILE))))
+    if context is not None and len(groups) < context.num_input_pipelines:
+        groups = [part for g in groups for part in g.cut(context.num_input_pipelines)]
+    rows = sum(g.rows for g in groups)
+    return pipeline_share(groups, context, batch_size, drop_remainder, f"{directory}: {rows} {split} rows")
+
+
+def _list_row_groups(directory: str, shards: Sequence[PreparedShard], expected: pa.Schema) -> list[RowGroup]:
+    groups = []
+    for shard in shards:
+        path = os.path.join(directory, shard.path)
+        try:
+            with pq.ParquetFile(path) as file:
+                metadata, found = file.metadata, file.schema_arrow
+        except FileNotFoundError as e:
+            raise ValueError(f"{path}: the shard is listed in the manifest but missing; prepare the data again") from e
+        except (pa.ArrowException, OSError) as e:
+            raise ValueError(f"{path}: not a readable Parquet file; prepare the data again: {e}") from e
+        if metadata.num_rows != shard.rows:
+            raise ValueError(f"{path}: {metadata.num_rows} rows, {shard.rows} are expected; prepare the data again")
+        for field in expected:
+            if field.name not in found.names or found.field(field.name).type != field.type:
+                has = found.field(field.name).type if field.name in found.names else "no such column"
+                raise ValueError(f"{path}: column {field.name!r} should be {field.type} for this schema, it has: {has}")
+        rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        groups += [RowGroup(path, metadata, i, 0, n) for i, n in enumerate(rows)]
+    return groups
+
+
+def shuffle_windows(
+    schema: Schema, share: PipelineShare[RowGroup], seed: int | None, shuffle_rows: int
+) -> ShuffleWindows:
+    """The windows of an input pipeline."""
+    return ShuffleWindows(share.pieces, lambda group: group.read(schema), seed, shuffle_rows)
+
+
+def windows_of(
+    directory: str, split: Split, seed: int | None, shuffle_rows: int, pipelines: int = 1, pipeline: int = 0
+) -> ShuffleWindows:
+    """The windows that `dataset` reads, for another process that is to read them.
+
+    Args:
+      directory: what `prepare` wrote.
+      split: `train` or `eval`.
+      seed: of the order; None is the order of the log.
+      shuffle_rows: how many rows are shuffled at a time.
+      pipelines: how many input pipelines there are.
+      pipeline: which of them it is.
+
+    Raises:
+      FileNotFoundError, ValueError: as `dataset`.
+    """
+    context = tf.distribute.InputContext(pipelines, pipeline, pipelines)
+    directory = local_copy(directory)
+    part = share_of_split(directory, split, context, pipelines, drop_remainder=False)
+    return shuffle_windows(Schema.load(os.path.join(directory, SCHEMA_FILE)), part, seed, shuffle_rows)
+
+
+@contextlib.contextmanager
+def open_shard(path: str, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+    """The file, whose pages are checked against their checksums as they are read.
+
+    Args:
+      path: of the file.
+      metadata: its footer, where that was read already.
+
+    Raises:
+      ValueError: it is missing or damaged; also if that comes out while it is in use.
+    """
+    try:
+        with pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True) as file:
+            yield file
+    except (pa.ArrowException, OSError) as e:
+        raise ValueError(f"{path}: cannot be read; prepare the data again: {e}") from e
+
+
+def open_row_groups(directory: str, split: Split) -> Iterator[tuple[pq.ParquetFile, int]]:
+    """Yields, for each row group of a split in the order of the log, the open file and the group's number in it."""
+    for shard in PreparedManifest.load(directory).shards(split):
+        with open_shard(os.path.join(directory, shard.path)) as file:
+            for i in range(file.num_row_groups):
+                yield file, i
+
+
+def looked_up(directory: str, split: Split, feature: str) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """The rows that a feature looks up, a row group of the examples of a split at a time, in the order of the log.
+
+    Args:
+      directory: what `prepare` wrote.
+      split: `train` or `eval`.
+      feature: the name of a categorical feature.
+
+    Yields:
+      Rows int32 [n], and how many of them each example has, int64 [B]; None where all have one.
+
+    Raises:
+      FileNotFoundError, ValueError: no prepared data there, an empty split, or a damaged shard.
+    """
+    for file, i in open_row_groups(directory, split):
+        yield _flat(file.read_row_group(i, columns=[feature]).column(0).combine_chunks())
+
+
+def _flat(column: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
+    if not pa.types.is_list(column.type):
+        return column.to_numpy(), None
+    return column.flatten().to_numpy(), np.diff(column.offsets.to_numpy()).astype(np.int64)
