@@ -122,14 +122,14 @@ def dataset(workload: Workload) -> Any:
 
 def allocated(model: Any) -> dict[str, int]:
     """Bytes of tables, slots, dense weights and their slots on each device; metrics and counters are left out."""
-    from tfrs_dlrm.embeddings.storage import Stored, copies
+    from tfrs_dlrm.embeddings.storage import LogicalTable, copies
 
     variables = []
     tables = [*model.embeddings.tables.values()]
     slots = [s for each in model.embedding_optimizer.slots.values() for s in each.values()]
     for rows in tables + slots:
-        for piece in Stored.of(rows).pieces:
-            variables += piece.copies
+        for shard in LogicalTable.of(rows).shards:
+            variables += shard.copies
     for v in [*model.dense_variables, *model.optimizer.variables]:
         variables += copies(v) if v.shape.rank else ()
     out: dict[str, int] = {}

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfrs_dlrm.checkpoint import table_rows as rows
 from tfrs_dlrm.checkpoint.table_rows import batches, read_rows, read_slice, slices, write_rows
 from tfrs_dlrm.distribute.strategy import make_strategy
-from tfrs_dlrm.embeddings.storage import Piece, ShardedTable, Stored, VariablePiece
+from tfrs_dlrm.embeddings.storage import LogicalTable, ShardedTable, TableShard, VariableShard
 
 ROWS = 37
 SHAPES = {"tables/a": (ROWS, 5), "tables/b": (ROWS, 3), "tables/one": (1, 4), "slots/a/accumulator": (ROWS,)}
@@ -49,8 +49,8 @@ def variables(topology: str, initial: dict[str, np.ndarray]) -> dict:
     return {name: make(name, array) for name, array in initial.items()}
 
 
-def stored(made: dict) -> dict[str, Stored]:
-    return {name: Stored.of(v) for name, v in made.items()}
+def stored(made: dict) -> dict[str, LogicalTable]:
+    return {name: LogicalTable.of(v) for name, v in made.items()}
 
 
 def bits(array) -> np.ndarray:
@@ -111,7 +111,7 @@ def test_a_snapshot_stays_as_it_was(tmp_path):
         original, directory = values(seed), tmp_path / str(seed)
         directory.mkdir()
         made = variables(topology, original)
-        pieces = [(s, piece) for s in stored(made).values() for piece in s.pieces]
+        pieces = [(s, piece) for s in stored(made).values() for piece in s.shards]
         for s, piece in pieces:  # variables that scatters have written to are read in another way
             piece.write(piece.begin, tf.zeros([0, *s.shape[1:]], s.dtype))
         work = batches(stored(made))
@@ -129,14 +129,14 @@ def test_a_snapshot_stays_as_it_was(tmp_path):
             np.testing.assert_array_equal(bits(variable.numpy()), bits(original[name]))
 
 
-class Deaf(VariablePiece):
+class Deaf(VariableShard):
     """Keeps what it has, as a layer that was built before its weights were restored."""
 
     def write(self, first: int, values: tf.Tensor) -> None:
         pass
 
 
-class Shifted(VariablePiece):
+class Shifted(VariableShard):
     """Puts rows one place too far."""
 
     def write(self, first: int, values: tf.Tensor) -> None:
@@ -147,7 +147,7 @@ class Shifted(VariablePiece):
 def test_rows_that_did_not_arrive_are_noticed(tmp_path, kind):
     entries = save(tmp_path, variables("whole", values(0)))
     made = stored(variables("whole", values(1)))
-    made["tables/b"] = Stored((ROWS, 3), tf.bfloat16, (kind(0, [tf.Variable(values(1)["tables/b"])]),))
+    made["tables/b"] = LogicalTable((ROWS, 3), tf.bfloat16, (kind(0, [tf.Variable(values(1)["tables/b"])]),))
     with pytest.raises(ValueError, match="the rows of tables/b are not those that were saved: their checksum is"):
         read_rows(str(tmp_path), entries, made)
 
@@ -171,12 +171,12 @@ def test_rows_from_any_slices(tmp_path, monkeypatch):
 
 
 def test_scatter_writes_rows_anywhere():
-    class OnlyRuns(VariablePiece):
-        scatter = Piece.scatter  # what pieces do that cannot write single rows
+    class OnlyRuns(VariableShard):
+        scatter = TableShard.scatter  # what pieces do that cannot write single rows
 
     table = variables("four pieces", values(0))["tables/a"]
     runs = tuple(OnlyRuns(a, [v]) for v, a in zip(table.variables, table.boundaries, strict=False))
-    for whole in (Stored.of(table), Stored((ROWS, 5), tf.float32, runs)):
+    for whole in (LogicalTable.of(table), LogicalTable((ROWS, 5), tf.float32, runs)):
         expected = table.numpy()
         rows = np.array([0, 1, 2, 9, 10, 18, 19, 20, 36])
         new = np.random.default_rng(5).normal(size=(9, 5)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Every way to save a model with every way to restore it, tables shared out in any number of pieces."""
+"""Every way to save a model with every way to restore it, tables shared out in any number of shards."""
 
 import os
 import subprocess
@@ -58,14 +58,14 @@ def _save_from_tpu(path, name, kind):
     with make_strategy("one_device").scope():
         trained = travel.make_model()
         travel.train(trained, 0)
-    rows = trained.embeddings.stored(trained.embedding_optimizer)
+    rows = trained.embeddings.logical_tables(trained.embedding_optimizer)
     with tables_in_layout(kind, travel.SCHEMA, optimizer) as tables:
         assert sorted(tables.hardware.tables) == ["site", "user", "words"]
-        stored = tables.stored(optimizer)
+        stored = tables.logical_tables(optimizer)
         for key, own in stored.items():
-            values = np.concatenate([p.read(p.begin, p.end).numpy() for p in rows[key].pieces])
-            for piece in own.pieces:
-                piece.write(piece.begin, tf.constant(values[piece.begin : piece.end]))
+            values = np.concatenate([p.read(p.begin, p.end).numpy() for p in rows[key].shards])
+            for shard in own.shards:
+                shard.write(shard.begin, tf.constant(values[shard.begin : shard.end]))
     # All but the tables is the same on any device: only those of the trained model are exchanged.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(trained.embeddings), "stored", lambda self, optimizer: stored)
@@ -95,12 +95,12 @@ def test_checkpoints_travel(directory, saved_on, restored_on):
 
 
 def test_the_strategies_do_hold_the_tables_in_different_pieces():
-    pieces = {}
+    shards = {}
     for name, make in HERE.items():
         with make().scope():
             model = travel.make_model()
-        pieces[name] = [len(s.pieces) for s in model.embeddings.stored().values()]
-    assert pieces["one_device"] == [1, 1, 1] and max(pieces["mirrored-4"]) > max(pieces["mirrored-2"]) > 1
+        shards[name] = [len(s.shards) for s in model.embeddings.logical_tables().values()]
+    assert shards["one_device"] == [1, 1, 1] and max(shards["mirrored-4"]) > max(shards["mirrored-2"]) > 1
 
 
 @pytest.mark.parametrize("strategy", [*HERE, *CLUSTERS])

@@ -10,7 +10,7 @@ import tf_keras as keras
 from tfrs_dlrm.distribute.strategy import make_strategy
 from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTableOptimizer, RowWiseAdagrad
 from tfrs_dlrm.embeddings.gradients import Combined
-from tfrs_dlrm.embeddings.storage import ShardedTable, Stored
+from tfrs_dlrm.embeddings.storage import LogicalTable, ShardedTable
 from tfrs_dlrm.embeddings.variables import Place, add_to_rows, read_rows
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
@@ -54,9 +54,9 @@ def gradients(features: dict, seed: int) -> list:
 
 
 def rows_of(tables, optimizer) -> dict:
-    stored = {name: Stored.of(t) for name, t in tables.tables.items()}
-    stored |= {f"{n}/{s}": Stored.of(v) for n, slots in optimizer.slots.items() for s, v in slots.items()}
-    return {k: np.concatenate([p.read(p.begin, p.end).numpy() for p in s.pieces]) for k, s in stored.items()}
+    stored = {name: LogicalTable.of(t) for name, t in tables.tables.items()}
+    stored |= {f"{n}/{s}": LogicalTable.of(v) for n, slots in optimizer.slots.items() for s, v in slots.items()}
+    return {k: np.concatenate([p.read(p.begin, p.end).numpy() for p in s.shards]) for k, s in stored.items()}
 
 
 def places(devices: int) -> dict:

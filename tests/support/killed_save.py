@@ -18,7 +18,7 @@ from tfrs_dlrm.checkpoint import Checkpoints, directory, run
 from tfrs_dlrm.checkpoint import table_rows as rows
 from tfrs_dlrm.checkpoint.contents import Contents
 from tfrs_dlrm.checkpoint.restore import restore
-from tfrs_dlrm.embeddings.storage import Stored
+from tfrs_dlrm.embeddings.storage import LogicalTable
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
 
 SCHEMA = Schema(Label("y"), categorical=(CategoricalFeature("a"),))
@@ -28,7 +28,7 @@ def make(root: str) -> tuple[Checkpoints, tf.Variable, tf.Variable]:
     rows.PART_BYTES = 200
     table, weight = tf.Variable(tf.zeros([20, 4])), tf.Variable(0.0)
     embeddings = types.SimpleNamespace(fetch=lambda: None, load=lambda: None)
-    stored, weights = {"tables/a": Stored.of(table)}, tf.train.Checkpoint(w=weight)
+    stored, weights = {"tables/a": LogicalTable.of(table)}, tf.train.Checkpoint(w=weight)
     contents = Contents(SCHEMA, stored, weights, True, tf.distribute.get_strategy(), embeddings)
     run.Contents.of = lambda *_: contents
     return Checkpoints(None, f"{root}/checkpoints", f"{root}/best", keep=1), table, weight

@@ -16,7 +16,7 @@ import tf_keras as keras
 import tfrs_dlrm as td
 from tfrs_dlrm.distribute import cluster
 from tfrs_dlrm.distribute.replicas import is_chief, is_multi_worker, is_parameter_server
-from tfrs_dlrm.embeddings.storage import Stored
+from tfrs_dlrm.embeddings.storage import LogicalTable
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.inputs import distributed_dataset, evaluation_dataset
 
@@ -45,7 +45,7 @@ def run(strategy: tf.distribute.Strategy, prepared: str, steps: int) -> dict[str
 
 def whole(rows: object) -> np.ndarray:
     """A table or slot in one array."""
-    return np.concatenate([piece.read(piece.begin, piece.end).numpy() for piece in Stored.of(rows).pieces])
+    return np.concatenate([shard.read(shard.begin, shard.end).numpy() for shard in LogicalTable.of(rows).shards])
 
 
 def _batches(strategy: tf.distribute.Strategy, prepared: str) -> object:

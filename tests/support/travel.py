@@ -78,8 +78,8 @@ def _examples():
 
 def state(model):
     """All weights and slots by name."""
-    stored = model.embeddings.stored(model.embedding_optimizer)
-    out = {name: np.concatenate([p.read(p.begin, p.end).numpy() for p in s.pieces]) for name, s in stored.items()}
+    stored = model.embeddings.logical_tables(model.embedding_optimizer)
+    out = {name: np.concatenate([p.read(p.begin, p.end).numpy() for p in s.shards]) for name, s in stored.items()}
     dense = [*model.dense_variables, *(v for v in model.optimizer.variables if v.shape.rank)]
     out |= {f"dense/{i}": v.numpy() for i, v in enumerate(dense)}
     return out | {"steps": np.array(model.embedding_optimizer.iterations.numpy())}
@@ -122,8 +122,8 @@ def planned_and_allocated():
     model.compile(*make_optimizers(config.optimizer), metrics=[])
     variables = [v for v in model.optimizer.variables if v.shape.rank] + model.dense_variables
     variables = [copy for v in variables for copy in copies(v)]
-    for stored in model.embeddings.stored(model.embedding_optimizer).values():
-        variables += [copy for piece in stored.pieces for copy in piece.copies]
+    for stored in model.embeddings.logical_tables(model.embedding_optimizer).values():
+        variables += [copy for shard in stored.shards for copy in shard.copies]
     allocated = {}
     for v in variables:
         allocated[v.device] = allocated.get(v.device, 0) + v.shape.num_elements() * v.dtype.size

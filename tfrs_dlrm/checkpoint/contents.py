@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrs_dlrm.embeddings.storage import Stored
+from tfrs_dlrm.embeddings.storage import LogicalTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.models.ranking import RankingModel
@@ -30,7 +30,7 @@ class Contents:
     """
 
     schema: Schema
-    rows: dict[str, Stored]
+    rows: dict[str, LogicalTable]
     dense: tf.train.Checkpoint
     optimizers: bool
     strategy: tf.distribute.Strategy
@@ -57,7 +57,7 @@ class Contents:
         omitted += [s for slots in getattr(row_optimizer, "slots", {}).values() for s in slots.values()]
         rest = _without(model, {id(o) for o in omitted}, {})
         dense = tf.train.Checkpoint(model=rest, **(beside or {}))
-        stored = model.embeddings.stored(row_optimizer if optimizers else None)
+        stored = model.embeddings.logical_tables(row_optimizer if optimizers else None)
         return cls(model.schema, stored, dense, optimizers, model.distribute_strategy, model.embeddings)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from tfrs_dlrm import schema as schema_lib
-from tfrs_dlrm.embeddings.storage import Stored
+from tfrs_dlrm.embeddings.storage import LogicalTable
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores.files import read_json, write_json
 
@@ -89,7 +89,7 @@ class Manifest:
                 raise ValueError(f"{file}: {'missing' if found is None else f'{found} bytes'}, {size} were written")
         return manifest
 
-    def check(self, schema: Schema, stored: Mapping[str, Stored], whole: bool) -> None:
+    def check(self, schema: Schema, stored: Mapping[str, LogicalTable], whole: bool) -> None:
         """Makes sure that all of `stored`, of a model of `schema`, is in there, and, where it is `whole`, nothing else.
 
         Raises:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.checkpoint.checksum import MODULUS, checksum
 from tfrs_dlrm.checkpoint.manifest import Entry
-from tfrs_dlrm.embeddings.storage import Piece, Stored
+from tfrs_dlrm.embeddings.storage import LogicalTable, TableShard
 
 # What is written, and looked at after reading, at a time: so much is in memory beside tables and slots.
 PART_BYTES = 64 << 20
@@ -42,8 +42,8 @@ class Part:
     """
 
     name: str
-    stored: Stored
-    piece: Piece
+    stored: LogicalTable
+    piece: TableShard
     first: int
     last: int
 
@@ -59,7 +59,7 @@ class Part:
             return tf.identity(values)
 
 
-def row_bytes(stored: Stored) -> int:
+def row_bytes(stored: LogicalTable) -> int:
     """The size of a row."""
     size = stored.dtype.size
     for n in stored.shape[1:]:
@@ -67,7 +67,7 @@ def row_bytes(stored: Stored) -> int:
     return size
 
 
-def host_of(piece: Piece) -> str:
+def host_of(piece: TableShard) -> str:
     """The CPU of the machine that holds a piece."""
     return tf.DeviceSpec.from_string(piece.device).replace(device_type="CPU", device_index=0).to_string()
 
@@ -97,7 +97,7 @@ class Batch:
         return [checksum(rows, part.first) for part, rows in zip(self.parts, values, strict=True)]
 
 
-def batches(stored: Mapping[str, Stored]) -> dict[str, list[Batch]]:
+def batches(stored: Mapping[str, LogicalTable]) -> dict[str, list[Batch]]:
     """All rows, by host."""
     out = {}
     for host, pieces in _by_host(stored).items():
@@ -117,7 +117,7 @@ def batches(stored: Mapping[str, Stored]) -> dict[str, list[Batch]]:
 
 
 def write_rows(
-    work: Mapping[str, Sequence[Batch]], stored: Mapping[str, Stored], prefix: str, at_a_time: int = AT_A_TIME
+    work: Mapping[str, Sequence[Batch]], stored: Mapping[str, LogicalTable], prefix: str, at_a_time: int = AT_A_TIME
 ) -> dict[str, Entry]:
     """Writes all batches and makes one TensorFlow checkpoint of them.
 
@@ -155,7 +155,7 @@ def write_rows(
     }
 
 
-def read_rows(directory: str, entries: Mapping[str, Entry], stored: Mapping[str, Stored]) -> None:
+def read_rows(directory: str, entries: Mapping[str, Entry], stored: Mapping[str, LogicalTable]) -> None:
     """Overwrites all rows of `stored` with those of a checkpoint, and makes sure that it did.
 
     Args:
@@ -169,7 +169,7 @@ def read_rows(directory: str, entries: Mapping[str, Entry], stored: Mapping[str,
     """
     pieces = _by_host(stored)
 
-    def read(host: str, slice_: tuple[str, Piece, int, int]) -> None:
+    def read(host: str, slice_: tuple[str, TableShard, int, int]) -> None:
         name, piece, first, last = slice_
         piece.write(first, read_slice(directory, entries[name], first, last, host))
 
@@ -222,16 +222,16 @@ def slice_spec(shape: Sequence[int], first: int, last: int) -> str:
     return " ".join(map(str, shape)) + " " + ":".join([f"{first},{last - first}", *["-"] * (len(shape) - 1)])
 
 
-def _cut(name: str, stored: Stored, piece: Piece, limit: int) -> Iterator[Part]:
+def _cut(name: str, stored: LogicalTable, piece: TableShard, limit: int) -> Iterator[Part]:
     step = max(1, limit // max(1, row_bytes(stored)))
     for first in range(piece.begin, piece.end, step):
         yield Part(name, stored, piece, first, min(first + step, piece.end))
 
 
-def _by_host(stored: Mapping[str, Stored]) -> dict[str, list[tuple[str, Piece]]]:
-    out: dict[str, list[tuple[str, Piece]]] = {}
+def _by_host(stored: Mapping[str, LogicalTable]) -> dict[str, list[tuple[str, TableShard]]]:
+    out: dict[str, list[tuple[str, TableShard]]] = {}
     for name, s in stored.items():
-        for piece in s.pieces:
+        for piece in s.shards:
             out.setdefault(host_of(piece), []).append((name, piece))
     return out
 

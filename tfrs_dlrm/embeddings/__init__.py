@@ -2,8 +2,8 @@
 
 from tfrs_dlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, RowWiseAdagrad
 from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
+from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
-from tfrs_dlrm.embeddings.updates import RowOptimizer
 
 __all__ = [
     "FTRL",

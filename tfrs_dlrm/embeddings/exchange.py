@@ -16,14 +16,14 @@ import tensorflow as tf
 
 from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server
 from tfrs_dlrm.embeddings.gradients import Combined, InParts, RowGradient, Use
-from tfrs_dlrm.embeddings.storage import Rows, ShardedTable, copies
-from tfrs_dlrm.embeddings.updates import RowOptimizer
+from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
+from tfrs_dlrm.embeddings.storage import ShardedTable, TableVariable, copies
 
 Uses: TypeAlias = dict[str, list[Use]]
 
 
 def update(
-    tables: Mapping[str, Rows],
+    tables: Mapping[str, TableVariable],
     optimizer: RowOptimizer,
     uses: Uses,
     batch_size: tf.Tensor,
@@ -61,7 +61,7 @@ def update(
 
 
 def _step(
-    table: Rows,
+    table: TableVariable,
     optimizer: RowOptimizer,
     name: str,
     uses: Sequence[Use],
@@ -96,7 +96,7 @@ def _on_own_device(use: Use, boundaries: Sequence[int]) -> list[Use]:
 class _Merge:
     """What `merge_call` calls with the gradients of all replicas of this process."""
 
-    def __init__(self, tables: Mapping[str, Rows], optimizer: RowOptimizer, in_parts: set[str]):
+    def __init__(self, tables: Mapping[str, TableVariable], optimizer: RowOptimizer, in_parts: set[str]):
         self._tables, self._optimizer, self._in_parts = tables, optimizer, in_parts
 
     def __call__(self, strategy: tf.distribute.Strategy, uses: Uses, batch_sizes: Any) -> None:
@@ -127,7 +127,7 @@ class _Merge:
 
 def _gather(
     replica: tf.distribute.ReplicaContext,
-    tables: Mapping[str, Rows],
+    tables: Mapping[str, TableVariable],
     optimizer: RowOptimizer,
     uses: Uses,
     batch_size: tf.Tensor,
@@ -157,7 +157,7 @@ def _gather(
             optimizer.step(name, variables[own_copy], slots, gradient)
 
 
-def _send(tables: Mapping[str, Rows], optimizer: RowOptimizer, uses: Uses, batch_size: tf.Tensor) -> None:
+def _send(tables: Mapping[str, TableVariable], optimizer: RowOptimizer, uses: Uses, batch_size: tf.Tensor) -> None:
     """This worker's step, computed on the servers that hold the rows."""
     for name, own in uses.items():
         gradient, table = Combined.of(own, batch_size), tables[name]
@@ -169,7 +169,7 @@ def _send(tables: Mapping[str, Rows], optimizer: RowOptimizer, uses: Uses, batch
                 optimizer.step(name, variable, _slots(optimizer, name, _shards, i), part, others_write=True, salt=i)
 
 
-def _shards(rows: Rows) -> tuple[tf.Variable, ...]:
+def _shards(rows: TableVariable) -> tuple[tf.Variable, ...]:
     return rows.variables
 
 

@@ -15,12 +15,12 @@ import tensorflow as tf
 from tfrs_dlrm.embeddings.bags import Bags, pool
 from tfrs_dlrm.embeddings.gradients import Use
 from tfrs_dlrm.embeddings.quantized import QuantizedRows
-from tfrs_dlrm.embeddings.storage import Rows
+from tfrs_dlrm.embeddings.storage import TableVariable
 from tfrs_dlrm.embeddings.variables import read_rows
 from tfrs_dlrm.layers.hashing import hashed_rows
 from tfrs_dlrm.schema import Schema, Table
 
-Variables: TypeAlias = "Mapping[str, Rows | QuantizedRows]"
+Variables: TypeAlias = "Mapping[str, TableVariable | QuantizedRows]"
 
 
 class Layout(abc.ABC):

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.embeddings.updates import Rate, RowOptimizer, Slot, Slots
+from tfrs_dlrm.embeddings.row_optimizer import Rate, RowOptimizer, Slot, Slots
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")

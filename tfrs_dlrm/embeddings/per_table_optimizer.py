@@ -9,8 +9,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
-from tfrs_dlrm.embeddings.storage import Rows
-from tfrs_dlrm.embeddings.updates import RowOptimizer, Slot, Slots
+from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer, Slot, Slots
+from tfrs_dlrm.embeddings.storage import TableVariable
 
 _NAMES = ", ".join(cls.__name__ for cls in ROW_OPTIMIZERS.values())
 
@@ -39,7 +39,7 @@ class PerTableOptimizer(RowOptimizer):
         self.default = default
         self.per_table = dict(tables)
 
-    def build(self, tables: Mapping[str, Rows], elsewhere: Collection[str] = ()) -> None:
+    def build(self, tables: Mapping[str, TableVariable], elsewhere: Collection[str] = ()) -> None:
         """See `RowOptimizer`."""
         known = {_table_of(name) for name in tables} | {*tables, *elsewhere}
         for name in self.per_table:

@@ -1,6 +1,6 @@
 """Where the rows of a table or slot are: in one variable, in copies on several devices, or shared out among variables.
 
-What knows of tables as a whole, checkpoints above all, deals with `Stored`; what computes on rows deals with variables.
+Checkpoints and other readers of whole tables use `LogicalTable`; what computes on rows uses variables.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import abc
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -59,7 +59,7 @@ class ShardedTable(tf.__internal__.tracking.AutoTrackable):
             v.assign(values[begin : begin + v.shape[0]])
 
 
-Rows: TypeAlias = "tf.Variable | ShardedTable"
+TableVariable: TypeAlias = "tf.Variable | ShardedTable"
 
 
 def _gather(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
@@ -83,7 +83,7 @@ def _on(device: str) -> Iterator[None]:
         yield
 
 
-class Piece(abc.ABC):
+class TableShard(abc.ABC):
     """Rows `begin` to `end` of a table or slot, on one device or in copies on several.
 
     Attributes:
@@ -98,24 +98,24 @@ class Piece(abc.ABC):
 
     @abc.abstractmethod
     def read(self, first: int, last: int) -> tf.Tensor:
-        """A copy of rows `first` to `last` of the whole, all of them in this piece; [last - first, ...]."""
+        """A copy of rows `first` to `last` of the whole, all of them in this shard; [last - first, ...]."""
 
     @abc.abstractmethod
     def write(self, first: int, values: tf.Tensor) -> None:
         """Overwrites the rows of the whole from `first` on, in every copy."""
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
-        """Overwrites rows of the whole, each of them in this piece and given once, in ascending order.
+        """Overwrites rows of the whole, each of them in this shard and given once, in ascending order.
 
-        A piece that can write them all at once does so; this writes one run of neighbours after the other.
+        A shard that can write them all at once does so; this writes one run of neighbours after the other.
         """
         ends = np.flatnonzero(np.diff(rows) != 1) + 1
         for begin, end in zip([0, *ends], [*ends, len(rows)], strict=True):
             self.write(int(rows[begin]), values[begin:end])
 
 
-class VariablePiece(Piece):
-    """A piece that is a variable, or equal variables on several devices.
+class VariableShard(TableShard):
+    """A shard that is a variable, or equal variables on several devices.
 
     Args:
       begin: the first row.
@@ -128,55 +128,65 @@ class VariablePiece(Piece):
         self.device = self.copies[0].device
 
     def read(self, first: int, last: int) -> tf.Tensor:
-        """See `Piece`."""
+        """See `TableShard`."""
         # A gather, since a variable that was written to by scatters is copied whenever it is read as a whole.
         with _on(self.device):
             return tf.gather(self.copies[0], tf.range(first - self.begin, last - self.begin))
 
     def write(self, first: int, values: tf.Tensor) -> None:
-        """See `Piece`."""
+        """See `TableShard`."""
         begin = first - self.begin
         for copy in self.copies:
             with _on(copy.device):
                 copy.scatter_update(tf.IndexedSlices(values, tf.range(begin, begin + values.shape[0])))
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
-        """See `Piece`."""
+        """See `TableShard`."""
         for copy in self.copies:
             with _on(copy.device):
                 copy.scatter_update(tf.IndexedSlices(values, tf.constant(rows - self.begin)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
+class LogicalTable:
     """A table or slot as a whole, wherever its rows are.
 
     Attributes:
       shape: [rows, dim], or [rows] for slots of one number a row.
       dtype: float32 or bfloat16.
-      pieces: in the order of their rows; together they hold each row once.
+      shards: in the order of their rows; together they hold each row once.
     """
 
     shape: tuple[int, ...]
     dtype: tf.DType
-    pieces: tuple[Piece, ...]
+    shards: tuple[TableShard, ...]
 
     @classmethod
-    def of(cls, rows: Rows) -> Stored:
+    def of(cls, rows: TableVariable) -> LogicalTable:
         """The storage of a variable, plain or with copies, or of a sharded table."""
         if isinstance(rows, ShardedTable):
             pairs = zip(rows.variables, rows.boundaries, strict=False)
-            pieces = tuple(VariablePiece(begin, [v]) for v, begin in pairs)
+            shards = tuple(VariableShard(begin, [v]) for v, begin in pairs)
         else:
-            pieces = (VariablePiece(0, copies(rows)),)
-        return cls(tuple(rows.shape), rows.dtype, pieces)
+            shards = (VariableShard(0, copies(rows)),)
+        return cls(tuple(rows.shape), rows.dtype, shards)
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
         """Overwrites rows int64 [n], each given once, in ascending order, with values [n, ...]."""
-        for piece in self.pieces:
-            first, last = np.searchsorted(rows, [piece.begin, piece.end])
+        for shard in self.shards:
+            first, last = np.searchsorted(rows, [shard.begin, shard.end])
             if first < last:
-                piece.scatter(rows[first:last], values[first:last])
+                shard.scatter(rows[first:last], values[first:last])
+
+
+def logical_tables(
+    tables: Mapping[str, TableVariable], slots: Mapping[str, Mapping[str, TableVariable]]
+) -> dict[str, LogicalTable]:
+    """Returns tables as `tables/<table>`, and their slots as `slots/<table>/<slot>`."""
+    found = {f"tables/{name}": LogicalTable.of(table) for name, table in tables.items()}
+    for name, of_table in slots.items():
+        found |= {f"slots/{name}/{slot}": LogicalTable.of(v) for slot, v in of_table.items()}
+    return found
 
 
 def copies(variable: tf.Variable) -> tuple[tf.Variable, ...]:

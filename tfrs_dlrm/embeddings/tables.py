@@ -13,8 +13,8 @@ from tfrs_dlrm.embeddings import exchange
 from tfrs_dlrm.embeddings.gradients import Use
 from tfrs_dlrm.embeddings.ids import Features, IdReader, PreparedIds
 from tfrs_dlrm.embeddings.layouts import make_layout
-from tfrs_dlrm.embeddings.storage import Rows, Stored
-from tfrs_dlrm.embeddings.updates import RowOptimizer
+from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
+from tfrs_dlrm.embeddings.storage import LogicalTable, TableVariable, logical_tables
 from tfrs_dlrm.embeddings.variables import Places, make_variables
 from tfrs_dlrm.schema import Schema
 
@@ -55,7 +55,7 @@ class EmbeddingTables(keras.layers.Layer):
         self._read = IdReader(schema)
         self._layouts = [make_layout(schema.table_of(f), schema) for f in schema.categorical]
         # Not `add_weight`: under mixed precision that makes variables which are cast, all of them, to be read.
-        self.tables: dict[str, Rows] = {
+        self.tables: dict[str, TableVariable] = {
             name: v for t in schema.tables for name, v in make_variables(t, seed, places).items()
         }
 
@@ -119,17 +119,15 @@ class EmbeddingTables(keras.layers.Layer):
         orders = {name: order for name, order in prepared.orders.items() if name in complete}
         exchange.update(self.tables, optimizer, uses, prepared.batch_size, in_parts, orders)
 
-    def stored(self, optimizer: RowOptimizer | None = None) -> dict[str, Stored]:
+    def logical_tables(self, optimizer: RowOptimizer | None = None) -> dict[str, LogicalTable]:
         """All tables as `tables/<name>`, and the slots of an optimizer as `slots/<table>/<slot>`.
 
         Between `fetch` and the next step they are as they are; what is written to them counts after `load`.
         """
-        slots = {} if optimizer is None else optimizer.slots
-        found = {f"tables/{name}": Stored.of(table) for name, table in self.tables.items()}
-        return found | {f"slots/{name}/{slot}": Stored.of(v) for name, own in slots.items() for slot, v in own.items()}
+        return logical_tables(self.tables, {} if optimizer is None else optimizer.slots)
 
     def fetch(self) -> None:
-        """Nothing: `stored` reads the tables themselves. Some hardware keeps them where it cannot."""
+        """Nothing: `logical_tables` reads the tables themselves. Some hardware keeps them where it cannot."""
 
     def load(self) -> None:
         """Nothing, likewise."""

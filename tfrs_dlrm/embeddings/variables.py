@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops  # no public name makes a variable past a strategy
 
-from tfrs_dlrm.embeddings.storage import Piece, Rows, ShardedTable, Stored
+from tfrs_dlrm.embeddings.storage import LogicalTable, ShardedTable, TableShard, TableVariable
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.schema import Table
 
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 Places = Mapping[str, Sequence[Place]]
 
 
-def make_variables(table: Table, seed: int, places: Places | None = None) -> dict[str, Rows]:
+def make_variables(table: Table, seed: int, places: Places | None = None) -> dict[str, TableVariable]:
     """The variables of a table by name (`Table.parts`), with their initial values.
 
     Args:
@@ -59,7 +59,7 @@ def initial_rows(table: Table, seed: int) -> dict[str, Callable[[int, int], Iter
     return {part.name: part.rows for part in _parts(table, seed)}
 
 
-def like(rows: Rows, name: str, initial: float, per_row: bool) -> Rows:
+def like(rows: TableVariable, name: str, initial: float, per_row: bool) -> TableVariable:
     """A float32 slot of a table, where its rows are: a number for each of its numbers, or one for each row."""
 
     def fill(table: tf.Variable) -> Callable[[], tf.Tensor]:
@@ -84,7 +84,7 @@ def variable_on(device: str, initial: Callable[[], tf.Tensor], name: str, traina
         return tf.Variable(initial, trainable=trainable, name=name)
 
 
-def read_rows(rows_of: Rows, rows: tf.Tensor | None) -> tf.Tensor:
+def read_rows(rows_of: TableVariable, rows: tf.Tensor | None) -> tf.Tensor:
     """Float32 [n, dim] (or [n]) of rows int [n], or of all rows; differentiable where they are those of a variable."""
     if rows is None:
         return tf.cast(tf.convert_to_tensor(rows_of), tf.float32)
@@ -144,16 +144,16 @@ def all_finite(variable: tf.Variable) -> bool:
     """Whether a variable holds no NaN and nothing infinite; large ones are looked at in parts."""
     if variable.shape.num_elements() <= _NUMBERS_AT_A_TIME or variable.shape.rank == 0:
         return bool(tf.reduce_all(tf.math.is_finite(variable)))
-    return all_rows_finite(Stored.of(variable))
+    return all_rows_finite(LogicalTable.of(variable))
 
 
-def all_rows_finite(rows: Stored) -> bool:
+def all_rows_finite(rows: LogicalTable) -> bool:
     """Likewise for a table, looked at where its rows are."""
-    for piece in rows.pieces:
+    for shard in rows.shards:
         step = _rows_at_a_time(list(rows.shape))
-        for first in range(piece.begin, piece.end, step):
-            with tf.device(piece.device):
-                finite = tf.reduce_all(tf.math.is_finite(piece.read(first, min(first + step, piece.end))))
+        for first in range(shard.begin, shard.end, step):
+            with tf.device(shard.device):
+                finite = tf.reduce_all(tf.math.is_finite(shard.read(first, min(first + step, shard.end))))
             if not finite:
                 return False
     return True
@@ -207,29 +207,29 @@ def _parts(table: Table, seed: int) -> list[_Part]:
     return [plain(quotient, -(-rows // table.remainders)), _Part(remainder, shape, dtype, factors, shape[0])]
 
 
-def _variable(part: _Part, places: Sequence[Place] | None) -> Rows:
+def _variable(part: _Part, places: Sequence[Place] | None) -> TableVariable:
     name = f"tables/{part.name}"
     if places is None:
         if part.shape[0] <= part.step:
             return tf.Variable(next(part.rows(0, part.shape[0]))[1], name=name)
         variable = tf.Variable(lambda: tf.zeros(part.shape, part.dtype), name=name)
-        _fill(part, Stored.of(variable).pieces[0])
+        _fill(part, LogicalTable.of(variable).shards[0])
         return variable
     shards = []
     for i, (begin, end, device) in enumerate(places):
         zeros = functools.partial(tf.zeros, (end - begin, part.shape[1]), part.dtype)
         shards.append(variable_on(device, zeros, f"{name}/{i}", trainable=True))
     table = ShardedTable(name, shards)
-    for piece in Stored.of(table).pieces:
-        _fill(part, piece)
+    for shard in LogicalTable.of(table).shards:
+        _fill(part, shard)
     return table
 
 
-def _fill(part: _Part, piece: Piece) -> None:
+def _fill(part: _Part, shard: TableShard) -> None:
     # Drawn where they are to be: they may be on another machine.
-    with tf.device(piece.device):
-        for first, values in part.rows(piece.begin, piece.end):
-            piece.write(first, values)
+    with tf.device(shard.device):
+        for first, values in part.rows(shard.begin, shard.end):
+            shard.write(first, values)
 
 
 def _rows_at_a_time(shape: tf.TensorShape | list[int]) -> int:

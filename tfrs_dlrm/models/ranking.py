@@ -18,10 +18,10 @@ from tfrs_dlrm.distribute.strategy import places
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
 from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
+from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import ShardedTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
-from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.metrics import OutOfRangeIds
 from tfrs_dlrm.models.scorers import Broadcast, CandidateScorer, Rows, RowScorer
 from tfrs_dlrm.models.tasks import Tasks

@@ -13,8 +13,8 @@ from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.distribute.replicas import is_tpu
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
+from tfrs_dlrm.embeddings.row_optimizer import Rate, RowOptimizer
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
-from tfrs_dlrm.embeddings.updates import Rate, RowOptimizer
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.registry import build_model
 from tfrs_dlrm.schema import Schema

@@ -12,7 +12,7 @@ def not_finite(model: RankingModel) -> str:
         if not all_finite(variable):
             return f"the weights {variable.name} are not finite"
     model.embeddings.fetch()
-    for name, table in model.embeddings.stored().items():
+    for name, table in model.embeddings.logical_tables().items():
         if not all_rows_finite(table):
             return f"the rows of {name} are not finite"
     return ""

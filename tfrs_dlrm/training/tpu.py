@@ -20,7 +20,7 @@ from tfrs_dlrm.distribute.placement import place
 from tfrs_dlrm.distribute.strategy import topology_of
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.tpu.hardware import kind
-from tfrs_dlrm.embeddings.tpu.host import pad_examples
+from tfrs_dlrm.embeddings.tpu.host_batches import pad_examples
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 

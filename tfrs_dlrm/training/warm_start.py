@@ -22,7 +22,7 @@ from tfrs_dlrm.checkpoint.table_rows import read_slice, slices
 from tfrs_dlrm.data.encoding.statistics import dense_statistics
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
-from tfrs_dlrm.embeddings.storage import Stored
+from tfrs_dlrm.embeddings.storage import LogicalTable
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema, Table
 from tfrs_dlrm.training.workdir import Which, Workdir
@@ -87,7 +87,7 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
     path = home.checkpoint(which)
     checkpoint = _Checkpoint(path)
     # Everything is checked before anything is written: a refusal leaves the model as it was.
-    stored = model.embeddings.stored(model.embedding_optimizer)
+    stored = model.embeddings.logical_tables(model.embedding_optimizer)
     reports, copies, notes = {}, [], _label_notes(old, new) + _statistics_notes(new, home.encoder_dir, data_dir)
     for table in model.schema.tables:
         old_rows = old.table(table.name).vocabulary_size or 0
@@ -136,7 +136,7 @@ class _Checkpoint:
 class _RowCopy(NamedTuple):
     """Rows of a table or slot to take over: `matches` as `_matches` gives them, None for all as they are."""
 
-    stored: Stored
+    stored: LogicalTable
     name: str
     matches: np.ndarray | None
 
@@ -206,7 +206,7 @@ def _values(directory: str, table: str) -> pa.Array:
 
 def _row_copies(
     model: RankingModel,
-    stored: Mapping[str, Stored],
+    stored: Mapping[str, LogicalTable],
     part: str,
     matches: np.ndarray | None,
     checkpoint: _Checkpoint,

@@ -1,5 +1,5 @@
 """Embedding tables on TPUs."""
 
-from tfrs_dlrm.embeddings.tpu.engine import TPUEmbeddingTables
+from tfrs_dlrm.embeddings.tpu.tpu_tables import TPUEmbeddingTables
 
 __all__ = ["TPUEmbeddingTables"]

@@ -10,10 +10,10 @@ from typing import Any
 import tensorflow as tf
 
 from tfrs_dlrm.distribute.replicas import is_tpu
-from tfrs_dlrm.embeddings.storage import Piece, Stored
-from tfrs_dlrm.embeddings.tpu import sparse_core, storage
-from tfrs_dlrm.embeddings.tpu.host import Lookup
-from tfrs_dlrm.embeddings.tpu.optimizers import Translated
+from tfrs_dlrm.embeddings.storage import LogicalTable, TableShard
+from tfrs_dlrm.embeddings.tpu import hardware_storage, id_capacity
+from tfrs_dlrm.embeddings.tpu.host_batches import Lookup
+from tfrs_dlrm.embeddings.tpu.optimizer_translation import Translated
 from tfrs_dlrm.embeddings.variables import initial_rows
 from tfrs_dlrm.schema import Combiner, Table
 
@@ -76,25 +76,25 @@ class Hardware(abc.ABC):
         """One step on all tables with the gradients of what `look_up` gave, beside `token`."""
 
     @abc.abstractmethod
-    def stored(self, table: str, slot: str | None = None) -> Stored:
+    def logical_table(self, table: str, slot: str | None = None) -> LogicalTable:
         """A table, or the slot of it of that name, a name of ours."""
 
     @abc.abstractmethod
     def fetch(self) -> None:
-        """Brings what is on the hardware to where `stored` reads it."""
+        """Brings what is on the hardware to where `logical_table` reads it."""
 
     @abc.abstractmethod
     def load(self) -> None:
-        """Brings what was written through `stored` to the hardware."""
+        """Brings what was written through `logical_table` to the hardware."""
 
     def _their_name(self, table: str, slot: str | None) -> str:
         return "parameters" if slot is None else self.tables[table].optimizer.slots[slot]
 
-    def _stored(self, name: str, slot: str | None, pieces: Sequence[Piece]) -> Stored:
+    def _logical_table(self, name: str, slot: str | None, shards: Sequence[TableShard]) -> LogicalTable:
         of = self.tables[name]
         if slot is None:
-            return storage.stored(pieces, of.table.dim, tf.as_dtype(of.table.dtype))
-        return storage.stored(pieces, of.table.dim, smallest=of.optimizer.smallest.get(slot, 0.0))
+            return hardware_storage.logical_table(shards, of.table.dim, tf.as_dtype(of.table.dtype))
+        return hardware_storage.logical_table(shards, of.table.dim, smallest=of.optimizer.smallest.get(slot, 0.0))
 
     def _features(self, initializers: Mapping[str, Any]) -> dict[str, Any]:
         configs = {
@@ -135,10 +135,10 @@ class V1(Hardware):
 
     # Private names of TensorFlow, below: the API reads and writes tables in its own checkpoints only.
 
-    def stored(self, table: str, slot: str | None = None) -> Stored:
+    def logical_table(self, table: str, slot: str | None = None) -> LogicalTable:
         """See `Hardware`."""
         variables = self.api._variables[table][self._their_name(table, slot)].variables
-        return self._stored(table, slot, storage.on_hosts(variables))
+        return self._logical_table(table, slot, hardware_storage.on_hosts(variables))
 
     def fetch(self) -> None:
         """See `Hardware`."""
@@ -180,14 +180,14 @@ class SparseCore(Hardware):
                 f"batch_size={batch_size} of a replica: the {self.cores_per_chip} SparseCores of a chip share its"
                 " examples out evenly; take a multiple"
             )
-        self.room = sparse_core.count(samples, self.lookups, self.places, self.cores_per_chip)
+        self.room = id_capacity.count(samples, self.lookups, self.places, self.cores_per_chip)
         self.api = _api.TPUEmbeddingV2(features, sparse_core_embedding_config=self.room.config())
         self.api.build()
         # Initializers see a shard's rows in the order of the cores, so the values are written afterwards.
         for name, t in self.tables.items():
-            (piece,) = self.stored(name).pieces
-            for first, values in initial_rows(t.table, seed)[name](0, piece.end):
-                piece.write(first, values)
+            (shard,) = self.logical_table(name).shards
+            for first, values in initial_rows(t.table, seed)[name](0, shard.end):
+                shard.write(first, values)
 
     def look_up(self, ids: Values, weights: Values, call: str) -> tuple[dict[str, tf.Tensor], Any]:
         """See `Hardware`."""
@@ -201,24 +201,24 @@ class SparseCore(Hardware):
                 given[x.key] = tf.zeros([self._batch_size * x.bags, self.tables[x.table].table.dim])
         self.api.apply_gradients(given, preserved_outputs=token)
 
-    def stored(self, table: str, slot: str | None = None) -> Stored:
+    def logical_table(self, table: str, slot: str | None = None) -> LogicalTable:
         """See `Hardware`."""
         place = self.places[table]
         variables = self.api.variables[place.stack][self._their_name(table, slot)].values
-        return self._stored(table, slot, [storage.SparseCorePiece(variables, place.layout)])
+        return self._logical_table(table, slot, [hardware_storage.SparseCoreShard(variables, place.layout)])
 
     def fetch(self) -> None:
-        """Nothing: `stored` reads and writes what is on the chips."""
+        """Nothing: `logical_table` reads and writes what is on the chips."""
 
     def load(self) -> None:
         """Nothing, likewise."""
 
 
-def _place(layout: Any) -> sparse_core.InStack:
+def _place(layout: Any) -> id_capacity.InStack:
     rows, dim = layout.unsharded_shape
-    return sparse_core.InStack(
+    return id_capacity.InStack(
         layout.stacked_table_name,
-        storage.CoreLayout(
+        hardware_storage.CoreLayout(
             rows,
             dim,
             layout.num_sparse_cores,

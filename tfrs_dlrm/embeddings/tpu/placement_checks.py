@@ -8,7 +8,7 @@ from absl import logging
 
 from tfrs_dlrm.distribute.placement import Placement, size_text
 from tfrs_dlrm.embeddings.ids import Features
-from tfrs_dlrm.embeddings.updates import RowOptimizer
+from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.schema import Schema
 
 

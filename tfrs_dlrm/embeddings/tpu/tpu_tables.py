@@ -15,12 +15,12 @@ from tfrs_dlrm.embeddings.bags import Bags, one_hot_bags, padded_bags
 from tfrs_dlrm.embeddings.gradients import Use, Whole
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.layouts import make_layout
-from tfrs_dlrm.embeddings.storage import Rows, Stored
+from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
+from tfrs_dlrm.embeddings.storage import LogicalTable, TableVariable, logical_tables
 from tfrs_dlrm.embeddings.tpu.hardware import V1, Hardware, HardwareTable, SparseCore, kind
-from tfrs_dlrm.embeddings.tpu.host import OUT_OF_RANGE, HostMap, Lookup, lookups
-from tfrs_dlrm.embeddings.tpu.optimizers import Translated, translate
+from tfrs_dlrm.embeddings.tpu.host_batches import OUT_OF_RANGE, HostMap, Lookup, lookups
+from tfrs_dlrm.embeddings.tpu.optimizer_translation import Translated, translate
 from tfrs_dlrm.embeddings.tpu.placement_checks import check_memory, check_tables, log_placement
-from tfrs_dlrm.embeddings.updates import RowOptimizer
 from tfrs_dlrm.embeddings.variables import make_variables
 from tfrs_dlrm.schema import CategoricalFeature, Combiner, Schema
 
@@ -107,10 +107,10 @@ class TPUEmbeddingTables(keras.layers.Layer):
             for f in schema.categorical
             if f not in {x.feature for x in self._lookups}
         }
-        self.tables: dict[str, Rows] = {
+        self.tables: dict[str, TableVariable] = {
             name: v for t in schema.tables if t.name not in on_hardware for name, v in make_variables(t, seed).items()
         }
-        # In a plain object, which no checkpoint of TensorFlow's follows: `stored` is how these are saved.
+        # In a plain object, which no checkpoint of TensorFlow's follows: `logical_tables` is how these are saved.
         self._own = types.SimpleNamespace(hardware=None, optimizer=None, samples=tuple(samples), calls=0)
         log_placement(placement, self.kind)
 
@@ -248,25 +248,23 @@ class TPUEmbeddingTables(keras.layers.Layer):
             vectors.append(tf.zeros([batch_size, *length, self.schema.table_of(f).dim], self.compute_dtype))
         return vectors
 
-    def stored(self, optimizer: RowOptimizer | None = None) -> dict[str, Stored]:
-        """See `EmbeddingTables.stored`."""
-        slots = {} if optimizer is None else optimizer.slots
-        found = {f"tables/{name}": Stored.of(table) for name, table in self.tables.items()}
-        found |= {f"slots/{name}/{slot}": Stored.of(v) for name, own in slots.items() for slot, v in own.items()}
+    def logical_tables(self, optimizer: RowOptimizer | None = None) -> dict[str, LogicalTable]:
+        """See `EmbeddingTables.logical_tables`."""
+        found = logical_tables(self.tables, {} if optimizer is None else optimizer.slots)
         if self.hardware is not None:
             for name, t in self.hardware.tables.items():
-                found[f"tables/{name}"] = self.hardware.stored(name)
+                found[f"tables/{name}"] = self.hardware.logical_table(name)
                 for slot in t.optimizer.slots if optimizer is not None else ():
-                    found[f"slots/{name}/{slot}"] = self.hardware.stored(name, slot)
+                    found[f"slots/{name}/{slot}"] = self.hardware.logical_table(name, slot)
         return found
 
     def fetch(self) -> None:
-        """Copies the tables of v2 to v4, all of them, from the chips to the hosts, where `stored` reads them."""
+        """Copies the tables of v2 to v4 from the chips to the hosts, where `logical_tables` reads them."""
         if self.hardware is not None:
             self.hardware.fetch()
 
     def load(self) -> None:
-        """Copies what was written through `stored` to the chips."""
+        """Copies what was written through `logical_tables` to the chips."""
         if self.hardware is not None:
             self.hardware.load()
 

@@ -80,10 +80,10 @@ def test_steps_equal_those_of_embedding_tables(name, regularization):
         for a, b in zip(sparse, dense, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
     assert int(optimizers[1].iterations) == 6
-    expected, found = (e.stored(o) for e, o in zip(engines, optimizers, strict=True))
+    expected, found = (e.logical_tables(o) for e, o in zip(engines, optimizers, strict=True))
     assert expected.keys() == found.keys()
     for key, stored in expected.items():
-        (a,), (b,) = stored.pieces, found[key].pieces
+        (a,), (b,) = stored.shards, found[key].shards
         np.testing.assert_allclose(a.read(0, a.end), b.read(0, b.end), atol=1e-6, err_msg=key)
     moved = engines[0].tables["shared"].numpy() != EmbeddingTables(SCHEMA).tables["shared"].numpy()
     assert moved.any()

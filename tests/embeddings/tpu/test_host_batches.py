@@ -8,7 +8,7 @@ from fake_tpu import fake_tpu, make_tables
 from tfrs_dlrm.distribute.placement import Topology, place
 from tfrs_dlrm.embeddings import SGD, Adagrad, PerTableOptimizer, RowWiseAdagrad
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
-from tfrs_dlrm.embeddings.tpu.host import OUT_OF_RANGE, HostMap
+from tfrs_dlrm.embeddings.tpu.host_batches import OUT_OF_RANGE, HostMap
 from tfrs_dlrm.layers.hashing import hashed_rows
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.embeddings.tpu.host import Lookup
-from tfrs_dlrm.embeddings.tpu.storage import CoreLayout
+from tfrs_dlrm.embeddings.tpu.hardware_storage import CoreLayout
+from tfrs_dlrm.embeddings.tpu.host_batches import Lookup
 
 # What a core gets of a batch is the sum of many rare events, so its standard deviation is about the root of its mean.
 # Six of them above the mean come up once in 10^9 times; a run of a million steps on 32 cores looks 10^9 times, and the

@@ -15,7 +15,7 @@ import tf_keras as keras
 from tf_keras.optimizers.schedules import LearningRateSchedule
 
 from tfrs_dlrm.embeddings.gradients import RowGradient
-from tfrs_dlrm.embeddings.storage import Rows
+from tfrs_dlrm.embeddings.storage import TableVariable
 from tfrs_dlrm.embeddings.variables import add_to_rows, like, read_rows, write_rows
 from tfrs_dlrm.layers.hashing import derive_seed
 
@@ -62,14 +62,14 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         self.l2 = l2
         self.weight_decay = weight_decay
         self.iterations: Any = None  # a tf.Variable int64, once built
-        self.slots: dict[str, dict[str, Rows]] = {}
+        self.slots: dict[str, dict[str, TableVariable]] = {}
 
     @property
     def learning_rate(self) -> Rate:
         """As given to the constructor."""
         return self._learning_rate
 
-    def build(self, tables: Mapping[str, Rows], elsewhere: Collection[str] = ()) -> None:
+    def build(self, tables: Mapping[str, TableVariable], elsewhere: Collection[str] = ()) -> None:
         """Creates the slots, all of them at once and outside of any traced function. A second call changes nothing.
 
         Args:

@@ -20,14 +20,14 @@ OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "adam": LazyAdam, "ftrl": lambda: 
 
 
 def whole(stored):
-    return np.concatenate([piece.read(piece.begin, piece.end).numpy() for piece in stored.pieces])
+    return np.concatenate([shard.read(shard.begin, shard.end).numpy() for shard in stored.shards])
 
 
 def write(stored, values, step=37):
-    for piece in stored.pieces:
-        for first in range(piece.begin, piece.end, step):
-            last = min(first + step, piece.end)
-            piece.write(first, tf.constant(values[first:last], stored.dtype))
+    for shard in stored.shards:
+        for first in range(shard.begin, shard.end, step):
+            last = min(first + step, shard.end)
+            shard.write(first, tf.constant(values[first:last], stored.dtype))
 
 
 def random(shape, seed):
@@ -41,11 +41,11 @@ def random(shape, seed):
 def test_tables_and_slots_begin_as_on_one_device(kind, hosts, optimizer):
     one_device, own = EmbeddingTables(SCHEMA, seed=3), OPTIMIZERS[optimizer]()
     one_device.compile(own)
-    expected = one_device.stored(own)
+    expected = one_device.logical_tables(own)
     translated = OPTIMIZERS[optimizer]()
     with tables_in_layout(kind, SCHEMA, translated, seed=3, hosts=hosts) as tables:
         assert sorted(tables.hardware.tables) == sorted(SIZES)
-        found = tables.stored(translated)
+        found = tables.logical_tables(translated)
         assert found.keys() == expected.keys()
         for key, stored in found.items():
             assert (stored.shape, stored.dtype) == (expected[key].shape, expected[key].dtype)
@@ -57,16 +57,16 @@ def test_tables_and_slots_begin_as_on_one_device(kind, hosts, optimizer):
 def test_what_is_written_is_read_in_any_parts(kind, hosts):
     optimizer = PerTableOptimizer(Adagrad(), {"c": LazyAdam(), "b": SGD()})
     with tables_in_layout(kind, SCHEMA, optimizer, hosts=hosts) as tables:
-        stored = tables.stored(optimizer)
+        stored = tables.logical_tables(optimizer)
         values = {key: random(s.shape, i) for i, (key, s) in enumerate(stored.items())}
         for key, s in stored.items():
             write(s, values[key], step=31 if "slots" in key else s.shape[0])
         # Only after all of them: tables of a stack are neighbours.
         for key, s in stored.items():
             np.testing.assert_array_equal(whole(s), values[key], err_msg=key)
-            for piece in s.pieces:
-                first, last = piece.begin + 1, max(piece.begin + 2, piece.end - 1)
-                np.testing.assert_array_equal(piece.read(first, last), values[key][first:last], err_msg=key)
+            for shard in s.shards:
+                first, last = shard.begin + 1, max(shard.begin + 2, shard.end - 1)
+                np.testing.assert_array_equal(shard.read(first, last), values[key][first:last], err_msg=key)
 
 
 @pytest.mark.parametrize(("kind", "hosts"), LAYOUTS)
@@ -75,7 +75,7 @@ def test_rows_are_where_tensorflow_puts_them(kind, hosts, tmp_path):
     optimizer = Adagrad()
     with tables_in_layout(kind, SCHEMA, optimizer, hosts=hosts) as tables:
         values = {name: random(shape, i) for i, (name, shape) in enumerate(SIZES.items())}
-        for name, stored in tables.stored().items():
+        for name, stored in tables.logical_tables().items():
             write(stored, values[name.removeprefix("tables/")])
         path = tf.train.Checkpoint(api=tables.hardware.api).save(str(tmp_path / "tf"))
         dims = {name: (t.table.vocabulary_size, t.table.dim) for name, t in tables.hardware.tables.items()}
@@ -93,7 +93,7 @@ def test_bfloat16_tables_are_float32_on_the_hardware_and_keep_their_type_outside
     schema = Schema(Label("y"), categorical=(CategoricalFeature("a"),), tables=(Table("a", 8, 50, dtype="bfloat16"),))
     for kind, _ in LAYOUTS:
         with tables_in_layout(kind, schema, SGD()) as tables:
-            stored = tables.stored()["tables/a"]
+            stored = tables.logical_tables()["tables/a"]
             assert stored.dtype == tf.bfloat16
             np.testing.assert_array_equal(whole(stored), EmbeddingTables(schema).tables["a"].numpy())
 
@@ -104,7 +104,7 @@ def test_zeros_in_accumulators_never_reach_the_hardware():
     with tables_in_layout("V1", SCHEMA, optimizer) as tables:
         (accumulator,) = tables.hardware.api._variables["b"]["accumulators"].variables[:1]
         np.testing.assert_allclose(accumulator, 1e-18)
-        stored = tables.stored(optimizer)["slots/b/accumulator"]
+        stored = tables.logical_tables(optimizer)["slots/b/accumulator"]
         write(stored, np.zeros(stored.shape, np.float32))
         np.testing.assert_allclose(accumulator, 1e-18)
         np.testing.assert_array_equal(whole(stored), 0)

@@ -9,9 +9,9 @@ import tensorflow as tf
 from fake_tpu import CORES_PER_CHIP, encoded_batch, fake_tpu, make_tables
 
 from tfrs_dlrm.embeddings import Adagrad
-from tfrs_dlrm.embeddings.tpu.host import Lookup
-from tfrs_dlrm.embeddings.tpu.sparse_core import InStack, Room, count, with_margin
-from tfrs_dlrm.embeddings.tpu.storage import CoreLayout
+from tfrs_dlrm.embeddings.tpu.hardware_storage import CoreLayout
+from tfrs_dlrm.embeddings.tpu.host_batches import Lookup
+from tfrs_dlrm.embeddings.tpu.id_capacity import InStack, Room, count, with_margin
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
 SCHEMA = Schema(

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, LazyAdam, RowWiseAdagrad
-from tfrs_dlrm.embeddings.tpu.optimizers import translate
+from tfrs_dlrm.embeddings.tpu.optimizer_translation import translate
 
 api = tf.tpu.experimental.embedding
 SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, decay_steps=3, decay_rate=0.5)

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, RowWiseAdagrad
-from tfrs_dlrm.embeddings.updates import RowOptimizer
+from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 
 _hardware = tf.tpu.experimental.embedding
 

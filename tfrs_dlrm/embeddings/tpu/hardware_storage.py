@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.embeddings.storage import Piece, Stored, VariablePiece
+from tfrs_dlrm.embeddings.storage import LogicalTable, TableShard, VariableShard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class CoreLayout:
         return (rows + self.rotation) % self.cores, self.offset + rows // self.cores
 
 
-class SparseCorePiece(Piece):
+class SparseCoreShard(TableShard):
     """A table, or a slot, spread over the SparseCores of several devices.
 
     Args:
@@ -58,7 +58,7 @@ class SparseCorePiece(Piece):
         self._layout = layout
 
     def read(self, first: int, last: int) -> tf.Tensor:
-        """See `Piece`."""
+        """See `TableShard`."""
         parts, places = [], []
         for variable, rows, place in self._by_device(np.arange(first, last)):
             with tf.device(variable.device):
@@ -69,11 +69,11 @@ class SparseCorePiece(Piece):
             return tf.gather(tf.concat(parts, axis=0), np.argsort(np.concatenate(places)))
 
     def write(self, first: int, values: tf.Tensor) -> None:
-        """See `Piece`."""
+        """See `TableShard`."""
         self.scatter(np.arange(first, first + values.shape[0]), values)
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
-        """See `Piece`."""
+        """See `TableShard`."""
         for variable, own, place in self._by_device(rows):
             padded = np.full(len(own), place[-1])
             padded[: len(place)] = place
@@ -104,24 +104,24 @@ class SparseCorePiece(Piece):
         return found
 
 
-class _Wrapped(Piece):
-    """A piece whose numbers on the hardware are others than those of the table, or slot."""
+class _Wrapped(TableShard):
+    """A shard whose numbers on the hardware are others than those of the table, or slot."""
 
-    def __init__(self, piece: Piece) -> None:
-        self.begin, self.end, self.device = piece.begin, piece.end, piece.device
-        self._piece = piece
+    def __init__(self, shard: TableShard) -> None:
+        self.begin, self.end, self.device = shard.begin, shard.end, shard.device
+        self._shard = shard
 
     def read(self, first: int, last: int) -> tf.Tensor:
-        """See `Piece`."""
-        return self._theirs_to_ours(self._piece.read(first, last))
+        """See `TableShard`."""
+        return self._theirs_to_ours(self._shard.read(first, last))
 
     def write(self, first: int, values: tf.Tensor) -> None:
-        """See `Piece`."""
-        self._piece.write(first, self._ours_to_theirs(values))
+        """See `TableShard`."""
+        self._shard.write(first, self._ours_to_theirs(values))
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
-        """See `Piece`."""
-        self._piece.scatter(rows, self._ours_to_theirs(values))
+        """See `TableShard`."""
+        self._shard.scatter(rows, self._ours_to_theirs(values))
 
     @abc.abstractmethod
     def _theirs_to_ours(self, values: tf.Tensor) -> tf.Tensor: ...
@@ -133,8 +133,8 @@ class _Wrapped(Piece):
 class _Positive(_Wrapped):
     """A slot in which a very small number stands for 0: the hardware divides by its root."""
 
-    def __init__(self, piece: Piece, smallest: float) -> None:
-        super().__init__(piece)
+    def __init__(self, shard: TableShard, smallest: float) -> None:
+        super().__init__(shard)
         self._smallest = smallest
 
     def _theirs_to_ours(self, values: tf.Tensor) -> tf.Tensor:
@@ -147,8 +147,8 @@ class _Positive(_Wrapped):
 class _Wide(_Wrapped):
     """A table of another type than the float32 of the hardware."""
 
-    def __init__(self, piece: Piece, dtype: tf.DType) -> None:
-        super().__init__(piece)
+    def __init__(self, shard: TableShard, dtype: tf.DType) -> None:
+        super().__init__(shard)
         self._dtype = dtype
 
     def _theirs_to_ours(self, values: tf.Tensor) -> tf.Tensor:
@@ -158,25 +158,27 @@ class _Wide(_Wrapped):
         return tf.cast(values, tf.float32)
 
 
-def on_hosts(variables: Sequence[tf.Variable]) -> list[Piece]:
-    """The pieces of a table, or slot, whose rows are dealt out to hosts in ranges."""
-    pieces: list[Piece] = []
+def on_hosts(variables: Sequence[tf.Variable]) -> list[TableShard]:
+    """The shards of a table, or slot, whose rows are dealt out to hosts in ranges."""
+    shards: list[TableShard] = []
     for variable in variables:
-        pieces.append(VariablePiece(pieces[-1].end if pieces else 0, [variable]))
-    return pieces
+        shards.append(VariableShard(shards[-1].end if shards else 0, [variable]))
+    return shards
 
 
-def stored(pieces: Sequence[Piece], dim: int, dtype: tf.DType = tf.float32, smallest: float = 0.0) -> Stored:
-    """A table or slot of these pieces, float32 on the hardware.
+def logical_table(
+    shards: Sequence[TableShard], dim: int, dtype: tf.DType = tf.float32, smallest: float = 0.0
+) -> LogicalTable:
+    """A table or slot of these shards, float32 on the hardware.
 
     Args:
-      pieces: all of them.
+      shards: all of them.
       dim: of the table.
       dtype: of the table; a bfloat16 one is rounded where it is read, not on the hardware.
       smallest: what stands for 0 on the hardware, where that divides by the root of the number; 0 for nothing.
     """
     if smallest:
-        pieces = [_Positive(piece, smallest) for piece in pieces]
+        shards = [_Positive(shard, smallest) for shard in shards]
     if dtype != tf.float32:
-        pieces = [_Wide(piece, dtype) for piece in pieces]
-    return Stored((pieces[-1].end, dim), dtype, tuple(pieces))
+        shards = [_Wide(shard, dtype) for shard in shards]
+    return LogicalTable((shards[-1].end, dim), dtype, tuple(shards))
