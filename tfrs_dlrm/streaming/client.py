@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any
 
+from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.reader import Range, StreamError, Unavailable
 
@@ -148,7 +149,7 @@ def _confluent_kafka() -> Any:
     try:
         import confluent_kafka
     except ImportError as e:
-        raise StreamError("streams need confluent-kafka: pip install 'tfrs-dlrm[kafka]'") from e
+        raise StreamError(f"streams need confluent-kafka: {install_command('kafka')}") from e
     return confluent_kafka
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 from packaging.version import Version
 
+from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.confluent import ConfluentReader
 from tfrs_dlrm.streaming.reader import Reader, StreamError
@@ -28,8 +29,8 @@ def open_reader(address: StreamAddress) -> Reader:
     except ImportError as e:
         if address.reader:
             raise StreamError(
-                f"reader=tensorflow_io: {e or 'it does not load'}; it takes TensorFlow 2.17 and pip install"
-                f" 'tfrs-dlrm[io]', and this is TensorFlow {tf.__version__}"
+                f"reader=tensorflow_io: {e or 'it does not load'}; this is TensorFlow {tf.__version__}, and it needs"
+                f" TensorFlow 2.17 or earlier: {install_command('io')}"
             ) from e
         return ConfluentReader(address)
     return TensorFlowIOReader(address)

@@ -332,7 +332,7 @@ def test_java_and_pyspark(monkeypatch, tmp_path):
     with pytest.raises(OSError, match="needs Java, and there is no java on the PATH; install Java 17"):
         spark_session.check("local")
     monkeypatch.setitem(sys.modules, "pyspark", None)
-    with pytest.raises(ImportError, match=r"engine='spark' needs PySpark: pip install 'tfrs-dlrm\[spark\]'"):
+    with pytest.raises(ImportError, match=r"engine='spark' needs PySpark: pip install .*\[spark\]'"):
         spark_session.check("local")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import stand_in
 
+from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.serving import Client
 from tfrs_dlrm.serving.client import errors
 
@@ -182,4 +183,4 @@ except ImportError as e:
     print(e)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert "grpcio for grpc:// addresses: pip install 'tfrs-dlrm[serving]'" in done.stdout, done.stderr
+    assert f"grpcio for grpc:// addresses: {install_command('serving')}" in done.stdout, done.stderr

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.tools.doctor.devices import logical_devices
-from tfrs_dlrm.tools.doctor.machine import Machine
+from tfrs_dlrm.tools.doctor.machine import Machine, logical_devices
 
 ROOT = Path(__file__).parents[3]
 
@@ -65,5 +64,5 @@ def test_train_on_a_tpu_that_is_not_there_ends_before_tensorflow_is_loaded(tmp_p
     done = run(ROOT / "train/main.py", "--strategy=tpu", f"--workdir={tmp_path}/run", shadow=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: --tpu=local: TensorFlow would find no TPU\n  - ")
-    assert "What to do:\n  - " in done.stderr and "python -m tfrs_dlrm.tools.doctor" in done.stderr
+    assert "What to do:\n  - " in done.stderr and "tfrs-dlrm doctor" in done.stderr
     assert not (tmp_path / "run").exists()

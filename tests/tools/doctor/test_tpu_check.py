@@ -7,6 +7,7 @@ import doctor_site
 import pytest
 
 from tfrs_dlrm.distribute import addresses
+from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.tools.doctor import check_tpu, tpu_check
 from tfrs_dlrm.tools.doctor.machine import Machine
 from tfrs_dlrm.tools.doctor.packages import examine_packages
@@ -53,11 +54,11 @@ def test_a_tpu_vm_as_it_should_be(use):
         (TPU_VM, {"libtpu": "0.0.13"}, "libtpu 0.0.13 does not fit", "pip install 'libtpu<0.0.32,~=0.0.14'"),
         (TPU_VM, {"libtpu": ""}, "libtpu is not installed", "pip install 'libtpu<0.0.32,~=0.0.14'"),
         (TPU_VM, {"protobuf": "7.36.2"}, "protobuf 7.36.2 does not fit; <7 is needed", "pip install 'protobuf<7'"),
-        (TPU_VM, {"tf_keras": "2.21.0"}, "tf-keras 2.21.0 does not go with TensorFlow 2.20.0", "'tfrs-dlrm[tpu]'"),
+        (TPU_VM, {"tf_keras": "2.21.0"}, "tf-keras 2.21.0 does not go with TensorFlow 2.20.0", install_command("tpu")),
         (
             *(TPU_VM, {"tensorflow_tpu": "", "tensorflow": "2.21.0"}),
             "tensorflow-tpu is not installed; <2.21,>=2.19 is needed; found tensorflow 2.21.0",
-            f"pip install 'tfrs-dlrm[tpu]', and after it {AGAIN}",
+            f"{install_command('tpu')}, and after it {AGAIN}",
         ),
         (TPU_VM, {"tensorflow_tpu": "2.18.0", "tf_keras": "2.18.0"}, "tensorflow-tpu 2.18.0 does not fit", AGAIN),
         (TPU_VM, {"tensorflow": "2.21.0"}, "tensorflow 2.21.0 and tensorflow-tpu 2.20.0 are both installed", AGAIN),
@@ -70,7 +71,7 @@ def test_each_thing_that_is_wrong(use, machine, versions, problem, remedy):
     title, found, heading, *advice = str(raised.value).split("\n")
     assert title == "--tpu=local: TensorFlow would find no TPU" and heading == "What to do:"
     assert problem in found
-    assert len(advice) == 2 and remedy in advice[0] and "python -m tfrs_dlrm.tools.doctor" in advice[1]
+    assert len(advice) == 2 and remedy in advice[0] and "tfrs-dlrm doctor" in advice[1]
 
 
 def test_the_other_tensorflow_written_over_it(tmp_path):
@@ -88,7 +89,7 @@ def test_all_that_is_wrong_is_said_at_once_and_each_remedy_once(use):
         check_tpu("local")
     problems, advice = str(raised.value).split("\nWhat to do:")
     assert [line.split()[1] for line in problems.split("\n")[1:]] == ["this", "tensorflow-tpu", "libtpu", "protobuf"]
-    assert advice.count("pip install 'tfrs-dlrm[tpu]'") == 1 and "--strategy=one_device" in advice
+    assert advice.count(install_command("tpu")) == 1 and "--strategy=one_device" in advice
 
 
 def test_an_address_needs_no_device_and_no_wheel(use):

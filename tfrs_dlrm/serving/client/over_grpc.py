@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.serving.client import errors
 from tfrs_dlrm.serving.client.conversion import to_example
 from tfrs_dlrm.serving.client.transport import REQUEST_ID, ModelSpec, VersionStatus, read_signatures, read_status
@@ -17,7 +18,7 @@ from tfrs_dlrm.serving.runtime.tensors import from_proto, to_proto
 try:
     import grpc
 except ImportError as e:
-    raise ImportError("the client needs grpcio for grpc:// addresses: pip install 'tfrs-dlrm[serving]'") from e
+    raise ImportError(f"the client needs grpcio for grpc:// addresses: {install_command('serving')}") from e
 
 # The server is the one to limit the size of messages.
 _OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]

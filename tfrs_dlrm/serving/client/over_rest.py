@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 from google.protobuf import json_format
 
+from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.serving.client import errors
 from tfrs_dlrm.serving.client.transport import REQUEST_ID, ModelSpec, VersionStatus, read_signatures, read_status
 from tfrs_dlrm.serving.runtime import protos
@@ -20,7 +21,7 @@ from tfrs_dlrm.serving.runtime.runtime import Signature
 try:
     import httpx
 except ImportError as e:
-    raise ImportError("the client needs httpx for http:// addresses: pip install 'tfrs-dlrm[serving]'") from e
+    raise ImportError(f"the client needs httpx for http:// addresses: {install_command('serving')}") from e
 
 
 class RestTransport:

@@ -11,6 +11,7 @@ from typing import Any
 from absl import logging
 
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.tools.comparison.contestants import Contestant
 
@@ -55,7 +56,7 @@ def tune(
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
     except ImportError as e:
-        raise ImportError("tuning needs Optuna: pip install 'tfrs-dlrm[compare]', or --budget=0") from e
+        raise ImportError(f"tuning needs Optuna: {install_command('compare')}, or --budget=0") from e
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     os.makedirs(directory, exist_ok=True)
     study = optuna.create_study(

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfrs_dlrm.distribute.tf_config import tf_config_problems
-from tfrs_dlrm.tools.doctor.devices import logical_devices
-from tfrs_dlrm.tools.doctor.machine import GPU_FILES, TPU_FILES, Machine, examine_machine
+from tfrs_dlrm.tools.doctor.machine import GPU_FILES, TPU_FILES, Machine, examine_machine, logical_devices
 from tfrs_dlrm.tools.doctor.packages import SHOWN, TENSORFLOWS, Packages, examine_packages
-from tfrs_dlrm.tools.doctor.problem import remedies
+from tfrs_dlrm.tools.doctor.tpu_check import remedies
 from tfrs_dlrm.tools.doctor.verdicts import Verdict, verdicts, warnings
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class MachineReport:
     """What was found.
 
     Attributes:
@@ -68,7 +67,7 @@ class Report:
         }
 
 
-def examine(tpu: str = "local", load: bool = True) -> Report:
+def examine(tpu: str = "local", load: bool = True) -> MachineReport:
     """Looks at everything.
 
     Args:
@@ -83,7 +82,7 @@ def examine(tpu: str = "local", load: bool = True) -> Report:
         except RuntimeError as e:
             crash = str(e)
     judged = verdicts(machine, packages, tpu, crash, devices)
-    return Report(packages, machine, devices, crash, judged, warnings(machine, packages, devices))
+    return MachineReport(packages, machine, devices, crash, judged, warnings(machine, packages, devices))
 
 
 def _package_rows(packages: Packages) -> list[Sequence[str]]:
@@ -108,7 +107,7 @@ def _fits(packages: Packages, name: str) -> str:
     return f"not for {' or '.join(others)}" if others else "yes"
 
 
-def _machine_rows(report: Report) -> list[Sequence[str]]:
+def _machine_rows(report: MachineReport) -> list[Sequence[str]]:
     machine, packages = report.machine, report.packages
     owner = f"{packages.owner} {packages.tensorflow}" if packages.owner else "none, or a mixture"
     cluster = machine.environment.get("TF_CONFIG")

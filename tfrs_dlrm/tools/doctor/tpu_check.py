@@ -8,13 +8,27 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from tfrs_dlrm.distribute.addresses import is_address, unreachable
+from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.tools.doctor.machine import TPU_FILES, Machine, examine_machine
 from tfrs_dlrm.tools.doctor.packages import TENSORFLOWS, Packages, examine_packages
-from tfrs_dlrm.tools.doctor.problem import Problem, remedies
 
 _SCHEME = "grpc://"
+
+
+class Problem(NamedTuple):
+    """Something that keeps a strategy from running here; both are sentences without a full stop."""
+
+    what: str
+    remedy: str
+
+
+def remedies(problems: Iterable[Problem]) -> list[str]:
+    """What to do about all of them, each thing once, in order."""
+    return list(dict.fromkeys(p.remedy for p in problems))
 
 
 def check_tpu(tpu: str) -> None:
@@ -30,7 +44,7 @@ def check_tpu(tpu: str) -> None:
     problems = tpu_problems(tpu, examine_machine(), examine_packages())
     if problems:
         wrong = [f"--tpu={tpu}: TensorFlow would find no TPU", *(p.what for p in problems)]
-        advice = ["What to do:", *remedies(problems), "see all that was looked at: python -m tfrs_dlrm.tools.doctor"]
+        advice = ["What to do:", *remedies(problems), "see all that was looked at: tfrs-dlrm doctor"]
         raise ValueError("\n  - ".join(wrong) + "\n" + "\n  - ".join(advice))
 
 
@@ -80,7 +94,7 @@ def _device_problems(machine: Machine) -> list[Problem]:
 def _wheel_problems(packages: Packages) -> list[Problem]:
     """What is wrong with the TensorFlow for TPUs: tf-keras and TFRS have pip install the other one over it."""
     last = f"pip install --force-reinstall --no-deps 'tensorflow-tpu{packages.demand('tensorflow-tpu', 'tpu')}'"
-    both = f"pip install 'tfrs-dlrm[tpu]', and after it {last}"
+    both = f"{install_command('tpu')}, and after it {last}"
     found = " and ".join(packages.tensorflows)
     if misfit := packages.misfit("tensorflow-tpu", "tpu"):
         return [Problem(f"{misfit}; found {found or 'no TensorFlow at all'}", both)]

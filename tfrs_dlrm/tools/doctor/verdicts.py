@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from tfrs_dlrm.distribute.placement import STRATEGIES
 from tfrs_dlrm.distribute.tf_config import tf_config_problems
+from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.tools.doctor.machine import Machine
 from tfrs_dlrm.tools.doctor.packages import Packages
-from tfrs_dlrm.tools.doctor.problem import Problem
-from tfrs_dlrm.tools.doctor.tpu_check import libtpu_problems, tpu_problems
+from tfrs_dlrm.tools.doctor.tpu_check import Problem, libtpu_problems, tpu_problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +88,11 @@ def warnings(machine: Machine, packages: Packages, devices: Sequence[str] = ()) 
     out = []
     if machine.gpus and devices and not any("GPU:" in name for name in devices):
         out.append(
-            f"this machine has {len(machine.gpus)} GPU{'s' * (len(machine.gpus) > 1)}, and TensorFlow sees none: pip"
-            " install 'tfrs-dlrm[gpu]' brings the CUDA libraries, and CUDA_VISIBLE_DEVICES must not hide them"
+            f"this machine has {len(machine.gpus)} GPU{'s' * (len(machine.gpus) > 1)}, and TensorFlow sees none:"
+            f" {install_command('gpu')} brings the CUDA libraries, and CUDA_VISIBLE_DEVICES must not hide them"
         )
     if "tfrs-dlrm" not in packages.versions:
-        out.append("this package runs uninstalled, so that nobody knows which versions it needs: pip install -e .")
+        out.append(f"this package is not installed, so the versions it needs are unknown: {install_command()}")
     skips = "TPU_SKIP_MDS_QUERY" in machine.environment
     if packages.owner == "tensorflow-tpu" and "libtpu" in packages.versions and not machine.tpus and not skips:
         out.append(

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from absl import logging
 
+from tfrs_dlrm.installation import install_command
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -160,7 +162,7 @@ def check_java() -> None:
 
 
 def _import_pyspark():  # type: ignore[no-untyped-def]
-    advice = "pip install 'tfrs-dlrm[spark]'"
+    advice = install_command("spark")
     try:
         import pyspark
         import pyspark.sql
