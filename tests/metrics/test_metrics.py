@@ -10,7 +10,7 @@ import tf_keras as keras
 
 from tfrs_dlrm import metrics
 from tfrs_dlrm.distribute.strategy import make_strategy
-from tfrs_dlrm.metrics import streaming
+from tfrs_dlrm.metrics import keras_metrics
 
 NAMES = ("auc", "log_loss", "normalized_entropy", "calibration", "expected_calibration_error")
 
@@ -178,7 +178,7 @@ def test_streaming_by_hand():
 @pytest.mark.parametrize("dtype", [tf.float64, tf.float32])
 def test_unequal_weighted_batches_match_exact(monkeypatch, column, dtype):
     """float32 stands for a TPU, where the sums are of that type."""
-    monkeypatch.setattr(streaming, "_accumulator_dtype", lambda: dtype)
+    monkeypatch.setattr(keras_metrics, "_accumulator_dtype", lambda: dtype)
     labels, logits, weights = examples(5003)
     measures = metrics.default_metrics()
     assert all(v.dtype == dtype for m in measures for v in m.variables)

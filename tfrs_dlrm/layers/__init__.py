@@ -1,10 +1,9 @@
-"""Keras layers that know nothing of schemas."""
+"""Keras layers that need no schema."""
 
-from tfrs_dlrm.layers.bias import Bias
 from tfrs_dlrm.layers.cross_network import CrossNetwork
-from tfrs_dlrm.layers.dense_vectors import DenseVectors
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.dropout import Dropout
+from tfrs_dlrm.layers.factorization import Bias, DenseVectors
 from tfrs_dlrm.layers.mlp import MLP
 
 __all__ = ["MLP", "Bias", "CrossNetwork", "DenseVectors", "DotInteraction", "Dropout"]

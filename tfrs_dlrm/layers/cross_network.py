@@ -7,26 +7,26 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.layers.dense import Dense
 from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.layers.mlp import Dense
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class CrossNetwork(keras.layers.Layer):
-    """Products of the inputs with each other, of one degree more in each layer: [B, d] -> [B, d].
+    """Multiplies the inputs with each other; each layer adds one degree: [B, d] -> [B, d].
 
         x_{l+1} = x_0 * (W_l x_l + b_l) + x_l
 
     elementwise, with W_l [d, d] (Wang et al. 2021, "DCN V2", arXiv 2008.13535, eq. 1), or with a `rank` r
     W_l = U_l V_l, of [d, r] and [r, d] (eq. 2).
 
-    It computes what a stack of `tfrs.layers.dcn.Cross` does. That layer multiplies in float32 under mixed_bfloat16, and
-    with a seeded initializer starts U and V with the same numbers.
+    It computes the same as a stack of `tfrs.layers.dcn.Cross`, which multiplies in float32 under mixed_bfloat16, and
+    with a seeded initializer gives U and V the same initial numbers.
 
     Args:
-      layers: how many.
-      rank: of the matrices; 0 for full ones.
-      seed: makes the initial weights a function of it; None draws others each time.
+      layers: the number of layers.
+      rank: the rank of the matrices; 0 for full ones.
+      seed: determines the initial weights; None draws others each time.
 
     Raises:
       ValueError: there are no layers, or the rank is negative.
@@ -35,7 +35,7 @@ class CrossNetwork(keras.layers.Layer):
     def __init__(self, layers: int = 3, rank: int = 0, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if layers < 1 or rank < 0:
-            raise ValueError(f"layers={layers}, rank={rank}; at least 1, and at least 0, are needed")
+            raise ValueError(f"layers={layers}, rank={rank}; at least 1 layer and a rank of at least 0 are needed")
         self.layers = layers
         self.rank = rank
         self.seed = seed

@@ -13,12 +13,12 @@ import tf_keras as keras
 class Dropout(keras.layers.Layer):
     """In training, sets each number to 0 with probability `rate`, and divides the others by 1 - rate.
 
-    (Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".) What is dropped is a
-    function of the seed, the replica and the number of train steps so far, which is a weight and saved with the others:
+    (Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".) What is dropped
+    depends on the seed, the replica and the number of train steps so far, a weight that checkpoints hold:
     `keras.layers.Dropout` would draw other numbers after a restart.
 
     Args:
-      rate: in [0, 1).
+      rate: the share of the inputs to drop, in [0, 1).
       seed: None draws one.
 
     Raises:
@@ -34,7 +34,7 @@ class Dropout(keras.layers.Layer):
         self._key = random.randrange(1 << 31) if seed is None else seed
 
     def build(self, input_shape: Any) -> None:
-        """Creates the counter, of which each replica has one; all are equal."""
+        """Creates the counter of train steps: one per replica, all equal."""
         self.steps = self.add_weight(
             name="steps",
             shape=[],
@@ -47,7 +47,7 @@ class Dropout(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Inputs of any shape; the same outside of training."""
+        """Returns the inputs, of any shape; in training with some set to 0."""
         if not training:
             return inputs
         seed = tf.stack([tf.constant(self._key, tf.int64), tf.convert_to_tensor(self.steps)])

@@ -10,14 +10,13 @@ import tensorflow as tf
 def derive_seed(seed: int, name: str) -> int:
     """Returns a seed in [0, 2**31) for the random choice called `name`.
 
-    The result depends on the two arguments alone: not on the order of creation, and not on the process, unlike Python's
-    `hash` of a string.
+    The result depends on the two arguments only: not on the process, unlike Python's `hash` of a string.
     """
     return zlib.crc32(f"{seed}/{name}".encode()) & 0x7FFFFFFF
 
 
 def hashed_rows(rows: tf.Tensor, buckets: int, name: str) -> tf.Tensor:
-    """Int32 [n] in [0, buckets) of int [n]; another `name` gives another function.
+    """Hashes int [n] to int32 [n] in [0, buckets); each `name` gives another function.
 
     The finalizer of MurmurHash3 (Appleby 2011, `fmix32`) over the row number and a number from the name.
     """
@@ -30,5 +29,5 @@ def hashed_rows(rows: tf.Tensor, buckets: int, name: str) -> tf.Tensor:
 
 
 def fingerprint_rows(text: tf.Tensor, rows: int) -> tf.Tensor:
-    """Int32 [n] in [0, rows) of string [n]. On hosts only: TPUs have no strings."""
+    """Hashes string [n] to int32 [n] in [0, rows). Runs on hosts only: TPUs have no strings."""
     return tf.cast(tf.strings.to_hash_bucket_fast(text, rows), tf.int32)

@@ -1,4 +1,4 @@
-"""A stack of fully connected layers."""
+"""Fully connected layers: `Dense`, and `MLP`, a stack of them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,45 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.layers.dense import Dense
 from tfrs_dlrm.layers.dropout import Dropout
 from tfrs_dlrm.layers.hashing import derive_seed
 
 Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
-# Of the moving averages of batch normalization. Keras' 0.99 needs hundreds of steps to come near the data.
+# Of the moving averages of batch normalization. With Keras' 0.99 they need hundreds of steps to approach the data.
 _MOMENTUM = 0.9
+
+
+class Dense(keras.layers.Dense):
+    """A `keras.layers.Dense` whose bias has an exact gradient in bfloat16 too.
+
+    On CPUs TensorFlow sums that gradient over the batch in bfloat16, with 8 bits of mantissa: it is off by 10% in a
+    batch of 2048, by more than half in one of 8192. A product with ones sums in float32, and is no slower.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[B, ..., fan_in] -> [B, ..., units]."""
+        inputs = tf.cast(inputs, self.compute_dtype)
+        outputs = tf.matmul(inputs, self.kernel) if inputs.shape.rank == 2 else tf.tensordot(inputs, self.kernel, 1)
+        if self.use_bias:
+            outputs = _add_bias(outputs, tf.cast(self.bias, self.compute_dtype))
+        return outputs if self.activation is None else self.activation(outputs)
+
+
+@tf.custom_gradient
+def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> Any:
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        flat = tf.reshape(upstream, [-1, upstream.shape[-1]])
+        return upstream, tf.matmul(tf.ones([1, tf.shape(flat)[0]], flat.dtype), flat)[0]
+
+    return tf.nn.bias_add(x, bias), gradient
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class MLP(keras.layers.Layer):
     """Fully connected layers, one after the other: [B, fan_in] -> [B, units[-1]].
 
-    Weights begin normal with standard deviation sqrt(2 / (fan_in + fan_out)), biases normal with sqrt(1 / fan_out), as
-    in the DLRM reference (facebookresearch/dlrm, `dlrm_s_pytorch.py`, `create_mlp`).
+    Initial weights are normal with standard deviation sqrt(2 / (fan_in + fan_out)), initial biases normal with
+    sqrt(1 / fan_out), as in the DLRM reference (facebookresearch/dlrm, `dlrm_s_pytorch.py`, `create_mlp`).
 
     Every layer but the last may be followed by batch normalization (Ioffe and Szegedy 2015, arXiv 1502.03167; before
     the activation, with the statistics of the batch of all replicas) and by dropout (after it).
@@ -33,7 +57,7 @@ class MLP(keras.layers.Layer):
       activation: of every layer but the last, as in `keras.layers.Dense`.
       final_activation: of the last layer; None leaves it linear.
       use_bias: whether the layers add a bias.
-      seed: makes the initial weights, and what is dropped, a function of it; None draws others each time.
+      seed: determines the initial weights and the dropped outputs; None draws others each time.
       dropout: the share of outputs that training drops; see `tfrs_dlrm.layers.Dropout`.
       batch_norm: whether to normalize.
 
@@ -64,7 +88,7 @@ class MLP(keras.layers.Layer):
         self.batch_norm = batch_norm
         self.dense_layers = [self._dense_layer(i) for i in range(len(self.units))]
         hidden = range(len(self.units) - 1)
-        # Only where they are asked for: what is not there, checkpoints need not hold.
+        # Made only on request, so that checkpoints of models without them stay as they are.
         if batch_norm:
             self.batch_norms = [self._batch_norm(i) for i in hidden]
         if dropout:
@@ -112,7 +136,7 @@ class MLP(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """[B, fan_in] -> [B, units[-1]], in the compute dtype; `training` matters to batch norm and dropout alone."""
+        """[B, fan_in] -> [B, units[-1]], in the compute dtype; `training` affects batch norm and dropout only."""
         x = inputs
         for i, layer in enumerate(self.dense_layers):
             x = layer(x)

@@ -1,4 +1,4 @@
-"""How good a model is: exact on arrays, by groups, and streamed through `model.fit`; of clicks, and of numbers."""
+"""Metrics of click and regression models: exact on arrays, per group, and as Keras metrics for `model.fit`."""
 
 from tfrs_dlrm.metrics.exact import (
     Reliability,
@@ -9,15 +9,7 @@ from tfrs_dlrm.metrics.exact import (
     roc_curve,
 )
 from tfrs_dlrm.metrics.groups import GroupedAUC, GroupMetrics, Groups, group_metrics, grouped_auc
-from tfrs_dlrm.metrics.regression import (
-    GroupErrors,
-    MeanAbsoluteError,
-    RootMeanSquaredError,
-    evaluate_predictions,
-    group_errors,
-    regression_metrics,
-)
-from tfrs_dlrm.metrics.streaming import (
+from tfrs_dlrm.metrics.keras_metrics import (
     Calibration,
     ExpectedCalibrationError,
     LogLoss,
@@ -25,6 +17,14 @@ from tfrs_dlrm.metrics.streaming import (
     OutOfRangeIds,
     StreamingAUC,
     default_metrics,
+)
+from tfrs_dlrm.metrics.regression import (
+    GroupErrors,
+    MeanAbsoluteError,
+    RootMeanSquaredError,
+    evaluate_predictions,
+    group_errors,
+    regression_metrics,
 )
 
 __all__ = [

@@ -1,8 +1,8 @@
 """Metrics of a binary classifier over arrays in memory: exact, in float64, in NumPy.
 
-Labels are 0 or 1, scores and logits finite floats, weights finite and not negative; all of them [N] or [N, 1], of any
-dtype. Without weights every example weighs 1. All functions raise ValueError where that does not hold. A metric that
-the data does not define (an AUC of one class only, anything over no weight at all) is nan.
+Labels are 0 or 1, scores and logits finite floats, weights finite and not negative; each is [N] or [N, 1], of any
+dtype. Without weights, every example weighs 1. All functions raise ValueError for other arguments. A metric that the
+data do not define (an AUC of one class, anything over a total weight of 0) is nan.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-# Bins of the expected calibration error, here and in `streaming`.
+# Bins of the expected calibration error, here and in `keras_metrics`.
 CALIBRATION_BINS = 20
 _EDGES = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)[1:-1]
 
@@ -36,17 +36,16 @@ class Reliability(NamedTuple):
 
 
 def exact_auc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """The probability that a positive outscores a negative, both drawn by weight; a tie counts half.
+    """Returns the probability that a positive outscores a negative, both drawn by weight; a tie counts half.
 
-    Any increasing function of the score gives the same AUC, so logits and probabilities serve alike as long as both
-    are told apart: a float32 sigmoid maps all logits above 17 to 1. One sort of the scores; nan where only one class
-    has weight.
+    Logits are the better scores: probabilities give the same AUC only while they differ, and a float32 sigmoid maps
+    all logits above 17 to 1. Costs one sort. The result is nan if only one class has weight.
     """
     return _area(*_roc(*as_columns(labels, scores, weights)))
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> tuple[Floats, Floats]:
-    """False and true positive rates, from (0, 0) to (1, 1), one point per distinct score from the highest down.
+    """Returns false and true positive rates, from (0, 0) to (1, 1): a point per distinct score, highest first.
 
     Returns:
       Two float64 [distinct scores + 1]; the rate of a class that has no weight is nan.
@@ -57,9 +56,9 @@ def roc_curve(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = 
 
 
 def log_loss(labels: ArrayLike, logits: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """The weighted mean of log(1 + exp(logit)) - label * logit, in nats."""
+    """Returns the weighted mean of log(1 + exp(logit)) - label * logit, in nats."""
     y, z, w = as_columns(labels, logits, weights)
-    return _mean(_log_losses(y, z), w)
+    return _mean(log_losses(y, z), w)
 
 
 def reliability(
@@ -79,23 +78,23 @@ def reliability(
 
 
 def evaluate_scores(labels: ArrayLike, logits: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
-    """All metrics of one model over one set of examples.
+    """Returns all metrics of a model over a set of examples.
 
     Returns:
       In this order:
-      - `examples`: rows, whatever they weigh; `weight`: their total weight.
+      - `examples`: the number of rows; `weight`: their total weight.
       - `label_mean`: the base rate; `prediction_mean`: the mean probability. Both weighted.
-      - `auc`: as `exact_auc`. `log_loss`: as `log_loss`.
+      - `auc`: see `exact_auc`. `log_loss`: see `log_loss`.
       - `normalized_entropy`: log loss over that of always predicting the base rate; below 1 is better than that
         (He et al. 2014, "Practical Lessons from Predicting Clicks on Ads at Facebook", section 3).
       - `calibration`: prediction mean over label mean (ibid.); 1 is best, above 1 is too many predicted clicks.
       - `expected_calibration_error`: the mean over examples of |prediction mean - label mean| of their bin, in 20 bins
-        of probability of equal width (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 2). Where
-        clicks are rare most examples share the first bin, and it says little more than `calibration` does.
+        of probability of equal width (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 2). If
+        clicks are rare, most examples share the first bin, and it says little more than `calibration`.
     """
     y, z, w = as_columns(labels, logits, weights)
     probabilities = sigmoid(z)
-    base_rate, prediction_mean, loss = _mean(y, w), _mean(probabilities, w), _mean(_log_losses(y, z), w)
+    base_rate, prediction_mean, loss = _mean(y, w), _mean(probabilities, w), _mean(log_losses(y, z), w)
     bins = _reliability(y, probabilities, w, _EDGES)
     return {
         "examples": len(y),
@@ -111,17 +110,17 @@ def evaluate_scores(labels: ArrayLike, logits: ArrayLike, weights: ArrayLike | N
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Probabilities in float64; neither overflows nor warns."""
+    """Returns probabilities in float64, without overflow or warnings."""
     return np.exp(-np.logaddexp(0.0, -logits))
 
 
 def as_columns(
     labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None, binary: bool = True
 ) -> tuple[Floats, Floats, Floats]:
-    """The arguments as float64 [N]; where the labels are not `binary`, they are any finite numbers.
+    """Returns the arguments as float64 [N]; labels that are not `binary` may be any finite numbers.
 
     Raises:
-      ValueError: one of them is not as the module docstring demands, or their lengths differ.
+      ValueError: an argument is not as the module docstring says, or the lengths differ.
     """
     y, z = _column("labels", labels), _column("scores", scores)
     w = np.ones(len(y)) if weights is None else _column("weights", weights)
@@ -146,7 +145,7 @@ def _column(name: str, values: ArrayLike) -> Floats:
 
 
 def _roc(y: Floats, z: Floats, w: Floats) -> tuple[Floats, Floats]:
-    """Weight of the negatives and of the positives at or above each distinct score, highest first, after a 0."""
+    """Returns the weight of negatives and of positives at or above each distinct score, highest first, after a 0."""
     order = np.argsort(-z)
     y, z, w = y[order], z[order], w[order]
     last_of_ties = np.append(np.flatnonzero(np.diff(z)), np.arange(len(z))[-1:])
@@ -156,12 +155,13 @@ def _roc(y: Floats, z: Floats, w: Floats) -> tuple[Floats, Floats]:
 
 
 def _area(false_positives: Floats, true_positives: Floats) -> float:
-    """The area under the curve as a share of its box; the straight line across a tie is what counts it half."""
+    """Returns the area under the curve as a share of its box; a straight line across a tie counts it half."""
     heights = (true_positives[1:] + true_positives[:-1]) / 2.0
     return _ratio(float(np.diff(false_positives) @ heights), float(false_positives[-1] * true_positives[-1]))
 
 
-def _log_losses(y: Floats, z: Floats) -> Floats:
+def log_losses(y: Floats, z: Floats) -> Floats:
+    """Returns log(1 + exp(logit)) - label * logit of each example."""
     return np.logaddexp(0.0, z) - y * z
 
 
@@ -180,7 +180,7 @@ def _reliability(y: Floats, probabilities: Floats, w: Floats, edges: Floats) -> 
 
 
 def _entropy(rate: float) -> float:
-    """Of one click, in nats."""
+    """Returns the entropy of a click, in nats."""
     return float(-rate * np.log(rate) - (1.0 - rate) * np.log1p(-rate)) if 0.0 < rate < 1.0 else 0.0
 
 

@@ -1,8 +1,8 @@
-"""Metrics within groups of examples, say those of a device or of a user: exact, in NumPy.
+"""Metrics of clicks within groups of examples, say of a device or of a user: exact, in NumPy.
 
-One sort of the examples by (group, score) and sums over runs of equal ones: the time does not depend on how many groups
-there are, and beside the examples it takes a few numbers for each group. As in `exact`, a metric that the examples of a
-group do not define is nan. Those of clicks are here, those of predicted numbers in `regression`.
+Examples are sorted once by (group, score), then summed over runs of equal ones: the time does not depend on the number
+of groups, and each group takes a few numbers of memory. As in `exact`, a metric that the examples of a group do not
+define is nan. `regression` has the metrics of predicted numbers.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tfrs_dlrm.metrics.exact import Floats, as_columns, sigmoid
+from tfrs_dlrm.metrics.exact import Floats, as_columns, log_losses, sigmoid
 
 G = TypeVar("G", bound="Groups")
 
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """What each group is: arrays [groups], in ascending order of the groups.
+    """The size and the means of each group: arrays [groups], in ascending order of the groups.
 
     Attributes:
-      group: int64, which group.
-      examples: int64, its rows, whatever they weigh.
+      group: int64, the number of the group.
+      examples: int64, the number of its rows.
       weight: their total weight.
-      label_mean: by weight, as all that follows; of clicks the base rate.
-      prediction_mean: likewise; of clicks the mean probability.
+      label_mean: weighted; the base rate of clicks.
+      prediction_mean: weighted; the mean probability of clicks.
     """
 
     group: NDArray[np.int64]
@@ -37,11 +37,11 @@ class Groups:
     prediction_mean: Floats
 
     def largest(self: G, count: int) -> G:
-        """The `count` groups with most examples, most first, ties by group."""
+        """Returns the `count` groups with most examples, most first, ties by group."""
         return self.select(np.argsort(-self.examples, kind="stable")[:count])
 
     def select(self: G, which: NDArray[Any]) -> G:
-        """The groups of those indices, or where a mask is true."""
+        """Returns the groups at these indices, or where a mask is true."""
         return type(self)(**{f.name: getattr(self, f.name)[which] for f in dataclasses.fields(self)})
 
 
@@ -50,9 +50,9 @@ class GroupMetrics(Groups):
     """How good probabilities are within each group.
 
     Attributes:
-      auc: as `exact_auc`; nan where only one class has weight.
-      log_loss: as `log_loss`.
-      normalized_entropy: log loss over that of always predicting the base rate of the group.
+      auc: see `exact_auc`; nan if only one class has weight.
+      log_loss: see `log_loss`.
+      normalized_entropy: log loss over the log loss of always predicting the base rate of the group.
       calibration: prediction mean over label mean.
     """
 
@@ -64,15 +64,15 @@ class GroupMetrics(Groups):
 
 @dataclasses.dataclass(frozen=True)
 class GroupedAUC:
-    """The mean AUC over groups, and over how many of them.
+    """The mean AUC over groups, and how many groups have one.
 
     Attributes:
       gauc: the mean of the AUC of the groups by their weight; without weights, by their examples (Zhou et al. 2018,
-        "Deep Interest Network for Click-Through Rate Prediction", section 6.2). nan where no group has an AUC.
-      groups: how many have an AUC.
-      examples: theirs.
-      groups_left_out: how many have none, because only one class has weight in them.
-      examples_left_out: theirs.
+        "Deep Interest Network for Click-Through Rate Prediction", section 6.2). nan if no group has an AUC.
+      groups: how many groups have an AUC.
+      examples: how many examples these groups have.
+      groups_left_out: how many groups have no AUC, because only one class has weight in them.
+      examples_left_out: how many examples those groups have.
     """
 
     gauc: float
@@ -85,7 +85,7 @@ class GroupedAUC:
 def group_metrics(
     groups: ArrayLike, labels: ArrayLike, logits: ArrayLike, weights: ArrayLike | None = None
 ) -> GroupMetrics:
-    """The metrics within each group.
+    """Returns the metrics within each group.
 
     Args:
       groups: whole numbers [N]; examples with equal ones are a group.
@@ -94,42 +94,42 @@ def group_metrics(
       weights: [N]; None is 1 for all.
 
     Raises:
-      ValueError: as `exact_auc`, or groups are not one whole number per example.
+      ValueError: see `exact_auc`; or groups are not one whole number per example.
     """
-    by_group = ByGroup(groups, *as_columns(labels, logits, weights))
-    y, z = by_group.labels, by_group.scores
-    label_mean, prediction_mean = by_group.means(y), by_group.means(sigmoid(z))
-    loss = by_group.means(np.logaddexp(0.0, z) - y * z)
+    grouped = GroupedExamples(groups, *as_columns(labels, logits, weights))
+    y, z = grouped.labels, grouped.scores
+    label_mean, prediction_mean = grouped.means(y), grouped.means(sigmoid(z))
+    loss = grouped.means(log_losses(y, z))
     return GroupMetrics(
-        group=by_group.group,
-        examples=by_group.examples,
-        weight=by_group.weight,
+        group=grouped.group,
+        examples=grouped.examples,
+        weight=grouped.weight,
         label_mean=label_mean,
         prediction_mean=prediction_mean,
-        auc=_aucs(y, z, by_group.weights, by_group.starts),
+        auc=_aucs(y, z, grouped.weights, grouped.starts),
         log_loss=loss,
         normalized_entropy=_ratios(loss, _entropies(label_mean)),
         calibration=_ratios(prediction_mean, label_mean),
     )
 
 
-class ByGroup:
-    """Examples sorted by group and score, and what can be summed up of them.
+class GroupedExamples:
+    """Examples sorted by group and score, and their means per group.
 
     Args:
       groups: whole numbers [N]; examples with equal ones are a group.
-      labels: [N]; these three as `as_columns` gives them.
+      labels: [N]; labels, scores and weights as `as_columns` returns them.
       scores: [N].
       weights: [N].
 
     Attributes:
-      labels: [N], sorted, as the next two are.
-      scores: [N].
-      weights: [N].
-      starts: [groups], where each group begins among them.
-      group: [groups]; this and the next two as in `Groups`.
-      examples: [groups].
-      weight: [groups].
+      labels: [N], sorted.
+      scores: [N], sorted.
+      weights: [N], sorted.
+      starts: [groups], where each group begins among the sorted examples.
+      group: [groups], see `Groups`.
+      examples: [groups], see `Groups`.
+      weight: [groups], see `Groups`.
 
     Raises:
       ValueError: groups are not one whole number per example.
@@ -148,15 +148,15 @@ class ByGroup:
         self.weight = _sums(self.weights, self.starts)
 
     def means(self, values: Floats) -> Floats:
-        """The weighted mean in each group of one value for each of the sorted examples."""
+        """Returns the weighted mean per group of a value per sorted example."""
         return _ratios(_sums(self.weights * values, self.starts), self.weight)
 
 
 def grouped_auc(metrics: GroupMetrics) -> GroupedAUC:
-    """GAUC: the AUC within a group, averaged over the groups by their weight.
+    """Returns GAUC: the AUC within a group, averaged over the groups by their weight.
 
-    It says how well the examples of one user, say, are ranked among each other, which is all that a page of results for
-    that user depends on; the AUC also counts pairs of different users.
+    If a group is a user, GAUC says how well the examples of each user are ranked, which decides the user's page of
+    results; the AUC also counts pairs of different users.
     """
     kept = np.isfinite(metrics.auc)
     weight, examples = metrics.weight[kept], metrics.examples
@@ -170,10 +170,10 @@ def grouped_auc(metrics: GroupMetrics) -> GroupedAUC:
 
 
 def _aucs(y: Floats, z: Floats, w: Floats, starts: NDArray[np.intp]) -> Floats:
-    """Of examples sorted by group and score: the share of (negative, positive) pairs in order; a tie counts half.
+    """Returns the share of ordered (negative, positive) pairs per group; a tie counts half. Examples are sorted.
 
-    That is the rank sum of Mann and Whitney with midranks: a positive has below it the negatives of its group with
-    smaller scores, and half of those with its own.
+    It is the rank sum of Mann and Whitney with midranks: below a positive are the negatives of its group with smaller
+    scores, and half of those with the same score.
     """
     begins = np.zeros(len(z), bool)
     begins[starts] = True
@@ -187,7 +187,7 @@ def _aucs(y: Floats, z: Floats, w: Floats, starts: NDArray[np.intp]) -> Floats:
 
 
 def _starts(changes: NDArray[np.bool_], size: int) -> NDArray[np.intp]:
-    """Where runs of equal elements begin, from whether each element but the first differs from the one before."""
+    """Returns where runs of equal elements begin; `changes` says which elements differ from the one before."""
     return np.append(0, np.flatnonzero(changes) + 1) if size else np.empty(0, np.intp)
 
 
@@ -201,7 +201,7 @@ def _ratios(a: Floats, b: Floats) -> Floats:
 
 
 def _entropies(rates: Floats) -> Floats:
-    """Of one click each, in nats; nan for the rates of no examples."""
+    """Returns the entropy of a click at each rate, in nats; nan for a rate of nan."""
     out = np.where(np.isnan(rates), np.nan, 0.0)
     inside = (rates > 0.0) & (rates < 1.0)
     p = rates[inside]

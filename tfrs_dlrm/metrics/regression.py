@@ -1,4 +1,4 @@
-"""How good predicted numbers are: exact on arrays, in all and by groups, and streamed through `model.fit`."""
+"""Metrics of predicted numbers: exact on arrays, per group, and as Keras metrics for `model.fit`."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import tf_keras as keras
 from numpy.typing import ArrayLike
 
 from tfrs_dlrm.metrics.exact import Floats, as_columns
-from tfrs_dlrm.metrics.groups import ByGroup, Groups
-from tfrs_dlrm.metrics.streaming import Sums, ratio
+from tfrs_dlrm.metrics.groups import GroupedExamples, Groups
+from tfrs_dlrm.metrics.keras_metrics import SumMetric, ratio
 
 
 def evaluate_predictions(
     labels: ArrayLike, predictions: ArrayLike, weights: ArrayLike | None = None
 ) -> dict[str, float]:
-    """All metrics of one model over one set of examples; all but the first two in the unit of the labels.
+    """Returns all metrics of a model over a set of examples; all but the first two are in the unit of the labels.
 
     Args:
       labels: finite numbers, [N] or [N, 1].
-      predictions: likewise.
-      weights: not negative; without them every example weighs 1.
+      predictions: finite numbers, [N] or [N, 1].
+      weights: not negative; None is 1 for all.
 
     Returns:
       In this order:
-      - `examples`: rows, whatever they weigh; `weight`: their total weight.
+      - `examples`: the number of rows; `weight`: their total weight.
       - `label_mean` and `prediction_mean`, weighted.
       - `rmse`: the root of the weighted mean of the squared errors.
       - `mae`: the weighted mean of the absolute errors.
-      Over no weight at all, means are nan.
+      Means over a total weight of 0 are nan.
 
     Raises:
-      ValueError: a number is not as it should be, or there are not equally many of each.
+      ValueError: a number is not finite, a weight is negative, or the lengths differ.
     """
     y, z, w = as_columns(labels, predictions, weights, binary=False)
     total = float(w.sum())
@@ -53,11 +53,11 @@ def evaluate_predictions(
 
 @dataclasses.dataclass(frozen=True)
 class GroupErrors(Groups):
-    """How good predicted numbers are within each group, in the unit of the labels.
+    """The errors of predicted numbers within each group, in the unit of the labels.
 
     Attributes:
-      rmse: as in `evaluate_predictions`.
-      mae: likewise.
+      rmse: see `evaluate_predictions`.
+      mae: see `evaluate_predictions`.
     """
 
     rmse: Floats
@@ -67,32 +67,32 @@ class GroupErrors(Groups):
 def group_errors(
     groups: ArrayLike, labels: ArrayLike, predictions: ArrayLike, weights: ArrayLike | None = None
 ) -> GroupErrors:
-    """The metrics within each group.
+    """Returns the errors within each group.
 
     Args:
       groups: whole numbers [N]; examples with equal ones are a group.
       labels: finite numbers, [N].
-      predictions: likewise.
+      predictions: finite numbers, [N].
       weights: [N]; None is 1 for all.
 
     Raises:
-      ValueError: as `evaluate_predictions`, or groups are not one whole number per example.
+      ValueError: see `evaluate_predictions`; or groups are not one whole number per example.
     """
-    by_group = ByGroup(groups, *as_columns(labels, predictions, weights, binary=False))
-    errors = by_group.scores - by_group.labels
+    grouped = GroupedExamples(groups, *as_columns(labels, predictions, weights, binary=False))
+    errors = grouped.scores - grouped.labels
     return GroupErrors(
-        group=by_group.group,
-        examples=by_group.examples,
-        weight=by_group.weight,
-        label_mean=by_group.means(by_group.labels),
-        prediction_mean=by_group.means(by_group.scores),
-        rmse=np.sqrt(by_group.means(errors**2)),
-        mae=by_group.means(np.abs(errors)),
+        group=grouped.group,
+        examples=grouped.examples,
+        weight=grouped.weight,
+        label_mean=grouped.means(grouped.labels),
+        prediction_mean=grouped.means(grouped.scores),
+        rmse=np.sqrt(grouped.means(errors**2)),
+        mae=grouped.means(np.abs(errors)),
     )
 
 
 @keras.saving.register_keras_serializable(package="tfrs_dlrm")
-class RootMeanSquaredError(Sums):
+class RootMeanSquaredError(SumMetric):
     """The root of the weighted mean of the squared errors of predicted numbers."""
 
     def __init__(self, name: str = "rmse") -> None:
@@ -106,7 +106,7 @@ class RootMeanSquaredError(Sums):
 
 
 @keras.saving.register_keras_serializable(package="tfrs_dlrm")
-class MeanAbsoluteError(Sums):
+class MeanAbsoluteError(SumMetric):
     """The weighted mean of the absolute errors of predicted numbers."""
 
     def __init__(self, name: str = "mae") -> None:
@@ -120,9 +120,9 @@ class MeanAbsoluteError(Sums):
 
 
 def regression_metrics(suffix: str = "") -> list[keras.metrics.Metric]:
-    """New metrics for training, named as the keys of `evaluate_predictions`; create them in the strategy's scope.
+    """Creates metrics for training, named as the keys of `evaluate_predictions`; call it in the strategy's scope.
 
     Args:
-      suffix: of their names.
+      suffix: appended to their names.
     """
     return [RootMeanSquaredError(f"rmse{suffix}"), MeanAbsoluteError(f"mae{suffix}")]

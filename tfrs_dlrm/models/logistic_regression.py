@@ -7,8 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.layers.bias import Bias
-from tfrs_dlrm.layers.dense_vectors import DenseVectors
+from tfrs_dlrm.layers.factorization import Bias, DenseVectors
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.models.model_checks import check_no_sequences, check_one_label, looked_up
 from tfrs_dlrm.models.ranking import RankingModel

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.layers.dense_vectors import DenseVectors
+from tfrs_dlrm.layers.factorization import DenseVectors
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.models.concatenation import concatenated

@@ -1,13 +1,13 @@
 """Keras metrics of a model that returns logits, for `model.fit` and `tfrs.tasks.Ranking(metrics=default_metrics())`.
 
-All keep nothing but sums over examples, in one variable, so batches of any size and any number of replicas add up to
-the same value: Keras sums the variable over the replicas before `result` looks at it. Arguments of `update_state`:
-`y_true` the label and `y_pred` the logit of each example, [B] or [B, 1] of any float or integer dtype;
-`sample_weight` the same, or a scalar, or None for 1. Results are float32 scalars; nan where the data does not define
-them, or once a logit was nan. `exact` says what each metric means.
+Each keeps only sums over examples, in one variable, so batches of any size on any number of replicas add up to the same
+value: Keras sums the variable over the replicas before `result` reads it. Arguments of `update_state`: `y_true` the
+label and `y_pred` the logit of each example, [B] or [B, 1] of any float or integer dtype; `sample_weight` of the same
+shape, a scalar, or None for 1. Results are float32 scalars; nan if the data do not define them, or after a logit of
+nan. `exact` defines each metric.
 
-The sums are float64, under every Keras dtype policy: at 10^9 examples float32 would have steps of 64. A TPU only
-emulates float64, and not in every operation, so there they are float32.
+The sums are float64 under every Keras dtype policy: at 10^9 examples float32 has steps of 64. TPUs emulate float64, and
+not in every operation, so on TPUs the sums are float32.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tfrs_dlrm.metrics.exact import CALIBRATION_BINS
 _register = keras.saving.register_keras_serializable(package="tfrs_dlrm")
 
 
-class Sums(keras.metrics.Metric):
+class SumMetric(keras.metrics.Metric):
     """A metric that is a function (`_value`) of sums over examples of some statistics (`_sums_of_batch`).
 
     Args:
       name: the metric's name.
-      shape: of the sums.
+      shape: the shape of the sums.
     """
 
     def __init__(self, name: str, shape: tuple[int, ...]) -> None:
@@ -56,7 +56,7 @@ class Sums(keras.metrics.Metric):
         return self._sums.assign_add(self._sums_of_batch(labels, logits, weights))
 
     def result(self) -> tf.Tensor:
-        """The metric over everything since the last `reset_state`; a float32 scalar."""
+        """Returns the metric over all batches since the last `reset_state`; a float32 scalar."""
         return tf.cast(self._value(tf.convert_to_tensor(self._sums)), tf.float32)
 
     def reset_state(self) -> None:
@@ -68,36 +68,36 @@ class Sums(keras.metrics.Metric):
         return {"name": self.name}
 
     def _sums_of_batch(self, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """From three float32 [B], the sums that the batch adds, in the dtype and shape of the variable."""
+        """Returns the sums that a batch of three float32 [B] adds, in the dtype and shape of the variable."""
         raise NotImplementedError
 
     def _value(self, sums: tf.Tensor) -> tf.Tensor:
-        """The metric, a scalar of any float dtype."""
+        """Returns the metric of the sums, a scalar of any float dtype."""
         raise NotImplementedError
 
     def _total(self, *statistics: tf.Tensor) -> tf.Tensor:
-        """[len(statistics)]: each [B] summed."""
+        """Returns [len(statistics)]: the sum of each [B]."""
         return tf.reduce_sum(tf.cast(tf.stack(statistics), self._sums.dtype), axis=1)
 
     def _total_by_bin(self, bin_of_example: tf.Tensor, bins: int, *statistics: tf.Tensor) -> tf.Tensor:
-        """[len(statistics), bins]: each [B] summed by bin."""
+        """Returns [len(statistics), bins]: the sums of each [B] per bin."""
         # One op per statistic: with an inner dimension the kernel takes ten times as long.
         columns = [tf.cast(s, self._sums.dtype) for s in statistics]
         return tf.stack([tf.math.unsorted_segment_sum(column, bin_of_example, bins) for column in columns])
 
 
 @_register
-class StreamingAUC(Sums):
+class StreamingAUC(SumMetric):
     """Area under the ROC curve, from a histogram of the logits of each class.
 
-    The bins have equal width in the logit and cover [-16, 16], probabilities from 1e-7 to 1 - 1e-7; logits beyond
-    share the outermost bin. Bins of probability would not do where clicks are rare. A pair of a positive and a negative
-    in one bin counts half, as a tie does, so the error is at most half the share of pairs that share a bin. Most of
-    that cancels: 8192 bins and 2 million examples gave errors below 2e-5 for logits with a standard deviation of 0.3
-    or more, and of about 1e-4 for one of 0.001, as an untrained model may have.
+    The bins have equal width in the logit and cover [-16, 16], probabilities from 1e-7 to 1 - 1e-7; the outermost bins
+    take all logits beyond. Bins of probability would be too coarse for rare clicks. A positive and a negative in one
+    bin count half, as a tie does, so the error is at most half the share of pairs in one bin. Most of that cancels:
+    8192 bins and 2 million examples gave errors below 2e-5 for logits with a standard deviation of 0.3 or more, and of
+    about 1e-4 for one of 0.001, as in an untrained model.
 
     Args:
-      bins: of the histogram. The variable holds two floats for each.
+      bins: of the histogram; the variable holds two floats per bin.
       name: the metric's name.
     """
 
@@ -115,7 +115,7 @@ class StreamingAUC(Sums):
 
     def _sums_of_batch(self, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         position = (logits + self._LIMIT) * (self._bins / (2.0 * self._LIMIT))
-        # Without this a nan would land in some bin and be counted as a score.
+        # A nan would count as a score of some bin.
         weights = tf.where(tf.math.is_nan(logits), logits, weights)
         return self._total_by_bin(_bin(position, self._bins), self._bins, weights * (1.0 - labels), weights * labels)
 
@@ -127,7 +127,7 @@ class StreamingAUC(Sums):
 
 
 @_register
-class LogLoss(Sums):
+class LogLoss(SumMetric):
     """Weighted mean log loss in nats."""
 
     def __init__(self, name: str = "log_loss") -> None:
@@ -141,7 +141,7 @@ class LogLoss(Sums):
 
 
 @_register
-class NormalizedEntropy(Sums):
+class NormalizedEntropy(SumMetric):
     """Log loss over the entropy of the base rate seen so far; below 1 beats always predicting the base rate."""
 
     def __init__(self, name: str = "normalized_entropy") -> None:
@@ -158,7 +158,7 @@ class NormalizedEntropy(Sums):
 
 
 @_register
-class Calibration(Sums):
+class Calibration(SumMetric):
     """Mean prediction over mean label; 1 is best, above 1 is too many predicted clicks."""
 
     def __init__(self, name: str = "calibration") -> None:
@@ -172,7 +172,7 @@ class Calibration(Sums):
 
 
 @_register
-class ExpectedCalibrationError(Sums):
+class ExpectedCalibrationError(SumMetric):
     """Mean distance between predicted and observed click rates of the examples' bins of probability.
 
     Args:
@@ -200,8 +200,8 @@ class ExpectedCalibrationError(Sums):
 
 
 @_register
-class OutOfRangeIds(Sums):
-    """How many ids were no rows of their tables; what became of them says the feature's `out_of_range`.
+class OutOfRangeIds(SumMetric):
+    """How many ids were outside their tables; they follow the feature's `out_of_range` policy.
 
     Args:
       features: the names of the categorical features.
@@ -213,11 +213,11 @@ class OutOfRangeIds(Sums):
         super().__init__(name, (len(self._features),))
 
     def update_state(self, counts: tf.Tensor) -> tf.Operation:  # type: ignore[override]
-        """Adds a batch: int [len(features)]. It needs neither labels nor logits."""
+        """Adds the counts of a batch, int [len(features)]."""
         return self._sums.assign_add(tf.cast(counts, self._sums.dtype))
 
     def by_feature(self) -> dict[str, int]:
-        """The counts that are not 0."""
+        """Returns the counts above 0 by feature."""
         counts = tf.convert_to_tensor(self._sums).numpy()
         return {name: int(n) for name, n in zip(self._features, counts, strict=True) if n}
 
@@ -230,10 +230,10 @@ class OutOfRangeIds(Sums):
 
 
 def default_metrics(suffix: str = "") -> list[keras.metrics.Metric]:
-    """New metrics for training, named as the keys of `evaluate_scores`; create them in the strategy's scope.
+    """Creates metrics for training, named as the keys of `evaluate_scores`; call it in the strategy's scope.
 
     Args:
-      suffix: of their names.
+      suffix: appended to their names.
     """
     return [
         StreamingAUC(name=f"auc{suffix}"),
@@ -264,5 +264,5 @@ def _log_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def ratio(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """`a` / `b`, nan where b is not positive."""
+    """Returns `a` / `b`, nan where b is not positive."""
     return tf.where(b > 0.0, a / b, np.nan)

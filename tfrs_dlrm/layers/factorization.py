@@ -1,4 +1,4 @@
-"""Vectors of numbers, as embeddings are vectors of values."""
+"""The layers of factorization machines and linear models: vectors of numbers, and a bias."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import tf_keras as keras
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class DenseVectors(keras.layers.Layer):
-    """A vector v_i for each of W numbers x_i, times the number: [B, W] -> [B, W, dim].
+    """Multiplies each of W numbers x_i with a vector v_i: [B, W] -> [B, W, dim].
 
-    It is how factorization machines treat numbers (Rendle 2010, "Factorization Machines"). The vectors begin normal
-    with a standard deviation of 0.01.
+    This is how factorization machines treat numbers (Rendle 2010, "Factorization Machines"). The initial vectors are
+    normal with a standard deviation of 0.01.
 
     Args:
-      dim: of the vectors.
-      seed: makes the initial vectors a function of it; None draws others each time.
+      dim: the dimension of the vectors.
+      seed: determines the initial vectors; None draws others each time.
 
     Raises:
       ValueError: `dim` is below 1.
@@ -43,3 +43,17 @@ class DenseVectors(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return super().get_config() | {"dim": self.dim, "seed": self.seed}
+
+
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class Bias(keras.layers.Layer):
+    """Adds one weight, initially 0, to every number: x -> x + b."""
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weight."""
+        self.bias = self.add_weight(name="bias", shape=[], initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns inputs + b, of any shape, in the compute dtype."""
+        return inputs + self.bias
