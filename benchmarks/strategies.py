@@ -26,7 +26,7 @@ from machine import describe, machine
 from tables import Table, times
 from workloads import WORKLOADS, Workload
 
-from tfrs_dlrm.distribute.cluster import LocalCluster
+from tfrs_dlrm.distribute.local_cluster import LocalCluster
 
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results-strategies", "The directory of the results.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "How often each variant has its turn.", lower_bound=1)

@@ -27,7 +27,7 @@ def mirrored(workload: Workload, devices: list[int], rounds: int, steps: int) ->
     """Milliseconds a step of one device and of replicas on logical CPUs, in turns, and the bytes on each device."""
     import tensorflow as tf
 
-    from tfrs_dlrm.distribute.strategy import make_strategy
+    from tfrs_dlrm.distribute.strategies import make_strategy
 
     most = make_strategy("mirrored", max(devices))  # first: it decides how many logical CPUs there are
     strategies = {"1": make_strategy("one_device")}
@@ -58,7 +58,7 @@ def in_cluster(strategy_name: str, workload: Workload, steps: int, memory: bool)
     process, before = psutil.Process(), 0
     import tensorflow as tf
 
-    from tfrs_dlrm.distribute.strategy import make_strategy
+    from tfrs_dlrm.distribute.strategies import make_strategy
     from tfrs_dlrm.training.asynchronous import Workers
 
     strategy = make_strategy(strategy_name)
@@ -84,7 +84,7 @@ def in_cluster(strategy_name: str, workload: Workload, steps: int, memory: bool)
 def planned(workload: Workload, strategy: Any) -> list[int]:
     """By device, what the planner says of tables, slots, dense weights and their slots."""
     from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-    from tfrs_dlrm.distribute.strategy import topology_of
+    from tfrs_dlrm.distribute.strategies import distribution_of
     from tfrs_dlrm.tools.planner import plan
 
     config = RunConfig(
@@ -93,7 +93,7 @@ def planned(workload: Workload, strategy: Any) -> list[int]:
         train=TrainConfig(batch_size=workload.batch),
     )
     config.data.path = "unused"
-    memory = plan(schema(workload), config, topology_of(strategy)).memory
+    memory = plan(schema(workload), config, distribution_of(strategy).topology).memory
     return [m.tables + m.slots + m.dense_weights + m.dense_slots for m in memory]
 
 

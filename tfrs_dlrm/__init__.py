@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from tfrs_dlrm.data.preparing.prepare import prepare
     from tfrs_dlrm.data.raw.infer import infer_schema
     from tfrs_dlrm.data.reading.dataset import dataset, steps_per_epoch
-    from tfrs_dlrm.distribute.strategy import make_strategy
+    from tfrs_dlrm.distribute.strategies import make_strategy
     from tfrs_dlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, RowWiseAdagrad
     from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
     from tfrs_dlrm.embeddings.tables import EmbeddingTables
@@ -86,7 +86,7 @@ _PUBLIC = {
     "tfrs_dlrm.models.wide_and_deep": ("WideAndDeep",),
     "tfrs_dlrm.schema": ("CategoricalFeature", "DenseFeature", "Label", "Schema", "Table", "TextFormat"),
     "tfrs_dlrm.serving.bundle.bundle": ("export_model",),
-    "tfrs_dlrm.distribute.strategy": ("make_strategy",),
+    "tfrs_dlrm.distribute.strategies": ("make_strategy",),
     "tfrs_dlrm.training.inputs": ("distributed_dataset",),
     "tfrs_dlrm.training.loop": ("train_and_evaluate",),
     "tfrs_dlrm.training.warm_start": ("warm_start",),

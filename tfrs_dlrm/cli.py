@@ -65,7 +65,7 @@ def define_strategy() -> Callable[[], Any]:
 
     def make() -> Any:
         from tfrs_dlrm.distribute import cluster
-        from tfrs_dlrm.distribute.strategy import make_strategy
+        from tfrs_dlrm.distribute.strategies import make_strategy
 
         if strategy.value == "parameter_server" and cluster.task():
             cluster.wait_for_others(lambda line: print(line, file=sys.stderr, flush=True))

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
     from tfrs_dlrm.distribute.cluster import ServerLost
-    from tfrs_dlrm.distribute.replicas import is_chief
+    from tfrs_dlrm.distribute.strategies import distribution_of
     from tfrs_dlrm.programs.progress_bars import examples_bar
     from tfrs_dlrm.stores.files import local_path
     from tfrs_dlrm.training import evaluation_report as report
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     except ServerLost as e:
         print(f"error: {e}", file=sys.stderr)
         cli.leave(1)
-    if not is_chief(strategy):
+    if not distribution_of(strategy).is_chief:
         return
     home = Workdir(_WORKDIR.value)
     output = output or home.path

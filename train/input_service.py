@@ -11,7 +11,7 @@ import sys
 from absl import flags
 
 from tfrs_dlrm import cli
-from tfrs_dlrm.distribute.addresses import is_address
+from tfrs_dlrm.distribute.cluster import is_host_port
 
 _ROLE = flags.DEFINE_enum(
     "role", "local", ["local", "dispatcher", "worker"], "All on this machine, or one of a cluster."
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     del argv
     if _ROLE.value == "local":
         sys.exit(local())
-    if _ROLE.value == "worker" and not is_address(_DISPATCHER.value):
+    if _ROLE.value == "worker" and not is_host_port(_DISPATCHER.value):
         raise ValueError(f"--dispatcher={_DISPATCHER.value}: HOST:PORT of the dispatcher is needed")
     with cli.quiet():
         import tensorflow as tf

@@ -21,7 +21,7 @@ _LOGS = flags.DEFINE_string("logs", "runs/cluster-logs", "Where the processes in
 
 def main(arguments: list[str]) -> None:
     """Runs what the flags say."""
-    from tfrs_dlrm.distribute.cluster import LocalCluster
+    from tfrs_dlrm.distribute.local_cluster import LocalCluster
 
     strategy = _STRATEGY.value
     train = os.path.join(os.path.dirname(os.path.abspath(__file__)), "main.py")

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say."""
     del argv
     from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST, ServerLost
-    from tfrs_dlrm.distribute.replicas import is_chief
+    from tfrs_dlrm.distribute.strategies import distribution_of
     from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.streaming.loop import train_on_stream
     from tfrs_dlrm.training.callbacks import Interrupted
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     except ServerLost as e:
         print(f"error: {e}. Once it is back, the same command goes on from the last checkpoint.", file=sys.stderr)
         cli.leave(EXIT_SERVER_LOST)
-    if not is_chief(strategy):
+    if not distribution_of(strategy).is_chief:
         return
     print(f"Done at step {result.step}: {result.reason}.")
     if result.best:

@@ -17,7 +17,7 @@ from small_model import assert_equal, everything, make, train
 import tfrs_dlrm as td
 from tfrs_dlrm.checkpoint import Checkpoints, directory, save
 from tfrs_dlrm.checkpoint import table_rows as rows
-from tfrs_dlrm.distribute.replicas import is_chief
+from tfrs_dlrm.distribute.strategies import Distribution, distribution_of
 
 
 def checkpoints_of(model, home, **kwargs) -> Checkpoints:
@@ -198,8 +198,8 @@ def test_a_step_saved_again_replaces_the_former_one(tmp_path):
 
 def test_of_several_processes_the_chief_alone_writes(tmp_path, monkeypatch):
     checkpoints = checkpoints_of(make(), tmp_path)
-    assert is_chief(tf.distribute.get_strategy())
-    monkeypatch.setattr(save, "is_chief", lambda strategy: False)
+    assert distribution_of().is_chief
+    monkeypatch.setattr(Distribution, "is_chief", False)
     assert checkpoints.save(1, best=True) == str(tmp_path / "checkpoints" / "step-1")
     checkpoints.wait()
     assert names(tmp_path) == ([], [])

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.checkpoint import table_rows as rows
 from tfrs_dlrm.checkpoint.table_rows import batches, read_rows, read_slice, slices, write_rows
-from tfrs_dlrm.distribute.strategy import make_strategy
+from tfrs_dlrm.distribute.strategies import make_strategy
 from tfrs_dlrm.embeddings.storage import LogicalTable, ShardedTable, TableShard, VariableShard
 
 ROWS = 37

@@ -12,7 +12,7 @@ import travel
 from fake_tpu import tables_in_layout
 
 import tfrs_dlrm as td
-from tfrs_dlrm.distribute.strategy import make_strategy
+from tfrs_dlrm.distribute.strategies import make_strategy
 
 HERE = {
     "one_device": lambda: make_strategy("one_device"),

@@ -10,9 +10,9 @@ import tiny_run
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from tfrs_dlrm.distribute.cluster import LocalCluster
+from tfrs_dlrm.distribute.local_cluster import LocalCluster
 from tfrs_dlrm.distribute.placement import Topology
-from tfrs_dlrm.distribute.strategy import make_strategy
+from tfrs_dlrm.distribute.strategies import make_strategy
 from tfrs_dlrm.tools.planner import plan
 
 

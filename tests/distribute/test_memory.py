@@ -1,7 +1,6 @@
 import psutil
 
-from tfrs_dlrm.checkpoint.memory import available
-from tfrs_dlrm.distribute.memory import available_memory
+from tfrs_dlrm.distribute.memory import available_memory, memory_of_host
 
 HOST = "/job:localhost/replica:0/task:0/device:CPU:0"
 MACHINE = "MemTotal: 32000 kB\nMemAvailable: 16000 kB\n"
@@ -14,8 +13,8 @@ def read(**files):
 
 def test_of_this_machine():
     """As psutil sees it, but for what others take meanwhile, and for a container's limit."""
-    assert 0 < available(HOST) < 1.5 * psutil.virtual_memory().available
-    assert 0.7 < available_memory() / available(HOST) < 1.5
+    assert 0 < memory_of_host(HOST) < 1.5 * psutil.virtual_memory().available
+    assert 0.7 < available_memory() / memory_of_host(HOST) < 1.5
 
 
 def test_of_a_container():

@@ -12,7 +12,7 @@ import click_log
 import cut_rates
 import pytest
 
-from tfrs_dlrm.distribute.cluster import LocalCluster
+from tfrs_dlrm.distribute.local_cluster import LocalCluster
 from tfrs_dlrm.training.evaluation import evaluate_run
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tfrs_dlrm.distribute.placement import STRATEGIES, Shard, Topology, place, size_text
+from tfrs_dlrm.distribute.placement import STRATEGIES, PlacedShard, Topology, place, size_text
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
@@ -64,10 +64,10 @@ def test_a_small_placement_by_hand():
     assert placed.table("small").kind == "replicated" and placed.table("small").shards == ()
     first = math.log(51) / math.log(101)  # of the lookups, under Zipf's law
     wide, narrow, least = (placed.table(n).shards for n in ("wide", "narrow", "least"))
-    assert wide == (Shard(0, 50, 0, pytest.approx(first)), Shard(50, 100, 1, pytest.approx(1 - first)))
+    assert wide == (PlacedShard(0, 50, 0, pytest.approx(first)), PlacedShard(50, 100, 1, pytest.approx(1 - first)))
     assert [(s.begin, s.end, s.device) for s in narrow] == [(0, 50, 1), (50, 100, 0)]
     # 600 bytes and one lookup on each by now.
-    assert least == (Shard(0, 25, 0, pytest.approx(1)),)
+    assert least == (PlacedShard(0, 25, 0, pytest.approx(1)),)
     assert placed.table("wide").why == "rows over 2 devices: one has no room for all, at 650 B each"
     assert placed.table("least").why == "whole on one device"
     assert [t.name for t in placed.tables] == ["small", "wide", "narrow", "least"]

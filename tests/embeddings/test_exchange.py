@@ -7,11 +7,12 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.distribute.strategy import make_strategy
+from tfrs_dlrm.distribute.placement import RowsOnDevice
+from tfrs_dlrm.distribute.strategies import make_strategy
 from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTableOptimizer, RowWiseAdagrad
 from tfrs_dlrm.embeddings.gradients import Combined
 from tfrs_dlrm.embeddings.storage import LogicalTable, ShardedTable
-from tfrs_dlrm.embeddings.variables import Place, add_to_rows, read_rows
+from tfrs_dlrm.embeddings.variables import add_to_rows, read_rows
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
 # Every kind of feature and of table: shared, multi-valued with weights, a sequence, compressed in both ways.
@@ -66,7 +67,7 @@ def places(devices: int) -> dict:
     for turn, (name, rows) in enumerate(cuts.items()):
         ends = [0, *sorted({max(1, rows * (i + 1) // devices - i % 2) for i in range(devices - 1)}), rows]
         pairs = itertools.pairwise(ends)
-        out[name] = [Place(b, e, CPUS[(i + turn) % devices]) for i, (b, e) in enumerate(pairs)]
+        out[name] = [RowsOnDevice(b, e, CPUS[(i + turn) % devices]) for i, (b, e) in enumerate(pairs)]
     return out
 
 

@@ -9,7 +9,7 @@ import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
 from tfrs_dlrm import metrics
-from tfrs_dlrm.distribute.strategy import make_strategy
+from tfrs_dlrm.distribute.strategies import make_strategy
 from tfrs_dlrm.metrics import keras_metrics
 
 NAMES = ("auc", "log_loss", "normalized_entropy", "calibration", "expected_calibration_error")

@@ -4,7 +4,7 @@ import tensorflow as tf
 import tf_keras as keras
 from layer_checks import global_policy
 
-from tfrs_dlrm.distribute.strategy import make_strategy
+from tfrs_dlrm.distribute.strategies import make_strategy
 from tfrs_dlrm.embeddings import SGD, LazyAdam, RowWiseAdagrad
 from tfrs_dlrm.models import RankingModel
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table

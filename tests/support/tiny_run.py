@@ -15,7 +15,7 @@ import tf_keras as keras
 
 import tfrs_dlrm as td
 from tfrs_dlrm.distribute import cluster
-from tfrs_dlrm.distribute.replicas import is_chief, is_multi_worker, is_parameter_server
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.storage import LogicalTable
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.inputs import distributed_dataset, evaluation_dataset
@@ -49,9 +49,10 @@ def whole(rows: object) -> np.ndarray:
 
 
 def _batches(strategy: tf.distribute.Strategy, prepared: str) -> object:
-    if is_parameter_server(strategy):
+    distribution = distribution_of(strategy)
+    if distribution.asynchronous:
         return distributed_dataset(prepared, BATCH)
-    if not is_multi_worker(strategy):
+    if not distribution.several_processes:
         return td.dataset(prepared, BATCH, repeat=True)
 
     def own_part(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -69,7 +70,7 @@ def main(name: str, prepared: str, output: str, steps: str) -> None:
         cluster.serve()
     strategy = td.make_strategy(name)
     found = run(strategy, prepared, int(steps))
-    if is_chief(strategy):
+    if distribution_of(strategy).is_chief:
         np.savez(output, **found)
     os._exit(0)  # servers and workers have no goodbye
 

@@ -17,9 +17,8 @@ import tf_keras as keras
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
-from tfrs_dlrm.distribute.cluster import free_ports
-from tfrs_dlrm.distribute.replicas import is_parameter_server
-from tfrs_dlrm.distribute.strategy import topology_of
+from tfrs_dlrm.distribute.local_cluster import free_ports
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.storage import copies
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.tools.planner import plan
@@ -57,7 +56,7 @@ def train(model, first):
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return examples.with_options(options)
 
-    asynchronous = is_parameter_server(model.distribute_strategy)
+    asynchronous = distribution_of(model.distribute_strategy).asynchronous
     data = keras.utils.experimental.DatasetCreator(batches) if asynchronous else batches()
     model.fit(data, steps_per_epoch=STEPS, verbose=0)
 
@@ -115,8 +114,7 @@ def planned_and_allocated():
     config = RunConfig(
         model=ModelConfig(16, (64, 16), (64, 1)), optimizer=OptimizerConfig("adagrad", embedding="rowwise_adagrad")
     )
-    strategy = tf.distribute.get_strategy()
-    memory = plan(LARGE, config, topology_of(strategy)).memory
+    memory = plan(LARGE, config, distribution_of().topology).memory
     planned = [m.tables + m.slots + m.dense_weights + m.dense_slots for m in memory]
     model = make_model_of(config.model, LARGE, seed=0)
     model.compile(*make_optimizers(config.optimizer), metrics=[])

@@ -15,7 +15,7 @@ from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
-from tfrs_dlrm.distribute.strategy import make_strategy
+from tfrs_dlrm.distribute.strategies import make_strategy
 from tfrs_dlrm.models.tasks import task_of
 from tfrs_dlrm.schema import Label
 from tfrs_dlrm.training import factory, loop

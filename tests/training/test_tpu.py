@@ -9,8 +9,10 @@ from fake_tpu import KINDS, fake_tpu
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import ModelConfig
+from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.factory import make_model as make_family_model
-from tfrs_dlrm.training.tpu import most_values, scored_on_tpu, tpu_dataset, tpu_tables
+from tfrs_dlrm.training.inputs import distributed_dataset
+from tfrs_dlrm.training.tpu import most_values, tpu_tables
 
 BATCH = 64
 
@@ -33,7 +35,7 @@ def test_fit_and_scores_are_traced_from_prepared_data(data, kind, replicate_belo
     with fake_tpu(kind) as strategy, strategy.scope():
         model = make_model(data, replicate_below)
         assert model.embeddings.batch_size == BATCH // 2
-        iterator = iter(tpu_dataset(data, BATCH, model.embeddings))
+        iterator = iter(distributed_dataset(data, BATCH, tables=model.embeddings))
         graph = model.make_train_function().get_concrete_function(iterator).graph
         assert [o for o in graph.get_operations() if o.type == "TPUReplicateMetadata"]
         placed = {t.name for t in model.embeddings.placement.tables if t.kind == "tpu_embedding"}
@@ -54,7 +56,7 @@ def test_other_models_are_traced(data, kind, config):
         schema = td.Schema.load(f"{data}/schema.json")
         model = make_family_model(config, schema, 0, lambda schema: tpu_tables(data, schema, BATCH, 0, 0))
         model.compile(keras.optimizers.Adam(), td.Adagrad(0.05))
-        iterator = iter(tpu_dataset(data, BATCH, model.embeddings))
+        iterator = iter(distributed_dataset(data, BATCH, tables=model.embeddings))
         graph = model.make_train_function().get_concrete_function(iterator).graph
         assert [o for o in graph.get_operations() if o.type == "TPUReplicateMetadata"]
 
@@ -75,15 +77,15 @@ def test_scores_are_those_of_the_examples_there_are(data, monkeypatch):
 
         monkeypatch.setattr(model, "scores", scores)
         rows = td.dataset(data, 50, split="train", shuffle=False)
-        found = [np.concatenate(c) for c in zip(*scored_on_tpu(model, rows.take(3)), strict=True)]
+        found = score(model, rows.take(3))
         # And the real ones, traced with what they get.
         values = strategy.experimental_distribute_values_from_function(lambda context: given[0])
         tf.function(model._scores).get_concrete_function(values)
     expected = list(rows.take(3))
     sums = [features["dense"].numpy().sum(axis=1) for features, *_ in expected]
-    np.testing.assert_allclose(found[0], np.concatenate(sums), rtol=1e-6)
-    for i, column in enumerate(found[1:], start=1):
-        np.testing.assert_array_equal(column, np.concatenate([batch[i] for batch in expected]))
+    np.testing.assert_allclose(found.logits, np.concatenate(sums), rtol=1e-6)
+    for i, column in enumerate(c for c in (found.labels, found.weights) if c is not None):
+        np.testing.assert_array_equal(column, np.concatenate([batch[i + 1] for batch in expected]))
     assert len(given) == 6  # 150 examples are five batches of 32, and the replicas step together
     assert {part["dense"].shape[0] for part in given} == {32}
 

@@ -13,7 +13,7 @@ from tfrs_dlrm.checkpoint import directory
 from tfrs_dlrm.checkpoint.contents import Contents
 from tfrs_dlrm.checkpoint.restore import restore
 from tfrs_dlrm.checkpoint.save import Saving
-from tfrs_dlrm.distribute.replicas import any_process, is_chief, wait_for_all
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
 
 
@@ -67,11 +67,11 @@ class Checkpoints:
         Raises:
           ValueError: none of them can.
         """
-        strategy = self._contents.strategy
-        if is_chief(strategy):
+        distribution = distribution_of(self._contents.strategy)
+        if distribution.is_chief:
             directory.tidy(self._latest)
             directory.tidy(self._best)
-        wait_for_all(strategy)
+        distribution.wait_for_all()
         paths = directory.steps(self._latest).values()
         for path in paths:
             failed = False
@@ -80,7 +80,7 @@ class Checkpoints:
             except (ValueError, FileNotFoundError) as e:
                 failed = True
                 logging.warning("%s; trying the checkpoint before it", e)
-            if not any_process(strategy, failed):
+            if not distribution.any_process(failed):
                 return path
         if paths:
             raise ValueError(f"{self._latest}: none of the checkpoints in there can be read; see the warnings above")

@@ -12,9 +12,9 @@ from absl import logging
 from tfrs_dlrm.checkpoint import directory
 from tfrs_dlrm.checkpoint.contents import Contents
 from tfrs_dlrm.checkpoint.manifest import Manifest
-from tfrs_dlrm.checkpoint.memory import available
 from tfrs_dlrm.checkpoint.table_rows import AT_A_TIME, Batch, batches, here, write_rows
-from tfrs_dlrm.distribute.replicas import any_process, is_chief, wait_for_all
+from tfrs_dlrm.distribute.memory import memory_of_host
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.stores.files import disk_full, local_path
 
@@ -41,7 +41,7 @@ class Saving:
         self._at_a_time = AT_A_TIME
         options = tf.train.CheckpointOptions(experimental_io_device=here())
         with contents.strategy.scope():
-            if not is_chief(contents.strategy):
+            if not distribution_of(contents.strategy).is_chief:
                 with tempfile.TemporaryDirectory() as thrown_away:
                     contents.dense.write(os.path.join(thrown_away, DENSE), options)
                 return
@@ -58,7 +58,7 @@ class Saving:
         """Copies all rows, unless on some host they would take more than half of the memory that is left."""
         # One host after the other, since several may be on one machine.
         for host, some in self._batches.items():
-            size, room = sum(part.bytes for batch in some for part in batch.parts), available(host)
+            size, room = sum(part.bytes for batch in some for part in batch.parts), memory_of_host(host)
             if size > room / 2:
                 logging.info(
                     "%s: tables and slots are %.1f GB, and %.1f GB of memory are left: they are written without a copy,"
@@ -101,7 +101,8 @@ def save_checkpoint(model: RankingModel, path: str) -> None:
       FileExistsError: there is something by that name.
       OSError: the disk is full.
     """
-    if any_process(model.distribute_strategy, os.path.exists(local_path(path))):
+    distribution = distribution_of(model.distribute_strategy)
+    if distribution.any_process(os.path.exists(local_path(path))):
         raise FileExistsError(f"{path}: is there already; choose another name, or remove it")
     model.build()
     with disk_full(f"{path}: save again once there is room"):
@@ -111,4 +112,4 @@ def save_checkpoint(model: RankingModel, path: str) -> None:
         if saving.unfinished:
             saving.finish()
             directory.publish(saving.unfinished, saving.path)
-        wait_for_all(model.distribute_strategy)
+        distribution.wait_for_all()

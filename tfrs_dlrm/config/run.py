@@ -9,7 +9,7 @@ import dataclasses
 import math
 from typing import Any, NoReturn
 
-from tfrs_dlrm.distribute.addresses import is_address
+from tfrs_dlrm.distribute.cluster import is_host_port
 from tfrs_dlrm.schema import Schema, weights_only, with_linear_weights, with_remainders, with_shared_rows
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
@@ -357,7 +357,7 @@ def _check_data(c: DataConfig) -> None:
         _refuse("data.eval_fraction", c.eval_fraction, "raw_eval is given too; choose one of the two")
     if not 0 <= c.eval_fraction < 1:
         _refuse("data.eval_fraction", c.eval_fraction, "a number in [0, 1) is needed")
-    if c.service and not (c.service.startswith("grpc://") and is_address(c.service.removeprefix("grpc://"))):
+    if c.service and not (c.service.startswith("grpc://") and is_host_port(c.service.removeprefix("grpc://"))):
         _refuse("data.service", c.service, "grpc://HOST:PORT is needed, as train/input_service.py prints it")
     _one_of("data.bad_rows", c.bad_rows, ("error", "quarantine"))
     _at_least("data", c, synthetic_rows=0, synthetic_eval_rows=1, shuffle_rows=1)

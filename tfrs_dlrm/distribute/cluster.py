@@ -1,6 +1,6 @@
-"""Several processes that train one model: what the workers and servers among them run, and a cluster on one machine.
+"""Clusters: several processes that train one model, and how each of them learns who the others are.
 
-Every process of a cluster is told by the environment variable TF_CONFIG who the others are and which of them it is:
+The environment variable TF_CONFIG tells every process of a cluster who the others are and which of them it is:
 
     {"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222", "host2:2222"], "ps": ["host3:2222"]},
      "task": {"type": "worker", "index": 0}}
@@ -11,35 +11,25 @@ hold the weights. Under `multi_worker` there are only workers, and each runs the
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import os
-import random
-import signal
+import re
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfrs_dlrm.distribute.addresses import unreachable
-from tfrs_dlrm.distribute.processes import end_all
-from tfrs_dlrm.distribute.tf_config import tf_config_problems
-from tfrs_dlrm.stores.files import local_path
-
-# What a coordinator ends with when it lost a server: started again, it goes on from the last checkpoint.
+# The exit code of a coordinator that lost a server: restarted, it resumes from the last checkpoint.
 EXIT_SERVER_LOST = 75
 
-# Of the same task, one after the other without a minute of life between them.
-_RESTARTS = 5
-_LONG_LIFE = 60.0
-# Seconds between two lines about a cluster that is not complete.
+# The jobs that a strategy's TF_CONFIG must name.
+_JOBS = {"multi_worker": ("worker",), "parameter_server": ("chief", "worker", "ps")}
+_EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+_HOST_PORT = re.compile(r"[^\s:/]+:(\d{1,5})")
+# In seconds: how long to wait for an answer, and between two lines about a cluster that is not complete.
+_ANSWER_WITHIN = 3.0
 _TELL_AFTER = 15.0
-# For the processes of a local cluster: below the range from which systems give ports to connections.
-_PORTS = range(20_000, 30_000)
 
 
 class ServerLost(RuntimeError):
@@ -92,173 +82,95 @@ def serve() -> None:
     server.join()
 
 
-@dataclasses.dataclass
-class _Task:
-    """One process of a local cluster."""
+def job_in_tf_config(strategy: str) -> str:
+    """Returns the job of this process.
 
-    job: str
-    index: int
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    quick_ends: int = 0
+    Raises:
+      ValueError: TF_CONFIG is missing or does not fit the strategy.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    problems = tf_config_problems(text, strategy) if text else ["TF_CONFIG is not set"]
+    if problems:
+        raise ValueError(
+            f"strategy {strategy}: {'; '.join(problems)}. docs/strategies.md has an example; for a trial on this"
+            f" machine: python train/local_cluster.py --strategy={strategy}"
+        )
+    return json.loads(text)["task"]["type"]
 
-    @property
-    def name(self) -> str:
-        return f"{self.job}-{self.index}"
 
-
-class LocalCluster:
-    """All processes of a cluster on this machine, on loopback, for trials and tests.
-
-    A worker or server that ends is started again, and so is a coordinator that was killed or lost a server; it goes on
-    from its last checkpoint.
+def tf_config_problems(text: str, strategy: str = "") -> list[str]:
+    """What is wrong with the value of TF_CONFIG, each in a sentence; nothing where it is right.
 
     Args:
-      strategy: `parameter_server` or `multi_worker`.
-      workers: how many.
-      servers: how many, of `parameter_server`.
-      program: the command that every process runs.
-      logs: the directory for what they print, a file each.
-      environment: more variables for all of them.
-      terminal: whether the coordinator, or the first worker of `multi_worker`, prints to the terminal instead.
-
-    Raises:
-      ValueError: there is no such cluster.
+      text: of the environment variable.
+      strategy: `multi_worker` or `parameter_server`, whose jobs must then be there; without it only the form counts.
     """
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as e:
+        return [f"TF_CONFIG is not valid JSON: {e}"]
+    cluster = config.get("cluster") if isinstance(config, dict) else None
+    if not isinstance(cluster, dict) or not cluster:
+        return [f"TF_CONFIG has no cluster; it looks like {_EXAMPLE}"]
+    problems = [problem for job, addresses in cluster.items() for problem in _address_problems(job, addresses)]
+    if not problems:
+        every = [address for addresses in cluster.values() for address in addresses]
+        problems = [f"TF_CONFIG names {a} more than once" for a in sorted(set(every)) if every.count(a) > 1]
+    for job in _JOBS.get(strategy, ()):
+        if not cluster.get(job):
+            problems.append(f"TF_CONFIG's cluster has no {job}, which {strategy} needs; it has {', '.join(cluster)}")
+    if strategy == "multi_worker" and "chief" in cluster:
+        problems.append("TF_CONFIG's cluster has a chief; make it the first worker, which does what a chief does")
+    return problems + _task_problems(config.get("task"), cluster)
 
-    def __init__(
-        self,
-        strategy: str,
-        workers: int,
-        servers: int,
-        program: Sequence[str],
-        logs: str,
-        environment: Mapping[str, str] | None = None,
-        terminal: bool = True,
-    ) -> None:
-        if strategy not in ("parameter_server", "multi_worker"):
-            raise ValueError(f"strategy {strategy!r} has no cluster; parameter_server and multi_worker do")
-        if workers < 1 or (strategy == "parameter_server" and servers < 1):
-            raise ValueError(f"workers={workers}, servers={servers}; at least 1 of each is needed")
-        self._program, self._logs, self._environment = list(program), logs, dict(environment or {})
-        self._asynchronous = strategy == "parameter_server"
-        counts = {"worker": workers}
-        if self._asynchronous:
-            counts = {"ps": servers, "worker": workers, "chief": 1}
-        ports = iter(free_ports(sum(counts.values())))
-        self._cluster = {job: [f"127.0.0.1:{next(ports)}" for _ in range(n)] for job, n in counts.items()}
-        self.tasks = [_Task(job, i) for job, n in counts.items() for i in range(n)]
-        self._terminal, self._stopped = terminal, threading.Event()
 
-    @property
-    def main(self) -> _Task:
-        """The task whose end ends the cluster: the coordinator, or the first worker."""
-        return self.tasks[-1] if self._asynchronous else self.tasks[0]
+def _address_problems(job: str, addresses: Any) -> list[str]:
+    if not isinstance(addresses, list) or not addresses:
+        return [f"TF_CONFIG's cluster has {job}={addresses!r}; a list of HOST:PORT is needed"]
+    return [
+        f"TF_CONFIG's cluster has {job} {address!r}; HOST:PORT is needed, with a port of 1 to 65535"
+        for address in addresses
+        if not is_host_port(address)
+    ]
 
-    def run(self, say: Callable[[str], None]) -> int:
-        """Starts all processes and watches over them until the main one is done; returns its exit code.
 
-        Args:
-          say: is told of every process that ended before its time.
-        """
-        os.makedirs(local_path(self._logs), exist_ok=True)
-        with self._pass_on_signals():
-            try:
-                for each in self.tasks:
-                    self._start(each)
-                while (code := self._watch(say)) is None:
-                    time.sleep(0.1)
-                return code
-            finally:
-                self._end()
+def _task_problems(task: Any, cluster: dict[str, Any]) -> list[str]:
+    if not isinstance(task, dict) or "type" not in task or "index" not in task:
+        return [f"TF_CONFIG has task={task!r}; this process' type and index are needed, as in {_EXAMPLE}"]
+    job, index = task["type"], task["index"]
+    if job == "evaluator":  # stands outside the cluster
+        return []
+    if not isinstance(job, str) or job not in cluster:
+        return [f"TF_CONFIG's task is of type {job!r}; the cluster has {', '.join(cluster)}"]
+    count = len(cluster[job]) if isinstance(cluster[job], list) else 0
+    if count and (not str(index).isdigit() or int(index) >= count):
+        return [f"TF_CONFIG's task has index {index!r}; there are {count} of type {job}, counted from 0"]
+    return []
 
-    def _start(self, each: _Task) -> None:
-        config = {"cluster": self._cluster, "task": {"type": each.job, "index": each.index}}
-        environment = {**os.environ, **self._environment, "TF_CONFIG": json.dumps(config)}
-        if each.job == "worker":
-            environment.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # all of them share what there is
-        else:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
-        with contextlib.ExitStack() as stack:
-            output = None
-            if each is not self.main or not self._terminal:
-                output = stack.enter_context(open(os.path.join(self._logs, f"{each.name}.log"), "ab"))
-            # A session of its own, so that Ctrl-C reaches them by `_pass_on_signals` alone.
-            each.process = subprocess.Popen(
-                self._program, env=environment, stdout=output, stderr=output, start_new_session=True
-            )
-        each.started = time.monotonic()
 
-    def _watch(self, say: Callable[[str], None]) -> int | None:
-        """One look at all processes; the exit code of the cluster where it is at its end."""
-        for each in self.tasks:
-            code = each.process.poll() if each.process else None
-            if code is None:
-                continue
-            if self._stopped.is_set():
-                if each is self.main:
-                    return code
-                continue
-            if not self._asynchronous:
-                # Workers that step together end together; one that fails takes the others with it.
-                if code == 0 and each is not self.main:
-                    continue
-                return code
-            if each is self.main and code >= 0 and code != EXIT_SERVER_LOST:
-                return code
-            each.quick_ends = each.quick_ends + 1 if time.monotonic() - each.started < _LONG_LIFE else 1
-            if each.quick_ends > _RESTARTS:
-                say(f"{each.name} ended {each.quick_ends} times in a row; the cluster stops. See {self._logs}")
-                return code or 1
-            say(f"{each.name} ended with code {code} and is started again")
-            if each is self.main:
-                # The servers still hold the tables for the coordinator that is gone, and would hold them twice.
-                for server in (t for t in self.tasks if t.job == "ps"):
-                    if server.process:
-                        server.process.kill()
-                        server.process.wait()
-                    self._start(server)
-            self._start(each)
-        return None
+def is_host_port(text: Any) -> bool:
+    """Whether it is HOST:PORT."""
+    match = _HOST_PORT.fullmatch(text) if isinstance(text, str) else None
+    return match is not None and 0 < int(match[1]) < 65536
 
-    def _end(self) -> None:
-        end_all(each.process for each in self.tasks if each.process)
 
-    @contextlib.contextmanager
-    def _pass_on_signals(self) -> Iterator[None]:
-        """The first SIGTERM, SIGINT or SIGHUP tells the main process to end, with a checkpoint; a second one, all."""
+def unreachable(addresses: Sequence[str]) -> dict[str, str]:
+    """Those of the addresses HOST:PORT to which no connection can be made within 3 seconds, each with the reason."""
+    reasons = dict.fromkeys(addresses, f"nothing in {_ANSWER_WITHIN:.0f} seconds")
 
-        def pass_on(number: int, frame: Any) -> None:
-            del frame
-            if self._stopped.is_set():
-                sys.exit(128 + number)
-            self._stopped.set()
-            for each in [self.main] if self._asynchronous else self.tasks:
-                if each.process and each.process.poll() is None:
-                    each.process.send_signal(signal.SIGTERM)
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {n: signal.signal(n, pass_on) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    def connect(address: str) -> None:
+        host, _, port = address.rpartition(":")
         try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            socket.create_connection((host, int(port)), timeout=_ANSWER_WITHIN).close()
+            reasons[address] = ""
+        except OSError as e:
+            reasons[address] = str(e)
 
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody has at the moment, for processes of a cluster on loopback.
-
-    Raises:
-      OSError: there are not so many.
-    """
-    found: list[int] = []
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise OSError(f"no {count} free ports between {_PORTS.start} and {_PORTS.stop}")
+    # In threads, since looking up a name knows no time limit; as daemons, since Python's end waits for others.
+    threads = [threading.Thread(target=connect, args=(a,), daemon=True) for a in addresses]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + _ANSWER_WITHIN
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return {address: why for address, why in reasons.items() if why}

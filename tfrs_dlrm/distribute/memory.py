@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-_GROUP = "/sys/fs/cgroup/"  # of a container, its own
+_GROUP = "/sys/fs/cgroup/"  # in a container, that of the container
 
 
 def _read(path: str) -> str:
@@ -31,6 +31,26 @@ def available_memory(read: Callable[[str], str] = _read) -> int | None:
     # Not the files that its programs have read or written: they give way.
     left = int(limit) - used.get("anon", 0) - used.get("shmem", 0) - used.get("kernel", 0)
     return max(0, min(machine * 1024, left))
+
+
+def memory_of_host(host: str) -> int:
+    """Returns the bytes that programs on a host can still take; 0 if it does not say so.
+
+    Args:
+      host: a CPU by TensorFlow's name, perhaps of another machine.
+    """
+    import tensorflow as tf  # here: programs that load no TensorFlow ask for the memory of their machine
+
+    def read(path: str) -> str:
+        try:
+            with tf.device(host):  # the ops run on that machine, and read its file
+                if tf.size(tf.io.matching_files(path)):  # for a missing file TensorFlow would print a warning
+                    return tf.io.read_file(path).numpy().decode()
+                return ""
+        except tf.errors.OpError:
+            return ""
+
+    return available_memory(read) or 0
 
 
 def _numbers(text: str) -> dict[str, int]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
 from tfrs_dlrm.distribute.hardware import TPUS
 from tfrs_dlrm.schema import CategoricalFeature, Schema, StorageType, Table
@@ -65,7 +65,7 @@ class Topology:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shard:
+class PlacedShard:
     """Rows `begin` to `end`, without the latter, on device number `device`.
 
     `lookups` is how many of them an example reads on average, if the k-th most frequent value of a vocabulary is about
@@ -76,6 +76,18 @@ class Shard:
     end: int
     device: int
     lookups: float
+
+
+class RowsOnDevice(NamedTuple):
+    """Rows `begin` to `end`, without the latter, on a device by name."""
+
+    begin: int
+    end: int
+    device: str
+
+
+# The tables that are shared out, by the names of their variables.
+Places: TypeAlias = Mapping[str, Sequence[RowsOnDevice]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +112,7 @@ class PlacedTable:
     dim: int
     dtype: StorageType
     kind: Literal["replicated", "sharded", "tpu_embedding"]
-    shards: tuple[Shard, ...]
+    shards: tuple[PlacedShard, ...]
     lookups: float
     why: str
 
@@ -188,19 +200,19 @@ class _Variable:
     def bytes(self) -> int:
         return _bytes(self.rows, self.dim, self.dtype)
 
-    def shard(self, begin: int, end: int, device: int) -> Shard:
+    def shard(self, begin: int, end: int, device: int) -> PlacedShard:
         if not self.skewed:
-            return Shard(begin, end, device, self.lookups * (end - begin) / self.rows)
+            return PlacedShard(begin, end, device, self.lookups * (end - begin) / self.rows)
 
         def mass(rows: int) -> float:
             return math.log1p(rows * self.skewed)
 
-        return Shard(begin, end, device, self.lookups * (mass(end) - mass(begin)) / mass(self.rows))
+        return PlacedShard(begin, end, device, self.lookups * (mass(end) - mass(begin)) / mass(self.rows))
 
     def replicated(self, why: str) -> PlacedTable:
         return PlacedTable(self.name, self.rows, self.dim, self.dtype, "replicated", (), self.lookups, why)
 
-    def sharded(self, shards: Sequence[Shard], why: str) -> PlacedTable:
+    def sharded(self, shards: Sequence[PlacedShard], why: str) -> PlacedTable:
         return PlacedTable(self.name, self.rows, self.dim, self.dtype, "sharded", tuple(shards), self.lookups, why)
 
 
@@ -254,7 +266,7 @@ def _share_out(variables: Sequence[_Variable], devices: int, small: int, noun: s
     sizes, lookups = [0] * devices, [0.0] * devices
     placed = {}
 
-    def put(v: _Variable, begin: int, end: int, device: int) -> Shard:
+    def put(v: _Variable, begin: int, end: int, device: int) -> PlacedShard:
         shard = v.shard(begin, end, device)
         sizes[device] += _bytes(end - begin, v.dim, v.dtype)
         lookups[device] += shard.lookups

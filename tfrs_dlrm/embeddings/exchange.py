@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.gradients import Combined, InParts, RowGradient, Use
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import ShardedTable, TableVariable, copies
@@ -46,14 +46,15 @@ def update(
     if optimizer.iterations is None:
         raise ValueError(f"{type(optimizer).__name__} has no slots; call build(tables) before the first step")
     strategy, replica = tf.distribute.get_strategy(), tf.distribute.get_replica_context()
-    if is_parameter_server(strategy):
+    exchange = distribution_of(strategy).exchange
+    if exchange == "send":
         _send(tables, optimizer, uses, batch_size)
     elif strategy.num_replicas_in_sync == 1:
         for name, own in uses.items():
             _step(tables[name], optimizer, name, own, batch_size, name in in_parts, orders.get(name))
     elif replica is None:
         raise ValueError(f"{strategy.num_replicas_in_sync} replicas: call `update` in strategy.run, in each of them")
-    elif is_multi_worker(strategy):
+    elif exchange == "gather":
         _gather(replica, tables, optimizer, uses, batch_size)
     else:
         replica.merge_call(_Merge(tables, optimizer, in_parts), args=(uses, batch_size))

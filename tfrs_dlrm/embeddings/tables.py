@@ -9,13 +9,14 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.distribute.placement import Places
 from tfrs_dlrm.embeddings import exchange
 from tfrs_dlrm.embeddings.gradients import Use
 from tfrs_dlrm.embeddings.ids import Features, IdReader, PreparedIds
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import LogicalTable, TableVariable, logical_tables
-from tfrs_dlrm.embeddings.variables import Places, make_variables
+from tfrs_dlrm.embeddings.variables import make_variables
 from tfrs_dlrm.schema import Schema
 
 

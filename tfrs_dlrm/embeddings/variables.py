@@ -5,30 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops  # no public name makes a variable past a strategy
 
+from tfrs_dlrm.distribute.placement import Places, RowsOnDevice
 from tfrs_dlrm.embeddings.storage import LogicalTable, ShardedTable, TableShard, TableVariable
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.schema import Table
 
 # Rows are drawn so many numbers at a time: the temporary tensors of a large table would need its memory three times.
 _NUMBERS_AT_A_TIME = 1 << 22
-
-
-class Place(NamedTuple):
-    """Rows `begin` to `end` of a variable on a device."""
-
-    begin: int
-    end: int
-    device: str
-
-
-# By the names of variables that are shared out.
-Places = Mapping[str, Sequence[Place]]
 
 
 def make_variables(table: Table, seed: int, places: Places | None = None) -> dict[str, TableVariable]:
@@ -207,7 +196,7 @@ def _parts(table: Table, seed: int) -> list[_Part]:
     return [plain(quotient, -(-rows // table.remainders)), _Part(remainder, shape, dtype, factors, shape[0])]
 
 
-def _variable(part: _Part, places: Sequence[Place] | None) -> TableVariable:
+def _variable(part: _Part, places: Sequence[RowsOnDevice] | None) -> TableVariable:
     name = f"tables/{part.name}"
     if places is None:
         if part.shape[0] <= part.step:

@@ -13,8 +13,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
-from tfrs_dlrm.distribute.replicas import is_tpu
-from tfrs_dlrm.distribute.strategy import places
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
 from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
@@ -266,7 +265,7 @@ class RankingModel(tfrs.models.Model):
         replicas = strategy.num_replicas_in_sync
         if replicas == 1:
             return loss
-        if is_tpu(strategy):  # where all have equally many
+        if distribution_of(strategy).fixed_batches:
             return loss / replicas
         everywhere = replica.all_reduce(tf.distribute.ReduceOp.SUM, examples)
         return tf.math.divide_no_nan(total, everywhere) + added / replicas
@@ -349,13 +348,8 @@ class RankingModel(tfrs.models.Model):
 
 
 def _tables(schema: Schema, seed: int, replicate_below: int | None) -> EmbeddingTables:
-    strategy = tf.distribute.get_strategy()
-    if is_tpu(strategy):
-        raise ValueError(
-            "the tables of a model for TPUs depend on the size of batches and on the data; give embeddings=, as"
-            " tfrs_dlrm.training.tpu.tpu_tables makes them"
-        )
-    return EmbeddingTables(schema, seed, places(schema, strategy, replicate_below), name="embeddings")
+    places = distribution_of().places(schema, replicate_below)
+    return EmbeddingTables(schema, seed, places, name="embeddings")
 
 
 def _row_optimizer(given: RowOptimizer | Mapping[str, RowOptimizer] | None) -> RowOptimizer:

@@ -14,7 +14,7 @@ from absl import logging
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.on_demand import ensure_prepared
-from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server, is_tpu
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Progress
@@ -78,8 +78,7 @@ def train_on_stream(
     config.check()
     address = StreamAddress.parse(config.data.source)
     strategy = strategy or tf.distribute.get_strategy()
-    several = (is_multi_worker, is_parameter_server, is_tpu)
-    if strategy.num_replicas_in_sync > 1 or any(kind(strategy) for kind in several):
+    if not distribution_of(strategy).only_one_device:
         raise ValueError(
             f"config.data.source={config.data.source!r}: streams are trained on with one device, without --strategy"
         )

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.distribute.cluster import ServerLost
-from tfrs_dlrm.distribute.strategy import topology_of
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
 
 # Between two looks at how far the workers are, in seconds.
@@ -35,7 +35,7 @@ class Workers:
         strategy = model.distribute_strategy
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
         self._data = iter(self._coordinator.create_per_worker_dataset(dataset_fn))
-        self._at_a_time, self._workers = steps_at_a_time, topology_of(strategy).workers
+        self._at_a_time, self._workers = steps_at_a_time, distribution_of(strategy).topology.workers
 
         @tf.function
         def some_steps(batches: Any, count: tf.Tensor) -> None:

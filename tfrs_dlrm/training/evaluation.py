@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.preparing.on_demand import REFERENCE_FILE
-from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server, is_tpu
-from tfrs_dlrm.distribute.strategy import topology_of
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.tasks import BinaryClassification, Regression, Task, Tasks
 from tfrs_dlrm.stores import local_copy
@@ -24,7 +22,7 @@ from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.regression_report import regression_picture
-from tfrs_dlrm.training.tpu import scored_on_tpu
+from tfrs_dlrm.training.tpu import fixed_batches
 from tfrs_dlrm.training.workdir import Which, Workdir
 
 
@@ -99,14 +97,16 @@ def score(model: RankingModel, data: tf.data.Dataset, progress: Callable[[int], 
       NonFiniteError: a score is NaN or infinite.
       ValueError: the dataset has no examples.
     """
+    distribution = distribution_of(model.distribute_strategy)
+    if distribution.fixed_batches:
+        data = fixed_batches(data, model.embeddings)
     parts: list[tuple[np.ndarray, ...]] = []
-    for part in _scored(model, data):
+    for part in distribution.score(model.scores, data):
         parts.append(part)
         if progress:
             progress(len(part[0]))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    if is_multi_worker(model.distribute_strategy):
-        columns = _of_all_processes(model.distribute_strategy, columns)
+    columns = distribution.of_all_processes(columns)
     if not columns or not len(columns[0]):
         raise ValueError("the evaluation set is empty")
     logits, labels, *weights = columns
@@ -114,66 +114,6 @@ def score(model: RankingModel, data: tf.data.Dataset, progress: Callable[[int], 
     if bad:
         raise NonFiniteError(f"{bad} of {len(logits)} scores are not finite")
     return Scores.of(model.label_tasks, labels, logits, weights[0] if weights else None)
-
-
-def _scored(model: RankingModel, data: tf.data.Dataset) -> Iterator[tuple[np.ndarray, ...]]:
-    """The logits of each batch, and its label and perhaps its weight."""
-    strategy = model.distribute_strategy
-    if is_parameter_server(strategy):
-        yield from _scored_by_workers(model, data)
-        return
-    if is_tpu(strategy):
-        yield from scored_on_tpu(model, data)
-        return
-    if is_multi_worker(strategy) or strategy.num_replicas_in_sync == 1:
-        for features, *targets in data:
-            scores = strategy.experimental_local_results(model.scores(features))[0]
-            yield (scores.numpy(), *(t.numpy() for t in targets))
-        return
-    for features, *targets in strategy.experimental_distribute_dataset(data):
-        # A replica may be left without examples in the last batch.
-        columns = [strategy.experimental_local_results(x) for x in (model.scores(features), *targets)]
-        yield tuple(np.concatenate([x.numpy() for x in parts]) for parts in columns)
-
-
-def _scored_by_workers(model: RankingModel, data: tf.data.Dataset) -> Iterator[tuple[np.ndarray, ...]]:
-    """The coordinator reads the batches, and the workers score them."""
-    strategy = model.distribute_strategy
-    coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
-    under_way: collections.deque[tuple[Any, list[np.ndarray]]] = collections.deque()
-    limit = 2 * topology_of(strategy).workers
-
-    def first() -> tuple[np.ndarray, ...]:
-        logits, values = under_way.popleft()
-        return (logits.get(), *values)
-
-    for features, *targets in data:
-        scores = coordinator.schedule(model.scores, args=(features,))
-        under_way.append((scores, [t.numpy() for t in targets]))
-        if len(under_way) > limit:
-            yield first()
-    while under_way:
-        yield first()
-
-
-def _of_all_processes(strategy: tf.distribute.Strategy, columns: list[np.ndarray]) -> list[np.ndarray]:
-    """The columns of all processes, one after the other, in each of them."""
-
-    @tf.function
-    def gather(values: tf.Tensor) -> tf.Tensor:
-        def of_replica(values: tf.Tensor) -> tf.Tensor:
-            replica = tf.distribute.get_replica_context()
-            number = replica.replica_id_in_sync_group % len(strategy.extended.worker_devices)
-            # One replica speaks for its process.
-            return replica.all_gather(values[: tf.where(number == 0, tf.shape(values)[0], 0)], axis=0)
-
-        return strategy.run(of_replica, args=(values,))
-
-    flat = [column.reshape(len(column), -1) for column in columns]
-    gathered = gather(tf.constant(np.concatenate(flat, axis=1)))
-    ends = np.cumsum([part.shape[1] for part in flat])[:-1]
-    parts = np.split(strategy.experimental_local_results(gathered)[0].numpy(), ends, axis=1)
-    return [part.reshape(-1, *column.shape[1:]) for part, column in zip(parts, columns, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)

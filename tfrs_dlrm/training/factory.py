@@ -10,7 +10,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.checkpoint import restore_checkpoint
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
-from tfrs_dlrm.distribute.replicas import is_tpu
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
 from tfrs_dlrm.embeddings.row_optimizer import Rate, RowOptimizer
@@ -44,7 +44,7 @@ def make_model(
 
 def tables_for(config: RunConfig) -> Callable[[Schema], TPUEmbeddingTables] | None:
     """What `make_model` needs under the strategy in scope, which is something on TPUs only."""
-    if not is_tpu(tf.distribute.get_strategy()):
+    if not distribution_of().fixed_batches:
         return None
     return lambda schema: tpu_tables(local_copy(config.data.path), schema, config.train.batch_size, config.train.seed)
 
@@ -101,7 +101,7 @@ def load_model(workdir: str, which: Which = "best") -> tuple[RankingModel, RunCo
     with precision(config.train.precision):
         model = make_model(config.model, home.schema(), config.train.seed, tables_for(config))
         model.build()
-        if is_tpu(tf.distribute.get_strategy()):  # whose tables are made together with their slots
+        if distribution_of().fixed_batches:  # whose tables are made together with their slots
             model.compile(*make_optimizers(config.optimizer))
     path = home.checkpoint(which)
     restore_checkpoint(model, path)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfrs_dlrm.data.encoding.row_names import NO_VALUE, categorical_feature, encoding_of, missing_row, row_names
 from tfrs_dlrm.data.preparing.manifest import Split
 from tfrs_dlrm.data.reading.row_groups import looked_up
-from tfrs_dlrm.distribute.replicas import is_multi_worker
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.metrics import GroupedAUC, GroupMetrics, Groups, grouped_auc
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.training import evaluation_report as report
@@ -132,7 +132,7 @@ class Grouping:
                 f"gauc={','.join(gauc)}: label {self._label!r} is a number to predict, which has no AUC; leave it out"
                 " (group_by has the RMSE of each group)"
             )
-        if strategy is not None and is_multi_worker(strategy) and (group_by or gauc):
+        if (group_by or gauc) and strategy and distribution_of(strategy).several_processes:
             raise ValueError("groups are measured by one process: leave --strategy=multi_worker out for the evaluation")
 
     def measure(self, evaluation: Evaluation, split: Split) -> GroupEvaluation:

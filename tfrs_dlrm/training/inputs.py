@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
 from tfrs_dlrm.data.preparing.manifest import Split
 from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS, dataset, steps_per_epoch
 from tfrs_dlrm.data.reading.record_dataset import record_dataset
 from tfrs_dlrm.data.reading.records import write_records
 from tfrs_dlrm.data.reading.service.input_service import InputService
-from tfrs_dlrm.distribute.replicas import is_multi_worker, is_parameter_server, is_tpu
+from tfrs_dlrm.distribute.strategies import Distribution, distribution_of
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
-from tfrs_dlrm.training.tpu import tpu_dataset
 
 
 def distributed_dataset(
@@ -37,7 +35,7 @@ def distributed_dataset(
     - Parameter servers: every worker reads all rows, for ever and in an order of its own, from a copy of the data that
       needs no Python to be read and is made where it is missing. So `fit` needs `steps_per_epoch`. There `start_step`
       and `repeat` mean nothing, and `batch_size` is that of a step of one worker.
-    - TPUs: see `tpu_dataset`, which is for training.
+    - TPUs: training batches without end. A single host reads Parquet; several read records, each a part of them.
 
     Args:
       directory: what `prepare` wrote; under several processes all of them see it under this name.
@@ -53,12 +51,13 @@ def distributed_dataset(
     Raises:
       FileNotFoundError, ValueError: as `dataset`.
     """
-    strategy = tf.distribute.get_strategy()
-    if is_tpu(strategy):
+    distribution = distribution_of()
+    if distribution.asynchronous:
+        return distribution.feed(worker_dataset(directory, batch_size, split, shuffle_rows))
+    if distribution.fixed_batches:
         if not isinstance(tables, TPUEmbeddingTables) or split != "train":
             raise ValueError("on TPUs this is for training: give tables=model.embeddings")
-        kwargs = {"seed": seed, "start_step": start_step, "shuffle_rows": shuffle_rows}
-        return tpu_dataset(directory, batch_size, tables, **kwargs)
+        return _fixed_batches(distribution, directory, batch_size, tables, seed, start_step, shuffle_rows)
 
     def read(context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
         return dataset(
@@ -66,40 +65,58 @@ def distributed_dataset(
             batch_size,
             split=split,
             seed=seed,
-            start_step=start_step * (1 if context is None else _local_replicas(context)),
+            start_step=start_step * _batches_per_step(context),
             repeat=repeat,
             context=context,
             shuffle_rows=shuffle_rows,
-            sort_ids=split == "train" and context is None and strategy.num_replicas_in_sync == 1,
+            sort_ids=split == "train" and distribution.only_one_device,
             service=service,
         )
 
-    if is_parameter_server(strategy):
-        return keras.utils.experimental.DatasetCreator(worker_dataset(directory, batch_size, split, shuffle_rows))
-    if is_multi_worker(strategy):
-        return strategy.distribute_datasets_from_function(read)
-    return read()
+    return distribution.feed(read)
+
+
+def _fixed_batches(
+    distribution: Distribution,
+    directory: str,
+    batch_size: int,
+    tables: TPUEmbeddingTables,
+    seed: int,
+    start_step: int,
+    shuffle_rows: int,
+) -> Any:
+    """Training batches without end, in the form that the tables take; several hosts each read a part of the records."""
+    source = record_dataset if distribution.reads_records else dataset
+    if distribution.reads_records:
+        write_records(directory, shuffle_rows=shuffle_rows)
+
+    def read(context: tf.distribute.InputContext | None) -> tf.data.Dataset:
+        first = start_step * _batches_per_step(context)
+        more: Any = {"seed": seed, "start_step": first, "shuffle_rows": shuffle_rows, "repeat": True}
+        data = source(directory, batch_size, context=context, **more)
+        return data.map(tables.map_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+
+    return distribution.feed(read)
 
 
 def input_service(url: str) -> InputService | None:
-    """The input workers that read and shuffle training data under the strategy in scope; None for an empty `url`.
+    """Returns the input workers that read training data under the strategy in scope; None for an empty `url`.
 
     Raises:
       ValueError: under this strategy nothing would use them.
       ConnectionError: they do not answer.
     """
-    strategy = tf.distribute.get_strategy()
-    if url and (is_parameter_server(strategy) or is_tpu(strategy)):
-        why = "every worker reads records of its own, in TensorFlow" if is_parameter_server(strategy) else "not yet"
+    distribution = distribution_of()
+    if url and distribution.no_input_service:
         raise ValueError(
             f"config.data.service={url!r} is for one_device, mirrored and multi_worker, not for"
-            f" {'parameter_server' if is_parameter_server(strategy) else 'tpu'} ({why}); leave it out"
+            f" {distribution.name} ({distribution.no_input_service}); leave it out"
         )
     return InputService(url) if url else None
 
 
 def worker_dataset(directory: str, batch_size: int, split: Split, shuffle_rows: int = SHUFFLE_ROWS) -> Any:
-    """The `dataset_fn` of a worker of a parameter-server cluster; see `distributed_dataset`."""
+    """Returns the `dataset_fn` of a worker of a parameter-server cluster; see `distributed_dataset`."""
     write_records(directory, shuffle_rows=shuffle_rows)
 
     @tf.autograph.experimental.do_not_convert
@@ -114,23 +131,16 @@ def worker_dataset(directory: str, batch_size: int, split: Split, shuffle_rows: 
 
 
 def evaluation_dataset(directory: str, batch_size: int, split: Split = "eval") -> tf.data.Dataset:
-    """What `tfrs_dlrm.training.evaluation.score` takes under the strategy in scope: this process' part, in order."""
-    strategy, context = tf.distribute.get_strategy(), None
-    if is_multi_worker(strategy):
-        resolver = strategy.cluster_resolver
-        context = tf.distribute.InputContext(resolver.cluster_spec().num_tasks("worker"), resolver.task_id)
-    return dataset(directory, batch_size, split=split, shuffle=False, context=context)
+    """Returns what `tfrs_dlrm.training.evaluation.score` takes: the part that this process scores, in order."""
+    return dataset(directory, batch_size, split=split, shuffle=False, context=distribution_of().evaluation_part)
 
 
 def epoch_steps(directory: str, batch_size: int) -> int:
     """The steps of an epoch over the training set under the strategy in scope."""
-    strategy = tf.distribute.get_strategy()
-    if not is_multi_worker(strategy):
-        return steps_per_epoch(directory, batch_size)
-    workers, replicas = strategy.cluster_resolver.cluster_spec().num_tasks("worker"), strategy.num_replicas_in_sync
-    return steps_per_epoch(directory, batch_size, pipelines=workers, replicas=replicas) // (replicas // workers)
+    processes, batches = distribution_of().epoch_share
+    return steps_per_epoch(directory, batch_size, pipelines=processes, replicas=processes * batches) // batches
 
 
-def _local_replicas(context: tf.distribute.InputContext) -> int:
-    """How many batches of its pipeline a step takes: one for each replica of the process."""
-    return context.num_replicas_in_sync // context.num_input_pipelines
+def _batches_per_step(context: tf.distribute.InputContext | None) -> int:
+    """How many batches of its part a process takes in a step: one for each of its replicas."""
+    return 1 if context is None else context.num_replicas_in_sync // context.num_input_pipelines

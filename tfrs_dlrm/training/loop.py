@@ -16,7 +16,7 @@ from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.on_demand import ensure_prepared
 from tfrs_dlrm.data.reading.service.input_service import InputService
-from tfrs_dlrm.distribute.replicas import any_process, is_chief, is_multi_worker, is_parameter_server, wait_for_all
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Progress, local_copy
@@ -94,13 +94,14 @@ def train_and_evaluate(
     if config.data.source:
         raise ValueError("config.data.source: tfrs_dlrm.streaming.loop.train_on_stream trains on a stream")
     strategy = strategy or tf.distribute.get_strategy()
+    distribution = distribution_of(strategy)
     again = "run the same command again once there is room, and it goes on from the last checkpoint"
     with precision(config.train.precision), strategy.scope(), server_lost(), disk_full(f"{workdir}: {again}"):
         service = input_service(config.data.service)
         # Of several processes that run this, one writes, and the others see what it wrote.
-        if is_chief(strategy):
+        if distribution.is_chief:
             ensure_prepared(config.data, config.train.seed, prepare_progress)
-        wait_for_all(strategy)
+        distribution.wait_for_all()
         data_dir = local_copy(config.data.path)
         schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
         for name in ("target_auc", "monitor") if schema.label.task != "classification" else ():
@@ -115,16 +116,16 @@ def train_and_evaluate(
         model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
         home = Workdir(workdir)
         try:
-            if is_chief(strategy):
+            if distribution.is_chief:
                 home.begin(config, data_dir)
-            wait_for_all(strategy)
-            if not is_chief(strategy):
+            distribution.wait_for_all()
+            if not distribution.is_chief:
                 home.pull()
-            if any_process(strategy, not os.path.isfile(home.file(CONFIG_FILE))):
+            if distribution.any_process(not os.path.isfile(home.file(CONFIG_FILE))):
                 raise ValueError(
                     f"{workdir}: not every process sees what the first one wrote there; it has to be shared"
                 )
-            progress = show_progress and is_chief(strategy)
+            progress = show_progress and distribution.is_chief
             return _Run(config, data_dir, home, model, state, progress, service).run()
         finally:
             home.end()
@@ -147,8 +148,8 @@ class _Run:
         self._data_path = config.data.path  # as input workers of other machines know it
         self._shuffle_rows, self._show_progress = config.data.shuffle_rows, show_progress
         self._service = service
-        self._strategy = model.distribute_strategy
-        self._writes = is_chief(self._strategy)
+        self._distribution = distribution_of(model.distribute_strategy)
+        self._writes = self._distribution.is_chief
         self._has_eval = bool(PreparedManifest.load(self._data_dir).eval)
         if not self._has_eval:
             _refuse_without_evaluation(config)
@@ -180,8 +181,7 @@ class _Run:
             self._board = TensorBoard(self._home.file("tensorboard"), self._counter)
         for line in [*begun, *self._prepared_out_of_range()]:
             self._say(line)
-        together = is_multi_worker(self._strategy)
-        anywhere = (lambda received: any_process(self._strategy, received)) if together else None
+        anywhere = self._distribution.any_process if self._distribution.several_processes else None
         listener = StopOnSignal(self._counter, self._ends_round, self._save_and_wait, anywhere)
         try:
             with listener, self._checkpoints:
@@ -218,7 +218,7 @@ class _Run:
         watch = StopOnNonFiniteLoss(counter, lambda: self._last_checkpoint)
         shown = [c for c in (self._bar, self._board) if c]
         callbacks = [counter, watch, *shown]
-        if is_parameter_server(self._strategy):
+        if self._distribution.asynchronous:
             self._fit_on_workers(steps, callbacks, listener)
             return
         data = distributed_dataset(
@@ -269,7 +269,7 @@ class _Run:
             self._say(f"not better: learning rates from now on: {rates}")
         if not self._goes_on():
             self._model.stop_training = True
-        elif any_process(self._strategy, listener.received):
+        elif self._distribution.any_process(listener.received):
             self._checkpoints.wait()
             raise Interrupted(step, path)
 

@@ -23,6 +23,7 @@ from tfrs_dlrm.data.reading.service.buffer import ReorderBuffer
 from tfrs_dlrm.data.reading.service.input_service import InputService
 from tfrs_dlrm.data.reading.service.local import LocalService
 from tfrs_dlrm.data.reading.service.worker_graph import LOST, REFUSED, WindowBlock
+from tfrs_dlrm.distribute.strategies import ParameterServer
 from tfrs_dlrm.training import inputs, loop
 from tfrs_dlrm.training.loop import train_and_evaluate
 
@@ -136,7 +137,7 @@ def test_other_data_on_the_workers(directory, running, monkeypatch):
 
 def test_a_strategy_that_reads_otherwise(monkeypatch):
     assert inputs.input_service("") is None
-    monkeypatch.setattr(inputs, "is_parameter_server", lambda strategy: True)
+    monkeypatch.setattr(inputs, "distribution_of", lambda: ParameterServer(tf.distribute.get_strategy()))
     with pytest.raises(ValueError, match="is for one_device, mirrored and multi_worker, not for parameter_server"):
         inputs.input_service("grpc://127.0.0.1:1")
 

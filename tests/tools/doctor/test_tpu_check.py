@@ -6,7 +6,7 @@ import time
 import doctor_site
 import pytest
 
-from tfrs_dlrm.distribute import addresses
+from tfrs_dlrm.distribute import cluster
 from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.tools.doctor import check_tpu, tpu_check
 from tfrs_dlrm.tools.doctor.machine import Machine
@@ -115,7 +115,7 @@ def test_an_address_where_nobody_listens(use):
 
 def test_waits_three_seconds_at_most_for_all_of_them(use, monkeypatch):
     use(Machine())
-    monkeypatch.setattr(addresses, "_SECONDS", 0.3)
+    monkeypatch.setattr(cluster, "_ANSWER_WITHIN", 0.3)
     ended = threading.Event()
 
     def never(address, timeout):

@@ -6,7 +6,7 @@ from tensorflow.python.tpu import _pywrap_sparse_core_layout  # no public name
 
 from tfrs_dlrm.config import EMBEDDING_OPTIMIZERS, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.distribute.placement import Topology, place
-from tfrs_dlrm.distribute.strategy import make_strategy
+from tfrs_dlrm.distribute.strategies import make_strategy
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.tools.planner import plan

@@ -9,7 +9,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrs_dlrm.distribute.replicas import is_tpu
 from tfrs_dlrm.embeddings.storage import LogicalTable, TableShard
 from tfrs_dlrm.embeddings.tpu import hardware_storage, id_capacity
 from tfrs_dlrm.embeddings.tpu.host_batches import Lookup
@@ -18,16 +17,7 @@ from tfrs_dlrm.embeddings.variables import initial_rows
 from tfrs_dlrm.schema import Combiner, Table
 
 _api = tf.tpu.experimental.embedding
-_FEATURE = tf.tpu.experimental.HardwareFeature.EmbeddingFeature
 Values = Mapping[str, Any]
-
-
-def kind(strategy: tf.distribute.Strategy) -> str:
-    """The embedding hardware of a strategy's devices: V1 (v2 to v4), SparseCore (v5p, v6e), or none of it: empty."""
-    if not is_tpu(strategy):
-        return ""
-    feature = strategy.extended.tpu_hardware_feature.embedding_feature
-    return {_FEATURE.V1: "V1", _FEATURE.V2: "SparseCore"}.get(feature, "")
 
 
 @dataclasses.dataclass(frozen=True)

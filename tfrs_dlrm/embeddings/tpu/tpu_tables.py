@@ -11,13 +11,14 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.distribute.placement import Placement
+from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.bags import Bags, one_hot_bags, padded_bags
 from tfrs_dlrm.embeddings.gradients import Use, Whole
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import LogicalTable, TableVariable, logical_tables
-from tfrs_dlrm.embeddings.tpu.hardware import V1, Hardware, HardwareTable, SparseCore, kind
+from tfrs_dlrm.embeddings.tpu.hardware import V1, Hardware, HardwareTable, SparseCore
 from tfrs_dlrm.embeddings.tpu.host_batches import OUT_OF_RANGE, HostMap, Lookup, lookups
 from tfrs_dlrm.embeddings.tpu.optimizer_translation import Translated, translate
 from tfrs_dlrm.embeddings.tpu.placement_checks import check_memory, check_tables, log_placement
@@ -97,7 +98,7 @@ class TPUEmbeddingTables(keras.layers.Layer):
         self.seed = seed
         self.placement = placement
         self.batch_size = batch_size
-        self.kind = kind(tf.distribute.get_strategy())
+        self.kind = distribution_of().embedding_hardware
         on_hardware = [t.name for t in placement.tables if t.kind == "tpu_embedding"]
         check_tables(schema, on_hardware, self.kind, batch_size, samples)
         self.host_map = HostMap(schema, on_hardware, hotness or {})

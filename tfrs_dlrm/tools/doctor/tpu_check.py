@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tfrs_dlrm.distribute.addresses import is_address, unreachable
+from tfrs_dlrm.distribute.cluster import is_host_port, unreachable
 from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.tools.doctor.machine import TPU_FILES, Machine, examine_machine
 from tfrs_dlrm.tools.doctor.packages import TENSORFLOWS, Packages, examine_packages
@@ -108,7 +108,7 @@ def _wheel_problems(packages: Packages) -> list[Problem]:
 
 
 def _address_problems(addresses: list[str]) -> list[Problem]:
-    if wrong := [a for a in addresses if not is_address(a)]:
+    if wrong := [a for a in addresses if not is_host_port(a)]:
         remedy = "give --tpu=grpc://HOST:PORT, as in grpc://10.0.0.2:8470"
         return [Problem(f"{a!r} is not HOST:PORT", remedy) for a in wrong]
     remedy = "start the TPU, or mend its address or the firewall between"

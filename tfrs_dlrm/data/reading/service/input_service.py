@@ -21,7 +21,7 @@ from tfrs_dlrm.data.reading.row_sources import ReadRequest
 from tfrs_dlrm.data.reading.service.buffer import CAPACITY, ReorderBuffer
 from tfrs_dlrm.data.reading.service.worker_graph import BLOCK_ROWS, WindowBlock, decode_rows, window_blocks
 from tfrs_dlrm.data.reading.windows import ShuffleWindow, ShuffleWindows
-from tfrs_dlrm.distribute.addresses import unreachable
+from tfrs_dlrm.distribute.cluster import unreachable
 from tfrs_dlrm.stores import local_copy
 
 # Blocks on their way, or in TensorFlow's own buffer.

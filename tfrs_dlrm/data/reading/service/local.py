@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfrs_dlrm.distribute.addresses import unreachable
-from tfrs_dlrm.distribute.cluster import free_ports
-from tfrs_dlrm.distribute.processes import end_all
+from tfrs_dlrm.distribute.cluster import unreachable
+from tfrs_dlrm.distribute.local_cluster import end_all, free_ports
 
 _RESTARTS = 5  # of all processes together
 _START_WITHIN = 60.0

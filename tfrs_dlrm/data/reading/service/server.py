@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrs_dlrm.data.reading.service.worker_graph import register
-from tfrs_dlrm.distribute.addresses import unreachable
+from tfrs_dlrm.distribute.cluster import unreachable
 
 # A trainer that was killed leaves a job behind, and each worker holds two windows of it until it is cleared away.
 _CLEAR_AFTER_MS = 10_000

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tfrs_dlrm.distribute.tf_config import tf_config_problems
+from tfrs_dlrm.distribute.cluster import tf_config_problems
 
 CLUSTER = {"chief": ["a:1"], "worker": ["b:1", "c:65535"], "ps": ["10.0.0.2:2222"]}
 
