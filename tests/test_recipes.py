@@ -99,6 +99,7 @@ def test_criteo_x1(tmp_path):
     assert encoded["label"] == [r % 2 for r in range(160)]
 
 
+@pytest.mark.matrix
 def test_criteo_x4(tmp_path, monkeypatch):
     """The integers become floor(log(x)^2), and values that occur fewer than ten times row 0."""
     rng = np.random.default_rng(0)
@@ -127,6 +128,7 @@ def test_criteo_x4(tmp_path, monkeypatch):
     assert set(encoded["C4"][20:40]) == {np.argmax(np.bincount(encoded["C4"][20:40]))} and encoded["C4"][20] > 0
 
 
+@pytest.mark.matrix
 def test_criteo_terabyte(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for day in (0, 1, 10, 21, 22, 23):
@@ -144,6 +146,7 @@ def test_criteo_terabyte(tmp_path, monkeypatch):
     np.testing.assert_allclose(first, np.log1p([0, 1, 10, 21, 22]), rtol=1e-6)
 
 
+@pytest.mark.matrix
 def test_mlperf_dcn(tmp_path):
     """From arrays as the reference leaves them, with tables of at most 50 rows."""
     rng = np.random.default_rng(0)

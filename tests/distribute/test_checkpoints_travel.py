@@ -23,33 +23,59 @@ CLUSTERS = {"ps-1": 1, "ps-3": 3}
 TPUS = {"tpu-V1": "V1", "tpu-SparseCore": "SparseCore"}
 
 
+# One way into each kind of tables, and one out of it; the others are combinations of these.
+FAST = {("one_device", "mirrored-4"), ("mirrored-4", "one_device"), ("tpu-V1", "one_device")}
+
+
+class Trip:
+    """Saves and restores in this process what a test asks for, once; see `travel`."""
+
+    def __init__(self, path):
+        self.path = path
+        self.done = set()
+
+    def saved(self, name):
+        if name in self.done or name in CLUSTERS:
+            return
+        self.done.add(name)
+        if name in TPUS:
+            _save_from_tpu(self.path, name, TPUS[name])
+        else:
+            with HERE[name]().scope():
+                travel.save(travel.make_model(), str(self.path), name)
+
+    def restored(self, name, by):
+        self.saved(name)
+        if (name, by) in self.done or by in CLUSTERS:
+            return
+        self.done.add((name, by))
+        with HERE[by]().scope():
+            travel.restore(travel.make_model(), str(self.path), name, by)
+
+
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    """Where everything was saved, restored and trained on under every strategy; see `travel`."""
-    path = tmp_path_factory.mktemp("travel")
+def trip(tmp_path_factory):
+    return Trip(tmp_path_factory.mktemp("travel"))
+
+
+@pytest.fixture(scope="module")
+def clusters(trip):
+    """The clusters have saved, and have restored what was saved anywhere."""
     names = [*HERE, *TPUS, *CLUSTERS]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     processes = []
     for name, servers in CLUSTERS.items():
-        command = [sys.executable, travel.__file__, str(servers), str(path), *names]
-        with open(path / f"{name}.log", "wb") as log:
+        command = [sys.executable, travel.__file__, str(servers), str(trip.path), *names]
+        with open(trip.path / f"{name}.log", "wb") as log:
             processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
     try:
-        for name, make in HERE.items():
-            with make().scope():
-                travel.save(travel.make_model(), str(path), name)
-        for name, kind in TPUS.items():
-            _save_from_tpu(path, name, kind)
+        for name in (*HERE, *TPUS):
+            trip.saved(name)
         for process, name in zip(processes, CLUSTERS, strict=True):
-            assert process.wait(300) == 0, (path / f"{name}.log").read_text()[-3000:]
-        for by, make in HERE.items():
-            for name in names:
-                with make().scope():
-                    travel.restore(travel.make_model(), str(path), name, by)
+            assert process.wait(600) == 0, (trip.path / f"{name}.log").read_text()[-3000:]
     finally:
         for process in processes:
             process.kill()
-    return path
 
 
 def _save_from_tpu(path, name, kind):
@@ -75,12 +101,22 @@ def _save_from_tpu(path, name, kind):
     travel.publish(str(path), f"{name}.continued", travel.state(trained))
 
 
-@pytest.mark.parametrize("restored_on", [*HERE, *CLUSTERS])
-@pytest.mark.parametrize("saved_on", [*HERE, *TPUS, *CLUSTERS])
-def test_checkpoints_travel(directory, saved_on, restored_on):
-    def read(name):
-        return dict(np.load(directory / f"{name}.npz"))
+def cases():
+    for saved_on in (*HERE, *TPUS, *CLUSTERS):
+        for restored_on in (*HERE, *CLUSTERS):
+            in_cluster = CLUSTERS.keys() & {saved_on, restored_on}
+            mark = pytest.mark.cluster if in_cluster else pytest.mark.matrix
+            yield pytest.param(saved_on, restored_on, marks=() if (saved_on, restored_on) in FAST else mark)
 
+
+@pytest.mark.parametrize(("saved_on", "restored_on"), list(cases()))
+def test_checkpoints_travel(trip, saved_on, restored_on, request):
+    def read(name):
+        return dict(np.load(trip.path / f"{name}.npz"))
+
+    if CLUSTERS.keys() & {saved_on, restored_on}:
+        request.getfixturevalue("clusters")
+    trip.restored(saved_on, restored_on)
     saved, restored = read(f"{saved_on}.saved"), read(f"{saved_on}.restored-{restored_on}")
     assert saved.keys() == restored.keys() and saved["steps"] == travel.STEPS
     for name, values in saved.items():
@@ -103,14 +139,15 @@ def test_the_strategies_do_hold_the_tables_in_different_pieces():
     assert shards["one_device"] == [1, 1, 1] and max(shards["mirrored-4"]) > max(shards["mirrored-2"]) > 1
 
 
-@pytest.mark.parametrize("strategy", [*HERE, *CLUSTERS])
-def test_the_planner_knows_what_each_device_holds(directory, strategy):
+@pytest.mark.parametrize("strategy", [*HERE, *(pytest.param(name, marks=pytest.mark.cluster) for name in CLUSTERS)])
+def test_the_planner_knows_what_each_device_holds(trip, strategy, request):
     """Dense weights, which TensorFlow deals out to the servers one by one, are the only part that is not exact."""
     if strategy in HERE:
         with HERE[strategy]().scope():
             planned, allocated = travel.planned_and_allocated()
     else:
-        planned, allocated = (np.load(directory / f"{strategy}.memory.npz")[x] for x in ("planned", "allocated"))
+        request.getfixturevalue("clusters")
+        planned, allocated = (np.load(trip.path / f"{strategy}.memory.npz")[x] for x in ("planned", "allocated"))
     assert len(planned) == len(allocated) == int(strategy[-1] if strategy[-1].isdigit() else 1)
     np.testing.assert_allclose(planned, allocated, rtol=0.05)
     if strategy in HERE:

@@ -7,6 +7,7 @@ import click_log
 import numpy as np
 import pytest
 import tiny_run
+from cases import matrix
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
@@ -44,7 +45,7 @@ def assert_equal(found, expected):
 
 
 # 64 examples are 16 for each of four replicas; 22, 22 and 20 for three.
-@pytest.mark.parametrize("replicas", [3, pytest.param(4, marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("replicas", matrix([3, 4], fast=[3]))
 def test_replicas_equal_one_device(data, expected, replicas):
     assert_equal(tiny_run.run(make_strategy("mirrored", replicas), data, 50), expected)
 

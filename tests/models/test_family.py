@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from cases import matrix
 from layer_checks import global_policy
 from sklearn.linear_model import LogisticRegression as ScikitLearn
 
@@ -282,7 +283,7 @@ def save(model, data, path):
     tf.saved_model.save(serving, path, signatures=signatures)
 
 
-@pytest.mark.parametrize("form", [*MODELS, "dlrm cat"])
+@pytest.mark.parametrize("form", matrix([*MODELS, "dlrm cat"], fast=["matrix_factorization", "dlrm cat"]))
 def test_trains_and_serves(form, data, tmp_path):
     """The loaded SavedModel says of raw rows what the best checkpoint of the run says of encoded ones."""
     result = train_and_evaluate(run_config(data, form), str(tmp_path / "run"))

@@ -103,6 +103,7 @@ def test_a_killed_preparation_goes_on_and_a_bad_row_is_named(store, place, raw, 
         local_copy(f"{place}/other")
 
 
+@pytest.mark.matrix
 def test_a_run_goes_from_machine_to_machine(store, place, raw, tmp_path, monkeypatch):
     local = str(tmp_path / "prepared")
     prepare(click_log.SCHEMA, [str(raw / "a.csv.gz")], local, eval_fraction=0.3)

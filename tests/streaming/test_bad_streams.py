@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import signal
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -52,17 +51,21 @@ def test_a_run_with_everything_in_its_way(kafka, config, tmp_path, monkeypatch):
     big = b'{"clicked": 1, "price": 1, "site": "' + b"x" * 10_000_000 + b'"}'
     kafka.send("clicks", [*kafka.rows[:300], big, *kafka.rows[300:]])
 
-    # The broker goes away for a while after the second window.
-    add = loop.Records.append
+    # The broker goes away after the second window, until a warning says so.
+    add, warn = loop.Records.append, loop.StreamProgress.warn
 
     def append(self, record):
         add(self, record)
         if record.get("window") == 2 and "step" in record:
             kafka.down()
-            threading.Timer(1.5, kafka.up).start()
+
+    def warn_and_mend(self, line):
+        warn(self, line)
+        kafka.up()
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Records, "append", append)
+        patch.setattr(loop.StreamProgress, "warn", warn_and_mend)
         # As train/main.py has it.
         result = train_on_stream(config, workdir, tf.distribute.OneDeviceStrategy("/cpu:0"))
     assert result.reason == "the rows that were there at the start are done"

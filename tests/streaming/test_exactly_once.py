@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.models import registry
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.serving.bundle.manifest import read_manifest
+from tfrs_dlrm.streaming import loop
 from tfrs_dlrm.streaming.loop import train_on_stream
 from tfrs_dlrm.training.workdir import Workdir
 
@@ -66,7 +66,24 @@ def read(workdir, name):
     return [{k: v for k, v in line.items() if k not in timed} for line in lines]
 
 
-def run_until_killed(config, workdir, windows):
+def run_until_interrupted(config, workdir, windows, moments):
+    """Trains in this process until so many windows are done."""
+    del moments
+    append, left = loop.Records.append, windows
+
+    def append_and_interrupt(self, record):
+        nonlocal left
+        append(self, record)
+        left -= "step" in record
+        if not left:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.Records, "append", append_and_interrupt)
+        train_on_stream(RunConfig.from_dict(json.loads(config.read_text())), str(workdir))
+
+
+def run_until_killed(config, workdir, windows, moments):
     """Starts a trainer, and kills it a random moment after it has done so many windows more."""
     metrics = Path(workdir, "metrics.jsonl")
     command = [sys.executable, str(BENCHMARKS / "stream_worker.py"), str(config), str(workdir)]
@@ -78,7 +95,7 @@ def run_until_killed(config, workdir, windows):
             done = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
             begun = done if begun is None or done < begun else begun
             if done >= begun + windows:
-                time.sleep(random.random() * 0.2)
+                time.sleep(moments.random() * 0.2)
                 trainer.send_signal(signal.SIGKILL)
                 break
             time.sleep(0.01)
@@ -88,7 +105,8 @@ def run_until_killed(config, workdir, windows):
     assert trainer.returncode == -signal.SIGKILL, output[-3000:]
 
 
-def test_a_killed_trainer_sees_each_row_once(kafka, worker, tmp_path):
+@pytest.mark.parametrize("run_part", [run_until_interrupted, pytest.param(run_until_killed, marks=pytest.mark.process)])
+def test_a_stopped_trainer_sees_each_row_once(kafka, worker, tmp_path, moments, run_part):
     data, messages = make_data(tmp_path)
     kafka.send("clicks", messages)
     config = RunConfig(
@@ -101,8 +119,8 @@ def test_a_killed_trainer_sees_each_row_once(kafka, worker, tmp_path):
     )
     exports = {"export_to": str(tmp_path / "exports"), "export_every_windows": 28}
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    run_until_killed(tmp_path / "config.json", tmp_path / "cut", random.randint(1, 12))
     worker.count_rows()
+    run_part(tmp_path / "config.json", tmp_path / "cut", moments.randint(1, 12), moments)
     config.stream = dataclasses.replace(config.stream, **exports)
     train_on_stream(config, str(tmp_path / "cut"))
     config.stream = dataclasses.replace(config.stream, export_to="", export_every_windows=0)

@@ -154,7 +154,7 @@ def main(servers, directory, *names):
         publish(directory, f"{by}.memory", dict(zip(("planned", "allocated"), planned_and_allocated(), strict=True)))
         save(make_model(), directory, by)
         for name in names:
-            deadline = time.monotonic() + 300
+            deadline = time.monotonic() + 600
             while not os.path.exists(os.path.join(directory, f"{name}.saved.npz")) and time.monotonic() < deadline:
                 time.sleep(0.1)
             restore(make_model(), directory, name, by)

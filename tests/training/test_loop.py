@@ -14,6 +14,7 @@ import click_log
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import matrix
 from run_weights import weights
 
 from tfrs_dlrm.checkpoint import save
@@ -39,6 +40,14 @@ def make_config(data, **train):
         OptimizerConfig("adam", 0.005, "rowwise_adagrad", 0.02),
         TrainConfig(**{"batch_size": 64, "epochs": 2, "eval_every_steps": 20, "tensorboard": False, **train}),
     )
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The run of `make_config` that nothing interrupts; tests only read it."""
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    train_and_evaluate(make_config(data), str(workdir))
+    return workdir
 
 
 def steps_of(directory):
@@ -84,10 +93,9 @@ def test_stops_without_improvement_and_keeps_the_best(data, tmp_path):
 
 
 @pytest.mark.parametrize("step", [27, 40])
-def test_sigterm_changes_nothing(data, tmp_path, monkeypatch, step):
+def test_sigterm_changes_nothing(data, whole, tmp_path, monkeypatch, step):
     """In the middle of a round, and on its last step, when the evaluation is still to come."""
     config = make_config(data)
-    train_and_evaluate(config, str(tmp_path / "whole"))
     count = StepCounter.on_train_batch_end
 
     def send_signal(self, batch, logs=None):
@@ -102,7 +110,7 @@ def test_sigterm_changes_nothing(data, tmp_path, monkeypatch, step):
             train_and_evaluate(config, str(tmp_path / "cut"))
         assert signal.getsignal(signal.SIGTERM) == before
     train_and_evaluate(config, str(tmp_path / "cut"))
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert_same_run(whole, tmp_path / "cut")
 
 
 def test_sigterm_on_the_last_step_lets_the_run_end(data, tmp_path, monkeypatch):
@@ -136,8 +144,8 @@ def test_an_evaluation_set_of_one_class_is_refused(tmp_path):
         train_and_evaluate(make_config(path, steps=4), str(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("asynchronous", [True, False])
-def test_a_full_disk_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch, asynchronous):
+@pytest.mark.parametrize("asynchronous", matrix([True, False], fast=[True]))
+def test_a_full_disk_keeps_the_last_good_checkpoint(data, whole, tmp_path, monkeypatch, asynchronous):
     real = save.write_rows
 
     def full(work, stored, prefix, at_a_time):
@@ -146,20 +154,18 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch,
         return real(work, stored, prefix, at_a_time)
 
     config = make_config(data, async_checkpoints=asynchronous)
-    train_and_evaluate(config, str(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         patch.setattr(save, "write_rows", full)
         with pytest.raises(OSError, match=r"the disk is full; .* it goes on from the last checkpoint"):
             train_and_evaluate(config, str(tmp_path / "cut"))
     assert steps_of(tmp_path / "cut" / "checkpoints") == ["step-20"]
     train_and_evaluate(config, str(tmp_path / "cut"))
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert_same_run(whole, tmp_path / "cut")
 
 
-def test_steps_per_execution_changes_no_weight(data, tmp_path):
-    train_and_evaluate(make_config(data), str(tmp_path / "one"))
+def test_steps_per_execution_changes_no_weight(data, whole, tmp_path):
     train_and_evaluate(make_config(data, steps_per_execution=7), str(tmp_path / "seven"))
-    assert_same_run(tmp_path / "one", tmp_path / "seven")
+    assert_same_run(whole, tmp_path / "seven")
 
 
 _DRIVER = """
@@ -180,10 +186,10 @@ train_and_evaluate(config, workdir)
 """
 
 
-def test_sigkill_at_three_random_steps_changes_nothing(data, tmp_path):
+@pytest.mark.process
+def test_sigkill_at_three_random_steps_changes_nothing(data, tmp_path, moments):
     config = json.dumps(make_config(data).to_dict())
-    rng = np.random.default_rng()
-    kills = sorted(int(s) for s in rng.choice(np.arange(3, 69), 3, replace=False))
+    kills = sorted(moments.sample(range(3, 69), 3))
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
 
     def run(workdir, step):
@@ -257,14 +263,12 @@ def test_data_of_another_schema_or_vocabulary_are_refused(data, tmp_path):
         evaluate_run(workdir, again)
 
 
-def test_a_damaged_checkpoint_is_passed_over(data, tmp_path):
-    config = make_config(data)
-    train_and_evaluate(config, str(tmp_path / "whole"))
+def test_a_damaged_checkpoint_is_passed_over(data, whole, tmp_path):
     train_and_evaluate(make_config(data, steps=40), str(tmp_path / "cut"))
     latest = tmp_path / "cut" / "checkpoints" / "step-40" / "rows.data-00000-of-00001"
     latest.write_bytes(latest.read_bytes()[:100])
-    train_and_evaluate(config, str(tmp_path / "cut"))
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    train_and_evaluate(make_config(data), str(tmp_path / "cut"))
+    assert_same_run(whole, tmp_path / "cut")
 
 
 def test_bfloat16_trains_and_evaluates(data, tmp_path):
@@ -290,7 +294,7 @@ def test_ids_out_of_range_are_counted_in_the_log(data, tmp_path):
         assert 300 < record["out_of_range"]["slot"] == record["train"]["out_of_range"] < 550
 
 
-@pytest.mark.parametrize("compressed", ["remainders", "stored_in", "bfloat16", "mixed"])
+@pytest.mark.parametrize("compressed", matrix(["remainders", "stored_in", "bfloat16", "mixed"], fast=["mixed"]))
 def test_a_run_on_compressed_tables_resumes_and_exports(data, tmp_path, compressed):
     """Bit by bit, as on plain ones."""
     copy = str(tmp_path / "prepared")

@@ -432,13 +432,13 @@ assert os.waitstatus_to_exitcode(os.waitpid(start(killed), 0)[1]) == 0
 """
 
 
-def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path):
+def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path, moments):
     frame(600).to_csv(tmp_path / "log.csv", index=False)
     spoil(tmp_path / "log.csv")
     # Without the multi-valued features, which take half the time.
     schema = Schema(SCHEMA.label, SCHEMA.dense, SCHEMA.one_hot, SCHEMA.tables[:2], SCHEMA.weight)
     schema.save(tmp_path / "schema.json")
-    seed = int.from_bytes(os.urandom(2), "big")
+    seed = moments.randrange(1 << 16)
     paths = [str(tmp_path / n) for n in ("schema.json", "log.csv", "plain", "killed")]
     run = subprocess.run(
         [sys.executable, "-c", KILLER, *paths, str(seed)], capture_output=True, text=True, timeout=120, check=False

@@ -174,6 +174,7 @@ write_records(sys.argv[1], progress=lambda stage, done, *_: done > 1000 and os.k
 """
 
 
+@pytest.mark.process
 def test_killed_while_writing(directory, copy):
     shutil.rmtree(copy / "records")
     killed = subprocess.run([sys.executable, "-c", _KILLED, str(copy)], env=_environment(), capture_output=True)
@@ -280,6 +281,7 @@ def _environment():
     return {**os.environ, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
+@pytest.mark.cluster
 def test_workers_read_without_python(directory, tmp_path):
     """Under ParameterServerStrategy, in another process, which cannot import this package and has another folder."""
     ports = [_free_port() for _ in range(2)]

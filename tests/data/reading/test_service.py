@@ -18,6 +18,7 @@ import tensorflow as tf
 from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.reading.dataset import dataset, steps_per_epoch
+from tfrs_dlrm.data.reading.service import buffer as buffer_module
 from tfrs_dlrm.data.reading.service import input_service
 from tfrs_dlrm.data.reading.service.buffer import ReorderBuffer
 from tfrs_dlrm.data.reading.service.input_service import InputService
@@ -159,8 +160,29 @@ def block(item, number, worker="a", data=b"12345"):
     return WindowBlock(item, number, worker, data)
 
 
-def test_the_buffer_by_hand():
-    buffer = ReorderBuffer(first=2, patience=0.2, capacity=15)
+class Clock:
+    """Moves by a tenth of a second, and does one thing of its script, each time the buffer waits; else stands still."""
+
+    def __init__(self, buffer):
+        self.now, self.script = 0.0, []
+        wait = buffer._changed.wait
+
+        def step(timeout=None):
+            if timeout is None or not self.script:
+                return wait(timeout)
+            self.now += 0.1
+            return self.script.pop(0)()
+
+        buffer._changed.wait = step
+
+    def monotonic(self):
+        return self.now
+
+
+def test_the_buffer_by_hand(monkeypatch):
+    buffer = ReorderBuffer(first=2, patience=0.25, capacity=15)
+    clock = Clock(buffer)
+    monkeypatch.setattr(buffer_module, "time", clock)
     assert buffer.take(1, 0) is None and "asked for what comes after" in buffer.reason
     for b in (block(3, 0), block(2, 0), block(2, 0, "b", b"twice")):
         assert buffer.put(b)
@@ -168,10 +190,8 @@ def test_the_buffer_by_hand():
     assert buffer.put(block(2, 1)) and buffer.take(2, 1) == b"12345"
     # Worker a is at item 3 and b is not heard of: its item 4 is waited for, its item 5 is not, since a is past it.
     assert buffer.take(3, 0) == b"12345" and buffer.put(block(7, 0))
-    begin = time.monotonic()
-    threading.Timer(0.1, buffer.put, [block(6, 0)]).start()
-    assert buffer.take(4, 0) is None and "within 0.2 seconds" in buffer.reason
-    assert 0.2 <= time.monotonic() - begin < 2
+    clock.script = [lambda: buffer.put(block(6, 0)), int, int]
+    assert buffer.take(4, 0) is None and "within 0.25 seconds" in buffer.reason
     assert buffer.take(5, 0) is None and "every input worker that is left is past it" in buffer.reason
     assert buffer.take(6, 0) == b"12345"
     # Full: one more has to wait, unless it is the next.
@@ -185,8 +205,11 @@ def test_the_buffer_by_hand():
     buffer.put(block(11, LOST, "c", b"OSError: disk"))
     assert buffer.take(11, 0) is None and buffer.reason == "input worker c: OSError: disk"
     # Silence: it is waited for once, and what comes too late then asks for a new beginning.
+    clock.now += 1
+    clock.script = [int, int, int]
     assert buffer.take(12, 0) is None and buffer.away and not buffer.useless
     assert buffer.take(13, 0) is None and "no input worker sends anything" in buffer.reason
+    clock.now += 1
     buffer.put(block(12, 0))
     assert buffer.useless
     buffer.put(block(14, 0))
@@ -198,6 +221,7 @@ def test_the_buffer_by_hand():
     assert not buffer.put(block(16, 0))
 
 
+@pytest.mark.process
 def test_a_worker_is_killed_in_the_middle_of_an_epoch(directory, running):
     service = connect(running, patience=2, capacity=1 << 17)
     # 60 windows, far more than can be on their way, so that the dead one has some in hand.
@@ -215,6 +239,7 @@ def test_a_worker_is_killed_in_the_middle_of_an_epoch(directory, running):
     del running.workers[0]
 
 
+@pytest.mark.process
 def test_the_dispatcher_is_killed_and_comes_back(directory, running):
     service = connect(running, patience=1, retry=1, capacity=1 << 17)
     received, deadline = 0, time.monotonic() + 90

@@ -1,11 +1,13 @@
 """Whole train steps for TPUs, traced on a CPU: the ops that would run on the chips, on the hosts, and between them."""
 
 import collections
+import itertools
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from cases import matrix
 from fake_tpu import CORES_PER_CHIP, KINDS, encoded_batch, fake_tpu, make_tables
 
 import tfrs_dlrm as td
@@ -84,9 +86,13 @@ def make_model(kind, schema, optimizer, dense_optimizer=None):
     return model
 
 
-@pytest.mark.parametrize("data", SCHEMAS)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "dtype", "data"),
+    matrix(
+        itertools.product(KINDS, ["float32", "bfloat16"], SCHEMAS),
+        fast=[("V1", "float32", "ragged"), ("SparseCore", "bfloat16", "ragged")],
+    ),
+)
 def test_train_step(kind, dtype, data):
     with precision(dtype), fake_tpu(kind) as strategy, strategy.scope():
         model = make_model(kind, SCHEMAS[data], Adagrad(0.1))
@@ -169,7 +175,7 @@ def test_schedules_reach_the_hardware_as_one_rate_for_each_optimizer():
     assert sent.get_attr("NN") == 2
 
 
-@pytest.mark.parametrize("kind", ["", "SparseCore"])
+@pytest.mark.parametrize("kind", matrix(["", "SparseCore"], fast=["SparseCore"]))
 def test_a_rate_that_evaluations_cut_is_read_on_the_chips(kind):
     with fake_tpu(kind) as strategy, strategy.scope():
         scaled = ScaledRate(0.1, tf.Variable(1.0, name="factor"))

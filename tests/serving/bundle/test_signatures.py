@@ -11,6 +11,7 @@ import pytest
 import serving_bundles
 import tensorflow as tf
 import yaml
+from cases import matrix
 from google.protobuf import text_format
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
@@ -93,7 +94,7 @@ def _values(example):
     return found
 
 
-@pytest.fixture(scope="module", params=["python", "c", "grpc", "rest"])
+@pytest.fixture(scope="module", params=matrix(["python", "c", "grpc", "rest"], fast=["python", "c", "rest"]))
 def served(exported, request):
     if request.param in ("python", "c"):
         yield _Python(exported) if request.param == "python" else SavedModel(exported)
@@ -234,7 +235,7 @@ def test_reference_rows_have_the_training_side_s_probabilities(exported, rows):
     assert [line.get("odd", False) for line in lines] == [False] * (len(lines) - 3) + [True] * 3
 
 
-@pytest.mark.parametrize("storage", ["float16", "int8"])
+@pytest.mark.parametrize("storage", matrix(["float16", "int8"], fast=["int8"]))
 def test_smaller_tables_say_what_they_cost(trained, tmp_path, storage):
     data, model, _ = trained
     path, comparison = export_model(model, data, str(tmp_path / "clicks"), Options(storage=storage))

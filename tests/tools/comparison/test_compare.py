@@ -127,6 +127,7 @@ def test_a_regression_is_compared_by_its_rmse():
     assert second.split() == ["b", "0.95000", "+-0.07071", "-0.15000", "0.205", "0.47500", "+-0.03536"]  # t is 3
 
 
+@pytest.mark.matrix
 def test_a_comparison_tunes_trains_measures_and_goes_on(tmp_path, monkeypatch):
     data = click_log.make(str(tmp_path / "log"))
     found = comparison.contestants(recipe(data), ["logistic_regression", "dlrm"])
