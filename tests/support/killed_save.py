@@ -1,6 +1,6 @@
 """Kills a process before the n-th of its operations on files while it saves, and looks at what another one finds.
 
-python tests/checkpoint/killed_save.py DIRECTORY N [N...]    # a line of JSON for each N, and one without a kill
+python tests/support/killed_save.py DIRECTORY N [N...]    # a line of JSON for each N, and one without a kill
 """
 
 import json

@@ -385,8 +385,8 @@ def test_progress_and_a_second_call(tmp_path, small_blocks):
 KILLER = """
 import os, pathlib, random, signal, sys, time
 import tfrs_dlrm
-from tfrs_dlrm.data import segments, sources
-from tfrs_dlrm.data import prepare as module
+from tfrs_dlrm.data.preparing import prepare as module
+from tfrs_dlrm.data.raw import segments, sources
 from tfrs_dlrm.schema import Schema
 import pyarrow.parquet as pq
 

@@ -259,7 +259,7 @@ def test_protos_leave_tensorflow_unloaded_and_importable(echo):
     program = f"""
 import sys
 import numpy as np
-from tfrs_dlrm.serving import protos, tensors, tfrecord
+from tfrs_dlrm.serving.runtime import protos, tensors, tfrecord
 from tfrs_dlrm.serving.runtime.runtime import SavedModel
 protos.services()
 request = protos.predict.PredictRequest()
