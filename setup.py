@@ -1,4 +1,4 @@
-"""Installs the `tfrs_dlrm` library; the programs in train/ and export/ run from a checkout."""
+"""Installs the `tfrs_dlrm` library, its recipes, and the command `tfrs-dlrm`."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ _SERVING = [
     "starlette>=0.37",
     "uvicorn>=0.30",
 ]
+_RECIPES = {"tfrs_dlrm.configs": "configs", "tfrs_dlrm.configs.schemas": "configs/schemas"}
 _KAFKA = "confluent-kafka>=2.5"
 # TensorFlow before 2.18 needs NumPy 1, which later versions do not import with; they do not say so to pip.
 _OLDER_PYARROW = "pyarrow<26"
@@ -23,8 +24,15 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["tfrs_dlrm", "tfrs_dlrm.*"]),
-    package_data={"tfrs_dlrm": ["py.typed"], "tfrs_dlrm.serving.server": ["page/*"]},
+    packages=[*find_packages(include=["tfrs_dlrm", "tfrs_dlrm.*"]), *_RECIPES],
+    # Recipes stand in configs/, to be read and copied, and come with the package.
+    package_dir=_RECIPES,
+    package_data={
+        "tfrs_dlrm": ["py.typed"],
+        "tfrs_dlrm.serving.server": ["page/*"],
+        "tfrs_dlrm.configs.schemas": ["*.json", "*.sql"],
+    },
+    entry_points={"console_scripts": ["tfrs-dlrm = tfrs_dlrm.cli:main"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         "absl-py>=2.1",
@@ -59,11 +67,11 @@ setup(
         "lowest": ["tensorflow==2.16.*", "tensorflow-serving-api==2.16.*", "tf-keras==2.16.*", _OLDER_PYARROW],
         # What `make bench` compares with. Where pip would take a CUDA build of torch, the one for CPUs does as well.
         "bench": ["keras-rs>=0.4,<0.5", "torch==2.13.0"],
-        # What train/compare.py tunes with.
+        # What `tfrs-dlrm compare` tunes with.
         "compare": ["optuna>=4.0"],
-        # train/prepare.py --engine=spark; it needs Java 17.
+        # `tfrs-dlrm prepare --engine=spark`; it needs Java 17.
         "spark": ["pyspark[sql]>=4.0,<5"],
-        # export/serve.py and tfrs_dlrm.serving.Client.
+        # `tfrs-dlrm serve` and tfrs_dlrm.serving.Client.
         "serving": _SERVING,
         "dev": [
             *_SERVING,
@@ -81,6 +89,8 @@ setup(
             "pyyaml>=6",
             "ruff>=0.6",
             "scikit-learn>=1.4",
+            "setuptools>=68",
+            "wheel>=0.43",
         ],
     },
 )

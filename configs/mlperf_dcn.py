@@ -12,7 +12,7 @@ Source: the README there. Dimension 128, dense MLP 13-512-256-128, three cross l
 1024-1024-512-256-1, Adagrad with 0.005, batch 65536, one epoch with 20 evaluations, target AUC 0.80275. docs/recipes.md
 says where this recipe differs from theirs. What it would need:
 
-    python train/main.py --plan --config=configs/mlperf_dcn.py --strategy=mirrored --topology=8x80GB
+    python train/plan.py --config=configs/mlperf_dcn.py --strategy=mirrored --topology=8x80GB
 """
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig

@@ -1,22 +1,19 @@
-"""train/infer_schema.py and train/prepare.py as a user runs them: what they print, and how their errors look."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""`infer` and `prepare` as a user runs them: what they print, and how their errors look."""
 
 import pytest
 
 from tfrs_dlrm.data.raw.infer import infer_schema
+from tfrs_dlrm.programs import launch
 from tfrs_dlrm.schema import Schema
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+
     def program(name, *arguments):
-        command = [sys.executable, str(ROOT / "train" / name), *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        capfd.readouterr()
+        return launch.call(name, arguments), *capfd.readouterr()
 
     return program
 
@@ -27,35 +24,35 @@ def test_from_a_log_to_prepared_data(run, tmp_path):
     rows[100] = rows[100].replace("12.5", "cheap")
     (tmp_path / "log.csv").write_text("\n".join(["clicked,price,site,tags,row-id", *rows]) + "\n")
 
-    infer = ["infer_schema.py", "--input=log.csv", "--output=schemas/log.json", "--rows=99"]
-    done = run(*infer)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [
+    infer = ["infer", "--input=log.csv", "--output=schemas/log.json", "--rows=99"]
+    code, out, err = run(*infer)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
         "clicked  label               0 or 1; 49.5% are 1",
         "price    dense, standardize  numbers from 0 to 12.25",
         "site     categorical         3 values",
         "tags     multi-valued        3 values joined by '|'",
         "row-id   left out            99 values in 99 rows: an identifier, or free text",
         "",
-        "Wrote schemas/log.json. Read it and change what you know better.",
+        "Wrote schemas/log.json. Read it, and change what you know better.",
         "Next:",
-        "  python train/prepare.py --schema=schemas/log.json --input=log.csv --eval_fraction=0.1 --output=data/log",
+        "  tfrs-dlrm prepare --schema=schemas/log.json --input=log.csv --eval_fraction=0.1 --output=data/log",
     ]
     assert Schema.load(tmp_path / "schemas" / "log.json") == infer_schema(str(tmp_path / "log.csv"), rows=99).schema
-    done = run(*infer)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: schemas/log.json exists, perhaps with changes of yours; --force overwrites it\n"
+    code, out, err = run(*infer)
+    assert (code, out) == (1, "")
+    assert err == "error: schemas/log.json exists and may hold your changes; --force overwrites it\n"
 
-    prepare = ["prepare.py", "--schema=schemas/log.json", "--input=log.csv", "--output=data/log"]
-    done = run(*prepare)
-    assert (done.returncode, done.stdout) == (1, "") and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1] == (
+    prepare = ["prepare", "--schema=schemas/log.json", "--input=log.csv", "--output=data/log"]
+    code, out, err = run(*prepare)
+    assert (code, out) == (1, "") and "Traceback" not in err
+    assert err.splitlines()[-1] == (
         "error: log.csv: line 102, column 'price': 'cheap' is not a finite float32 number."
         " Mend it, or set such rows aside with bad_rows='quarantine'"
     )
-    done = run(*prepare, "--bad_rows=quarantine")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    code, out, err = run(*prepare, "--bad_rows=quarantine")
+    assert code == 0, err
+    assert out.splitlines() == [
         "Rows:",
         "  train  199",
         "  eval     0",
@@ -65,6 +62,6 @@ def test_from_a_log_to_prepared_data(run, tmp_path):
         "  tags  4",
         "Wrote data/log; the bad rows are in data/log/quarantine.jsonl.",
         "Next:",
-        "  python train/main.py --config=configs/default.py --config.data.path=data/log --workdir=runs/log",
+        "  tfrs-dlrm train --config=configs/default.py --config.data.path=data/log --workdir=runs/log",
     ]
-    assert "vocabulary: 100%" in done.stderr and "encode: 100%" in done.stderr and "199 rows" in done.stderr
+    assert "vocabulary: 100%" in err and "encode: 100%" in err and "199 rows" in err

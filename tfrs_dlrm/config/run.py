@@ -348,7 +348,7 @@ def _one_of(field: str, value: str, choices: Any) -> None:
 
 def _check_data(c: DataConfig) -> None:
     if not c.path:
-        _refuse("data.path", c.path, "name the prepared directory (train/prepare.py writes one)")
+        _refuse("data.path", c.path, "name the prepared directory (tfrs-dlrm prepare writes one)")
     if c.raw_train and not c.schema:
         _refuse("data.schema", c.schema, "raw_train needs the schema that describes it")
     if c.raw_train and c.synthetic_rows:
@@ -358,7 +358,7 @@ def _check_data(c: DataConfig) -> None:
     if not 0 <= c.eval_fraction < 1:
         _refuse("data.eval_fraction", c.eval_fraction, "a number in [0, 1) is needed")
     if c.service and not (c.service.startswith("grpc://") and is_host_port(c.service.removeprefix("grpc://"))):
-        _refuse("data.service", c.service, "grpc://HOST:PORT is needed, as train/input_service.py prints it")
+        _refuse("data.service", c.service, "grpc://HOST:PORT is needed, as tfrs-dlrm input-service prints it")
     _one_of("data.bad_rows", c.bad_rows, ("error", "quarantine"))
     _at_least("data", c, synthetic_rows=0, synthetic_eval_rows=1, shuffle_rows=1)
 

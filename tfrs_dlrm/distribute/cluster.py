@@ -93,7 +93,7 @@ def job_in_tf_config(strategy: str) -> str:
     if problems:
         raise ValueError(
             f"strategy {strategy}: {'; '.join(problems)}. docs/strategies.md has an example; for a trial on this"
-            f" machine: python train/local_cluster.py --strategy={strategy}"
+            f" machine: tfrs-dlrm cluster --strategy={strategy}"
         )
     return json.loads(text)["task"]["type"]
 

@@ -233,7 +233,7 @@ class Schema:
         try:
             text = read_text(path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as e:
-            raise FileNotFoundError(f"no schema at {os.fspath(path)}; train/infer_schema.py proposes one") from e
+            raise FileNotFoundError(f"no schema at {os.fspath(path)}; tfrs-dlrm infer proposes one") from e
         try:
             return cls.from_json(text)
         except ValueError as e:

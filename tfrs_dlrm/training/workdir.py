@@ -151,7 +151,7 @@ class Workdir:
         """
         path = self.file(CONFIG_FILE)
         if not os.path.isfile(path):
-            raise FileNotFoundError(f"{self.name}: no run in there (no {CONFIG_FILE}); python train/main.py makes one")
+            raise FileNotFoundError(f"{self.name}: no run in there (no {CONFIG_FILE}); tfrs-dlrm train makes one")
         return RunConfig.from_dict(read_json(path))
 
     def schema(self) -> Schema:

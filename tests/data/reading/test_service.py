@@ -148,7 +148,9 @@ def test_no_dispatcher():
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
         begin = time.monotonic()
-        with pytest.raises(ConnectionError, match=f"no input service at 127.0.0.1:{port} within 0.5 .*`python train/"):
+        with pytest.raises(
+            ConnectionError, match=f"no input service at 127.0.0.1:{port} within 0.5 .*`tfrs-dlrm input-service "
+        ):
             InputService(f"grpc://127.0.0.1:{port}", answer_within=0.5)
         s.listen()
         with pytest.raises(ConnectionError, match=f"what listens at 127.0.0.1:{port} is no dispatcher"):

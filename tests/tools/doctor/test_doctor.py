@@ -22,7 +22,7 @@ def run(*command, shadow=None):
 
 
 def test_reports_what_is_here():
-    done = run("-m", "tfrs_dlrm.tools.doctor")
+    done = run("-m", "tfrs_dlrm.cli", "doctor")
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
     assert any(line.split()[:2] == ["tensorflow", tf.__version__] and "2.22" in line for line in lines)
@@ -34,7 +34,7 @@ def test_reports_what_is_here():
 
 def test_quick_json_loads_no_tensorflow(tmp_path):
     (tmp_path / "tensorflow.py").write_text("raise AssertionError('loaded')")
-    done = run("-m", "tfrs_dlrm.tools.doctor", "--quick", "--json", "--tpu=a b", shadow=tmp_path)
+    done = run("-m", "tfrs_dlrm.cli", "doctor", "--quick", "--json", "--tpu=a b", shadow=tmp_path)
     report = json.loads(done.stdout)
     assert done.returncode == 0 and report["strategies"]["one_device"]["runs"] and not report["logical_devices"]
     assert report["packages"]["tensorflow"] == tf.__version__
@@ -43,7 +43,7 @@ def test_quick_json_loads_no_tensorflow(tmp_path):
 
 def test_a_crash_of_tensorflow_is_reported(tmp_path, monkeypatch):
     (tmp_path / "tensorflow.py").write_text("import os, sys; print('F not available', file=sys.stderr); os.abort()")
-    done = run("-m", "tfrs_dlrm.tools.doctor", shadow=tmp_path)
+    done = run("-m", "tfrs_dlrm.cli", "doctor", shadow=tmp_path)
     assert done.returncode == 1 and done.stderr == ""
     assert "one_device        no: loading TensorFlow ends in SIGABRT: F not available" in done.stdout
 
@@ -64,5 +64,5 @@ def test_train_on_a_tpu_that_is_not_there_ends_before_tensorflow_is_loaded(tmp_p
     done = run(ROOT / "train/main.py", "--strategy=tpu", f"--workdir={tmp_path}/run", shadow=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: --tpu=local: TensorFlow would find no TPU\n  - ")
-    assert "What to do:\n  - " in done.stderr and "tfrs-dlrm doctor" in done.stderr
+    assert "What to do:\n  - " in done.stderr and "train/doctor.py" in done.stderr
     assert not (tmp_path / "run").exists()

@@ -35,7 +35,7 @@ def test_a_machine_without_anything_special(judge):
     assert found["one_device"].on == "the CPU" and "for trials" in found["mirrored"].on
     (problem,) = found["multi_worker"].problems
     assert problem.what == "TF_CONFIG is not set"
-    assert problem.remedy.endswith("python train/local_cluster.py --strategy=multi_worker")
+    assert problem.remedy.endswith("tfrs-dlrm cluster --strategy=multi_worker")
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_the_constants_of_the_page():
 def test_the_examples_of_the_page(monkeypatch):
     monkeypatch.chdir(ROOT)
     page = (ROOT / "docs" / "planner.md").read_text(encoding="utf-8")
-    examples = re.findall(r"```bash\n(python train/main\.py --plan .*?)```\n+```\n(.*?)```", page, re.DOTALL)
+    examples = re.findall(r"```bash\n(python train/plan\.py .*?)```\n+```\n(.*?)```", page, re.DOTALL)
     assert len(examples) >= 6
     for command, shown in examples:
         flags = dict(a[2:].partition("=")[::2] for a in shlex.split(command.replace("\\\n", " "))[2:])

@@ -76,7 +76,7 @@ class PreparedManifest:
         if not os.path.isfile(path):
             unfinished = os.path.isdir(os.path.join(directory, "unfinished"))
             what = "its preparation did not finish; run the same command again" if unfinished else "no prepared data"
-            raise FileNotFoundError(f"{directory}: {what} (there is no {MANIFEST_FILE}); see train/prepare.py --help")
+            raise FileNotFoundError(f"{directory}: {what} (there is no {MANIFEST_FILE}); see tfrs-dlrm prepare --help")
         return cls.of(read_json(path))
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from tfrs_dlrm.config import DataConfig
+from tfrs_dlrm.config.recipes import find_schema
 from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.synthetic.synthetic import EVAL_FILE, PLANTED_FILE, TRAIN_FILE, generate
@@ -30,7 +31,7 @@ def ensure_prepared(config: DataConfig, seed: int = 0, progress: Progress | None
         raw = _synthetic_logs(config, progress)
         schema, train, evaluation = (join(raw, f) for f in (SCHEMA_FILE, TRAIN_FILE, EVAL_FILE))
     elif config.raw_train:
-        schema, train, evaluation = config.schema, config.raw_train, config.raw_eval
+        schema, train, evaluation = find_schema(config.schema), config.raw_train, config.raw_eval
     else:
         return _prepared(path, progress)
     # Where it is done already, this makes sure that it was made from what the configuration says.
@@ -59,7 +60,7 @@ def ensure_prepared(config: DataConfig, seed: int = 0, progress: Progress | None
 
 def _prepared(path: str, progress: Progress | None) -> str:
     advice = (
-        "make it with train/prepare.py, or name raw logs in config.data.raw_train and their schema in"
+        "make it with tfrs-dlrm prepare, or name raw logs in config.data.raw_train and their schema in"
         " config.data.schema"
     )
     try:

@@ -33,7 +33,7 @@ class ParameterServer(Distribution):
         job = job_in_tf_config(cls.name)
         if job != "chief":
             raise ValueError(
-                f"this process is a {job} of the cluster, which has no strategy; python train/main.py"
+                f"this process is a {job} of the cluster, which has no strategy; tfrs-dlrm train"
                 " --strategy=parameter_server serves it, and so does tfrs_dlrm.distribute.cluster.serve()"
             )
         # Otherwise a call to a worker that is being restarted fails at once instead of waiting for it.

@@ -31,7 +31,7 @@ def read_manifest(path: str) -> dict[str, Any]:
     """
     file = os.path.join(path, MANIFEST)
     if not os.path.isfile(file):
-        raise FileNotFoundError(f"{file} is missing; python export/main.py writes bundles that have it")
+        raise FileNotFoundError(f"{file} is missing; tfrs-dlrm export writes bundles that have it")
     with open(file, encoding="utf-8") as f:
         try:
             manifest = json.load(f)

@@ -111,7 +111,7 @@ def local_version(path: str) -> str:
         return local_copy(path)
     found = fetch_newest(path, 1)
     if not found:
-        raise ValueError(f"{path}: there is no bundle, and no version of one below it, as export/main.py publishes")
+        raise ValueError(f"{path}: there is no bundle, and no version of one below it, as tfrs-dlrm export publishes")
     return next(iter(found.values()))
 
 

@@ -1,4 +1,4 @@
-"""A client for TF Serving and for `export/serve.py`, over gRPC or REST."""
+"""A client for TF Serving and for `tfrs-dlrm serve`, over gRPC or REST."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ def find_models(root: str) -> dict[str, str]:
     if is_store_url(root):
         if not fetch_newest(root, 1):
             raise ValueError(
-                f"{root}: no version is published there, as python export/main.py --output={root} makes; of a store"
+                f"{root}: no version is published there, as tfrs-dlrm export --output={root} makes; of a store"
                 " one model is served, so give the address of its versions"
             )
         return {root.rstrip("/").rpartition("/")[2]: root.rstrip("/")}
@@ -280,5 +280,5 @@ def find_models(root: str) -> dict[str, str]:
         raise ValueError(f"{root} is no directory; give a model's directory of versions (1/, 2/, ...)")
     found = {entry.name: entry.path for entry in os.scandir(root) if entry.is_dir() and find_versions(entry.path)}
     if not found:
-        raise ValueError(f"{root} has no version: a directory whose name is an integer, as python export/main.py makes")
+        raise ValueError(f"{root} has no version: a directory whose name is an integer, as tfrs-dlrm export makes")
     return dict(sorted(found.items()))

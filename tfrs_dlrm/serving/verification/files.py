@@ -25,7 +25,7 @@ def find_version(path: str) -> str:
     versions = [name for name in os.listdir(path) if name.isdecimal() and os.path.isdir(os.path.join(path, name))]
     if not versions:
         raise ValueError(
-            f"{path} is no bundle and has no version (a directory called 1, 2, ...), as export/main.py makes"
+            f"{path} is no bundle and has no version (a directory called 1, 2, ...), as tfrs-dlrm export makes"
         )
     return os.path.abspath(os.path.join(path, max(versions, key=int)))
 

@@ -2,7 +2,7 @@
 
 Nothing in here loads TensorFlow into this process: with the wrong packages that can end the process, or take minutes.
 
-    python -m tfrs_dlrm.tools.doctor
+    tfrs-dlrm doctor
 """
 
 from tfrs_dlrm.tools.doctor.tpu_check import check_tpu

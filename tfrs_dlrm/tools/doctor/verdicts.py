@@ -105,7 +105,7 @@ def warnings(machine: Machine, packages: Packages, devices: Sequence[str] = ()) 
 def _cluster_problems(strategy: str, machine: Machine) -> list[Problem]:
     if strategy not in ("multi_worker", "parameter_server"):
         return []
-    trial = f"for a trial here, python train/local_cluster.py --strategy={strategy}"
+    trial = f"for a trial here, tfrs-dlrm cluster --strategy={strategy}"
     text = machine.environment.get("TF_CONFIG")
     if not text:
         return [Problem("TF_CONFIG is not set", f"set it in each process of the cluster; {trial}")]

@@ -14,6 +14,7 @@ import dataclasses
 import os
 
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.config.recipes import find_schema
 from tfrs_dlrm.distribute.placement import Topology
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores.files import exists
@@ -65,4 +66,4 @@ def plan_run(config: RunConfig, strategy: str, topology: str) -> Plan:
 def _schema_path(config: RunConfig) -> str:
     """Where there is a schema: that of the prepared data knows the sizes of tables."""
     prepared = os.path.join(config.data.path, SCHEMA_FILE)
-    return prepared if config.data.path and exists(prepared) else config.data.schema
+    return prepared if config.data.path and exists(prepared) else find_schema(config.data.schema)

@@ -31,7 +31,7 @@ _NO_END = 1 << 62
 
 
 class InputService:
-    """A dispatcher of input workers, as `train/input_service.py` starts them.
+    """A dispatcher of input workers, as `tfrs-dlrm input-service` starts them.
 
     A window of rows that a worker does not deliver is read here instead, with a warning; so batches are the same, and
     each row comes once an epoch, whatever becomes of workers and dispatcher.
@@ -210,7 +210,7 @@ def _close_all() -> None:
 
 def _look_for_dispatcher(address: str, seconds: float) -> None:
     port = address.rpartition(":")[2]
-    advice = f"`python train/input_service.py --port={port}` starts one on this machine, see docs/input-service.md"
+    advice = f"`tfrs-dlrm input-service --port={port}` starts one on this machine, see docs/input-service.md"
     deadline = time.monotonic() + seconds
     while reason := unreachable([address]).get(address):
         if time.monotonic() > deadline:

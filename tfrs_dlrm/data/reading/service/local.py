@@ -24,7 +24,7 @@ class LocalService:
     Args:
       workers: how many.
       port: of the dispatcher; 0 for one that is free.
-      program: the command that takes `--role=dispatcher` and `--role=worker`, train/input_service.py.
+      program: the command that takes `--role=dispatcher` and `--role=worker`, tfrs-dlrm input-service.
       say: is told of every process that ended before its time.
 
     Raises:

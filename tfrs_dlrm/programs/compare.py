@@ -1,0 +1,59 @@
+"""Trains several models on the same data with several seeds, and compares them side by side."""
+
+import os
+import sys
+
+from tfrs_dlrm.programs.program_flags import ProgramFlags
+
+FLAGS = ProgramFlags(__doc__)
+_CONFIG = FLAGS.config("quickstart")
+_MODELS = FLAGS.texts(
+    "models",
+    ["logistic_regression", "factorization_machine", "dlrm"],
+    "The models, each as [LABEL@]NAME[:SECTION.FIELD=VALUE]...",
+)
+_SIZES = FLAGS.string("sizes", "", "The NAME of one model, to compare several sizes of it in place of --models.")
+_DATA = FLAGS.string("data", "", "A prepared directory; by default that of the recipe.")
+_SEEDS = FLAGS.integer("seeds", 5, "How many runs of each model.", least=1)
+_BUDGET = FLAGS.integer("budget", 0, "How many trials of learning rates and regularization for each model.", least=0)
+_SHARE = FLAGS.number("trial_share", 1.0, "The length of a trial as a share of the length of a run.")
+_MEASURE = FLAGS.switch("measure", True, "Measures the time of train steps and of the exported model.")
+_OUTPUT = FLAGS.string("output", "", "The directory of runs and report; by default runs/compare-RECIPE.")
+
+
+def main() -> None:
+    """Trains the models, and writes a table, JSON and pictures."""
+    import tensorflow as tf
+
+    from tfrs_dlrm.programs.progress_bars import PrepareBar
+    from tfrs_dlrm.stores.files import local_path, write_json
+    from tfrs_dlrm.tools import comparison
+    from tfrs_dlrm.training.callbacks import Interrupted
+
+    tf.get_logger().setLevel("ERROR")  # it would warn that each of many models is traced
+    config = _CONFIG.value
+    if _DATA.value:
+        config.data.path, config.data.synthetic_rows, config.data.raw_train = _DATA.value, 0, ""
+    output = local_path(_OUTPUT.value) or os.path.join("runs", f"compare-{_CONFIG.name}")
+    models = comparison.sizes(_SIZES.value, config) if _SIZES.value else _MODELS.value
+    found = comparison.contestants(config, models)
+    options = comparison.Options(_SEEDS.value, _BUDGET.value, _SHARE.value, _MEASURE.value)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        with PrepareBar() as bar:
+            outcomes, costs = comparison.compare(found, output, options, say, bar, show_progress=True)
+    except Interrupted as e:
+        print(f"{e}. The same command resumes the comparison.")
+        sys.exit(143)
+    summary = comparison.summary(outcomes, costs)
+    write_json(os.path.join(output, "compare.json"), summary)
+    pictures = comparison.draw(outcomes, summary, output)
+    print(f"\n{comparison.table(summary)}\n")
+    print(
+        f"Measured on {config.data.path}, on the odd rows of its evaluation set, with {_SEEDS.value} seeds and the last"
+        " checkpoint of each run."
+    )
+    print(f"Wrote {os.path.join(output, 'compare.json')}, {' and '.join(pictures)}.")

@@ -1,0 +1,64 @@
+"""Scores a checkpoint on a prepared set: a table, JSON and a picture."""
+
+import os
+import sys
+
+from tfrs_dlrm.programs.commands import command
+from tfrs_dlrm.programs.launch import Leave, define_strategy
+from tfrs_dlrm.programs.program_flags import ProgramFlags
+
+FLAGS = ProgramFlags(__doc__)
+_WORKDIR = FLAGS.string("workdir", None, "The directory of the run.", required=True)
+_DATA = FLAGS.string("data", "", "A prepared directory; by default the one that the run trained on.")
+_SPLIT = FLAGS.enum("split", "eval", ["eval", "train"], "The rows to score.")
+_CHECKPOINT = FLAGS.enum("checkpoint", "best", ["best", "latest"], "The checkpoint to score.")
+_STRATEGY = define_strategy(FLAGS)
+_OUTPUT = FLAGS.string("output", "", "The directory for evaluation.json and .png; by default the workdir.")
+_GROUP_BY = FLAGS.texts("group_by", [], "Features: measures each of their values by itself.")
+_GAUC = FLAGS.texts("gauc", [], "Features, such as the user: averages the AUC over their values.")
+_LABEL = FLAGS.string("label", "", "The label of groups and picture; by default the first.")
+_TOP = FLAGS.integer("top", 20, "How many values of each feature to print, the most frequent first.", least=1)
+_JSON = FLAGS.string("json", "", "The file for all groups; by default groups.json next to evaluation.json.")
+
+
+def main() -> None:
+    """Scores the checkpoint and its groups, and writes the reports."""
+    from tfrs_dlrm.distribute.cluster import ServerLost
+    from tfrs_dlrm.distribute.strategies import distribution_of
+    from tfrs_dlrm.programs.progress_bars import examples_bar
+    from tfrs_dlrm.stores.files import local_path
+    from tfrs_dlrm.training import evaluation_report as report
+    from tfrs_dlrm.training.evaluation import evaluate_run
+    from tfrs_dlrm.training.groups import Grouping
+    from tfrs_dlrm.training.workdir import Workdir
+
+    output, path = local_path(_OUTPUT.value), local_path(_JSON.value)
+    strategy = _STRATEGY()
+    grouping = Grouping(_WORKDIR.value, _GROUP_BY.value, _GAUC.value, strategy, _LABEL.value)
+    try:
+        with examples_bar("evaluate") as progress:
+            evaluation = evaluate_run(_WORKDIR.value, _DATA.value, _SPLIT.value, _CHECKPOINT.value, progress, strategy)
+    except ServerLost as e:
+        print(f"error: {e}", file=sys.stderr)
+        raise Leave(1) from e
+    if not distribution_of(strategy).is_chief:
+        return
+    workdir = Workdir(_WORKDIR.value)
+    output = output or workdir.path
+    os.makedirs(output, exist_ok=True)
+    paths = [os.path.join(output, f"evaluation.{ending}") for ending in ("json", "png")]
+    report.write_json(paths[0], evaluation.to_dict())
+    evaluation.picture(paths[1], grouping.label)
+    print(f"{evaluation.checkpoint} on {evaluation.data} ({_SPLIT.value})\n")
+    print(report.table(evaluation.columns()))
+    if _GROUP_BY.value or _GAUC.value:
+        groups = grouping.measure(evaluation, _SPLIT.value)
+        paths.append(path or os.path.join(output, "groups.json"))
+        report.write_json(paths[-1], groups.to_dict())
+        print(f"\n{groups.text(_TOP.value)}")
+    if not _OUTPUT.value:
+        workdir.add(paths)
+        paths = [workdir.shown(path) for path in paths]
+    print(f"\nWrote {', '.join(paths[:-1])} and {paths[-1]}.\nNext:")
+    name = os.path.basename(os.path.abspath(_WORKDIR.value))
+    print(f"  {command('export', f'--workdir={_WORKDIR.value}', f'--output=exports/{name}')}")

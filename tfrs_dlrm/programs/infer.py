@@ -1,0 +1,47 @@
+"""Proposes a schema from the first rows of a log: read it, and correct it before you prepare the log."""
+
+import os
+
+from tfrs_dlrm.programs.commands import command
+from tfrs_dlrm.programs.program_flags import ProgramFlags
+
+FLAGS = ProgramFlags(__doc__, tensorflow=False)
+_INPUT = FLAGS.string("input", None, "A TSV or CSV file (plain or .gz), or a Parquet file.", required=True)
+_OUTPUT = FLAGS.string("output", None, "The JSON file to write.", required=True)
+_LABEL = FLAGS.string("label", None, "The column of the label; by default found by its name.")
+_TASK = FLAGS.enum(
+    "task", "classification", ["classification", "regression"], "Whether the label is 0 or 1, or any number."
+)
+_COLUMNS = FLAGS.texts("columns", [], "The names of the columns of a text file without a header line.")
+_DELIMITER = FLAGS.string("delimiter", None, "What separates the fields of a text file; by default found in the file.")
+_ROWS = FLAGS.integer("rows", 100_000, "How many rows to look at.", least=1)
+_FORCE = FLAGS.switch("force", False, "Overwrites an existing output.")
+
+
+def main() -> None:
+    """Writes the schema, and prints what each column was taken for."""
+    from tfrs_dlrm.data.raw.infer import infer_schema
+    from tfrs_dlrm.stores.files import local_path
+
+    path = _OUTPUT.value
+    if os.path.exists(path) and not _FORCE.value:
+        raise FileExistsError(f"{path} exists and may hold your changes; --force overwrites it")
+    delimiter = _DELIMITER.value and _DELIMITER.value.replace("\\t", "\t")
+    proposal = infer_schema(
+        _INPUT.value,
+        label=_LABEL.value,
+        columns=_COLUMNS.value,
+        delimiter=delimiter,
+        rows=_ROWS.value,
+        task=_TASK.value,
+    )
+    os.makedirs(os.path.dirname(os.path.abspath(local_path(path))), exist_ok=True)
+    proposal.schema.save(path)
+    kinds = proposal.kinds()
+    columns, words = (max(map(len, texts)) for texts in (kinds, kinds.values()))
+    for column, kind in kinds.items():
+        print(f"{column:{columns}}  {kind:{words}}  {proposal.notes[column]}")
+    print(f"\nWrote {path}. Read it, and change what you know better.\nNext:")
+    name = os.path.splitext(os.path.basename(path))[0]
+    inputs = [f"--schema={path}", f"--input={_INPUT.value}", "--eval_fraction=0.1"]
+    print(f"  {command('prepare', *inputs, f'--output=data/{name}')}")

@@ -1,0 +1,22 @@
+"""Joins the request log of a server with labels that came later, as a Parquet file for `prepare`."""
+
+from tfrs_dlrm.programs.program_flags import ProgramFlags
+
+FLAGS = ProgramFlags(__doc__, tensorflow=False)
+_LOGS = FLAGS.multi_string("logs", "A file or glob pattern of the request log; may be repeated.", required=True)
+_LABELS = FLAGS.string(
+    "labels", None, "A .csv, .tsv or .parquet file with the columns request_id, row and label.", required=True
+)
+_SCHEMA = FLAGS.string("schema", None, "The schema.json of the served model.", required=True)
+_OUTPUT = FLAGS.string("output", None, "The .parquet file to write.", required=True)
+
+
+def main() -> None:
+    """Writes the labelled rows, and prints how many were left out."""
+    from tfrs_dlrm.schema import Schema
+    from tfrs_dlrm.serving.request_logs.labelled import join_labels
+
+    joined = join_labels(_LOGS.value, _LABELS.value, _OUTPUT.value, Schema.load(_SCHEMA.value))
+    print(f"Wrote {joined.rows} labelled rows to {_OUTPUT.value}")
+    print(f"Left out: {joined.unlabelled} rows without a label, {joined.duplicate_rows} that were logged twice,")
+    print(f"  {joined.unmatched_labels} labels of rows that were not logged, {joined.duplicate_labels} second labels.")

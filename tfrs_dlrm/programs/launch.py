@@ -1,0 +1,177 @@
+"""Starts a program: parses its flags, runs its `main`, and reports errors of the user in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+# Before TensorFlow is loaded: its notes on CPU features and missing GPUs do not concern the user.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import flags, logging
+
+from tfrs_dlrm.distribute.placement import STRATEGIES
+from tfrs_dlrm.programs.commands import command, in_this_form, module_name
+from tfrs_dlrm.programs.program_flags import ProgramFlags, UsageError, wants_help
+
+
+class Leave(SystemExit):
+    """Ends the process at once, without waiting for TensorFlow's threads, which may wait for a lost server."""
+
+
+def run(program: str, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a program and ends the process with its exit code; see `call`.
+
+    Args:
+      program: the name of a subcommand of `tfrs-dlrm`.
+      arguments: its command line without the first word; by default that of this process.
+    """
+    try:
+        code = _execute(program, sys.argv[1:] if arguments is None else arguments)
+    except Leave as e:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(e.code or 0))
+    sys.exit(code)
+
+
+def call(program: str, arguments: Sequence[str] = ()) -> int:
+    """Runs a program in this process and returns its exit code: 0, 1 after an error, 2 for a wrong command line.
+
+    Each program keeps its flags in its module, apart from absl's global flags. A call resets them to their defaults,
+    reads the recipe again and restores the verbosity of the log, so that calls do not influence each other. State of
+    TensorFlow (devices, random seeds) is shared. `serve` and `input-service` return only after a signal.
+    """
+    verbosity = logging.get_verbosity()
+    try:
+        return _execute(program, arguments)
+    except Leave as e:
+        return int(e.code or 0)
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def define_strategy(program: ProgramFlags) -> Callable[[], Any]:
+    """Defines --strategy, --devices and --tpu; returns a function that makes the strategy that they name.
+
+    If there is no TPU for `--strategy=tpu`, the program ends before TensorFlow is loaded, which might crash. A worker
+    or parameter server of a cluster serves and does not call `main`.
+    """
+    strategy = program.enum("strategy", "one_device", STRATEGIES, "Where to train; see docs/guides/strategies.md.")
+    devices = program.integer("devices", 0, "For mirrored: how many GPUs (0: all) or logical CPUs.", least=0)
+    tpu = program.string("tpu", "local", "For tpu: local, the NAME of a Cloud TPU, or grpc://HOST:PORT.")
+
+    def look_around() -> None:
+        if strategy.value == "tpu":
+            from tfrs_dlrm.tools.doctor import check_tpu
+
+            check_tpu(tpu.value)
+        if strategy.value == "parameter_server":
+            from tfrs_dlrm.distribute import cluster
+
+            task = cluster.task()
+            if task and task[0] in ("worker", "ps"):
+                cluster.serve()
+
+    def make() -> Any:
+        from tfrs_dlrm.distribute import cluster
+        from tfrs_dlrm.distribute.strategies import make_strategy
+
+        if strategy.value == "parameter_server" and cluster.task():
+            cluster.wait_for_others(lambda line: print(line, file=sys.stderr, flush=True))
+        with quiet():
+            return make_strategy(strategy.value, devices.value, tpu.value)
+
+    program.before.append(look_around)
+    program.chooses_devices = True
+    return make
+
+
+def _execute(name: str, arguments: Sequence[str]) -> int:
+    program = importlib.import_module(module_name(name))
+    own: ProgramFlags = program.FLAGS
+    if wants_help(arguments):
+        print(in_this_form(own.help(command(name))))
+        return 0
+    try:
+        given = own.parse([name, *arguments])
+    except UsageError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # absl's log warns otherwise
+    logging.use_absl_handler()
+    logging.set_verbosity(own.verbosity.value)
+    try:
+        for step in own.before:
+            step()
+        if own.tensorflow:
+            _load_tensorflow(own)
+        program.main(*([given] if own.arguments else []))
+        return 0
+    except Leave:
+        raise
+    except SystemExit as e:
+        return int(e.code or 0)
+    except (ValueError, OSError, ArithmeticError, ImportError) as e:
+        return _failed(str(e), e)
+    except Exception as e:
+        if not type(e).__module__.startswith(("tensorflow", "duckdb", "_duckdb")):
+            raise
+        # An error in the input pipeline comes wrapped: its message is the first line.
+        return _failed(str(e).split("\n", 1)[0], e)
+
+
+def _failed(message: str, error: Exception) -> int:
+    if logging.get_verbosity() >= logging.DEBUG:
+        raise error
+    print(f"error: {in_this_form(message)}", file=sys.stderr)
+    return 1
+
+
+def _load_tensorflow(program: ProgramFlags) -> None:
+    if "tensorflow" in sys.modules:
+        return
+    with quiet():
+        import tensorflow as tf
+
+        import tfrs_dlrm.models  # noqa: F401
+
+        if not program.chooses_devices:
+            tf.config.list_logical_devices()
+
+
+# What TensorFlow reports while it is loaded on every machine without a GPU.
+_NOISE = (
+    b"oneDNN custom operations",
+    b"cudart_stub",
+    b"All log messages before absl",
+    b"cuda_platform",
+    b"cpu_feature",
+)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Removes the lines of `_NOISE` from standard error, on a machine without a GPU."""
+    if glob.glob("/dev/nvidia*"):
+        yield
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            captured.seek(0)
+            kept = [line for line in captured if not any(noise in line for noise in _NOISE)]
+            sys.stderr.write(b"".join(kept).decode("utf-8", "replace"))

@@ -1,0 +1,79 @@
+"""Encodes raw logs as Parquet, with vocabularies and the schema; a run that was killed resumes when started again."""
+
+import os
+
+from tfrs_dlrm.programs.commands import command
+from tfrs_dlrm.programs.program_flags import ProgramFlags
+
+FLAGS = ProgramFlags(__doc__)
+_SCHEMA = FLAGS.string("schema", None, "The schema of the log, a JSON file; `infer` proposes one.", required=True)
+_INPUT = FLAGS.multi_string("input", "A file or glob pattern of the log; may be repeated.", required=True)
+_EVAL_INPUT = FLAGS.multi_string("eval_input", "A file or glob pattern of the evaluation set; may be repeated.")
+_EVAL_FRACTION = FLAGS.number("eval_fraction", 0.0, "The share of the input's rows to evaluate on, drawn at random.")
+_SEED = FLAGS.integer("seed", 0, "The seed of that draw.")
+_BAD_ROWS = FLAGS.enum("bad_rows", "error", ["error", "quarantine"], "Fail at a malformed row, or set it aside.")
+_ENGINE = FLAGS.enum(
+    "engine", "duckdb", ["duckdb", "spark"], "Run on this machine or on Spark; see docs/guides/cluster.md."
+)
+_MASTER = FLAGS.string(
+    "master", None, "For Spark: spark://HOST:PORT, yarn or k8s://HOST; by default local[*], this machine."
+)
+_OUTPUT = FLAGS.string("output", None, "The directory to write.", required=True)
+_SHOWN = 10
+
+
+def main() -> None:
+    """Prepares the log, and prints the numbers of rows and the sizes of the tables."""
+    from tfrs_dlrm.config.recipes import find_schema
+    from tfrs_dlrm.data.preparing.prepare import prepare
+    from tfrs_dlrm.data.preparing.workspace import QUARANTINE_FILE
+    from tfrs_dlrm.programs.progress_bars import PrepareBar
+    from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+
+    output = _OUTPUT.value
+    with PrepareBar() as bar:
+        manifest = prepare(
+            Schema.load(find_schema(_SCHEMA.value)),
+            _INPUT.value,
+            output,
+            eval_inputs=_EVAL_INPUT.value,
+            eval_fraction=_EVAL_FRACTION.value,
+            seed=_SEED.value,
+            bad_rows=_BAD_ROWS.value,
+            engine=_ENGINE.value,
+            master=_MASTER.value,
+            progress=bar,
+        )
+    tables = Schema.load(os.path.join(output, SCHEMA_FILE)).tables
+    _print_counts("Rows", {"train": manifest.rows("train"), "eval": manifest.rows("eval"), "bad": manifest.bad_rows})
+    _print_counts("Tables, in rows", {table.name: table.vocabulary_size or 0 for table in tables})
+    _print_counts("Values without a row", {n: c for n, c in manifest.out_of_range.items() if c})
+    aside = f"; the bad rows are in {os.path.join(output, QUARANTINE_FILE)}" if manifest.bad_rows else ""
+    print(f"Wrote {output}{aside}.\nNext:")
+    name = os.path.basename(os.path.abspath(output))
+    arguments = ["--config=configs/default.py", f"--config.data.path={output}", f"--workdir=runs/{name}"]
+    print(f"  {command('train', *arguments)}")
+
+
+def _check_engine() -> None:
+    """Fails at once if Spark is asked for and cannot be had."""
+    if _ENGINE.value == "spark":
+        from tfrs_dlrm.data.preparing.engines import spark_session
+
+        spark_session.check(_MASTER.value)
+
+
+FLAGS.before.append(_check_engine)
+
+
+def _print_counts(title: str, counts: dict[str, int]) -> None:
+    """Prints the counts in a column: all in their order, or the largest if there are many."""
+    shown = sorted(counts.items(), key=lambda item: -item[1])[:_SHOWN] if len(counts) > _SHOWN else list(counts.items())
+    if not shown:
+        return
+    names, numbers = max(len(name) for name, _ in shown), max(len(f"{count:,}") for _, count in shown)
+    print(f"{title}:")
+    for name, count in shown:
+        print(f"  {name:{names}}  {count:{numbers},}")
+    if len(counts) > len(shown):
+        print(f"  and {len(counts) - len(shown)} more")

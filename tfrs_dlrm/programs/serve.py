@@ -1,0 +1,67 @@
+"""Serves exported models with TF Serving's gRPC and REST: for development, tests and small deployments."""
+
+from typing import Any
+
+from absl import logging
+
+from tfrs_dlrm.programs.program_flags import ProgramFlags
+
+FLAGS = ProgramFlags(__doc__, tensorflow=False, arguments="BUNDLE_ROOT")
+_HOST = FLAGS.string("host", "127.0.0.1", "The address to listen on; any but loopback needs TLS or a token.")
+_REST_PORT = FLAGS.integer("rest_port", 8501, "The port for REST; 0 for a free one.", least=0, most=65535)
+_GRPC_PORT = FLAGS.integer("grpc_port", 8500, "The port for gRPC; 0 for a free one.", least=0, most=65535)
+_TLS_CERT = FLAGS.string("tls_cert", "", "A PEM file with the chain of certificates.")
+_TLS_KEY = FLAGS.string("tls_key", "", "A PEM file with the private key.")
+_TOKEN = FLAGS.string("bearer_token_file", "", "A file with the token that each request must carry.")
+_INSECURE = FLAGS.switch("insecure", False, "Lets other machines ask without TLS and token.")
+_KEEP = FLAGS.integer("keep", 1, "How many of the newest versions to serve.", least=1)
+_BATCH = FLAGS.integer("max_batch_size", 256, "How many rows of different requests are merged.", least=1)
+_THREADS = FLAGS.integer("threads", 0, "How many batches run at once; 0: one per core.", least=0)
+_CONCURRENT = FLAGS.integer("max_concurrent", 1000, "How many requests at once; further ones get 503.", least=1)
+_BYTES = FLAGS.integer("max_request_bytes", 16 * 1024 * 1024, "The largest request.", least=1)
+_CANDIDATES = FLAGS.integer(
+    "max_candidates", 5000, "The most candidates of a rank request, and rows of a batch.", least=1
+)
+_STRING = FLAGS.integer("max_string_bytes", 64 * 1024, "The longest string.", least=1)
+_LOG = FLAGS.string("request_log", "", "The directory for logs of scored rows; by default none are written.")
+_FRACTION = FLAGS.number("request_log_fraction", 0.01, "The share of the rows to log, drawn at random.")
+
+
+def main(arguments: list[str]) -> None:
+    """Serves until a signal ends it."""
+    import os
+
+    from tfrs_dlrm.serving.server.request_checks import Limits
+    from tfrs_dlrm.serving.server.security import Security
+    from tfrs_dlrm.serving.server.server import ServerOptions, serve
+    from tfrs_dlrm.serving.server.service import ServiceOptions
+
+    if len(arguments) != 1:
+        raise ValueError("give one directory: tfrs-dlrm serve BUNDLE_ROOT")
+    security = Security(_HOST.value, _TLS_CERT.value, _TLS_KEY.value, _TOKEN.value, _INSECURE.value)
+    service = ServiceOptions(
+        keep=_KEEP.value,
+        threads=_THREADS.value or max(2, os.cpu_count() or 2),
+        max_batch_size=_BATCH.value,
+        max_concurrent=_CONCURRENT.value,
+        max_request_bytes=_BYTES.value,
+        limits=Limits(_CANDIDATES.value, _CANDIDATES.value, _STRING.value),
+        request_log=_LOG.value,
+        request_log_fraction=_FRACTION.value,
+    )
+    serve(ServerOptions(arguments[0], _REST_PORT.value, _GRPC_PORT.value, security=security, service=service), _started)
+
+
+def _started(server: Any) -> None:
+    """Prints the models of a `tfrs_dlrm.serving.server.server.Server` and its addresses."""
+    from tfrs_dlrm.serving.server.server import bracketed
+
+    logging.set_verbosity(logging.INFO)
+    scheme, host = "https" if _TLS_CERT.value else "http", bracketed(_HOST.value)
+    print("A server for development, tests and small deployments, which answers as TF Serving does:", flush=True)
+    for name, model in server.service.models.items():
+        versions = ", ".join(str(version.number) for version in model.available()) or "none that can be served"
+        print(f"  model {name}, version {versions}")
+    print(f"  REST {scheme}://{host}:{server.rest_port}/v1/models/NAME:predict")
+    print(f"  gRPC {host}:{server.grpc_port}")
+    print(f"  page {scheme}://{host}:{server.rest_port}/", flush=True)

@@ -1,0 +1,47 @@
+"""Trains and evaluates a model; without flags, the quickstart. A run that was killed resumes when started again."""
+
+import os
+import shlex
+import sys
+
+from tfrs_dlrm.programs.commands import command
+from tfrs_dlrm.programs.launch import Leave, define_strategy
+from tfrs_dlrm.programs.program_flags import ProgramFlags
+
+FLAGS = ProgramFlags(__doc__)
+_CONFIG = FLAGS.config("quickstart")
+_STRATEGY = define_strategy(FLAGS)
+_WORKDIR = FLAGS.string("workdir", "", "The directory of checkpoints and results; by default runs/RECIPE.")
+
+
+def main() -> None:
+    """Trains, from a log or from a stream."""
+    from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST, ServerLost
+    from tfrs_dlrm.distribute.strategies import distribution_of
+    from tfrs_dlrm.programs.progress_bars import PrepareBar
+    from tfrs_dlrm.streaming.loop import train_on_stream
+    from tfrs_dlrm.training.callbacks import Interrupted
+    from tfrs_dlrm.training.loop import train_and_evaluate
+
+    train = train_on_stream if _CONFIG.value.data.source else train_and_evaluate
+    workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.name)
+    strategy = _STRATEGY()
+    try:
+        with PrepareBar() as bar:
+            result = train(_CONFIG.value, workdir, strategy, bar, show_progress=True)
+    except Interrupted as e:
+        print(f"{e}. The same command resumes the run.")
+        sys.exit(143)  # as shells report a process ended by SIGTERM
+    except ServerLost as e:
+        print(f"error: {e}. Once the server is back, the same command resumes the run.", file=sys.stderr)
+        raise Leave(EXIT_SERVER_LOST) from e
+    if not distribution_of(strategy).is_chief:
+        return
+    print(f"Done at step {result.step}: {result.reason}.")
+    if result.best:
+        name = "auc" if "auc" in result.best else "rmse"
+        print(f"Best evaluation at step {result.best_step}: {name.upper()} {result.best[name]:.5f}.")
+    output = f"--output=exports/{os.path.basename(workdir.rstrip('/'))}"
+    print(f"Next:\n  {command('evaluate', f'--workdir={workdir}')}")
+    print(f"  {command('export', f'--workdir={workdir}', output)}")
+    print(f"  {shlex.join(['tensorboard', f'--logdir={workdir}/tensorboard'])}")
