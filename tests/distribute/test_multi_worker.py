@@ -55,7 +55,7 @@ def test_stops_together_goes_on_and_evaluates(tmp_path):
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [100, 200, 300, 400]
     cut_rates.check(workdir, 0.5, {"dense": 0.001, "embedding": 0.02})
-    assert f"going on from {workdir}/checkpoints/step-{stopped}" in text()
+    assert f"resuming from {workdir}/checkpoints/step-{stopped}" in text()
 
     assert cluster(tmp_path, "train/evaluate.py", f"--workdir={workdir}").run(print) == 0, text()
     found = json.loads((workdir / "evaluation.json").read_text())["metrics"]["this model"]

@@ -58,7 +58,7 @@ def test_a_worker_a_server_and_the_coordinator_are_killed(tmp_path):
     ended = [line.split(" ")[0] for line in said]
     assert ended == ["worker-1", "ps-1", "chief-0", "chief-0"], said  # the coordinator after its server, and killed
     # Not more than a round was lost: it went on from the last checkpoint there was, or from one written meanwhile.
-    begun = [int(line.rsplit("step-", 1)[1].split()[0]) for line in log().splitlines() if "going on from" in line]
+    begun = [int(line.rsplit("step-", 1)[1].split()[0]) for line in log().splitlines() if "resuming from" in line]
     assert len(begun) == 2 and begun[0] >= last["ps-1"] and begun[1] >= last["chief-0"], (begun, last)
     assert json.loads((tmp_path / "run" / "result.json").read_text())["step"] == STEPS
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

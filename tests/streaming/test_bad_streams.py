@@ -13,11 +13,12 @@ import tensorflow as tf
 from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, StreamConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
-from tfrs_dlrm.streaming import client, confluent, loop
+from tfrs_dlrm.streaming import client, loop, readers
 from tfrs_dlrm.streaming.loop import train_on_stream
 from tfrs_dlrm.streaming.reader import StreamError
 from tfrs_dlrm.training.callbacks import Interrupted
 from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.training.run import RunRecords
 
 ROWS = 600
 
@@ -47,12 +48,12 @@ def config(tmp_path, kafka):
 
 def test_a_run_with_everything_in_its_way(kafka, config, tmp_path, monkeypatch):
     workdir, change = str(tmp_path / "run"), dataclasses.replace
-    monkeypatch.setattr(confluent, "_STALL", 1.0)
+    monkeypatch.setattr(readers, "_STALL", 1.0)
     big = b'{"clicked": 1, "price": 1, "site": "' + b"x" * 10_000_000 + b'"}'
     kafka.send("clicks", [*kafka.rows[:300], big, *kafka.rows[300:]])
 
     # The broker goes away after the second window, until a warning says so.
-    add, warn = loop.Records.append, loop.StreamProgress.warn
+    add, warn = RunRecords.append, loop.StreamProgress.warn
 
     def append(self, record):
         add(self, record)
@@ -64,7 +65,7 @@ def test_a_run_with_everything_in_its_way(kafka, config, tmp_path, monkeypatch):
         kafka.up()
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Records, "append", append)
+        patch.setattr(RunRecords, "append", append)
         patch.setattr(loop.StreamProgress, "warn", warn_and_mend)
         # As train/main.py has it.
         result = train_on_stream(config, workdir, tf.distribute.OneDeviceStrategy("/cpu:0"))

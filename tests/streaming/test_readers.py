@@ -4,13 +4,11 @@ import confluent_kafka
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.streaming import confluent
+from tfrs_dlrm.streaming import readers
 from tfrs_dlrm.streaming.address import StreamAddress
-from tfrs_dlrm.streaming.client import Client
-from tfrs_dlrm.streaming.confluent import ConfluentReader
-from tfrs_dlrm.streaming.reader import StreamError, Unavailable
-from tfrs_dlrm.streaming.readers import open_reader
-from tfrs_dlrm.streaming.retries import Retries, Stopped
+from tfrs_dlrm.streaming.client import TopicClient
+from tfrs_dlrm.streaming.reader import BrokerUnavailable, Retries, Stopped, StreamError
+from tfrs_dlrm.streaming.readers import ConfluentReader, open_reader
 
 try:
     from tfrs_dlrm.streaming import tensorflow_io
@@ -65,13 +63,13 @@ def test_offsets_that_are_gone_are_an_error(kafka, reader):
     kafka.send("clicks", [b"%d" % i for i in range(30)])
     kafka.forget("clicks", 1, 4)
     assert reader.bounds()[1] == (4, 10)
-    with pytest.raises((StreamError, Unavailable), match=r"(?i)offset"):
+    with pytest.raises((StreamError, BrokerUnavailable), match=r"(?i)offset"):
         reader.read({1: (2, 6)})
     assert values(reader.read({1: (4, 6)})) == expected({1: (4, 6)})
 
 
 def test_a_broker_that_goes_away_is_waited_for(kafka, reader, monkeypatch):
-    for module in filter(None, (confluent, tensorflow_io)):
+    for module in filter(None, (readers, tensorflow_io)):
         monkeypatch.setattr(module, "_STALL", 1.0)
     kafka.send("clicks", [b"%d" % i for i in range(300)])
     assert reader.bounds()[0] == (0, 100)
@@ -95,7 +93,7 @@ def test_retries_end(kafka):
     """In the end with what was wrong; at once where the run is to end."""
 
     def fails():
-        raise Unavailable("nobody there")
+        raise BrokerUnavailable("nobody there")
 
     with pytest.raises(StreamError, match=r"nobody there; gave up after \d s and 1 retries"):
         Retries(0.3, lambda line: None)(fails)
@@ -104,19 +102,19 @@ def test_retries_end(kafka):
 
 
 def test_what_cannot_be_read_is_named(kafka, tmp_path):
-    missing = Client(StreamAddress.parse(f"kafka://{kafka.servers}/nothing"))
+    missing = TopicClient(StreamAddress.parse(f"kafka://{kafka.servers}/nothing"))
     with pytest.raises(StreamError, match="there is no topic 'nothing'"):
         missing.bounds()
     kafka.refuse("clicks", 29)  # TOPIC_AUTHORIZATION_FAILED
     with pytest.raises(StreamError, match=r"no permission to read topic 'clicks' .* Describe and Read"):
-        Client(address(kafka)).bounds()
+        TopicClient(address(kafka)).bounds()
     with pytest.raises(StreamError, match="No such configuration property"):
-        Client(address(kafka, "no.such.setting=1"))
+        TopicClient(address(kafka, "no.such.setting=1"))
     with pytest.raises(StreamError, match=r"client_config=.*none in the address of the stream cannot be read"):
-        Client(address(kafka, f"client_config={tmp_path}/none"))
+        TopicClient(address(kafka, f"client_config={tmp_path}/none"))
     (tmp_path / "settings").write_text("# ours\nsecurity.protocol=PLAINTEXT\nsecret\n")
     with pytest.raises(StreamError, match="line 3 is not of the form NAME=VALUE") as e:
-        Client(address(kafka, f"client_config={tmp_path}/settings"))
+        TopicClient(address(kafka, f"client_config={tmp_path}/settings"))
     assert "secret" not in str(e.value)
 
 

@@ -2,8 +2,8 @@ import pytest
 
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.reader import StreamError
-from tfrs_dlrm.streaming.retention import check_there
-from tfrs_dlrm.streaming.windows import Journal, Window, compose
+from tfrs_dlrm.streaming.waiting import check_retained
+from tfrs_dlrm.streaming.windows import StreamWindow, WindowJournal, compose
 
 
 def test_a_window_by_hand():
@@ -18,7 +18,7 @@ def test_a_window_by_hand():
 def test_windows_are_full_and_leave_nobody_out(rows):
     begins, ends, seen = dict.fromkeys(range(5), 0), {0: 3, 1: 0, 2: 50, 3: 7, 4: 1}, {p: 0 for p in range(5)}
     while left := sum(ends.values()) - sum(seen.values()):
-        window = Window(1, compose(begins, ends, rows))
+        window = StreamWindow(1, compose(begins, ends, rows))
         assert window.size == min(rows, left)
         for p, (begin, end) in window.ranges.items():
             assert begin == begins[p] and begin < end <= ends[p]
@@ -28,34 +28,34 @@ def test_windows_are_full_and_leave_nobody_out(rows):
 
 def test_a_window_that_was_begun_is_begun_again(tmp_path):
     path = str(tmp_path / "windows.jsonl")
-    journal = Journal(path)
-    journal.write(Window(1, {0: (0, 5), 2: (1, 3)}))
-    journal.write(Window(2, {0: (5, 6)}))
+    journal = WindowJournal(path)
+    journal.write(StreamWindow(1, {0: (0, 5), 2: (1, 3)}))
+    journal.write(StreamWindow(2, {0: (5, 6)}))
     with open(path, "a") as f:
         f.write('{"window": 3, "ran')  # a kill in the middle
-    again = Journal(path)
-    assert again.window(1, {0: 0, 1: 0, 2: 1}) == Window(1, {0: (0, 5), 2: (1, 3)})
+    again = WindowJournal(path)
+    assert again.window(1, {0: 0, 1: 0, 2: 1}) == StreamWindow(1, {0: (0, 5), 2: (1, 3)})
     assert again.window(3, {0: 6}) is None
     with pytest.raises(
         StreamError, match="window 2 begins at offset 5 of partition 0, and the checkpoint goes on at 7"
     ):
         again.window(2, {0: 7})
-    again.write(Window(3, {0: (6, 9)}))
-    assert Journal(path).window(3, {0: 6}) == Window(3, {0: (6, 9)})
+    again.write(StreamWindow(3, {0: (6, 9)}))
+    assert WindowJournal(path).window(3, {0: 6}) == StreamWindow(3, {0: (6, 9)})
     with open(path, "a") as f:
         f.write("[1]\n")
     with pytest.raises(ValueError, match=r"windows.jsonl: not the windows of a stream: b'\[1\]"):
-        Journal(path)
+        WindowJournal(path)
 
 
 def test_rows_that_are_gone_are_an_error():
     address = StreamAddress.parse("kafka://a/t")
-    check_there(address, {0: 5, 1: 0}, {0: (5, 9), 1: (0, 0), 2: (3, 4)})
+    check_retained(address, {0: 5, 1: 0}, {0: (5, 9), 1: (0, 0), 2: (3, 4)})
     with pytest.raises(
         StreamError, match="partition 1: 7 rows that were not trained on are gone: the checkpoint goes on at"
     ):
-        check_there(address, {0: 5, 1: 3}, {0: (5, 9), 1: (10, 20)})
+        check_retained(address, {0: 5, 1: 3}, {0: (5, 9), 1: (10, 20)})
     with pytest.raises(StreamError, match="goes on at offset 5, and the topic ends at 4; was it made anew"):
-        check_there(address, {0: 5}, {0: (0, 4)})
+        check_retained(address, {0: 5}, {0: (0, 4)})
     with pytest.raises(StreamError, match="partition 1 is not there any more"):
-        check_there(address, {0: 0, 1: 0}, {0: (0, 4)})
+        check_retained(address, {0: 0, 1: 0}, {0: (0, 4)})

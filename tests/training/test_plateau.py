@@ -43,10 +43,10 @@ def constructed():
     """Evaluations find AUCS."""
 
     def evaluate(run):
-        return {"auc": AUCS[run._counter.step // 10 - 1], "log_loss": 0.5}
+        return {"auc": AUCS[run.counter.step // 10 - 1], "log_loss": 0.5}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Run, "_evaluate", evaluate)
+        patch.setattr(loop.TrainingRun, "evaluate", evaluate)
         yield
 
 

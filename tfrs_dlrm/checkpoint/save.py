@@ -15,6 +15,7 @@ from tfrs_dlrm.checkpoint.manifest import Manifest
 from tfrs_dlrm.checkpoint.table_rows import AT_A_TIME, Batch, batches, here, write_rows
 from tfrs_dlrm.distribute.memory import memory_of_host
 from tfrs_dlrm.distribute.strategies import distribution_of
+from tfrs_dlrm.embeddings.variables import all_finite, all_rows_finite
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.stores.files import disk_full, local_path
 
@@ -113,3 +114,18 @@ def save_checkpoint(model: RankingModel, path: str) -> None:
             saving.finish()
             directory.publish(saving.unfinished, saving.path)
         distribution.wait_for_all()
+
+
+def not_finite(model: RankingModel) -> str:
+    """Names weights that are NaN or infinite, which no checkpoint should hold; empty if there are none.
+
+    A ReLU can turn such weights into a loss that looks fine.
+    """
+    for variable in model.dense_variables:
+        if not all_finite(variable):
+            return f"the weights {variable.name} are not finite"
+    model.embeddings.fetch()
+    for name, table in model.embeddings.logical_tables().items():
+        if not all_rows_finite(table):
+            return f"the rows of {name} are not finite"
+    return ""

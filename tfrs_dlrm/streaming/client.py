@@ -8,14 +8,14 @@ from typing import Any
 
 from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.streaming.address import StreamAddress
-from tfrs_dlrm.streaming.reader import Range, StreamError, Unavailable
+from tfrs_dlrm.streaming.reader import BrokerUnavailable, OffsetRange, StreamError
 
 # In seconds: how long to wait for an answer, and how often to ask which partitions there are.
 ANSWER = 10.0
 _PARTITIONS_EVERY = 60.0
 
 
-class Client:
+class TopicClient:
     """A topic, without its messages.
 
     Args:
@@ -50,8 +50,8 @@ class Client:
         except (self._kafka.KafkaException, TypeError, ValueError) as e:
             raise StreamError(f"{self.address}: {_text(e)}") from e
 
-    def bounds(self) -> dict[int, Range]:
-        """See `Reader.bounds`."""
+    def bounds(self) -> dict[int, OffsetRange]:
+        """See `StreamReader.bounds`."""
         kafka, topic = self._kafka, self.address.topic
         try:
             if not self._partitions or time.monotonic() - self._asked > _PARTITIONS_EVERY:
@@ -80,7 +80,7 @@ class Client:
             return StreamError(f"{self.address}: an offset is not there: {_text(error)}")
         if error.fatal():
             return StreamError(f"{self.address}: {_text(error)}")
-        return Unavailable(f"{self.address}: no answer: {self._last_error or _text(error)}")
+        return BrokerUnavailable(f"{self.address}: no answer: {self._last_error or _text(error)}")
 
     def close(self) -> None:
         """Leaves the broker."""
@@ -96,7 +96,7 @@ class Client:
         if found.error is not None:
             raise self._kafka.KafkaException(found.error)
         if not found.partitions:
-            raise Unavailable(f"{self.address}: the topic has no partitions yet")
+            raise BrokerUnavailable(f"{self.address}: the topic has no partitions yet")
         return sorted(found.partitions)
 
     def _note(self, error: Any) -> None:

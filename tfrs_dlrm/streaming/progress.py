@@ -9,7 +9,8 @@ from typing import Any
 import tqdm
 from absl import logging
 
-from tfrs_dlrm.training.callbacks import StepCounter, TensorBoard
+from tfrs_dlrm.training.callbacks import StepCounter
+from tfrs_dlrm.training.progress import TensorBoard
 
 # Of the metrics of a window before it was trained on, those in the line, where they exist.
 _SHOWN = ("auc", "log_loss", "rmse")

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfrs_dlrm.streaming.address import StreamAddress
-from tfrs_dlrm.streaming.client import ANSWER, Client, producer
-from tfrs_dlrm.streaming.messages import Malformed
-from tfrs_dlrm.streaming.reader import StreamError, Unavailable
-from tfrs_dlrm.training.records import Records
+from tfrs_dlrm.streaming.client import ANSWER, TopicClient, producer
+from tfrs_dlrm.streaming.messages import Decoded, Malformed
+from tfrs_dlrm.streaming.reader import BrokerUnavailable, StreamError
+from tfrs_dlrm.training.run import RunRecords
 
 
 class Quarantine:
@@ -23,11 +23,13 @@ class Quarantine:
     Args:
       path: the file: one JSON object a line.
       address: of the stream.
+      bad_rows: `error` refuses malformed messages.
+      limit: refuses windows without any row after so many malformed messages in a row; 0 for no limit.
     """
 
-    def __init__(self, path: str, address: StreamAddress):
-        self.records = Records(path, "window")
-        self._address = address
+    def __init__(self, path: str, address: StreamAddress, bad_rows: str, limit: int):
+        self.records = RunRecords(path, "window")
+        self._address, self._bad_rows, self._limit = address, bad_rows, limit
         self._producer: Any = producer(address) if address.dead_letter else None
 
     def add(self, window: int, malformed: Sequence[Malformed]) -> None:
@@ -35,7 +37,7 @@ class Quarantine:
 
         Raises:
           StreamError: the dead-letter topic cannot be written to.
-          Unavailable: no broker takes them; nothing is in the file.
+          BrokerUnavailable: no broker takes them; nothing is in the file.
         """
         if not malformed:
             return
@@ -51,6 +53,32 @@ class Quarantine:
                     "reason": bad.reason,
                     "text": bad.text,
                 }
+            )
+
+    def check(self, window: int, decoded: Decoded, in_a_row: int) -> None:
+        """Makes sure that the malformed messages of a window may be set aside.
+
+        Args:
+          window: its number.
+          decoded: its messages.
+          in_a_row: the malformed messages since the last row, where whole windows were malformed.
+
+        Raises:
+          StreamError: they may not.
+        """
+        bad = decoded.malformed
+        if bad and self._bad_rows == "error":
+            raise StreamError(
+                f"{self._address}: {bad[0]}. Mend what writes them, or set such messages aside with"
+                " --config.data.bad_rows=quarantine"
+            )
+        in_a_row += len(bad)
+        if bad and not len(decoded) and 0 < self._limit <= in_a_row:
+            raise StreamError(
+                f"{self._address}: all {len(bad):,} messages of window {window} are malformed, {in_a_row:,} in a row;"
+                f" is the stream of another schema, or another format than {self._address.format}?"
+                f" {reasons(bad)}. None of this window was set aside; to have that done, raise"
+                " config.stream.malformed_in_a_row, or set it to 0"
             )
 
     def _send(self, malformed: Sequence[Malformed]) -> None:
@@ -78,7 +106,7 @@ class Quarantine:
             )
         if failed or left:
             self._producer.purge()
-            raise Unavailable(f"{self._address}: the dead-letter topic does not take messages")
+            raise BrokerUnavailable(f"{self._address}: the dead-letter topic does not take messages")
 
 
 def check_dead_letter(address: StreamAddress) -> None:
@@ -86,10 +114,10 @@ def check_dead_letter(address: StreamAddress) -> None:
 
     Raises:
       StreamError: there is none, or no right to see it.
-      Unavailable: no broker answers.
+      BrokerUnavailable: no broker answers.
     """
     if address.dead_letter:
-        client = Client(dataclasses.replace(address, topic=address.dead_letter))
+        client = TopicClient(dataclasses.replace(address, topic=address.dead_letter))
         try:
             client.bounds()
         finally:

@@ -1,24 +1,28 @@
-"""Rows of a stream by partition and offset."""
+"""Rows of a stream by partition and offset, and how to wait for a broker that went away."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Protocol
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
 
+T = TypeVar("T")
+# In seconds, between two tries.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 # Of a larger message only the first bytes are kept, for the quarantine file: no row of a log is that long.
 MAX_BYTES = 1 << 20
 _KEPT = 1 << 10
 
 # From the first offset up to, but not including, the second.
-Range = tuple[int, int]
+OffsetRange = tuple[int, int]
 
 
 class StreamError(ValueError):
     """A stream cannot be read, and trying again will not help."""
 
 
-class Unavailable(Exception):
+class BrokerUnavailable(Exception):
     """A broker does not answer; it may come back."""
 
 
@@ -45,27 +49,80 @@ class Message:
         return cls(partition, offset, value if len(value) <= MAX_BYTES else value[:_KEPT], len(value))
 
 
-class Reader(Protocol):
+class StreamReader(Protocol):
     """Reads a topic. Which rows were read is not its business: offsets belong to the checkpoint, not to the broker."""
 
-    def bounds(self) -> dict[int, Range]:
+    def bounds(self) -> dict[int, OffsetRange]:
         """By partition, its oldest offset that is left, and the one that the next message will have.
 
         Raises:
           StreamError: the topic is not there, or may not be read.
-          Unavailable: no broker answers.
+          BrokerUnavailable: no broker answers.
         """
         ...
 
-    def read(self, ranges: Mapping[int, Range]) -> list[Message]:
+    def read(self, ranges: Mapping[int, OffsetRange]) -> list[Message]:
         """The messages of these offsets, by partition, then by offset; offsets without a message are left out.
 
         Raises:
           StreamError: they are not there any more, or may not be read.
-          Unavailable: no broker answers. Called again it begins at the same offsets.
+          BrokerUnavailable: no broker answers. Called again it begins at the same offsets.
         """
         ...
 
     def close(self) -> None:
         """Leaves the broker."""
         ...
+
+
+class Stopped(Exception):
+    """The run is to end, and does not wait for the broker any more."""
+
+
+class Retries:
+    """Calls what may raise `BrokerUnavailable` until it does not.
+
+    Args:
+      seconds: gives up after so long.
+      say: is told of every retry.
+      stopping: whether to stop waiting.
+
+    Attributes:
+      count: the retries so far.
+    """
+
+    def __init__(self, seconds: float, say: Callable[[str], None], stopping: Callable[[], bool] = lambda: False):
+        self._seconds, self._say, self._stopping = seconds, say, stopping
+        self.count = 0
+
+    def __call__(self, work: Callable[[], T], seconds: float | None = None) -> T:
+        """What `work` returns.
+
+        Args:
+          work: is called again after each `BrokerUnavailable`.
+          seconds: other ones than usual.
+
+        Raises:
+          StreamError: it was not there for so long.
+          Stopped: the run is to end.
+        """
+        limit = self._seconds if seconds is None else seconds
+        begun, tries, pause = time.monotonic(), 0, _FIRST_PAUSE
+        while True:
+            try:
+                return work()
+            except BrokerUnavailable as e:
+                waited = time.monotonic() - begun
+                if waited >= limit:
+                    raise StreamError(f"{e}; gave up after {waited:.0f} s and {tries} retries") from e
+                tries, self.count = tries + 1, self.count + 1
+                self._say(f"{e}; retry {tries} in {pause:g} s")
+            self._sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._stopping():
+                raise Stopped
+            time.sleep(min(left, 0.2))

@@ -13,8 +13,8 @@ from tensorflow_io.python.ops import core_ops
 
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.client import settings
-from tfrs_dlrm.streaming.confluent import ConfluentReader
-from tfrs_dlrm.streaming.reader import Message, Range, StreamError, Unavailable
+from tfrs_dlrm.streaming.reader import BrokerUnavailable, Message, OffsetRange, StreamError
+from tfrs_dlrm.streaming.readers import ConfluentReader
 
 _AT_A_TIME = 1024
 # In seconds, without any message.
@@ -27,7 +27,7 @@ except (NotImplementedError, AttributeError) as e:
 
 
 class TensorFlowIOReader:
-    """See `Reader`.
+    """See `StreamReader`.
 
     tensorflow-io gives messages without their offsets, which are counted here. So it is for topics whose offsets have
     no gaps, unlike those of compacted topics and of transactions. What a topic holds is asked by confluent-kafka, which
@@ -51,12 +51,12 @@ class TensorFlowIOReader:
         self._reading: _Reading | None = None
         self._settings = [f"{name}={value}" for name, value in (settings(address) | own).items()]
 
-    def bounds(self) -> dict[int, Range]:
-        """See `Reader.bounds`."""
+    def bounds(self) -> dict[int, OffsetRange]:
+        """See `StreamReader.bounds`."""
         return self._beside.bounds()
 
-    def read(self, ranges: Mapping[int, Range]) -> list[Message]:
-        """See `Reader.read`.
+    def read(self, ranges: Mapping[int, OffsetRange]) -> list[Message]:
+        """See `StreamReader.read`.
 
         Raises:
           StreamError: also where there are fewer messages than offsets.
@@ -74,7 +74,7 @@ class TensorFlowIOReader:
         return [message for messages in found.values() for message in messages]
 
     def close(self) -> None:
-        """See `Reader.close`."""
+        """See `StreamReader.close`."""
         self._beside.close()
 
     def _messages(self, partition: int, begin: int, end: int) -> list[Message]:
@@ -84,10 +84,10 @@ class TensorFlowIOReader:
             self._reading.start()
         if not self._reading.wait():
             # It goes on once the broker is back, and cannot be ended: the next call waits for it again.
-            raise Unavailable(f"{self._address}: no message of partition {partition} came in {_STALL:.0f} s")
+            raise BrokerUnavailable(f"{self._address}: no message of partition {partition} came in {_STALL:.0f} s")
         reading, self._reading = self._reading, None
         if reading.error:
-            raise Unavailable(f"{self._address}: partition {partition}: {reading.error}")
+            raise BrokerUnavailable(f"{self._address}: partition {partition}: {reading.error}")
         return [Message.of(partition, offset, value) for offset, value in enumerate(reading.values, begin)]
 
 

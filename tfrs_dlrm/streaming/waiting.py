@@ -1,4 +1,4 @@
-"""Waiting for the rows of the next window."""
+"""Waiting for the rows of the next window, and making sure that none is gone."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 
 from tfrs_dlrm.config import StreamConfig
-from tfrs_dlrm.streaming.reader import Range
+from tfrs_dlrm.streaming.address import StreamAddress
+from tfrs_dlrm.streaming.reader import OffsetRange, StreamError
 from tfrs_dlrm.streaming.windows import compose
 
 # In seconds, between two looks for new rows.
 _POLL = 0.2
+_ANEW = "start a new run: another --workdir, and config.train.warm_start to take over the weights"
 
 
 class Waiting:
@@ -18,7 +20,7 @@ class Waiting:
 
     Args:
       config: how many rows a window has, and when to end.
-      bounds: see `Reader.bounds`.
+      bounds: see `StreamReader.bounds`.
       stopping: whether to stop waiting.
       waits: is told how many rows are there while they are too few.
     """
@@ -26,7 +28,7 @@ class Waiting:
     def __init__(
         self,
         config: StreamConfig,
-        bounds: Callable[[], dict[int, Range]],
+        bounds: Callable[[], dict[int, OffsetRange]],
         stopping: Callable[[], bool],
         waits: Callable[[int], None],
     ):
@@ -35,7 +37,7 @@ class Waiting:
         self._until = {p: end for p, (_, end) in bounds().items()} if config.stop_at_end else None
         self.reason = ""
 
-    def ranges(self, begins: Mapping[int, int]) -> dict[int, Range]:
+    def ranges(self, begins: Mapping[int, int]) -> dict[int, OffsetRange]:
         """The offsets of a window by partition; none where the run is to end, and `reason` says why.
 
         Args:
@@ -64,10 +66,41 @@ class Waiting:
             time.sleep(_POLL)
         return {}
 
-    def _there(self, begins: Mapping[int, int]) -> dict[int, Range]:
+    def _there(self, begins: Mapping[int, int]) -> dict[int, OffsetRange]:
         bounds = self._bounds()
         nexts = {p: begins.get(p, begin) for p, (begin, _) in bounds.items()}
         ends = {p: end for p, (_, end) in bounds.items()}
         if self._until is not None:
             ends = {p: min(end, self._until.get(p, nexts[p])) for p, end in ends.items()}
         return compose(nexts, ends, self._config.window_rows)
+
+
+def check_retained(address: StreamAddress, begins: Mapping[int, int], bounds: Mapping[int, OffsetRange]) -> None:
+    """Makes sure that no row between what was trained on and what is left is gone.
+
+    Args:
+      address: of the topic.
+      begins: by partition, the next offset.
+      bounds: see `StreamReader.bounds`.
+
+    Raises:
+      StreamError: some rows are gone, or the topic is another one.
+    """
+    for partition, offset in begins.items():
+        if partition not in bounds:
+            raise StreamError(
+                f"{address}: partition {partition} is not there any more; was the topic made anew? Then {_ANEW}"
+            )
+        first, end = bounds[partition]
+        where = f"{address}: partition {partition}"
+        if offset < first:
+            raise StreamError(
+                f"{where}: {first - offset:,} rows that were not trained on are gone: the checkpoint goes on at offset"
+                f" {offset}, and the oldest that is left is {first}. Let the topic keep its messages for longer than a"
+                f" trainer may be away. To go on without these rows, {_ANEW}"
+            )
+        if offset > end:
+            raise StreamError(
+                f"{where}: the checkpoint goes on at offset {offset}, and the topic ends at {end}; was it made anew?"
+                f" Then {_ANEW}"
+            )

@@ -1,7 +1,7 @@
-"""Which rows belong together. A window is written down before it is touched.
+"""Windows of rows, which are written down before they are touched, and which rows the weights have seen.
 
-A run that is killed between two checkpoints does the same windows again, so that it ends with the same weights as one
-that was not, and with the same evaluations.
+A run that is killed between two checkpoints trains on the same windows again. So it ends with the same weights and
+evaluations as a run that is not killed. What the weights have seen is in the checkpoint: the two cannot disagree.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import json
 import os
 from collections.abc import Mapping
 
-from tfrs_dlrm.streaming.reader import Range, StreamError
+import numpy as np
+import tensorflow as tf
+
+from tfrs_dlrm.streaming.reader import OffsetRange, StreamError
 
 
 @dataclasses.dataclass(frozen=True)
-class Window:
+class StreamWindow:
     """Some rows, evaluated and trained on as one.
 
     Attributes:
@@ -24,7 +27,7 @@ class Window:
     """
 
     number: int
-    ranges: dict[int, Range]
+    ranges: dict[int, OffsetRange]
 
     @property
     def size(self) -> int:
@@ -32,7 +35,7 @@ class Window:
         return sum(end - begin for begin, end in self.ranges.values())
 
 
-def compose(begins: Mapping[int, int], ends: Mapping[int, int], rows: int) -> dict[int, Range]:
+def compose(begins: Mapping[int, int], ends: Mapping[int, int], rows: int) -> dict[int, OffsetRange]:
     """Up to `rows` offsets, of all partitions as equally many as they have; those without any are left out.
 
     It depends on the arguments alone.
@@ -54,7 +57,7 @@ def compose(begins: Mapping[int, int], ends: Mapping[int, int], rows: int) -> di
     return dict(sorted(ranges.items()))
 
 
-class Journal:
+class WindowJournal:
     """The windows of a run, in a file of JSON lines.
 
     Args:
@@ -66,11 +69,11 @@ class Journal:
 
     def __init__(self, path: str):
         self._path = path
-        self._windows: dict[int, Window] = {}
+        self._windows: dict[int, StreamWindow] = {}
         if os.path.exists(path):
             self._read()
 
-    def window(self, number: int, begins: Mapping[int, int]) -> Window | None:
+    def window(self, number: int, begins: Mapping[int, int]) -> StreamWindow | None:
         """The window of that number, where a run that was killed has begun it.
 
         Args:
@@ -90,7 +93,7 @@ class Journal:
             )
         return window
 
-    def write(self, window: Window) -> None:
+    def write(self, window: StreamWindow) -> None:
         """Adds a window; it is on disk when this returns."""
         self._windows = {window.number: window}
         with open(self._path, "a", encoding="utf-8") as f:
@@ -107,8 +110,67 @@ class Journal:
                 try:
                     data = json.loads(line)
                     ranges = {int(p): (int(begin), int(end)) for p, (begin, end) in data["ranges"].items()}
-                    self._windows[data["window"]] = Window(data["window"], ranges)
+                    self._windows[data["window"]] = StreamWindow(data["window"], ranges)
                 except (ValueError, KeyError, TypeError, AttributeError) as e:
                     raise ValueError(f"{self._path}: not the windows of a stream: {line[:100]!r}") from e
                 whole += len(line)
             f.truncate(whole)
+
+
+class StreamState(tf.Module):
+    """How far a run along a stream is, saved with the weights.
+
+    Attributes:
+      step: the train steps so far.
+      window: the windows so far, so that the last one done has this number.
+      rows: trained on so far.
+      malformed: messages set aside so far.
+      malformed_in_a_row: those since the last row that could be read, where whole windows were malformed.
+      offsets: int64 [partitions], of each partition the offset of the first message that is not yet done.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = _counter()
+        self.window = _counter()
+        self.rows = _counter()
+        self.malformed = _counter()
+        self.malformed_in_a_row = _counter()
+        # Topics may get further partitions.
+        self.offsets = tf.Variable(np.zeros(0, np.int64), trainable=False, shape=tf.TensorShape([None]))
+
+    @property
+    def windows(self) -> int:
+        """The number of the last window done."""
+        return int(self.window.numpy())
+
+    def advance(self, window: StreamWindow, step: int, rows: int, malformed: int) -> None:
+        """Records that a window is done.
+
+        Args:
+          window: that window.
+          step: the last train step.
+          rows: how many it was trained on.
+          malformed: its messages that were set aside.
+        """
+        self.step.assign(step)
+        self.window.assign(window.number)
+        self.rows.assign_add(rows)
+        self.malformed.assign_add(malformed)
+        self.malformed_in_a_row.assign(0 if rows else int(self.malformed_in_a_row.numpy()) + malformed)
+        offsets = self.next_offsets()
+        for partition in range(max(window.ranges, default=-1) + 1):  # a new one begins where it begins
+            offsets.setdefault(partition, window.ranges.get(partition, (0, 0))[0])
+        self.set_offsets(offsets | {p: end for p, (_, end) in window.ranges.items()})
+
+    def next_offsets(self) -> dict[int, int]:
+        """The offsets by partition."""
+        return {partition: int(offset) for partition, offset in enumerate(self.offsets.numpy())}
+
+    def set_offsets(self, offsets: Mapping[int, int]) -> None:
+        """Sets the offsets of all partitions, whose numbers are 0, 1, ..."""
+        self.offsets.assign(np.array([offsets[p] for p in range(len(offsets))], np.int64))
+
+
+def _counter() -> tf.Variable:
+    return tf.Variable(0, dtype=tf.int64, trainable=False)

@@ -1,18 +1,15 @@
-"""What a run does beside its steps: watch the loss, listen for SIGTERM, draw a progress bar."""
+"""Keras callbacks of a run: count steps, watch the loss, listen for SIGTERM."""
 
 from __future__ import annotations
 
 import math
 import signal
-import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import tensorflow as tf
 import tf_keras as keras
-import tqdm
 
 from tfrs_dlrm.training.evaluation import NonFiniteError
 
@@ -74,7 +71,7 @@ class StopOnSignal(keras.callbacks.Callback):
       counter: the step.
       ends_round: whether an evaluation, with a checkpoint, follows the present step.
       save: writes a checkpoint and returns its path.
-      anywhere: whether any of the processes that step together received it; all of them ask every `EVERY` steps, and
+      anywhere: whether any of the processes that step together received it. All of them ask every `EVERY` steps, and
         stop together.
 
     Raises:
@@ -121,61 +118,3 @@ class StopOnSignal(keras.callbacks.Callback):
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.received = True
-
-
-class ProgressBar(keras.callbacks.Callback):
-    """One line on the terminal: step, examples/s, time left, loss and AUC or RMSE since the last evaluation."""
-
-    def __init__(self, counter: StepCounter, total_steps: int, batch_size: int):
-        super().__init__()
-        self._counter, self._batch_size = counter, batch_size
-        self._bar = tqdm.tqdm(
-            total=total_steps * batch_size,
-            initial=counter.step * batch_size,
-            desc="train",
-            unit=" examples",
-            unit_scale=True,
-            dynamic_ncols=True,
-            mininterval=0.5,
-        )
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Moves the bar."""
-        shown = {name: f"{value:.4f}" for name, value in (logs or {}).items() if name in ("loss", "auc", "rmse")}
-        self._bar.set_postfix({"step": self._counter.step, **shown}, refresh=False)
-        self._bar.update(self._counter.step * self._batch_size - self._bar.n)
-
-    def write(self, line: str) -> None:
-        """Prints a line above the bar."""
-        self._bar.write(line, file=sys.stderr)
-
-    def close(self) -> None:
-        """Leaves the line as it is."""
-        self._bar.close()
-
-
-class TensorBoard(keras.callbacks.Callback):
-    """Event files: the training metrics every `EVERY` steps, and whatever is given to `write`."""
-
-    EVERY = 50
-
-    def __init__(self, directory: str, counter: StepCounter):
-        super().__init__()
-        self._writer = tf.summary.create_file_writer(directory)
-        self._counter, self._written = counter, counter.step
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes now and then."""
-        if self._counter.step - self._written >= self.EVERY:
-            self._written = self._counter.step
-            self.write("train", logs or {})
-
-    def write(self, prefix: str, values: Mapping[str, float]) -> None:
-        """Writes PREFIX/NAME at the current step."""
-        with self._writer.as_default(step=self._counter.step):
-            for name, value in values.items():
-                tf.summary.scalar(f"{prefix}/{name}", value)
-
-    def close(self) -> None:
-        """Writes what is left."""
-        self._writer.close()

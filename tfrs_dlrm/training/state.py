@@ -1,4 +1,4 @@
-"""What a run knows beside its weights, and what makes an evaluation the best."""
+"""How far a run is and how good it was, when it evaluates, and when it ends."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrs_dlrm.config import OptimizerConfig
+from tfrs_dlrm.config import OptimizerConfig, RunConfig
 from tfrs_dlrm.models.tasks import Task
+from tfrs_dlrm.schema import Schema
 
 
 def quality(monitor: str, task: Task, metrics: Mapping[str, float]) -> float:
-    """Of what an evaluation found; more is better.
+    """Returns how good an evaluation is; more is better.
 
     Args:
       monitor: one of `tfrs_dlrm.config.MONITORS`.
-      task: of the first label.
-      metrics: of it.
+      task: the first label's.
+      metrics: the first label's.
     """
     if monitor:
         return (metrics["auc"] if monitor == "auc_minus_log_loss" else 0.0) - metrics["log_loss"]
@@ -26,7 +27,7 @@ def quality(monitor: str, task: Task, metrics: Mapping[str, float]) -> float:
 
 
 class RunState(tf.Module):
-    """How far a run is, and how good it was; it is saved with the weights.
+    """How far a run is and how good it was, saved with the weights.
 
     Args:
       config: says whether and when learning rates are cut.
@@ -35,17 +36,17 @@ class RunState(tf.Module):
     def __init__(self, config: OptimizerConfig) -> None:
         super().__init__()
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        # The `quality` of the best evaluation, which is its AUC most of the time. Checkpoints have it under this name.
+        # The `quality` of the best evaluation, often its AUC. Checkpoints hold it under this name.
         self.best_auc = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
         self.best_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.evaluations_since_best = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._plateau_factor, self._plateau_patience = config.plateau_factor, config.plateau_patience
-        # What all learning rates are multiplied by. The checkpoints of runs that never cut any do not have it.
+        # The factor of all learning rates. Checkpoints of runs without `plateau_factor` do not hold it.
         cuts = config.plateau_factor < 1
         self.rate_factor: Any = tf.Variable(1.0, dtype=tf.float32, trainable=False) if cuts else 1.0
 
     def evaluated(self, step: int, quality: float) -> bool:
-        """Takes notice of an evaluation; says whether learning rates were cut.
+        """Records an evaluation; returns whether it made the learning rates smaller.
 
         Args:
           step: its step.
@@ -61,3 +62,64 @@ class RunState(tf.Module):
             return False
         self.rate_factor.assign(self.rate_factor.numpy() * self._plateau_factor)
         return True
+
+
+class RunLimits:
+    """When a run evaluates and when it ends. A round is what it trains from one evaluation to the next.
+
+    Args:
+      config: the run.
+      epoch: the steps of an epoch.
+      state: how far the run is.
+      best: what makes an evaluation the best, in words.
+    """
+
+    def __init__(self, config: RunConfig, epoch: int, state: RunState, best: str) -> None:
+        self._train, self._state, self._best = config.train, state, best
+        self.total = self._train.steps or max(1, round(self._train.epochs * epoch))
+        self.round = self._train.eval_every_steps or epoch
+
+    def next_rounds(self, step: int) -> tuple[int, int]:
+        """How many steps the next round has, and how many rounds in a row have as many.
+
+        A first round that begins at a checkpoint in its middle is shorter, and so may be the last.
+        """
+        begun, left = step % self.round, self.total - step
+        return min(self.round - begun, left), 1 if begun else max(1, left // self.round)
+
+    def ends_round(self, step: int) -> bool:
+        """Whether an evaluation, with a checkpoint, follows a step."""
+        return step % self.round == 0 or step >= self.total
+
+    def reason_to_stop(self, step: int) -> str:
+        """Why the run ends after a step, in words; empty if it does not."""
+        train, state = self._train, self._state
+        if train.target_auc and float(state.best_auc.numpy()) >= train.target_auc:
+            return f"the evaluation AUC reached the target {train.target_auc:g}"
+        if train.patience and int(state.evaluations_since_best.numpy()) >= train.patience:
+            best = train.monitor.replace("_", " ") or self._best.upper()
+            return f"the evaluation {best} did not improve in {train.patience} evaluations"
+        return f"all {self.total} steps are done" if step >= self.total else ""
+
+
+def check_goals(config: RunConfig, schema: Schema, has_eval: bool) -> None:
+    """Refuses settings that could have no effect on data of this kind.
+
+    Raises:
+      ValueError: naming the setting.
+    """
+    for name in ("target_auc", "monitor") if schema.label.task != "classification" else ():
+        if getattr(config.train, name):
+            raise ValueError(
+                f"config.train.{name}={getattr(config.train, name)}: the label of {config.data.path} is a number to"
+                " predict, which has no AUC and no log loss; leave it out, and use train.patience to stop early"
+            )
+    default = RunConfig()
+    names = [("train", name) for name in ("target_auc", "patience", "monitor")]
+    for section, name in [] if has_eval else [*names, ("optimizer", "plateau_factor")]:
+        value = getattr(getattr(config, section), name)
+        if value != getattr(getattr(default, section), name):
+            raise ValueError(
+                f"config.{section}.{name}={value!r}: {config.data.path} has no evaluation set to go by; prepare it with"
+                " --eval_fraction or --eval_input, or leave this out"
+            )

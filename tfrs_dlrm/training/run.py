@@ -1,0 +1,172 @@
+"""What training on prepared data and on a stream share: a model, how far it is, and the directory of the run."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from tfrs_dlrm.checkpoint.save import not_finite
+from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.distribute.strategies import distribution_of
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.stores.files import finite, write_json
+from tfrs_dlrm.training.callbacks import StepCounter
+from tfrs_dlrm.training.evaluation import NonFiniteError
+from tfrs_dlrm.training.warm_start import warm_start
+from tfrs_dlrm.training.workdir import METRICS_FILE, Workdir
+
+RESULT_FILE = "result.json"
+RUN_AGAIN = "run the same command again once there is room, and it resumes from the last checkpoint"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+      step: the last step.
+      reason: why the run ended, in words.
+      best_step: the step of the best evaluation; 0 without an evaluation set.
+      best: the metrics of that evaluation.
+    """
+
+    step: int
+    reason: str
+    best_step: int
+    best: dict[str, float]
+
+
+class RunRecords:
+    """A file of JSON lines, one object each, in the order of a number that all of them have.
+
+    Args:
+      path: the file; the first line creates it.
+      key: the name of the number: `step` or `window`.
+    """
+
+    def __init__(self, path: str, key: str):
+        self._path, self._key = path, key
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not os.path.exists(self._path):
+            return
+        with open(self._path, encoding="utf-8") as f:
+            for line in f:
+                if line.endswith("\n"):  # a kill may have cut the last one
+                    yield json.loads(line)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Adds a line; numbers that are not finite become null."""
+        # If the run is killed before the checkpoint is whole, `forget_after` drops the line when the run resumes.
+        with open(self._path, "a", encoding="utf-8") as f:
+            f.write(json.dumps(finite(record)) + "\n")
+
+    def forget_after(self, number: int) -> None:
+        """Drops the lines of higher numbers, which a resumed run writes again."""
+        if not os.path.exists(self._path):
+            return
+        with open(self._path + ".tmp", "w", encoding="utf-8") as f:
+            f.writelines(json.dumps(record) + "\n" for record in self if record[self._key] <= number)
+        os.replace(self._path + ".tmp", self._path)
+
+
+class _State(Protocol):
+    step: tf.Variable
+
+
+class Run(abc.ABC):
+    """One call of a training program, once there is a model.
+
+    Args:
+      config: the run.
+      data_dir: the prepared data.
+      home: the directory of the run, begun.
+      model: compiled.
+      state: how far the run is.
+      saved: what is saved with the model, by name, the state included.
+      key: the number of each line in `metrics.jsonl`: `step` or `window`.
+
+    Attributes:
+      counter: the last step done.
+      last_checkpoint: the path of the last good one; empty if there is none.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data_dir: str,
+        home: Workdir,
+        model: RankingModel,
+        state: _State,
+        saved: Mapping[str, Any],
+        key: str,
+    ):
+        train = config.train
+        self.config, self.data_dir, self.home, self.model = config, data_dir, home, model
+        self.distribution = distribution_of(model.distribute_strategy)
+        self.checkpoints = home.checkpoints(model, train.keep_checkpoints, saved, train.async_checkpoints)
+        self.records = RunRecords(home.file(METRICS_FILE), key)
+        self.counter, self.last_checkpoint = StepCounter(), ""
+        self._step = state.step
+
+    @property
+    @abc.abstractmethod
+    def position(self) -> str:
+        """How far the run is, in words."""
+
+    @property
+    def tensorboard(self) -> str:
+        """The directory of event files; empty if this process writes none."""
+        wanted = self.config.train.tensorboard and self.distribution.is_chief
+        return self.home.file("tensorboard") if wanted else ""
+
+    def restore(self) -> str:
+        """Restores the latest checkpoint and returns its path; empty if the run is new."""
+        self.last_checkpoint = self.checkpoints.restore() or ""
+        self.counter.step = int(self._step.numpy())
+        return self.last_checkpoint
+
+    def warm_start(self) -> list[str]:
+        """Takes over the weights of another run if the configuration names one; returns lines about that."""
+        other = self.config.train.warm_start
+        return warm_start(self.model, self.data_dir, other).lines() if other else []
+
+    def check_finite(self) -> None:
+        """Makes sure that all weights are finite.
+
+        Raises:
+          NonFiniteError: naming some that are not.
+        """
+        if what := not_finite(self.model):
+            raise self.non_finite(f"{what} {self.position}; nothing is saved")
+
+    def non_finite(self, what: str) -> NonFiniteError:
+        """An error that names the last good checkpoint as well."""
+        return NonFiniteError(f"{what}. The last good checkpoint is {self.last_checkpoint or 'none'}")
+
+    def save(self, best: bool = False) -> str:
+        """Writes a checkpoint, perhaps in the background, and returns its path. `check_finite` comes first."""
+        self._step.assign(self.counter.step)
+        self.last_checkpoint = self.checkpoints.save(self.counter.step, best)
+        return self.last_checkpoint
+
+    def save_and_wait(self) -> str:
+        """Writes a checkpoint and returns its path once it is whole."""
+        self.check_finite()
+        path = self.save()
+        self.checkpoints.wait()
+        return path
+
+    def finish(self, reason: str, best_step: int = 0, best: Mapping[str, float] | None = None) -> Result:
+        """Writes down how the run ended, and publishes it."""
+        result = Result(self.counter.step, reason, best_step, dict(best or {}))
+        if self.distribution.is_chief:
+            write_json(self.home.file(RESULT_FILE), dataclasses.asdict(result))
+            self.home.push()
+        return result
