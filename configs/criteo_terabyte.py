@@ -11,8 +11,8 @@ Source: facebookresearch/dlrm, bench/run_and_time.sh: dimension 128, bottom MLP 
 epoch. Submissions with batch 32768 used learning rate 18, 8000 steps of warmup, and from step 70,000 on 30,000 steps of
 decay: `--config.train.batch_size=32768 --config.optimizer.learning_rate=18
 --config.optimizer.embedding_learning_rate=18 --config.optimizer.warmup_steps=8000
---config.optimizer.decay_start_step=70000 --config.optimizer.decay_steps=30000`. docs/recipes.md has published results,
-and says where this recipe differs; docs/planner.md, what a run would need.
+--config.optimizer.decay_start_step=70000 --config.optimizer.decay_steps=30000`. docs/guides/recipes.md has published
+results, and says where this recipe differs; docs/guides/planner.md, what a run would need.
 """
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig

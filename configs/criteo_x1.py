@@ -15,8 +15,8 @@ same vocabularies, those of train.csv:
 
 Source: reczoo/BARS, ranking/ctr/DLRM/DLRM_criteo_x1: AUC 0.8138, log loss 0.4382. Dimension 10, bottom MLP
 13-400-400-400-10, top MLP 400-400-400-1, batch normalization, dropout 0.2, batch 4096, Adam with 0.001, cut by 10
-wherever an epoch finds no better AUC, until two in a row do not. docs/recipes.md says where this recipe differs from
-theirs, and what other models reached.
+wherever an epoch finds no better AUC, until two in a row do not. docs/guides/recipes.md says where this recipe differs
+from theirs, and what other models reached.
 """
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig

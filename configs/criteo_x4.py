@@ -14,7 +14,7 @@ evaluate on that.
 Source: reczoo/BARS, ranking/ctr/DeepFM/DeepFM_criteo_x4_001: AUC 0.8143, log loss 0.4376. Dimension 16, an MLP of five
 layers of 1000, dropout 0.2, batch 10000, Adam with 0.001, cut by 10 wherever an epoch does not better AUC minus log
 loss, until two in a row do not; values that occur fewer than ten times share a row. It has no DLRM on these data.
-docs/recipes.md says where this recipe differs from theirs, and what other models reached.
+docs/guides/recipes.md says where this recipe differs from theirs, and what other models reached.
 """
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig

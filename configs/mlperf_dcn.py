@@ -9,8 +9,8 @@ on the way:
         --config.data.raw_train='parquet/day_*.parquet' --config.data.raw_eval=parquet/valid.parquet
 
 Source: the README there. Dimension 128, dense MLP 13-512-256-128, three cross layers of rank 512, MLP
-1024-1024-512-256-1, Adagrad with 0.005, batch 65536, one epoch with 20 evaluations, target AUC 0.80275. docs/recipes.md
-says where this recipe differs from theirs. What it would need:
+1024-1024-512-256-1, Adagrad with 0.005, batch 65536, one epoch with 20 evaluations, target AUC 0.80275.
+docs/guides/recipes.md says where this recipe differs from theirs. What it would need:
 
     python train/plan.py --config=configs/mlperf_dcn.py --strategy=mirrored --topology=8x80GB
 """

@@ -1,4 +1,4 @@
-"""Continuous training on raw rows in Kafka. See docs/streams.md.
+"""Continuous training on raw rows in Kafka. See docs/guides/streams.md.
 
 Prepare some days of the log, whose schema, vocabularies and statistics encode the stream, then
 

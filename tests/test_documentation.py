@@ -59,7 +59,7 @@ def test_the_program_of_the_readme(log, monkeypatch, capsys):
 
 @pytest.mark.process
 def test_the_page_on_your_own_data(log):
-    page = "docs/your-own-data.md"
+    page = "docs/start/your-own-data.md"
     infer, *rest = [command.split() for command in fenced(page, "bash")]
     # The proposal and the schema on the page both describe the file; the page's own is used from then on.
     run(log, ROOT / infer[1], *infer[2:])
@@ -74,7 +74,7 @@ def test_the_page_on_your_own_data(log):
 
 
 def test_the_page_on_models_has_every_model_and_flags_that_there_are():
-    page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/guides/models.md").read_text(encoding="utf-8")
     assert tuple(re.findall(r"^\| \[`(\w+)`\]", page, re.MULTILINE)) == (*MODELS[1:], MODELS[0])
     commands = re.findall(r"^    python train/main.py(.*)$", page.replace("\\\n", " "), re.MULTILINE)
     named = set()
@@ -89,7 +89,7 @@ def test_the_page_on_models_has_every_model_and_flags_that_there_are():
 
 
 def test_the_page_on_checkpoints(tmp_path, monkeypatch, capsys):
-    own_code, plain = fenced("docs/checkpoints.md", "python")
+    own_code, plain = fenced("docs/guides/checkpoints.md", "python")
     monkeypatch.chdir(tmp_path)
     made = []
 
@@ -110,7 +110,7 @@ def test_the_page_on_checkpoints(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.process
 def test_the_page_on_strategies(log):
-    (program,) = fenced("docs/strategies.md", "python")
+    (program,) = fenced("docs/guides/strategies.md", "python")
     categorical = (td.CategoricalFeature("site"), td.CategoricalFeature("tags", separator="|"))
     schema = td.Schema(td.Label("clicked"), (td.DenseFeature("price"),), categorical).with_dim(8)
     td.prepare(schema, [str(log / "clicks.csv")], str(log / "data/clicks"), eval_fraction=0.2)
@@ -120,7 +120,7 @@ def test_the_page_on_strategies(log):
 
 
 def test_the_page_on_embeddings():
-    page = "docs/embeddings.md"
+    page = "docs/guides/embeddings.md"
     (options,), (compile_call,) = fenced(page, "json"), fenced(page, "python")
     schema = td.Schema.from_json(json.dumps(json.loads(options) | {"label": {"column": "clicked"}}))
     model = td.DLRM(schema.with_vocabulary_sizes({"user": 50, "item": 60, "site": 70}), top_mlp=(8, 1))
@@ -133,10 +133,10 @@ def test_the_page_on_embeddings():
 
 @pytest.mark.process
 def test_the_warm_start_of_the_page_on_embeddings(log):
-    page = "docs/embeddings.md"
+    page = "docs/guides/embeddings.md"
     (warm_start,) = fenced(page, "bash")
     prepare, train = (command.split() for command in warm_start.replace("\\\n", "").strip().splitlines())
-    (clicks,) = fenced("docs/your-own-data.md", "json")
+    (clicks,) = fenced("docs/start/your-own-data.md", "json")
     (log / "clicks.json").write_text(clicks)
     monday = [a.replace("_tuesday", "").replace("tuesday", "monday") for a in prepare[1:]]
     run(log, ROOT / monday[0], *monday[1:])

@@ -177,7 +177,7 @@ def test_mlperf_dcn(tmp_path):
 
 
 def test_the_page_has_every_recipe():
-    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/guides/recipes.md").read_text(encoding="utf-8")
     files = [path.stem for path in (ROOT / "configs").glob("*.py")]
     assert all(f"\n| `{name}` |" in page for name in files)
 

@@ -39,8 +39,8 @@ class DataConfig:
     """Where the examples come from.
 
     Attributes:
-      source: the address of a stream of raw rows to train on, kafka://HOST:PORT/TOPIC?...; see docs/streams.md. Then
-        `path` says how they are encoded.
+      source: the address of a stream of raw rows to train on, kafka://HOST:PORT/TOPIC?...; see docs/guides/streams.md.
+        Then `path` says how they are encoded.
       path: the prepared directory. Where it is missing it is made, from `raw_train` or `synthetic_rows`.
       schema: the JSON file that describes the raw logs.
       raw_train: paths and glob patterns of raw training logs, separated by commas.
@@ -50,7 +50,7 @@ class DataConfig:
       synthetic_rows: draws this many training rows from a planted model, in place of raw logs.
       synthetic_eval_rows: likewise for evaluation.
       shuffle_rows: how many rows are shuffled at a time.
-      service: grpc://HOST:PORT of input workers that read and shuffle training data, see docs/input-service.md.
+      service: grpc://HOST:PORT of input workers that read and shuffle training data, see docs/guides/input-service.md.
     """
 
     path: str = ""
@@ -106,7 +106,7 @@ class ModelConfig:
       top_mlp: units of the MLP that ends in the logit, the deep part of every model that has one; the last must be 1.
       self_interaction: of `dlrm`, whether the dot products of the vectors with themselves are in.
       mixed_dim_temperature: makes the dimensions of larger tables smaller, see `Schema.with_mixed_dims`; 0 does not.
-      name: one of `MODELS`; docs/models.md says when to use which.
+      name: one of `MODELS`; docs/guides/models.md says when to use which.
       interaction: of `dlrm`, what the top MLP sees: `dot` products of the vectors, or the vectors side by side (`cat`).
       dropout: the share of the MLPs' hidden outputs that training drops.
       batch_norm: whether the MLPs' hidden layers are normalized.

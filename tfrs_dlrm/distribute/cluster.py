@@ -92,7 +92,7 @@ def job_in_tf_config(strategy: str) -> str:
     problems = tf_config_problems(text, strategy) if text else ["TF_CONFIG is not set"]
     if problems:
         raise ValueError(
-            f"strategy {strategy}: {'; '.join(problems)}. docs/strategies.md has an example; for a trial on this"
+            f"strategy {strategy}: {'; '.join(problems)}. docs/guides/strategies.md has an example; for a trial on this"
             f" machine: tfrs-dlrm cluster --strategy={strategy}"
         )
     return json.loads(text)["task"]["type"]

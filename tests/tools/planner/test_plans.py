@@ -187,7 +187,7 @@ def test_the_schemas_of_the_page():
 
 
 def test_the_constants_of_the_page():
-    page = (ROOT / "docs" / "planner.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/guides/planner.md").read_text(encoding="utf-8")
     for device in (*hardware.TPUS.values(), *hardware.GPUS.values(), hardware.CPU):
         memory = "as given" if device.memory is None else f"{device.memory / 1e9:.3g}"
         speeds = [device.float32 / 1e12, device.bfloat16 / 1e12, device.bandwidth / 1e9, device.link / 1e9]
@@ -197,7 +197,7 @@ def test_the_constants_of_the_page():
 
 def test_the_examples_of_the_page(monkeypatch):
     monkeypatch.chdir(ROOT)
-    page = (ROOT / "docs" / "planner.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/guides/planner.md").read_text(encoding="utf-8")
     examples = re.findall(r"```bash\n(python train/plan\.py .*?)```\n+```\n(.*?)```", page, re.DOTALL)
     assert len(examples) >= 6
     for command, shown in examples:

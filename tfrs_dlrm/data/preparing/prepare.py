@@ -63,7 +63,7 @@ def prepare(
       bad_rows: what becomes of malformed rows: `error` stops at the first; `quarantine` writes them to
         `quarantine.jsonl` with file, line, column and reason, and goes on.
       engine: `duckdb` works on this machine, `spark` on a Spark cluster; both write the same bytes.
-        See docs/cluster.md.
+        See docs/guides/cluster.md.
       master: of Spark: `local[*]` (all cores of this machine; the default), `spark://HOST:PORT`, `yarn`, `k8s://...`.
       progress: is told how far it is.
 

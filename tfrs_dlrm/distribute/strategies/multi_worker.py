@@ -56,7 +56,7 @@ class MultiWorker(Distribution):
             raise ValueError(
                 f"multi_worker copies all tables to every worker: {size_text(size)}, plus slots, of"
                 f" {size_text(available)} that this machine has free. Use --strategy=parameter_server, which shares"
-                " them out among servers, or smaller tables (see docs/embeddings.md)"
+                " them out among servers, or smaller tables (see docs/guides/embeddings.md)"
             )
         return {}
 

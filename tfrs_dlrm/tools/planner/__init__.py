@@ -4,8 +4,8 @@ r"""What a run would need and take on devices that need not be there. Nothing he
     print("\n".join(lines(plan)))
     plan.save("plan.json")
 
-`tfrs_dlrm.distribute.placement` decides where the tables go, for plans and for real runs. docs/planner.md describes the
-cost model.
+`tfrs_dlrm.distribute.placement` decides where the tables go, for plans and for real runs. docs/guides/planner.md
+describes the cost model.
 """
 
 from __future__ import annotations

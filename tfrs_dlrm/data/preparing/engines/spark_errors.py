@@ -33,7 +33,7 @@ def _explanation(text: str, master: str) -> str:
         return (
             f"the executors of {master} cannot import all that they need: {message}. Install tfrs-dlrm, of the same"
             " version as here, in the Python that PYSPARK_PYTHON names there, or send an environment along; see"
-            " docs/cluster.md"
+            " docs/guides/cluster.md"
         )
     if "PYTHON_VERSION_MISMATCH" in text:
         return (

@@ -210,7 +210,7 @@ def _close_all() -> None:
 
 def _look_for_dispatcher(address: str, seconds: float) -> None:
     port = address.rpartition(":")[2]
-    advice = f"`tfrs-dlrm input-service --port={port}` starts one on this machine, see docs/input-service.md"
+    advice = f"`tfrs-dlrm input-service --port={port}` starts one on this machine, see docs/guides/input-service.md"
     deadline = time.monotonic() + seconds
     while reason := unreachable([address]).get(address):
         if time.monotonic() > deadline:
