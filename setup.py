@@ -71,7 +71,7 @@ setup(
         "compare": ["optuna>=4.0"],
         # `tfrs-dlrm prepare --engine=spark`; it needs Java 17.
         "spark": ["pyspark[sql]>=4.0,<5"],
-        # `tfrs-dlrm serve` and tfrs_dlrm.serving.Client.
+        # `tfrs-dlrm serve` and tfrs_dlrm.serving.ServingClient.
         "serving": _SERVING,
         "dev": [
             *_SERVING,

@@ -32,7 +32,7 @@ _OWN = (3, 5, 10)  # of the 26 categorical features, those that are not of the c
 
 def main(argv: list[str]) -> None:
     del argv
-    from tfrs_dlrm.serving.runtime.runtime import SavedModel
+    from tfrs_dlrm.serving.runtime.saved_model import SavedModel
 
     report: dict = {"machine": machine()}
     print(describe(report["machine"]))

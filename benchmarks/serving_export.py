@@ -12,7 +12,7 @@ import tensorflow_recommenders as tfrs
 
 import tfrs_dlrm as td
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
-from tfrs_dlrm.serving.bundle.model import ServingModel
+from tfrs_dlrm.serving.exporting.serving_model import ServingModel
 
 DENSE = [f"I{i}" for i in range(1, 14)]
 CATEGORICAL = [f"C{i:02d}" for i in range(1, 27)]

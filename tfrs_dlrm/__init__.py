@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from tfrs_dlrm.models.ranking import RankingModel
     from tfrs_dlrm.models.wide_and_deep import WideAndDeep
     from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
-    from tfrs_dlrm.serving.bundle.bundle import export_model
+    from tfrs_dlrm.serving.exporting.export import export_model
     from tfrs_dlrm.training.inputs import distributed_dataset
     from tfrs_dlrm.training.loop import train_and_evaluate
     from tfrs_dlrm.training.warm_start import warm_start
@@ -85,7 +85,7 @@ _PUBLIC = {
     "tfrs_dlrm.models.ranking": ("RankingModel",),
     "tfrs_dlrm.models.wide_and_deep": ("WideAndDeep",),
     "tfrs_dlrm.schema": ("CategoricalFeature", "DenseFeature", "Label", "Schema", "Table", "TextFormat"),
-    "tfrs_dlrm.serving.bundle.bundle": ("export_model",),
+    "tfrs_dlrm.serving.exporting.export": ("export_model",),
     "tfrs_dlrm.distribute.strategies": ("make_strategy",),
     "tfrs_dlrm.training.inputs": ("distributed_dataset",),
     "tfrs_dlrm.training.loop": ("train_and_evaluate",),

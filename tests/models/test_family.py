@@ -16,8 +16,8 @@ from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.models.registry import REGISTRY, build_model
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
-from tfrs_dlrm.serving.bundle.bundle import Options, export
-from tfrs_dlrm.serving.bundle.model import ServingModel
+from tfrs_dlrm.serving.exporting.export import ExportOptions, export
+from tfrs_dlrm.serving.exporting.serving_model import ServingModel
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.factory import load_model
@@ -291,7 +291,9 @@ def test_trains_and_serves(form, data, tmp_path):
     model, _, _ = load_model(str(tmp_path / "run"))
     assert type(model) is REGISTRY[form.split()[0]][0]
     if form == "dlrm cat":  # all of an export, which compares each of its signatures with the model
-        path = export(str(tmp_path / "run"), str(tmp_path / "out"), options=Options(context=("user", "price"))).path
+        path = export(
+            str(tmp_path / "run"), str(tmp_path / "out"), options=ExportOptions(context=("user", "price"))
+        ).path
         report = verify(path, latency=False)  # finds nothing of training: no moving averages that move, no counters
         assert report.passed, report
     else:

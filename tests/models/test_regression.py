@@ -23,12 +23,11 @@ from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.metrics import evaluate_predictions, regression_metrics
 from tfrs_dlrm.models.scorers import Rows
 from tfrs_dlrm.models.tasks import BinaryClassification, Regression, task_of
-from tfrs_dlrm.serving.bundle.bundle import Options, export
-from tfrs_dlrm.serving.bundle.manifest import read_manifest
-from tfrs_dlrm.serving.bundle.tolerance import Tolerance
-from tfrs_dlrm.serving.client.client import Client
-from tfrs_dlrm.serving.client.errors import InvalidRequest
-from tfrs_dlrm.serving.server import logged_rows
+from tfrs_dlrm.serving.bundle.manifest import Tolerance, read_manifest
+from tfrs_dlrm.serving.client.serving_client import ServingClient
+from tfrs_dlrm.serving.exporting.export import ExportOptions, export
+from tfrs_dlrm.serving.protocol import InvalidRequest
+from tfrs_dlrm.serving.request_logs.scored_rows import ScoredRequest
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.tools.explain import pictures
 from tfrs_dlrm.tools.explain.explain import Questions, explain_run
@@ -206,7 +205,7 @@ def run(data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
     output = str(tmp_path_factory.mktemp("exports") / "ratings")
-    return export(run[0], output, options=Options(context=("user",)))
+    return export(run[0], output, options=ExportOptions(context=("user",)))
 
 
 def test_a_planted_rating_is_learned_down_to_its_noise(data, run):
@@ -298,8 +297,8 @@ def test_a_warm_start_takes_labels_of_another_mean(run, data, tmp_path):
 
 def test_what_is_exported_says_what_was_trained(run, exported, data):
     manifest = read_manifest(exported.path)
-    assert manifest["task"] == "regression" and "classify" not in manifest["signatures"]
-    outputs = {name: set(signature["outputs"]) for name, signature in manifest["signatures"].items()}
+    assert manifest.task == "regression" and "classify" not in manifest.signatures
+    outputs = {name: set(signature["outputs"]) for name, signature in manifest.signatures.items()}
     assert outputs == {
         "serving_default": {"prediction"}, "serialized_examples": {"prediction"}, "encoded": {"prediction"},
         "regress": {"outputs"}, "rank": {"scores", "order"}, "rank_top_k": {"scores", "indices"},
@@ -315,7 +314,7 @@ def test_what_is_exported_says_what_was_trained(run, exported, data):
     lines = list(map(json.loads, Path(exported.path, "assets.extra/reference.jsonl").read_text().splitlines()))
     np.testing.assert_allclose([line["prediction"] for line in lines[:256]], predictions, rtol=1e-5)
     card = Path(exported.path, "MODEL.md").read_text()
-    assert "gives a prediction of its label, a number," in card and "probabilit" not in card
+    assert "predicts its label, a number," in card and "probabilit" not in card
 
 
 def test_it_passes_its_verification_and_a_changed_one_does_not(exported, data, tmp_path):
@@ -339,8 +338,8 @@ def test_it_passes_its_verification_and_a_changed_one_does_not(exported, data, t
 
 
 def test_smaller_tables_are_measured_in_the_unit_of_the_labels(run, tmp_path):
-    smaller = export(run[0], str(tmp_path / "ratings"), options=Options(storage="int8"))
-    accuracy = read_manifest(smaller.path)["accuracy"]
+    smaller = export(run[0], str(tmp_path / "ratings"), options=ExportOptions(storage="int8"))
+    accuracy = read_manifest(smaller.path).accuracy
     assert set(accuracy) == {"examples", "rmse", "mae", "largest_change"}
     assert accuracy["rmse"][0] == run[1].best["rmse"] and abs(np.subtract(*accuracy["rmse"])) < 0.05
     card = Path(smaller.path, "MODEL.md").read_text()
@@ -354,7 +353,7 @@ def test_servers_and_clients_take_it(exported, data):
         (model,) = httpx.get(f"{there.rest}/catalog").json()["models"]  # what the page shows
         assert model["versions"][0]["output"] == "prediction"
         for address in (there.rest, f"grpc://{there.grpc}"):
-            with Client(address, "ratings") as client:
+            with ServingClient(address, "ratings") as client:
                 predictions = client.predict({name: [row[name] for row in rows] for name in rows[0]})["prediction"]
                 np.testing.assert_allclose(client.regress(rows), predictions, rtol=1e-6)
                 ranked = client.rank(
@@ -367,10 +366,11 @@ def test_servers_and_clients_take_it(exported, data):
 
 def test_predictions_are_logged_as_probabilities_are():
     inputs, predictions = {"price": np.float32([1, 2])}, np.float32([7, 8])
-    found = logged_rows.scores("serving_default", outputs := {"prediction": predictions})
+    request = ScoredRequest("r", "ratings", 1, "serving_default", inputs, {"prediction": predictions})
+    found = request.scores()
     assert found is not None and found.tolist() == [7, 8]
-    rows = logged_rows.logged_rows("serving_default", inputs, outputs, (), found, np.array([1]))
-    assert (rows.probabilities.tolist(), rows.rows.tolist(), rows.inputs["price"].tolist()) == ([8], [1], [2])
+    rows = request.choose(found, np.array([1]))
+    assert (rows.probabilities.tolist(), rows.numbers.tolist(), rows.inputs["price"].tolist()) == ([8], [1], [2])
 
 
 def test_a_tolerance_grows_with_numbers_beyond_the_usual():

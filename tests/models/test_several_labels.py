@@ -23,12 +23,12 @@ from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.data.reading.record_dataset import record_dataset
 from tfrs_dlrm.data.reading.records import write_records
 from tfrs_dlrm.models.registry import build_model
-from tfrs_dlrm.serving.bundle.bundle import Options, export
 from tfrs_dlrm.serving.bundle.manifest import read_manifest
-from tfrs_dlrm.serving.client.client import Client
-from tfrs_dlrm.serving.request_logs.labelled import join_labels
+from tfrs_dlrm.serving.client.serving_client import ServingClient
+from tfrs_dlrm.serving.exporting.export import ExportOptions, export
+from tfrs_dlrm.serving.request_logs.label_join import join_labels
 from tfrs_dlrm.serving.request_logs.request_log import RequestLog
-from tfrs_dlrm.serving.server.logged_rows import scores
+from tfrs_dlrm.serving.request_logs.scored_rows import ScoredRequest
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.tools.explain.explain import Questions, explain_run
 from tfrs_dlrm.tools.planner.dense import dense_half
@@ -59,7 +59,7 @@ def run(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
-    return export(run[0], str(tmp_path_factory.mktemp("exports") / "funnel"), options=Options(context=("user",)))
+    return export(run[0], str(tmp_path_factory.mktemp("exports") / "funnel"), options=ExportOptions(context=("user",)))
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_logged_requests_are_joined_with_all_labels(tmp_path):
     inputs = {"age": np.float32([30, 40, 50]), "user": np.array([b"u1", b"u2", b"u3"], object)}
     inputs["item"] = inputs["user"]
     outputs = {"probability": np.float32([0.1, 0.2, 0.3]), "prediction_paid": np.float32([1, 2, 3])}
-    found = scores("serving_default", outputs)
+    found = ScoredRequest("r", "funnel", 1, "serving_default", inputs, outputs).scores()
     assert found is outputs["probability"]
     log.write("r", inputs, found, 1)
     log.close()
@@ -240,7 +240,7 @@ def test_labels_share_all_but_the_last_layer(data, form):
 def test_labels_of_other_models_than_dlrm_are_exported(data, tmp_path):
     model = td.DCN(td.Schema.load(f"{data}/schema.json"), top_mlp=(8, 1), cross_rank=2)
     model.build()
-    path, found = td.export_model(model, data, str(tmp_path / "funnel"), Options(context=("user",)))
+    path, found = td.export_model(model, data, str(tmp_path / "funnel"), ExportOptions(context=("user",)))
     assert list(found.tolerances) == OUTPUTS and verify(path, latency=False).passed
 
 
@@ -380,7 +380,7 @@ def test_what_is_exported_answers_for_each_label(data, run, exported):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
     manifest = read_manifest(exported.path)
-    outputs = {name: sorted(signature["outputs"]) for name, signature in manifest["signatures"].items()}
+    outputs = {name: sorted(signature["outputs"]) for name, signature in manifest.signatures.items()}
     scores = ["scores", "scores_paid", "scores_purchase"]
     assert outputs == {
         **dict.fromkeys(("serving_default", "serialized_examples", "encoded"), sorted(OUTPUTS)),
@@ -389,8 +389,8 @@ def test_what_is_exported_answers_for_each_label(data, run, exported):
         "rank": sorted(["order", *scores]),
         "rank_top_k": sorted(["indices", *scores]),
     }
-    assert manifest["tolerance"] == 1e-6 and list(manifest["more_outputs"]) == OUTPUTS[1:]
-    assert manifest["more_outputs"]["prediction_paid"]["tolerance"] > 1e-5
+    assert manifest.tolerance == 1e-6 and list(manifest.more_outputs) == OUTPUTS[1:]
+    assert manifest.more_outputs["prediction_paid"]["tolerance"] > 1e-5
     assert "also gives `probability_purchase`, `prediction_paid`" in Path(exported.path, "MODEL.md").read_text()
 
 
@@ -426,12 +426,12 @@ def test_a_changed_answer_for_any_label_is_found(exported, data, tmp_path):
 
 
 def test_smaller_tables_are_measured_by_label(run, tmp_path):
-    smaller = export(run[0], str(tmp_path / "funnel"), options=Options(storage="float16"))
-    accuracy = read_manifest(smaller.path)["accuracy"]
+    smaller = export(run[0], str(tmp_path / "funnel"), options=ExportOptions(storage="float16"))
+    accuracy = read_manifest(smaller.path).accuracy
     assert accuracy["auc"][0] == run[1].best["auc"] and set(accuracy["more"]) == {"purchase", "paid"}
     assert accuracy["more"]["paid"]["rmse"][0] == run[1].best["rmse_paid"]
     assert accuracy["more"]["purchase"]["examples"] == run[1].best["examples_purchase"]
-    assert "examples of label paid, beside the model as trained: RMSE" in Path(smaller.path, "MODEL.md").read_text()
+    assert "examples of label paid: RMSE" in Path(smaller.path, "MODEL.md").read_text()
 
 
 def test_clients_get_every_answer(exported, data):
@@ -440,7 +440,7 @@ def test_clients_get_every_answer(exported, data):
         (model,) = httpx.get(f"{there.rest}/catalog").json()["models"]  # what the page shows
         assert model["versions"][0]["output"] == "probability"
         for address in (there.rest, f"grpc://{there.grpc}"):
-            with Client(address, "funnel") as client:
+            with ServingClient(address, "funnel") as client:
                 answers = client.predict({name: [row[name] for row in rows] for name in rows[0]})
                 assert sorted(answers) == sorted(OUTPUTS)
                 np.testing.assert_allclose(client.regress(rows), answers["probability"], rtol=1e-5)

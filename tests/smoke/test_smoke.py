@@ -10,7 +10,7 @@ import tensorflow as tf
 from run_weights import weights
 
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.serving.bundle.bundle import export
+from tfrs_dlrm.serving.exporting.export import export
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.loop import train_and_evaluate
 

@@ -16,9 +16,9 @@ from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.raw.infer import infer_schema
 from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.data.reading.dataset import dataset
-from tfrs_dlrm.serving.bundle.bundle import Options, export
-from tfrs_dlrm.serving.bundle.versions import fetch_newest, versions_in
-from tfrs_dlrm.serving.server.versions import Model, find_models
+from tfrs_dlrm.serving.bundle.versions import fetch_newest, find_versions
+from tfrs_dlrm.serving.exporting.export import ExportOptions, export
+from tfrs_dlrm.serving.server.served_model import ServedModel, find_models
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.stores import Store, StoreError, local_copy, publish
 from tfrs_dlrm.training import loop
@@ -137,17 +137,17 @@ def test_a_run_goes_from_machine_to_machine(store, place, raw, tmp_path, monkeyp
 
     exports = f"{place}/exports"
     publish(local, f"{exports}/1")
-    exported = export(workdir, exports, options=Options(keep=1))
-    assert exported.path == f"{exports}/2" and versions_in(exports) == [2]
+    exported = export(workdir, exports, options=ExportOptions(keep=1))
+    assert exported.path == f"{exports}/2" and list(find_versions(exports)) == [2]
     publish(local_copy(f"{exports}/2"), f"{exports}/3")
     report = verify(exports, output, latency=False)
     assert report.passed and report.path == exports, str(report)
     assert find_models(exports) == {"exports": exports}
-    served = Model("exports", exports, 1, None, None, None)
-    found = served._look()
+    served = ServedModel("exports", exports, 1, None, None, None)
+    found = served._find()
     assert list(found) == [3]
-    store.failing, served._next_look = 1.0, 0.0
-    assert served._look() == found  # what is loaded goes on answering
+    store.failing, served._next_listing = 1.0, 0.0
+    assert served._find() == found  # the loaded versions keep answering
 
     # A version that is not whole, or damaged, is passed over.
     store.failing = 0

@@ -144,4 +144,4 @@ def test_a_stopped_trainer_sees_each_row_once(kafka, worker, tmp_path, moments, 
     # A bundle after window 28 of 31.
     assert sorted(p.name for p in (tmp_path / "exports").iterdir()) == ["1", "deploy"]
     step = next(r["step"] for r in records if r["window"] == 28)
-    assert read_manifest(str(tmp_path / "exports" / "1"))["checkpoint"] == f"step-{step}"
+    assert read_manifest(str(tmp_path / "exports" / "1")).checkpoint == f"step-{step}"

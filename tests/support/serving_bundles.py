@@ -15,8 +15,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_log_pb2, regression_pb2
 
 from tfrs_dlrm.serving.runtime.tfrecord import record
-from tfrs_dlrm.serving.server.server import Server, ServerOptions
-from tfrs_dlrm.serving.server.service import ServiceOptions
+from tfrs_dlrm.serving.server.inference import InferenceOptions
+from tfrs_dlrm.serving.server.model_server import ModelServer, ServerOptions
 
 FEATURES = [
     {"name": "price", "kind": "dense", "dtype": "float32", "missing": None, "context": False, "example": 4.5},
@@ -170,7 +170,7 @@ def _read(file):
 
 @contextlib.contextmanager
 def running(root, security=None, **service):
-    """A server in a thread: `.rest` is the URL of the API, `.grpc` an address, `.server` the Server, `.call(coro)`."""
+    """A ModelServer in a thread: `.rest` and `.grpc` are addresses, `.server` is the server, `.call(coroutine)`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -181,9 +181,9 @@ def running(root, security=None, **service):
     async def make_server():
         options = ServerOptions(
             os.fspath(root), 0, 0, **({"security": security} if security else {}),
-            service=ServiceOptions(**{"poll_seconds": 0.05, "threads": 2, **service}),
+            service=InferenceOptions(**{"poll_seconds": 0.05, "threads": 2, **service}),
         )  # fmt: skip
-        server = Server(options)
+        server = ModelServer(options)
         await server.start()
         return server
 

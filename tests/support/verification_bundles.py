@@ -8,8 +8,8 @@ import click_log
 import tensorflow as tf
 
 import tfrs_dlrm as td
-from tfrs_dlrm.serving.bundle.bundle import Options, export_model
 from tfrs_dlrm.serving.bundle.manifest import read_manifest, write_manifest
+from tfrs_dlrm.serving.exporting.export import ExportOptions, export_model
 from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.runtime.tfrecord import read_records, record
 
@@ -20,15 +20,13 @@ def export(directory):
     model = td.DLRM(td.Schema.load(f"{data}/schema.json"), (16, 8), (16, 1))
     model.compile(embedding_optimizer=td.RowWiseAdagrad(0.1))
     model.fit(td.dataset(data, 64), verbose=0)
-    path, _ = export_model(model, data, f"{directory}/clicks", Options(context=("age", "user", "tags")))
+    path, _ = export_model(model, data, f"{directory}/clicks", ExportOptions(context=("age", "user", "tags")))
     return Path(path), Path(data)
 
 
 def seal(path):
     """Makes bundle.json list the files as they are now: a damage that no checksum shows."""
-    manifest = read_manifest(path)
-    del manifest["files"]
-    write_manifest(path, manifest)
+    write_manifest(path, read_manifest(path))
 
 
 def change_manifest(path, change):

@@ -21,7 +21,7 @@ from tfrs_dlrm.checkpoint import save
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import Schema, Table
-from tfrs_dlrm.serving.bundle.bundle import export
+from tfrs_dlrm.serving.exporting.export import export
 from tfrs_dlrm.training import loop
 from tfrs_dlrm.training.callbacks import Interrupted, StepCounter
 from tfrs_dlrm.training.evaluation import NonFiniteError, evaluate_run

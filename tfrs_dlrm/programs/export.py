@@ -20,10 +20,10 @@ _KEEP = FLAGS.integer("keep", None, "How many of the newest versions to keep; by
 
 def main() -> None:
     """Exports the run, and prints how to serve it."""
-    from tfrs_dlrm.serving.bundle.bundle import EXAMPLE_FILE, Options, export
+    from tfrs_dlrm.serving.exporting.export import EXAMPLE_FILE, ExportOptions, export
     from tfrs_dlrm.stores import is_store_url
 
-    options = Options(tuple(_CONTEXT.value), _TABLES.value, _KEEP.value, _DATA.value)
+    options = ExportOptions(tuple(_CONTEXT.value), _TABLES.value, _KEEP.value, _DATA.value)
     exported = export(_WORKDIR.value, _OUTPUT.value, _CHECKPOINT.value, options)
     found, name = exported.comparison, os.path.basename(os.path.abspath(_OUTPUT.value))
     print(f"Exported {exported.checkpoint}\n      to {exported.path}")

@@ -14,7 +14,7 @@ _OUTPUT = FLAGS.string("output", None, "The .parquet file to write.", required=T
 def main() -> None:
     """Writes the labelled rows, and prints how many were left out."""
     from tfrs_dlrm.schema import Schema
-    from tfrs_dlrm.serving.request_logs.labelled import join_labels
+    from tfrs_dlrm.serving.request_logs.label_join import join_labels
 
     joined = join_labels(_LOGS.value, _LABELS.value, _OUTPUT.value, Schema.load(_SCHEMA.value))
     print(f"Wrote {joined.rows} labelled rows to {_OUTPUT.value}")

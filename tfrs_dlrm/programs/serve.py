@@ -31,15 +31,15 @@ def main(arguments: list[str]) -> None:
     """Serves until a signal ends it."""
     import os
 
+    from tfrs_dlrm.serving.server.inference import InferenceOptions
+    from tfrs_dlrm.serving.server.model_server import ServerOptions, serve
     from tfrs_dlrm.serving.server.request_checks import Limits
     from tfrs_dlrm.serving.server.security import Security
-    from tfrs_dlrm.serving.server.server import ServerOptions, serve
-    from tfrs_dlrm.serving.server.service import ServiceOptions
 
     if len(arguments) != 1:
         raise ValueError("give one directory: tfrs-dlrm serve BUNDLE_ROOT")
     security = Security(_HOST.value, _TLS_CERT.value, _TLS_KEY.value, _TOKEN.value, _INSECURE.value)
-    service = ServiceOptions(
+    service = InferenceOptions(
         keep=_KEEP.value,
         threads=_THREADS.value or max(2, os.cpu_count() or 2),
         max_batch_size=_BATCH.value,
@@ -53,8 +53,8 @@ def main(arguments: list[str]) -> None:
 
 
 def _started(server: Any) -> None:
-    """Prints the models of a `tfrs_dlrm.serving.server.server.Server` and its addresses."""
-    from tfrs_dlrm.serving.server.server import bracketed
+    """Prints the models of a `tfrs_dlrm.serving.server.model_server.ModelServer` and its addresses."""
+    from tfrs_dlrm.serving.server.model_server import bracketed
 
     logging.set_verbosity(logging.INFO)
     scheme, host = "https" if _TLS_CERT.value else "http", bracketed(_HOST.value)

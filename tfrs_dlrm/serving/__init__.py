@@ -1,17 +1,17 @@
-"""From a trained run to served scores: bundles, a server, and the client that asks either server.
+"""From a trained run to served scores: bundles, a server, and a client for it and for TF Serving.
 
-Its parts are loaded when first used, and the client never loads Python's TensorFlow.
+The client never loads TensorFlow's Python.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfrs_dlrm.serving.client.client import Client
+    from tfrs_dlrm.serving.client.serving_client import ServingClient
 
-_PUBLIC = {"Client": "tfrs_dlrm.serving.client.client"}
+_PUBLIC = {"ServingClient": "tfrs_dlrm.serving.client.serving_client"}
 
-__all__ = ["Client"]
+__all__ = ["ServingClient"]
 
 
 def __getattr__(name: str) -> Any:

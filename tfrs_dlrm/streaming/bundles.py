@@ -6,9 +6,9 @@ import os
 
 from tfrs_dlrm.config import StreamConfig
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.serving.bundle.bundle import Options, export_model
 from tfrs_dlrm.serving.bundle.manifest import MANIFEST
 from tfrs_dlrm.serving.bundle.versions import whole_versions
+from tfrs_dlrm.serving.exporting.export import ExportOptions, export_model
 from tfrs_dlrm.stores import join
 from tfrs_dlrm.stores.files import read_json
 
@@ -38,7 +38,7 @@ class Bundles:
         """
         if not self._every or not window or window % self._every or self._newest() == os.path.basename(checkpoint):
             return ""
-        path, _ = export_model(model, self._encoder_dir, self._output, Options(keep=self._keep), checkpoint)
+        path, _ = export_model(model, self._encoder_dir, self._output, ExportOptions(keep=self._keep), checkpoint)
         return path
 
     def _newest(self) -> str:

@@ -9,8 +9,8 @@ import pytest
 import stand_in
 
 from tfrs_dlrm.installation import install_command
-from tfrs_dlrm.serving import Client
-from tfrs_dlrm.serving.client import errors
+from tfrs_dlrm.serving import ServingClient
+from tfrs_dlrm.serving import protocol as errors
 
 SERVERS = {"grpc": stand_in.grpc_server, "rest": stand_in.rest_server}
 
@@ -23,7 +23,7 @@ def address(request):
 
 @pytest.fixture
 def client(address):
-    with Client(address, "clicks") as client:
+    with ServingClient(address, "clicks") as client:
         yield client
 
 
@@ -99,12 +99,12 @@ def test_errors_have_types_and_the_words_of_the_server(client, code, error):
 
 
 def test_no_answer_in_time_and_nobody_there(address):
-    with Client(address, "clicks", timeout=0.3) as client:
+    with ServingClient(address, "clicks", timeout=0.3) as client:
         ask(client)
         with pytest.raises(errors.DeadlineExceeded):
             ask(client, "SLOW")
     nobody = address.split(":")[0] + "://127.0.0.1:1"
-    with Client(nobody, "clicks") as client, pytest.raises(errors.Unavailable):
+    with ServingClient(nobody, "clicks") as client, pytest.raises(errors.Unavailable):
         ask(client)
 
 
@@ -132,9 +132,9 @@ def test_a_request_id_that_no_header_holds_is_refused_alike(client, request_id):
 @pytest.mark.parametrize("kind", list(SERVERS))
 def test_the_bearer_token_is_sent(kind):
     with SERVERS[kind](stand_in.TOKEN) as address:
-        with Client(address, "clicks", bearer_token=stand_in.TOKEN) as client:
+        with ServingClient(address, "clicks", bearer_token=stand_in.TOKEN) as client:
             assert ask(client)["score"] == 2.5
-        with Client(address, "clicks") as client, pytest.raises(errors.Unauthenticated, match="no token"):
+        with ServingClient(address, "clicks") as client, pytest.raises(errors.Unauthenticated, match="no token"):
             ask(client)
 
 
@@ -146,15 +146,15 @@ def test_tls_with_a_certificate_of_ones_own(kind, tmp_path):
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=here -addext subjectAltName=IP:127.0.0.1"
     subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
     with SERVERS[kind](tls=(key, certificate)) as address:
-        with Client(address, "clicks", certificate=certificate) as client:
+        with ServingClient(address, "clicks", certificate=certificate) as client:
             assert ask(client)["score"] == 2.5
-        with Client(address, "clicks", timeout=1) as client, pytest.raises(errors.Unavailable):  # not trusted
+        with ServingClient(address, "clicks", timeout=1) as client, pytest.raises(errors.Unavailable):  # not trusted
             ask(client)
 
 
 def test_an_address_that_is_none():
     with pytest.raises(ValueError, match=r"'localhost:8500' is none of grpc://HOST:PORT"):
-        Client("localhost:8500", "clicks")
+        ServingClient("localhost:8500", "clicks")
 
 
 def test_503_is_too_much_work_where_it_says_when_to_retry():
@@ -174,11 +174,11 @@ import sys
 import tfrs_dlrm.serving
 assert not {"numpy", "grpc", "httpx", "tensorflow"} & set(sys.modules)
 sys.modules["grpc"] = None  # not installed
-from tfrs_dlrm.serving import Client
-Client("http://127.0.0.1:1", "clicks").close()
+from tfrs_dlrm.serving import ServingClient
+ServingClient("http://127.0.0.1:1", "clicks").close()
 assert "tensorflow" not in sys.modules
 try:
-    Client("grpc://127.0.0.1:1", "clicks")
+    ServingClient("grpc://127.0.0.1:1", "clicks")
 except ImportError as e:
     print(e)
 """

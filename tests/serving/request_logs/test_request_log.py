@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
-from tfrs_dlrm.serving.request_logs.labelled import Joined, join_labels
+from tfrs_dlrm.serving.request_logs.label_join import Joined, join_labels
 from tfrs_dlrm.serving.request_logs.request_log import RequestLog
 
 SCHEMA = click_log.SCHEMA

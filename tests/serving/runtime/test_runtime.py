@@ -10,7 +10,8 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
 from tfrs_dlrm.serving.runtime import protos, tensors
-from tfrs_dlrm.serving.runtime.runtime import RunError, SavedModel, tensorflow_version
+from tfrs_dlrm.serving.runtime.c_api import tensorflow_version
+from tfrs_dlrm.serving.runtime.saved_model import RunError, SavedModel
 from tfrs_dlrm.serving.runtime.tfrecord import read_records, record
 
 
@@ -111,7 +112,9 @@ def test_signatures_have_names_types_and_shapes(echo):
         "price": "float32 [?]", "tags": "string [?, ?]", "slot": "int64 [?]"
     }  # fmt: skip
     assert str(signature.outputs["any"]) == "bool []" and str(signature.outputs["ids"]) == "int32 [?, ?]"
-    assert {"LookupTableFindV2", "RestoreV2"} <= set(echo[1].operations())
+    graph = echo[1].meta_graph.graph_def
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    assert {"LookupTableFindV2", "RestoreV2"} <= {node.op for node in nodes}
     assert tensorflow_version() == tf.__version__
 
 
@@ -161,7 +164,7 @@ def test_a_model_that_calls_python_does_not_run(tmp_path):
     tf.saved_model.save(module, str(tmp_path), {"serving_default": module.call})
     program = f"""
 import sys, numpy as np
-from tfrs_dlrm.serving.runtime.runtime import RunError, SavedModel
+from tfrs_dlrm.serving.runtime.saved_model import RunError, SavedModel
 try:
     SavedModel({str(tmp_path)!r}).run("serving_default", {{"x": np.float32([1])}})
 except RunError as e:
@@ -260,7 +263,7 @@ def test_protos_leave_tensorflow_unloaded_and_importable(echo):
 import sys
 import numpy as np
 from tfrs_dlrm.serving.runtime import protos, tensors, tfrecord
-from tfrs_dlrm.serving.runtime.runtime import SavedModel
+from tfrs_dlrm.serving.runtime.saved_model import SavedModel
 protos.services()
 request = protos.predict.PredictRequest()
 request.inputs["x"].CopyFrom(tensors.to_proto(np.float32([1, 2])))

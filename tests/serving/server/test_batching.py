@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tfrs_dlrm.serving.runtime.runtime import RunError, Signature, TensorInfo
+from tfrs_dlrm.serving.runtime.saved_model import RunError
+from tfrs_dlrm.serving.runtime.signature import Signature, TensorInfo
 from tfrs_dlrm.serving.server.batching import Batcher
 
 

@@ -16,8 +16,8 @@ from playwright.sync_api import expect, sync_playwright
 from serving_bundles import by_hand
 
 import tfrs_dlrm as td
-from tfrs_dlrm.serving import Client
-from tfrs_dlrm.serving.bundle.bundle import Options, export_model
+from tfrs_dlrm.serving import ServingClient
+from tfrs_dlrm.serving.exporting.export import ExportOptions, export_model
 from tfrs_dlrm.serving.server.security import Security
 
 ARGUMENTS = [
@@ -325,7 +325,7 @@ def real(tmp_path_factory):
     model.compile(embedding_optimizer=td.RowWiseAdagrad(0.1))
     model.fit(td.dataset(data, 64), verbose=0)
     root = str(tmp_path_factory.mktemp("real") / "clicks")
-    options = Options(context=("age", "user", "tags"), storage="int8")
+    options = ExportOptions(context=("age", "user", "tags"), storage="int8")
     path = export_model(model, data, root, options, "/somewhere/step-40")[0]
     with open(f"{path}/assets.extra/bundle.json") as f:
         manifest = json.load(f)
@@ -344,7 +344,7 @@ def test_a_trained_model_s_contributions_are_the_client_s(visit, real):
     probability, bars = score(page)
     missing = {f["name"]: np.nan if f["missing"] is None else f["missing"] for f in real.features}
     assert set(bars) == missing.keys() - {"tags_weights"}
-    with Client(real.url, "clicks", timeout=60) as client:
+    with ServingClient(real.url, "clicks", timeout=60) as client:
 
         def predict(values):
             return float(client.predict({k: [v] for k, v in values.items()})["probability"][0])

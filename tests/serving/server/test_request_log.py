@@ -19,10 +19,10 @@ import serving_bundles
 import tfrs_dlrm as td
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.preparing.samples import read_samples
-from tfrs_dlrm.serving import Client
-from tfrs_dlrm.serving.bundle.bundle import Options, export_model
-from tfrs_dlrm.serving.request_logs.labelled import Joined, join_labels
-from tfrs_dlrm.serving.request_logs.logged import read_log
+from tfrs_dlrm.serving import ServingClient
+from tfrs_dlrm.serving.exporting.export import ExportOptions, export_model
+from tfrs_dlrm.serving.request_logs.label_join import Joined, join_labels
+from tfrs_dlrm.serving.request_logs.log_tables import read_log
 from tfrs_dlrm.serving.request_logs.request_log import RequestLog
 from tfrs_dlrm.serving.runtime.tfrecord import read_records
 
@@ -36,7 +36,7 @@ def exported(tmp_path_factory):
     model = td.DLRM(td.Schema.load(f"{data}/schema.json"), (16, 8), (16, 1))
     model.build()
     root = str(tmp_path_factory.mktemp("out") / "clicks")
-    export_model(model, data, root, Options(context=CONTEXT))
+    export_model(model, data, root, ExportOptions(context=CONTEXT))
     return data, root
 
 
@@ -54,7 +54,7 @@ def ask(server, rows):
     """Sends rows in every way that holds raw values; returns their (request_id, row), and how many the log may have."""
     raw = {name: np.array([row[name] for row in rows], object) for name in rows[0]}
     places = []
-    with Client(f"grpc://{server.grpc}", "clicks") as grpc, Client(server.rest, "clicks") as rest:
+    with ServingClient(f"grpc://{server.grpc}", "clicks") as grpc, ServingClient(server.rest, "clicks") as rest:
         for number, client in enumerate([grpc, rest] * 10):
             part = slice(2 * number, 2 * number + 2)
             client.predict({name: list(values[part]) for name, values in raw.items()}, request_id=f"p{number}")

@@ -12,7 +12,7 @@ import pytest
 import serving_bundles
 from serving_bundles import by_hand
 
-from tfrs_dlrm.serving.server.server import Server, ServerOptions
+from tfrs_dlrm.serving.server.model_server import ModelServer, ServerOptions
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_what_is_not_there_is_404_and_too_large_413(ask, server):
 
 def test_a_server_whose_port_is_taken_leaves_nothing_behind(server):
     async def start():
-        second = Server(ServerOptions(server.server.options.root, server.server.rest_port, 0))
+        second = ModelServer(ServerOptions(server.server.options.root, server.server.rest_port, 0))
         with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:.* for REST .*; try another --rest_port"):
             await second.start()
         return second.service

@@ -11,9 +11,10 @@ import pytest
 import verification_bundles
 from cases import matrix
 
-from tfrs_dlrm.serving.verification.files import find_version
+from tfrs_dlrm.serving.bundle.manifest import BundleFeature
+from tfrs_dlrm.serving.bundle.versions import newest_version
 from tfrs_dlrm.serving.verification.subject import to_array
-from tfrs_dlrm.serving.verification.verification_report import Check, Report
+from tfrs_dlrm.serving.verification.verification_report import Check, VerificationReport
 from tfrs_dlrm.serving.verification.verify import verify
 
 ROOT = Path(__file__).parents[3]
@@ -119,23 +120,23 @@ def test_the_program_ends_with_1_where_a_check_failed_or_nothing_is_there(bundle
 def test_the_newest_version_is_the_one_with_the_largest_number(tmp_path):
     for name in ("9", "10", "unfinished-11", "deploy"):
         (tmp_path / name).mkdir()
-    assert find_version(str(tmp_path)) == str(tmp_path / "10")
+    assert newest_version(str(tmp_path)) == str(tmp_path / "10")
     with pytest.raises(ValueError, match="has no version"):
-        find_version(str(tmp_path / "deploy"))
+        newest_version(str(tmp_path / "deploy"))
 
 
 def test_json_values_become_arrays_by_hand():
-    number = {"name": "x", "dtype": "float32", "rank": 1, "missing": None}
+    number = BundleFeature("x", dtype="float32")
     np.testing.assert_array_equal(to_array([1.5, None], number), np.float32([1.5, np.nan]))
-    ids = {"name": "x", "dtype": "int64", "rank": 2, "missing": -1}
+    ids = BundleFeature("x", dtype="int64", rank=2, missing=-1)
     np.testing.assert_array_equal(to_array([[3], None, [4, 5]], ids), np.int64([[3, -1], [-1, -1], [4, 5]]))
-    text = {"name": "x", "dtype": "string", "rank": 1, "missing": ""}
+    text = BundleFeature("x", dtype="string", missing="")
     assert to_array(["ä", None], text).tolist() == ["ä".encode(), b""]
     assert to_array([], ids).shape == (0, 0)
 
 
 def test_a_report_wraps_long_messages_under_their_column():
-    report = Report("/b", [Check("files", "failed", "word " * 60), Check("a longer name", "ok", "fine")])
+    report = VerificationReport("/b", [Check("files", "failed", "word " * 60), Check("a longer name", "ok", "fine")])
     lines = str(report).splitlines()
     assert lines[2].startswith("files          failed   word") and lines[3].startswith(" " * 24 + "word")
     assert lines[-1] == "FAILED: files. Do not serve it." and max(map(len, lines)) <= 120

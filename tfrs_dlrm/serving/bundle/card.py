@@ -1,4 +1,4 @@
-"""MODEL.md: what whoever gets a bundle has to know to ask it."""
+"""MODEL.md: how to ask the model of a bundle."""
 
 from __future__ import annotations
 
@@ -6,74 +6,76 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_WHAT = {
-    "serving_default": "Raw values, a row for each example.",
-    "serialized_examples": "Serialized `tf.Example`s with the raw values; what one does not have is missing.",
-    "regress": "The same for TF Serving's Regress.",
-    "classify": 'The same for Classify: class "1" is the label.',
-    "encoded": "Rows of tables and numbers, for callers that encode themselves as `tfrs_dlrm.Encoder` does;"
-    " -1 fills up lists. Numbers must be finite.",
-    "rank": "B contexts (usually 1), each with N candidates; the features of the context are given once."
-    " `scores` are in the order of the candidates, `order` has their numbers, best first.",
-    "rank_top_k": "The same, but only the `k` best (all `k` the same) and their numbers.",
+from tfrs_dlrm.serving.bundle.manifest import BundleFeature, BundleManifest
+
+_SIGNATURES = {
+    "serving_default": "Takes raw values, one row per example.",
+    "serialized_examples": "Takes serialized `tf.Example`s with the raw values. Absent features are missing values.",
+    "regress": "Answers TF Serving's Regress.",
+    "classify": 'Answers TF Serving\'s Classify. Class "1" is the label.',
+    "encoded": "Takes rows of tables and numbers, as `tfrs_dlrm.Encoder` makes them. Lists are padded with -1. Numbers"
+    " must be finite.",
+    "rank": "Takes B contexts (usually 1) with N candidates each. Features of the context are given once."
+    " `scores` are in the order of the candidates; `order` lists the candidates, best first.",
+    "rank_top_k": "As `rank`, for the `k` best candidates only (all `k` are equal), with their `indices`.",
 }
 
 
-def card(manifest: Mapping[str, Any], request: Mapping[str, Any]) -> str:
-    """Markdown.
+def card(manifest: BundleManifest, request: Mapping[str, Any]) -> str:
+    """Returns the Markdown.
 
     Args:
       manifest: of the bundle.
       request: the body of a REST request to `serving_default`.
     """
-    tables, regression = manifest["tables"], manifest["task"] == "regression"
-    what = "a prediction of its label, a number," if regression else "the probability of its label,"
-    answers = "Predictions" if regression else "Probabilities"
-    share = tables["bytes"] / max(1, tables["bytes_float32"])
     lines = [
-        f"# {manifest['name']}",
-        "",
-        f"A {manifest['model']} that gives {what} for TF Serving. Made by tfrs-dlrm on"
-        f" {manifest['created']} with TensorFlow {manifest['tensorflow']}. Tables: {tables['storage']},"
-        f" {tables['bytes'] / 1e6:.1f} MB ({share:.2f} of float32). {answers} are within"
-        f" {manifest['tolerance']:.1g} of those of the model in training, on the rows in"
-        " `assets.extra/reference.jsonl`.",
-        "",
-        *_more_outputs(manifest["more_outputs"]),
-        *_accuracy(manifest["accuracy"]),
+        *_summary(manifest),
+        *_more_outputs(manifest.more_outputs),
+        *_accuracy(manifest.accuracy),
         "## Features",
         "",
-        *_table(
-            ["name", "type", "a missing value is", "of the context", "example"], map(_feature, manifest["features"])
-        ),
+        *_table(["name", "type", "missing value", "of the context", "example"], map(_feature, manifest.features)),
         "",
-        "Text with a separator holds several values. NaN is a number in JSON requests, as TF Serving reads them.",
+        "A text with a separator holds several values. JSON requests may have NaN as a number, as TF Serving reads it.",
         "",
         "## Signatures",
         "",
     ]
-    for name, signature in manifest["signatures"].items():
-        lines += [f"### {name}", "", f"{_WHAT[name]} (`{signature['method']}`)", ""]
-        lines += _table(["", "name", "type"], _tensors(signature))
-        lines += [""]
+    for name, signature in manifest.signatures.items():
+        lines += [f"### {name}", "", f"{_SIGNATURES[name]} (`{signature['method']}`)", ""]
+        lines += [*_table(["", "name", "type"], _tensors(signature)), ""]
     lines += [
-        "## A request",
+        "## Request",
         "",
-        f"    curl -d @request.json http://localhost:8501/v1/models/{manifest['name']}:predict",
+        f"    curl -d @request.json http://localhost:8501/v1/models/{manifest.name}:predict",
         "",
-        "with this request.json (it is `assets.extra/example_request.json`):",
+        "with this request.json (`assets.extra/example_request.json`):",
         "",
         *(f"    {line}" for line in json.dumps(request, indent=2).splitlines()),
         "",
         "## Batching",
         "",
-        "`batching_params.pbtxt` is what `--enable_per_model_batching_parameters` reads. TF Serving joins"
-        " requests only where all sizes but the first agree, and fills up with a tensor's first value where"
-        " `pad_variable_length_inputs` says so, which would change scores. So under batching, inputs of shape"
-        " [?, ?] (lists, and the candidates of `rank`) need one length in all requests, or `serialized_examples` in"
-        " their place.",
+        "TF Serving reads `batching_params.pbtxt` with `--enable_per_model_batching_parameters`. It merges requests"
+        " only if all sizes but the first agree. `pad_variable_length_inputs` would pad with the first value, which"
+        " changes scores. So under batching, inputs of shape [?, ?] (lists, and the candidates of `rank`) need one"
+        " length in all requests. Use `serialized_examples` for lists of any length.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _summary(manifest: BundleManifest) -> list[str]:
+    tables, regression = manifest.tables, manifest.task == "regression"
+    answer = "predicts its label, a number," if regression else "predicts the probability of its label"
+    share = tables["bytes"] / max(1, tables["bytes_float32"])
+    return [
+        f"# {manifest.name}",
+        "",
+        f"A {manifest.model} that {answer} in TF Serving, exported by tfrs-dlrm on {manifest.created} with TensorFlow"
+        f" {manifest.tensorflow}. Tables: {tables['storage']}, {tables['bytes'] / 1e6:.1f} MB ({share:.2f} of float32)."
+        f" {'Predictions' if regression else 'Probabilities'} are within {manifest.tolerance:.1g} of the trained"
+        " model's, on the rows in `assets.extra/reference.jsonl`.",
+        "",
+    ]
 
 
 def _more_outputs(outputs: Mapping[str, Any]) -> list[str]:
@@ -91,27 +93,23 @@ def _accuracy(found: Mapping[str, Any] | None, label: str = "") -> list[str]:
     if found is None:
         return []
     output = "probability" if "auc" in found else "prediction"
-    of = f" of label {label}" if label else ""
+    of_label = f" of label {label}" if label else ""
     names = {"auc": "AUC", "log_loss": "log loss", "rmse": "RMSE", "mae": "MAE"}
     changes = [f"{text} {found[n][0]:.6f} -> {found[n][1]:.6f}" for n, text in names.items() if n in found]
     return [
-        f"On {found['examples']:,} examples{of}, beside the model as trained: {', '.join(changes)};"
-        f" the largest change of a {output} is {found['largest_change']:.2g}.",
+        f"Trained model -> bundle, on {found['examples']:,} examples{of_label}: {', '.join(changes)}; the largest"
+        f" change of a {output} is {found['largest_change']:.2g}.",
         "",
         *(line for name, more in found.get("more", {}).items() for line in _accuracy(more, name)),
     ]
 
 
-def _feature(f: Mapping[str, Any]) -> Sequence[str]:
-    missing = "NaN" if f["missing"] is None else json.dumps(f["missing"])
-    kind = (
-        f["dtype"]
-        + (", list" if f["rank"] > 1 else "")
-        + (f", separated by `{f['separator']}`" if f["separator"] else "")
-    )
-    example = json.dumps(f["example"]).replace("|", "\\|")
-    kind = kind.replace("|", "\\|")
-    return f["name"], kind, missing if f["may_be_missing"] else "refused", "yes" if f["context"] else "", f"`{example}`"
+def _feature(f: BundleFeature) -> Sequence[str]:
+    separated = f", separated by `{f.separator}`" if f.separator else ""
+    kind = f"{f.dtype}{', list' if f.rank > 1 else ''}{separated}".replace("|", "\\|")
+    missing = "NaN" if f.missing is None else json.dumps(f.missing)
+    example = json.dumps(f.example).replace("|", "\\|")
+    return f.name, kind, missing if f.may_be_missing else "refused", "yes" if f.context else "", f"`{example}`"
 
 
 def _tensors(signature: Mapping[str, Any]) -> Iterable[Sequence[str]]:
@@ -121,5 +119,5 @@ def _tensors(signature: Mapping[str, Any]) -> Iterable[Sequence[str]]:
             yield side[:-1], name, f"{spec['dtype']} [{shape}]"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)]

@@ -1,10 +1,10 @@
-"""What starts TF Serving's official image with a model: written beside its versions."""
+"""Files that start TF Serving's official image with a model, written next to its versions."""
 
 from __future__ import annotations
 
 import os
 
-# Where --enable_per_model_batching_parameters looks: beside saved_model.pb.
+# Next to saved_model.pb, where --enable_per_model_batching_parameters looks.
 BATCHING = "batching_params.pbtxt"
 
 # The last of the allowed sizes has to be the largest batch (tensorflow_serving/batching).
@@ -83,13 +83,13 @@ spec:
 
 
 def write_batching(path: str) -> None:
-    """The batching parameters of the version at `path`."""
+    """Writes the batching parameters of the version at `path`."""
     with open(os.path.join(path, BATCHING), "w", encoding="utf-8") as f:
         f.write(_BATCHING)
 
 
 def write_deploy(output: str, name: str) -> None:
-    """OUTPUT/deploy, unless it is there already: whoever runs the model may have changed it."""
+    """Writes the files of OUTPUT/deploy that do not exist: operators may have changed those that do."""
     directory = os.path.join(output, "deploy")
     os.makedirs(directory, exist_ok=True)
     # Names of services and labels are lower-case letters, digits and dashes.

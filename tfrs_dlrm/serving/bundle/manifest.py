@@ -1,58 +1,222 @@
-"""The manifest of a bundle: what it holds and what can be asked of it, for whoever has no TensorFlow."""
+"""bundle.json: what a bundle holds and what can be asked of it, for programs without TensorFlow."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 MANIFEST = os.path.join("assets.extra", "bundle.json")
 REFERENCE = os.path.join("assets.extra", "reference.jsonl")
 WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 FORMAT = 1
+_OUTPUT = {"classification": "probability", "regression": "prediction"}  # by task of a label
+_KINDS: dict[str, Any] = {"signatures": dict, "files": dict, "tolerance": (int, float)}
 
 
-def write_manifest(path: str, content: dict[str, Any]) -> None:
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """The largest allowed difference between two models' answers.
+
+    Probabilities end at 1, but predicted numbers have no bounds, and predictions for unseen values may be huge, while
+    float32 has seven digits.
+
+    Attributes:
+      absolute: the difference, if the expected number is
+      usual: at most this; above, the difference grows in proportion.
+    """
+
+    absolute: float
+    usual: float = 1.0
+
+    def met(self, found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """Returns where two arrays of one shape are close enough, bool; NaN never is."""
+        found, expected = found.astype(np.float64), expected.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            return np.abs(found - expected) <= self.absolute * np.maximum(1.0, np.abs(expected) / self.usual)
+
+    def __str__(self) -> str:
+        return f"{self.absolute:g}" + (f", in proportion above {self.usual:g}" if self.usual != 1.0 else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleFeature:
+    """A raw input, as callers see it.
+
+    Attributes:
+      name: of the input.
+      kind: `dense`, `categorical`, or `weights` of a categorical feature.
+      dtype: `float32`, `int64` or `string`.
+      rank: 1, or 2 for lists.
+      separator: of several values in one text.
+      missing: the missing value; None stands for NaN.
+      may_be_missing: whether the missing value is accepted.
+      context: whether the candidates of a request share it.
+      example: a value of the log.
+    """
+
+    name: str
+    kind: str | None = None
+    dtype: str | None = None
+    rank: int = 1
+    separator: str | None = None
+    missing: Any = None
+    may_be_missing: bool = True
+    context: bool = False
+    example: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleManifest:
+    """The content of bundle.json.
+
+    Attributes:
+      name: of the served model.
+      model: the class of the model.
+      task: of the first label, `classification` or `regression`.
+      created: the time in UTC.
+      tensorflow: the version that exported it.
+      tables: `storage` of the rows, their `bytes`, and `bytes_float32`.
+      context: the features that candidates share.
+      features: the raw inputs.
+      signatures: by name, `method`, `inputs` and `outputs` with `dtype` and `shape`.
+      checkpoint: the name of the checkpoint with the weights.
+      tolerance: between answers and those of the training side, for the first label.
+      rounding: between the answers to two ways of asking the bundle, for the first label.
+      tolerance_up_to: `Tolerance.usual` of both.
+      more_outputs: by name of the output of each further label, its `task` and the three numbers above.
+      accuracy: the cost of smaller tables, as `Accuracy.to_dict` says; None for float32.
+      files: by path, `bytes` and `sha256` of all files but bundle.json.
+    """
+
+    name: str = ""
+    model: str = ""
+    task: str = "classification"
+    created: str = ""
+    tensorflow: str = ""
+    tables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    context: tuple[str, ...] = ()
+    features: tuple[BundleFeature, ...] = ()
+    signatures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    checkpoint: str | None = None
+    tolerance: float | None = None
+    rounding: float | None = None
+    tolerance_up_to: float = 1.0
+    more_outputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    accuracy: Mapping[str, Any] | None = None
+    files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> BundleManifest:
+        """Reads an object of JSON. Missing keys take defaults, and unknown ones are skipped.
+
+        Raises:
+          ValueError: a value is of the wrong kind.
+        """
+        features = content.get("features", [])
+        named = isinstance(features, list) and all(isinstance(f, dict) and type(f.get("name")) is str for f in features)
+        if not named:
+            raise ValueError("'features' is no list of objects with a 'name'")
+        for key, kind in _KINDS.items():
+            if key in content and not isinstance(content[key], kind):
+                raise ValueError(f"{key!r} is of the wrong kind")
+        values = _known(cls, content)
+        values["context"] = tuple(values.get("context", ()))
+        values["features"] = tuple(BundleFeature(**_known(BundleFeature, f)) for f in features)
+        return cls(**values)
+
+    @property
+    def output(self) -> str:
+        """What the signatures call the answer for the first label."""
+        return _OUTPUT[self.task]
+
+    @property
+    def suffixes(self) -> dict[str, str]:
+        """By output, what the names of its scores in `rank` end in: nothing for the first label, `_NAME` for others."""
+        more = {name: name.removeprefix(_OUTPUT[described["task"]]) for name, described in self.more_outputs.items()}
+        return {self.output: "", **more}
+
+    @property
+    def tolerances(self) -> dict[str, Tolerance]:
+        """By output, how far an answer may be from the training side's."""
+        return {
+            name: Tolerance(float(numbers["tolerance"]), float(numbers.get("tolerance_up_to", 1.0)))
+            for name, numbers in self._numbers()
+        }
+
+    @property
+    def roundings(self) -> dict[str, Tolerance]:
+        """By output, how far the answers to two ways of asking may differ; smaller tables are the same in both."""
+        numbers = {name: d["rounding"] for name, d in self._numbers() if d.get("rounding") is not None}
+        return {
+            name: dataclasses.replace(tolerance, absolute=float(numbers.get(name, tolerance.absolute)))
+            for name, tolerance in self.tolerances.items()
+        }
+
+    @property
+    def context_inputs(self) -> frozenset[str]:
+        """The raw inputs that candidates share: features of the context, and their weights."""
+        return frozenset(f.name for f in self.features if f.context)
+
+    def _numbers(self) -> list[tuple[str, Any]]:
+        first = {key: getattr(self, key) for key in ("tolerance", "rounding", "tolerance_up_to")}
+        return [(self.output, first), *self.more_outputs.items()]
+
+
+def _known(kind: Any, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the items of `content` that are fields of a dataclass; null stands for the default."""
+    return {f.name: content[f.name] for f in dataclasses.fields(kind) if content.get(f.name) is not None}
+
+
+def write_manifest(path: str, manifest: BundleManifest) -> None:
     """Writes assets.extra/bundle.json of the version at `path`, with the size and SHA-256 of every other file."""
-    files = {name: described(os.path.join(path, name)) for name in files_of(path) if name != MANIFEST}
-    manifest = os.path.join(path, MANIFEST)
-    with open(manifest + ".tmp", "w", encoding="utf-8") as f:
-        f.write(json.dumps({"format": FORMAT, **content, "files": files}, indent=2) + "\n")
-    os.replace(manifest + ".tmp", manifest)
+    files = {name: file_facts(os.path.join(path, name)) for name in files_of(path) if name != MANIFEST}
+    content = {"format": FORMAT, **dataclasses.asdict(dataclasses.replace(manifest, files=files))}
+    file = os.path.join(path, MANIFEST)
+    with open(file + ".tmp", "w", encoding="utf-8") as f:
+        f.write(json.dumps(content, indent=2) + "\n")
+    os.replace(file + ".tmp", file)
 
 
-def read_manifest(path: str) -> dict[str, Any]:
-    """The manifest of the version at `path`.
+def read_manifest(path: str) -> BundleManifest:
+    """Reads the manifest of the version at `path`.
 
     Raises:
-      FileNotFoundError: there is none.
-      ValueError: it is no JSON, or of another format.
+      FileNotFoundError: the file is missing.
+      ValueError: the file is no JSON, has another format, or a value of the wrong kind.
     """
     file = os.path.join(path, MANIFEST)
     if not os.path.isfile(file):
         raise FileNotFoundError(f"{file} is missing; tfrs-dlrm export writes bundles that have it")
     with open(file, encoding="utf-8") as f:
         try:
-            manifest = json.load(f)
-        except json.JSONDecodeError as e:
+            content = json.load(f)
+        except ValueError as e:
             raise ValueError(f"{file}: not valid JSON: {e}") from e
-    found = manifest.get("format") if isinstance(manifest, dict) else None
+    found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
-        raise ValueError(f"{file}: format {found!r}; this program reads format {FORMAT}")
-    return manifest
+        raise ValueError(f"{file}: format {found!r}; this program reads format {FORMAT}: export the model again")
+    try:
+        return BundleManifest.from_json(content)
+    except ValueError as e:
+        raise ValueError(f"{file}: {e}: export the model again") from e
 
 
 def files_of(path: str) -> list[str]:
-    """All files of the version, below `path`."""
+    """Returns all files of the version, relative to `path`."""
     found = []
     for directory, _, names in os.walk(path):
         found += [os.path.relpath(os.path.join(directory, name), path) for name in names]
     return sorted(found)
 
 
-def described(file: str) -> dict[str, Any]:
-    """The size and SHA-256 of a file."""
+def file_facts(file: str) -> dict[str, Any]:
+    """Returns the size and SHA-256 of a file."""
     with open(file, "rb") as f:
         digest = hashlib.file_digest(f, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(f.read())
     return {"bytes": os.path.getsize(file), "sha256": digest.hexdigest()}

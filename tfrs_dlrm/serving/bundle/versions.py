@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -10,77 +11,81 @@ from absl import logging
 
 from tfrs_dlrm.stores import PUBLISHED_FILE, Store, is_store_url, join, local_copy, unpublish
 
-# What servers take for the sign that a version is whole.
-LAST = ("saved_model.pb",)
+# Servers take a version with this file for a whole one, so it is written last and removed first.
+COMPLETING = ("saved_model.pb",)
 
 
-def versions_in(output: str) -> list[int]:
-    """The numbers of the versions, in order; in a store also of those that are not whole.
+def find_versions(output: str) -> dict[int, str]:
+    """Returns the paths of the versions by number, in order; in a store also of those that are not whole.
 
     Raises:
       StoreError: the store cannot be reached or refuses.
     """
+    names: set[str] = set()
     if is_store_url(output):
         names = {name.split("/")[0] for name in Store(output).files() if "/" in name}
     else:
-        names = set(os.listdir(output) if os.path.isdir(output) else [])
-    return sorted(int(n) for n in names if n.isascii() and n.isdecimal())
+        with contextlib.suppress(OSError), os.scandir(output) as entries:
+            names = {entry.name for entry in entries if entry.is_dir()}
+    return {int(name): join(output, name) for name in sorted(filter(_is_number, names), key=int)}
 
 
 def whole_versions(output: str) -> list[int]:
-    """Those of `versions_in` that are bundles and can be served.
+    """Returns the numbers of the versions that are whole bundles, in order.
 
     Raises:
       StoreError: the store cannot be reached or refuses.
     """
     if not is_store_url(output):
-        return [n for n in versions_in(output) if os.path.isfile(os.path.join(output, str(n), *LAST))]
+        found = find_versions(output).items()
+        return [number for number, path in found if os.path.isfile(os.path.join(path, *COMPLETING))]
     names = Store(output).files().keys()
-    return [n for n in _published(names) if f"{n}/{LAST[0]}" in names]
+    return [number for number in _published(names) if f"{number}/{COMPLETING[0]}" in names]
 
 
 def next_version(output: str) -> int:
-    """The number of the next version."""
-    return 1 + max(versions_in(output), default=0)
+    """Returns the number of the next version."""
+    return 1 + max(find_versions(output), default=0)
 
 
 def remove_old(output: str, keep: int) -> list[str]:
     """Deletes all but the newest versions; directories and objects that are no bundle stay.
 
-    On a disk each is renamed first, so that no server sees half of one; in a store it loses first what makes it whole.
+    A directory is renamed first, so that no server sees half of it. In a store, the files that make a version whole are
+    deleted first.
 
     Args:
       output: the directory of the versions, or their address.
       keep: how many to keep, at least 1.
 
     Returns:
-      The paths of those that are gone.
+      The paths that were deleted.
     """
     if keep < 1:
         raise ValueError(f"keep={keep}; at least 1, the version that was just written, has to stay")
     whole = whole_versions(output)
     old = whole[:-keep]
     if is_store_url(output) and whole:
-        # Also those whose removal was interrupted.
+        # Also the versions whose removal was interrupted.
         half = set(_published(Store(output).files())) - set(whole)
         old = sorted({*old, *(n for n in half if n < whole[-1])})
-    gone = []
+    removed = []
     for number in old:
         path = join(output, str(number))
         if is_store_url(output):
-            unpublish(path, first=LAST)
+            unpublish(path, first=COMPLETING)
         else:
             temporary = os.path.join(output, f"removed-{number}")
             os.rename(path, temporary)
             shutil.rmtree(temporary)
-        gone.append(path)
-    return gone
+        removed.append(path)
+    return removed
 
 
 def fetch_newest(address: str, keep: int) -> dict[int, str]:
-    """Local copies of the newest whole versions below an address, by number.
+    """Copies the newest whole versions below an address to this machine; returns their paths by number.
 
-    One that is damaged is named in the log and left out.
+    Damaged versions are logged and skipped.
 
     Raises:
       StoreError: the store cannot be reached or refuses.
@@ -98,24 +103,39 @@ def fetch_newest(address: str, keep: int) -> dict[int, str]:
     return found
 
 
-def local_version(path: str) -> str:
-    """A local copy of a bundle at an address, or of the newest version below it; a local path is returned as it is.
+def newest_version(path: str) -> str:
+    """Returns the directory of a version: `path`, or the newest version in it; copied first if it is in a store.
 
     Raises:
-      ValueError: there is none, or it is damaged.
+      ValueError: there is no version, or it is damaged.
       StoreError: the store cannot be reached or refuses.
     """
-    if not is_store_url(path):
-        return path
-    if Store(path).find(PUBLISHED_FILE):
-        return local_copy(path)
-    found = fetch_newest(path, 1)
-    if not found:
-        raise ValueError(f"{path}: there is no bundle, and no version of one below it, as tfrs-dlrm export publishes")
-    return next(iter(found.values()))
+    if is_store_url(path):
+        if Store(path).find(PUBLISHED_FILE):
+            return local_copy(path)
+        copies = fetch_newest(path, 1)
+        if not copies:
+            raise ValueError(
+                f"{path}: there is no bundle, and no version of one below it, as tfrs-dlrm export publishes"
+            )
+        return next(iter(copies.values()))
+    if not os.path.isdir(path):
+        raise ValueError(f"{path} is no directory; give a bundle's version, or the directory of its versions")
+    if any(os.path.exists(os.path.join(path, name)) for name in ("saved_model.pb", "assets.extra", "variables")):
+        return os.path.abspath(path)
+    versions = find_versions(path)
+    if not versions:
+        raise ValueError(
+            f"{path} is no bundle and has no version (a directory called 1, 2, ...), as tfrs-dlrm export makes"
+        )
+    return os.path.abspath(versions[max(versions)])
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
 
 
 def _published(names: Iterable[str]) -> list[int]:
-    """The numbers of versions with a list of what is in them."""
+    """Returns the numbers of versions with a list of their files."""
     found = [n.split("/")[0] for n in names if n.endswith(f"/{PUBLISHED_FILE}") and n.count("/") == 1]
-    return sorted(int(n) for n in found if n.isascii() and n.isdecimal())
+    return sorted(int(name) for name in filter(_is_number, found))

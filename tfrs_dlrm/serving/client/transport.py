@@ -1,4 +1,4 @@
-"""What a transport does; gRPC and REST are the two."""
+"""The interface that the gRPC and the REST transport implement."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfrs_dlrm.serving.runtime.runtime import Signature, read_signature
-
-REQUEST_ID = "x-request-id"
+from tfrs_dlrm.serving.runtime.signature import Signature
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """Which model is asked: the newest version, unless a version or a label is given."""
+    """The model that is asked: its newest version, unless a version or a label is given."""
 
     name: str
     version: int | None = None
@@ -28,12 +26,12 @@ class ModelSpec:
 
 @dataclasses.dataclass(frozen=True)
 class VersionStatus:
-    """Of one version.
+    """The status of one version.
 
     Attributes:
-      version: its number.
+      version: the number.
       state: `START`, `LOADING`, `AVAILABLE`, `UNLOADING` or `END`.
-      error: why it is not served; empty where nothing is wrong.
+      error: why it is not served, or empty.
     """
 
     version: int
@@ -42,9 +40,9 @@ class VersionStatus:
 
 
 class Transport(Protocol):
-    """Takes arrays to a server and back; raises the errors of `errors`.
+    """Takes arrays to a server and back; raises the errors of `protocol`.
 
-    Requests bear a `request_id` where one is given, as the header or the metadata `REQUEST_ID`.
+    A `request_id` is sent as the header or the metadata `REQUEST_ID`.
     """
 
     def predict(
@@ -55,33 +53,28 @@ class Transport(Protocol):
         info: Signature | None,
         request_id: str | None,
     ) -> dict[str, np.ndarray]:
-        """The outputs by name."""
+        """Returns the outputs by name."""
 
     def regress(self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]], request_id: str | None) -> list[float]:
-        """One value a row."""
+        """Returns one value per row."""
 
     def classify(
         self, spec: ModelSpec, rows: Sequence[Mapping[str, np.ndarray]], request_id: str | None
     ) -> list[list[tuple[str, float]]]:
-        """Class and score, of each class, for each row."""
+        """Returns the class and the score of each class, per row."""
 
     def signatures(self, spec: ModelSpec) -> dict[str, Signature]:
-        """What can be asked, by name."""
+        """Returns the signatures by name."""
 
     def status(self, spec: ModelSpec) -> list[VersionStatus]:
-        """Of the versions that the server knows of."""
+        """Returns the status of the versions that the server knows."""
 
     def close(self) -> None:
-        """Ends its connections."""
-
-
-def read_signatures(signature_defs: Any) -> dict[str, Signature]:
-    """Of a SignatureDefMap."""
-    return {name: read_signature(s) for name, s in signature_defs.signature_def.items() if not name.startswith("__")}
+        """Closes the connections."""
 
 
 def read_status(response: Any) -> list[VersionStatus]:
-    """Of a GetModelStatusResponse."""
+    """Reads a GetModelStatusResponse."""
     return [
         VersionStatus(v.version, type(v).State.Name(v.state), v.status.error_message)
         for v in response.model_version_status

@@ -1,4 +1,4 @@
-"""A sample of the rows that a server scored, as tf.Examples in TFRecord files: joined with labels, training data."""
+"""A sample of scored rows, as tf.Examples in TFRecord files. Joined with labels, they are training data."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.runtime.tfrecord import record, whole_bytes
 from tfrs_dlrm.stores.files import local_path
 
-# What a row holds beside its raw features. A feature of such a name is written as `feature_name` says.
-OWN_FIELDS = ("request_id", "row", "timestamp", "model_version", "probability")
+# The fields of a row that are no raw features. A feature of such a name is renamed by `feature_name`.
+LOG_FIELDS = ("request_id", "row", "timestamp", "model_version", "probability")
 UNFINISHED = ".unfinished"
 
 
 def feature_name(name: str) -> str:
-    """What a raw feature is called in the log: by its name, unless that is one of `OWN_FIELDS`."""
-    return f"feature/{name}" if name in OWN_FIELDS else name
+    """Returns the name of a raw feature in the log: unchanged, unless it is one of `LOG_FIELDS`."""
+    return f"feature/{name}" if name in LOG_FIELDS else name
 
 
 class RequestLog:
-    """Writes rows to `requests-*.tfrecord` in a directory; a file under such a name is whole and does not change.
+    """Writes rows to `requests-*.tfrecord` in a directory; a file of such a name is whole and does not change.
 
-    Until then its name ends in `.unfinished`; what a killed process left so is finished by the next log of the
-    directory. Threads may share a log. What goes wrong, a full disk for one, is counted and never raised by `write`: a
-    request that was scored is answered.
+    The name of an unfinished file ends in `.unfinished`. The next log of the directory finishes the files of killed
+    processes. Threads may share a log. Errors of `write`, such as a full disk, are counted and not raised: a request
+    that was scored is answered.
 
     Args:
-      directory: made where it does not exist.
-      fraction: of the rows that `sample` chooses at random, one by one, in (0, 1].
-      seed: of that choice; by default another one each time.
-      max_bytes_per_file: a file that has reached it is finished.
-      max_seconds_per_file: likewise its age, at the next row or `finish_old`.
+      directory: made if it does not exist.
+      fraction: of the rows, in (0, 1]; `sample` chooses each row at random.
+      seed: of the sample; by default random.
+      max_bytes_per_file: the size at which a file is finished.
+      max_seconds_per_file: the age at which the next row or `finish_old` finishes a file.
 
     Attributes:
-      written: rows.
-      failed: rows that could not be written.
+      written: the number of rows that were written.
+      failed: the number of rows that could not be written.
 
     Raises:
       ValueError: the fraction or a limit is out of range.
@@ -73,7 +73,7 @@ class RequestLog:
         self._path, self._size, self._opened = "", 0, 0.0
 
     def sample(self, rows: int) -> np.ndarray:
-        """The numbers, from 0, of those of so many rows that are to be written."""
+        """Returns which of `rows` rows to write, by number from 0."""
         with self._lock:
             return np.flatnonzero(self._rng.random(rows) < self._fraction)
 
@@ -85,14 +85,14 @@ class RequestLog:
         version: int,
         rows: np.ndarray | None = None,
     ) -> None:
-        """Writes rows of one request, all that it is given: those that `sample` chose.
+        """Writes rows of one request: those that `sample` chose.
 
         Args:
-          request_id: what the labels will name it by.
+          request_id: by which labels are joined.
           inputs: raw features by name, [R] or [R, L].
-          probabilities: float32 [R]; of a regression the predicted numbers, which the log calls the same.
-          version: of the model that gave them.
-          rows: int64 [R], their numbers in the request; by default from 0.
+          probabilities: float32 [R]; for a regression, the predicted numbers.
+          version: of the model.
+          rows: int64 [R], the numbers of the rows in the request; by default from 0.
         """
         rows = np.arange(len(probabilities)) if rows is None else rows
         try:
@@ -106,13 +106,13 @@ class RequestLog:
             logging.log_every_n_seconds(logging.ERROR, "Rows are missing from the request log: %s", 60, e)
 
     def finish_old(self) -> None:
-        """Finishes the file if it is old enough; for times in which no row comes."""
+        """Finishes the file if it is old enough; for times without requests."""
         with self._lock:
             if self._is_old():
                 self._finish()
 
     def close(self) -> None:
-        """Finishes the file. A later `write` begins another one."""
+        """Finishes the file. A later `write` begins a new one."""
         with self._lock:
             self._finish()
 
@@ -123,14 +123,14 @@ class RequestLog:
             name = f"requests-{time.time_ns()}-{os.getpid()}.tfrecord"
             self._path = os.path.join(self._directory, name)
             self._file = open(self._path + UNFINISHED, "xb", buffering=0)  # noqa: SIM115
-            fcntl.flock(self._file, fcntl.LOCK_EX)  # as long as it is written; `salvage` asks
+            fcntl.flock(self._file, fcntl.LOCK_EX)  # while it is written; `salvage` tries to lock
             self._size, self._opened = 0, time.monotonic()
         try:
             left = memoryview(data)
             while left:
                 left = left[self._file.write(left) :]
         except OSError:
-            self._finish()  # without the half of this request that fitted
+            self._finish()  # without the half of this request that was written
             raise
         self._size += len(data)
         if self._size >= self._max_bytes:
@@ -153,12 +153,12 @@ class RequestLog:
 
 
 def salvage(directory: str) -> list[str]:
-    """Finishes the files of processes that ended before they could: what is whole of them is kept.
+    """Finishes the files of killed processes: whole records are kept.
 
-    Files that a process still writes are left alone.
+    Files that a process still writes are skipped.
 
     Returns:
-      The paths of the files that are finished now.
+      The paths of the files that were finished.
     """
     finished = []
     for path in sorted(glob.glob(os.path.join(glob.escape(directory), f"requests-*.tfrecord{UNFINISHED}"))):
@@ -167,7 +167,7 @@ def salvage(directory: str) -> list[str]:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 continue
-            if not os.fstat(f.fileno()).st_size:  # just made, perhaps, and not locked yet
+            if not os.fstat(f.fileno()).st_size:  # may be new, and not locked yet
                 continue
             size = whole_bytes(path)
             f.truncate(size)

@@ -1,10 +1,9 @@
-"""The protos of TensorFlow and of TF Serving, without TensorFlow.
+"""The protos of TensorFlow and of TF Serving, without TensorFlow's Python.
 
-The generated modules lie in the packages `tensorflow` and `tensorflow_serving`, and importing any of the former runs
-all of TensorFlow's Python: four seconds and half a gigabyte that a client or a server in C++ has no use for. They need
-nothing but protobuf, so they are loaded here from under an empty package of that name, which is gone afterwards: a
-later `import tensorflow` finds nothing of it. Messages of one name are of one class however often their module is
-loaded.
+Importing a generated module of the package `tensorflow` runs all of TensorFlow's Python: four seconds and half a
+gigabyte. The generated modules need only protobuf. So they are loaded from an empty package of that name, which is
+removed afterwards: a later `import tensorflow` is not affected. Messages of one name have one class, however often
+their module is loaded.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ _TENSORFLOW = "tensorflow"
 
 
 def tensorflow_directory() -> str:
-    """Where TensorFlow is installed, found without importing it.
+    """Returns where TensorFlow is installed, without importing it.
 
     Raises:
-      ImportError: it is not.
+      ImportError: it is not installed.
     """
     spec = (
         importlib.util.find_spec(_TENSORFLOW) if _TENSORFLOW not in sys.modules else sys.modules[_TENSORFLOW].__spec__
@@ -34,7 +33,7 @@ def tensorflow_directory() -> str:
 
 
 def _load(names: list[str]) -> list[Any]:
-    """The modules; TensorFlow's own Python is not run for them, and is not in `sys.modules` afterwards."""
+    """Loads modules without running TensorFlow's Python, and leaves nothing of `tensorflow` in `sys.modules`."""
     if _TENSORFLOW in sys.modules:
         return [importlib.import_module(name) for name in names]
     package = types.ModuleType(_TENSORFLOW)
@@ -91,10 +90,10 @@ def _load(names: list[str]) -> list[Any]:
 
 
 def services() -> tuple[Any, Any]:
-    """The gRPC stubs of PredictionService and of ModelService; these need grpcio.
+    """Returns the modules with the gRPC stubs of PredictionService and of ModelService.
 
     Raises:
-      ImportError: it is not installed.
+      ImportError: grpcio is not installed.
     """
     modules = _load(
         ["tensorflow_serving.apis.prediction_service_pb2_grpc", "tensorflow_serving.apis.model_service_pb2_grpc"]

@@ -1,4 +1,4 @@
-"""NumPy arrays and the tensors of requests.
+"""Converts between NumPy arrays and the TensorProtos of requests.
 
 Strings are arrays of dtype object that hold `bytes`: NumPy's own strings lose trailing zeros.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from tfrs_dlrm.serving.runtime import protos
 
 _T = protos.types_
-# By number of TensorFlow's type: NumPy's, and the field of a TensorProto that holds its values one by one.
+# By number of TensorFlow's type: NumPy's type, and the field of a TensorProto that lists values.
 _TYPES: dict[int, tuple[np.dtype[Any], str]] = {
     _T.DT_FLOAT: (np.dtype(np.float32), "float_val"),
     _T.DT_DOUBLE: (np.dtype(np.float64), "double_val"),
@@ -28,10 +28,10 @@ _NUMBERS = {dtype: number for number, (dtype, _) in _TYPES.items()}
 
 
 def numpy_type(number: int) -> np.dtype[Any]:
-    """NumPy's type for a DT_ number.
+    """Returns NumPy's type for a DT_ number.
 
     Raises:
-      ValueError: there is none.
+      ValueError: the type is not supported.
     """
     if number not in _TYPES:
         name = _T.DataType.Name(number) if number in _T.DataType.values() else str(number)
@@ -42,10 +42,10 @@ def numpy_type(number: int) -> np.dtype[Any]:
 
 
 def type_number(dtype: np.dtype[Any]) -> int:
-    """The DT_ number of a type of NumPy's.
+    """Returns the DT_ number of a NumPy type.
 
     Raises:
-      ValueError: there is none.
+      ValueError: the type is not supported.
     """
     if dtype not in _NUMBERS:
         raise ValueError(
@@ -55,12 +55,12 @@ def type_number(dtype: np.dtype[Any]) -> int:
 
 
 def type_name(dtype: np.dtype[Any]) -> str:
-    """As TensorFlow calls it: `float32`, `int64`, `string`."""
+    """Returns TensorFlow's name of a type: `float32`, `int64`, `string`."""
     return "string" if dtype.kind == "O" else dtype.name
 
 
 def to_proto(array: np.ndarray) -> Any:
-    """A TensorProto."""
+    """Makes a TensorProto."""
     number = type_number(array.dtype)
     proto = protos.tensor.TensorProto(dtype=number)
     for size in array.shape:
@@ -73,18 +73,18 @@ def to_proto(array: np.ndarray) -> Any:
 
 
 def from_proto(proto: Any) -> np.ndarray:
-    """The array of a TensorProto.
+    """Returns the array of a TensorProto.
 
     Raises:
-      ValueError: its type is none of ours, a size is unknown, it has another number of values than its shape says, or
-        one value that stands for too many.
+      ValueError: the type is not supported, a size is unknown, the number of values does not fit the shape, or one
+        value stands for too many.
     """
     dtype, field = numpy_type(proto.dtype), _TYPES[proto.dtype][1]
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
         raise ValueError(f"its shape is {list(shape)}; the sizes must be known")
     count = 1
-    for size in shape:  # of Python's numbers, which do not overflow
+    for size in shape:  # Python's integers do not overflow
         count *= size
     if proto.tensor_content and dtype.kind != "O":
         values = np.frombuffer(proto.tensor_content, np.uint8)

@@ -1,6 +1,6 @@
-"""TFRecord files without TensorFlow: its own reader and writer are in its Python, which a server has no use for.
+"""Reads and writes TFRecord files without TensorFlow's Python.
 
-A record is its length (uint64), the masked CRC32C of that, the bytes, and the masked CRC32C of those
+A record is the length (uint64), the masked CRC32C of the length, the bytes, and the masked CRC32C of the bytes
 (tensorflow/core/lib/io/record_writer.h).
 """
 
@@ -17,25 +17,25 @@ _FRAME = 16  # bytes around the data of a record
 
 
 def record(data: bytes) -> bytes:
-    """One record, to be written to a file."""
+    """Frames bytes as one record of a file."""
     length = struct.pack("<Q", len(data))
     return length + _masked(length) + data + _masked(data)
 
 
 def read_records(path: str) -> Iterator[bytes]:
-    """The records of a file.
+    """Yields the records of a file.
 
     Raises:
       ValueError: the file ends within a record, or a checksum is wrong.
-      OSError: it cannot be read.
+      OSError: the file cannot be read.
     """
     with open(path, "rb") as f:
         number = 0
-        while head := f.read(12):
+        while prefix := f.read(12):
             where = f"{path}: record {number}"
-            if len(head) < 12 or head[8:] != _masked(head[:8]):
+            if len(prefix) < 12 or prefix[8:] != _masked(prefix[:8]):
                 raise ValueError(f"{where} is broken: its length has a wrong checksum, or the file is cut off")
-            (length,) = struct.unpack("<Q", head[:8])
+            (length,) = struct.unpack("<Q", prefix[:8])
             data = _read(f, length, where)
             if _read(f, 4, where) != _masked(data):
                 raise ValueError(f"{where} is broken: its checksum is wrong")
@@ -44,10 +44,10 @@ def read_records(path: str) -> Iterator[bytes]:
 
 
 def whole_bytes(path: str) -> int:
-    """How much of a file, from its beginning, is whole records.
+    """Returns the number of bytes, from the beginning of a file, that are whole records.
 
     Raises:
-      OSError: it cannot be read.
+      OSError: the file cannot be read.
     """
     size = 0
     with contextlib.suppress(ValueError):

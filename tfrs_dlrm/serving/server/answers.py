@@ -1,4 +1,4 @@
-"""Status, metadata and classes, as TF Serving's protos and JSON."""
+"""Answers of TF Serving's APIs that both REST and gRPC give: status, metadata, classes, errors."""
 
 from __future__ import annotations
 
@@ -8,16 +8,25 @@ from typing import Any
 import numpy as np
 from google.protobuf import json_format
 
+from tfrs_dlrm.serving.protocol import NotFound
 from tfrs_dlrm.serving.runtime import protos
-from tfrs_dlrm.serving.server.errors import NotFound
-from tfrs_dlrm.serving.server.versions import Model, Version
+from tfrs_dlrm.serving.server.served_model import ServedModel
+from tfrs_dlrm.serving.server.served_version import ServedVersion
+
+_LONGEST_ERROR = 1500  # characters; errors may quote the request, and gRPC clients take 8 KiB of headers
 
 
-def status(model: Model, number: int | None = None, label: str | None = None) -> Any:
-    """The GetModelStatusResponse of all versions, newest first, or of one.
+def error_text(error: Exception) -> str:
+    """Returns the message of an error, cut to a length that clients take."""
+    text = str(error)
+    return text if len(text) <= _LONGEST_ERROR else text[:_LONGEST_ERROR] + " ..."
+
+
+def status(model: ServedModel, number: int | None = None, label: str | None = None) -> Any:
+    """Returns the GetModelStatusResponse of all versions, newest first, or of one.
 
     Raises:
-      NotFound: there is no such version.
+      NotFound: the version does not exist.
     """
     if label is not None:
         number = model.choose(None, label).number
@@ -33,8 +42,8 @@ def status(model: Model, number: int | None = None, label: str | None = None) ->
     return response
 
 
-def metadata(name: str, version: Version) -> Any:
-    """The GetModelMetadataResponse with the signatures."""
+def metadata(name: str, version: ServedVersion) -> Any:
+    """Returns the GetModelMetadataResponse with the signatures."""
     response = protos.metadata.GetModelMetadataResponse()
     response.model_spec.name = name
     response.model_spec.version.value = version.number
@@ -42,15 +51,15 @@ def metadata(name: str, version: Version) -> Any:
     return response
 
 
-def metadata_json(name: str, version: Version) -> dict[str, Any]:
-    """The same as REST has it."""
+def metadata_json(name: str, version: ServedVersion) -> dict[str, Any]:
+    """Returns the metadata as JSON for REST."""
     return {
         "model_spec": {"name": name, "signature_name": "", "version": str(version.number)},
         "metadata": {"signature_def": to_json(_signatures(version))},
     }
 
 
-def _signatures(version: Version) -> Any:
+def _signatures(version: ServedVersion) -> Any:
     listed = protos.metadata.SignatureDefMap()
     for name in version.loaded.signatures:
         listed.signature_def[name].CopyFrom(version.loaded.meta_graph.signature_def[name])
@@ -58,14 +67,14 @@ def _signatures(version: Version) -> Any:
 
 
 def to_json(message: Any) -> dict[str, Any]:
-    """With the names of the proto, and the defaults written out."""
+    """Converts a proto to JSON with the names of the proto, and with defaults."""
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
 
 
 def classes(outputs: Mapping[str, np.ndarray]) -> list[list[tuple[str, float]]]:
-    """By row, the label and the score of each class, of the outputs of a `classify` signature."""
+    """Returns, by row, the label and the score of each class from the outputs of a `classify` signature."""
     scores = outputs["scores"].tolist()
     labels = outputs["classes"].tolist() if "classes" in outputs else [[b""] * len(row) for row in scores]
     return [

@@ -1,6 +1,6 @@
-"""Dynamic batching: what arrives while a run is under way is run together afterwards.
+"""Dynamic batching: requests that arrive during a run are run together afterwards.
 
-A request never waits for others to come; under load, batches form by themselves.
+A request never waits for later ones. Under load, batches form by themselves.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.serving.runtime.runtime import RunError, SavedModel, Signature
-from tfrs_dlrm.serving.server.request_checks import is_rank
+from tfrs_dlrm.serving.protocol import is_rank
+from tfrs_dlrm.serving.runtime.saved_model import RunError, SavedModel
+from tfrs_dlrm.serving.runtime.signature import Signature
 
 _Tensors = dict[str, np.ndarray]
 
@@ -31,9 +32,9 @@ class Batcher:
     """Runs the requests of one version.
 
     Args:
-      model: what to run.
-      threads: where to.
-      max_batch_size: rows of merged requests; one with more of them runs alone.
+      model: to run.
+      threads: that run it.
+      max_batch_size: rows of merged requests; a larger request runs alone.
       observe: called with the rows and the number of requests of every run.
     """
 
@@ -44,26 +45,26 @@ class Batcher:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, signature: str, inputs: _Tensors, rows: int) -> _Tensors:
-        """The outputs; the inputs were checked.
+        """Returns the outputs for inputs that were checked.
 
         Raises:
           RunError: TensorFlow refuses them.
         """
         if signature not in self._mergeable:
             self._observe(rows, 1)
-            # Where the caller gives up, the thread goes on, and `idle` has to know.
+            # If the caller gives up, the thread continues, and `idle` must wait for it.
             return await asyncio.shield(self._start(self._alone(signature, inputs)))
         key = (signature, *(inputs[name].shape[1:] for name in sorted(inputs)))
         request = _Request(inputs, rows, asyncio.get_running_loop().create_future())
         if key in self._waiting:
             self._waiting[key].append(request)
-        else:  # the key is there as long as its requests are run
+        else:  # the key stays until its requests are run
             self._waiting[key] = collections.deque([request])
             self._start(self._drain(key))
         return await request.answer
 
     async def idle(self) -> None:
-        """Returns when nothing is run any more, for callers that gave up either."""
+        """Waits until nothing runs, not even for callers that gave up."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -105,7 +106,7 @@ class Batcher:
                 merged = {name: np.concatenate([request.inputs[name] for request in batch]) for name in names}
                 answers = _split(await self._alone(signature, merged), batch)
         except Exception as e:
-            if len(batch) > 1 and isinstance(e, RunError):  # one of them is at fault, and the others are not
+            if len(batch) > 1 and isinstance(e, RunError):  # find the request at fault
                 for request in batch:
                     await self._answer(signature, [request])
                 return
@@ -119,7 +120,7 @@ class Batcher:
 
 
 def _mergeable(name: str, signature: Signature) -> bool:
-    """Whether axis 0 of every input and output is the batch, and a run costs more than its rows."""
+    """Returns whether axis 0 of every input and output is the batch, and a run costs more than its rows."""
     tensors = [*signature.inputs.values(), *signature.outputs.values()]
     return not is_rank(name) and all(tensor.shape and tensor.shape[0] is None for tensor in tensors)
 

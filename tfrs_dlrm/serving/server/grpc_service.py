@@ -1,6 +1,6 @@
 """TF Serving's PredictionService and ModelService.
 
-Requests arrive as bytes and are parsed here: what cannot be parsed is INVALID_ARGUMENT, where gRPC itself would say
+Requests arrive as bytes and are parsed here: bytes that cannot be parsed are INVALID_ARGUMENT, where gRPC would answer
 INTERNAL.
 """
 
@@ -14,22 +14,21 @@ import numpy as np
 from absl import logging
 from google.protobuf.message import DecodeError
 
-from tfrs_dlrm.serving.client.transport import REQUEST_ID
-from tfrs_dlrm.serving.runtime import protos
+from tfrs_dlrm.serving.protocol import DEFAULT_SIGNATURE, REQUEST_ID, InvalidRequest, ServingError, request_id
+from tfrs_dlrm.serving.runtime import protos, requests
 from tfrs_dlrm.serving.runtime.tensors import to_proto
-from tfrs_dlrm.serving.server import answers, requests
-from tfrs_dlrm.serving.server.errors import InvalidRequest, ServingError
-from tfrs_dlrm.serving.server.request_logs import request_id
-from tfrs_dlrm.serving.server.service import Service
-from tfrs_dlrm.serving.server.versions import Model, Version
+from tfrs_dlrm.serving.server import answers
+from tfrs_dlrm.serving.server.inference import Inference
+from tfrs_dlrm.serving.server.served_model import ServedModel
+from tfrs_dlrm.serving.server.served_version import ServedVersion
 
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 _Handler = Callable[[Any, str], Awaitable[Any]]
 
 
-def handlers(service: Service) -> list[grpc.GenericRpcHandler]:
-    """What to give to a gRPC server."""
-    api = _Api(service)
+def handlers(service: Inference) -> list[grpc.GenericRpcHandler]:
+    """Returns the handlers of a gRPC server."""
+    api = _GrpcApi(service)
     prediction = {
         "Predict": (api.predict, protos.predict.PredictRequest),
         "Regress": (api.regress, protos.regression.RegressionRequest),
@@ -52,7 +51,7 @@ def handlers(service: Service) -> list[grpc.GenericRpcHandler]:
     ]
 
 
-def _guarded(service: Service, method: str, handler: _Handler, message: Any) -> Callable[[bytes, Any], Any]:
+def _guarded(service: Inference, method: str, handler: _Handler, message: Any) -> Callable[[bytes, Any], Any]:
     async def answer(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         try:
             with service.request("grpc", method.lower()):
@@ -64,7 +63,7 @@ def _guarded(service: Service, method: str, handler: _Handler, message: Any) -> 
                     raise InvalidRequest(f"the request is no {message.DESCRIPTOR.full_name}: {e}") from e
                 return (await handler(request, identity)).SerializeToString()
         except ServingError as e:
-            code, text = getattr(grpc.StatusCode, e.code), str(e)
+            code, text = getattr(grpc.StatusCode, e.code), answers.error_text(e)
         except Exception:
             logging.exception("gRPC %s failed", method)
             code, text = grpc.StatusCode.INTERNAL, "internal error; the server's log has it"
@@ -74,11 +73,11 @@ def _guarded(service: Service, method: str, handler: _Handler, message: Any) -> 
     return answer
 
 
-class _Api:
-    def __init__(self, service: Service):
+class _GrpcApi:
+    def __init__(self, service: Inference):
         self._service = service
 
-    def _version(self, spec: Any) -> tuple[Model, Version]:
+    def _version(self, spec: Any) -> tuple[ServedModel, ServedVersion]:
         if not spec.name:
             raise InvalidRequest("model_spec.name is missing")
         model = self._service.model(spec.name)
@@ -87,7 +86,7 @@ class _Api:
 
     async def predict(self, request: Any, identity: str) -> Any:
         model, chosen = self._version(request.model_spec)
-        name = request.model_spec.signature_name or requests.DEFAULT_SIGNATURE
+        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with chosen.in_use() as version:
             signature = version.signature(name)
             for output in request.output_filter:
@@ -119,7 +118,7 @@ class _Api:
 
     async def _score_examples(self, method: str, request: Any, response: Any, identity: str) -> dict[str, np.ndarray]:
         model, chosen = self._version(request.model_spec)
-        name = request.model_spec.signature_name or requests.DEFAULT_SIGNATURE
+        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with chosen.in_use() as version:
             examples = requests.serialized_examples(request.input)
             inputs = requests.example_inputs(method, name, version.signature(name), examples)
@@ -139,8 +138,8 @@ class _Api:
         return answers.status(self._service.model(spec.name), number, spec.version_label or None)
 
     async def reload(self, request: Any, identity: str) -> Any:
-        """Sets version labels; the models and their paths stay what the server was started with."""
-        changes: list[tuple[Model, dict[str, int]]] = []
+        """Sets version labels. The models and their paths cannot change while the server runs."""
+        changes: list[tuple[ServedModel, dict[str, int]]] = []
         for config in request.config.model_config_list.config:
             model, labels = self._service.model(config.name), dict(config.version_labels)
             if config.base_path and config.base_path.rstrip("/") != model.path:
@@ -155,6 +154,6 @@ class _Api:
         return protos.management.ReloadConfigResponse()
 
 
-def _fill_spec(spec: Any, model: Model, version: Version, signature: str) -> None:
+def _fill_spec(spec: Any, model: ServedModel, version: ServedVersion, signature: str) -> None:
     spec.name, spec.signature_name = model.name, signature
     spec.version.value = version.number

@@ -1,4 +1,4 @@
-"""TF Serving's JSON and tensors: row format (`instances`), column format (`inputs`), and Examples.
+"""Converts between TF Serving's JSON and tensors: row format (`instances`), column format (`inputs`), and Examples.
 
 https://www.tensorflow.org/tfx/serving/api_rest
 """
@@ -13,22 +13,22 @@ from typing import Any
 
 import numpy as np
 
+from tfrs_dlrm.serving.protocol import InvalidRequest
 from tfrs_dlrm.serving.runtime import protos
-from tfrs_dlrm.serving.runtime.runtime import Signature, TensorInfo
+from tfrs_dlrm.serving.runtime.signature import Signature, TensorInfo
 from tfrs_dlrm.serving.runtime.tensors import type_name
-from tfrs_dlrm.serving.server.errors import InvalidRequest
 
-# What JSON may give for a kind of NumPy's types.
+# Python types of JSON values by kind of NumPy type.
 _NUMBERS: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
 
-_MOST_AXES = 16  # NumPy has a limit of its own, and no model comes near either
+_MOST_AXES = 16  # less than NumPy's limit, and more than any model needs
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The object of a request's body; NaN and Infinity are numbers.
+    """Parses the body of a request, in which NaN and Infinity are numbers.
 
     Raises:
-      InvalidRequest: it is no JSON object.
+      InvalidRequest: the body is no JSON object.
     """
     try:
         parsed = json.loads(body)
@@ -40,7 +40,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def predict_inputs(body: Mapping[str, Any], signature: Signature) -> tuple[dict[str, np.ndarray], bool]:
-    """The tensors, and whether they came as rows.
+    """Returns the tensors, and whether they came as rows.
 
     Raises:
       InvalidRequest: the body has not exactly one of `instances` and `inputs`, or a value is no tensor.
@@ -82,7 +82,7 @@ def _only(signature: Signature, key: str) -> str:
 
 
 def _column(name: str, info: TensorInfo | None, value: Any) -> np.ndarray:
-    """One input; where the signature has none of that name, `checks` says so."""
+    """Returns the tensor of one input; `request_checks` refuses inputs that the signature does not have."""
     if info is None:
         return np.zeros(0, np.float32)
     shape: list[int] = []
@@ -140,7 +140,7 @@ def _shown(value: Any) -> str:
 
 
 def predict_answer(outputs: Mapping[str, np.ndarray], by_rows: bool) -> dict[str, Any]:
-    """`predictions` or `outputs`; one output stands without its name.
+    """Returns an object with `predictions` or `outputs`; a single output has no name.
 
     Raises:
       InvalidRequest: rows were asked for, and the outputs have unequal numbers of them.

@@ -1,4 +1,4 @@
-"""What Prometheus may read."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Metrics:
         )
         self.latency = Histogram(
             "tfrs_dlrm_request_seconds",
-            "From the whole request to its answer.",
+            "Time from the complete request to its answer.",
             ["api", "method"],
             buckets=_SECONDS,
             registry=registry,
@@ -40,15 +40,23 @@ class Metrics:
         )
         self.log_rows = Counter("tfrs_dlrm_request_log_rows", "Rows logged.", ["model"], registry=registry)
         self.log_failed = Counter(
-            "tfrs_dlrm_request_log_failed_rows", "Rows chosen for the log that it lacks.", ["model"], registry=registry
+            "tfrs_dlrm_request_log_failed_rows",
+            "Rows chosen for the log that could not be written.",
+            ["model"],
+            registry=registry,
         )
         self.refused = Counter("tfrs_dlrm_versions_refused", "Versions refused.", ["model"], registry=registry)
 
-    def ran(self, rows: int, requests: int) -> None:
-        """A run of so many rows, of so many requests."""
+    def count_run(self, rows: int, requests: int) -> None:
+        """Counts a run of merged requests."""
         self.batch_rows.observe(rows)
         self.batch_requests.observe(requests)
 
+    def count_logged(self, model: str, written: int, failed: int) -> None:
+        """Counts rows of the request log of a model."""
+        self.log_rows.labels(model).inc(written)
+        self.log_failed.labels(model).inc(failed)
+
     def text(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """Returns all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,28 +1,28 @@
-"""Whether tensors fit a signature; each error names the feature."""
+"""Checks that tensors fit a signature; each error names the feature."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from tfrs_dlrm.schema.suggestions import did_you_mean
+from tfrs_dlrm.serving.bundle.manifest import BundleFeature, BundleManifest
+from tfrs_dlrm.serving.protocol import InvalidRequest, is_rank
 from tfrs_dlrm.serving.runtime import protos
-from tfrs_dlrm.serving.runtime.runtime import Signature, TensorInfo
+from tfrs_dlrm.serving.runtime.signature import Signature, TensorInfo
 from tfrs_dlrm.serving.runtime.tensors import type_name
-from tfrs_dlrm.serving.server.errors import InvalidRequest
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one request may ask for.
+    """The limits of one request.
 
     Attributes:
       rows: of a batch.
-      candidates: of one `rank` request, over all its contexts, or values of one list.
+      candidates: of one `rank` request, over all its contexts; also the values of one list.
       string_bytes: of one string.
     """
 
@@ -31,29 +31,20 @@ class Limits:
     string_bytes: int = 64 * 1024
 
 
-# The signatures of a bundle that have candidates on their second axis.
-RANK = ("rank", "rank_top_k")
-
-
-def is_rank(name: str) -> bool:
-    """Whether a signature is one of `RANK`."""
-    return name in RANK
-
-
 def check(
-    name: str, signature: Signature, inputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any], limits: Limits
+    name: str, signature: Signature, inputs: Mapping[str, np.ndarray], manifest: BundleManifest | None, limits: Limits
 ) -> int:
-    """The number of rows of inputs that fit the signature.
+    """Returns the number of rows of inputs that fit the signature.
 
     Args:
       name: of the signature.
-      signature: what it takes.
+      signature: with the expected inputs.
       inputs: by name.
-      manifest: the bundle's bundle.json, or empty.
-      limits: what one request may ask for.
+      manifest: of the bundle.
+      limits: of one request.
 
     Raises:
-      InvalidRequest: they do not fit.
+      InvalidRequest: the inputs do not fit.
     """
     _check_names(name, signature, inputs)
     for key, info in signature.inputs.items():
@@ -61,13 +52,14 @@ def check(
     rows = _rows(signature, inputs, limits)
     for key, info in signature.inputs.items():
         _check_sizes(key, info, inputs[key], is_rank(name), limits)
-    if is_rank(name):
-        _check_candidates(signature, inputs, manifest, limits)
+    if is_rank(name) and manifest:
+        _check_candidates(signature, inputs, manifest.context_inputs, limits)
     for key, array in inputs.items():  # value by value, once there are not too many
         if array.dtype.kind == "O":
             takes_examples = len(signature.inputs) == 1 and key in ("examples", "inputs")
             (_check_examples if takes_examples else _check_strings)(key, array, limits)
-    _check_numbers(inputs, manifest)
+    for feature in manifest.features if manifest else ():
+        _check_missing(feature, inputs.get(feature.name))
     return rows
 
 
@@ -84,7 +76,7 @@ def _check_names(name: str, signature: Signature, inputs: Mapping[str, np.ndarra
 
 
 def unknown(what: str, given: str, where: str, known: Collection[str]) -> InvalidRequest:
-    """That `where` has no `what` of that name; it proposes one."""
+    """Returns the error that `where` has no `what` of the given name, with a proposal."""
     hint = did_you_mean(given, known, 1)
     return InvalidRequest(f"unknown {what} {given[:200]!r}: {hint}{' ' if hint else ''}{where} has {', '.join(known)}")
 
@@ -134,7 +126,7 @@ def _check_strings(key: str, array: np.ndarray, limits: Limits) -> None:
 
 
 def _check_examples(key: str, array: np.ndarray, limits: Limits) -> None:
-    """TensorFlow's own parser takes some bytes for an Example without features."""
+    """Parses each Example, since TensorFlow's parser takes some bytes for an Example without features."""
     for row, serialized in enumerate(array.ravel().tolist()):
         try:
             example = protos.example.Example.FromString(serialized)
@@ -152,38 +144,31 @@ def _too_long(value: bytes, limits: Limits) -> str:
     return f"a string of {len(value)} bytes; at most {limits.string_bytes} are allowed"
 
 
-def shared_inputs(manifest: Mapping[str, Any]) -> frozenset[str]:
-    """The inputs that the candidates of a request share: features of the context, and their weights."""
-    return frozenset(f["name"] for f in manifest.get("features", ()) if f.get("context"))
-
-
 def _check_candidates(
-    signature: Signature, inputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any], limits: Limits
+    signature: Signature, inputs: Mapping[str, np.ndarray], shared: Collection[str], limits: Limits
 ) -> None:
-    shared = shared_inputs(manifest)
-    own = [key for key in signature.inputs if key not in shared and inputs[key].ndim > 1]
-    if not shared or not own:
+    of_candidates = [key for key in signature.inputs if key not in shared and inputs[key].ndim > 1]
+    if not shared or not of_candidates:
         return
-    for key in own:
-        given, expected = inputs[key].shape[1], inputs[own[0]].shape[1]
+    first = of_candidates[0]
+    for key in of_candidates:
+        given, expected = inputs[key].shape[1], inputs[first].shape[1]
         if given == 0:
             raise InvalidRequest(f"input {key!r} has no candidates; at least one is expected")
         if given != expected:
-            raise InvalidRequest(f"input {key!r} has {given} candidates and input {own[0]!r} has {expected}")
-    contexts, each = inputs[own[0]].shape[:2]
+            raise InvalidRequest(f"input {key!r} has {given} candidates and input {first!r} has {expected}")
+    contexts, each = inputs[first].shape[:2]
     if contexts * each > limits.candidates:
         raise InvalidRequest(
-            f"input {own[0]!r} has {contexts} contexts with {each} candidates each, {contexts * each} in all; at most"
+            f"input {first!r} has {contexts} contexts with {each} candidates each, {contexts * each} in all; at most"
             f" {limits.candidates} are allowed in one request"
         )
     if "k" in signature.inputs and inputs["k"].min() < 1:
         raise InvalidRequest(f"input 'k' is {inputs['k'].min()}; at least 1 is expected")
 
 
-def _check_numbers(inputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> None:
-    for feature in manifest.get("features", ()):
-        array = inputs.get(feature["name"])
-        if array is None or array.dtype.kind != "f":
-            continue
-        if (feature.get("kind") == "weights" or not feature.get("may_be_missing", True)) and np.isnan(array).any():
-            raise InvalidRequest(f"input {feature['name']!r} has a NaN; the schema has no value for a missing one")
+def _check_missing(feature: BundleFeature, array: np.ndarray | None) -> None:
+    if array is None or array.dtype.kind != "f" or (feature.may_be_missing and feature.kind != "weights"):
+        return
+    if np.isnan(array).any():
+        raise InvalidRequest(f"input {feature.name!r} has a NaN; the schema has no value for a missing one")

@@ -15,30 +15,37 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from tfrs_dlrm.serving.client.transport import REQUEST_ID
-from tfrs_dlrm.serving.server import answers, json_tensors, requests, web_page
-from tfrs_dlrm.serving.server.errors import Busy, InvalidRequest, ServingError, TooLarge
-from tfrs_dlrm.serving.server.request_logs import request_id
+from tfrs_dlrm.serving.protocol import (
+    DEFAULT_SIGNATURE,
+    REQUEST_ID,
+    InvalidRequest,
+    Overloaded,
+    ServingError,
+    TooLarge,
+    request_id,
+)
+from tfrs_dlrm.serving.runtime import requests
+from tfrs_dlrm.serving.server import answers, json_tensors, web_page
+from tfrs_dlrm.serving.server.inference import Inference
 from tfrs_dlrm.serving.server.security import BearerToken
-from tfrs_dlrm.serving.server.service import Service
-from tfrs_dlrm.serving.server.versions import Version
+from tfrs_dlrm.serving.server.served_version import ServedVersion
 
 _PATH = re.compile(
     r"(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:]+))?"
     r"(?::(?P<method>predict|regress|classify)|(?P<metadata>/metadata))?"
 )
 _SECONDS_FOR_A_BODY = 60
-_SMALL = 64 * 1024  # a body that is parsed where it is; a longer one would keep others waiting
+_SMALL = 64 * 1024  # bytes; longer bodies are parsed in a thread, so that others do not wait
 
 
-def application(service: Service, token: str | None) -> Starlette:
-    """The web application.
+def application(service: Inference, token: str | None) -> Starlette:
+    """Makes the web application.
 
     Args:
-      service: what answers.
-      token: who does not bear it gets 401, except from /healthz, /readyz and the files of the page.
+      service: that answers.
+      token: that requests need, except for /healthz, /readyz and the files of the page.
     """
-    api = _Api(service)
+    api = _RestApi(service)
     routes = [
         Route("/v1/models/{path:path}", api.models, methods=["GET", "POST"]),
         Route("/healthz", lambda request: PlainTextResponse("ok\n")),
@@ -52,25 +59,25 @@ def application(service: Service, token: str | None) -> Starlette:
 
 
 def to_response(content: Any, status: int = 200) -> Response:
-    """JSON in which NaN is a number, as in TF Serving's."""
+    """Returns a response of JSON in which NaN is a number, as in TF Serving."""
     return Response(json.dumps(content).encode(), status, media_type="application/json")
 
 
-class _Api:
-    def __init__(self, service: Service):
+class _RestApi:
+    def __init__(self, service: Inference):
         self._service = service
 
     async def ready(self, request: Request) -> Response:
-        """Whether every model has a version loaded."""
+        """Answers whether every model has a version loaded."""
         ready = self._service.ready()
         return PlainTextResponse("ready\n" if ready else "not ready\n", 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus' text."""
+        """Answers with Prometheus' text."""
         return Response(self._service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     async def models(self, request: Request) -> Response:
-        """Everything under /v1/models/."""
+        """Answers all requests under /v1/models/."""
         found = _PATH.fullmatch(request.path_params["path"])
         if found is None or (request.method == "POST") != bool(found["method"]):
             return to_response({"error": f"Malformed request: {request.method} {request.url.path}"}, 400)
@@ -84,8 +91,8 @@ class _Api:
                 identity = request_id(request.headers.get(REQUEST_ID))
                 response = to_response(await self._answer(request, method, found, identity))
         except ServingError as e:
-            response = to_response({"error": str(e)}, e.http)
-            if isinstance(e, Busy):  # which tells it from a model that is not loaded, 503 as well
+            response = to_response({"error": answers.error_text(e)}, e.status)
+            if isinstance(e, Overloaded):  # a model that is not loaded is 503 as well
                 response.headers["Retry-After"] = "1"
         except ClientDisconnect:
             return Response(status_code=499)
@@ -109,13 +116,13 @@ class _Api:
                 return await self._predict(version, body, identity)
             return await self._score_examples(version, method, body, identity)
 
-    async def _predict(self, version: Version, body: dict[str, Any], identity: str) -> dict[str, Any]:
+    async def _predict(self, version: ServedVersion, body: dict[str, Any], identity: str) -> dict[str, Any]:
         name = _signature_name(body)
         inputs, by_rows = json_tensors.predict_inputs(body, version.signature(name))
         return json_tensors.predict_answer(await self._service.run(version, name, inputs, identity), by_rows)
 
     async def _score_examples(
-        self, version: Version, method: str, body: dict[str, Any], identity: str
+        self, version: ServedVersion, method: str, body: dict[str, Any], identity: str
     ) -> dict[str, Any]:
         name = _signature_name(body)
         examples = requests.serialized_examples(json_tensors.examples(body))
@@ -149,7 +156,7 @@ class _Api:
 
 
 def _signature_name(body: dict[str, Any]) -> str:
-    name = body.get("signature_name") or requests.DEFAULT_SIGNATURE
+    name = body.get("signature_name") or DEFAULT_SIGNATURE
     if not isinstance(name, str):
         raise InvalidRequest("'signature_name' must be a string")
     return name

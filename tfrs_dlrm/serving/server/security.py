@@ -1,4 +1,4 @@
-"""Who may ask: a server that others can reach wants TLS, a token, or an explicit word that it is open."""
+"""Access control: a server that others can reach needs TLS, a token, or explicit permission to be open."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _OPEN_RPCS = "/grpc.health.v1.Health/"
 
 @dataclasses.dataclass(frozen=True)
 class Security:
-    """Where to listen, and to whom.
+    """The address of a server, and its access control.
 
     Attributes:
-      host: an address; the default is reached from this machine only.
+      host: an address; the default accepts this machine only.
       tls_cert: a PEM file with the chain of certificates.
       tls_key: a PEM file with its key.
-      bearer_token_file: a file with the token that requests bear in `Authorization: Bearer TOKEN`.
-      insecure: a server without any of these may be reached from elsewhere.
+      bearer_token_file: a file with the token that requests have in `Authorization: Bearer TOKEN`.
+      insecure: whether other machines may ask without TLS and token.
 
     Raises:
-      ValueError: others could reach it, and nothing protects it; or half of TLS is given.
+      ValueError: other machines could reach the server unprotected, or half of TLS is given.
     """
 
     host: str = "127.0.0.1"
@@ -48,10 +48,10 @@ class Security:
             )
 
     def token(self) -> str | None:
-        """The token; None where none is asked for.
+        """Returns the token that requests need, or None.
 
         Raises:
-          ValueError: the file has none.
+          ValueError: the file has no token.
         """
         if not self.bearer_token_file:
             return None
@@ -62,7 +62,7 @@ class Security:
         return token
 
     def grpc_credentials(self) -> grpc.ServerCredentials | None:
-        """TLS for gRPC, or None."""
+        """Returns the TLS credentials of gRPC, or None."""
         if not self.tls_cert:
             return None
         with open(self.tls_key, "rb") as key, open(self.tls_cert, "rb") as certificate:
@@ -70,7 +70,7 @@ class Security:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
+    """Returns whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:
@@ -88,9 +88,9 @@ class BearerToken:
     """ASGI middleware: 401 for requests without the token.
 
     Args:
-      app: what to pass requests on to.
-      token: what they have to bear.
-      open_paths: exact paths that are answered without it, as those of the health checks are.
+      app: that answers.
+      token: that requests need.
+      open_paths: exact paths that need no token, like those of the health checks.
     """
 
     def __init__(self, app: ASGIApp, token: str, open_paths: Collection[str] = ()):
@@ -98,7 +98,7 @@ class BearerToken:
         self._open = {*_HEALTH, *open_paths}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers, or passes on."""
+        """Refuses a request, or passes it on."""
         if scope["type"] == "http" and scope["path"] not in self._open:
             header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
             if not _bears(header, self._token):
@@ -109,13 +109,13 @@ class BearerToken:
 
 
 class BearerTokenRpc(grpc.aio.ServerInterceptor):
-    """The same for gRPC: UNAUTHENTICATED."""
+    """gRPC interceptor: UNAUTHENTICATED for requests without the token."""
 
     def __init__(self, token: str):
         self._token = token
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Answers, or passes on."""
+        """Refuses a request, or passes it on."""
         header = dict(handler_call_details.invocation_metadata or ()).get("authorization", "")
         if handler_call_details.method.startswith(_OPEN_RPCS) or _bears(header, self._token):
             return await continuation(handler_call_details)

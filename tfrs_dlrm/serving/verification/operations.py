@@ -1,6 +1,6 @@
-"""The operations of a graph: those that compute, and nothing that runs Python, reads files or writes them.
+"""Checks that the operations of a graph compute, and that none runs Python, reads files or writes them.
 
-Loading a SavedModel runs part of its graph, so this is found out from saved_model.pb before it is loaded.
+Loading a SavedModel runs part of its graph, so saved_model.pb is read before it is loaded.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _COMPUTE = _names(
     VarHandleOp VariableShape Where While Xdivy Xlogy ZerosLike
     """
 )
-# Every SavedModel saves and restores itself, but no request has a use for that.
+# Every SavedModel saves and restores itself, but no request may.
 _RESTORE = _names(
     """
     AssignVariableOp DisableCopyOnRead InitializeTableFromTextFileV2 InitializeTableV2 LookupTableExportV2
@@ -55,7 +55,7 @@ _FILES = _names("ReadFile WriteFile MatchingFiles WholeFileReaderV2 TextLineRead
 
 
 def check(subject: Subject) -> str:
-    """Compares the operations of saved_model.pb with those that a model for serving needs."""
+    """Compares the operations of saved_model.pb with those that compute."""
     graph, outputs = _read(os.path.join(subject.path, "saved_model.pb"))
     requested = _reachable(graph, outputs)
     problems, count = [], 0
@@ -72,7 +72,7 @@ def check(subject: Subject) -> str:
 
 
 def _explained(problems: list[tuple[str, str, str]]) -> Iterator[str]:
-    """One sentence a kind of operation."""
+    """Yields one sentence per kind of operation."""
     for op in sorted({op for op, _, _ in problems}):
         _, name, place = next(problem for problem in problems if problem[0] == op)
         where = f"operation {op} ({name!r}{f' in function {place!r}' if place else ''})"
@@ -83,11 +83,11 @@ def _explained(problems: list[tuple[str, str, str]]) -> Iterator[str]:
         elif op in _RESTORE:
             yield f"{where} changes the model's variables or writes files while a request is answered: leave it out"
         else:
-            yield f"{where} is none of those that compute: leave it out, or allow it with --allow_ops={op}"
+            yield f"{where} is not known to compute only: leave it out, or allow it with --allow_ops={op}"
 
 
 def _read(file: str) -> tuple[Any, list[str]]:
-    """The GraphDef, and the tensors that the signatures return."""
+    """Returns the GraphDef, and the tensors that the signatures return."""
     try:
         with open(file, "rb") as f:
             saved = protos.saved_model.SavedModel.FromString(f.read())
@@ -104,7 +104,7 @@ def _read(file: str) -> tuple[Any, list[str]]:
 
 
 def _nodes(graph: Any) -> Iterator[tuple[str, Any]]:
-    """All nodes, each with the name of its function, which is empty for those of the graph itself."""
+    """Yields all nodes, each with the name of its function, which is empty for nodes of the graph."""
     for node in graph.node:
         yield "", node
     for function in graph.library.function:
@@ -113,7 +113,7 @@ def _nodes(graph: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _reachable(graph: Any, outputs: list[str]) -> set[tuple[str, str]]:
-    """The nodes that a request may run: place and name."""
+    """Returns the nodes that a request may run, by function and name."""
     nodes = {node.name: node for node in graph.node}
     functions = {f.signature.name: f for f in graph.library.function}
     found: set[tuple[str, str]] = set()

@@ -1,4 +1,4 @@
-"""What the checks of a bundle found: a table for people, JSON for programs."""
+"""The findings of a bundle's checks: a table for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Failed(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One check.
+    """The outcome of one check.
 
     Attributes:
-      name: of one word or two.
-      status: `skipped` where there is nothing to check, or where a check failed that it needs.
-      message: what was found; of a failed one, what is wrong and what to do.
+      name: one word or two.
+      status: `skipped` if a check that it needs did not pass.
+      message: the finding; if it failed, what is wrong and what to do.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
-    """Of one kind of request, in milliseconds, one request after the other.
+    """The latency of one kind of request in milliseconds, one request after the other.
 
     Attributes:
-      signature: that was asked.
+      signature: of the requests.
       size: rows, or candidates of one context.
-      calls: how many were measured.
+      calls: the number of requests.
     """
 
     signature: str
@@ -48,16 +48,16 @@ class Latency:
 
 
 @dataclasses.dataclass
-class Report:
-    """All that is known of a bundle.
+class VerificationReport:
+    """All findings about a bundle.
 
     Attributes:
       path: of its version.
-      checks: in the order in which they were made.
-      load_seconds: what loading took; None where it failed.
-      memory: resident bytes of this process before and after loading; None where the system does not tell.
-      peak_memory: at the end.
-      latency: empty where it was not measured.
+      checks: in order.
+      load_seconds: the time of loading; None if it failed.
+      memory: resident bytes of this process before and after loading; None if the system does not tell.
+      peak_memory: of this process, at the end; None if the system does not tell.
+      latency: empty if it was not measured.
     """
 
     path: str
@@ -69,11 +69,11 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed."""
+        """Returns whether no check failed."""
         return all(check.status != "failed" for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
-        """The same for programs."""
+        """Returns a JSON object."""
         return {"passed": self.passed, **dataclasses.asdict(self)}
 
     def __str__(self) -> str:

@@ -1,89 +1,78 @@
-"""All checks of a bundle, in the order in which one needs what another found."""
+"""Whether a bundle is fit to be served: all checks, in TensorFlow's C++ runtime."""
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import Callable, Collection
 
-from tfrs_dlrm.serving.bundle.manifest import WARMUP
-from tfrs_dlrm.serving.bundle.versions import local_version
-from tfrs_dlrm.serving.server.loading import warm_up
-from tfrs_dlrm.serving.verification import contract, files, forms, measure, operations, prepared, scores
+from tfrs_dlrm.serving.bundle.versions import newest_version
+from tfrs_dlrm.serving.verification import contents, measure, operations, prepared_rows
+from tfrs_dlrm.serving.verification.questions import QUESTIONS
 from tfrs_dlrm.serving.verification.subject import Subject, read_reference
-from tfrs_dlrm.serving.verification.verification_report import Check, Failed, Report
+from tfrs_dlrm.serving.verification.verification_report import Check, Failed, VerificationReport
 from tfrs_dlrm.stores import is_store_url, local_copy
 
+# By name of a check, the checks that must pass before.
+_NEEDS = {
+    "files": ("manifest",),
+    "load": ("operations",),
+    "signatures": ("manifest", "load"),
+    "warmup": ("load",),
+    "reference": ("manifest",),
+    **dict.fromkeys(QUESTIONS, ("reference", "load")),
+    "data": ("manifest", "load"),
+    "latency": ("scores",),
+}
 
-def verify(path: str, data: str | None = None, latency: bool = True, allowed: Collection[str] = ()) -> Report:
+
+def verify(
+    path: str, data: str | None = None, latency: bool = True, allowed: Collection[str] = ()
+) -> VerificationReport:
     """Checks a bundle.
 
     Args:
-      path: of a version, or of the directory of the versions, whose newest is meant; also in an object store.
+      path: of a version, or of the directory of the versions, whose newest is checked; also in an object store.
       data: a prepared directory; the first rows of its evaluation set are compared as well.
-      latency: whether to measure it, which takes some seconds.
-      allowed: operations beyond the usual that the graph may have.
+      latency: whether to measure latency, which takes some seconds.
+      allowed: operations that the graph may have in addition to the usual ones.
 
     Returns:
-      What was found; a bundle that is broken raises nothing.
+      The findings; a broken bundle raises nothing.
 
     Raises:
       ValueError: there is no bundle at `path`.
     """
-    data = None if data is None else local_copy(data)
-    subject = Subject(files.find_version(local_version(path)), data, frozenset(allowed))
-    report = Report(path if is_store_url(path) else subject.path)
-    steps: list[tuple[str, Callable[[], str], tuple[str, ...]]] = [
-        ("manifest", lambda: files.check_manifest(subject), ()),
-        ("files", lambda: files.check_files(subject), ("manifest",)),
-        ("operations", lambda: operations.check(subject), ()),
-        ("load", lambda: measure.load(subject, report), ("operations",)),
-        ("signatures", lambda: contract.check(subject), ("manifest", "load")),
-        ("warmup", lambda: _warm_up(subject), ("load",)),
-        ("reference", lambda: read_reference(subject), ("manifest",)),
-        ("scores", lambda: scores.check_reference(subject), ("reference", "load")),
-        ("batches", lambda: scores.check_batches(subject), ("reference", "load")),
-        ("odd values", lambda: scores.check_values(subject), ("reference", "load")),
-        ("examples", lambda: forms.check_examples(subject), ("reference", "load")),
-        ("rank", lambda: forms.check_rank(subject), ("reference", "load")),
-    ]
+    subject = Subject(newest_version(path), None if data is None else local_copy(data), frozenset(allowed))
+    report = VerificationReport(path if is_store_url(path) else subject.path)
+    checks: dict[str, Callable[[Subject], str]] = {
+        "manifest": contents.check_manifest,
+        "files": contents.check_files,
+        "operations": operations.check,
+        "load": functools.partial(measure.load, report=report),
+        "signatures": contents.check_signatures,
+        "warmup": contents.check_warmup,
+        "reference": read_reference,
+        **QUESTIONS,
+    }
     if data is not None:
-        steps.append(("data", lambda: prepared.check(subject), ("manifest", "load")))
+        checks["data"] = prepared_rows.check
     if latency:
-        steps.append(("latency", lambda: _measure(subject, report), ("scores",)))
+        checks["latency"] = functools.partial(measure.measure_latency, report=report)
     try:
-        for name, function, needs in steps:
-            report.checks.append(_run(name, function, needs, report))
+        for name, check in checks.items():
+            report.checks.append(_run(name, check, subject, report))
     finally:
-        if subject.loaded:
-            subject.loaded.close()
-    report.peak_memory = measure.memory("VmHWM")
+        measure.close(subject, report)
     return report
 
 
-def _run(name: str, function: Callable[[], str], needs: tuple[str, ...], report: Report) -> Check:
+def _run(name: str, check: Callable[[Subject], str], subject: Subject, report: VerificationReport) -> Check:
     ended = {check.name: check.status for check in report.checks}
-    unmet = [need for need in needs if ended[need] != "ok"]
+    unmet = [need for need in _NEEDS.get(name, ()) if ended[need] != "ok"]
     if unmet:
         return Check(name, "skipped", f"needs {' and '.join(unmet)}")
     try:
-        return Check(name, "ok", function())
-    except Exception as e:  # whatever a broken bundle leads to is a finding, and those after it are still looked for
+        return Check(name, "ok", check(subject))
+    except Exception as e:  # any error of a broken bundle is a finding, and the later checks still run
         known = isinstance(e, (Failed, ValueError, OSError)) or type(e).__module__.startswith("tfrs_dlrm")
         return Check(name, "failed", str(e) if known else f"{type(e).__name__}: {e}")
-
-
-def _warm_up(subject: Subject) -> str:
-    """Replays the warmup file."""
-    file = os.path.join(subject.path, WARMUP)
-    if not os.path.isfile(file):
-        raise Failed(f"{WARMUP} is missing: the first requests would be slow; export the model again")
-    replayed = warm_up(subject.model, file)
-    cold = sorted(subject.model.signatures.keys() - set(replayed))
-    if cold:
-        raise Failed(f"{WARMUP} has no request for {', '.join(cold)}, whose first answer would be slow")
-    return f"{len(replayed)} requests, for each of {len(set(replayed))} signatures"
-
-
-def _measure(subject: Subject, report: Report) -> str:
-    report.latency.extend(measure.latencies(subject))
-    return "one request after the other, see below"

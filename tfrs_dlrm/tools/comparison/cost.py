@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.embeddings.quantized import stored_bytes
-from tfrs_dlrm.serving.bundle.bundle import export_model
+from tfrs_dlrm.serving.exporting.export import export_model
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import read_json, write_json

@@ -1,0 +1,59 @@
+"""What smaller tables cost in quality."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.serving.exporting.serving_model import ServingModel
+from tfrs_dlrm.training.evaluation import Scores, score
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """A served model beside the trained one, on the same examples.
+
+    Attributes:
+      examples: how many.
+      metrics: by name, of the trained and of the served model: `auc` and `log_loss`, or `rmse` and `mae`.
+      largest_change: of one probability or predicted number.
+      more: the same by name of each further label, where that is known.
+    """
+
+    examples: int
+    metrics: dict[str, tuple[float, float]]
+    largest_change: float
+    more: dict[str, Accuracy] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they are in the manifest."""
+        own = {"examples": self.examples, **self.metrics, "largest_change": self.largest_change}
+        return own | ({"more": {name: x.to_dict() for name, x in self.more.items()}} if self.more else {})
+
+
+def accuracy(model: RankingModel, serving: ServingModel, data: tf.data.Dataset) -> Accuracy:
+    """Scores a finite dataset of encoded batches `(features, label[, weight])` with both models.
+
+    Raises:
+      ValueError: the dataset has no examples.
+    """
+    trained = score(model, data)
+    logits = tf.function(serving.encoded_logits, reduce_retracing=True)
+    batches = [(logits(features), *targets) for features, *targets in data]
+    served, labels, *weights = [np.concatenate(column) for column in zip(*batches, strict=True)]
+    return _compared(trained, Scores.of(model.label_tasks, labels, served, weights[0] if weights else None))
+
+
+def _compared(trained: Scores, served: Scores) -> Accuracy:
+    a, b = (scores.task.evaluate(scores.labels, scores.logits, scores.weights) for scores in (trained, served))
+    answers = [trained.task.served(tf.constant(s.logits, tf.float64)).numpy() for s in (trained, served)]
+    return Accuracy(
+        len(served.logits),
+        {name: (a[name], b[name]) for name in trained.task.shown[:2]},
+        float(np.abs(answers[0] - answers[1]).max(initial=0.0)),
+        {name: _compared(scores, served.more[name]) for name, scores in trained.more.items()},
+    )

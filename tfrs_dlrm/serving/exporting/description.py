@@ -1,0 +1,138 @@
+"""Describes a served model in the manifest of its bundle."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfrs_dlrm.data.preparing.samples import to_tensors
+from tfrs_dlrm.data.raw.parsing import MISSING_INT
+from tfrs_dlrm.embeddings.ids import Features
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.tasks import Regression
+from tfrs_dlrm.serving.bundle.manifest import BundleFeature, BundleManifest
+from tfrs_dlrm.serving.exporting.accuracy import Accuracy
+from tfrs_dlrm.serving.exporting.serving_model import ServingModel
+from tfrs_dlrm.serving.exporting.signatures import METHODS
+
+# Other rows in another order may round to a difference this many times the one that was measured.
+_ROUNDING_MARGIN = 4
+
+
+def describe(
+    name: str,
+    model: RankingModel,
+    serving: ServingModel,
+    samples: Sequence[Mapping[str, Any]],
+    signatures: Mapping[str, Any],
+    cost: Accuracy | None,
+    checkpoint: str | None,
+) -> BundleManifest:
+    """Returns the manifest of a bundle, without its files.
+
+    Args:
+      name: of the served model.
+      model: as trained.
+      serving: what is saved.
+      samples: rows of the log.
+      signatures: concrete functions by name.
+      cost: of smaller tables; None for float32.
+      checkpoint: the path of the weights.
+    """
+    bytes_float32 = sum(4 * v.shape.num_elements() for v in model.embeddings.tables.values())
+    first, *others = _tolerances(model, serving, samples, cost)
+    labels = zip(model.label_tasks.outputs[1:], model.schema.more_labels, others, strict=True)
+    return BundleManifest(
+        name=name,
+        model=type(model).__name__,
+        task=model.schema.label.task,
+        created=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        tensorflow=tf.__version__,
+        tables={"storage": serving.storage, "bytes": serving.tables.bytes, "bytes_float32": bytes_float32},
+        context=tuple(serving.context),
+        features=tuple(_features(serving, samples[0])),
+        signatures={name: _signature(name, signature) for name, signature in signatures.items()},
+        checkpoint=os.path.basename(checkpoint) if checkpoint else None,
+        **first,
+        more_outputs={output: {"task": label.task, **numbers} for output, label, numbers in labels},
+        accuracy=cost.to_dict() if cost else None,
+    )
+
+
+def _features(serving: ServingModel, sample: Mapping[str, Any]) -> list[BundleFeature]:
+    schema = serving.schema
+    dense = {f.name: f for f in schema.dense}
+    categorical = {f.name: f for f in schema.categorical}
+    weighted = {f.weights_name: f for f in schema.categorical if f.weights}
+    found = []
+    for name, spec in serving.raw_signature().items():
+        kind = "dense" if name in dense else "categorical" if name in categorical else "weights"
+        feature = categorical.get(name) or weighted.get(name)
+        found.append(
+            BundleFeature(
+                name=name,
+                kind=kind,
+                dtype=spec.dtype.name,
+                rank=spec.shape.rank,
+                separator=feature.separator if feature else None,
+                missing={"string": "", "int64": MISSING_INT}.get(spec.dtype.name),
+                may_be_missing=kind != "dense" or dense[name].fill_value is not None,
+                context=name in serving.context_inputs,
+                example=sample[name],
+            )
+        )
+    return found
+
+
+def _signature(name: str, signature: Any) -> dict[str, Any]:
+    def tensors(specs: Mapping[str, Any]) -> dict[str, Any]:
+        return {n: {"dtype": s.dtype.name, "shape": s.shape.as_list()} for n, s in sorted(specs.items())}
+
+    method = name if name in METHODS else "predict"
+    inputs = signature.structured_input_signature[1]
+    return {"method": method, "inputs": tensors(inputs), "outputs": tensors(signature.structured_outputs)}
+
+
+def _tolerances(
+    model: RankingModel, serving: ServingModel, samples: Sequence[Mapping[str, Any]], cost: Accuracy | None
+) -> list[dict[str, Any]]:
+    """Returns `tolerance`, `rounding` and `tolerance_up_to` of each output, as the manifest has them."""
+    costs = [cost, *cost.more.values()] if cost else []
+    numbers = []
+    for i, (task, rounding) in enumerate(zip(model.label_tasks.all, _roundings(model, serving, samples), strict=True)):
+        # The compared rows are not those on which the cost was measured.
+        tolerance = max(rounding, 2 * costs[i].largest_change) if costs else rounding
+        numbers.append({"tolerance": tolerance, "rounding": rounding, "tolerance_up_to": _usual(task)})
+    return numbers
+
+
+def _roundings(model: RankingModel, serving: ServingModel, samples: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Measures, per output, how far an answer may be from that of the same model, computed in another order.
+
+    A model that multiplies many numbers, such as a cross network, amplifies rounding. So rows are scored one by one and
+    all together.
+    """
+    tasks = model.label_tasks
+    encoded = serving.encoder(to_tensors(samples, serving.raw_signature()))
+
+    @tf.function(reduce_retracing=True)
+    def answers(features: Features) -> tf.Tensor:
+        return tf.reshape(tasks.served(model(features, training=False)), [-1, len(tasks.all)])
+
+    alone = [answers({name: v[i : i + 1] for name, v in encoded.items()}) for i in range(len(samples))]
+    differences = tf.reduce_max(tf.abs(tf.concat(alone, axis=0) - answers(encoded)), axis=0).numpy().tolist()
+    # bfloat16 has 8 bits of mantissa.
+    least = 1e-2 if model.dtype_policy.name == "mixed_bfloat16" else model.rounding
+    return [
+        max(least * _usual(task), _ROUNDING_MARGIN * difference)
+        for task, difference in zip(tasks.all, differences, strict=True)
+    ]
+
+
+def _usual(task: Any) -> float:
+    """Returns the largest usual answer."""
+    return abs(task.mean) + 4 * task.std if isinstance(task, Regression) else 1.0

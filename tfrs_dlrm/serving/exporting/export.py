@@ -1,0 +1,194 @@
+"""Exports a trained run as a SavedModel that takes the values of the log and returns probabilities or predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
+from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
+from tfrs_dlrm.data.reading.dataset import dataset
+from tfrs_dlrm.embeddings.quantized import Storage
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.serving.bundle.card import card
+from tfrs_dlrm.serving.bundle.deploy import write_batching, write_deploy
+from tfrs_dlrm.serving.bundle.manifest import write_manifest
+from tfrs_dlrm.serving.bundle.versions import COMPLETING, next_version, remove_old
+from tfrs_dlrm.serving.bundle.warmup import write_warmup
+from tfrs_dlrm.serving.exporting.accuracy import Accuracy, accuracy
+from tfrs_dlrm.serving.exporting.comparison import Comparison, compare, write_reference
+from tfrs_dlrm.serving.exporting.description import describe
+from tfrs_dlrm.serving.exporting.serving_model import ServingModel
+from tfrs_dlrm.serving.exporting.signatures import make_signatures, set_methods
+from tfrs_dlrm.stores import Store, is_store_url, join, local_copy, publish, visible_files
+from tfrs_dlrm.stores.files import disk_full
+from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.workdir import Which, Workdir
+
+EXAMPLE_FILE = "example_request.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """What is in a bundle.
+
+    Attributes:
+      context: the features that the candidates of a request share (of the user, the device, the page). With some, the
+        bundle has the signatures `rank` and `rank_top_k`.
+      storage: of the tables' rows: `float32` as trained, `float16`, or `int8` with a range for each row.
+      keep: how many of the newest versions stay; None deletes none.
+      evaluation: the prepared directory on whose evaluation set smaller tables are compared with the trained ones; by
+        default that of the run.
+    """
+
+    context: tuple[str, ...] = ()
+    storage: Storage = "float32"
+    keep: int | None = None
+    evaluation: str | None = None
+
+
+_PLAIN = ExportOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A version that `export` wrote.
+
+    Attributes:
+      path: the SavedModel, in a directory whose name is its version.
+      checkpoint: the path of its weights.
+      comparison: of its answers, once loaded again, with those of the trained model.
+    """
+
+    path: str
+    checkpoint: str
+    comparison: Comparison
+
+
+def export(workdir: str, output: str, which: Which = "best", options: ExportOptions = _PLAIN) -> Exported:
+    """Exports a run; see `export_model`.
+
+    Args:
+      workdir: the directory of the run.
+      output: the directory of the served model's versions.
+      which: the `best` checkpoint or the `latest`.
+      options: of the bundle.
+
+    Raises:
+      FileNotFoundError: there is no run or no checkpoint.
+      ValueError: the options do not fit the model, or the exported model disagrees with the trained one.
+      OSError: the disk is full.
+    """
+    model, config, checkpoint = load_model(workdir, which)
+    options = dataclasses.replace(options, evaluation=options.evaluation or config.data.path)
+    path, comparison = export_model(model, Workdir(workdir).encoder_dir, output, options, checkpoint)
+    return Exported(path, checkpoint, comparison)
+
+
+def export_model(
+    model: RankingModel, data_dir: str, output: str, options: ExportOptions = _PLAIN, checkpoint: str | None = None
+) -> tuple[str, Comparison]:
+    """Writes a SavedModel, loads it again, and compares its answers with the model's on raw rows.
+
+    The version is written under another name and renamed once it is whole and agrees, so that a server which watches
+    `output` never sees half of it. Stores have no rename: a version is uploaded once it agrees, `saved_model.pb` and
+    then `published.json` last.
+
+    Args:
+      model: trained on the data in `data_dir`.
+      data_dir: the prepared directory: its encoder becomes part of the SavedModel.
+      output: the directory of the served model's versions, or its address in an object store; the version is the next
+        number.
+      options: what is in the bundle.
+      checkpoint: the path of the weights, for the bundle's manifest.
+
+    Returns:
+      The path of the version, and the comparison.
+
+    Raises:
+      ValueError: the options do not fit the model, or the exported model disagrees with `model`.
+      OSError: the disk is full.
+    """
+    version = next_version(output)
+    if is_store_url(output):
+        path, comparison = _export_to_store(model, data_dir, output, version, options, checkpoint)
+    else:
+        path, comparison = _export(model, data_dir, output, version, options, checkpoint)
+    if options.keep is not None:
+        remove_old(output, options.keep)
+    return path, comparison
+
+
+def _export_to_store(
+    model: RankingModel, data_dir: str, output: str, version: int, options: ExportOptions, checkpoint: str | None
+) -> tuple[str, Comparison]:
+    """Writes the bundle to a local directory, and publishes it once it was compared."""
+    with tempfile.TemporaryDirectory() as scratch:
+        home = os.path.join(scratch, os.path.basename(output.rstrip("/")))
+        path, comparison = _export(model, data_dir, home, version, options, checkpoint)
+        address, store = join(output, os.path.basename(path)), Store(output)
+        publish(path, address, last=COMPLETING)
+        for name in visible_files(home):
+            if not name.split("/")[0].isdecimal():
+                store.upload(os.path.join(home, name), name)
+    return address, comparison
+
+
+def _export(
+    model: RankingModel, data_dir: str, output: str, version: int, options: ExportOptions, checkpoint: str | None
+) -> tuple[str, Comparison]:
+    encoder, samples = Encoder.load(data_dir), read_samples(data_dir)
+    serving = ServingModel(model, encoder, options.context, options.storage)
+    cost = _cost(model, serving, local_copy(options.evaluation or data_dir)) if options.storage != "float32" else None
+    name = os.path.basename(os.path.abspath(output))
+    temporary, path = os.path.join(output, f"unfinished-{version}"), os.path.join(output, str(version))
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with disk_full(f"{output}: run the same command again once there is room"):
+            signatures = make_signatures(serving)
+            tf.saved_model.save(serving, temporary, signatures=signatures)
+            set_methods(temporary, signatures)
+            os.makedirs(os.path.join(temporary, "assets.extra"), exist_ok=True)
+            manifest = describe(name, model, serving, samples, signatures, cost, checkpoint)
+            write_reference(temporary, model, serving, samples)
+            comparison = dataclasses.replace(compare(temporary, manifest, serving), cost=cost)
+            _write_requests(temporary, serving, samples)
+            write_batching(temporary)
+            with open(os.path.join(temporary, "MODEL.md"), "w", encoding="utf-8") as f:
+                f.write(card(manifest, _request(samples[0])))
+            write_manifest(temporary, manifest)
+            write_deploy(output, name)
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path, comparison
+
+
+def _cost(model: RankingModel, serving: ServingModel, data_dir: str) -> Accuracy:
+    """Measures smaller tables on the evaluation set, or on the training set if there is none."""
+    split: Split = "eval" if PreparedManifest.load(data_dir).rows("eval") else "train"
+    return accuracy(model, serving, dataset(data_dir, 2048, split=split, shuffle=False, drop_remainder=False))
+
+
+def _write_requests(path: str, serving: ServingModel, samples: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the warmup requests and the example request."""
+    raw = to_tensors(samples[:32], serving.raw_signature())
+    encoded = serving.padded(serving.encoder(raw))
+    raw_arrays, encoded_arrays = ({name: v.numpy() for name, v in tensors.items()} for tensors in (raw, encoded))
+    context = serving.context_inputs if serving.context else None
+    write_warmup(path, raw_arrays, encoded_arrays, context, serving.schema.label.task == "classification")
+    with open(os.path.join(path, "assets.extra", EXAMPLE_FILE), "w", encoding="utf-8") as f:
+        f.write(json.dumps(_request(samples[0]), indent=2) + "\n")
+
+
+def _request(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the body of a request to TF Serving's REST API, which reads a missing number as NaN."""
+    return {"instances": [{name: float("nan") if value is None else value for name, value in sample.items()}]}

@@ -1,0 +1,196 @@
+"""What a SavedModel computes: raw values, encoded values, or a context and its candidates to scores."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.raw.parsing import MISSING_INT
+from tfrs_dlrm.embeddings.ids import Features, IdReader
+from tfrs_dlrm.embeddings.quantized import Storage
+from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.scorers import Inputs
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.serving.exporting.serving_tables import ServingTables
+
+
+class ServingModel(tf.Module):
+    """The encoder and the layers of a model, and nothing of its training: no optimizer, no slots, no metrics.
+
+    Args:
+      model: built, its tables in plain variables.
+      encoder: that its training data went through.
+      context: the features that all candidates of one request share (of the user, the device, the page); see
+        `score_candidates`.
+      storage: of the tables' rows.
+
+    Raises:
+      ValueError: `context` names a feature that there is not, or all of them.
+    """
+
+    def __init__(
+        self, model: RankingModel, encoder: Encoder, context: Collection[str] = (), storage: Storage = "float32"
+    ):
+        super().__init__(name="serving")
+        self.encoder = encoder
+        self.schema = schema = model.schema  # the encoder's may have other dimensions
+        self._shared, self._own = _split(schema, context)
+        self.storage = storage
+        self.tables = ServingTables(schema, model.embeddings.tables, storage)
+        self.tasks = model.label_tasks
+        self._read_ids = IdReader(schema)
+        rows, candidates = model.row_scorer(), None
+        if self._shared is not None and self._own is not None:
+            candidates = model.candidate_scorer(self._shared, self._own)
+        # The model would bring its optimizers into what is saved, and its layers Keras' functions of them, those of
+        # training as well. So they are in a plain object, which is not followed, and what they compute with is kept.
+        self._scorers = types.SimpleNamespace(rows=rows, candidates=candidates)
+        self._kept = _computed_with(rows) + _computed_with(candidates)
+        self._compute_dtype = model.embeddings.compute_dtype
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """The features that the candidates share."""
+        return () if self._shared is None else _names(self._shared)
+
+    @property
+    def context_inputs(self) -> frozenset[str]:
+        """The raw inputs of the context: its features, and their weights."""
+        return frozenset(name for name in self.raw_signature() if self._is_context(name))
+
+    def padded(self, encoded: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """What the encoder returned, as `score_encoded` takes it."""
+        specs = self.encoded_signature()
+        fill = {name: 0.0 if spec.dtype == tf.float32 else MISSING_INT for name, spec in specs.items()}
+        return {
+            name: encoded[name].to_tensor(fill[name]) if isinstance(encoded[name], tf.RaggedTensor) else encoded[name]
+            for name in specs
+        }
+
+    def raw_signature(self) -> dict[str, tf.TensorSpec]:
+        """The inputs of `score_raw`; see `Encoder.signature`."""
+        return self.encoder.signature()
+
+    def encoded_signature(self) -> dict[str, tf.TensorSpec]:
+        """The inputs of `score_encoded`.
+
+        `dense`: float32 [B, schema.dense_width]; `ids`: int32 [B, F], the rows of the features with one value; and for
+        each multi-valued feature, under its name, its rows, int32 [B, L], -1 where there is none; weights float32
+        [B, L] under `NAME_weights`.
+        """
+        specs = {}
+        if self.schema.dense_width:
+            specs["dense"] = tf.TensorSpec([None, self.schema.dense_width], tf.float32, "dense")
+        if self.schema.one_hot:
+            specs["ids"] = tf.TensorSpec([None, len(self.schema.one_hot)], tf.int32, "ids")
+        for f in self.schema.multi_hot:
+            specs[f.name] = tf.TensorSpec([None, None], tf.int32, f.name)
+            if f.weights:
+                specs[f.weights_name] = tf.TensorSpec([None, None], tf.float32, f.weights_name)
+        return specs
+
+    def rank_signature(self) -> dict[str, tf.TensorSpec]:
+        """The inputs of `score_candidates`: raw values, [B] or [B, L] of the context, [B, N] or [B, N, L] of the rest.
+
+        B is the number of contexts, N that of the candidates which each of them has.
+        """
+        specs = {}
+        for name, spec in self.raw_signature().items():
+            shape = spec.shape if self._is_context(name) else [None, None, *spec.shape[1:]]
+            specs[name] = tf.TensorSpec(shape, spec.dtype, name)
+        return specs
+
+    def score_raw(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Probabilities float32 [B]; of a regression, numbers; of several labels [B, labels]."""
+        return self._served(self._scorers.rows(self._inputs(raw, self.schema)))
+
+    def score_encoded(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The same of encoded rows; an id that is no row becomes what its feature's `out_of_range` says."""
+        features = dict(features)
+        for f in self.schema.multi_hot:
+            there = features[f.name] != MISSING_INT
+            features[f.name] = tf.ragged.boolean_mask(features[f.name], there)
+            if f.weights:
+                features[f.weights_name] = tf.ragged.boolean_mask(features[f.weights_name], there)
+        return self.tasks.served(self.encoded_logits(features))
+
+    def encoded_logits(self, features: Features) -> tf.Tensor:
+        """What the model returns, float32 [B] or [B, labels], of a batch as `tfrs_dlrm.dataset` makes them."""
+        checked = self._read_ids.check(features)
+        rows: dict[str, Any] = {f.name: checked.rows[f.name] for f in self.schema.multi_hot}
+        rows |= {f.weights_name: checked.weights[f.name] for f in self.schema.multi_hot if f.weights}
+        if self.schema.one_hot:
+            rows["ids"] = tf.stack([checked.rows[f.name] for f in self.schema.one_hot], axis=1)
+        inputs = Inputs(features.get("dense"), self._vectors(rows, self.schema))
+        return self.tasks.returned(self._scorers.rows(inputs))
+
+    def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The same, float32 [B, N], of N candidates in each of B contexts.
+
+        The context is encoded and looked up once, and as far as the model can, it is computed once.
+        """
+        if self._shared is None or self._own is None:
+            raise ValueError("the model was given no context; ServingModel(..., context=[names of features]) makes one")
+        example = raw[_names(self._own)[0]]
+        contexts, candidates = tf.shape(example)[0], tf.shape(example)[1]
+        flat = {}
+        for name in self.raw_signature():
+            flat[name] = value = raw[name]
+            if not self._is_context(name):
+                flat[name] = tf.reshape(value, tf.concat([[contexts * candidates], tf.shape(value)[2:]], axis=0))
+        shared, own = (self._inputs(flat, part) for part in (self._shared, self._own))
+        answers = self._served(self._scorers.candidates(shared, own, candidates))
+        return tf.reshape(answers, [contexts, candidates, *answers.shape[1:]])
+
+    def _served(self, scores: tf.Tensor) -> tf.Tensor:
+        return self.tasks.served(self.tasks.returned(scores))
+
+    def _inputs(self, raw: Mapping[str, tf.Tensor], part: Schema) -> Inputs:
+        features = self.encoder(raw, part)
+        return Inputs(features.get("dense"), self._vectors(features, part))
+
+    def _vectors(self, features: Mapping[str, Any], part: Schema) -> list[tf.Tensor] | tf.Tensor:
+        """Of encoded features, whose rows are all in range."""
+        vectors = self.tables.vectors(part, features)
+        if isinstance(vectors, tf.Tensor):
+            return tf.cast(vectors, self._compute_dtype)
+        return [tf.cast(v, self._compute_dtype) for v in vectors]
+
+    def _is_context(self, name: str) -> bool:
+        if self._shared is None:
+            return False
+        weights = {f.weights_name for f in self._shared.categorical if f.weights}
+        return name in weights or name in _names(self._shared)
+
+
+def _computed_with(scorer: Any) -> list[Any]:
+    """The variables and lookup tables of a scorer."""
+    if not isinstance(scorer, tf.Module):
+        return []
+    kinds = (tf.Variable, tf.saved_model.experimental.TrackableResource)
+    return [x for x in tf.train.TrackableView(scorer).descendants() if isinstance(x, kinds)]
+
+
+def _split(schema: Schema, context: Collection[str]) -> tuple[Schema | None, Schema | None]:
+    """The features of the context and those of a candidate; None and None without a context."""
+    if not context:
+        return None, None
+    names = _names(schema)
+    unknown = sorted(set(context) - set(names))
+    own = [name for name in names if name not in context]
+    if unknown or not own:
+        problem = f"no feature is called {', '.join(unknown)}" if unknown else "no feature is left for the candidates"
+        raise ValueError(f"context={list(context)}: {problem}; the features are {', '.join(names)}")
+    return schema.select(context), schema.select(own)
+
+
+def _names(schema: Schema) -> tuple[str, ...]:
+    return tuple(f.name for f in schema.dense) + _categorical(schema)
+
+
+def _categorical(schema: Schema) -> tuple[str, ...]:
+    return tuple(f.name for f in schema.categorical)

@@ -1,0 +1,194 @@
+"""The models of a server, their limits, and the threads that run them, for REST and gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from tfrs_dlrm.serving.protocol import DEFAULT_SIGNATURE, NotFound, Overloaded, ServingError
+from tfrs_dlrm.serving.request_logs.background_logs import BackgroundLogs
+from tfrs_dlrm.serving.request_logs.scored_rows import ScoredRequest
+from tfrs_dlrm.serving.runtime.saved_model import RunError, SavedModel
+from tfrs_dlrm.serving.server.batching import Batcher
+from tfrs_dlrm.serving.server.metrics import Metrics
+from tfrs_dlrm.serving.server.request_checks import Limits, check
+from tfrs_dlrm.serving.server.served_model import ServedModel, find_models
+from tfrs_dlrm.serving.server.served_version import ServedVersion, State
+
+_GRAPH_LOCATION = "\n\t [["  # begins the place in the graph, in TensorFlow's messages
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceOptions:
+    """How models are run.
+
+    Attributes:
+      keep: how many of the newest versions of a model to serve.
+      poll_seconds: how often to look for new versions.
+      threads: how many runs at once; each also uses TensorFlow's threads.
+      max_batch_size: rows of requests that are merged into one run.
+      max_concurrent: requests at once; more are refused.
+      max_request_bytes: of one request.
+      limits: of the tensors of one request.
+      request_log: the directory of the request logs; empty for none.
+      request_log_fraction: of the rows to log.
+    """
+
+    keep: int = 1
+    poll_seconds: float = 1.0
+    threads: int = max(2, os.cpu_count() or 2)
+    max_batch_size: int = 256
+    max_concurrent: int = 1000
+    max_request_bytes: int = 16 * 1024 * 1024
+    limits: Limits = dataclasses.field(default_factory=Limits)
+    request_log: str = ""
+    request_log_fraction: float = 1.0
+
+
+class Inference:
+    """The models of a directory, kept up to date.
+
+    Args:
+      root: a model's directory of versions, or a directory of models.
+      options: how they are run.
+
+    Raises:
+      ValueError: there is no model, or the fraction to log is out of range.
+      OSError: the directory of the request logs cannot be made.
+    """
+
+    def __init__(self, root: str, options: InferenceOptions):
+        self.options, self.metrics, self.draining = options, Metrics(), False
+        paths = find_models(root)
+        self.threads = ThreadPoolExecutor(options.threads, "run")
+        self._loader = ThreadPoolExecutor(1, "load")
+        self.models = {
+            name: ServedModel(name, path, options.keep, self._loader, self._batcher, self._changed)
+            for name, path in paths.items()
+        }
+        self._logs = None
+        if options.request_log:
+            self._logs = BackgroundLogs(
+                options.request_log, options.request_log_fraction, paths, self.metrics.count_logged
+            )
+        self._in_flight = 0
+        self._poller: asyncio.Task[None] | None = None
+        # Called when a version was loaded or unloaded; the health service of gRPC listens.
+        self.listeners: list[Callable[[], Any]] = []
+
+    async def start(self) -> None:
+        """Loads the models, and keeps looking for new versions."""
+        for model in self.models.values():
+            await model.poll()
+        self._poller = asyncio.get_running_loop().create_task(self._poll())
+
+    async def close(self) -> None:
+        """Unloads all models once they are not in use."""
+        if self._poller:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
+        for model in self.models.values():
+            await model.close()
+        self._loader.shutdown()
+        self.threads.shutdown()
+        if self._logs:
+            self._logs.close()
+
+    def ready(self) -> bool:
+        """Returns whether every model has a version that answers, and the server is not ending."""
+        return not self.draining and all(model.available() for model in self.models.values())
+
+    def model(self, name: str) -> ServedModel:
+        """Returns a model, or raises NotFound if there is none of that name."""
+        if name not in self.models:
+            raise NotFound(f"unknown model {name!r}: there is {', '.join(self.models)}")
+        return self.models[name]
+
+    @contextlib.contextmanager
+    def request(self, api: str, method: str) -> Iterator[None]:
+        """Counts and times a request.
+
+        Raises:
+          Overloaded: there are too many requests at once.
+        """
+        started, code = time.perf_counter(), "OK"
+        try:
+            if self._in_flight >= self.options.max_concurrent:
+                raise Overloaded(f"{self._in_flight} requests are under way, as many as are allowed; try again later")
+            self._in_flight += 1
+            self.metrics.in_flight.inc()
+            try:
+                yield
+            finally:
+                self._in_flight -= 1
+                self.metrics.in_flight.dec()
+        except BaseException as e:
+            code = e.code if isinstance(e, ServingError) else "INTERNAL"
+            if isinstance(e, asyncio.CancelledError):
+                code = "CANCELLED"
+            raise
+        finally:
+            self.metrics.requests.labels(api, method, code).inc()
+            self.metrics.latency.labels(api, method).observe(time.perf_counter() - started)
+
+    async def run(
+        self, version: ServedVersion, name: str, inputs: dict[str, np.ndarray], identity: str = ""
+    ) -> dict[str, np.ndarray]:
+        """Returns the outputs of a signature; the version must be `in_use`.
+
+        Args:
+          version: of the model.
+          name: of the signature.
+          inputs: by name.
+          identity: the id of the request; without it, the request is not logged.
+
+        Raises:
+          ServingError: the inputs do not fit the signature, or TensorFlow refuses their values.
+        """
+        rows = check(name, version.signature(name), inputs, version.manifest, self.options.limits)
+        try:
+            outputs = await version.run(name, inputs, rows)
+        except RunError as e:
+            names = list(version.signature(name).inputs)
+            where = f"signature {name!r}" + (f", input {names[0]!r}" if len(names) == 1 else "")
+            raise ServingError(f"{where}: {str(e).partition(_GRAPH_LOCATION)[0]}", e.code_name) from e
+        if self._logs and identity:
+            context = version.manifest.context_inputs if version.manifest else ()
+            raw = version.loaded.signatures.get(DEFAULT_SIGNATURE)
+            self._logs.add(
+                ScoredRequest(identity, version.model_name, version.number, name, inputs, outputs, context, raw)
+            )
+        return outputs
+
+    def _batcher(self, model: SavedModel) -> Batcher:
+        return Batcher(model, self.threads, self.options.max_batch_size, self.metrics.count_run)
+
+    def _changed(self, model: ServedModel, version: ServedVersion) -> None:
+        if version.state == State.AVAILABLE:
+            self.metrics.loaded.labels(model.name, version.number).set(1)
+        elif version.state == State.END and version.error:
+            self.metrics.refused.labels(model.name).inc()
+        elif version.state == State.END:
+            self.metrics.loaded.labels(model.name, version.number).set(0)
+        for listener in self.listeners:
+            listener()
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self.options.poll_seconds)
+            if self._logs:
+                self._logs.finish_old()
+            for model in self.models.values():
+                try:
+                    await model.poll()
+                except Exception:
+                    logging.exception("%s: looking for versions in %s failed", model.name, model.path)

@@ -1,0 +1,173 @@
+"""A server for REST and gRPC, in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import uvicorn
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from tfrs_dlrm.serving.server import grpc_service, rest
+from tfrs_dlrm.serving.server.inference import Inference, InferenceOptions
+from tfrs_dlrm.serving.server.security import BearerTokenRpc, Security
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerOptions:
+    """The options of a server.
+
+    Attributes:
+      root: a model's directory of versions, or a directory of models.
+      rest_port: 0 for any free port.
+      grpc_port: 0 for any free port.
+      drain_seconds: how long requests may take after the server was told to end.
+      security: the address and the access control.
+      service: how models are run.
+    """
+
+    root: str
+    rest_port: int = 8501
+    grpc_port: int = 8500
+    drain_seconds: float = 30
+    security: Security = dataclasses.field(default_factory=Security)
+    service: InferenceOptions = dataclasses.field(default_factory=InferenceOptions)
+
+
+class ModelServer:
+    """A server: `await start()`, then `await stop()`.
+
+    Attributes:
+      service: its models.
+      rest_port: on which it listens, once started.
+      grpc_port: on which it listens, once started.
+    """
+
+    def __init__(self, options: ServerOptions):
+        self.options = options
+        self.service = Inference(options.root, options.service)
+        self.rest_port = self.grpc_port = 0
+        self._token = options.security.token()
+        self._health = health.aio.HealthServicer()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Loads the models and listens.
+
+        Raises:
+          OSError: a port is taken.
+        """
+        self.service.listeners.append(self._report_health)
+        await self.service.start()
+        try:
+            await self._start_grpc()
+            await self._start_rest()
+        except BaseException:
+            await self._grpc.stop(None)
+            await self.service.close()
+            raise
+        self._report_health()
+
+    async def stop(self) -> None:
+        """Refuses new requests, answers the current ones, and unloads the models."""
+        self.service.draining = True
+        self._report_health()
+        self._web.should_exit = True
+        await asyncio.gather(self._grpc.stop(self.options.drain_seconds), self._web_task)
+        await self.service.close()
+
+    async def _start_grpc(self) -> None:
+        security, most = self.options.security, self.options.service.max_request_bytes
+        self._grpc = grpc.aio.server(
+            interceptors=[BearerTokenRpc(self._token)] if self._token else [],
+            options=[("grpc.max_receive_message_length", most), ("grpc.so_reuseport", 0)],
+        )
+        self._grpc.add_generic_rpc_handlers(grpc_service.handlers(self.service))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        address = f"{bracketed(security.host)}:{self.options.grpc_port}"
+        credentials = security.grpc_credentials()
+        try:
+            self.grpc_port = (
+                self._grpc.add_secure_port(address, credentials)
+                if credentials
+                else self._grpc.add_insecure_port(address)
+            )
+        except RuntimeError as e:
+            raise OSError(f"cannot listen on {address} for gRPC; another --grpc_port may be free") from e
+        await self._grpc.start()
+
+    async def _start_rest(self) -> None:
+        security, port = self.options.security, self.options.rest_port
+        config = uvicorn.Config(
+            rest.application(self.service, self._token),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=75,  # longer than clients keep idle connections, which would break in use
+            ssl_certfile=security.tls_cert or None,
+            ssl_keyfile=security.tls_key or None,
+            timeout_graceful_shutdown=int(self.options.drain_seconds),
+        )
+        family = socket.AF_INET6 if ":" in security.host else socket.AF_INET
+        try:
+            listening = socket.create_server((security.host, port), family=family, backlog=2048)
+        except OSError as e:
+            raise OSError(f"cannot listen on {security.host}:{port} for REST ({e}); try another --rest_port") from e
+        # Accepted sockets inherit it. Without it, an answer takes 40 ms; asyncio sets it only if the protocol is named.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.rest_port = listening.getsockname()[1]
+        self._web = _Web(config)
+        self._web_task = asyncio.get_running_loop().create_task(self._web.serve([listening]))
+        while not self._web.started and not self._web_task.done():
+            await asyncio.sleep(0.005)
+        if self._web_task.done():
+            self._web_task.result()
+
+    def _report_health(self) -> None:
+        states = health_pb2.HealthCheckResponse
+        ready = self.service.ready()
+        for name in ("", grpc_service.PREDICTION, grpc_service.MODEL):
+            state = states.SERVING if ready else states.NOT_SERVING
+            task = asyncio.get_running_loop().create_task(self._health.set(name, state))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
+def serve(options: ServerOptions, started: Callable[[ModelServer], None]) -> None:
+    """Serves until SIGTERM or SIGINT, and then answers the current requests.
+
+    Args:
+      options: of the server.
+      started: called once it listens.
+    """
+
+    async def serve_until_signal() -> None:
+        ended = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        server = ModelServer(options)
+        await server.start()
+        started(server)
+        await ended.wait()
+        await server.stop()
+
+    asyncio.run(serve_until_signal())
+
+
+def bracketed(host: str) -> str:
+    """Returns the host as it stands before a port: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+class _Web(uvicorn.Server):
+    """Uvicorn that leaves the signals to `serve`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,181 @@
+"""A model whose versions are found on a disk or in a store, loaded, and unloaded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from absl import logging
+
+from tfrs_dlrm.serving.bundle.versions import fetch_newest, find_versions
+from tfrs_dlrm.serving.protocol import NotFound, Unavailable
+from tfrs_dlrm.serving.runtime.saved_model import SavedModel
+from tfrs_dlrm.serving.server.batching import Batcher
+from tfrs_dlrm.serving.server.served_version import ServedVersion, State, fingerprint, load
+from tfrs_dlrm.stores import StoreError, forget_copy, is_store_url
+
+SECONDS_BETWEEN_LISTINGS = 30.0  # of a store, which charges for each
+
+
+class ServedModel:
+    """A model and its versions.
+
+    Args:
+      name: of the model.
+      path: the directory of its versions, or their address in a store.
+      keep: how many of the newest versions to serve.
+      loader: the threads that load and unload.
+      batcher: makes the batcher of a version.
+      changed: called with a version that was loaded or unloaded.
+
+    Attributes:
+      labels: the numbers of versions by label.
+      versions: that are or were loaded, by number.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        keep: int,
+        loader: Executor,
+        batcher: Callable[[SavedModel], Batcher],
+        changed: Callable[[ServedModel, ServedVersion], None],
+    ):
+        self.name, self.path = name, path
+        self.labels: dict[str, int] = {}
+        self.versions: dict[int, ServedVersion] = {}
+        self._keep, self._loader, self._batcher, self._changed = keep, loader, batcher, changed
+        self._unloading: set[asyncio.Task[None]] = set()
+        self._found: dict[int, str] = {}
+        self._next_listing = 0.0
+
+    def available(self) -> list[ServedVersion]:
+        """Returns the versions that answer requests, newest first."""
+        found = [version for version in self.versions.values() if version.state == State.AVAILABLE]
+        return sorted(found, key=lambda version: -version.number)
+
+    def choose(self, number: int | None = None, label: str | None = None) -> ServedVersion:
+        """Returns the version of a number or label, by default the newest.
+
+        Raises:
+          NotFound: the version is not loaded.
+          Unavailable: no version is loaded.
+        """
+        if label is not None:
+            if label not in self.labels:
+                raise NotFound(f"model {self.name!r} has no version label {label!r}; it has {sorted(self.labels)}")
+            number = self.labels[label]
+        found = self.available()
+        if not found:
+            raise Unavailable(f"model {self.name!r}: no version is loaded; its status says why")
+        for version in found:
+            if number in (None, version.number):
+                return version
+        raise NotFound(
+            f"model {self.name!r} has no version {number} loaded; it has {', '.join(str(v.number) for v in found)}"
+        )
+
+    async def poll(self) -> None:
+        """Loads versions that are new, newest first, and then unloads those that are too old."""
+        loop = asyncio.get_running_loop()
+        on_disk = await loop.run_in_executor(self._loader, self._find)
+        wanted: set[int] = set()
+        for number, path in sorted(on_disk.items(), reverse=True):
+            if len(wanted) == self._keep:
+                break
+            known = self.versions.get(number)
+            if known is None or known.state == State.END:
+                facts = await loop.run_in_executor(self._loader, fingerprint, path)
+                # A refused version is tried again once its files change; an old one if no newer one can be served.
+                if known is None or not known.error or known.fingerprint != facts:
+                    known = self.versions[number] = ServedVersion(self.name, number, path, facts)
+                    await self._load(known)
+            if known.state == State.AVAILABLE:
+                wanted.add(number)
+        if wanted:  # if all versions on disk are gone or broken, the loaded ones stay
+            for version in self.available():
+                if version.number not in wanted and version.number not in self.labels.values():
+                    self._retire(version)
+        for number, version in list(self.versions.items()):
+            if version.state == State.END and number not in on_disk:
+                del self.versions[number]
+
+    def _find(self) -> dict[int, str]:
+        """Returns the directories of the versions by number; from a store, local copies of the newest."""
+        if not is_store_url(self.path):
+            return find_versions(self.path)
+        if time.monotonic() >= self._next_listing:
+            try:
+                self._found = fetch_newest(self.path, self._keep)
+            except StoreError as e:
+                if not self._found:
+                    raise
+                logging.error("%s; the loaded versions keep answering", e)
+            self._next_listing = time.monotonic() + SECONDS_BETWEEN_LISTINGS
+        return self._found
+
+    async def close(self) -> None:
+        """Unloads all versions after their last requests."""
+        for version in self.available():
+            self._retire(version)
+        await asyncio.gather(*self._unloading)
+
+    async def _load(self, version: ServedVersion) -> None:
+        self._changed(self, version)
+        logging.info("%s: loading version %d", self.name, version.number)
+        try:
+            model, manifest = await asyncio.get_running_loop().run_in_executor(self._loader, load, version.path)
+        except Exception as e:
+            version.error, version.state = str(e), State.END
+            logging.error("%s: version %d is refused: %s", self.name, version.number, e)
+        else:
+            version.model, version.manifest, version.batcher = model, manifest, self._batcher(model)
+            version.state = State.AVAILABLE
+            logging.info("%s: version %d is loaded", self.name, version.number)
+        self._changed(self, version)
+
+    def _retire(self, version: ServedVersion) -> None:
+        version.state = State.UNLOADING
+        task = asyncio.get_running_loop().create_task(self._unload(version))
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+
+    async def _unload(self, version: ServedVersion) -> None:
+        await version.idle()
+        model, version.model, version.batcher = version.loaded, None, None
+        await asyncio.get_running_loop().run_in_executor(self._loader, model.close)
+        if is_store_url(self.path) and version.path not in self._found.values():
+            await asyncio.get_running_loop().run_in_executor(self._loader, forget_copy, version.path)
+        version.state = State.END
+        logging.info("%s: version %d is unloaded", self.name, version.number)
+        self._changed(self, version)
+
+
+def find_models(root: str) -> dict[str, str]:
+    """Returns paths by name: of the one model whose versions `root` holds, or of the models in it.
+
+    Raises:
+      ValueError: there is no model.
+    """
+    if is_store_url(root):
+        if not fetch_newest(root, 1):
+            raise ValueError(
+                f"{root}: no version is published there, as tfrs-dlrm export --output={root} makes; of a store"
+                " one model is served, so give the address of its versions"
+            )
+        return {root.rstrip("/").rpartition("/")[2]: root.rstrip("/")}
+    root = os.path.abspath(root)
+    if find_versions(root):
+        return {os.path.basename(root): root}
+    if os.path.exists(os.path.join(root, "saved_model.pb")):
+        raise ValueError(f"{root} is one version; give the directory of the versions, {os.path.dirname(root)}")
+    if not os.path.isdir(root):
+        raise ValueError(f"{root} is no directory; give a model's directory of versions (1/, 2/, ...)")
+    found = {entry.name: entry.path for entry in os.scandir(root) if entry.is_dir() and find_versions(entry.path)}
+    if not found:
+        raise ValueError(f"{root} has no version: a directory whose name is an integer, as tfrs-dlrm export makes")
+    return dict(sorted(found.items()))

@@ -1,0 +1,144 @@
+"""One version of a model: loaded in the background, unloaded after its last request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tfrs_dlrm.serving.bundle.manifest import MANIFEST, BundleManifest, read_manifest
+from tfrs_dlrm.serving.bundle.warmup import replay_warmup
+from tfrs_dlrm.serving.protocol import Unavailable
+from tfrs_dlrm.serving.runtime import protos
+from tfrs_dlrm.serving.runtime.saved_model import RunError, SavedModel
+from tfrs_dlrm.serving.runtime.signature import Signature
+from tfrs_dlrm.serving.server.batching import Batcher
+from tfrs_dlrm.serving.server.request_checks import unknown
+
+State = protos.status.ModelVersionStatus
+
+
+class ServedVersion:
+    """One version. Only the event loop changes it.
+
+    Attributes:
+      model_name: of its model.
+      number: the name of its directory.
+      path: of its directory.
+      fingerprint: of its files, when they were loaded.
+      state: LOADING, AVAILABLE, UNLOADING or END, of ModelVersionStatus.
+      error: why it was refused.
+      manifest: of the bundle; None for a SavedModel that is no bundle.
+      model: while it is loaded; see `loaded`.
+      batcher: that runs it.
+    """
+
+    def __init__(self, model_name: str, number: int, path: str, fingerprint: tuple[Any, ...]):
+        self.model_name = model_name
+        self.number, self.path, self.fingerprint = number, path, fingerprint
+        self.state = State.LOADING
+        self.error = ""
+        self.manifest: BundleManifest | None = None
+        self.model: SavedModel | None = None
+        self.batcher: Batcher | None = None
+        self._uses = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[ServedVersion]:
+        """Keeps the version loaded until the end of the block."""
+        self._uses += 1
+        self._idle.clear()
+        try:
+            yield self
+        finally:
+            self._uses -= 1
+            if not self._uses:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Waits until no request uses the version, and no run for a caller that gave up."""
+        await self._idle.wait()
+        if self.batcher:
+            await self.batcher.idle()
+
+    def signature(self, name: str) -> Signature:
+        """Returns a signature, or raises InvalidRequest if the model has none of that name."""
+        found = self.loaded.signatures.get(name)
+        if found is None:
+            raise unknown("signature", name, "the model", self.loaded.signatures)
+        return found
+
+    async def run(self, name: str, inputs: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        """Returns the outputs of a signature for inputs that were checked.
+
+        Raises:
+          RunError: TensorFlow refuses them.
+          Unavailable: the version is not loaded.
+        """
+        if self.batcher is None:
+            raise self._unloaded()
+        return await self.batcher.run(name, inputs, rows)
+
+    @property
+    def loaded(self) -> SavedModel:
+        """The model; raises Unavailable if it is not loaded."""
+        if self.model is None:
+            raise self._unloaded()
+        return self.model
+
+    def _unloaded(self) -> Unavailable:
+        return Unavailable(f"model {self.model_name!r}: version {self.number} is not loaded; ask for the newest")
+
+
+def load(path: str, threads: int | None = None) -> tuple[SavedModel, BundleManifest | None]:
+    """Loads the model of a version, and replays its warmup requests; also returns its manifest.
+
+    Args:
+      path: the directory of the version.
+      threads: the size of each of TensorFlow's pools.
+
+    Raises:
+      ValueError: a file is missing or has another size, the model cannot be loaded, or a warmup record is broken.
+    """
+    manifest = read_manifest(path) if os.path.exists(os.path.join(path, MANIFEST)) else None
+    _check_files(path, manifest)
+    try:
+        model = SavedModel(path, threads)
+    except RunError as e:
+        raise ValueError(f"{path}: TensorFlow cannot load it: {e}") from e
+    try:
+        replay_warmup(model, path)
+    except BaseException:
+        model.close()
+        raise
+    return model, manifest
+
+
+def fingerprint(path: str) -> tuple[Any, ...]:
+    """Returns facts of all files that change when a version is replaced, or while it is copied."""
+    facts: list[Any] = []
+    for directory, _, names in sorted(os.walk(path)):
+        for name in ["", *sorted(names)]:
+            file = os.path.join(directory, name)
+            with contextlib.suppress(OSError):
+                stat = os.stat(file)
+                facts.append((file, stat.st_ino, stat.st_mtime_ns, stat.st_size))
+    return tuple(facts)
+
+
+def _check_files(path: str, manifest: BundleManifest | None) -> None:
+    for name, expected in manifest.files.items() if manifest else ():
+        file = os.path.join(path, name)
+        if not os.path.isfile(file):
+            raise ValueError(f"{path}: {name} is missing, which {MANIFEST} lists")
+        size = os.path.getsize(file)
+        if size != expected["bytes"]:
+            raise ValueError(f"{path}: {name} has {size} bytes; {MANIFEST} says {expected['bytes']}")
+    if not os.path.isfile(os.path.join(path, "saved_model.pb")):
+        raise ValueError(f"{path}: saved_model.pb is missing")

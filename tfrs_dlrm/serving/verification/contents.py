@@ -1,0 +1,106 @@
+"""The files of a bundle, and whether they agree with bundle.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tfrs_dlrm.serving.bundle.manifest import MANIFEST, WARMUP, file_facts, files_of, read_manifest
+from tfrs_dlrm.serving.bundle.warmup import replay_warmup
+from tfrs_dlrm.serving.runtime.signature import Signature, TensorInfo, shape_text
+from tfrs_dlrm.serving.runtime.tensors import type_name
+from tfrs_dlrm.serving.verification.subject import Subject
+from tfrs_dlrm.serving.verification.verification_report import Failed
+
+_AGAIN = "copy the bundle again or export the model again"
+_METHOD = "tensorflow/serving/"
+
+
+def check_manifest(subject: Subject) -> str:
+    """Reads bundle.json."""
+    manifest = read_manifest(subject.path)
+    for key in ("features", "signatures", "files", "tolerance"):
+        if not getattr(manifest, key):
+            raise Failed(f"{MANIFEST}: {key!r} is missing: {_AGAIN}")
+    subject.manifest = manifest
+    return f"{manifest.model} {manifest.name!r}, {len(manifest.features)} features"
+
+
+def check_files(subject: Subject) -> str:
+    """Compares the files with those that bundle.json lists: all there, whole, and no others."""
+    listed, existing = subject.manifest.files, set(files_of(subject.path)) - {MANIFEST}
+    problems, size = [], 0
+    for name, wanted in sorted(listed.items()):
+        if name not in existing:
+            problems.append(f"{name} is missing")
+            continue
+        found = file_facts(os.path.join(subject.path, name))
+        size += found["bytes"]
+        if found["bytes"] != wanted["bytes"]:
+            problems.append(f"{name} has {found['bytes']} bytes instead of {wanted['bytes']}")
+        elif found["sha256"] != wanted["sha256"]:
+            problems.append(f"{name} was changed: its SHA-256 is another")
+    problems += [f"{name} is there but not listed in {MANIFEST}" for name in sorted(existing - listed.keys())]
+    if problems:
+        raise Failed(f"{'; '.join(problems)}: {_AGAIN}")
+    return f"{len(listed)} files, {size:,} bytes, every SHA-256 as listed"
+
+
+def check_signatures(subject: Subject) -> str:
+    """Compares the signatures: names, methods, and names, types and shapes of inputs and outputs."""
+    listed, found = subject.manifest.signatures, subject.saved_model.signatures
+    problems = _missing("signature", listed, found)
+    if "serving_default" not in found:
+        problems.append("there is no signature 'serving_default', which clients ask where they name none")
+    for name in sorted(listed.keys() & found.keys()):
+        problems += [f"signature {name!r}: {problem}" for problem in _differences(listed[name], found[name])]
+    inputs = found["serving_default"].inputs.keys() if "serving_default" in found else frozenset()
+    features = {f.name for f in subject.manifest.features}
+    if inputs and inputs != features:
+        differ = ", ".join(sorted(inputs ^ features))
+        problems.append(f"features of bundle.json and inputs of 'serving_default' differ: {differ}")
+    if problems:
+        raise Failed(
+            f"{'; '.join(problems)}. Clients go by bundle.json: export the model again, or change back what was edited"
+        )
+    return f"{len(found)} as bundle.json says: {', '.join(sorted(found))}"
+
+
+def check_warmup(subject: Subject) -> str:
+    """Replays the warmup file."""
+    if not os.path.isfile(os.path.join(subject.path, WARMUP)):
+        raise Failed(f"{WARMUP} is missing: the first requests would be slow; export the model again")
+    replayed = replay_warmup(subject.saved_model, subject.path)
+    cold = sorted(subject.signatures - set(replayed))
+    if cold:
+        raise Failed(f"{WARMUP} has no request for {', '.join(cold)}, whose first answer would be slow")
+    return f"{len(replayed)} requests, for each of {len(set(replayed))} signatures"
+
+
+def _missing(kind: str, listed: Iterable[str], found: Iterable[str]) -> list[str]:
+    only_listed, only_found = sorted(set(listed) - set(found)), sorted(set(found) - set(listed))
+    return [
+        *(f"{kind} {name!r} is only in bundle.json" for name in only_listed),
+        *(f"{kind} {name!r} is only in the SavedModel" for name in only_found),
+    ]
+
+
+def _differences(listed: Mapping[str, Any], found: Signature) -> list[str]:
+    problems = []
+    if _METHOD + listed["method"] != found.method:
+        problems.append(f"its method is {found.method}, not {_METHOD}{listed['method']}")
+    for kind, tensors in (("input", found.inputs), ("output", found.outputs)):
+        wanted = listed[f"{kind}s"]
+        problems += _missing(kind, wanted, tensors)
+        for name in sorted(wanted.keys() & tensors.keys()):
+            if not _same(wanted[name], tensors[name]):
+                shape = wanted[name]["shape"]
+                said = f"{wanted[name]['dtype']} {shape_text(None if shape is None else tuple(shape))}"
+                problems.append(f"{kind} {name!r} is {tensors[name]}; bundle.json says {said}")
+    return problems
+
+
+def _same(wanted: Mapping[str, Any], found: TensorInfo) -> bool:
+    shape = None if found.shape is None else list(found.shape)
+    return wanted["dtype"] == type_name(found.dtype) and wanted["shape"] == shape

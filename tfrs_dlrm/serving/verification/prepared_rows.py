@@ -1,0 +1,82 @@
+"""Whether raw rows score as the encoded rows of prepared data."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.serving.verification.questions import check_encoded
+from tfrs_dlrm.serving.verification.subject import Subject
+from tfrs_dlrm.serving.verification.verification_report import Failed
+
+# As in data.raw.parsing and data.preparing.samples, which import TensorFlow.
+_NO_VALUE = -1
+_SAMPLES = "samples.jsonl"
+
+
+def check(subject: Subject) -> str:
+    """Compares `serving_default` on raw rows with `encoded` on the Parquet rows of the same examples."""
+    directory = str(subject.data)
+    manifest = PreparedManifest.load(directory)
+    split: Split = "eval" if manifest.eval else "train"  # as `prepare` chooses the samples
+    with open(os.path.join(directory, _SAMPLES), encoding="utf-8") as f:
+        samples = [json.loads(line) for line in f]
+    names = {f.name for f in subject.manifest.features}
+    if samples[0].keys() != names:
+        differ = ", ".join(sorted(samples[0].keys() ^ names))
+        raise Failed(f"--data={directory} has other features than the bundle: {differ}; give what it was trained on")
+    table = _first_rows(directory, manifest, split, len(samples))
+    encoded = encoded_inputs(table, Schema.load(os.path.join(directory, "schema.json")))
+    wanted = subject.saved_model.signatures["encoded"].inputs.keys()
+    if encoded.keys() != wanted:
+        differ = ", ".join(sorted(encoded.keys() ^ wanted))
+        raise Failed(f"--data={directory} is encoded with other columns than the bundle's: {differ}")
+    found = check_encoded(
+        subject,
+        subject.raw_inputs(samples),
+        encoded,
+        lambda i: f"{_SAMPLES}, line {i + 1} (if the bundle was trained on other data, give that as --data)",
+    )
+    return f"{split} set: {found}"
+
+
+def encoded_inputs(table: pa.Table, schema: Schema) -> dict[str, np.ndarray]:
+    """Converts encoded rows to inputs of the signature `encoded`; lists are padded with -1, their weights with 0."""
+    inputs: dict[str, np.ndarray] = {}
+    if schema.dense_width:
+        inputs["dense"] = np.stack([_numbers(table, name, np.float32) for name in schema.dense_columns], axis=1)
+    if schema.one_hot:
+        inputs["ids"] = np.stack([_numbers(table, f.name, np.int32) for f in schema.one_hot], axis=1)
+    for f in schema.multi_hot:
+        inputs[f.name] = _padded(table.column(f.name).to_pylist(), np.int32, _NO_VALUE)
+        if f.weights:
+            inputs[f.weights_name] = _padded(table.column(f.weights_name).to_pylist(), np.float32, 0)
+    return inputs
+
+
+def _first_rows(directory: str, manifest: PreparedManifest, split: Split, count: int) -> pa.Table:
+    tables: list[pa.Table] = []
+    for shard in manifest.shards(split):
+        for batch in pq.ParquetFile(os.path.join(directory, shard.path)).iter_batches(batch_size=count):
+            tables.append(pa.Table.from_batches([batch]))
+            if sum(map(len, tables)) >= count:
+                return pa.concat_tables(tables).slice(0, count)
+    raise Failed(f"{directory}: {split} has fewer rows than {_SAMPLES} has lines; prepare it again")
+
+
+def _numbers(table: pa.Table, name: str, dtype: Any) -> np.ndarray:
+    return table.column(name).to_numpy().astype(dtype)
+
+
+def _padded(rows: list[list[Any]], dtype: Any, fill: Any) -> np.ndarray:
+    array = np.full((len(rows), max(map(len, rows), default=0)), fill, dtype)
+    for i, row in enumerate(rows):
+        array[i, : len(row)] = row
+    return array
