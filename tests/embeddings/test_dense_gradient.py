@@ -8,7 +8,7 @@ from fake_tpu import encoded_batch
 
 from tfrs_dlrm.distribute.placement import Topology, place
 from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, RowOptimizer, RowWiseAdagrad
-from tfrs_dlrm.embeddings.gradients import Use, Whole
+from tfrs_dlrm.embeddings.gradients import DenseGradient, LookupGradient
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
@@ -112,7 +112,7 @@ def test_replicas_add_up():
     @tf.function
     def gradient(rows, values):
         def of_replica(rows, values):
-            whole = Whole.of([Use(rows, values)], 5, tf.size(rows))
+            whole = DenseGradient.of([LookupGradient(rows, values)], 5, tf.size(rows))
             return whole.values, whole.counts, whole.batch_size
 
         return strategy.run(of_replica, args=(rows, values))

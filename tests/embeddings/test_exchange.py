@@ -10,9 +10,9 @@ import tf_keras as keras
 from tfrs_dlrm.distribute.placement import RowsOnDevice
 from tfrs_dlrm.distribute.strategies import make_strategy
 from tfrs_dlrm.embeddings import FTRL, SGD, Adagrad, EmbeddingTables, LazyAdam, PerTableOptimizer, RowWiseAdagrad
-from tfrs_dlrm.embeddings.gradients import Combined
+from tfrs_dlrm.embeddings.gradients import CombinedGradient
+from tfrs_dlrm.embeddings.row_access import add_to_rows, read_rows
 from tfrs_dlrm.embeddings.storage import LogicalTable, ShardedTable
-from tfrs_dlrm.embeddings.variables import add_to_rows, read_rows
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
 # Every kind of feature and of table: shared, multi-valued with weights, a sequence, compressed in both ways.
@@ -160,7 +160,7 @@ def test_updates_that_others_interrupt_add_up():
     optimizer.build(tables.tables)
     shard, slot = tables.tables["shared"].variables[0], optimizer.slots["shared"]["accumulator"].variables[0]
     before, g = shard.numpy(), np.full([2, 4], 0.5, np.float32)
-    gradient = Combined(tf.constant([3, 1]), tf.constant(g), tf.ones([2]), tf.constant(2))
+    gradient = CombinedGradient(tf.constant([3, 1]), tf.constant(g), tf.ones([2]), tf.constant(2))
     optimizer.step("shared", shard, {"accumulator": slot}, gradient, others_write=True)
     expected = before.copy()
     expected[[3, 1]] -= 0.1 * 0.5 / np.sqrt(0.1 + 0.25)

@@ -174,7 +174,7 @@ def test_refuses():
         LazyAdam(weight_decay=-1)
     with pytest.raises(ValueError, match="l1=-1"):
         FTRL(l1=-1)
-    with pytest.raises(ValueError, match="PerTableOptimizer names table 'g', which has no rows of its own; there is f"):
+    with pytest.raises(ValueError, match="PerTableOptimizer names table 'g', which stores no rows; name one of f"):
         PerTableOptimizer(SGD(), {"g": SGD()}).build(make_tables().tables)
     with pytest.raises(
         ValueError, match="PerTableOptimizer: 'a' is a PerTableOptimizer; one of RowWiseAdagrad, Adagrad"

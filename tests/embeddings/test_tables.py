@@ -202,7 +202,7 @@ def test_refuses():
         ValueError, match=r"ids of shape \(2, 1\); \[B, 2\] is needed, one column each for \['a', 'b'\]"
     ):
         tables.lookup(features() | {"ids": tf.constant([[1], [2]])})
-    with pytest.raises(ValueError, match=r"'ids' of type float32; row numbers are int32 or int64"):
+    with pytest.raises(ValueError, match=r"'ids' of type float32; ids must be int32 or int64"):
         tables.lookup(features() | {"ids": tf.constant([[1.0, 0.0], [0.0, 0.0]])})
     with pytest.raises(ValueError, match=r"'words': ids of shape \(2,\); \[B, None\] is needed, ragged or dense"):
         tables.lookup(features() | {"words": tf.constant([1, 2])})
@@ -314,7 +314,7 @@ def test_many_rows_are_updated_in_parts(monkeypatch, weighted, rows):
     weights = ids.with_values(tf.constant(rng.uniform(size=200), tf.float32))
     gradient, results = tf.constant(rng.normal(size=(4, 2)), tf.float32), []
     for numbers in (6, 1 << 19):
-        monkeypatch.setattr("tfrs_dlrm.embeddings.gradients._NUMBERS_AT_A_TIME", numbers)
+        monkeypatch.setattr("tfrs_dlrm.embeddings.chunked_gradient._NUMBERS_PER_CHUNK", numbers)
         schema = one_multi_valued("sqrtn", weighted, 2, rows)
         tables, optimizer = EmbeddingTables(schema), RowWiseAdagrad(0.5, l2=0.1)
         optimizer.build(tables.tables)
@@ -344,8 +344,12 @@ def test_features_of_one_table_may_have_ids_of_different_types():
     [
         (tf.ragged.constant([[1, 2], [3]]), tf.ragged.constant([[1.0], [2.0, 3.0]]), "another shape than the ids"),
         (tf.constant([[1, 2], [3, 0]]), tf.ones([1, 4]), "another shape than the ids"),
-        (tf.constant([[1, 2], [3, 0]], tf.int16), tf.ones([2, 2]), "of type int16; row numbers are int32 or int64"),
-        (tf.constant([[1, 2], [3, 0]]), tf.ones([2, 2], tf.int32), "'f_weights' of type int32; weights are float32"),
+        (tf.constant([[1, 2], [3, 0]], tf.int16), tf.ones([2, 2]), "of type int16; ids must be int32 or int64"),
+        (
+            tf.constant([[1, 2], [3, 0]]),
+            tf.ones([2, 2], tf.int32),
+            "'f_weights' of type int32; weights must be float32",
+        ),
     ],
 )
 def test_ids_and_weights_that_do_not_fit(ids, weights, message):

@@ -3,7 +3,8 @@ import pytest
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings import SGD, EmbeddingTables, LazyAdam
-from tfrs_dlrm.embeddings.variables import all_finite, make_variables, round_stochastically
+from tfrs_dlrm.embeddings.row_access import round_stochastically
+from tfrs_dlrm.embeddings.variables import all_finite, make_variables
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
 

@@ -1,7 +1,4 @@
-"""From the ids of a batch to bags, and from the rows of a table to the vectors of the bags.
-
-A *bag* is what one example looks up in one feature: one row, or any number of weighted rows that a combiner makes one.
-"""
+"""Bags: what an example looks up in a feature, one row or any number of weighted rows that a combiner pools."""
 
 from __future__ import annotations
 
@@ -17,12 +14,12 @@ class Bags(NamedTuple):
 
     Attributes:
       rows: int [n], ordered by bag.
-      size: the number of bags: B, or B * length for a sequence, whose places are bags of one row or none.
-      bag_of_row: int32 [n], ascending, the bag of each row; None where every bag has exactly `hotness` rows.
-      hotness: rows per bag where all have equally many, else None.
-      weights: float32 [n]; None where all are 1.
-      scale: float32 [size]; None where all are 1.
-      length: of the sequences; None where bags are combined.
+      size: the number of bags: B, or B * length for sequences, whose positions are bags of one row or none.
+      bag_of_row: int32 [n], ascending, the bag of each row; None if every bag has exactly `hotness` rows.
+      hotness: rows per bag if all bags have equally many, else None.
+      weights: float32 [n]; None if all are 1.
+      scale: float32 [size]; None if all are 1.
+      length: the length of sequences; None if bags are pooled.
     """
 
     rows: tf.Tensor
@@ -35,11 +32,11 @@ class Bags(NamedTuple):
 
     @property
     def one_row_each(self) -> bool:
-        """Whether row i is that of bag i."""
+        """Whether bag i has row i only."""
         return self.bag_of_row is None and self.hotness == 1
 
     def positions(self) -> tf.Tensor:
-        """The bag of each row, int32 [n]."""
+        """Returns the bag of each row, int32 [n]."""
         if self.bag_of_row is not None:
             return self.bag_of_row
         every = tf.range(tf.size(self.rows))
@@ -47,7 +44,7 @@ class Bags(NamedTuple):
 
 
 def one_hot_bags(rows: tf.Tensor) -> Bags:
-    """The bags of a feature with one value: rows int [B]."""
+    """Returns the bags of a single-valued feature: rows int [B]."""
     return Bags(rows, tf.size(rows))
 
 
@@ -57,14 +54,14 @@ def multi_hot_bags(
     combiner: Combiner,
     length: int | None = None,
 ) -> Bags:
-    """The bags of a multi-valued feature.
+    """Returns the bags of a multi-valued feature.
 
     Args:
-      rows: int [B, None] ragged, or int [B, L] dense: then every bag has L rows, none of which is padding.
+      rows: int [B, None] ragged, or int [B, L] dense, with L rows in every bag and no padding.
       weights: float32 of the same form, or None.
-      combiner: see `tfrs_dlrm.Table`. A bag that is empty has the vector 0, and so has one whose weights add up to 0
-        under `mean`.
-      length: makes sequences of the first `length` rows instead; the combiner has no say then.
+      combiner: see `tfrs_dlrm.Table`. An empty bag has the vector 0; under `mean`, so has a bag whose weights add up to
+        0.
+      length: makes sequences of the first `length` rows, without pooling.
     """
     if length is not None:
         return _sequences(rows, weights, length)
@@ -91,22 +88,22 @@ def multi_hot_bags(
 def padded_bags(
     rows: tf.Tensor, weights: tf.Tensor | None, combiner: Combiner, length: int | None = None
 ) -> tuple[Bags, tf.Tensor]:
-    """The bags of a multi-valued feature whose examples were filled up to L values, with static shapes.
+    """Returns the bags of a multi-valued feature whose examples are padded to L values, with static shapes.
 
     Args:
-      rows: int [B, L]; -1 where there is no value.
+      rows: int [B, L]; -1 is padding.
       weights: float32 [B, L], or None.
       combiner: as in `multi_hot_bags`.
       length: L, to make sequences.
 
     Returns:
-      The bags, where missing values are row 0 with weight 0, and bool [B * L], which values there are.
+      The bags, with row 0 of weight 0 as padding; and bool [B * L], which values are no padding.
     """
-    there = rows >= 0
-    factors = tf.cast(there, tf.float32)
+    present = rows >= 0
+    factors = tf.cast(present, tf.float32)
     factors = factors if weights is None else factors * weights
     rows = tf.maximum(rows, 0)
-    flat = tf.reshape(there, [-1])
+    flat = tf.reshape(present, [-1])
     if length is None:
         return multi_hot_bags(rows, factors, combiner), flat
     return Bags(tf.reshape(rows, [-1]), tf.size(rows), weights=tf.reshape(factors, [-1]), length=length), flat
@@ -118,20 +115,20 @@ def _sequences(rows: tf.Tensor | tf.RaggedTensor, weights: tf.Tensor | tf.Ragged
         weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
     rows = rows.with_row_splits_dtype(tf.int64)[:, :length]
     starts = tf.gather(rows.row_starts(), rows.value_rowids())
-    place = tf.range(tf.size(rows.flat_values, tf.int64)) - starts
-    bag_of_row = tf.cast(rows.value_rowids() * length + place, tf.int32)
+    position = tf.range(tf.size(rows.flat_values, tf.int64)) - starts
+    bag_of_row = tf.cast(rows.value_rowids() * length + position, tf.int32)
     flat_weights = None if weights is None else weights.with_row_splits_dtype(tf.int64)[:, :length].flat_values
     size = tf.cast(rows.nrows(), tf.int32) * length
     return Bags(rows.flat_values, size, bag_of_row, None, flat_weights, None, length)
 
 
 def pool(rows: tf.Tensor, bags: Bags) -> tf.Tensor:
-    """The vectors of the bags: float32 [size, dim] ([B, length, dim] for sequences) of their rows, float32 [n, dim]."""
+    """Pools rows, float32 [n, dim], into vectors of bags: float32 [size, dim], or [B, length, dim] for sequences."""
     if bags.weights is not None:
         rows *= bags.weights[:, tf.newaxis]
     dim = rows.shape[1]
     if bags.bag_of_row is not None:
-        # Faster than its relatives with `num_segments`, but it knows nothing of empty bags at the end.
+        # Faster than the ops with `num_segments`, but it leaves out empty bags at the end.
         vectors = tf.math.segment_sum(rows, bags.bag_of_row)
         missing = tf.cast(bags.size, tf.int32) - tf.shape(vectors)[0]
         rows = tf.ensure_shape(tf.pad(vectors, [[0, missing], [0, 0]]), [None, dim])

@@ -1,4 +1,4 @@
-"""The ids of an encoded batch: found, checked against their tables, and turned into bags."""
+"""Reads the ids of an encoded batch, checks them against their tables, and makes bags of them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Features = Mapping[str, tf.Tensor | tf.RaggedTensor | tf.SparseTensor]
 
 
 class PreparedIds(NamedTuple):
-    """What a batch looks up, ready for `EmbeddingTables.lookup` and `EmbeddingTables.update`.
+    """The lookups of a batch, for `EmbeddingTables.lookup` and `EmbeddingTables.update`.
 
     Attributes:
-      bags: for each of `schema.categorical`.
+      bags: one for each of `schema.categorical`.
       batch_size: the number of examples.
-      out_of_range: int32 [len(schema.categorical)], how many ids of each were not rows of its table.
-      orders: by table, what sorts its ids; see `Table.order_key`.
+      out_of_range: int32 [len(schema.categorical)], how many ids of each feature were outside the table.
+      orders: by table, the permutation that sorts its ids; see `Table.order_key`.
     """
 
     bags: tuple[Bags, ...]
@@ -32,13 +32,13 @@ class PreparedIds(NamedTuple):
 
 
 class CheckedIds(NamedTuple):
-    """The ids of a batch, all of them rows of their tables.
+    """The ids of a batch, all inside their tables.
 
     Attributes:
-      rows: by feature: int32 [B]; of a multi-valued one [B, None] ragged, or [B, L] dense.
-      weights: of the multi-valued features that have some: float32 of the same form.
+      rows: by feature: int32 [B]; multi-valued features [B, None] ragged, or [B, L] dense.
+      weights: by multi-valued feature with weights: float32 of the same form.
       batch_size: the number of examples.
-      out_of_range: int32 [len(schema.categorical)], how many ids of each were not rows of its table.
+      out_of_range: int32 [len(schema.categorical)], how many ids of each feature were outside the table.
     """
 
     rows: dict[str, Any]
@@ -48,11 +48,11 @@ class CheckedIds(NamedTuple):
 
 
 class IdReader:
-    """Finds and checks the ids of batches of one schema."""
+    """Reads and checks the ids of batches of one schema."""
 
     def __init__(self, schema: Schema):
         self._schema = schema
-        # As int64, so that ids of either type can be compared with them.
+        # int64, to compare with ids of both types.
         self._sizes = {f.name: np.int64(schema.table_of(f).vocabulary_size or 0) for f in schema.categorical}
 
     def __call__(self, features: Features) -> PreparedIds:
@@ -63,11 +63,11 @@ class IdReader:
         return PreparedIds(bags, checked.batch_size, checked.out_of_range, orders)
 
     def check(self, features: Features) -> CheckedIds:
-        """The ids of a batch, with those that were no rows replaced, or refused, as their features say.
+        """Returns the ids of a batch; ids outside the table follow the feature's `out_of_range` policy.
 
         Raises:
-          ValueError: a feature is missing, or has another shape or type.
-          tf.errors.InvalidArgumentError: an id is out of range and its feature says `error`.
+          ValueError: a feature is missing, or has a wrong shape or type.
+          tf.errors.InvalidArgumentError: an id is out of range and the policy of its feature is `error`.
         """
         rows: dict[str, Any] = {}
         weights: dict[str, Any] = {}
@@ -81,7 +81,7 @@ class IdReader:
             rows |= zip(names, tf.unstack(found, axis=1), strict=True)
             counts |= zip(names, tf.unstack(wrong), strict=True)
         for f in self._schema.multi_hot:
-            ids, own_weights = self._multi_hot(features, f)
+            ids, feature_weights = self._multi_hot(features, f)
             flat = ids.flat_values if isinstance(ids, tf.RaggedTensor) else tf.reshape(ids, [-1])
             found, wrong = self._in_range([f], flat[:, tf.newaxis])
             if isinstance(ids, tf.RaggedTensor):
@@ -89,8 +89,8 @@ class IdReader:
             else:
                 ids = tf.reshape(found, [-1, ids.shape[1]])
             rows[f.name] = ids
-            if own_weights is not None:
-                weights[f.name] = own_weights
+            if feature_weights is not None:
+                weights[f.name] = feature_weights
             counts[f.name] = wrong[0]
             sizes.append(tf.cast(ids.nrows() if isinstance(ids, tf.RaggedTensor) else tf.shape(ids)[0], tf.int32))
         names = [f.name for f in self._schema.categorical]
@@ -101,19 +101,19 @@ class IdReader:
         return CheckedIds(rows, weights, sizes[0] if sizes else tf.constant(0), total)
 
     def _in_range(self, features: Sequence[CategoricalFeature], ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Row numbers [n, F], a column for each feature, of ids [n, F], and int32 [F], how many were none."""
+        """Returns row numbers [n, F] of ids [n, F], a column per feature; and int32 [F], how many ids were outside."""
         sizes = tf.constant([self._sizes[f.name] for f in features], ids.dtype)
-        # As an unsigned number a negative one is larger than any table: one pass over the ids for both bounds.
+        # As unsigned numbers, negative ids are larger than any table: one comparison checks both bounds.
         unsigned = tf.uint32 if ids.dtype.size == 4 else tf.uint64
         fits = tf.reduce_all(tf.bitcast(ids, unsigned) < tf.cast(sizes, unsigned))
         none = tf.zeros([len(features)], tf.int32)
         found, wrong = tf.cond(fits, lambda: (ids, none), lambda: self._replace(features, ids, sizes))
-        return tf.cast(found, tf.int32), wrong  # no table has more rows than that
+        return tf.cast(found, tf.int32), wrong  # no table has more rows than int32 can count
 
     def _replace(
         self, features: Sequence[CategoricalFeature], ids: tf.Tensor, sizes: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What becomes of ids some of which are no rows."""
+        """Replaces, or refuses, ids outside the table; returns the same as `_in_range`."""
         known = (ids >= 0) & (ids < sizes)
         wrong = tf.math.count_nonzero(~known, axis=0, dtype=tf.int32)
         clips = np.array([f.out_of_range == "clip" for f in features])
@@ -129,7 +129,7 @@ class IdReader:
             return tf.stack(columns, axis=1), tf.identity(wrong)
 
     def _hashed(self, f: CategoricalFeature, ids: tf.Tensor, rows: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
-        """As the encoder hashes them."""
+        """Hashes ids outside the table as the encoder does."""
 
         def replaced() -> tf.Tensor:
             where = tf.where(~known)
@@ -141,14 +141,14 @@ class IdReader:
     def _refuse(self, f: CategoricalFeature, ids: tf.Tensor, wrong: tf.Tensor) -> Any:
         size = self._sizes[f.name]
         bad = tf.boolean_mask(ids, (ids < 0) | (ids >= tf.constant(size, ids.dtype)))
-        first = tf.concat([bad, [0]], axis=0)[0]  # there is none in most batches
-        # No quotes: TensorFlow would show each with a backslash.
+        first = tf.concat([bad, [0]], axis=0)[0]  # most batches have no bad id
+        # No quotes: TensorFlow shows each with a backslash.
         outside = f"feature {f.name}: id {{}} is outside the table of {size} rows"
         message = tf.strings.format(f"{outside}; raise vocabulary_size or set out_of_range to oov", first)
         return tf.debugging.Assert(wrong == 0, [message])
 
     def _one_hot(self, features: Features) -> tf.Tensor:
-        """Int [B, F]."""
+        """Returns the ids of single-valued features, int [B, F]."""
         names = [f.name for f in self._schema.one_hot]
         ids = _get(features, "ids")
         if ids.shape.rank != 2 or ids.shape[1] != len(names):
@@ -156,20 +156,20 @@ class IdReader:
         return _integers("ids", ids)
 
     def _multi_hot(self, features: Features, f: CategoricalFeature) -> tuple[Any, Any]:
-        """Int and float32, both ragged or both dense and of the same shape."""
+        """Returns ids, int, and weights, float32 or None, both ragged or both dense and of the same shape."""
         ids = _integers(f.name, _ragged_or_dense(_get(features, f.name)))
         if ids.shape.rank != 2:
             raise ValueError(f"feature {f.name!r}: ids of shape {ids.shape}; [B, None] is needed, ragged or dense")
         weights = _ragged_or_dense(_get(features, f.weights_name)) if f.weights else None
         if weights is not None and isinstance(weights, tf.Tensor) != isinstance(ids, tf.Tensor):
             raise ValueError(f"feature {f.name!r}: ids and weights must both be ragged, or both dense")
-        if isinstance(ids, tf.Tensor) and not ids.shape[1]:  # a number that is not known, or 0
+        if isinstance(ids, tf.Tensor) and not ids.shape[1]:  # unknown, or 0
             ids = tf.RaggedTensor.from_tensor(ids)
             weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
         if weights is None:
             return ids, None
         if not weights.dtype.is_floating:
-            raise ValueError(f"{f.weights_name!r} of type {weights.dtype.name}; weights are float32")
+            raise ValueError(f"{f.weights_name!r} of type {weights.dtype.name}; weights must be float32")
         message = f"feature {f.name}: the weights have another shape than the ids; each id needs one"
         if isinstance(ids, tf.Tensor):
             if not ids.shape.is_compatible_with(weights.shape):
@@ -182,7 +182,7 @@ class IdReader:
 
 
 def make_bags(schema: Schema, rows: Mapping[str, Any], weights: Mapping[str, Any]) -> list[Bags]:
-    """The bags of each of `schema.categorical`, of rows that are in range; the arguments are as in `CheckedIds`."""
+    """Returns the bags of each of `schema.categorical`; the arguments are as in `CheckedIds`."""
     bags = []
     for f in schema.categorical:
         if f.multi_valued:
@@ -202,7 +202,7 @@ def _get(features: Features, key: str) -> Any:
 
 def _integers(name: str, ids: Any) -> Any:
     if ids.dtype not in (tf.int32, tf.int64):
-        raise ValueError(f"{name!r} of type {ids.dtype.name}; row numbers are int32 or int64")
+        raise ValueError(f"{name!r} of type {ids.dtype.name}; ids must be int32 or int64")
     return ids
 
 

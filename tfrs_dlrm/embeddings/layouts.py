@@ -1,7 +1,7 @@
-"""How the rows of a table are made of the rows of variables: plainly, or compressed.
+"""Layouts: how the rows of a table are stored in rows of variables, plainly or compressed.
 
-Each layout answers the two halves of training: what vector a bag has, and what the gradient of that vector says of the
-variables' rows. Everything else, optimizers and checkpoints and sharding, deals with variables only.
+A layout computes the vectors of bags, and from the gradients of the vectors those of the variables' rows. Optimizers,
+checkpoints and sharding know variables only.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TypeAlias
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.bags import Bags, pool
-from tfrs_dlrm.embeddings.gradients import Use
+from tfrs_dlrm.embeddings.gradients import LookupGradient
 from tfrs_dlrm.embeddings.quantized import QuantizedRows
+from tfrs_dlrm.embeddings.row_access import read_rows
 from tfrs_dlrm.embeddings.storage import TableVariable
-from tfrs_dlrm.embeddings.variables import read_rows
 from tfrs_dlrm.layers.hashing import hashed_rows
 from tfrs_dlrm.schema import Schema, Table
 
@@ -24,18 +24,18 @@ Variables: TypeAlias = "Mapping[str, TableVariable | QuantizedRows]"
 
 
 class Layout(abc.ABC):
-    """See the module docstring."""
+    """How a table is stored in variables."""
 
     @abc.abstractmethod
     def vectors(self, variables: Variables, bags: Bags) -> tf.Tensor:
-        """Float32 [B, dim], or [B, length, dim] for sequences; differentiable with respect to the variables."""
+        """Returns float32 [B, dim], or [B, length, dim] for sequences; differentiable with respect to the variables."""
 
     @abc.abstractmethod
-    def uses(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, Use]:
-        """What `gradient`, float32 [size, dim], of the loss with respect to the vectors says of each variable."""
+    def lookup_gradients(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, LookupGradient]:
+        """Returns the gradient of each variable, given that of the vectors, float32 [size, dim]."""
 
 
-class Plain(Layout):
+class PlainLayout(Layout):
     """Row i is row i of one variable."""
 
     def __init__(self, table: Table):
@@ -45,14 +45,14 @@ class Plain(Layout):
         """See `Layout`."""
         return pool(read_rows(variables[self._name], bags.rows), bags)
 
-    def uses(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, Use]:
+    def lookup_gradients(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, LookupGradient]:
         """See `Layout`."""
         del variables
         positions = None if bags.one_row_each else bags.positions()
-        return {self._name: Use(bags.rows, _scaled(gradient, bags), positions, bags.weights)}
+        return {self._name: LookupGradient(bags.rows, _scaled(gradient, bags), positions, bags.weights)}
 
 
-class QuotientRemainder(Layout):
+class QuotientRemainderLayout(Layout):
     """Row i is the product of row i // R of one variable and row i % R of another; see `Table.remainders`."""
 
     def __init__(self, table: Table):
@@ -65,7 +65,7 @@ class QuotientRemainder(Layout):
         factors = read_rows(variables[self._quotient], quotients), read_rows(variables[self._remainder], remainders)
         return pool(factors[0] * factors[1], bags)
 
-    def uses(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, Use]:
+    def lookup_gradients(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, LookupGradient]:
         """See `Layout`."""
         quotients, remainders = self._rows(bags)
         upstream = _scaled(gradient, bags)
@@ -74,16 +74,16 @@ class QuotientRemainder(Layout):
         of_quotient = upstream * read_rows(variables[self._remainder], remainders)
         of_remainder = upstream * read_rows(variables[self._quotient], quotients)
         return {
-            self._quotient: Use(quotients, of_quotient, weights=bags.weights),
-            self._remainder: Use(remainders, of_remainder, weights=bags.weights),
+            self._quotient: LookupGradient(quotients, of_quotient, weights=bags.weights),
+            self._remainder: LookupGradient(remainders, of_remainder, weights=bags.weights),
         }
 
     def _rows(self, bags: Bags) -> tuple[tf.Tensor, tf.Tensor]:
         return bags.rows // self._remainders, bags.rows % self._remainders
 
 
-class Hashed(Layout):
-    """Row i is several rows of a variable that other tables use too, side by side; see `Table.stored_in`."""
+class HashedLayout(Layout):
+    """Row i is the concatenation of several rows of a variable that tables share; see `Table.stored_in`."""
 
     def __init__(self, table: Table, home: Table):
         if home.vocabulary_size is None:
@@ -96,7 +96,7 @@ class Hashed(Layout):
         pieces = [read_rows(variables[self._home], self._rows(bags, i)) for i in range(self._pieces)]
         return pool(tf.concat(pieces, axis=1), bags)
 
-    def uses(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, Use]:
+    def lookup_gradients(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, LookupGradient]:
         """See `Layout`."""
         del variables
         pieces = tf.concat(tf.split(_scaled(gradient, bags), self._pieces, axis=1), axis=0)
@@ -104,17 +104,17 @@ class Hashed(Layout):
         size = tf.cast(bags.size, tf.int32)
         positions = tf.concat([bags.positions() + i * size for i in range(self._pieces)], axis=0)
         weights = None if bags.weights is None else tf.tile(bags.weights, [self._pieces])
-        return {self._home: Use(rows, pieces, positions, weights)}
+        return {self._home: LookupGradient(rows, pieces, positions, weights)}
 
     def _rows(self, bags: Bags, piece: int) -> tf.Tensor:
         return hashed_rows(bags.rows, self._buckets, f"{self._name}/{piece}")
 
 
 def make_layout(table: Table, schema: Schema) -> Layout:
-    """The layout that a table asks for."""
+    """Returns the layout of a table."""
     if table.stored_in:
-        return Hashed(table, schema.table(table.stored_in))
-    return Plain(table) if table.remainders is None else QuotientRemainder(table)
+        return HashedLayout(table, schema.table(table.stored_in))
+    return PlainLayout(table) if table.remainders is None else QuotientRemainderLayout(table)
 
 
 def _scaled(gradient: tf.Tensor, bags: Bags) -> tf.Tensor:

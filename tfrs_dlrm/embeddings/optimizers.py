@@ -1,8 +1,4 @@
-"""The formulas of the row optimizers.
-
-w is a row, g its gradient of `dim` numbers with duplicates combined, and operations are elementwise unless a mean is
-written.
-"""
+"""The row optimizers, as elementwise formulas of a row w and its gradient g, with duplicates combined."""
 
 from __future__ import annotations
 
@@ -16,13 +12,13 @@ from tfrs_dlrm.embeddings.row_optimizer import Rate, RowOptimizer, Slot, Slots
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class SGD(RowOptimizer):
-    """w -= rate * g. The default rate is that of `keras.optimizers.SGD`."""
+    """w -= rate * g. The default rate is the one of `keras.optimizers.SGD`."""
 
     def __init__(self, learning_rate: Rate = 0.01, l2: float = 0.0, weight_decay: float = 0.0) -> None:
         super().__init__(learning_rate, l2, weight_decay)
 
     def slot_types(self) -> dict[str, Slot]:
-        """None."""
+        """Returns no slots."""
         return {}
 
     def row_step(
@@ -34,11 +30,11 @@ class SGD(RowOptimizer):
 
 
 class _Accumulating(RowOptimizer):
-    """The arguments that `Adagrad` and `RowWiseAdagrad` share.
+    """Base class of `Adagrad` and `RowWiseAdagrad`.
 
-    Formula and defaults are those of `torch.optim.Adagrad` and of FBGEMM, and not of `keras.optimizers.Adagrad`: the
-    loss is a mean over the batch, so the squared gradient of a row is often below 1e-6, and beside an accumulator that
-    starts at Keras' 0.1 rows hardly learn.
+    Formula and defaults are the ones of `torch.optim.Adagrad` and FBGEMM, not of `keras.optimizers.Adagrad`: the loss
+    is a mean over the batch, so the squared gradient of a row is often below 1e-6, and with Keras' initial accumulator
+    of 0.1 rows hardly learn.
     """
 
     def __init__(
@@ -59,19 +55,19 @@ class _Accumulating(RowOptimizer):
         self.epsilon = epsilon
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return super().get_config() | {"initial_accumulator": self.initial_accumulator, "epsilon": self.epsilon}
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class Adagrad(_Accumulating):
-    """a += g^2; w -= rate * g / (sqrt(a) + epsilon). Its slot is as large as the table.
+    """a += g^2; w -= rate * g / (sqrt(a) + epsilon). The slot is as large as the table.
 
     Duchi et al. 2011, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization".
     """
 
     def slot_types(self) -> dict[str, Slot]:
-        """The accumulator."""
+        """Returns the accumulator."""
         return {"accumulator": Slot(self.initial_accumulator)}
 
     def row_step(
@@ -85,14 +81,14 @@ class Adagrad(_Accumulating):
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class RowWiseAdagrad(_Accumulating):
-    """a += mean(g^2); w -= rate * g / (sqrt(a) + epsilon), with one accumulator for each row.
+    """a += mean(g^2); w -= rate * g / (sqrt(a) + epsilon), with one accumulator per row.
 
-    Adagrad with a slot that is smaller by the factor `dim`: facebookresearch/dlrm, `optim/rwsadagrad.py`; FBGEMM,
+    The slot is smaller than that of Adagrad by the factor `dim`: facebookresearch/dlrm, `optim/rwsadagrad.py`; FBGEMM,
     `EXACT_ROWWISE_ADAGRAD`.
     """
 
     def slot_types(self) -> dict[str, Slot]:
-        """The accumulator."""
+        """Returns the accumulator."""
         return {"accumulator": Slot(self.initial_accumulator, per_row=True)}
 
     def row_step(
@@ -106,13 +102,13 @@ class RowWiseAdagrad(_Accumulating):
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class LazyAdam(RowOptimizer):
-    """Adam on the rows of the batch; the moments of all others rest, where Adam would let them decay.
+    """Adam on the rows of the batch; the moments of other rows do not decay.
 
     m = beta_1 m + (1 - beta_1) g; v = beta_2 v + (1 - beta_2) g^2;
     w -= rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon)
 
     with t the number of steps of the optimizer (not of the row), as in `tfa.optimizers.LazyAdam`. Formula and defaults
-    are those of `keras.optimizers.Adam`. Its two slots are as large as the table.
+    are the ones of `keras.optimizers.Adam`. The two slots are each as large as the table.
     """
 
     def __init__(
@@ -132,7 +128,7 @@ class LazyAdam(RowOptimizer):
         self.epsilon = epsilon
 
     def slot_types(self) -> dict[str, Slot]:
-        """The two moments."""
+        """Returns the two moments."""
         return {"m": Slot(0.0), "v": Slot(0.0)}
 
     def row_step(
@@ -145,22 +141,22 @@ class LazyAdam(RowOptimizer):
         return w - rate * correction * m / (tf.sqrt(v) + self.epsilon), {"m": m, "v": v}
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return super().get_config() | {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class FTRL(RowOptimizer):
-    """Follow the regularized leader: Adagrad whose L1 sets numbers to exactly 0.
+    """Follow the regularized leader: Adagrad with an L1 penalty that sets numbers to exactly 0.
 
     n' = n + g^2; z += rate * g - (sqrt(n') - sqrt(n)) * w; n = n';
     w = -sign(z) * max(|z| - rate * l1, 0) / sqrt(n)
 
-    McMahan et al. 2013, "Ad Click Prediction: a View from the Trenches", algorithm 1 with beta = 0 and no L2, and its z
-    multiplied by the rate: the same at a constant rate, while under a schedule theirs would scale each row by what the
-    rate has changed since. With `initial_accumulator` 0, the default here, a row begins at its initial value, and
-    without L1 it moves as under `Adagrad`; Keras' and TensorFlow's 0.1 pulls it to 0 at the first step. Its two slots
-    are as large as the table. There is no `weight_decay`: z would undo it.
+    McMahan et al. 2013, "Ad Click Prediction: a View from the Trenches", algorithm 1 with beta = 0, no L2, and z
+    multiplied by the rate. At a constant rate that is the same; under a schedule the paper's z would rescale each row
+    when the rate changes. With the default `initial_accumulator` of 0, a row starts at its initial value and without L1
+    moves as under `Adagrad`; the 0.1 of Keras and TensorFlow pulls it to 0 at the first step. The two slots are each as
+    large as the table. There is no `weight_decay`: z would undo it.
     """
 
     def __init__(
@@ -173,7 +169,7 @@ class FTRL(RowOptimizer):
         self.initial_accumulator = initial_accumulator
 
     def slot_types(self) -> dict[str, Slot]:
-        """The sums n and z."""
+        """Returns the sums n and z."""
         return {"accumulator": Slot(self.initial_accumulator), "linear": Slot(0.0)}
 
     def row_step(
@@ -185,11 +181,11 @@ class FTRL(RowOptimizer):
         root = tf.sqrt(n)
         z = slots["linear"] + rate * g - (root - tf.sqrt(slots["accumulator"])) * w
         shrunk = tf.sign(z) * tf.maximum(tf.abs(z) - rate * self.l1, 0.0)
-        # A number that never had a gradient stays where it is.
+        # A number that never had a gradient keeps its value.
         return tf.where(n > 0, -tf.math.divide_no_nan(shrunk, root), w), {"accumulator": n, "linear": z}
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         config = super().get_config() | {"l1": self.l1, "initial_accumulator": self.initial_accumulator}
         del config["weight_decay"]
         return config

@@ -1,4 +1,4 @@
-"""Several row optimizers in one model."""
+"""A row optimizer that combines several."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _NAMES = ", ".join(cls.__name__ for cls in ROW_OPTIMIZERS.values())
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class PerTableOptimizer(RowOptimizer):
-    """Another optimizer for some of the tables.
+    """Uses a different optimizer for some tables.
 
         PerTableOptimizer(RowWiseAdagrad(0.02), {"user": LazyAdam(0.001), "site": FTRL(0.05, l1=1e-4)})
 
     Args:
-      default: of all other tables.
-      tables: by name of the table, as the schema has it. Tables `stored_in` another one learn as that one does.
+      default: the optimizer of all other tables.
+      tables: optimizers by name of the table in the schema. Tables `stored_in` another table follow that table's.
 
     Raises:
       ValueError: an optimizer is not a row optimizer, or is a PerTableOptimizer. When built: a named table is unknown.
@@ -44,38 +44,38 @@ class PerTableOptimizer(RowOptimizer):
         known = {_table_of(name) for name in tables} | {*tables, *elsewhere}
         for name in self.per_table:
             if name not in known:
-                there = ", ".join([*tables, *elsewhere])
                 raise ValueError(
-                    f"PerTableOptimizer names table {name!r}, which has no rows of its own; there is {there}"
+                    f"PerTableOptimizer names table {name!r}, which stores no rows; name one of"
+                    f" {', '.join([*tables, *elsewhere])}"
                 )
         super().build(tables, elsewhere)
 
     def rule(self, name: str) -> RowOptimizer:
-        """The optimizer of a table, or of the table that a variable is part of."""
+        """Returns the optimizer of a table, or of the table that a variable is part of."""
         return self.per_table.get(name) or self.per_table.get(_table_of(name)) or self.default
 
     def slot_types(self) -> dict[str, Slot]:
-        """Those of the default."""
+        """Returns the slots of the default."""
         return self.default.slot_types()
 
     def row_step(
         self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, Slots]:
-        """That of the default."""
+        """Takes the step of the default."""
         return self.default.row_step(w, g, slots, rate, step)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         dump = keras.utils.legacy.serialize_keras_object
         return {"default": dump(self.default), "tables": {name: dump(o) for name, o in self.per_table.items()}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> PerTableOptimizer:
-        """Reads `get_config`."""
+        """Makes an optimizer from `get_config`."""
         read = keras.utils.legacy.deserialize_keras_object
         return cls(read(config["default"]), {name: read(o) for name, o in config["tables"].items()})
 
 
 def _table_of(variable: str) -> str:
-    """The table that a variable is part of; see `Table.parts`."""
+    """Returns the table that a variable is part of; see `Table.parts`."""
     return variable.removesuffix("__quotient").removesuffix("__remainder")

@@ -1,4 +1,4 @@
-"""Rows in fewer bits, for serving: they are read, never trained."""
+"""Tables of rows in fewer bits, for serving: they are read, never trained."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import tensorflow as tf
 Storage: TypeAlias = Literal["float32", "float16", "int8"]
 STORAGES: tuple[str, ...] = get_args(Storage)
 
-_CHUNK = 1 << 16  # rows that are converted at a time
+_CHUNK = 1 << 16  # rows converted at a time
 
 
 class QuantizedRows(tf.Module, abc.ABC):
-    """A table of which single rows are read."""
+    """A quantized table that reads single rows."""
 
     @abc.abstractmethod
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
-        """Float32 [n, dim] of rows int [n]."""
+        """Returns rows int [n] as float32 [n, dim]."""
 
     @property
     def bytes(self) -> int:
-        """That its variables take."""
+        """The size of the variables."""
         return sum(v.shape.num_elements() * v.dtype.size for v in self.variables)
 
 
 class HalfRows(QuantizedRows):
-    """Each number in float16: 11 bits of mantissa, up to 65504."""
+    """Rows of float16 numbers: 11 bits of mantissa, up to 65504."""
 
     def __init__(self, table: tf.Variable):
         super().__init__()
@@ -41,10 +41,10 @@ class HalfRows(QuantizedRows):
 
 
 class ByteRows(QuantizedRows):
-    """Each number as one of 256 steps between the smallest and the largest of its row.
+    """Rows of int8 numbers: 256 steps between the smallest and the largest number of the row.
 
     Row-wise and asymmetric, as in Guan et al. 2019, "Post-Training 4-bit Quantization on Embedding Tables" (arXiv
-    1911.02079), section 3: a row is dim bytes, and two float32 for the step and the middle.
+    1911.02079), section 3: a row takes dim bytes, and two float32 for the step and the middle.
     """
 
     def __init__(self, table: tf.Variable):
@@ -59,19 +59,19 @@ class ByteRows(QuantizedRows):
 
 
 def quantized(table: tf.Variable, storage: Storage) -> tf.Variable | QuantizedRows:
-    """The rows of a table, stored as asked; one of bfloat16, which takes no more, is left as it is for float16."""
+    """Quantizes a table to `storage`. A bfloat16 table stays as it is for float16, which has the same size."""
     if storage == "int8":
         return ByteRows(table)
     return HalfRows(table) if storage == "float16" and table.dtype == tf.float32 else table
 
 
 def stored_bytes(table: tf.Variable | QuantizedRows) -> int:
-    """That the rows take."""
+    """Returns the size of the rows."""
     return table.bytes if isinstance(table, QuantizedRows) else table.shape.num_elements() * table.dtype.size
 
 
 def _quantized(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Int8 [n, dim], and float32 [n, 2]: what to multiply with, and what to add."""
+    """Returns int8 [n, dim], and float32 [n, 2]: the factor and the summand of each row."""
     low, high = rows.min(axis=1, keepdims=True), rows.max(axis=1, keepdims=True)
     step = (high - low) / 255
     steps = np.rint((rows - low) / np.where(step > 0, step, 1))
@@ -81,7 +81,7 @@ def _quantized(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _filled(
     table: tf.Variable, dtype: tf.DType, width: int, convert: Callable[[np.ndarray], np.ndarray]
 ) -> tf.Variable:
-    """A variable of as many rows, converted some at a time, so that no second table is in memory as float32."""
+    """Makes a variable of converted rows, some at a time, so that no second float32 table is in memory."""
     values = np.empty((table.shape[0], width), dtype.as_numpy_dtype)
     for begin in range(0, table.shape[0], _CHUNK):
         rows = tf.range(begin, min(begin + _CHUNK, table.shape[0]))

@@ -1,6 +1,6 @@
-"""What all optimizers of embedding tables share: they touch the rows a batch looked up, and their slots, and no others.
+"""The base class of row optimizers, which update only the rows that a batch looked up, and the slots of these rows.
 
-Each of `optimizers` is a formula on rows (`row_step`); reading rows, writing them back, and rounding is done here.
+Each optimizer in `optimizers` is a formula on rows (`row_step`); the base class reads, rounds and writes rows.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import tf_keras as keras
 from tf_keras.optimizers.schedules import LearningRateSchedule
 
 from tfrs_dlrm.embeddings.gradients import RowGradient
+from tfrs_dlrm.embeddings.row_access import add_to_rows, read_rows, write_rows
 from tfrs_dlrm.embeddings.storage import TableVariable
-from tfrs_dlrm.embeddings.variables import add_to_rows, like, read_rows, write_rows
+from tfrs_dlrm.embeddings.variables import make_slot
 from tfrs_dlrm.layers.hashing import derive_seed
 
 Rate: TypeAlias = float | LearningRateSchedule
@@ -24,31 +25,30 @@ Slots = dict[str, tf.Tensor]
 
 
 class Slot(NamedTuple):
-    """What a rule remembers of each row: `initial`, once for each number of the row, or once for the row."""
+    """A slot variable: its initial value, and whether it has one number per row or one per number of the row."""
 
     initial: float
     per_row: bool = False
 
 
-# What Keras optimizers derive from: checkpoints follow its attributes, while the weights of a model that holds one do
-# not contain its variables, as they would with tf.Module.
+# AutoTrackable, as Keras optimizers: checkpoints follow its attributes. Unlike those of a tf.Module, its variables are
+# no weights of a model that holds it.
 class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
-    """What all row optimizers share.
+    """Base class of row optimizers.
 
-    Checkpoints know the slots as `slots/<name of the table>/<name of the slot>`. Slots are float32 whatever the table.
+    Checkpoints name the slots `slots/<table>/<slot>`. Slots are float32, also those of bfloat16 tables.
 
     Args:
-      learning_rate: a number, or a schedule that is evaluated at `iterations`. It is part of the traced train step, so
-        it cannot be set later; use a schedule.
-      l2: adds l2 / 2 times the mean over the examples of a batch of the squared norms of the rows they look up to the
-        loss that is minimised: to the gradient of a row that n of B examples look up, l2 * w * n / B. It does not
-        show in the reported loss. In the values of a multi-valued feature each value counts, whatever its weight.
-      weight_decay: each step also takes rate * weight_decay * w off the rows of the batch (Loshchilov and Hutter 2019,
-        arXiv 1711.05101, on touched rows only): it does not pass through the slots, and how often a row is in the batch
-        does not matter.
+      learning_rate: a number, or a schedule of `iterations`. The traced train step contains it, so it cannot be set
+        later; use a schedule.
+      l2: adds l2 / 2 times the batch mean of the squared norms of the looked-up rows to the minimised loss: l2 * w * n
+        / B to the gradient of a row that n of B examples look up. The reported loss leaves it out. Each value of a
+        multi-valued feature counts, whatever its weight.
+      weight_decay: each step subtracts rate * weight_decay * w from the rows of the batch, once per row and without
+        the slots (Loshchilov and Hutter 2019, arXiv 1711.05101, on touched rows only).
 
     Raises:
-      ValueError: one of them is negative.
+      ValueError: an argument is negative.
     """
 
     def __init__(self, learning_rate: Rate, l2: float = 0.0, weight_decay: float = 0.0) -> None:
@@ -66,18 +66,18 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
 
     @property
     def learning_rate(self) -> Rate:
-        """As given to the constructor."""
+        """The learning rate as given to the constructor."""
         return self._learning_rate
 
     def build(self, tables: Mapping[str, TableVariable], elsewhere: Collection[str] = ()) -> None:
-        """Creates the slots, all of them at once and outside of any traced function. A second call changes nothing.
+        """Creates all slots; call it outside of traced functions. A second call changes nothing.
 
         Args:
-          tables: that this optimizer updates.
-          elsewhere: the names of others, whose rows and slots are out of its hands.
+          tables: the tables that this optimizer updates, by name.
+          elsewhere: the names of tables whose rows and slots other hardware updates.
 
         Raises:
-          ValueError: the slots were made for other tables.
+          ValueError: the slots belong to other tables.
         """
         del elsewhere
         if self.iterations is None:
@@ -90,31 +90,31 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
             )
             self.slots = {
                 name: {
-                    slot: like(table, f"{name}/{slot}", initial, per_row)
+                    slot: make_slot(table, f"{name}/{slot}", initial, per_row)
                     for slot, (initial, per_row) in self.rule(name).slot_types().items()
                 }
                 for name, table in tables.items()
             }
             # In a plain object, which no checkpoint follows.
             self._built_for = types.SimpleNamespace(tables=dict(tables))
-        own = self._built_for.tables
-        if own.keys() != tables.keys() or any(own[name] is not table for name, table in tables.items()):
+        built = self._built_for.tables
+        if built.keys() != tables.keys() or any(built[name] is not table for name, table in tables.items()):
             raise ValueError(f"{type(self).__name__} holds the slots of other tables; give each model one of its own")
 
     def rule(self, name: str) -> RowOptimizer:
-        """The optimizer whose formula the table of that name follows."""
+        """Returns the optimizer whose formula a table follows."""
         del name
         return self
 
     @abc.abstractmethod
     def slot_types(self) -> dict[str, Slot]:
-        """The slots by name."""
+        """Returns the slots by name."""
 
     @abc.abstractmethod
     def row_step(
         self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, Slots]:
-        """The new rows and slots of k rows.
+        """Returns the new values and slots of k rows.
 
         Args:
           w: float32 [k, dim].
@@ -133,15 +133,15 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         others_write: bool = False,
         salt: int = 0,
     ) -> None:
-        """One step on a table, or on a shard or a copy of it. It does not count: that is for whoever takes all steps.
+        """Takes a step on a table, or on a shard or copy of it. The caller increments `iterations`.
 
         Args:
-          name: of the table.
+          name: the name of the table.
           table: [rows, dim].
-          slots: those of these rows.
-          gradient: of these rows.
-          others_write: whether others update the same rows at the same time.
-          salt: of the stochastic rounding, another one for each shard.
+          slots: the slots of these rows.
+          gradient: the gradient of these rows.
+          others_write: whether other workers update the same rows at the same time.
+          salt: makes the stochastic rounding of each shard different.
         """
         rule = self.rule(name)
         iterations = tf.convert_to_tensor(self.iterations)
@@ -174,7 +174,7 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         gradient.visit(apply)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         rate = self.learning_rate
         if isinstance(rate, LearningRateSchedule):
             rate = keras.optimizers.schedules.serialize(rate)
@@ -182,7 +182,7 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> RowOptimizer:
-        """Reads `get_config`."""
+        """Makes an optimizer from `get_config`."""
         rate = config["learning_rate"]
         if isinstance(rate, dict):
             rate = keras.optimizers.schedules.deserialize(rate)
@@ -190,5 +190,5 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
 
 
 def _where(rows: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
-    """`new`, [n, dim] or [n], in the rows where bool [n] says so, and `old` in the others."""
+    """Returns `new`, [n, dim] or [n], in rows where bool [n] is true, and `old` in the others."""
     return tf.where(rows if new.shape.rank == 1 else rows[:, tf.newaxis], new, old)

@@ -1,4 +1,4 @@
-"""Where the rows of a table or slot are: in one variable, in copies on several devices, or shared out among variables.
+"""Where the rows of a table or slot are: in one variable, in copies on several devices, or in shards.
 
 Checkpoints and other readers of whole tables use `LogicalTable`; what computes on rows uses variables.
 """
@@ -17,13 +17,13 @@ import tensorflow as tf
 
 
 class ShardedTable(tf.__internal__.tracking.AutoTrackable):
-    """A table, or a slot, whose rows are shared out among variables on several devices.
+    """A table, or a slot, whose rows are split among variables on several devices.
 
-    It is none of the weights of a Keras layer: no Keras optimizer could train it.
+    It is no weight of a Keras layer: Keras optimizers cannot train it.
 
     Args:
-      name: of the whole.
-      variables: [rows, ...] each, in the order of their rows.
+      name: of the table or slot.
+      variables: [rows, ...] each, in the order of the rows.
     """
 
     def __init__(self, name: str, variables: Sequence[tf.Variable]) -> None:
@@ -33,24 +33,24 @@ class ShardedTable(tf.__internal__.tracking.AutoTrackable):
         ends = [0]
         for v in self.variables:
             ends.append(ends[-1] + v.shape[0])
-        self.boundaries = tuple(ends)  # those of variables[i] are boundaries[i] to boundaries[i + 1]
+        self.boundaries = tuple(ends)  # variables[i] has rows boundaries[i] to boundaries[i + 1]
         self.shape = tf.TensorShape([ends[-1], *self.variables[0].shape[1:]])
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
-        """Rows int [n], read where they are; [n, ...] on the device of the caller. Differentiable."""
+        """Reads rows int [n] on their devices; returns [n, ...] on the device of the caller. Differentiable."""
         if len(self.variables) == 1:
             return _gather(self.variables[0], rows)
         owner = tf.searchsorted(tf.constant(self.boundaries[1:], rows.dtype), rows, side="right")
         count = len(self.variables)
-        places = tf.dynamic_partition(tf.range(tf.size(rows)), owner, count)
+        positions = tf.dynamic_partition(tf.range(tf.size(rows)), owner, count)
         parts = tf.dynamic_partition(rows, owner, count)
         pairs = zip(self.variables, parts, self.boundaries, strict=False)
         found = [_gather(v, part - tf.cast(begin, rows.dtype)) for v, part, begin in pairs]
-        values = tf.dynamic_stitch(places, found)
+        values = tf.dynamic_stitch(positions, found)
         return tf.reshape(values, tf.concat([tf.shape(rows), tf.shape(values)[1:]], axis=0))
 
     def numpy(self) -> Any:
-        """All rows in one array."""
+        """Returns all rows in one array."""
         return tf.concat([v.numpy() for v in self.variables], axis=0).numpy()
 
     def assign(self, values: Any) -> None:
@@ -67,19 +67,19 @@ def _gather(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
         return tf.gather(variable, rows)
 
 
-_SECOND_CPUS = threading.Lock()
+_OTHER_CPUS = threading.Lock()
 
 
 @contextlib.contextmanager
 def _on(device: str) -> Iterator[None]:
-    """Where to run eager ops that several threads may run.
+    """Runs eager ops of several threads on a device.
 
-    On logical CPUs other than the first, ops of one thread now and then get the inputs of another's (TensorFlow 2.21:
-    a sum of two tensors on CPU:1, in two threads, some times in 100,000), so there it is one thread at a time.
+    On logical CPUs other than the first, one thread runs at a time: there, ops of a thread sometimes get the inputs of
+    another thread (TensorFlow 2.21: sums on CPU:1 in two threads, a few in 100,000).
     """
     spec = tf.DeviceSpec.from_string(device)
-    second = spec.device_type == "CPU" and bool(spec.device_index)
-    with _SECOND_CPUS if second else contextlib.nullcontext(), tf.device(device):
+    other_cpu = spec.device_type == "CPU" and bool(spec.device_index)
+    with _OTHER_CPUS if other_cpu else contextlib.nullcontext(), tf.device(device):
         yield
 
 
@@ -89,7 +89,7 @@ class TableShard(abc.ABC):
     Attributes:
       begin: the first row.
       end: the row after the last.
-      device: where `read` gives them.
+      device: where `read` returns rows.
     """
 
     begin: int
@@ -98,16 +98,16 @@ class TableShard(abc.ABC):
 
     @abc.abstractmethod
     def read(self, first: int, last: int) -> tf.Tensor:
-        """A copy of rows `first` to `last` of the whole, all of them in this shard; [last - first, ...]."""
+        """Returns a copy of rows `first` to `last` of the table, all of them in this shard; [last - first, ...]."""
 
     @abc.abstractmethod
     def write(self, first: int, values: tf.Tensor) -> None:
-        """Overwrites the rows of the whole from `first` on, in every copy."""
+        """Overwrites the rows of the table from `first` on, in every copy."""
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
-        """Overwrites rows of the whole, each of them in this shard and given once, in ascending order.
+        """Overwrites rows of the table, each of them in this shard and given once, in ascending order.
 
-        A shard that can write them all at once does so; this writes one run of neighbours after the other.
+        This implementation writes one run of consecutive rows after the other.
         """
         ends = np.flatnonzero(np.diff(rows) != 1) + 1
         for begin, end in zip([0, *ends], [*ends, len(rows)], strict=True):
@@ -115,7 +115,7 @@ class TableShard(abc.ABC):
 
 
 class VariableShard(TableShard):
-    """A shard that is a variable, or equal variables on several devices.
+    """A shard that is one variable, or equal copies on several devices.
 
     Args:
       begin: the first row.
@@ -129,7 +129,7 @@ class VariableShard(TableShard):
 
     def read(self, first: int, last: int) -> tf.Tensor:
         """See `TableShard`."""
-        # A gather, since a variable that was written to by scatters is copied whenever it is read as a whole.
+        # A gather: variables that scatter ops write to are copied on each whole read.
         with _on(self.device):
             return tf.gather(self.copies[0], tf.range(first - self.begin, last - self.begin))
 
@@ -149,12 +149,12 @@ class VariableShard(TableShard):
 
 @dataclasses.dataclass(frozen=True)
 class LogicalTable:
-    """A table or slot as a whole, wherever its rows are.
+    """A whole table or slot, whatever holds its rows.
 
     Attributes:
-      shape: [rows, dim], or [rows] for slots of one number a row.
+      shape: [rows, dim], or [rows] for slots with one number per row.
       dtype: float32 or bfloat16.
-      shards: in the order of their rows; together they hold each row once.
+      shards: in the order of the rows; together they hold each row once.
     """
 
     shape: tuple[int, ...]
@@ -163,7 +163,7 @@ class LogicalTable:
 
     @classmethod
     def of(cls, rows: TableVariable) -> LogicalTable:
-        """The storage of a variable, plain or with copies, or of a sharded table."""
+        """Describes a variable, a variable with copies, or a sharded table."""
         if isinstance(rows, ShardedTable):
             pairs = zip(rows.variables, rows.boundaries, strict=False)
             shards = tuple(VariableShard(begin, [v]) for v, begin in pairs)
@@ -190,5 +190,5 @@ def logical_tables(
 
 
 def copies(variable: tf.Variable) -> tuple[tf.Variable, ...]:
-    """The variables behind one that `tf.distribute` keeps a copy of on each device; else the variable itself."""
+    """Returns the copies that `tf.distribute` keeps of a variable on each device, or the variable itself."""
     return tuple(getattr(variable, "values", (variable,)))

@@ -1,4 +1,4 @@
-"""The embedding tables of a schema."""
+"""The layer that holds the embedding tables of a schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.distribute.placement import Places
 from tfrs_dlrm.embeddings import exchange
-from tfrs_dlrm.embeddings.gradients import Use
+from tfrs_dlrm.embeddings.gradients import LookupGradient
 from tfrs_dlrm.embeddings.ids import Features, IdReader, PreparedIds
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
@@ -32,30 +32,30 @@ class EmbeddingTables(keras.layers.Layer):
         ...gradients of the loss with respect to the activations...
         tables.update(features, gradients, optimizer)
 
-    What an update costs depends on the batch and not on the size of the tables. The layer is an ordinary
-    differentiable Keras layer as well: in a model of your own, with any Keras optimizer, just call it.
+    The cost of an update depends on the batch, not on the table size. The layer is also an ordinary differentiable
+    Keras layer: call it in any model, with any Keras optimizer.
 
-    Rows are stored as `Table.dtype` says, float32 by default, under every dtype policy. Checkpoints know the variables
-    as `tables/<name>`, the name being that of the table, or of its parts (`Table.parts`) where it is compressed. An id
-    that is no row of its table becomes what its feature's `out_of_range` says; `prepare` counts them.
+    Rows have the dtype of `Table.dtype`, float32 by default, under every dtype policy. Checkpoints name the variables
+    `tables/<name>`, by table or, if it is compressed, by part (`Table.parts`). Ids outside the table follow the
+    feature's `out_of_range` policy; `prepare` counts them.
 
     Args:
-      schema: names the features and the tables, with the rows of each.
-      seed: makes the initial values a function of (seed, name of the table).
-      places: which variables are shared out among devices, and how; by default none is. Those are no weights of the
-        layer, since only the row optimizers can train them: `tables` has a `ShardedTable` for each.
+      schema: the features, and the tables with their sizes.
+      seed: the initial values are a function of (seed, name of the table).
+      places: the devices of sharded variables; by default none is sharded. Sharded variables are no weights of the
+        layer, because only row optimizers can train them: `tables` has a `ShardedTable` for each.
 
     Raises:
-      ValueError: a table has no rows.
+      ValueError: a table has no vocabulary_size.
     """
 
     def __init__(self, schema: Schema, seed: int = 0, places: Places | None = None, **kwargs: Any) -> None:
-        super().__init__(autocast=False, **kwargs)  # weights of values stay float32
+        super().__init__(autocast=False, **kwargs)  # the weights of multi-valued features stay float32
         self.schema = schema
         self.seed = seed
         self._read = IdReader(schema)
         self._layouts = [make_layout(schema.table_of(f), schema) for f in schema.categorical]
-        # Not `add_weight`: under mixed precision that makes variables which are cast, all of them, to be read.
+        # Not `add_weight`: under mixed precision its variables are cast as a whole on each read.
         self.tables: dict[str, TableVariable] = {
             name: v for t in schema.tables for name, v in make_variables(t, seed, places).items()
         }
@@ -65,27 +65,27 @@ class EmbeddingTables(keras.layers.Layer):
         optimizer.build(self.tables)
 
     def call(self, features: Features) -> list[tf.Tensor]:
-        """The same as `lookup`."""
+        """Calls `lookup`."""
         return self.lookup(features)
 
     def prepare(self, features: Features) -> PreparedIds:
-        """What a batch looks up; `lookup` and `update` take it in place of the features, to do it once for both.
+        """Reads the ids of a batch once for `lookup` and `update`, which take the result in place of the features.
 
         Args:
-          features: of an encoded batch: `ids` int [B, len(schema.one_hot)], and under the name of each multi-valued
-            feature its rows, a RaggedTensor or SparseTensor int [B, None], or a Tensor int [B, L] where each example
-            has L values, with weights float32 of the same form under `<name>_weights`. Others are ignored.
+          features: an encoded batch: `ids` int [B, len(schema.one_hot)], and under the name of each multi-valued
+            feature its rows, a RaggedTensor or SparseTensor int [B, None], or a Tensor int [B, L] if each example has
+            L values, with weights float32 of the same form under `<name>_weights`. Other keys are ignored.
 
         Raises:
-          ValueError: one of them is missing, or has another shape or type.
-          tf.errors.InvalidArgumentError: an id is out of range and its feature says `error`.
+          ValueError: a feature is missing, or has a wrong shape or type.
+          tf.errors.InvalidArgumentError: an id is out of range and the policy of its feature is `error`.
         """
         return self._read(features)
 
     def lookup(self, features: Features | PreparedIds) -> list[tf.Tensor]:
-        """The vectors [B, dim] of each feature, in the order of `schema.categorical` and the compute dtype.
+        """Returns the vectors [B, dim] of each feature, in the order of `schema.categorical` and the compute dtype.
 
-        Those of a feature with `sequence_length` are [B, sequence_length, dim].
+        The vectors of a feature with `sequence_length` are [B, sequence_length, dim].
         """
         prepared = features if isinstance(features, PreparedIds) else self.prepare(features)
         pairs = zip(self._layouts, prepared.bags, strict=True)
@@ -94,50 +94,50 @@ class EmbeddingTables(keras.layers.Layer):
     def update(
         self, features: Features | PreparedIds, gradients: Sequence[tf.Tensor | None], optimizer: RowOptimizer
     ) -> None:
-        """One step of `optimizer` on the rows that `features` look up, and on no others.
+        """Takes one step of `optimizer` on the rows that `features` look up.
 
         Args:
-          features: what was given to `lookup`.
-          gradients: of the loss with respect to what `lookup` returned; None leaves that feature out.
+          features: the argument of `lookup`.
+          gradients: of the loss with respect to the result of `lookup`; None skips a feature.
           optimizer: built for `self.tables`.
         """
         prepared = features if isinstance(features, PreparedIds) else self.prepare(features)
-        uses: dict[str, list[Use]] = {}
-        in_parts: set[str] = set()
-        complete = {t.name for t in self.schema.tables}  # an order is of all ids of its table
+        by_variable: dict[str, list[LookupGradient]] = {}
+        chunked: set[str] = set()
+        complete = {t.name for t in self.schema.tables}  # an order sorts all ids of its table
         for feature, layout, bags, gradient in zip(
             self.schema.categorical, self._layouts, prepared.bags, gradients, strict=True
         ):
             if gradient is None or feature.sequence_length is not None:
                 complete.discard(feature.table)
             if gradient is not None:
-                # That of a concatenation of many does not know its width.
+                # The gradient of a concatenation of many may have an unknown width.
                 flat = tf.reshape(tf.cast(gradient, tf.float32), [-1, self.schema.table_of(feature).dim])
-                for name, use in layout.uses(self.tables, bags, flat).items():
-                    uses.setdefault(name, []).append(use)
+                for name, of_variable in layout.lookup_gradients(self.tables, bags, flat).items():
+                    by_variable.setdefault(name, []).append(of_variable)
                     if not bags.one_row_each:
-                        in_parts.add(name)
+                        chunked.add(name)
         orders = {name: order for name, order in prepared.orders.items() if name in complete}
-        exchange.update(self.tables, optimizer, uses, prepared.batch_size, in_parts, orders)
+        exchange.update(self.tables, optimizer, by_variable, prepared.batch_size, chunked, orders)
 
     def logical_tables(self, optimizer: RowOptimizer | None = None) -> dict[str, LogicalTable]:
-        """All tables as `tables/<name>`, and the slots of an optimizer as `slots/<table>/<slot>`.
+        """Returns all tables as `tables/<name>`, and the slots of an optimizer as `slots/<table>/<slot>`.
 
-        Between `fetch` and the next step they are as they are; what is written to them counts after `load`.
+        Call `fetch` before reading them after a step, and `load` after writing to them.
         """
         return logical_tables(self.tables, {} if optimizer is None else optimizer.slots)
 
     def fetch(self) -> None:
-        """Nothing: `logical_tables` reads the tables themselves. Some hardware keeps them where it cannot."""
+        """Does nothing: `logical_tables` reads the variables. TPU hardware needs it."""
 
     def load(self) -> None:
-        """Nothing, likewise."""
+        """Does nothing: `logical_tables` writes the variables. TPU hardware needs it."""
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, the schema as JSON."""
+        """Returns the arguments of the constructor, the schema as JSON."""
         return super().get_config() | {"schema": json.loads(self.schema.to_json()), "seed": self.seed}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> EmbeddingTables:
-        """Reads `get_config`."""
+        """Makes a layer from `get_config`."""
         return cls(**(config | {"schema": Schema.from_json(json.dumps(config["schema"]))}))

@@ -1,4 +1,4 @@
-"""The variables that hold the rows of tables: how they begin, and how their rows are read and written."""
+"""The variables of tables and slots, and their initial values."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.ops import resource_variable_ops  # no public name makes a variable past a strategy
+from tensorflow.python.ops import resource_variable_ops  # no public API bypasses the strategy's creator
 
 from tfrs_dlrm.distribute.placement import Places, RowsOnDevice
 from tfrs_dlrm.embeddings.storage import LogicalTable, ShardedTable, TableShard, TableVariable
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.schema import Table
 
-# Rows are drawn so many numbers at a time: the temporary tensors of a large table would need its memory three times.
+# Numbers drawn at a time: the temporary tensors of a whole large table would take three times its memory.
 _NUMBERS_AT_A_TIME = 1 << 22
 
 
 def make_variables(table: Table, seed: int, places: Places | None = None) -> dict[str, TableVariable]:
-    """The variables of a table by name (`Table.parts`), with their initial values.
+    """Makes the variables of a table by name (`Table.parts`), with their initial values.
 
     Args:
-      table: with its rows.
-      seed: makes the values a function of (seed, name of the variable), wherever they are.
-      places: for the names of variables that are to be shared out, on which device each range of rows goes. All others
-        are made as the strategy in scope makes variables.
+      table: with its vocabulary_size.
+      seed: the values are a function of (seed, name of the variable), on all devices.
+      places: the device of each range of rows, by name of the variables to shard. The strategy in scope makes all
+        others.
 
     Raises:
       ValueError: the table has no rows.
@@ -41,18 +41,18 @@ def make_variables(table: Table, seed: int, places: Places | None = None) -> dic
 
 
 def initial_rows(table: Table, seed: int) -> dict[str, Callable[[int, int], Iterator[tuple[int, tf.Tensor]]]]:
-    """For each variable of a table what gives the values that its rows, from one to another, begin with.
+    """Returns for each variable of a table a function (begin, end) that yields the initial values of these rows.
 
-    They come some rows at a time, each time with the number of the first.
+    It yields some rows at a time, with the number of the first.
     """
     return {part.name: part.rows for part in _parts(table, seed)}
 
 
-def like(rows: TableVariable, name: str, initial: float, per_row: bool) -> TableVariable:
-    """A float32 slot of a table, where its rows are: a number for each of its numbers, or one for each row."""
+def make_slot(rows: TableVariable, name: str, initial: float, per_row: bool) -> TableVariable:
+    """Makes a float32 slot on the devices of a table's rows, with a number per number of the table or one per row."""
 
     def fill(table: tf.Variable) -> Callable[[], tf.Tensor]:
-        # A function, since a tensor would stay in memory beside the variable.
+        # A function, because a tensor would stay in memory next to the variable.
         return lambda: tf.fill(table.shape[:1] if per_row else table.shape, tf.constant(initial, tf.float32))
 
     if isinstance(rows, ShardedTable):
@@ -62,82 +62,26 @@ def like(rows: TableVariable, name: str, initial: float, per_row: bool) -> Table
 
 
 def variable_on(device: str, initial: Callable[[], tf.Tensor], name: str, trainable: bool) -> tf.Variable:
-    """A variable on one device, whatever the strategy in scope would make of it."""
+    """Makes a variable on one device, bypassing the strategy in scope."""
     strategy = tf.distribute.get_strategy()
 
     def creator(next_creator: Callable[..., tf.Variable], **kwargs: Any) -> tf.Variable:
-        del next_creator  # the strategy's, which would make copies or choose a device of its own
+        del next_creator  # the strategy's, which would make copies or choose another device
         return resource_variable_ops.default_variable_creator_v2(None, **(kwargs | {"distribute_strategy": strategy}))
 
     with tf.variable_creator_scope(creator), tf.device(device):
         return tf.Variable(initial, trainable=trainable, name=name)
 
 
-def read_rows(rows_of: TableVariable, rows: tf.Tensor | None) -> tf.Tensor:
-    """Float32 [n, dim] (or [n]) of rows int [n], or of all rows; differentiable where they are those of a variable."""
-    if rows is None:
-        return tf.cast(tf.convert_to_tensor(rows_of), tf.float32)
-    # A gather reads single rows of the variable. Any op that takes the whole table as a tensor would copy all of it:
-    # variables that scatter ops write to are copied whenever they are read as a whole.
-    found = tf.gather(rows_of, rows) if isinstance(rows_of, tf.Variable) else rows_of.gather(rows)
-    return tf.cast(found, tf.float32)
-
-
-def write_rows(variable: tf.Variable, rows: tf.Tensor | None, values: tf.Tensor, seed: tf.Tensor | None = None) -> None:
-    """Overwrites rows int [n], each once, or all rows, with float32 [n, dim].
-
-    Args:
-      variable: float32 or bfloat16.
-      rows: which.
-      values: what with.
-      seed: int [2], of the stochastic rounding to bfloat16; None rounds to nearest.
-    """
-    if rows is None:
-        variable.assign(_stored(values, variable.dtype, seed), read_value=False)
-        return
-    # An assigning scatter copies memory: 8 times as fast on CPUs as one that adds or subtracts, which makes the
-    # gather, the arithmetic and the scatter together twice as fast as the latter alone.
-    variable.scatter_update(tf.IndexedSlices(_stored(values, variable.dtype, seed), rows))
-
-
-def add_to_rows(
-    variable: tf.Variable, rows: tf.Tensor, old: tf.Tensor, new: tf.Tensor, seed: tf.Tensor | None = None
-) -> None:
-    """Adds new - old, float32 [n, dim] each, to rows int [n], each once.
-
-    Where several workers update a row at a time, each with what it read of it, this loses none of their updates.
-    """
-    new = tf.cast(_stored(new, variable.dtype, seed), tf.float32)
-    variable.scatter_add(tf.IndexedSlices(tf.cast(new - old, variable.dtype), rows))
-
-
-def _stored(values: tf.Tensor, dtype: tf.DType, seed: tf.Tensor | None) -> tf.Tensor:
-    if dtype == tf.float32:
-        return values
-    return tf.cast(values, dtype) if seed is None else round_stochastically(values, seed)
-
-
-def round_stochastically(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Float32 to bfloat16, up or down with the probabilities that make the mean right.
-
-    bfloat16 is the upper half of float32. Adding a uniform number to the lower half carries into the upper one with
-    just that probability.
-    """
-    noise = tf.random.stateless_uniform(tf.shape(values), seed, 0, 1 << 16, tf.int32, alg="philox")
-    bits = tf.bitcast(values, tf.int32) + noise
-    rounded = tf.bitcast(tf.bitwise.bitwise_and(bits, -(1 << 16)), tf.float32)
-    return tf.cast(tf.where(tf.math.is_finite(values), rounded, values), tf.bfloat16)
-
-
 def all_finite(variable: tf.Variable) -> bool:
-    """Whether a variable holds no NaN and nothing infinite; large ones are looked at in parts."""
+    """Whether a variable holds neither NaN nor infinity; large variables are read in parts."""
     if variable.shape.num_elements() <= _NUMBERS_AT_A_TIME or variable.shape.rank == 0:
         return bool(tf.reduce_all(tf.math.is_finite(variable)))
     return all_rows_finite(LogicalTable.of(variable))
 
 
 def all_rows_finite(rows: LogicalTable) -> bool:
-    """Likewise for a table, looked at where its rows are."""
+    """Whether a table holds neither NaN nor infinity, checked on the devices of its rows."""
     for shard in rows.shards:
         step = _rows_at_a_time(list(rows.shape))
         for first in range(shard.begin, shard.end, step):
@@ -149,8 +93,8 @@ def all_rows_finite(rows: LogicalTable) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Part:
-    """A variable that is to be: its size, its type, and how to draw rows `begin` to `begin + size`, chunk by chunk."""
+class _NewVariable:
+    """A variable to be made: its shape, its dtype, and a function (chunk, size) that draws `step` rows at a time."""
 
     name: str
     shape: tuple[int, int]
@@ -159,7 +103,7 @@ class _Part:
     step: int
 
     def rows(self, begin: int, end: int) -> Iterator[tuple[int, tf.Tensor]]:
-        """Rows `begin` to `end`, some at a time, each with the number of the first."""
+        """Yields rows `begin` to `end`, some at a time, with the number of the first."""
         for chunk in range(begin // self.step, -(-end // self.step)):
             start = chunk * self.step
             stop = min(start + self.step, self.shape[0])
@@ -167,11 +111,11 @@ class _Part:
             yield first, tf.cast(self.draw(chunk, stop - start)[first - start : last - start], self.dtype)
 
 
-def _parts(table: Table, seed: int) -> list[_Part]:
+def _parts(table: Table, seed: int) -> list[_NewVariable]:
     scale = 1 / math.sqrt(table.vocabulary_size or 1) if table.scale is None else table.scale
     dtype = tf.as_dtype(table.dtype)
 
-    def plain(name: str, rows: int) -> _Part:
+    def plain(name: str, rows: int) -> _NewVariable:
         step, key = _rows_at_a_time([rows, table.dim]), derive_seed(seed, f"tables/{name}")
 
         def draw(chunk: int, size: int) -> tf.Tensor:
@@ -181,7 +125,7 @@ def _parts(table: Table, seed: int) -> list[_Part]:
                 return tf.random.stateless_normal([size, table.dim], [chunk, key], stddev=scale, alg="philox")
             return tf.zeros([size, table.dim])
 
-        return _Part(name, (rows, table.dim), dtype, draw, step)
+        return _NewVariable(name, (rows, table.dim), dtype, draw, step)
 
     rows = table.vocabulary_size or 0
     if table.remainders is None:
@@ -189,14 +133,14 @@ def _parts(table: Table, seed: int) -> list[_Part]:
     quotient, remainder = table.parts
 
     def factors(chunk: int, size: int) -> tf.Tensor:
-        # Around 1, so that the products begin at the scale of a plain table and still differ.
+        # Around 1, so that initial products have the scale of a plain table and still differ.
         return 1 + _uniform([size, table.dim], 0.5, seed=[chunk, derive_seed(seed, f"tables/{remainder}")])
 
     shape = (table.remainders, table.dim)
-    return [plain(quotient, -(-rows // table.remainders)), _Part(remainder, shape, dtype, factors, shape[0])]
+    return [plain(quotient, -(-rows // table.remainders)), _NewVariable(remainder, shape, dtype, factors, shape[0])]
 
 
-def _variable(part: _Part, places: Sequence[RowsOnDevice] | None) -> TableVariable:
+def _variable(part: _NewVariable, places: Sequence[RowsOnDevice] | None) -> TableVariable:
     name = f"tables/{part.name}"
     if places is None:
         if part.shape[0] <= part.step:
@@ -214,8 +158,8 @@ def _variable(part: _Part, places: Sequence[RowsOnDevice] | None) -> TableVariab
     return table
 
 
-def _fill(part: _Part, shard: TableShard) -> None:
-    # Drawn where they are to be: they may be on another machine.
+def _fill(part: _NewVariable, shard: TableShard) -> None:
+    # Drawn on the device of the rows, which may be on another machine.
     with tf.device(shard.device):
         for first, values in part.rows(shard.begin, shard.end):
             shard.write(first, values)
@@ -226,5 +170,5 @@ def _rows_at_a_time(shape: tf.TensorShape | list[int]) -> int:
 
 
 def _uniform(shape: list[int], scale: float, seed: list[int]) -> tf.Tensor:
-    # Philox by name, since the default generator differs between kinds of devices.
+    # Philox by name, because the default generator differs between kinds of devices.
     return tf.random.stateless_uniform(shape, seed, -scale, scale, alg="philox")

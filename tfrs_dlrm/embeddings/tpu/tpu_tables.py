@@ -13,7 +13,7 @@ import tf_keras as keras
 from tfrs_dlrm.distribute.placement import Placement
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.bags import Bags, one_hot_bags, padded_bags
-from tfrs_dlrm.embeddings.gradients import Use, Whole
+from tfrs_dlrm.embeddings.gradients import DenseGradient, LookupGradient
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
@@ -223,7 +223,7 @@ class TPUEmbeddingTables(keras.layers.Layer):
           optimizer: that of `compile`.
         """
         by_lookup: dict[str, tf.Tensor | None] = {}
-        uses: dict[str, list[Use]] = {}
+        uses: dict[str, list[LookupGradient]] = {}
         for f, gradient in zip(self.schema.categorical, gradients, strict=True):
             flat = None if gradient is None else tf.reshape(tf.cast(gradient, tf.float32), [-1, gradient.shape[-1]])
             if f.name not in self._layouts:
@@ -231,13 +231,15 @@ class TPUEmbeddingTables(keras.layers.Layer):
                 pieces = [None] * len(own) if flat is None else tf.split(flat, len(own), axis=1)
                 by_lookup |= {x.key: piece for x, piece in zip(own, pieces, strict=True)}
             elif flat is not None:
-                for name, use in self._layouts[f.name].uses(self.tables, features.bags[f.name], flat).items():
+                for name, use in (
+                    self._layouts[f.name].lookup_gradients(self.tables, features.bags[f.name], flat).items()
+                ):
                     uses.setdefault(name, []).append(_only_there(use, features.there.get(f.name)))
         if self.hardware is not None:
             self.hardware.update(by_lookup, features.token)
         for name, own_uses in uses.items():
             table = self.tables[name]
-            gradient = Whole.of(own_uses, table.shape[0], features.batch_size)
+            gradient = DenseGradient.of(own_uses, table.shape[0], features.batch_size)
             optimizer.step(name, table, optimizer.slots[name], gradient)
         optimizer.iterations.assign_add(1)
 
@@ -300,7 +302,7 @@ def _of_sequence(f: CategoricalFeature, vectors: tf.Tensor) -> tf.Tensor:
     return tf.reshape(vectors, [-1, f.sequence_length, vectors.shape[-1]])
 
 
-def _only_there(use: Use, there: tf.Tensor | None) -> Use:
+def _only_there(use: LookupGradient, there: tf.Tensor | None) -> LookupGradient:
     """Without the places that fill up the values of examples; a row may have several places in a compressed table."""
     if there is None:
         return use

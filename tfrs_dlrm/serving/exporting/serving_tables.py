@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfrs_dlrm.embeddings.ids import make_bags
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.quantized import Storage, quantized, stored_bytes
-from tfrs_dlrm.embeddings.variables import read_rows
+from tfrs_dlrm.embeddings.row_access import read_rows
 from tfrs_dlrm.schema import Schema, Table
 
 # Smaller tables of one dimension are stored below each other in one variable and looked up together: a batch of 1 costs
