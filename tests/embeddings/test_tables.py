@@ -348,7 +348,7 @@ def test_features_of_one_table_may_have_ids_of_different_types():
         (
             tf.constant([[1, 2], [3, 0]]),
             tf.ones([2, 2], tf.int32),
-            "'f_weights' of type int32; weights must be float32",
+            "'f_weights' of type int32; weights must be",
         ),
     ],
 )
