@@ -3,7 +3,6 @@
 import json
 import logging as std_logging
 import os
-import random
 import subprocess
 import sys
 import threading
@@ -211,13 +210,14 @@ def test_checkpoints_of_older_versions_are_refused(tmp_path):
         checkpoints_of(make(), tmp_path).restore()
 
 
-def test_sigkill_between_any_two_operations_on_files_loses_nothing(tmp_path):
+@pytest.mark.process
+def test_sigkill_between_any_two_operations_on_files_loses_nothing(tmp_path, moments):
     """At ten random ones; there are about ninety."""
-    moments = sorted(random.SystemRandom().sample(range(88), 10))
-    command = [sys.executable, Path(__file__).parents[1] / "support" / "killed_save.py", tmp_path, *map(str, moments)]
+    kills = sorted(moments.sample(range(88), 10))
+    command = [sys.executable, Path(__file__).parents[1] / "support" / "killed_save.py", tmp_path, *map(str, kills)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, (moments, done.stderr[-3000:])
+    assert done.returncode == 0, (kills, done.stderr[-3000:])
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(results) == 11 and results[-1]["operations"] > 60
     for result in results:

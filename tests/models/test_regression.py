@@ -337,6 +337,7 @@ def test_it_passes_its_verification_and_a_changed_one_does_not(exported, data, t
     assert statuses["scores"].status == "failed" and "1 of 259 scores differ" in statuses["scores"].message
 
 
+@pytest.mark.matrix
 def test_smaller_tables_are_measured_in_the_unit_of_the_labels(run, tmp_path):
     smaller = export(run[0], str(tmp_path / "ratings"), options=ExportOptions(storage="int8"))
     accuracy = read_manifest(smaller.path).accuracy

@@ -356,6 +356,7 @@ def test_the_first_label_goes_by_its_column_unless_another_has_that_name():
     assert (both.label_number(), both.label_number("rating")) == (0, 1)
 
 
+@pytest.mark.matrix
 def test_replicas_learn_the_same(data):
     found = []
     for strategy in (tf.distribute.get_strategy(), td.make_strategy("mirrored", 4)):
@@ -425,6 +426,7 @@ def test_a_changed_answer_for_any_label_is_found(exported, data, tmp_path):
     assert checks["scores"].status == "failed" and "line 5, probability_purchase: " in checks["scores"].message
 
 
+@pytest.mark.matrix
 def test_smaller_tables_are_measured_by_label(run, tmp_path):
     smaller = export(run[0], str(tmp_path / "funnel"), options=ExportOptions(storage="float16"))
     accuracy = read_manifest(smaller.path).accuracy

@@ -1,10 +1,13 @@
 """What runs on TPUs need, made of prepared data, and traced."""
 
+import itertools
+
 import click_log
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from cases import matrix
 from fake_tpu import KINDS, fake_tpu
 
 import tfrs_dlrm as td
@@ -29,8 +32,10 @@ def make_model(data, replicate_below):
     return model
 
 
-@pytest.mark.parametrize("replicate_below", [0, 1000])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "replicate_below"),
+    matrix(itertools.product(KINDS, [0, 1000]), fast=[("V1", 1000), ("SparseCore", 0)]),
+)
 def test_fit_and_scores_are_traced_from_prepared_data(data, kind, replicate_below):
     with fake_tpu(kind) as strategy, strategy.scope():
         model = make_model(data, replicate_below)
@@ -42,19 +47,21 @@ def test_fit_and_scores_are_traced_from_prepared_data(data, kind, replicate_belo
         assert bool(placed) == bool(kind) and ("user" in placed) == (bool(kind) and replicate_below < 1600)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Of matrix factorization, the other features have no gradients.
+CONFIGS = {
+    "matrix_factorization": ModelConfig(8, name="matrix_factorization", item="site"),
+    "dlrm": ModelConfig(8, (16, 8), (16, 1), batch_norm=True, dropout=0.2),
+}
+
+
 @pytest.mark.parametrize(
-    "config",
-    [
-        ModelConfig(8, name="matrix_factorization", item="site"),  # whose other features have no gradients
-        ModelConfig(8, (16, 8), (16, 1), batch_norm=True, dropout=0.2),
-    ],
-    ids=lambda config: config.name,
+    ("kind", "name"),
+    matrix(itertools.product(KINDS, CONFIGS), fast=[("V1", "matrix_factorization"), ("SparseCore", "dlrm")]),
 )
-def test_other_models_are_traced(data, kind, config):
+def test_other_models_are_traced(data, kind, name):
     with fake_tpu(kind) as strategy, strategy.scope():
         schema = td.Schema.load(f"{data}/schema.json")
-        model = make_family_model(config, schema, 0, lambda schema: tpu_tables(data, schema, BATCH, 0, 0))
+        model = make_family_model(CONFIGS[name], schema, 0, lambda schema: tpu_tables(data, schema, BATCH, 0, 0))
         model.compile(keras.optimizers.Adam(), td.Adagrad(0.05))
         iterator = iter(distributed_dataset(data, BATCH, tables=model.embeddings))
         graph = model.make_train_function().get_concrete_function(iterator).graph

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from cases import matrix
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
@@ -131,7 +132,7 @@ def test_a_run_learns_the_new_ids_and_starts_warm_only_once(days, tmp_path):
     assert again.step == result.step  # it goes on with its own checkpoint, which is the end
 
 
-@pytest.mark.parametrize("optimizer", [td.LazyAdam, td.Adagrad, td.FTRL, td.SGD])
+@pytest.mark.parametrize("optimizer", matrix([td.LazyAdam, td.Adagrad, td.FTRL, td.SGD], fast=[td.FTRL]))
 def test_slots_of_other_optimizers_begin_anew(days, optimizer):
     """Even where they have the same names: FTRL would take the rows to 0 with the accumulators of Adagrad."""
     model = compiled(str(days / "new"), optimizer=optimizer(0.01))
