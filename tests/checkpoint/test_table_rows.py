@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import matrix
 
 from tfrs_dlrm.checkpoint import table_rows as rows
 from tfrs_dlrm.checkpoint.table_rows import batches, read_rows, read_slice, slices, write_rows
@@ -66,7 +67,7 @@ def part_bytes(request, monkeypatch):
     monkeypatch.setattr(rows, "PART_BYTES", request.param)
 
 
-@pytest.mark.parametrize("saved", TOPOLOGIES)
+@pytest.mark.parametrize("saved", matrix(TOPOLOGIES, fast=["mirrored", "three uneven pieces"]))
 def test_saved_on_one_restored_on_every_other(tmp_path, part_bytes, saved):
     original = values(0)
     entries = save(tmp_path, variables(saved, original))

@@ -283,7 +283,7 @@ def save(model, data, path):
     tf.saved_model.save(serving, path, signatures=signatures)
 
 
-@pytest.mark.parametrize("form", matrix([*MODELS, "dlrm cat"], fast=["matrix_factorization", "dlrm cat"]))
+@pytest.mark.parametrize("form", matrix([*MODELS, "dlrm cat"], fast=["dlrm cat"]))
 def test_trains_and_serves(form, data, tmp_path):
     """The loaded SavedModel says of raw rows what the best checkpoint of the run says of encoded ones."""
     result = train_and_evaluate(run_config(data, form), str(tmp_path / "run"))

@@ -92,7 +92,7 @@ def test_stops_without_improvement_and_keeps_the_best(data, tmp_path):
     assert aucs.index(max(aucs)) == len(aucs) - 4 and result.best["auc"] == max(aucs)
 
 
-@pytest.mark.parametrize("step", [27, 40])
+@pytest.mark.parametrize("step", matrix([27, 40], fast=[27]))
 def test_sigterm_changes_nothing(data, whole, tmp_path, monkeypatch, step):
     """In the middle of a round, and on its last step, when the evaluation is still to come."""
     config = make_config(data)
@@ -207,7 +207,7 @@ def test_sigkill_at_three_random_steps_changes_nothing(data, tmp_path, moments):
 @pytest.mark.parametrize(
     "where, message",
     [
-        ("label", r"the loss is nan at step 33; .*last good checkpoint is .*step-20"),
+        pytest.param("label", r"the loss is nan at step 33; .*last good .* is .*step-20", marks=pytest.mark.matrix),
         # A fused ReLU turns NaN into 0: the loss stays finite while the weights are lost.
         ("dense", r"(the loss is nan at step 33|weights .* are not finite at step 40); .*good checkpoint is .*step-20"),
     ],

@@ -13,6 +13,7 @@ from pathlib import Path
 import click_log
 import pytest
 import tensorflow as tf
+from cases import matrix
 
 from tfrs_dlrm.data.reading import records as records_module
 from tfrs_dlrm.data.reading.dataset import dataset
@@ -110,7 +111,7 @@ def test_start_step_is_skipping(directory, epochs):
         assert batches(start) == whole[100 * start : 100 * (start + steps + 3)]
 
 
-@pytest.mark.parametrize("pipelines", [2, 3])
+@pytest.mark.parametrize("pipelines", matrix([2, 3], fast=[3]))
 @pytest.mark.parametrize("split", ["train", "eval"])
 def test_input_pipelines_share_the_rows(directory, pipelines, split):
     def part(i, **kwargs):

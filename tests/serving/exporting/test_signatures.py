@@ -94,7 +94,7 @@ def _values(example):
     return found
 
 
-@pytest.fixture(scope="module", params=matrix(["python", "c", "grpc", "rest"], fast=["python", "c", "rest"]))
+@pytest.fixture(scope="module", params=matrix(["python", "c", "grpc", "rest"], fast=["python", "c"]))
 def served(exported, request):
     if request.param in ("python", "c"):
         yield _Python(exported) if request.param == "python" else SavedModel(exported)
@@ -275,6 +275,7 @@ def test_the_card_names_everything_that_can_be_asked(exported):
     assert '| tags | string, separated by `\\|` | "" | yes |' in card
 
 
+@pytest.mark.matrix
 def test_old_versions_go(trained, tmp_path):
     for version in (1, 2, 5, 10):
         (tmp_path / str(version)).mkdir()

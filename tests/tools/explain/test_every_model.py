@@ -44,8 +44,7 @@ def test_models_say_what_is_in_their_rows():
     assert [name for name, (model, _) in REGISTRY.items() if model.linear_weights] == WITH_LINEAR_WEIGHTS
 
 
-# Those two are explained in a way of their own.
-@pytest.mark.parametrize("name", matrix(MODELS, fast=["dlrm", "logistic_regression", "matrix_factorization"]))
+@pytest.mark.parametrize("name", matrix(MODELS, fast=["dlrm", "logistic_regression"]))
 def test_every_model_is_explained(name, data, tmp_path):
     model, found = explained(data, tmp_path, ("site:s2",), name=name)
     rows = {table: v.numpy().astype(np.float64) for table, v in model.embeddings.tables.items()}
