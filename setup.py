@@ -84,7 +84,7 @@ setup(
             "psutil>=5.9",
             "pyspark[sql]>=4.0,<5",
             "pytest>=8",
-            "pytest-cov>=5",
+            "pytest-cov>=7",
             "pytest-xdist>=3.5",
             "pyyaml>=6",
             "ruff>=0.6",
