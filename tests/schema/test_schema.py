@@ -32,7 +32,7 @@ def test_json_holds_every_field(tmp_path):
     assert Schema.load(tmp_path / "schema.json") == FULL
     assert [p.name for p in tmp_path.iterdir()] == ["schema.json"]
     words = next(t for t in json.loads(FULL.to_json())["tables"] if t["name"] == "words")
-    expected = {"name": "words", "dim": 8, "rows": 100, "combiner": "sqrtn", "initializer": "normal", "scale": 0.5}
+    expected = {"name": "words", "dim": 8, "vocabulary_size": 100, "combiner": "sqrtn", "initializer": "normal", "scale": 0.5}
     assert words == expected
 
 
@@ -63,7 +63,7 @@ def test_what_it_derives():
 
 def test_difference_names_what_changed():
     assert difference(FULL, FULL) == ""
-    assert difference(FULL, FULL.with_vocabulary_sizes({"slot": 8})) == "table 'slot' rows: 7 != 8"
+    assert difference(FULL, FULL.with_vocabulary_sizes({"slot": 8})) == "table 'slot' vocabulary_size: 7 != 8"
 
 
 BASE = {"label": {"column": "y"}, "dense": [{"name": "d"}], "categorical": [{"name": "c"}]}
@@ -103,11 +103,11 @@ BASE = {"label": {"column": "y"}, "dense": [{"name": "d"}], "categorical": [{"na
         ({"categorical": [{"name": "c", "weights": "w"}]}, "feature 'c': weights='w' needs a multi-valued feature"),
         ({"categorical": [{"name": "c", "separator": ""}]}, "feature 'c': separator is empty"),
         (
-            {"categorical": [{"name": "c", "encoding": "ids"}], "tables": [{"name": "c", "rows": 5}]},
+            {"categorical": [{"name": "c", "encoding": "ids"}], "tables": [{"name": "c", "vocabulary_size": 5}]},
             "feature 'c': encoding 'ids' reads numbers; set dtype='int64'",
         ),
         (
-            {"categorical": [{"name": "c", "encoding": "hash", "min_count": 2}], "tables": [{"name": "c", "rows": 5}]},
+            {"categorical": [{"name": "c", "encoding": "hash", "min_count": 2}], "tables": [{"name": "c", "vocabulary_size": 5}]},
             "feature 'c': min_count and max_size belong to encoding 'vocabulary'",
         ),
         (
