@@ -32,7 +32,14 @@ def test_json_holds_every_field(tmp_path):
     assert Schema.load(tmp_path / "schema.json") == FULL
     assert [p.name for p in tmp_path.iterdir()] == ["schema.json"]
     words = next(t for t in json.loads(FULL.to_json())["tables"] if t["name"] == "words")
-    expected = {"name": "words", "dim": 8, "vocabulary_size": 100, "combiner": "sqrtn", "initializer": "normal", "scale": 0.5}
+    expected = {
+        "name": "words",
+        "dim": 8,
+        "vocabulary_size": 100,
+        "combiner": "sqrtn",
+        "initializer": "normal",
+        "scale": 0.5,
+    }
     assert words == expected
 
 
@@ -107,7 +114,10 @@ BASE = {"label": {"column": "y"}, "dense": [{"name": "d"}], "categorical": [{"na
             "feature 'c': encoding 'ids' reads numbers; set dtype='int64'",
         ),
         (
-            {"categorical": [{"name": "c", "encoding": "hash", "min_count": 2}], "tables": [{"name": "c", "vocabulary_size": 5}]},
+            {
+                "categorical": [{"name": "c", "encoding": "hash", "min_count": 2}],
+                "tables": [{"name": "c", "vocabulary_size": 5}],
+            },
             "feature 'c': min_count and max_size belong to encoding 'vocabulary'",
         ),
         (
