@@ -1,4 +1,4 @@
-"""What smaller tables cost in quality."""
+"""Measures what smaller tables cost in quality."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tfrs_dlrm.training.evaluation import Scores, score
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """A served model beside the trained one, on the same examples.
+    """The metrics of a trained and of a served model on the same examples.
 
     Attributes:
-      examples: how many.
+      examples: the number of examples.
       metrics: by name, of the trained and of the served model: `auc` and `log_loss`, or `rmse` and `mae`.
       largest_change: of one probability or predicted number.
-      more: the same by name of each further label, where that is known.
+      more: the accuracy of further labels by name, on the examples that have them.
     """
 
     examples: int
@@ -30,9 +30,9 @@ class Accuracy:
     more: dict[str, Accuracy] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they are in the manifest."""
-        own = {"examples": self.examples, **self.metrics, "largest_change": self.largest_change}
-        return own | ({"more": {name: x.to_dict() for name, x in self.more.items()}} if self.more else {})
+        """Returns plain values for the manifest."""
+        first = {"examples": self.examples, **self.metrics, "largest_change": self.largest_change}
+        return first | ({"more": {name: x.to_dict() for name, x in self.more.items()}} if self.more else {})
 
 
 def accuracy(model: RankingModel, serving: ServingModel, data: tf.data.Dataset) -> Accuracy:

@@ -1,4 +1,4 @@
-"""What a SavedModel computes: raw values, encoded values, or a context and its candidates to scores."""
+"""The computation of a SavedModel: scores of raw values, of encoded values, and of a context with candidates."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tfrs_dlrm.serving.exporting.serving_tables import ServingTables
 
 
 class ServingModel(tf.Module):
-    """The encoder and the layers of a model, and nothing of its training: no optimizer, no slots, no metrics.
+    """The encoder and the layers of a model, without the optimizer, slot variables and metrics of its training.
 
     Args:
-      model: built, its tables in plain variables.
-      encoder: that its training data went through.
+      model: built, with its tables in plain variables.
+      encoder: of the training data.
       context: the features that all candidates of one request share (of the user, the device, the page); see
         `score_candidates`.
       storage: of the tables' rows.
 
     Raises:
-      ValueError: `context` names a feature that there is not, or all of them.
+      ValueError: `context` names an unknown feature, or all features.
     """
 
     def __init__(
@@ -38,32 +38,32 @@ class ServingModel(tf.Module):
         super().__init__(name="serving")
         self.encoder = encoder
         self.schema = schema = model.schema  # the encoder's may have other dimensions
-        self._shared, self._own = _split(schema, context)
+        self._shared, self._individual = _split(schema, context)
         self.storage = storage
         self.tables = ServingTables(schema, model.embeddings.tables, storage)
         self.tasks = model.label_tasks
         self._read_ids = IdReader(schema)
         rows, candidates = model.row_scorer(), None
-        if self._shared is not None and self._own is not None:
-            candidates = model.candidate_scorer(self._shared, self._own)
-        # The model would bring its optimizers into what is saved, and its layers Keras' functions of them, those of
-        # training as well. So they are in a plain object, which is not followed, and what they compute with is kept.
+        if self._shared is not None and self._individual is not None:
+            candidates = model.candidate_scorer(self._shared, self._individual)
+        # Saving follows attributes: from the model to its optimizers, and from layers to Keras' functions of training.
+        # A plain object is not followed, so only the variables and lookup tables of the scorers are saved.
         self._scorers = types.SimpleNamespace(rows=rows, candidates=candidates)
         self._kept = _computed_with(rows) + _computed_with(candidates)
         self._compute_dtype = model.embeddings.compute_dtype
 
     @property
     def context(self) -> tuple[str, ...]:
-        """The features that the candidates share."""
+        """Returns the features that the candidates share."""
         return () if self._shared is None else _names(self._shared)
 
     @property
     def context_inputs(self) -> frozenset[str]:
-        """The raw inputs of the context: its features, and their weights."""
+        """Returns the raw inputs of the context: its features, and their weights."""
         return frozenset(name for name in self.raw_signature() if self._is_context(name))
 
     def padded(self, encoded: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """What the encoder returned, as `score_encoded` takes it."""
+        """Converts the features of the encoder to inputs of `score_encoded`."""
         specs = self.encoded_signature()
         fill = {name: 0.0 if spec.dtype == tf.float32 else MISSING_INT for name, spec in specs.items()}
         return {
@@ -72,15 +72,14 @@ class ServingModel(tf.Module):
         }
 
     def raw_signature(self) -> dict[str, tf.TensorSpec]:
-        """The inputs of `score_raw`; see `Encoder.signature`."""
+        """Returns the inputs of `score_raw`; see `Encoder.signature`."""
         return self.encoder.signature()
 
     def encoded_signature(self) -> dict[str, tf.TensorSpec]:
-        """The inputs of `score_encoded`.
+        """Returns the inputs of `score_encoded`.
 
-        `dense`: float32 [B, schema.dense_width]; `ids`: int32 [B, F], the rows of the features with one value; and for
-        each multi-valued feature, under its name, its rows, int32 [B, L], -1 where there is none; weights float32
-        [B, L] under `NAME_weights`.
+        `dense`: float32 [B, schema.dense_width]. `ids`: int32 [B, F], the rows of the features with one value. `NAME` of
+        each multi-valued feature: its rows, int32 [B, L], padded with -1. `NAME_weights`: float32 [B, L].
         """
         specs = {}
         if self.schema.dense_width:
@@ -94,9 +93,9 @@ class ServingModel(tf.Module):
         return specs
 
     def rank_signature(self) -> dict[str, tf.TensorSpec]:
-        """The inputs of `score_candidates`: raw values, [B] or [B, L] of the context, [B, N] or [B, N, L] of the rest.
+        """Returns the inputs of `score_candidates`: raw values of B contexts with N candidates each.
 
-        B is the number of contexts, N that of the candidates which each of them has.
+        Features of the context are [B] or [B, L], and features of the candidates [B, N] or [B, N, L].
         """
         specs = {}
         for name, spec in self.raw_signature().items():
@@ -105,21 +104,21 @@ class ServingModel(tf.Module):
         return specs
 
     def score_raw(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Probabilities float32 [B]; of a regression, numbers; of several labels [B, labels]."""
+        """Returns probabilities, or numbers of a regression, float32 [B]; for several labels [B, labels]."""
         return self._served(self._scorers.rows(self._inputs(raw, self.schema)))
 
     def score_encoded(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """The same of encoded rows; an id that is no row becomes what its feature's `out_of_range` says."""
+        """Scores encoded rows as `score_raw`; ids outside the table follow the feature's `out_of_range` policy."""
         features = dict(features)
         for f in self.schema.multi_hot:
-            there = features[f.name] != MISSING_INT
-            features[f.name] = tf.ragged.boolean_mask(features[f.name], there)
+            present = features[f.name] != MISSING_INT
+            features[f.name] = tf.ragged.boolean_mask(features[f.name], present)
             if f.weights:
-                features[f.weights_name] = tf.ragged.boolean_mask(features[f.weights_name], there)
+                features[f.weights_name] = tf.ragged.boolean_mask(features[f.weights_name], present)
         return self.tasks.served(self.encoded_logits(features))
 
     def encoded_logits(self, features: Features) -> tf.Tensor:
-        """What the model returns, float32 [B] or [B, labels], of a batch as `tfrs_dlrm.dataset` makes them."""
+        """Returns the logits of a batch of `tfrs_dlrm.dataset`, float32 [B] or [B, labels]."""
         checked = self._read_ids.check(features)
         rows: dict[str, Any] = {f.name: checked.rows[f.name] for f in self.schema.multi_hot}
         rows |= {f.weights_name: checked.weights[f.name] for f in self.schema.multi_hot if f.weights}
@@ -129,21 +128,21 @@ class ServingModel(tf.Module):
         return self.tasks.returned(self._scorers.rows(inputs))
 
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """The same, float32 [B, N], of N candidates in each of B contexts.
+        """Scores N candidates in each of B contexts as `score_raw`, float32 [B, N] or [B, N, labels].
 
-        The context is encoded and looked up once, and as far as the model can, it is computed once.
+        The context is encoded and looked up once, and computed once as far as the model allows.
         """
-        if self._shared is None or self._own is None:
-            raise ValueError("the model was given no context; ServingModel(..., context=[names of features]) makes one")
-        example = raw[_names(self._own)[0]]
+        if self._shared is None or self._individual is None:
+            raise ValueError("the model has no context features; name them: ServingModel(..., context=[NAME, ...])")
+        example = raw[_names(self._individual)[0]]
         contexts, candidates = tf.shape(example)[0], tf.shape(example)[1]
         flat = {}
         for name in self.raw_signature():
             flat[name] = value = raw[name]
             if not self._is_context(name):
                 flat[name] = tf.reshape(value, tf.concat([[contexts * candidates], tf.shape(value)[2:]], axis=0))
-        shared, own = (self._inputs(flat, part) for part in (self._shared, self._own))
-        answers = self._served(self._scorers.candidates(shared, own, candidates))
+        shared, individual = (self._inputs(flat, part) for part in (self._shared, self._individual))
+        answers = self._served(self._scorers.candidates(shared, individual, candidates))
         return tf.reshape(answers, [contexts, candidates, *answers.shape[1:]])
 
     def _served(self, scores: tf.Tensor) -> tf.Tensor:
@@ -154,7 +153,7 @@ class ServingModel(tf.Module):
         return Inputs(features.get("dense"), self._vectors(features, part))
 
     def _vectors(self, features: Mapping[str, Any], part: Schema) -> list[tf.Tensor] | tf.Tensor:
-        """Of encoded features, whose rows are all in range."""
+        """Looks up encoded features, whose rows are all in range."""
         vectors = self.tables.vectors(part, features)
         if isinstance(vectors, tf.Tensor):
             return tf.cast(vectors, self._compute_dtype)
@@ -168,7 +167,7 @@ class ServingModel(tf.Module):
 
 
 def _computed_with(scorer: Any) -> list[Any]:
-    """The variables and lookup tables of a scorer."""
+    """Returns the variables and lookup tables of a scorer."""
     if not isinstance(scorer, tf.Module):
         return []
     kinds = (tf.Variable, tf.saved_model.experimental.TrackableResource)
@@ -176,21 +175,17 @@ def _computed_with(scorer: Any) -> list[Any]:
 
 
 def _split(schema: Schema, context: Collection[str]) -> tuple[Schema | None, Schema | None]:
-    """The features of the context and those of a candidate; None and None without a context."""
+    """Returns the schemas of the context and of a candidate; None and None without a context."""
     if not context:
         return None, None
     names = _names(schema)
     unknown = sorted(set(context) - set(names))
-    own = [name for name in names if name not in context]
-    if unknown or not own:
+    individual = [name for name in names if name not in context]
+    if unknown or not individual:
         problem = f"no feature is called {', '.join(unknown)}" if unknown else "no feature is left for the candidates"
         raise ValueError(f"context={list(context)}: {problem}; the features are {', '.join(names)}")
-    return schema.select(context), schema.select(own)
+    return schema.select(context), schema.select(individual)
 
 
 def _names(schema: Schema) -> tuple[str, ...]:
-    return tuple(f.name for f in schema.dense) + _categorical(schema)
-
-
-def _categorical(schema: Schema) -> tuple[str, ...]:
-    return tuple(f.name for f in schema.categorical)
+    return tuple(f.name for f in (*schema.dense, *schema.categorical))

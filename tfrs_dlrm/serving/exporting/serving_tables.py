@@ -1,4 +1,4 @@
-"""The tables of a served model: stored in fewer bits where asked, and looked up in few operations."""
+"""The tables of a served model, stored in fewer bits on request, and looked up in few operations."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tfrs_dlrm.embeddings.quantized import Storage, quantized, stored_bytes
 from tfrs_dlrm.embeddings.row_access import read_rows
 from tfrs_dlrm.schema import Schema, Table
 
-# Smaller tables of one dimension are stored below each other in one variable and looked up together: a batch of 1 costs
-# as many operations as it has, not as they do. Stacking takes a second copy for a while, hence not the larger ones.
+# Smaller tables of one dimension are stacked in one variable and looked up in one operation: a batch of 1 costs as much
+# as the number of its operations. Stacking needs a second copy for a while, so larger tables are not stacked.
 STACK_BELOW = 64 << 20  # bytes
 
 
@@ -24,18 +24,18 @@ class ServingTables(tf.Module):
 
     Args:
       schema: of the model.
-      variables: the tables' rows by name, as `EmbeddingTables.tables` has them.
-      storage: how to store them.
+      variables: the tables' rows by name, as in `EmbeddingTables.tables`.
+      storage: of the rows.
 
     Attributes:
-      bytes: that the rows take.
+      bytes: the size of all rows.
     """
 
     def __init__(self, schema: Schema, variables: Mapping[str, tf.Variable], storage: Storage):
         super().__init__(name="tables")
         self._layouts = {f.name: make_layout(schema.table_of(f), schema) for f in schema.categorical}
         groups = _groups(schema, variables)
-        # By table: the number of its stack, and where its rows begin there.
+        # By table: the number of its stack, and the position of its first row in the stack.
         self._place: dict[str, tuple[int, int]] = {}
         for i, tables in enumerate(groups):
             first = 0
@@ -43,18 +43,19 @@ class ServingTables(tf.Module):
                 self._place[t.name] = i, first
                 first += variables[t.name].shape[0]
         self._dims = [tables[0].dim for tables in groups]
-        self.stacked = [quantized(_below_each_other([variables[t.name] for t in g]), storage) for g in groups]
+        self.stacked = [quantized(_stack([variables[t.name] for t in g]), storage) for g in groups]
         self.single = {name: quantized(v, storage) for name, v in variables.items() if name not in self._place}
         self.bytes = sum(stored_bytes(t) for t in [*self.stacked, *self.single.values()])
 
     def vectors(self, part: Schema, features: Mapping[str, Any]) -> list[tf.Tensor] | tf.Tensor:
-        """Of encoded features whose rows are all in range, float32 [R, dim] each in the order of `part.categorical`.
-
-        In one tensor [R, n, dim] where they were looked up together.
+        """Looks up encoded features, whose rows must be in range.
 
         Args:
-          part: the features that are given, some or all of the schema's.
+          part: the given features, some or all of the schema's.
           features: `ids` int32 [R, F], and ragged rows and weights, as the encoder returns them.
+
+        Returns:
+          float32 [R, dim] per feature of `part.categorical`, or one tensor [R, n, dim] if all are in one stack.
         """
         columns = {f.name: i for i, f in enumerate(part.one_hot)}
         found: dict[str, tf.Tensor] = {}
@@ -68,9 +69,9 @@ class ServingTables(tf.Module):
                 if len(members) == len(part.categorical):
                     return together
                 found |= zip((f.name for f in members), tf.unstack(together, axis=1), strict=True)
-        rest = [f for f in part.categorical if f.name not in found]
-        if rest:
-            found |= self._one_by_one(part.select([f.name for f in rest]), columns, features)
+        single = [f.name for f in part.categorical if f.name not in found]
+        if single:
+            found |= self._one_by_one(part.select(single), columns, features)
         return [found[f.name] for f in part.categorical]
 
     def _one_by_one(
@@ -86,18 +87,18 @@ class ServingTables(tf.Module):
 
 
 def _groups(schema: Schema, variables: Mapping[str, tf.Variable]) -> list[list[Table]]:
-    """The tables that are stacked, at least two of one dimension and type each: small, plain, of one-hot features."""
-    apart = {f.table for f in schema.multi_hot} | {t.stored_in for t in schema.tables}
+    """Returns the tables of each stack: small, plain ones of one-hot features, with one dimension and type."""
+    never = {f.table for f in schema.multi_hot} | {t.stored_in for t in schema.tables}
     groups: dict[Any, list[Table]] = {}
     for t in schema.tables:
-        if t.name not in apart and t.name in variables:  # compressed tables have no variable of their name
+        if t.name not in never and t.name in variables:  # compressed tables have no variable of their name
             variable = variables[t.name]
             if stored_bytes(variable) <= STACK_BELOW:
                 groups.setdefault((t.dim, variable.dtype), []).append(t)
     return [tables for tables in groups.values() if len(tables) > 1]
 
 
-def _below_each_other(variables: Sequence[tf.Variable]) -> tf.Variable:
+def _stack(variables: Sequence[tf.Variable]) -> tf.Variable:
     return tf.Variable(tf.concat([tf.convert_to_tensor(v) for v in variables], axis=0), trainable=False)
 
 

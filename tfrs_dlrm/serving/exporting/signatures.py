@@ -1,4 +1,4 @@
-"""What a bundle can be asked: the signatures of its SavedModel, by name."""
+"""The signatures of a bundle's SavedModel, by name."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tfrs_dlrm.serving.exporting.serving_model import ServingModel
 
 Signatures = dict[str, Any]
 
-# What TF Serving's Regress and Classify ask for; the others are of its Predict.
+# For TF Serving's Regress and Classify; the other signatures are for its Predict.
 METHODS = {"regress": "tensorflow/serving/regress", "classify": "tensorflow/serving/classify"}
 
 
 def make_signatures(model: ServingModel) -> Signatures:
-    """All signatures of a model; `classify` of clicks only, and those that rank where it has a context.
+    """Makes all signatures of a model: `classify` for a label of two classes, and those that rank if it has a context.
 
-    Where there are several labels, `regress` and `classify` answer for the first, and candidates are ordered by it.
+    With several labels, `regress` and `classify` answer for the first, and candidates are ordered by it.
 
     Raises:
-      ValueError: a feature has a name that an input of another kind has.
+      ValueError: a feature has the name of another input.
     """
-    for name in ("self", "k") if model.context else ("self",):  # Python's own, and that of `rank_top_k`
+    for name in ("self", "k") if model.context else ("self",):  # of a method, and an input of `rank_top_k`
         if name in model.raw_signature():
             raise ValueError(
-                f"feature {name!r}: a served model needs this name for itself; give the feature another name in the"
-                f" schema, with column={name!r} where the log has it so, and prepare and train again"
+                f"feature {name!r}: the name is reserved in served models; rename the feature in the schema, with"
+                f" column={name!r} to read the column of the log, and prepare and train again"
             )
     raw, encoded = model.raw_signature(), model.encoded_signature()
     examples = {"examples": tf.TensorSpec([None], tf.string, "examples")}
@@ -61,7 +61,7 @@ def make_signatures(model: ServingModel) -> Signatures:
 
 
 def set_methods(path: str, names: Mapping[str, Any]) -> None:
-    """Says in the SavedModel at `path` which signatures are asked by Regress and Classify."""
+    """Writes the methods of the signatures for Regress and Classify into the SavedModel at `path`."""
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(path)
     for name in METHODS.keys() & names.keys():
         updater.replace_method_name(signature_key=name, method_name=METHODS[name])
@@ -69,7 +69,7 @@ def set_methods(path: str, names: Mapping[str, Any]) -> None:
 
 
 def parse(examples: tf.Tensor, raw: Mapping[str, tf.TensorSpec]) -> dict[str, tf.Tensor]:
-    """Serialized tf.Examples [B] as the raw inputs; a feature that an example does not have is a missing value."""
+    """Parses serialized tf.Examples [B] to raw inputs; features that an example does not have are missing values."""
     missing: dict[tf.DType, Any] = {tf.float32: np.nan, tf.string: "", tf.int64: MISSING_INT}
     features: dict[str, Any] = {}
     for name, spec in raw.items():
@@ -78,7 +78,7 @@ def parse(examples: tf.Tensor, raw: Mapping[str, tf.TensorSpec]) -> dict[str, tf
         else:
             features[name] = tf.io.RaggedFeature(spec.dtype)
     parsed = tf.io.parse_example(examples, features)
-    filled = missing | {tf.float32: 0.0}  # weights, of values that are not there
+    filled = missing | {tf.float32: 0.0}  # the weights of missing values
     return {
         name: value.to_tensor(filled[value.dtype]) if isinstance(value, tf.RaggedTensor) else value
         for name, value in parsed.items()
@@ -86,7 +86,7 @@ def parse(examples: tf.Tensor, raw: Mapping[str, tf.TensorSpec]) -> dict[str, tf
 
 
 def finite(encoded: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The same, refused by name where a number is NaN or infinite: it would be the score."""
+    """Returns the inputs, and fails with the name of an input that has NaN or infinity, which would be the score."""
     checks = [
         tf.debugging.Assert(
             tf.reduce_all(tf.math.is_finite(value)), [f"input {name}: NaN or infinite; encoded values are finite"]
@@ -111,12 +111,12 @@ def _classes(probability: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def _ordered(scores: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """By the first label."""
+    """Adds the order by the first label."""
     return scores | {"order": tf.argsort(scores["scores"], direction="DESCENDING", stable=True)}
 
 
 def _best(scores: dict[str, tf.Tensor], k: tf.Tensor) -> dict[str, tf.Tensor]:
-    """By the first label."""
+    """Returns the best candidates by the first label."""
     first = scores["scores"]
     best, indices = tf.math.top_k(first, tf.clip_by_value(tf.reduce_max(k), 0, tf.shape(first)[1]))
     others = {name: tf.gather(values, indices, batch_dims=1) for name, values in scores.items() if name != "scores"}
