@@ -78,7 +78,7 @@ class ServingModel(tf.Module):
     def encoded_signature(self) -> dict[str, tf.TensorSpec]:
         """Returns the inputs of `score_encoded`.
 
-        `dense`: float32 [B, schema.dense_width]. `ids`: int32 [B, F], the rows of the features with one value. `NAME` of
+        `dense`: float32 [B, schema.dense_width]. `ids`: int32 [B, F], the rows of features with one value. `NAME` of
         each multi-valued feature: its rows, int32 [B, L], padded with -1. `NAME_weights`: float32 [B, L].
         """
         specs = {}
