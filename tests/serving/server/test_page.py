@@ -307,7 +307,7 @@ def test_a_token_is_asked_for_and_kept_for_the_tab(visit, server, tmp_path):
             page.get_by_label("Bearer token").fill(token)
             page.keyboard.press("Enter")
             if token == "wrong":
-                expect(page.locator("#notice")).to_contain_text("does not take this token")
+                expect(page.locator("#notice")).to_contain_text("refuses this token")
         assert score(page)[0] == pytest.approx(by_hand(0, 4.5, "abc", 9), abs=5e-5)
         page.reload()
         score(page)

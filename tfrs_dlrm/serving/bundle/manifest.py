@@ -1,4 +1,4 @@
-"""bundle.json: what a bundle holds and what can be asked of it, for programs without TensorFlow."""
+"""bundle.json, which describes a bundle for programs without TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an exported model answers as the trained one: the questions of `verification`, in TensorFlow's Python."""
+"""Compares an exported model with the trained one: the questions of `verification`, in TensorFlow's Python."""
 
 from __future__ import annotations
 

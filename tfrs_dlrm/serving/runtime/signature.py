@@ -1,4 +1,4 @@
-"""What can be asked of a model: names, types and shapes of inputs and outputs."""
+"""Signatures of a model: names, types and shapes of inputs and outputs."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class BearerToken:
         if scope["type"] == "http" and scope["path"] not in self._open:
             header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
             if not _bears(header, self._token):
-                error = {"error": "this server wants the header 'Authorization: Bearer TOKEN'"}
+                error = {"error": "this server needs the header 'Authorization: Bearer TOKEN'"}
                 await JSONResponse(error, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -122,7 +122,7 @@ class BearerTokenRpc(grpc.aio.ServerInterceptor):
 
         async def refuse(request: Any, context: Any) -> None:
             await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "this server wants the metadata 'authorization: Bearer TOKEN'"
+                grpc.StatusCode.UNAUTHENTICATED, "this server needs the metadata 'authorization: Bearer TOKEN'"
             )
 
         return grpc.unary_unary_rpc_method_handler(refuse)

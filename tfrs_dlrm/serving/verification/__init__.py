@@ -1,1 +1,1 @@
-"""Whether a bundle is fit to be served: in the C++ runtime, without TensorFlow's Python."""
+"""Checks whether a bundle is fit to be served, without TensorFlow's Python."""

@@ -1,4 +1,4 @@
-"""The files of a bundle, and whether they agree with bundle.json."""
+"""Checks the files of a bundle: bundle.json, and that all files and signatures agree with it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_manifest(subject: Subject) -> str:
 
 
 def check_files(subject: Subject) -> str:
-    """Compares the files with those that bundle.json lists: all there, whole, and no others."""
+    """Compares the files with those that bundle.json lists."""
     listed, existing = subject.manifest.files, set(files_of(subject.path)) - {MANIFEST}
     problems, size = [], 0
     for name, wanted in sorted(listed.items()):
@@ -52,7 +52,7 @@ def check_signatures(subject: Subject) -> str:
     listed, found = subject.manifest.signatures, subject.saved_model.signatures
     problems = _missing("signature", listed, found)
     if "serving_default" not in found:
-        problems.append("there is no signature 'serving_default', which clients ask where they name none")
+        problems.append("signature 'serving_default' is missing, which clients ask by default")
     for name in sorted(listed.keys() & found.keys()):
         problems += [f"signature {name!r}: {problem}" for problem in _differences(listed[name], found[name])]
     inputs = found["serving_default"].inputs.keys() if "serving_default" in found else frozenset()

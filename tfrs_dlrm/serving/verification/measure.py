@@ -1,4 +1,4 @@
-"""How long loading and answering take, and how much memory."""
+"""Measures the time of loading and answering, and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether raw rows score as the encoded rows of prepared data."""
+"""Checks that raw rows score as the encoded rows of prepared data."""
 
 from __future__ import annotations
 

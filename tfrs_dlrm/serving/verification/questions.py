@@ -1,6 +1,6 @@
-"""The questions whose answers tell whether a bundle is the model that it was made of.
+"""The questions whose answers show that a bundle is the model that was exported.
 
-An export asks them of the SavedModel in TensorFlow's Python, and `verify` in TensorFlow's C++ runtime.
+An export asks them in TensorFlow's Python, and `verify` in TensorFlow's C++ runtime.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def check_examples(subject: Subject) -> str:
         for name in outputs.keys() & found.keys():
             subject.compare(found[name], expected[name], outputs[name], _DEFAULT, _numbered(f"{signature}, row"))
     if not answers:
-        return "none of these signatures is there"
+        return "the bundle has none of these signatures"
     return f"{', '.join(answers)}: {count} rows as serving_default"
 
 

@@ -1,4 +1,4 @@
-"""Whether a bundle is fit to be served: all checks, in TensorFlow's C++ runtime."""
+"""Runs all checks of a bundle, in TensorFlow's C++ runtime."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 const TOKEN = "token";
 
-/** What the server refused; `status` is 0 where it could not be reached. */
+/** An error of the server; `status` is 0 if it could not be reached. */
 export class Refusal extends Error {
   constructor(status, message) {
     super(message);
@@ -14,7 +14,7 @@ export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
 export const keepToken = (token) => sessionStorage.setItem(TOKEN, token);
 export const forgetToken = () => sessionStorage.removeItem(TOKEN);
 
-/** The answer to a GET, or to a POST of `body`, the text of a JSON. Throws a Refusal. */
+/** Returns the answer to a GET, or to a POST of `body`, a JSON text. Throws a Refusal. */
 export async function ask(path, body) {
   const headers = hasToken() ? { Authorization: `Bearer ${sessionStorage.getItem(TOKEN)}` } : {};
   let response, text;
@@ -34,12 +34,12 @@ export async function ask(path, body) {
   throw new Refusal(response.status, plain(message));
 }
 
-/** A message of TensorFlow's without its escapes and the nodes of the graph. */
+/** Returns a message of TensorFlow without escapes and nodes of the graph. */
 function plain(message) {
   return message.replaceAll("\\'", "'").replace(/\s*\[\[\{\{(function_)?node .*$/s, "");
 }
 
-/** JSON in which a number may be NaN, as in TF Serving's; it becomes null. */
+/** Parses JSON in which a number may be NaN, as in TF Serving; NaN becomes null. */
 function parse(text) {
   try {
     return JSON.parse(text);

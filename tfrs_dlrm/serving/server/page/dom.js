@@ -20,7 +20,7 @@ export function fillTable(table, heads, rows) {
   table.replaceChildren(element("thead", {}, headRow), element("tbody", {}, ...body));
 }
 
-/** Shows a text, or hides its element where there is none. */
+/** Shows a text, or hides its element if there is none. */
 export function say(where, text) {
   where.textContent = text ?? "";
   where.hidden = !text;

@@ -9,7 +9,7 @@ const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
 const isList = (feature) => feature.rank === 2;
 const isNested = (feature) => feature.rank === null || feature.rank > 2;
 
-/** The type for people: `string, separated by |`. */
+/** Returns the type for people: `string, separated by |`. */
 export function typeOf(feature) {
   const parts = [feature.dtype];
   if (isList(feature)) parts.push("list");
@@ -19,7 +19,7 @@ export function typeOf(feature) {
   return parts.join(", ");
 }
 
-/** What an input holds for the JSON of a value; lists have a value a line. */
+/** Returns the text of an input for the JSON of a value; lists have one value per line. */
 export function shown(feature, json) {
   if (json === null) return "";
   if (Array.isArray(json)) return json.map((item) => shown({ ...feature, rank: 1 }, item)).join("\n");
@@ -30,7 +30,7 @@ export function shown(feature, json) {
   return json === "NaN" || json === "null" ? "" : json;
 }
 
-/** The JSON of what was typed: a text, or for a list a list of texts. */
+/** Returns the JSON of the typed text: a text, or for a list a list of texts. */
 export function typed(feature, text) {
   if (isList(feature)) {
     const lines = text.replace(/\n$/, "").split("\n");
@@ -40,7 +40,7 @@ export function typed(feature, text) {
   return scalar(feature, text);
 }
 
-/** The JSON of a value that is missing, as long as `value` where that is a list; null where the bundle has none. */
+/** Returns the JSON of the missing value, for a list as long as `value`; null if the bundle has none. */
 export function missing(feature, value) {
   if (feature.missing === null) return null;
   return Array.isArray(value) ? value.map(() => feature.missing) : feature.missing;
@@ -57,7 +57,7 @@ function scalar(feature, text) {
   return NUMBER.test(trimmed) ? canonical(trimmed) : JSON.stringify(text);
 }
 
-/** A number as JSON has it: no plus, no leading zeros, digits on both sides of the point. */
+/** Returns a number in JSON: no plus, no leading zeros, digits on both sides of the point. */
 function canonical(text) {
   const [, sign, whole, fraction, exponent] = /^([+-]?)(\d*)\.?(\d*)(.*)$/.exec(text);
   const digits = whole.replace(/^0+(?=\d)/, "") || "0";
@@ -83,18 +83,18 @@ export class Fields {
     where.replaceChildren(...contents);
   }
 
-  /** The JSON of each value, by the name of its feature. */
+  /** Returns the JSON of each value, by the name of its feature. */
   values() {
     return new Map(this.features.map((feature) => [feature.name, typed(feature, this._inputs.get(feature.name).value)]));
   }
 
-  /** What was typed, by name, where it is no longer the example. */
+  /** Returns the typed texts by name that differ from the example. */
   edited() {
     const changed = [...this._inputs].filter(([, made]) => made.value !== made.defaultValue);
     return new Map(changed.map(([name, made]) => [name, made.value]));
   }
 
-  /** Puts in what `edited` said of another form. */
+  /** Restores the result of `edited` of another form. */
   restore(edited) {
     for (const [name, text] of edited) if (this._inputs.has(name)) this._inputs.get(name).value = text;
   }
@@ -110,7 +110,7 @@ export class Fields {
     wrong.focus();
   }
 
-  /** Takes the mark away. */
+  /** Removes the mark. */
   unmark() {
     for (const made of this._inputs.values()) {
       if (!made.hasAttribute("aria-invalid")) continue;
@@ -121,7 +121,7 @@ export class Fields {
   }
 }
 
-/** The first feature that a message of the server quotes, as in `input 'price': ...` or `feature price: ...`. */
+/** Returns the first feature that a message of the server quotes, as in `input 'price': ...` or `feature price: ...`. */
 function named(message, names) {
   const places = names.map((name) => {
     const found = [`'${name}'`, `feature ${name}:`].map((text) => message.indexOf(text)).filter((at) => at >= 0);

@@ -4,7 +4,7 @@ import { element, fillTable } from "./dom.js";
 
 const STATES = { START: "waiting", LOADING: "loading", AVAILABLE: "available", UNLOADING: "unloading", END: "unloaded" };
 
-/** Fills the list of facts of a version; where none is loaded, it stays empty. */
+/** Fills the list of facts of a version; it stays empty if none is loaded. */
 export function showFacts(list, version) {
   const facts = !version ? [] : version.bundle ? ofBundle(version.bundle) : [["Bundle", "no bundle.json; this is what the signature says"]];
   if (version) facts.push(["Signatures", version.signatures.join(", ")]);

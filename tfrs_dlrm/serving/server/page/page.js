@@ -33,7 +33,7 @@ async function refresh() {
   showModel();
 }
 
-/** Fills a select; what was chosen stays where it still is there. */
+/** Fills a select; the choice stays if it still exists. */
 function options(select, names) {
   const chosen = select.value;
   select.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
@@ -65,7 +65,7 @@ function showVersion() {
 
 function whyNoForm(chosen) {
   return chosen
-    ? "The model has no signature serving_default, which this form would ask."
+    ? "The model has no signature serving_default, which this form needs."
     : "No version of this model is loaded. The table above says why.";
 }
 
@@ -96,11 +96,11 @@ async function score(event) {
   }
 }
 
-/** Says what was refused; a token is asked for where that is why. */
+/** Shows an error of the server; asks for a token if that is the reason. */
 function refused(e, where) {
   if (e.status === undefined) throw e;
   if (e.status === 401) {
-    say(at("notice"), hasToken() ? "The server does not take this token." : "");
+    say(at("notice"), hasToken() ? "The server refuses this token." : "");
     forgetToken();
     at("forget").hidden = at("choice").hidden = at("content").hidden = true;
     at("token-form").hidden = false;

@@ -9,7 +9,7 @@ const REFUSED = [400, 413]; // a wrong value, or too much in one request
 /**
  * Scores `values`, the JSON of each feature's value by name.
  *
- * Returns `{prediction, without, kept}`: what the model says of the example; `{feature, prediction}` for each feature
+ * Returns `{prediction, without, kept}`: the answer for the example; `{feature, prediction}` for each feature
  * left out; and `{feature, why}` for those that cannot be. Throws a Refusal.
  */
 export async function leaveOneOut(path, features, values) {
@@ -26,7 +26,7 @@ export async function leaveOneOut(path, features, values) {
   } catch (e) {
     if (!REFUSED.includes(e.status) || !rows.length) throw e;
   }
-  // Is the example wrong, or is one without a feature, which the model may refuse? Each is asked alone.
+  // The example may be wrong, or the model may refuse one without a feature. So each is asked alone.
   const [prediction] = await predict(path, [values]);
   const found = [];
   for (const row of rows) {
@@ -41,18 +41,18 @@ export async function leaveOneOut(path, features, values) {
 }
 
 function whyKept(feature, features) {
-  if (feature.missing === null) return "no bundle.json says what a missing value of it is";
+  if (feature.missing === null) return "bundle.json does not say its missing value";
   const of = weighted(feature, features);
-  if (of) return `it holds the weights of ${of.name}, and counts with it`;
+  if (of) return `it has the weights of ${of.name}, and is left out with it`;
   return feature.may_be_missing ? null : "it may not be missing";
 }
 
-/** The feature whose weights `feature` holds. */
+/** Returns the feature whose weights `feature` has. */
 function weighted(feature, features) {
   return feature.kind === "weights" ? features.find((other) => `${other.name}_weights` === feature.name) : undefined;
 }
 
-/** The values with the feature missing, and its weights too; those of a list stay, as many as there are values. */
+/** Returns the values without a feature and its weights; the weights of a list stay, one per value. */
 function without(feature, features, values) {
   const changed = new Map(values).set(feature.name, missing(feature, values.get(feature.name)));
   const weights = features.find((other) => weighted(other, features) === feature);
@@ -68,7 +68,7 @@ async function predict(path, rows) {
   return predictions;
 }
 
-/** A prediction as one number: alone, in a list, or of several outputs the one called `output`, or the first number. */
+/** Returns a prediction as one number: alone, in a list, or of several outputs the one called `output` or the first. */
 export function number(prediction, output) {
   if (typeof prediction === "number") return prediction;
   if (Array.isArray(prediction)) return prediction.length === 1 ? number(prediction[0], output) : null;
@@ -77,18 +77,18 @@ export function number(prediction, output) {
   return values.map((value) => number(value, output)).find((found) => found !== null) ?? null;
 }
 
-/** A score for people. */
+/** Rounds a score for people. */
 export function rounded(value) {
   return value !== 0 && Math.abs(value) < 0.1 ? value.toPrecision(3) : value.toFixed(4);
 }
 
-/** A change with its sign. */
+/** Formats a change with its sign. */
 export function signed(value) {
   if (value === 0) return "0";
   return `${value > 0 ? "+" : "\u2212"}${Math.abs(value) < 0.001 ? Math.abs(value).toPrecision(2) : Math.abs(value).toFixed(4)}`;
 }
 
-/** Shows what `leaveOneOut` returned; `output` is what the model calls a score: a probability, a prediction. */
+/** Shows the result of `leaveOneOut`; `output` is the name of the score: a probability, a prediction. */
 export function show(where, { prediction, without: others, kept }, values, of, output) {
   const score = number(prediction, output);
   if (score === null) {
@@ -116,11 +116,11 @@ function chart(score, others, values, output) {
     rounded(rest),
   ]);
   fillTable(table, ["Feature", "", "Contributes", "Without it"], rows);
-  table.prepend(element("caption", {}, `What each feature contributes: the ${output} less that without it`));
+  table.prepend(element("caption", {}, `Contribution of each feature: the ${output} minus the ${output} without it`));
   return [element("div", { className: "wide" }, table)];
 }
 
-/** A bar from zero, which is `right` of the track's width away from its right end. */
+/** Draws a bar from zero, which is `right` of the track's width away from its right end. */
 function bar(change, right) {
   const filled = element("span", { className: change < 0 ? "bar lower" : "bar raise" });
   const zero = element("span", { className: "zero" });
