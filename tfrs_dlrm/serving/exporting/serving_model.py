@@ -188,4 +188,4 @@ def _split(schema: Schema, context: Collection[str]) -> tuple[Schema | None, Sch
 
 
 def _names(schema: Schema) -> tuple[str, ...]:
-    return tuple(f.name for f in (*schema.dense, *schema.categorical))
+    return (*(f.name for f in schema.dense), *(f.name for f in schema.categorical))
