@@ -10,8 +10,8 @@ from fake_tpu import CORES_PER_CHIP, encoded_batch, fake_tpu, make_tables
 
 from tfrs_dlrm.embeddings import Adagrad
 from tfrs_dlrm.embeddings.tpu.hardware_storage import CoreLayout
-from tfrs_dlrm.embeddings.tpu.host_batches import Lookup
-from tfrs_dlrm.embeddings.tpu.id_capacity import InStack, Room, count, with_margin
+from tfrs_dlrm.embeddings.tpu.host_batches import HardwareLookup
+from tfrs_dlrm.embeddings.tpu.id_capacity import IdCapacity, StackedTable, measure_capacity, with_margin
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
 SCHEMA = Schema(
@@ -30,10 +30,10 @@ BATCH = 64
 def test_counts_by_hand():
     """Two cores on one chip, a table that begins on core 1: even rows are on core 1."""
     feature = CategoricalFeature("f", multi_valued=True)
-    lookup = Lookup("f", feature, "t")
+    lookup = HardwareLookup("f", feature, "t")
     ids = tf.ragged.constant([[0, 2, 2], [4], [1], [0, 3, 0]], dtype=tf.int32, row_splits_dtype=tf.int32)
-    tables = {"t": InStack("stack", CoreLayout(rows=6, dim=8, cores=2, core_rows=8, offset=0, rotation=1))}
-    room = count([{"f": ids}], [lookup], tables, cores_per_chip=2)
+    tables = {"t": StackedTable("stack", CoreLayout(rows=6, dim=8, cores=2, core_rows=8, offset=0, rotation=1))}
+    room = measure_capacity([{"f": ids}], [lookup], tables, cores_per_chip=2)
     # Core 0 has examples 0 and 1, and sends rows 0, 2 and 4 to core 1; core 1 sends row 0 there, and 1 and 3 to core 0.
     # Twice the same row in an example is sent once.
     assert (room.ids, room.unique_ids) == ({"stack": 3}, {"stack": 3})
@@ -79,9 +79,9 @@ def test_counts_equal_those_of_a_slow_way():
         tables.compile(Adagrad())
         hardware = tables.hardware
         batches = [tables.host_map(skewed(i)) for i in range(5)]
-        room = count(batches, hardware.lookups, hardware.places, CORES_PER_CHIP)
+        room = measure_capacity(batches, hardware.lookups, hardware.stacked, CORES_PER_CHIP)
     assert len(room.ids) == 2  # one stack for each dimension
-    most, most_unique = slow_count(batches, hardware.lookups, hardware.places)
+    most, most_unique = slow_count(batches, hardware.lookups, hardware.stacked)
     assert (room.ids, room.unique_ids) == (most, most_unique)
     assert room.ids["a_b"] > room.unique_ids["a_b"]  # the ids repeat
 
@@ -106,7 +106,7 @@ def test_counts_equal_those_of_tensorflow():
             x.key: api.FeatureConfig(configs[x.table], output_shape=[BATCH], name=x.key) for x in hardware.lookups
         }
     for batch in batches:
-        own = count([batch], hardware.lookups, hardware.places, CORES_PER_CHIP)
+        own = measure_capacity([batch], hardware.lookups, hardware.stacked, CORES_PER_CHIP)
         try:
             found = api.TPUEmbeddingV2.compute_sparse_core_stats(
                 {x.key: batch[x.key] for x in hardware.lookups}, features, num_tpu_chips=2
@@ -118,12 +118,12 @@ def test_counts_equal_those_of_tensorflow():
 
 
 def test_configuration_has_a_margin_and_drops_nothing():
-    config = Room({"s": 100, "t": 0}, {"s": 25, "t": 0}, ids_per_sample=90.0).config()
+    config = IdCapacity({"s": 100, "t": 0}, {"s": 25, "t": 0}, ids_per_sample=90.0).config()
     assert config.max_ids_per_table == {"s": 160, "t": 8}  # 100 + 6 * 10, 0
     assert config.max_unique_ids_per_table == {"s": 56, "t": 8}  # 25 + 6 * 5 = 55
     assert config.max_ids_per_chip_per_sample == 120  # a quarter more than 90 is 113
     assert not config.allow_id_dropping
-    assert Room({}, {}, 3.0).config().max_ids_per_chip_per_sample == 64
+    assert IdCapacity({}, {}, 3.0).config().max_ids_per_chip_per_sample == 64
     # What other batches of the same data need, fits.
     rng = np.random.default_rng(0)
     seen = rng.poisson(200, 20).max()
@@ -133,7 +133,7 @@ def test_configuration_has_a_margin_and_drops_nothing():
 def test_samples_are_needed_and_have_the_size_of_batches():
     with fake_tpu("SparseCore") as strategy, strategy.scope():
         tables = make_tables("SparseCore", SCHEMA, batch_size=BATCH)
-        tables._own.samples = (encoded_batch(SCHEMA, 32),)
+        tables._state.samples = (encoded_batch(SCHEMA, 32),)
         with pytest.raises(ValueError, match="has 32 examples; those of a replica have batch_size=64"):
             tables.compile(Adagrad())
         with pytest.raises(ValueError, match="batch_size=6 of a replica: the 4 SparseCores of a chip share"):

@@ -1,8 +1,8 @@
-"""Tables and slots as the embedding hardware of TPUs keeps them, read and written as wholes; see `embeddings.storage`.
+"""Tables and slots on TPU embedding hardware as logical tables; see `embeddings.storage`.
 
-The hardware of v2 to v4 (V1) deals out ranges of rows to the hosts, whose variables are a copy of what is on the
-chips. SparseCores stack tables on each other and deal out single rows: those of a table go round the cores, beginning
-with another core for each table of a stack.
+The hardware of v2 to v4 (V1) assigns ranges of rows to hosts, whose variables are copies of the tables on the chips.
+SparseCores stack tables and assign single rows to cores, round robin, starting at another core for each table of a
+stack.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tfrs_dlrm.embeddings.storage import LogicalTable, TableShard, VariableShard
 
 @dataclasses.dataclass(frozen=True)
 class CoreLayout:
-    """Where the rows of a table are in a stack on SparseCores.
+    """The positions of a table's rows in a stack on SparseCores.
 
     Attributes:
-      rows: of the table.
-      dim: of the table; its rows in the stack may be longer.
-      cores: SparseCores in all.
+      rows: the number of rows of the table.
+      dim: the dimension of the table; rows of the stack may be longer.
+      cores: the number of all SparseCores.
       core_rows: rows of the stack on each core.
-      offset: the row of each core where the table begins.
+      offset: the first row of the table on each core.
       rotation: the core of row 0.
     """
 
@@ -38,7 +38,7 @@ class CoreLayout:
     rotation: int
 
     def cores_and_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The core of each of `rows`, int [n], and its row there."""
+        """Returns the core of each of `rows`, int [n], and the row on that core."""
         return (rows + self.rotation) % self.cores, self.offset + rows // self.cores
 
 
@@ -46,8 +46,8 @@ class SparseCoreShard(TableShard):
     """A table, or a slot, spread over the SparseCores of several devices.
 
     Args:
-      variables: of the stack: the rows of all cores of each device, [cores of a device * core_rows, padded dim].
-      layout: of the table.
+      variables: the stack, a variable per device: [cores of a device * core_rows, padded dim].
+      layout: the layout of the table.
     """
 
     def __init__(self, variables: Sequence[tf.Variable], layout: CoreLayout) -> None:
@@ -59,14 +59,14 @@ class SparseCoreShard(TableShard):
 
     def read(self, first: int, last: int) -> tf.Tensor:
         """See `TableShard`."""
-        parts, places = [], []
-        for variable, rows, place in self._by_device(np.arange(first, last)):
+        parts, positions = [], []
+        for variable, rows, where in self._by_device(np.arange(first, last)):
             with tf.device(variable.device):
                 found = tf.gather(variable, rows)
-            parts.append(found[: len(place), : self._layout.dim])
-            places.append(place)
+            parts.append(found[: len(where), : self._layout.dim])
+            positions.append(where)
         with tf.device(self.device):
-            return tf.gather(tf.concat(parts, axis=0), np.argsort(np.concatenate(places)))
+            return tf.gather(tf.concat(parts, axis=0), np.argsort(np.concatenate(positions)))
 
     def write(self, first: int, values: tf.Tensor) -> None:
         """See `TableShard`."""
@@ -74,9 +74,9 @@ class SparseCoreShard(TableShard):
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
         """See `TableShard`."""
-        for variable, own, place in self._by_device(rows):
-            padded = np.full(len(own), place[-1])
-            padded[: len(place)] = place
+        for variable, own, where in self._by_device(rows):
+            padded = np.full(len(own), where[-1])
+            padded[: len(where)] = where
             with tf.device(variable.device):
                 new = tf.gather(values, padded)
                 if variable.shape[1] > self._layout.dim:
@@ -84,10 +84,10 @@ class SparseCoreShard(TableShard):
                 variable.scatter_update(tf.IndexedSlices(new, own))
 
     def _by_device(self, rows: np.ndarray) -> list[tuple[tf.Variable, np.ndarray, np.ndarray]]:
-        """For each device its variable, which rows of it are among `rows`, and where.
+        """Returns for each device its variable, its rows of `rows`, and the positions of these in `rows`.
 
-        The rows of a device are filled up with the last, to a number that follows from that of all: one compiled
-        gather, or scatter, then does for most calls.
+        The rows of a device are padded with the last one, to a number that depends on the number of all rows: most
+        calls then reuse one compiled gather or scatter.
         """
         layout = self._layout
         cores, rows_of_core = layout.cores_and_rows(rows)
@@ -96,16 +96,16 @@ class SparseCoreShard(TableShard):
         most = per_device * -(-len(rows) // layout.cores)
         found = []
         for i, variable in enumerate(self._variables):
-            (place,) = np.nonzero(cores // per_device == i)
-            if place.size:
-                own = np.full(max(most, place.size), local[place[-1]], np.int32)
-                own[: place.size] = local[place]
-                found.append((variable, own, place))
+            (positions,) = np.nonzero(cores // per_device == i)
+            if positions.size:
+                padded = np.full(max(most, positions.size), local[positions[-1]], np.int32)
+                padded[: positions.size] = local[positions]
+                found.append((variable, padded, positions))
         return found
 
 
-class _Wrapped(TableShard):
-    """A shard whose numbers on the hardware are others than those of the table, or slot."""
+class _ConvertedShard(TableShard):
+    """A shard whose numbers on the hardware differ from those of the table or slot."""
 
     def __init__(self, shard: TableShard) -> None:
         self.begin, self.end, self.device = shard.begin, shard.end, shard.device
@@ -113,53 +113,53 @@ class _Wrapped(TableShard):
 
     def read(self, first: int, last: int) -> tf.Tensor:
         """See `TableShard`."""
-        return self._theirs_to_ours(self._shard.read(first, last))
+        return self._from_hardware(self._shard.read(first, last))
 
     def write(self, first: int, values: tf.Tensor) -> None:
         """See `TableShard`."""
-        self._shard.write(first, self._ours_to_theirs(values))
+        self._shard.write(first, self._to_hardware(values))
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
         """See `TableShard`."""
-        self._shard.scatter(rows, self._ours_to_theirs(values))
+        self._shard.scatter(rows, self._to_hardware(values))
 
     @abc.abstractmethod
-    def _theirs_to_ours(self, values: tf.Tensor) -> tf.Tensor: ...
+    def _from_hardware(self, values: tf.Tensor) -> tf.Tensor: ...
 
     @abc.abstractmethod
-    def _ours_to_theirs(self, values: tf.Tensor) -> tf.Tensor: ...
+    def _to_hardware(self, values: tf.Tensor) -> tf.Tensor: ...
 
 
-class _Positive(_Wrapped):
+class _PositiveShard(_ConvertedShard):
     """A slot in which a very small number stands for 0: the hardware divides by its root."""
 
     def __init__(self, shard: TableShard, smallest: float) -> None:
         super().__init__(shard)
         self._smallest = smallest
 
-    def _theirs_to_ours(self, values: tf.Tensor) -> tf.Tensor:
+    def _from_hardware(self, values: tf.Tensor) -> tf.Tensor:
         return tf.where(values == self._smallest, 0.0, values)
 
-    def _ours_to_theirs(self, values: tf.Tensor) -> tf.Tensor:
+    def _to_hardware(self, values: tf.Tensor) -> tf.Tensor:
         return tf.where(values == 0.0, self._smallest, values)
 
 
-class _Wide(_Wrapped):
-    """A table of another type than the float32 of the hardware."""
+class _WideShard(_ConvertedShard):
+    """A table that is not float32, on float32 hardware."""
 
     def __init__(self, shard: TableShard, dtype: tf.DType) -> None:
         super().__init__(shard)
         self._dtype = dtype
 
-    def _theirs_to_ours(self, values: tf.Tensor) -> tf.Tensor:
+    def _from_hardware(self, values: tf.Tensor) -> tf.Tensor:
         return tf.cast(values, self._dtype)
 
-    def _ours_to_theirs(self, values: tf.Tensor) -> tf.Tensor:
+    def _to_hardware(self, values: tf.Tensor) -> tf.Tensor:
         return tf.cast(values, tf.float32)
 
 
 def on_hosts(variables: Sequence[tf.Variable]) -> list[TableShard]:
-    """The shards of a table, or slot, whose rows are dealt out to hosts in ranges."""
+    """Returns the shards of a table or slot whose rows are assigned to hosts in ranges."""
     shards: list[TableShard] = []
     for variable in variables:
         shards.append(VariableShard(shards[-1].end if shards else 0, [variable]))
@@ -169,16 +169,16 @@ def on_hosts(variables: Sequence[tf.Variable]) -> list[TableShard]:
 def logical_table(
     shards: Sequence[TableShard], dim: int, dtype: tf.DType = tf.float32, smallest: float = 0.0
 ) -> LogicalTable:
-    """A table or slot of these shards, float32 on the hardware.
+    """Returns a table or slot of these shards, float32 on the hardware.
 
     Args:
-      shards: all of them.
-      dim: of the table.
-      dtype: of the table; a bfloat16 one is rounded where it is read, not on the hardware.
-      smallest: what stands for 0 on the hardware, where that divides by the root of the number; 0 for nothing.
+      shards: all shards, in the order of the rows.
+      dim: the dimension of the table.
+      dtype: the dtype of the table; a bfloat16 table is rounded when read, not on the hardware.
+      smallest: the number that stands for 0 on the hardware, if the hardware divides by its root; else 0.
     """
     if smallest:
-        shards = [_Positive(shard, smallest) for shard in shards]
+        shards = [_PositiveShard(shard, smallest) for shard in shards]
     if dtype != tf.float32:
-        shards = [_Wide(shard, dtype) for shard in shards]
+        shards = [_WideShard(shard, dtype) for shard in shards]
     return LogicalTable((shards[-1].end, dim), dtype, tuple(shards))

@@ -1,8 +1,8 @@
-"""How much room SparseCores need for the ids of a batch, found by counting in some batches.
+"""The capacity that SparseCores need for the ids of a batch, measured on sample batches.
 
-Every SparseCore looks at the examples of its part of a batch and sends each id to the core that holds the row. For each
-stack of tables the room for what one core sends another is fixed when the step is compiled: so many pairs of example
-and id, and so many different ids. A batch that needs more ends the run, with an error that names table and numbers.
+Every SparseCore reads the examples of its part of a batch and sends each id to the core that holds the row. The
+compiled step fixes, per stack of tables, the capacity between two cores: pairs of example and id, and distinct ids. A
+batch that needs more ends the run, with an error that names the table and the numbers.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.tpu.hardware_storage import CoreLayout
-from tfrs_dlrm.embeddings.tpu.host_batches import Lookup
+from tfrs_dlrm.embeddings.tpu.host_batches import HardwareLookup
 
-# What a core gets of a batch is the sum of many rare events, so its standard deviation is about the root of its mean.
-# Six of them above the mean come up once in 10^9 times; a run of a million steps on 32 cores looks 10^9 times, and the
-# room begins not at the mean, but at the most that was seen.
+# A core's ids of a batch are the sum of many rare events: their standard deviation is about the root of the mean. Six
+# of these above the mean occur once in 10^9 times. A run of a million steps on 32 cores has 10^9 such counts, and the
+# margin is added to the observed maximum, not to the mean.
 _DEVIATIONS = 6
 # Lists of ids are padded to a multiple of this.
 _PADDING = 8
@@ -28,13 +28,13 @@ _IDS_PER_SAMPLE = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Room:
-    """What the ids of batches need on SparseCores.
+class IdCapacity:
+    """The capacity that the ids of batches need on SparseCores.
 
     Attributes:
-      ids: by name of a stack, the most pairs of example and id that one core sends another.
-      unique_ids: likewise, the most different ids.
-      ids_per_sample: the most ids of an example of a stack, on the average of a chip, padding included.
+      ids: by name of the stack, the largest number of pairs of example and id from one core to another.
+      unique_ids: by name of the stack, the largest number of distinct ids from one core to another.
+      ids_per_sample: the largest number of ids per example of a stack, averaged over a chip, with padding.
     """
 
     ids: dict[str, int]
@@ -42,7 +42,7 @@ class Room:
     ids_per_sample: float
 
     def config(self) -> Any:
-        """The `SparseCoreEmbeddingConfig` with that much room and a margin; no id is ever dropped."""
+        """Returns the `SparseCoreEmbeddingConfig` with this capacity and a margin; it never drops ids."""
         per_sample = max(_IDS_PER_SAMPLE, _round_up(math.ceil(self.ids_per_sample * 1.25)))
         return tf.tpu.experimental.embedding.SparseCoreEmbeddingConfig(
             max_ids_per_chip_per_sample=per_sample,
@@ -52,49 +52,49 @@ class Room:
         )
 
 
-class InStack(NamedTuple):
-    """Where a table is: the name of its stack, and its rows in there."""
+class StackedTable(NamedTuple):
+    """The stack of a table, and the layout of its rows in the stack."""
 
     stack: str
     layout: CoreLayout
 
 
 def with_margin(most: int) -> int:
-    """Room for what at most came up in some batches: six standard deviations more, and a multiple of 8."""
+    """Adds six standard deviations to a maximum over some batches, and rounds up to a multiple of 8."""
     return max(_PADDING, _round_up(math.ceil(most + _DEVIATIONS * math.sqrt(most))))
 
 
-def count(
+def measure_capacity(
     batches: Iterable[Mapping[str, Any]],
-    lookups: Sequence[Lookup],
-    tables: Mapping[str, InStack],
+    lookups: Sequence[HardwareLookup],
+    tables: Mapping[str, StackedTable],
     cores_per_chip: int,
-) -> Room:
-    """The room that some batches of one chip need; the counts are those of `TPUEmbeddingV2.compute_sparse_core_stats`.
+) -> IdCapacity:
+    """Measures what batches of one chip need; counts as `TPUEmbeddingV2.compute_sparse_core_stats` does.
 
     Args:
-      batches: for one chip each, as `HostMap` makes them.
-      lookups: what is looked up in a batch.
-      tables: where each table is.
+      batches: batches of one chip, as `HostMap` makes them.
+      lookups: the lookups of a batch.
+      tables: the stack of each table.
       cores_per_chip: SparseCores of a chip.
     """
     stacks = dict.fromkeys(t.stack for t in tables.values())
     ids, unique_ids, per_sample = dict.fromkeys(stacks, 0), dict.fromkeys(stacks, 0), 0.0
     for batch in batches:
         for stack in stacks:
-            own = [x for x in lookups if tables[x.table].stack == stack]
-            pairs, singles = _count_stack(batch, own, tables, cores_per_chip)
+            of_stack = [x for x in lookups if tables[x.table].stack == stack]
+            pairs, singles = _count_stack(batch, of_stack, tables, cores_per_chip)
             ids[stack] = max(ids[stack], int(pairs.max()))
             unique_ids[stack] = max(unique_ids[stack], int(singles.max()))
             padded = -(-pairs // _PADDING) * _PADDING
-            per_sample = max(per_sample, int(padded.sum()) / sum(_samples(batch[x.key]) for x in own))
-    return Room(ids, unique_ids, per_sample)
+            per_sample = max(per_sample, int(padded.sum()) / sum(_samples(batch[x.key]) for x in of_stack))
+    return IdCapacity(ids, unique_ids, per_sample)
 
 
 def _count_stack(
-    batch: Mapping[str, Any], lookups: Sequence[Lookup], tables: Mapping[str, InStack], cores_per_chip: int
+    batch: Mapping[str, Any], lookups: Sequence[HardwareLookup], tables: Mapping[str, StackedTable], cores_per_chip: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Int [cores_per_chip, cores]: what each core of the chip sends each core, in pairs and in different ids."""
+    """Returns int [cores_per_chip, cores], twice: pairs, and distinct ids, from each core of the chip to each core."""
     cores = tables[lookups[0].table].layout.cores
     pairs, singles = np.zeros([2, cores_per_chip, cores], np.int64)
     for table in dict.fromkeys(x.table for x in lookups):

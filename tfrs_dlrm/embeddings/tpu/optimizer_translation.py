@@ -1,7 +1,7 @@
-"""The row optimizers in terms of the embedding hardware of TPUs, which has formulas of its own.
+"""Translates row optimizers to the optimizers of TPU embedding hardware.
 
-Only what comes to the same formula is translated; the rest is refused. The hardware's formulas are those of
-tensorflow/core/protobuf/tpu/optimization_parameters.proto and, for SparseCore, of sparse_core_xla_ops.cc.
+Optimizers without an equal formula on the hardware are refused. The formulas of the hardware are in
+tensorflow/core/protobuf/tpu/optimization_parameters.proto and, for SparseCore, in sparse_core_xla_ops.cc.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 _hardware = tf.tpu.experimental.embedding
 
 # Adagrad on the hardware has no epsilon, which keeps small gradients from making steps of full size. Accumulators that
-# begin at its square do the same; for an epsilon up to this one the difference does not show beside the root of any
-# accumulator that counts.
+# start at its square do the same: up to this epsilon the difference is negligible.
 _LARGEST_EPSILON = 1e-8
-# Still far above the smallest float32.
+# Far above the smallest float32.
 _SMALLEST_ACCUMULATOR = 1e-30
 
 
 @dataclasses.dataclass(frozen=True)
-class Translated:
+class TranslatedOptimizer:
     """A row optimizer for the embedding hardware.
 
     Attributes:
-      optimizer: one of `tf.tpu.experimental.embedding`.
-      slots: the hardware's name of each slot, by ours.
-      smallest: by our name of a slot what stands for 0 in it, where the hardware divides by its root.
+      optimizer: an optimizer of `tf.tpu.experimental.embedding`.
+      slots: the hardware's name of each slot, by the row optimizer's.
+      smallest: the number that stands for 0 in a slot, by the row optimizer's name, if the hardware divides by its
+        root.
     """
 
     optimizer: Any
@@ -40,41 +40,41 @@ class Translated:
     smallest: dict[str, float]
 
 
-def translate(table: str, rule: RowOptimizer, iterations: tf.Variable, sparse_core: bool) -> Translated:
-    """The optimizer of a table on the embedding hardware.
+def translate(table: str, rule: RowOptimizer, iterations: tf.Variable, sparse_core: bool) -> TranslatedOptimizer:
+    """Translates the optimizer of a table.
 
     Args:
-      table: its name, for messages.
-      rule: its row optimizer.
-      iterations: counts the steps.
+      table: the name of the table, for messages.
+      rule: the row optimizer of the table.
+      iterations: the counter of steps.
       sparse_core: whether the hardware is a SparseCore.
 
     Raises:
-      ValueError: the hardware cannot do it; says what can be used instead.
+      ValueError: the hardware has no such optimizer; the message says what to use instead.
     """
     _refuse(table, rule, sparse_core)
     translated = _translated(table, rule, iterations)
-    # A number of an enum, which TensorFlow sets to False; protobuf 7 takes no False for it.
+    # TensorFlow sets this enum to False, which protobuf 7 does not accept.
     translated.optimizer.low_dimensional_packing_status = 0
     return translated
 
 
-def _translated(table: str, rule: RowOptimizer, iterations: tf.Variable) -> Translated:
+def _translated(table: str, rule: RowOptimizer, iterations: tf.Variable) -> TranslatedOptimizer:
     decay: dict[str, Any] = {}
     if rule.weight_decay:
         decay = {"weight_decay_factor": rule.weight_decay, "multiply_weight_decay_factor_by_learning_rate": True}
     if isinstance(rule, SGD):
-        return Translated(_hardware.SGD(_rate(rule, iterations)), {}, {})
+        return TranslatedOptimizer(_hardware.SGD(_rate(rule, iterations)), {}, {})
     if isinstance(rule, Adagrad):
         smallest = max(rule.epsilon**2, _SMALLEST_ACCUMULATOR)
         initial = rule.initial_accumulator or smallest
         optimizer = _hardware.Adagrad(_rate(rule, iterations), initial_accumulator_value=initial, **decay)
-        return Translated(optimizer, {"accumulator": "accumulators"}, {"accumulator": smallest})
+        return TranslatedOptimizer(optimizer, {"accumulator": "accumulators"}, {"accumulator": smallest})
     if isinstance(rule, LazyAdam):
         optimizer = _hardware.Adam(
             _corrected_rate(rule, iterations), rule.beta_1, rule.beta_2, rule.epsilon, sum_inside_sqrt=False
         )
-        return Translated(optimizer, {"m": "momenta", "v": "velocities"}, {})
+        return TranslatedOptimizer(optimizer, {"m": "momenta", "v": "velocities"}, {})
     if isinstance(rule, FTRL):
         optimizer = _hardware.FTRL(
             _rate(rule, iterations),
@@ -82,9 +82,9 @@ def _translated(table: str, rule: RowOptimizer, iterations: tf.Variable) -> Tran
             initial_accumulator_value=rule.initial_accumulator,
             multiply_linear_by_learning_rate=True,
         )
-        return Translated(optimizer, {"accumulator": "accumulators", "linear": "linears"}, {})
+        return TranslatedOptimizer(optimizer, {"accumulator": "accumulators", "linear": "linears"}, {})
     raise ValueError(
-        f"table {table!r} is on TPU embedding hardware, which knows no {type(rule).__name__}; use td.SGD, td.Adagrad,"
+        f"table {table!r} is on TPU embedding hardware, which has no {type(rule).__name__}; use td.SGD, td.Adagrad,"
         " td.LazyAdam or td.FTRL"
     )
 
@@ -117,7 +117,7 @@ def _refuse(table: str, rule: RowOptimizer, sparse_core: bool) -> None:
 
 
 def _rate(rule: RowOptimizer, iterations: tf.Variable) -> float | Callable[[], tf.Tensor]:
-    """The learning rate: a number, or a function that gives that of the step."""
+    """Returns the learning rate: a number, or a function that returns the one of the step."""
     schedule = rule.learning_rate
     if not callable(schedule):
         return float(schedule)
@@ -125,7 +125,7 @@ def _rate(rule: RowOptimizer, iterations: tf.Variable) -> float | Callable[[], t
 
 
 def _corrected_rate(rule: LazyAdam, iterations: tf.Variable) -> Callable[[], tf.Tensor]:
-    """The learning rate times what corrects the bias of the moments, which the hardware leaves to the rate."""
+    """Returns the learning rate times the bias correction of the moments, which the hardware leaves to the rate."""
     rate = _rate(rule, iterations)
 
     def corrected() -> tf.Tensor:

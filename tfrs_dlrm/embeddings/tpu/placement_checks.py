@@ -1,4 +1,4 @@
-"""Whether tables fit where they are placed on TPUs."""
+"""Checks that tables fit their placement on TPUs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tfrs_dlrm.schema import Schema
 def check_tables(
     schema: Schema, on_hardware: Sequence[str], hardware: str, batch_size: int, samples: Sequence[Features]
 ) -> None:
-    """Makes sure that tables can be where they are placed, and that all is known that their hardware needs.
+    """Checks that embedding hardware can hold the tables, and has the samples that it needs.
 
     Args:
-      schema: of the tables.
-      on_hardware: the names of those that are placed on embedding hardware.
+      schema: the schema of the tables.
+      on_hardware: the names of the tables on embedding hardware.
       hardware: its kind, see `tfrs_dlrm.embeddings.tpu.hardware.kind`.
       batch_size: examples of a replica.
-      samples: encoded batches of one.
+      samples: encoded batches of one replica.
 
     Raises:
-      ValueError: saying what does not fit.
+      ValueError: the hardware cannot hold a table, or needs samples.
     """
     if on_hardware and not hardware:
         raise ValueError(
@@ -42,16 +42,16 @@ def check_tables(
         raise ValueError(f"batch_size={batch_size}; at least 1 example for each replica is needed")
     if on_hardware and hardware == "SparseCore" and not samples:
         raise ValueError(
-            "SparseCores have a fixed room for the ids of a batch, which is found by counting in some: give samples,"
-            " about 20 encoded batches of one replica"
+            "SparseCores have a fixed capacity for the ids of a batch, measured on samples: give samples, about 20"
+            " encoded batches of one replica"
         )
 
 
 def check_memory(placement: Placement, optimizer: RowOptimizer) -> None:
-    """Makes sure that what is copied to every chip fits, where its memory is known.
+    """Checks that the replicated tables fit the memory of a chip, if it is known.
 
     Raises:
-      ValueError: it does not.
+      ValueError: they do not fit.
     """
     memory = placement.topology.memory
     copied = [t for t in placement.tables if t.kind == "replicated"]
@@ -71,7 +71,7 @@ def check_memory(placement: Placement, optimizer: RowOptimizer) -> None:
 
 
 def log_placement(placement: Placement, hardware: str) -> None:
-    """Says how much is copied to every chip."""
+    """Logs the size of the tables that are copied to every chip."""
     copied = [t for t in placement.tables if t.kind == "replicated"]
     size = size_text(sum(t.bytes for t in copied))
     if not hardware:

@@ -1,4 +1,4 @@
-"""The embedding tables of a schema on TPUs."""
+"""The layer that holds the embedding tables of a schema on TPUs."""
 
 from __future__ import annotations
 
@@ -18,31 +18,30 @@ from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import LogicalTable, TableVariable, logical_tables
-from tfrs_dlrm.embeddings.tpu.hardware import V1, Hardware, HardwareTable, SparseCore
-from tfrs_dlrm.embeddings.tpu.host_batches import OUT_OF_RANGE, HostMap, Lookup, lookups
-from tfrs_dlrm.embeddings.tpu.optimizer_translation import Translated, translate
+from tfrs_dlrm.embeddings.tpu.hardware import EmbeddingHardware, SparseCoreHardware, V1Hardware, hardware_tables
+from tfrs_dlrm.embeddings.tpu.host_batches import OUT_OF_RANGE, HardwareLookup, HostMap, lookups
 from tfrs_dlrm.embeddings.tpu.placement_checks import check_memory, check_tables, log_placement
 from tfrs_dlrm.embeddings.variables import make_variables
-from tfrs_dlrm.schema import CategoricalFeature, Combiner, Schema
+from tfrs_dlrm.schema import CategoricalFeature, Schema
 
 
 @dataclasses.dataclass
 class TPUIds:
-    """What a batch of a replica looks up, ready for `TPUEmbeddingTables.lookup` and, after that, `update`.
+    """The lookups of a replica's batch, for `TPUEmbeddingTables.lookup` and then `update`.
 
     Attributes:
-      bags: by feature whose table is replicated.
-      there: by multi-valued one of them, bool [n]: which of the rows of its bags there are, and which fill up.
+      bags: by feature with a replicated table.
+      present: by multi-valued feature with a replicated table, bool [n]: which rows of its bags are no padding.
       ids: by key of the lookup on the embedding hardware.
-      weights: likewise; None for those without.
+      weights: by key of the lookup on the embedding hardware; None for lookups without weights.
       batch_size: the number of examples.
-      out_of_range: int32 [len(schema.categorical)], how many ids of each were not rows of its table.
-      call: another name for each call.
-      token: what the lookup leaves for the update.
+      out_of_range: int32 [len(schema.categorical)], how many ids of each feature were outside the table.
+      call: the name of this call, unique in a step.
+      token: passed from the lookup to the update.
     """
 
     bags: dict[str, Bags]
-    there: dict[str, tf.Tensor]
+    present: dict[str, tf.Tensor]
     ids: dict[str, Any]
     weights: dict[str, Any]
     batch_size: tf.Tensor
@@ -64,23 +63,23 @@ class TPUEmbeddingTables(keras.layers.Layer):
         )
         model.fit(data, steps_per_epoch=...)
 
-    Tables go where `placement` says. Those on the embedding hardware are spread over all chips. All others are copied
-    to each, looked up by gathers and updated as wholes, after the replicas' gradients were added up.
+    Tables on the embedding hardware are spread over all chips. All others are copied to each chip, looked up by gathers
+    and updated as a whole with the sum of all replicas' gradients.
 
-    Both verbs belong into the replica function, and take batches that came through `host_map`, with fetching to the
-    device off. Every batch has the same size, in evaluation as well.
+    Call both verbs in the replica function, with batches that went through `host_map`, with fetching to the device off.
+    Every batch has the same size, in evaluation as well.
 
     Args:
-      schema: names the features and the tables, with the rows of each.
-      seed: makes the initial values a function of (seed, name of the table): the same as those of `EmbeddingTables`.
-      placement: of the variables of the tables.
+      schema: the features, and the tables with their sizes.
+      seed: the initial values are a function of (seed, name of the table), equal to those of `EmbeddingTables`.
+      placement: the placement of all variables of the tables.
       batch_size: examples of a replica in every batch.
-      hotness: for multi-valued features whose tables are replicated, the most values that an example has.
-      samples: encoded batches of `batch_size` examples, 20 or so, from all over the data: SparseCores need to know how
-        the ids spread. Other hardware takes no notice of them.
+      hotness: for multi-valued features with replicated tables, the largest number of values of an example.
+      samples: about 20 encoded batches of `batch_size` examples from all parts of the data: SparseCores need to know
+        how the ids spread. Other hardware ignores them.
 
     Raises:
-      ValueError: a table cannot be on the hardware that it is placed on, or this hardware needs more to be known.
+      ValueError: the hardware of a table's placement cannot hold it, or needs samples.
     """
 
     def __init__(
@@ -111,23 +110,23 @@ class TPUEmbeddingTables(keras.layers.Layer):
         self.tables: dict[str, TableVariable] = {
             name: v for t in schema.tables if t.name not in on_hardware for name, v in make_variables(t, seed).items()
         }
-        # In a plain object, which no checkpoint of TensorFlow's follows: `logical_tables` is how these are saved.
-        self._own = types.SimpleNamespace(hardware=None, optimizer=None, samples=tuple(samples), calls=0)
+        # In a plain object, which no TensorFlow checkpoint follows: `logical_tables` saves these.
+        self._state = types.SimpleNamespace(hardware=None, optimizer=None, samples=tuple(samples), calls=0)
         log_placement(placement, self.kind)
 
     @property
-    def hardware(self) -> Hardware | None:
-        """The embedding hardware, once compiled; None where no table is on it."""
-        return self._own.hardware
+    def hardware(self) -> EmbeddingHardware | None:
+        """The embedding hardware, once compiled; None if no table is on it."""
+        return self._state.hardware
 
     def compile(self, optimizer: RowOptimizer) -> None:
-        """Makes the slots, and the tables on the embedding hardware, which needs to know the optimizer for that.
+        """Makes the slots, and the tables on the embedding hardware, which depend on the optimizer.
 
         Raises:
-          ValueError: the hardware cannot do what the optimizer does, or was set up for another one already.
+          ValueError: the hardware has no such optimizer, or was set up for another one before.
         """
-        own = self._own
-        if own.optimizer not in (None, optimizer):
+        state = self._state
+        if state.optimizer not in (None, optimizer):
             raise ValueError(
                 "the embedding tables were compiled with another optimizer, and TPUs are set up for one only; make a"
                 " new model, after tf.tpu.experimental.initialize_tpu_system()"
@@ -135,31 +134,31 @@ class TPUEmbeddingTables(keras.layers.Layer):
         names = [t.name for t in self.placement.tables if t.kind == "tpu_embedding"]
         optimizer.build(self.tables, elsewhere=names)
         check_memory(self.placement, optimizer)
-        if names and own.optimizer is None:
-            tables = self._translated(names, optimizer)
+        if names and state.optimizer is None:
+            tables = hardware_tables(self.schema, names, self._lookups, optimizer, self.kind == "SparseCore")
             if self.kind == "V1":
-                own.hardware = V1(tables, self._lookups, self.batch_size, self.seed)
+                state.hardware = V1Hardware(tables, self._lookups, self.batch_size, self.seed)
             else:
-                samples = [self._sample(batch) for batch in own.samples]
-                own.hardware = SparseCore(tables, self._lookups, self.batch_size, self.seed, samples)
-        own.optimizer = optimizer
+                samples = [self._sample(batch) for batch in state.samples]
+                state.hardware = SparseCoreHardware(tables, self._lookups, self.batch_size, self.seed, samples)
+        state.optimizer = optimizer
 
     def map_batch(self, features: Features, *others: tf.Tensor) -> tuple[Any, ...]:
         """`host_map` for the elements of a dataset: (features, label[, weight])."""
         return (self.host_map(features), *others)
 
     def call(self, features: Features) -> list[tf.Tensor]:
-        """The same as `lookup`."""
+        """Calls `lookup`."""
         return self.lookup(features)
 
     def prepare(self, features: Features) -> TPUIds:
-        """What a batch looks up; `lookup` and `update` take it, one after the other.
+        """Reads the ids of a batch for `lookup` and then `update`.
 
         Args:
-          features: of a batch that came through `host_map`.
+          features: a batch that went through `host_map`.
 
         Raises:
-          ValueError: it did not, or it has another size than all others.
+          ValueError: the batch did not go through `host_map`, or has a wrong size.
         """
         if OUT_OF_RANGE not in features:
             raise ValueError(
@@ -173,8 +172,8 @@ class TPUEmbeddingTables(keras.layers.Layer):
                 f" batches of {self.batch_size}, all alike. Drop the remainder, and repeat the dataset (with"
                 " steps_per_epoch or steps): of one that ends tf.distribute does not know the size of the last batches"
             )
-        self._own.calls += 1
-        ids = TPUIds({}, {}, {}, {}, tf.shape(counts)[0], tf.reduce_sum(counts, axis=0), f"call_{self._own.calls}")
+        self._state.calls += 1
+        ids = TPUIds({}, {}, {}, {}, tf.shape(counts)[0], tf.reduce_sum(counts, axis=0), f"call_{self._state.calls}")
         columns = iter(tf.unstack(features["ids"], axis=1) if "ids" in features else ())
         for f in self.schema.categorical:
             if f.name not in self._layouts:
@@ -182,8 +181,8 @@ class TPUEmbeddingTables(keras.layers.Layer):
             if f.multi_valued:
                 weights = features[f.weights_name] if f.weights else None
                 combiner = self.schema.table_of(f).combiner
-                bags, there = padded_bags(features[f.name], weights, combiner, f.sequence_length)
-                ids.bags[f.name], ids.there[f.name] = bags, there
+                bags, present = padded_bags(features[f.name], weights, combiner, f.sequence_length)
+                ids.bags[f.name], ids.present[f.name] = bags, present
             else:
                 ids.bags[f.name] = one_hot_bags(next(columns))
         for x in self._lookups:
@@ -192,12 +191,12 @@ class TPUEmbeddingTables(keras.layers.Layer):
         return ids
 
     def lookup(self, features: Features | TPUIds) -> list[tf.Tensor]:
-        """The vectors [B, dim] of each feature, in the order of `schema.categorical` and the compute dtype.
+        """Returns the vectors [B, dim] of each feature, in the order of `schema.categorical` and the compute dtype.
 
-        Those of a feature with `sequence_length` are [B, sequence_length, dim].
+        The vectors of a feature with `sequence_length` are [B, sequence_length, dim].
 
         Raises:
-          ValueError: some tables are on embedding hardware, and `compile` was not called.
+          ValueError: a table is on embedding hardware, and `compile` was not called.
         """
         ids = features if isinstance(features, TPUIds) else self.prepare(features)
         found: dict[str, tf.Tensor] = {}
@@ -214,37 +213,37 @@ class TPUEmbeddingTables(keras.layers.Layer):
         return [tf.cast(v, self.compute_dtype) for v in vectors]
 
     def update(self, features: TPUIds, gradients: Sequence[tf.Tensor | None], optimizer: RowOptimizer) -> None:
-        """One step of `optimizer` on the rows that `features` look up, and on no others.
+        """Takes one step of `optimizer` on the rows that `features` look up.
 
         Args:
-          features: what was given to `lookup`.
-          gradients: of the loss with respect to what `lookup` returned. None leaves that feature out; on embedding
-            hardware its rows take a step with a gradient of 0.
-          optimizer: that of `compile`.
+          features: the argument of `lookup`.
+          gradients: of the loss with respect to the result of `lookup`. None skips a feature; on embedding hardware its
+            rows take a step with a gradient of 0.
+          optimizer: the argument of `compile`.
         """
         by_lookup: dict[str, tf.Tensor | None] = {}
-        uses: dict[str, list[LookupGradient]] = {}
+        by_variable: dict[str, list[LookupGradient]] = {}
         for f, gradient in zip(self.schema.categorical, gradients, strict=True):
             flat = None if gradient is None else tf.reshape(tf.cast(gradient, tf.float32), [-1, gradient.shape[-1]])
             if f.name not in self._layouts:
-                own = self._lookups_of(f)
-                pieces = [None] * len(own) if flat is None else tf.split(flat, len(own), axis=1)
-                by_lookup |= {x.key: piece for x, piece in zip(own, pieces, strict=True)}
+                lookups_of = self._lookups_of(f)
+                parts = [None] * len(lookups_of) if flat is None else tf.split(flat, len(lookups_of), axis=1)
+                by_lookup |= {x.key: part for x, part in zip(lookups_of, parts, strict=True)}
             elif flat is not None:
-                for name, use in (
-                    self._layouts[f.name].lookup_gradients(self.tables, features.bags[f.name], flat).items()
-                ):
-                    uses.setdefault(name, []).append(_only_there(use, features.there.get(f.name)))
+                found = self._layouts[f.name].lookup_gradients(self.tables, features.bags[f.name], flat)
+                for name, of_variable in found.items():
+                    used = _without_padding(of_variable, features.present.get(f.name))
+                    by_variable.setdefault(name, []).append(used)
         if self.hardware is not None:
             self.hardware.update(by_lookup, features.token)
-        for name, own_uses in uses.items():
+        for name, of_table in by_variable.items():
             table = self.tables[name]
-            gradient = DenseGradient.of(own_uses, table.shape[0], features.batch_size)
+            gradient = DenseGradient.of(of_table, table.shape[0], features.batch_size)
             optimizer.step(name, table, optimizer.slots[name], gradient)
         optimizer.iterations.assign_add(1)
 
     def zeros(self, batch_size: int) -> list[tf.Tensor]:
-        """What `lookup` would give for some examples if all rows were 0."""
+        """Returns the result of `lookup` for some examples if all rows were 0."""
         vectors = []
         for f in self.schema.categorical:
             length = [] if f.sequence_length is None else [f.sequence_length]
@@ -280,19 +279,7 @@ class TPUEmbeddingTables(keras.layers.Layer):
             )
         return mapped
 
-    def _translated(self, names: Sequence[str], optimizer: RowOptimizer) -> list[HardwareTable]:
-        translated: dict[int, Translated] = {}
-        tables = []
-        for name in names:
-            rule = optimizer.rule(name)
-            # One for each rule: tables that share one have one learning rate, and can be stacked.
-            if id(rule) not in translated:
-                translated[id(rule)] = translate(name, rule, optimizer.iterations, self.kind == "SparseCore")
-            combiner = _combiner(name, self._lookups, self.schema)
-            tables.append(HardwareTable(self.schema.table(name), combiner, translated[id(rule)]))
-        return tables
-
-    def _lookups_of(self, f: CategoricalFeature) -> list[Lookup]:
+    def _lookups_of(self, f: CategoricalFeature) -> list[HardwareLookup]:
         return [x for x in self._lookups if x.feature is f]
 
 
@@ -302,23 +289,9 @@ def _of_sequence(f: CategoricalFeature, vectors: tf.Tensor) -> tf.Tensor:
     return tf.reshape(vectors, [-1, f.sequence_length, vectors.shape[-1]])
 
 
-def _only_there(use: LookupGradient, there: tf.Tensor | None) -> LookupGradient:
-    """Without the places that fill up the values of examples; a row may have several places in a compressed table."""
-    if there is None:
-        return use
-    times = use.rows.shape[0] // there.shape[0]
-    return use._replace(rows=tf.where(tf.tile(there, [times]), use.rows, -1))
-
-
-def _combiner(table: str, all_lookups: Sequence[Lookup], schema: Schema) -> Combiner:
-    """That of all lookups in a table; sequences and single values are combined with nothing."""
-    combined = [x.feature for x in all_lookups if x.table == table and x.feature.multi_valued]
-    combiners = {schema.table_of(f).combiner for f in combined if f.sequence_length is None}
-    if any(f.sequence_length is not None and f.weights for f in combined):
-        combiners.add("sum")  # any other would take the weight off a bag of one row
-    if len(combiners) > 1:
-        raise ValueError(
-            f"table {table!r} is on TPU embedding hardware, which combines the rows of a table in one way, and its"
-            f" features need {', '.join(sorted(combiners))}; give them tables of their own, or replicate it"
-        )
-    return next(iter(combiners), "sum")
+def _without_padding(gradient: LookupGradient, present: tf.Tensor | None) -> LookupGradient:
+    """Sets the rows of padding to -1. In a compressed table a value may have several rows."""
+    if present is None:
+        return gradient
+    times = gradient.rows.shape[0] // present.shape[0]
+    return gradient._replace(rows=tf.where(tf.tile(present, [times]), gradient.rows, -1))
