@@ -30,7 +30,7 @@ from tfrs_dlrm.serving.protocol import InvalidRequest
 from tfrs_dlrm.serving.request_logs.scored_rows import ScoredRequest
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.tools.explain import pictures
-from tfrs_dlrm.tools.explain.explain import Questions, explain_run
+from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.groups import Grouping
@@ -259,7 +259,7 @@ def test_what_a_rating_depends_on_is_what_its_model_relies_on(run, tmp_path):
     assert f"to RMSE {run[1].best['rmse']:.6f} and MAE " in text and "second difference of the prediction|" in text
     assert set(data["importance"]) == {"rmse", "mae", "examples", "seeds", "features"} and data["label"] == "rating"
     assert len(data["importance"]["features"][0]["rmse_rises"]) == 3
-    assert len(pictures.draw(found, str(tmp_path))) == 3
+    assert len(pictures.draw_pictures(found, str(tmp_path))) == 3
 
 
 def test_the_best_checkpoint_has_the_lowest_error(run):

@@ -30,7 +30,7 @@ from tfrs_dlrm.serving.request_logs.label_join import join_labels
 from tfrs_dlrm.serving.request_logs.request_log import RequestLog
 from tfrs_dlrm.serving.request_logs.scored_rows import ScoredRequest
 from tfrs_dlrm.serving.verification.verify import verify
-from tfrs_dlrm.tools.explain.explain import Questions, explain_run
+from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
 from tfrs_dlrm.tools.planner.dense import dense_half
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model

@@ -10,7 +10,7 @@ from tfrs_dlrm.config import MODELS, DataConfig, ModelConfig, RunConfig, TrainCo
 from tfrs_dlrm.layers.hashing import hashed_rows
 from tfrs_dlrm.models.registry import REGISTRY
 from tfrs_dlrm.tools.explain import pictures
-from tfrs_dlrm.tools.explain.explain import Questions, explain_run
+from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.loop import train_and_evaluate
 
@@ -75,7 +75,7 @@ def test_every_model_is_explained(name, data, tmp_path):
     if name == "matrix_factorization":
         check_what_it_does_not_look_at(tmp_path)
     if name == "logistic_regression":
-        assert len(pictures.draw(found, str(tmp_path))) == 3
+        assert len(pictures.draw_pictures(found, str(tmp_path))) == 3
 
 
 def check_what_it_does_not_look_at(tmp_path):
@@ -83,7 +83,7 @@ def check_what_it_does_not_look_at(tmp_path):
     for one in explain_run(f"{tmp_path}/run", asked).importance.features:
         assert one.summary()["auc_drop"] == one.summary()["log_loss_rise"] == 0
     with pytest.raises(
-        ValueError, match="'tags:t1': the model looks at site, slot only, and learned nothing of 'tags'"
+        ValueError, match="'tags:t1': the model reads only site, slot; name a table of these, not 'tags'"
     ):
         explain_run(f"{tmp_path}/run", Questions((), neighbours=("tags:t1",)))
 

@@ -16,8 +16,8 @@ from tfrs_dlrm.programs.progress_bars import PrepareBar
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.stores.files import write_json
 from tfrs_dlrm.tools.explain import pictures
-from tfrs_dlrm.tools.explain.explain import Questions, explain_run
-from tfrs_dlrm.tools.explain.neighbours import nearest
+from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
+from tfrs_dlrm.tools.explain.neighbours import nearest_rows
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.loop import train_and_evaluate
 
@@ -162,7 +162,7 @@ def test_text_json_and_pictures(found, tmp_path):
     assert data["tables"]["slot"]["first_dead"][0] == {"value": "6", "row": 6}
     assert data["tables"]["users"]["most"][0]["value"].startswith("bucket ")
     assert sum(data["tables"]["device"]["norms"]["looked_up"]) == 4
-    paths = pictures.draw(found, str(tmp_path))
+    paths = pictures.draw_pictures(found, str(tmp_path))
     assert [Path(p).name for p in paths] == ["importance.png", "interactions.png", "tables.png"]
     assert all(Path(p).read_bytes()[:4] == b"\x89PNG" and Path(p).stat().st_size > 10_000 for p in paths)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["explanation.json", *(Path(p).name for p in paths)]
@@ -173,7 +173,7 @@ def test_only_what_was_asked_for(folder, tmp_path):
     one = explain_run(str(folder / "run"), asked, split="train", which="latest")
     assert one.interactions is None and one.tables == [] and one.split == "train"
     assert [f.feature for f in one.importance.features] == ["site"]
-    assert [Path(p).name for p in pictures.draw(one, str(tmp_path))] == ["importance.png"]
+    assert [Path(p).name for p in pictures.draw_pictures(one, str(tmp_path))] == ["importance.png"]
     none = explain_run(str(folder / "run"), Questions(parts=(), neighbours=("slot:3",), top=2))
     assert set(none.to_dict()) == {"checkpoint", "data", "split", "label", "neighbours"}
     assert len(none.to_dict()["neighbours"][0]["nearest"]) == 2
@@ -219,7 +219,7 @@ def test_no_run_no_checkpoint_no_evaluation_set(folder, tmp_path):
 def test_single_numbers_have_the_nearest_numbers_as_neighbours():
     model = td.RankingModel(small_model.SCHEMA.with_dim(1))
     model.embeddings.tables["slot"].assign([[0.5], [0.0], [0.75], [-2.0], [0.3], [0.25]])
-    found = nearest(model, "slot", 0, 4)
+    found = nearest_rows(model, "slot", 0, 4)
     assert (found.measure, found.number) == ("number", 0.5)
     # 0.75 and 0.25 are equally far.
     assert (found.rows, found.values) == ([4, 2, 5, 1], pytest.approx([0.3, 0.75, 0.25, 0.0]))
@@ -229,6 +229,6 @@ def test_vectors_without_a_direction_have_no_neighbours(folder):
     model, _, _ = load_model(str(folder / "run"))
     slot = model.embeddings.tables["slot"]
     slot.assign(np.where(np.arange(9)[:, None] < 7, 0, slot.numpy()))
-    assert nearest(model, "slot", 7, 5).rows == [8]
+    assert nearest_rows(model, "slot", 7, 5).rows == [8]
     with pytest.raises(ValueError, match="table 'slot': the vector of row 3 is 0, which has no direction"):
-        nearest(model, "slot", 3, 5)
+        nearest_rows(model, "slot", 3, 5)

@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error, r
 import tfrs_dlrm as td
 from tfrs_dlrm.tools.explain.importance import permutation_importance
 from tfrs_dlrm.tools.explain.interactions import interactions
-from tfrs_dlrm.tools.explain.sample import draw, scores
+from tfrs_dlrm.tools.explain.sample import draw_sample, score_sample
 
 FEATURES = ["age", "user", "item"]
 COLUMNS = ["label", "label/purchase", "label/paid"]
@@ -69,13 +69,13 @@ def of_numbers(y, z, w):
 )
 def test_each_label(known, label, names, measure, signs, unit):
     data, model = known
-    sample = draw(data, "train", 200, label=label)
+    sample = draw_sample(data, "train", 200, label=label)
     frame = sample.table.to_pandas()
     y, w = frame[COLUMNS[label]].to_numpy(float), frame["weight"].to_numpy(float)
     assert len(frame) == 200 and np.isfinite(y).all()
     values = [frame[name].to_numpy() for name in FEATURES]
     plain = heads(model, values)[:, label]
-    np.testing.assert_allclose(scores(model, sample, 64), plain, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(score_sample(model, sample, 64), plain, rtol=1e-5, atol=1e-4)
 
     donors = np.random.default_rng(0).permutation(200)
     found = permutation_importance(model, sample, FEATURES, seeds=1)
@@ -106,9 +106,9 @@ def test_a_sample_is_of_all_examples_that_have_the_label(known):
     everything = pq.read_table(f"{data}/eval").to_pandas()
     for label, column in enumerate(COLUMNS):
         of_label = everything[everything[column].notna()]
-        found = draw(data, "eval", 10_000, label=label)
+        found = draw_sample(data, "eval", 10_000, label=label)
         np.testing.assert_array_equal(np.sort(found.labels), np.sort(of_label[column]))
-        assert len(draw(data, "eval", 7, label=label)) == 7
+        assert len(draw_sample(data, "eval", 7, label=label)) == 7
     rows = {tuple(row) for row in of_label[["age", "user", "item"]].to_numpy()}
     assert {tuple(row) for row in found.table.to_pandas()[["age", "user", "item"]].to_numpy()} == rows
 
@@ -118,4 +118,4 @@ def test_a_label_that_is_known_of_nothing(tmp_path):
     (tmp_path / "log.csv").write_text("\n".join(["clicked,bought?,paid,age,user,item,weight", *lines]) + "\n")
     td.prepare(funnel_log.SCHEMA, [str(tmp_path / "log.csv")], str(tmp_path / "out"))
     with pytest.raises(ValueError, match="out: label 'paid' is known of no example of the train set"):
-        draw(str(tmp_path / "out"), "train", 10, label=2)
+        draw_sample(str(tmp_path / "out"), "train", 10, label=2)

@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 import tfrs_dlrm as td
 from tfrs_dlrm.tools.explain.importance import permutation_importance
 from tfrs_dlrm.tools.explain.interactions import interactions
-from tfrs_dlrm.tools.explain.sample import draw, scores
+from tfrs_dlrm.tools.explain.sample import draw_sample, score_sample
 
 FEATURES = ["price", "age", "site", "user", "slot", "tags"]
 
@@ -36,7 +36,7 @@ def known(tmp_path_factory):
     rng = np.random.default_rng(0)
     for table in model.embeddings.tables.values():
         table.assign(rng.normal(size=table.shape))
-    sample = draw(data, "train", 500)
+    sample = draw_sample(data, "train", 500)
     tables = {name: t.numpy().astype(np.float64) for name, t in model.embeddings.tables.items()}
     frame = sample.table.to_pandas()
     bags = []
@@ -60,9 +60,9 @@ def exchanged(values, features, donors):
 def test_the_values_of_a_feature_are_exchanged_as_a_whole(known):
     model, sample, values = known
     donors = np.random.default_rng(5).permutation(500)
-    np.testing.assert_allclose(scores(model, sample, 64), formula(values), atol=1e-4)
+    np.testing.assert_allclose(score_sample(model, sample, 64), formula(values), atol=1e-4)
     for features in ([f] for f in FEATURES):
-        found = scores(model, sample.exchanged(features, donors), 500)
+        found = score_sample(model, sample.exchanged(features, donors), 500)
         np.testing.assert_allclose(
             found, formula(exchanged(values, features, donors)), atol=1e-4, err_msg=str(features)
         )
@@ -117,7 +117,7 @@ def test_a_sample_is_rows_of_the_set_each_once(known, tmp_path):
     data = click_log.make(str(tmp_path), 400)
     everything = pq.read_table(f"{data}/eval").to_pandas()
     some, same, all_of_them = (
-        draw(data, "eval", n, seed).table.to_pandas() for n, seed in ((40, 1), (40, 1), (999, 0))
+        draw_sample(data, "eval", n, seed).table.to_pandas() for n, seed in ((40, 1), (40, 1), (999, 0))
     )
     assert some.equals(same) and len(some) == 40
     key = ["price", "age", "site", "user", "slot"]

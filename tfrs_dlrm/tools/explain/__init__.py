@@ -1,5 +1,5 @@
-"""What a trained model has made of its features and tables: see docs/guides/explain.md.
+"""Explains what a trained model has learned of its features and tables; see docs/guides/explain.md.
 
-`sample` draws the examples, `importance` and `interactions` ask the model about them; `rows` reads the tables, for
-`usage` and `neighbours`. `explain` does all of it for a run, `pictures` draws it.
+`explain_run` explains the model of a run. `sample` draws examples, on which `importance` and `interactions` measure the
+model; `table_usage` and `neighbours` read the tables; `pictures` draws the results.
 """

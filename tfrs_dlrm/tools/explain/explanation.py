@@ -1,4 +1,4 @@
-"""What was found in a model: as text, and as plain values."""
+"""The explanation of a model, as text and as plain values."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from typing import Any
 from tfrs_dlrm.data.encoding.row_names import row_names
 from tfrs_dlrm.data.preparing.manifest import Split
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.tools.explain.importance import Importances
+from tfrs_dlrm.tools.explain.importance import PermutationImportance
 from tfrs_dlrm.tools.explain.interactions import Interactions
-from tfrs_dlrm.tools.explain.neighbours import Nearest
-from tfrs_dlrm.tools.explain.usage import TableUsage
+from tfrs_dlrm.tools.explain.neighbours import NearestRows
+from tfrs_dlrm.tools.explain.table_usage import TableUsage
 from tfrs_dlrm.training import evaluation_report as report
 
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """The rows of a table that are most like one of them.
+    """The nearest rows of a table to one of its rows.
 
     Attributes:
-      table: its name.
-      row: the one.
-      nearest: the others.
-      lookups: by row, how often the training data look it up; of `row` too.
+      table: the name of the table.
+      row: the row.
+      nearest: the nearest rows.
+      lookups: how often the training data look up each of these rows, and `row`.
     """
 
     table: str
     row: int
-    nearest: Nearest
+    nearest: NearestRows
     lookups: dict[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What `explain_run` found.
+    """The answers of `explain_run`.
 
     Attributes:
-      checkpoint: its path.
+      checkpoint: the path of the checkpoint.
       data: the prepared directory.
       split: the rows of importance and interactions.
-      label: that of importance and interactions, by name; that of the first is its column.
-      importance: None where it was not asked for.
-      interactions: likewise.
-      tables: in the order of the schema; empty where they were not asked for.
-      neighbours: one for each query.
-      schema: of the run.
-      directory: has its vocabularies.
+      label: the name of the label of importance and interactions; for the first label, its column.
+      importance: None if it was not asked for.
+      interactions: None if they were not asked for.
+      tables: in the order of the schema; empty if they were not asked for.
+      neighbours: one per query.
+      schema: the schema of the run.
+      directory: the directory of the vocabularies.
     """
 
     checkpoint: str
     data: str
     split: Split
     label: str
-    importance: Importances | None
+    importance: PermutationImportance | None
     interactions: Interactions | None
     tables: list[TableUsage]
     neighbours: list[Neighbours]
@@ -62,7 +62,7 @@ class Explanation:
     directory: str
 
     def text(self, top: int) -> str:
-        """Tables for a terminal, of at most `top` pairs of features."""
+        """Returns tables for a terminal, with at most `top` pairs of features."""
         parts = []
         if self.importance:
             parts.append(_importance_text(self.importance))
@@ -75,7 +75,7 @@ class Explanation:
         return "\n\n".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         out: dict[str, Any] = {name: getattr(self, name) for name in ("checkpoint", "data", "split", "label")}
         if self.importance:
             out["importance"] = self.importance.to_dict()
@@ -113,7 +113,7 @@ class Explanation:
         return {"table": found.table} | of(found.row) | number | {"nearest": others}
 
 
-def _importance_text(found: Importances) -> str:
+def _importance_text(found: PermutationImportance) -> str:
     metrics = " and ".join(f"{report.title(name)} {value:.6f}" for name, value in found.metrics.items())
     title = (
         f"Importance: what exchanging a feature's values among {found.examples:,} examples does to {metrics}\n(mean and"
@@ -131,6 +131,6 @@ def _interactions_text(found: Interactions, top: int) -> str:
 
 
 def _table(rows: dict[str, dict[str, float]]) -> str:
-    """Lines up rows of equal columns."""
+    """Returns rows of equal columns as an aligned table."""
     columns = next(iter(rows.values()), {})
     return report.table({column: {name: row[column] for name, row in rows.items()} for column in columns}, False)

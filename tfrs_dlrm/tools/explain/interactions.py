@@ -1,4 +1,4 @@
-"""How strongly pairs of features act together on what a model says, beyond what each does by itself."""
+"""Interactions: how strongly pairs of features affect a model together, beyond the effects of each."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.tools.explain.sample import Sample, scores
+from tfrs_dlrm.tools.explain.sample import Sample, score_sample
 
 
 @dataclasses.dataclass(frozen=True)
 class Interactions:
-    """The strength of all pairs of some features.
+    """The strength of the interaction of all pairs of some features.
 
     Attributes:
-      features: their names.
+      features: the names of the features.
       strength: float64 [F, F], symmetric, nan on the diagonal.
-      spread: likewise, the standard deviation over the permutations; nan where there is one only.
-      examples: how many were looked at.
-      unit: of the strength: `logit` or, of a regression, `prediction`.
+      spread: float64 [F, F], the standard deviation over the permutations; nan for a single one.
+      examples: the number of examples.
+      unit: the unit of the strength: `logit` or, for a regression, `prediction`.
     """
 
     features: tuple[str, ...]
@@ -31,7 +31,7 @@ class Interactions:
     unit: str
 
     def pairs(self) -> list[tuple[str, str, float, float]]:
-        """Both names, strength and spread of each pair, the strongest first."""
+        """Returns both names, strength and spread of each pair, the strongest first."""
         pairs = itertools.combinations(range(len(self.features)), 2)
         found = [(self.features[i], self.features[j], self.strength[i, j], self.spread[i, j]) for i, j in pairs]
         return sorted(found, key=lambda pair: -pair[2])
@@ -45,25 +45,24 @@ def interactions(
     batch_size: int = 8192,
     progress: Callable[[int], None] | None = None,
 ) -> Interactions:
-    """The mean of |f - f_i - f_j + f_ij| for each pair of features i, j.
+    """Measures the mean of |f - f_i - f_j + f_ij| for each pair of features i, j.
 
-    f is the logit of an example or, of a regression, the predicted number, and f_i, f_j and f_ij are those with the
-    value of i, of j, and of both taken from another example, the same for all three. An f that is a sum of what each of
-    the two says on its own, given the rest, has a second difference of 0, whatever these functions are (compare
-    Friedman and Popescu 2008, "Predictive Learning via Rule Ensembles", section 8.1). It is a property of the model,
-    not of the log.
+    f is the logit of an example or, for a regression, the predicted number; f_i, f_j and f_ij have the value of i, of
+    j, and of both from another example, the same for all three. If f is a sum of a function without i and a function
+    without j, this second difference is 0 (compare Friedman and Popescu 2008, "Predictive Learning via Rule Ensembles",
+    section 8.1). It is a property of the model, not of the log.
 
     Args:
       model: the trained model, of any kind.
       sample: the examples; F (F + 1) / 2 times as many are scored for each permutation.
-      features: names.
-      seeds: how many permutations.
-      batch_size: examples that are scored at a time.
-      progress: called with the number of examples that were scored, each time some were.
+      features: the names of the features.
+      seeds: the number of permutations.
+      batch_size: examples per batch.
+      progress: called with the number of scored examples, after each pass.
     """
 
     def score(exchanged: Sample) -> np.ndarray:
-        return scores(model, exchanged, batch_size, progress)
+        return score_sample(model, exchanged, batch_size, progress)
 
     count = len(features)
     strengths = np.full((seeds, count, count), np.nan)

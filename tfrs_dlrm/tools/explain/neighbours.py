@@ -1,4 +1,4 @@
-"""The rows of a table that are most like one of them."""
+"""The nearest rows of a table to one of its rows."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from tfrs_dlrm.data.encoding.row_names import encoding_of, find_row
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.schema.suggestions import did_you_mean
-from tfrs_dlrm.tools.explain.vectors import all_vectors, vectors
+from tfrs_dlrm.tools.explain.table_usage import all_row_vectors, row_vectors
 
 
 @dataclasses.dataclass(frozen=True)
-class Nearest:
-    """The rows of a table that are most like one of them, which is not among them, the nearest first.
+class NearestRows:
+    """The nearest rows of a table to one of its rows, which is left out, the nearest first.
 
     Attributes:
-      rows: which.
-      measure: what is told of them: the `cosine` of their vectors to that of the one or, where vectors are single
-        numbers, the `number`.
-      values: these.
-      number: that of the one; None where vectors have several.
+      rows: the rows.
+      measure: `cosine` to the vector of the row or, if vectors are single numbers, `number`.
+      values: the measure of each of `rows`.
+      number: the number of the row; None if vectors have several.
     """
 
     rows: list[int]
@@ -32,17 +31,16 @@ class Nearest:
     number: float | None = None
 
 
-def find(schema: Schema, directory: str, query: str) -> tuple[str, int]:
-    """The table and the row that TABLE:VALUE means.
+def find_row_of(schema: Schema, directory: str, query: str) -> tuple[str, int]:
+    """Returns the table and the row of a query TABLE:VALUE.
 
     Args:
-      schema: of the model.
-      directory: has the vocabularies.
-      query: what was asked for.
+      schema: the schema of the model.
+      directory: the directory of its vocabularies.
+      query: TABLE:VALUE.
 
     Raises:
-      ValueError: it is not of that form; there is no such table or value, or the rows of the table have no vectors of
-        their own to compare.
+      ValueError: the query has another form, the table or the value does not exist, or the table is compressed.
     """
     table, colon, value = query.partition(":")
     if not colon or not table:
@@ -53,38 +51,35 @@ def find(schema: Schema, directory: str, query: str) -> tuple[str, int]:
         hint = f"feature {table!r} looks up table {home!r}" if home else did_you_mean(table, known)
         raise ValueError(f"no table {table!r}; {hint or 'there are ' + ', '.join(known)}")
     if encoding_of(schema, table) is None:
-        raise ValueError(f"table {table!r} only stores the rows of other tables; it has no values")
+        raise ValueError(f"table {table!r} only stores the rows of other tables; name a table that a feature looks up")
     if known[table].stored_in or known[table].remainders is not None:
         raise ValueError(
-            f"table {table!r} is compressed: its values share rows, so that neighbours say more of the compression than"
-            " of the values; name a table without remainders and stored_in"
+            f"table {table!r} is compressed: its values share rows, so neighbours show the compression, not the values;"
+            " name a table without remainders and stored_in"
         )
     return table, find_row(schema, directory, table, value)
 
 
-def nearest(model: RankingModel, table: str, row: int, count: int) -> Nearest:
-    """The rows of a table with the largest cosine to one of them, without rows that are 0; ties by row.
+def nearest_rows(model: RankingModel, table: str, row: int, count: int) -> NearestRows:
+    """Returns the rows of a table with the largest cosine to a row, without rows that are 0; ties by row.
 
-    Where vectors are single numbers, whose cosines are 1 or -1, the rows with the nearest numbers. These are the
-    weights of a logistic regression.
+    If vectors are single numbers, as the weights of a logistic regression, returns the rows with the nearest numbers.
 
     Args:
       model: the trained model.
       table: the name of the table.
-      row: of that.
-      count: how many; fewer where the table has no more.
+      row: the row.
+      count: how many rows to return; fewer if the table has fewer.
 
     Raises:
       ValueError: the vector of the row is 0.
     """
-    query = vectors(model, table, row, row + 1)[0]
+    query = row_vectors(model, table, row, row + 1)[0]
     single = len(query) == 1
     if not single and not query.any():
-        raise ValueError(
-            f"table {table!r}: the vector of row {row} is 0, which has no direction; was it never trained?"
-        )
+        raise ValueError(f"table {table!r}: the vector of row {row} is 0, which has no direction; name a trained value")
     rows, found = np.empty(0, np.int64), np.empty(0)
-    for first, values in all_vectors(model, table):
+    for first, values in all_row_vectors(model, table):
         of_slice = values[:, 0] if single else _cosines(values, query)
         kept = np.flatnonzero(np.isfinite(of_slice))
         kept = kept[kept + first != row]
@@ -92,12 +87,12 @@ def nearest(model: RankingModel, table: str, row: int, count: int) -> Nearest:
         best = np.lexsort((rows, np.abs(found - query[0]) if single else -found))[:count]
         rows, found = rows[best], found[best]
     if single:
-        return Nearest(rows.tolist(), "number", found.tolist(), float(query[0]))
-    return Nearest(rows.tolist(), "cosine", found.tolist())
+        return NearestRows(rows.tolist(), "number", found.tolist(), float(query[0]))
+    return NearestRows(rows.tolist(), "cosine", found.tolist())
 
 
 def _cosines(values: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Of each of the vectors to one; nan where it is 0."""
+    """Returns the cosine of each vector to `query`; nan for vectors of 0."""
     lengths = np.linalg.norm(values, axis=1)
     out = np.full(len(values), np.nan)
     return np.divide(values @ query, lengths * np.linalg.norm(query), out=out, where=lengths > 0)

@@ -1,4 +1,4 @@
-"""Pictures of what was found in a model, as PNG files."""
+"""Draws the explanation of a model, as PNG files."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tfrs_dlrm.tools.explain.explanation import Explanation
-from tfrs_dlrm.tools.explain.importance import Importances
+from tfrs_dlrm.tools.explain.importance import PermutationImportance
 from tfrs_dlrm.tools.explain.interactions import Interactions
-from tfrs_dlrm.tools.explain.usage import TableUsage
+from tfrs_dlrm.tools.explain.table_usage import TableUsage
 from tfrs_dlrm.training import evaluation_report as report
 
-# Okabe and Ito's blue and vermilion, and a grey: apart for the colour-blind too.
+# Okabe and Ito's blue and vermilion, and a grey: distinct for colour-blind readers too.
 _BLUE, _RED, _GREY = "#0072B2", "#D55E00", "#8A8A8A"
 _MOST_BARS, _MOST_TABLES, _COLUMNS = 60, 40, 5
 
 
-def draw(found: Explanation, directory: str) -> list[str]:
-    """Draws what there is of `importance.png`, `interactions.png` and `tables.png`; returns their paths.
+def draw_pictures(found: Explanation, directory: str) -> list[str]:
+    """Draws `importance.png`, `interactions.png` and `tables.png`, each if asked for; returns their paths.
 
     Each file appears whole or not at all.
     """
@@ -47,8 +47,8 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _importance(found: Importances) -> Figure:
-    """A bar for each feature, the most important on top, with the spread over the permutations."""
+def _importance(found: PermutationImportance) -> Figure:
+    """Draws a bar per feature, the most important on top, with the spread over the permutations."""
     shown = found.features[:_MOST_BARS]
     figure = _figure(11, 1.5 + 0.24 * len(shown))
     left, right = figure.subplots(1, 2, sharey=True)
@@ -66,7 +66,7 @@ def _importance(found: Importances) -> Figure:
 
 
 def _interactions(found: Interactions) -> Figure:
-    """A square for each pair of features."""
+    """Draws a square per pair of features."""
     count = len(found.features)
     side = max(5.0, 2.0 + 0.24 * count)
     figure = _figure(side + 1.0, side)
@@ -82,7 +82,7 @@ def _interactions(found: Interactions) -> Figure:
 
 
 def _tables(found: list[TableUsage]) -> Figure:
-    """A histogram of norms for each table."""
+    """Draws a histogram of norms per table."""
     shown = found[:_MOST_TABLES]
     columns = min(_COLUMNS, len(shown))
     lines = math.ceil(len(shown) / columns)

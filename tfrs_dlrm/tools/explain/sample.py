@@ -1,4 +1,4 @@
-"""Some examples of a prepared set in memory, whose features can be exchanged among them."""
+"""A sample of prepared examples in memory, whose values can be exchanged among the examples."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Sample:
     """Encoded examples.
 
     Attributes:
-      schema: of the data.
-      table: a row for each, see `encoded_schema`.
-      label: which of the schema's labels they are looked at for; it is known of all of them.
+      schema: the schema of the data.
+      table: a row per example, see `encoded_schema`.
+      label: the index of a label of the schema; all examples have it.
     """
 
     schema: Schema
@@ -37,22 +37,22 @@ class Sample:
 
     @property
     def labels(self) -> np.ndarray:
-        """Float32 [N]."""
+        """The labels, float32 [N]."""
         return self.table[self.schema.label_columns[self.label]].to_numpy()
 
     @property
     def weights(self) -> np.ndarray | None:
-        """Float32 [N], or None where the examples have none."""
+        """The weights, float32 [N], or None if the examples have none."""
         return self.table["weight"].to_numpy() if self.schema.weight else None
 
     def first(self, examples: int) -> Sample:
-        """The first examples of it, which are in no order."""
+        """Returns the first examples; the order is random."""
         return dataclasses.replace(self, table=self.table.slice(0, examples))
 
     def exchanged(self, features: Sequence[str], donors: np.ndarray) -> Sample:
-        """The same examples, but example i has the values of some features that example `donors[i]` has.
+        """Returns the same examples, with the values of some features of example i taken from example `donors[i]`.
 
-        All that belongs to a feature goes along: the indicator of a number, all values of an example and their weights.
+        All columns of a feature move together: the indicator of a number, all values and their weights.
         """
         table = self.table
         for feature in features:
@@ -62,13 +62,13 @@ class Sample:
         return dataclasses.replace(self, table=table)
 
     def features(self, first: int, last: int) -> Features:
-        """What a model takes, of examples `first` to `last`."""
+        """Returns the inputs of a model for examples `first` to `last`."""
         columns = Columns.of(self.table.slice(first, last - first), self.schema).arrays()
         return assemble(self.schema, [tf.constant(c) for c in columns], sort_ids=False)[0]
 
 
 def columns_of(schema: Schema, feature: str) -> list[str]:
-    """The columns of `encoded_schema` that belong to a feature."""
+    """Returns the columns of `encoded_schema` that belong to a feature."""
     for dense in schema.dense:
         if dense.name == feature:
             return [feature, f"{feature}_missing"] if dense.indicator else [feature]
@@ -76,21 +76,21 @@ def columns_of(schema: Schema, feature: str) -> list[str]:
     return [feature, f.weights_name] if f.weights else [feature]
 
 
-def draw(directory: str, split: Split, examples: int, seed: int = 0, label: int = 0) -> Sample:
-    """Examples of a split at random, without replacement and in random order; all of them where there are no more.
+def draw_sample(directory: str, split: Split, examples: int, seed: int = 0, label: int = 0) -> Sample:
+    """Draws examples of a split without replacement, in random order; all of them if the split has fewer.
 
-    Those of which the label is not known are left out.
+    Examples without the label are left out.
 
     Args:
-      directory: what `prepare` wrote.
+      directory: a prepared directory.
       split: `train` or `eval`.
-      examples: how many.
-      seed: of the choice.
-      label: its position in the schema.
+      examples: how many examples to draw.
+      seed: the seed of the draw.
+      label: the index of the label in the schema.
 
     Raises:
-      FileNotFoundError: no prepared data there.
-      ValueError: an empty split, a damaged shard, or no example of which the label is known.
+      FileNotFoundError: the directory has no prepared data.
+      ValueError: the split is empty, a shard is damaged, or no example has the label.
     """
     schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
     known = _known(directory, split, schema, label)
@@ -109,8 +109,8 @@ def draw(directory: str, split: Split, examples: int, seed: int = 0, label: int 
 
 
 def _known(directory: str, split: Split, schema: Schema, label: int) -> np.ndarray:
-    """The numbers of the examples of which a label is known, in their order."""
-    if label == 0:  # of all
+    """Returns the numbers of the examples that have a label, in order."""
+    if label == 0:  # all have it
         return np.arange(PreparedManifest.load(directory).rows(split))
     name = schema.label_columns[label]
     columns = [file.read_row_group(i, columns=[name])[name].to_numpy() for file, i in open_row_groups(directory, split)]
@@ -120,16 +120,16 @@ def _known(directory: str, split: Split, schema: Schema, label: int) -> np.ndarr
     return known
 
 
-def scores(
+def score_sample(
     model: RankingModel, sample: Sample, batch_size: int, progress: Callable[[int], None] | None = None
 ) -> np.ndarray:
-    """What a model says of the label of the examples, float64 [N]: logits or, of a regression, predicted numbers.
+    """Returns the scores of the sample's label, float64 [N]: logits or, for a regression, predicted numbers.
 
     Args:
       model: the trained model.
       sample: the examples.
-      batch_size: how many are scored at a time.
-      progress: called with the number of examples, once they are scored.
+      batch_size: examples per batch.
+      progress: called with the number of examples when all are scored.
 
     Raises:
       FloatingPointError: a score is NaN or infinite.

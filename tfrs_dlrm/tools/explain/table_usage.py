@@ -1,39 +1,43 @@
-"""Which rows of a table the training data look up, how often, and how long the vectors of the rows are."""
+"""The use of tables: how often the training data look up each row, and the norms of the rows' vectors."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfrs_dlrm.data.reading.row_groups import looked_up
+from tfrs_dlrm.embeddings.bags import one_hot_bags
+from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.tools.explain.vectors import all_vectors
 
 _BINS = 40
+# 32 MB of float64.
+_NUMBERS_AT_A_TIME = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
 class TableUsage:
-    """One table.
+    """The use of a table. Dead rows are rows without lookups.
 
     Attributes:
-      table: its name.
-      rows: how many it has.
-      lookups: how often the training data look up any of them.
-      dead: int64 [at most `top`], the first rows that are never looked up.
-      dead_count: how many there are.
-      most: int64 [at most `top`], the rows that are looked up most, most first.
-      most_lookups: int64, how often each of these is.
-      half: how many of the most looked up rows take half of all lookups.
-      norm_mean: of the Euclidean norms of the vectors of the rows that are looked up; nan where none is.
-      dead_norm_mean: likewise of the dead ones.
-      edges: float64 [bins + 1], of a histogram of the norms of all rows.
-      used_norms: int64 [bins], how many rows that are looked up have a norm of this bin.
-      dead_norms: int64 [bins], likewise of the dead ones.
+      table: the name of the table.
+      rows: the number of rows.
+      lookups: the number of lookups by the training data.
+      dead: int64 [at most `top`], the first dead rows.
+      dead_count: the number of dead rows.
+      most: int64 [at most `top`], the rows with most lookups, most first.
+      most_lookups: int64, the lookups of each of `most`.
+      half: how many of the rows with most lookups have half of all lookups.
+      norm_mean: the mean Euclidean norm of the vectors of rows with lookups; nan if there are none.
+      dead_norm_mean: the mean Euclidean norm of the vectors of dead rows; nan if there are none.
+      edges: float64 [bins + 1], the bins of a histogram of the norms of all rows.
+      used_norms: int64 [bins], the number of rows with lookups per bin.
+      dead_norms: int64 [bins], the number of dead rows per bin.
     """
 
     table: str
@@ -51,7 +55,7 @@ class TableUsage:
     dead_norms: np.ndarray
 
     def summary(self) -> dict[str, float]:
-        """The numbers of one line in a table of tables."""
+        """Returns the numbers of one line in a table of tables."""
         top = float(self.most_lookups[0] / self.lookups) if self.lookups else float("nan")
         return {
             "rows": self.rows,
@@ -65,10 +69,10 @@ class TableUsage:
         }
 
     def to_dict(self, names: dict[int, str]) -> dict[str, Any]:
-        """Plain values.
+        """Returns plain values.
 
         Args:
-          names: what the rows of `dead` and `most` are called.
+          names: the names of the rows of `dead` and `most`.
         """
         most = zip(self.most.tolist(), self.most_lookups.tolist(), strict=True)
         return self.summary() | {
@@ -83,18 +87,18 @@ class TableUsage:
 def count_lookups(
     schema: Schema, directory: str, table: str, progress: Callable[[int], None] | None = None
 ) -> np.ndarray:
-    """How often the training examples look up each row of a table, int64 [rows], whatever the values weigh.
+    """Counts how often the training examples look up each row of a table, int64 [rows], regardless of weights.
 
     Args:
-      schema: of the data.
-      directory: what `prepare` wrote.
+      schema: the schema of the data.
+      directory: a prepared directory.
       table: the name of a table that features look up.
-      progress: called with the number of examples that were read, each time some were; once for each feature.
+      progress: called with the number of examples read, each time some were, per feature.
     """
     counts = np.zeros(schema.table(table).vocabulary_size or 0, np.int64)
     for feature in (f.name for f in schema.categorical if f.table == table):
         for rows, lengths in looked_up(directory, "train", feature):
-            # Not bincount, which would make an array as long as the table for every piece of the data.
+            # Not bincount, which makes an array as long as the table for each piece of the data.
             found, times = np.unique(rows, return_counts=True)
             counts[found] += times
             if progress:
@@ -103,8 +107,8 @@ def count_lookups(
 
 
 def table_usage(model: RankingModel, table: str, counts: np.ndarray, top: int = 20) -> TableUsage:
-    """What `counts`, as `count_lookups` gives them, and the trained rows of a table amount to."""
-    norms = np.concatenate([np.linalg.norm(v, axis=1) for _, v in all_vectors(model, table)])
+    """Summarises the counts of `count_lookups` and the trained rows of a table."""
+    norms = np.concatenate([np.linalg.norm(v, axis=1) for _, v in all_row_vectors(model, table)])
     used = counts > 0
     edges = np.histogram_bin_edges(norms, _BINS)
     order = np.argsort(-counts, kind="stable")
@@ -125,3 +129,22 @@ def table_usage(model: RankingModel, table: str, counts: np.ndarray, top: int = 
         used_norms=np.histogram(norms[used], edges)[0],
         dead_norms=np.histogram(norms[~used], edges)[0],
     )
+
+
+def row_vectors(model: RankingModel, table: str, first: int, last: int) -> np.ndarray:
+    """Returns the vectors of rows `first` to `last`, float64 [last - first, dim of the vectors].
+
+    Leaves out the linear weight after the vector, see `RankingModel.linear_weights`.
+    """
+    layout = make_layout(model.schema.table(table), model.schema)
+    rows = tf.range(first, last, dtype=tf.int32)
+    values = layout.vectors(model.embeddings.tables, one_hot_bags(rows)).numpy().astype(np.float64)
+    return values[:, :-1] if model.linear_weights else values
+
+
+def all_row_vectors(model: RankingModel, table: str) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the vectors of all rows in slices: the first row, and float64 [n, dim of the vectors]."""
+    of = model.schema.table(table)
+    rows, step = of.vocabulary_size or 0, max(1, _NUMBERS_AT_A_TIME // of.dim)
+    for first in range(0, rows, step):
+        yield first, row_vectors(model, table, first, min(first + step, rows))

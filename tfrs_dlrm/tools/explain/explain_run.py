@@ -1,4 +1,4 @@
-"""All that there is to see in the model of a run."""
+"""Explains the model of a run: the importance of features, their interactions, and the tables."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tfrs_dlrm.schema.suggestions import did_you_mean
 from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.tools.explain import neighbours
 from tfrs_dlrm.tools.explain.explanation import Explanation, Neighbours
-from tfrs_dlrm.tools.explain.importance import Importances, permutation_importance
+from tfrs_dlrm.tools.explain.importance import PermutationImportance, permutation_importance
 from tfrs_dlrm.tools.explain.interactions import Interactions, interactions
-from tfrs_dlrm.tools.explain.sample import Sample, draw
-from tfrs_dlrm.tools.explain.usage import TableUsage, count_lookups, table_usage
+from tfrs_dlrm.tools.explain.sample import Sample, draw_sample
+from tfrs_dlrm.tools.explain.table_usage import TableUsage, count_lookups, table_usage
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.workdir import Which, Workdir
 
@@ -25,18 +25,18 @@ PARTS = ("importance", "interactions", "tables")
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-    """What to find out.
+    """The questions to a model.
 
     Attributes:
-      parts: which of `PARTS`.
-      features: of importance and interactions; none means all that the model looks at.
-      examples: to measure importance on.
-      interaction_examples: to measure interactions on; the first of those.
-      seeds: permutations of both.
-      neighbours: rows to find those most like, as TABLE:VALUE each; see `neighbours.find`.
-      top: how many neighbours, and rows of a table.
-      label: that of importance and interactions, by its name; by default the first. Examples of which it is not known
-        are left out.
+      parts: some of `PARTS`.
+      features: the features of importance and interactions; empty for all that the model reads.
+      examples: how many examples to measure importance on.
+      interaction_examples: how many of these to measure interactions on.
+      seeds: the number of permutations.
+      neighbours: the rows whose nearest rows to find, each as TABLE:VALUE; see `neighbours.find_row_of`.
+      top: how many neighbours, and rows of a table, to report.
+      label: the name of the label of importance and interactions; by default the first. Examples without it are left
+        out.
     """
 
     parts: tuple[str, ...] = PARTS
@@ -57,20 +57,20 @@ def explain_run(
     which: Which = "best",
     progress: Progress | None = None,
 ) -> Explanation:
-    """Looks into the model of a run, on one device.
+    """Explains the model of a run, on one device.
 
     Args:
       workdir: the directory of the run.
-      questions: what to find out.
-      data: a prepared directory; by default the one that the run trained on. Its training rows are what the rows of
-        the tables are looked up by.
-      split: the rows of it that importance and interactions are measured on.
+      questions: the questions.
+      data: a prepared directory; by default the one that the run trained on. The lookups of its training rows are
+        counted.
+      split: the rows that importance and interactions are measured on.
       which: the `best` checkpoint or the `latest`.
-      progress: is told how far each part is, in examples.
+      progress: called with the progress of each part, in examples.
 
     Raises:
-      FileNotFoundError: there is no run, checkpoint or data.
-      ValueError: a part, feature, label, table or value does not exist, the set is empty, or the data have another
+      FileNotFoundError: the run, checkpoint or data do not exist.
+      ValueError: a part, feature, label, table or value does not exist, the split is empty, or the data have another
         schema or vocabulary than the checkpoint.
     """
     home = Workdir(workdir)
@@ -83,12 +83,12 @@ def explain_run(
     home.check_data(data)
     asks_model = {"importance", "interactions"} & set(questions.parts)
     if asks_model:
-        manifest.shards(split)  # says so where it is empty
+        manifest.shards(split)  # raises if it is empty
     model, _, checkpoint = load_model(workdir, which)
     usage, found = _tables(questions, model, looked_at, data, queries, progress)
     importance, strengths = None, None
     if asks_model:
-        sample = draw(data, split, questions.examples, label=schema.label_number(questions.label))
+        sample = draw_sample(data, split, questions.examples, label=schema.label_number(questions.label))
         features = list(dict.fromkeys(questions.features)) or _names(looked_at)
         batch = config.train.eval_batch_size
         importance, strengths = _of_features(questions, model, sample, features, batch, progress)
@@ -97,7 +97,7 @@ def explain_run(
 
 
 def _check(questions: Questions, schema: Schema) -> None:
-    """Finds what does not exist."""
+    """Raises ValueError for questions about something that does not exist."""
     for part in questions.parts:
         if part not in PARTS:
             raise ValueError(f"no part {part!r}; choose among {', '.join(PARTS)}")
@@ -118,11 +118,11 @@ def _names(schema: Schema) -> list[str]:
 
 
 def _find(query: str, schema: Schema, looked_at: Schema, directory: str) -> tuple[str, int]:
-    """Table and row of a query for neighbours, where the model looks at that table."""
-    table, row = neighbours.find(schema, directory, query)
+    """Returns table and row of a query for neighbours, if the model reads that table."""
+    table, row = neighbours.find_row_of(schema, directory, query)
     if table not in {t.name for t in looked_at.tables}:
         features = ", ".join(_names(looked_at))
-        raise ValueError(f"neighbours {query!r}: the model looks at {features} only, and learned nothing of {table!r}")
+        raise ValueError(f"neighbours {query!r}: the model reads only {features}; name a table of these, not {table!r}")
     return table, row
 
 
@@ -133,8 +133,8 @@ def _of_features(
     features: list[str],
     batch_size: int,
     progress: Progress | None,
-) -> tuple[Importances | None, Interactions | None]:
-    """What was asked of both; a single feature has none to interact with."""
+) -> tuple[PermutationImportance | None, Interactions | None]:
+    """Measures importance and interactions, if asked for; a single feature has no interactions."""
     importance, strengths = None, None
     if "importance" in questions.parts:
         advance = _stage(progress, "importance", len(sample) * (1 + len(features) * questions.seeds))
@@ -155,7 +155,7 @@ def _tables(
     queries: dict[str, tuple[str, int]],
     progress: Progress | None,
 ) -> tuple[list[TableUsage], list[Neighbours]]:
-    """One table after the other, since the counts of all of them might not fit into memory."""
+    """Reads one table after the other, because the counts of all tables might not fit into memory."""
     users = [f.table for f in looked_at.categorical]
     train_rows = PreparedManifest.load(data).rows("train")
     asked = {table for table, _ in queries.values()}
@@ -168,14 +168,14 @@ def _tables(
             usage.append(table_usage(model, table, counts, questions.top))
         for query, (of, row) in queries.items():
             if of == table:
-                nearest = neighbours.nearest(model, table, row, questions.top)
+                nearest = neighbours.nearest_rows(model, table, row, questions.top)
                 lookups = {other: int(counts[other]) for other in (row, *nearest.rows)}
                 found[query] = Neighbours(table, row, nearest, lookups)
     return usage, [found[query] for query in queries]
 
 
 def _stage(progress: Progress | None, name: str, total: int) -> Callable[[int], None]:
-    """What is to be called with the number of examples that are done."""
+    """Returns a function to call with the number of finished examples, each time some are."""
     done = 0
 
     def advance(examples: int) -> None:
