@@ -72,7 +72,7 @@ def test_evaluation_needs_no_optimizer(saved):
     td.restore_checkpoint(again, path)
     batch = next(iter(small_model.data(1, seed=3)))[0]
     np.testing.assert_array_equal(again(batch), model(batch))
-    with pytest.raises(ValueError, match=r"or optimizer: it alone has slots/site/acc.*, and the model alone nothing"):
+    with pytest.raises(ValueError, match=r"only the checkpoint has slots/site/acc.*, only the model has nothing"):
         td.restore_checkpoint(make(optimizer=td.SGD(0.1)), path)
 
 
@@ -113,7 +113,7 @@ def test_another_schema_or_shape_is_refused_by_name(saved, tmp_path):
     manifest = json.loads(Path(path, "manifest.json").read_text())
     manifest["schema"]["tables"][0]["rows"] = 301
     Path(path, "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"tables/site is float32 \[300, 4\] in there, and float32 \[301, 4\] in the"):
+    with pytest.raises(ValueError, match=r"site is float32 \[300, 4\] in the checkpoint, and float32 \[301, 4\] in"):
         td.restore_checkpoint(make(schema=schema), path)
     wider = td.DLRM(small_model.SCHEMA, (9, 4), (8, 1))
     wider.compile()
@@ -125,7 +125,7 @@ def test_another_schema_or_shape_is_refused_by_name(saved, tmp_path):
     Path(path, "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="a checkpoint of format 2; this version reads 1"):
         td.restore_checkpoint(make(), path)
-    with pytest.raises(FileNotFoundError, match=r"nothing: no checkpoint in there \(no manifest.json\)"):
+    with pytest.raises(FileNotFoundError, match=r"nothing: not a checkpoint \(no manifest.json\)"):
         td.restore_checkpoint(make(), str(tmp_path / "nothing"))
 
 

@@ -62,7 +62,7 @@ def test_evaluate_and_export_without_a_run(call):
     assert call("evaluate") == (2, "", "error: --workdir must be given; --help lists the flags\n")
     for name, arguments in (("evaluate", []), ("export", ["--output=out"])):
         shown = call(name, "--workdir=nothing", *arguments)
-        assert shown == (1, "", "error: nothing: no run in there (no config.json); tfrs-dlrm train makes one\n")
+        assert shown == (1, "", "error: nothing: holds no run (no config.json); tfrs-dlrm train makes one\n")
 
 
 def test_a_call_leaves_nothing_to_the_next(call):

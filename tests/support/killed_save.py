@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.checkpoint import Checkpoints, directory, run
+from tfrs_dlrm.checkpoint import Checkpoints, directory, run_checkpoints
 from tfrs_dlrm.checkpoint import table_rows as rows
-from tfrs_dlrm.checkpoint.contents import Contents
-from tfrs_dlrm.checkpoint.restore import restore
+from tfrs_dlrm.checkpoint.contents import CheckpointContents
+from tfrs_dlrm.checkpoint.restore import restore_contents
 from tfrs_dlrm.embeddings.storage import LogicalTable
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
 
@@ -29,8 +29,8 @@ def make(root: str) -> tuple[Checkpoints, tf.Variable, tf.Variable]:
     table, weight = tf.Variable(tf.zeros([20, 4])), tf.Variable(0.0)
     embeddings = types.SimpleNamespace(fetch=lambda: None, load=lambda: None)
     stored, weights = {"tables/a": LogicalTable.of(table)}, tf.train.Checkpoint(w=weight)
-    contents = Contents(SCHEMA, stored, weights, True, tf.distribute.get_strategy(), embeddings)
-    run.Contents.of = lambda *_: contents
+    contents = CheckpointContents(SCHEMA, stored, weights, True, tf.distribute.get_strategy(), embeddings)
+    run_checkpoints.CheckpointContents.of = lambda *_: contents
     return Checkpoints(None, f"{root}/checkpoints", f"{root}/best", keep=1), table, weight
 
 
@@ -74,7 +74,7 @@ def found(root: str) -> dict:
     values = {*np.unique(table.numpy()).tolist(), float(weight)}
     names = {name: sorted(os.listdir(f"{root}/{name}")) for name in ("checkpoints", "best")}
     best = next(iter(directory.steps(f"{root}/best").values()))
-    restore(checkpoints._contents, best)
+    restore_contents(checkpoints._contents, best)
     of_best = {*np.unique(table.numpy()).tolist(), float(weight)}
     checkpoints.save(7, best=True)
     checkpoints.wait()

@@ -95,7 +95,7 @@ def test_mistakes_are_found_before_anything_is_scored(folder, tmp_path):
         Grouping(run, [], ["q"])
     with pytest.raises(ValueError, match="feature 'price' is a number; name a categorical feature: site, user"):
         Grouping(run, ["price"])
-    with pytest.raises(FileNotFoundError, match="no run in there"):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
         Grouping(str(tmp_path), ["site"])
 
 

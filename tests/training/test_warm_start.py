@@ -191,7 +191,7 @@ def test_statistics_that_moved_are_named(tmp_path):
 
 def test_refuses(days, tmp_path):
     new = str(days / "new")
-    with pytest.raises(FileNotFoundError, match="no run in there"):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
         td.warm_start(compiled(new), new, str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match=r"holds \(6, 4\) for tables/site, and the new model's is \(5, 2\)"):
         mixed = Schema.load(f"{new}/schema.json")

@@ -1,4 +1,4 @@
-"""A checksum of a table that is a sum over its rows, so that however they are shared out, each device adds up its own.
+"""A checksum of a table that is a sum over its rows: each device adds up the rows that it holds.
 
 The bits of the i-th number, counted row after row, are a whole number b(i), and
 
@@ -23,7 +23,7 @@ _INTEGERS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
 
 
 def checksum(values: tf.Tensor, first: int = 0) -> int:
-    """The share of some rows, in [0, 2^64); shares are added modulo 2^64.
+    """Returns the share of some rows, in [0, 2^64); shares are added modulo 2^64.
 
     Args:
       values: [n, dim] or [n], float32 or bfloat16, in the memory of a CPU.

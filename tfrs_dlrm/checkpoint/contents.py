@@ -1,4 +1,4 @@
-"""What of a model is in a checkpoint: tables and slots, which may be huge and shared out, and everything else."""
+"""The parts of a model in a checkpoint: tables and slots, which may be huge and shared out, and everything else."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tfrs_dlrm.schema import Schema
 
 
 @dataclasses.dataclass(frozen=True)
-class Contents:
-    """What a checkpoint is made of, or restored to.
+class CheckpointContents:
+    """The parts of a model that a checkpoint is made of, or restored to.
 
     Attributes:
       schema: of the model.
       rows: the tables and slots by name: `tables/NAME`, `slots/TABLE/NAME`.
       dense: everything else.
-      optimizers: whether slots and optimizers are in.
+      optimizers: whether slots and optimizers are included.
       strategy: under which the model was made.
       embeddings: of the model: on some hardware they have to be fetched before `rows` are read, and loaded after
         `rows` were written.
@@ -37,12 +37,14 @@ class Contents:
     embeddings: EmbeddingTables | TPUEmbeddingTables
 
     @classmethod
-    def of(cls, model: RankingModel, beside: Mapping[str, Any] | None = None, optimizers: bool = True) -> Contents:
-        """All of a model.
+    def of(
+        cls, model: RankingModel, extra: Mapping[str, Any] | None = None, optimizers: bool = True
+    ) -> CheckpointContents:
+        """Collects all parts of a model.
 
         Args:
           model: built.
-          beside: what else to save with it, by name.
+          extra: what else to save with it, by name.
           optimizers: whether with its optimizers and their slots, where it is compiled.
         """
         row_optimizer: Any = getattr(model, "embedding_optimizer", None)
@@ -56,18 +58,18 @@ class Contents:
         omitted += model.embeddings.tables.values()
         omitted += [s for slots in getattr(row_optimizer, "slots", {}).values() for s in slots.values()]
         rest = _without(model, {id(o) for o in omitted}, {})
-        dense = tf.train.Checkpoint(model=rest, **(beside or {}))
+        dense = tf.train.Checkpoint(model=rest, **(extra or {}))
         stored = model.embeddings.logical_tables(row_optimizer if optimizers else None)
         return cls(model.schema, stored, dense, optimizers, model.distribute_strategy, model.embeddings)
 
 
 def layers(model: RankingModel) -> tf.train.Checkpoint:
-    """All of a model but its tables and optimizers, in its place in a checkpoint."""
-    return Contents.of(model, optimizers=False).dense
+    """Returns a model without its tables and optimizers, in its place in a checkpoint."""
+    return CheckpointContents.of(model, optimizers=False).dense
 
 
 def _without(thing: Any, omitted: set[int], seen: dict[int, Any]) -> Any:
-    """What TensorFlow would save of a trackable object, by the same names, without some of the objects below it."""
+    """Returns a trackable object under the same names, without some of the objects below it."""
     if id(thing) in seen:
         return seen[id(thing)]
     if not any(id(o) in omitted for o in tf.train.TrackableView(thing).descendants()):

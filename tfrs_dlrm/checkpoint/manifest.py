@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: `manifest.json`, the last of its files to be written."""
+"""The manifest of a checkpoint: `manifest.json`, the last of its files to be written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """A table or slot in a checkpoint.
 
     Attributes:
@@ -27,7 +27,7 @@ class Entry:
       checksum: of all rows, see `checksum`; 16 hexadecimal digits.
       cuts: the row where each slice in the files begins, and the number of rows.
       file: the prefix of the TensorFlow checkpoint that it is in.
-      key: its name in there.
+      key: its name in that checkpoint.
     """
 
     shape: tuple[int, ...]
@@ -39,8 +39,8 @@ class Entry:
 
 
 @dataclasses.dataclass(frozen=True)
-class Manifest:
-    """See the module docstring.
+class CheckpointManifest:
+    """The content of `manifest.json`.
 
     Attributes:
       step: of the run.
@@ -51,19 +51,19 @@ class Manifest:
 
     step: int
     schema: Schema
-    rows: dict[str, Entry]
+    rows: dict[str, ManifestEntry]
     files: dict[str, int]
 
     def write(self, directory: str) -> None:
-        """Writes it into a checkpoint."""
+        """Writes the manifest into a checkpoint."""
         rows = {name: dataclasses.asdict(entry) for name, entry in self.rows.items()}
         schema = json.loads(self.schema.to_json())
         data = {"format": _FORMAT, "step": self.step, "schema": schema, "rows": rows, "files": self.files}
         write_json(os.path.join(directory, MANIFEST_FILE), data)
 
     @classmethod
-    def read(cls, directory: str) -> Manifest:
-        """Reads that of a checkpoint and makes sure that the files it names are there.
+    def read(cls, directory: str) -> CheckpointManifest:
+        """Reads a checkpoint's manifest and makes sure that the files it names exist.
 
         Raises:
           FileNotFoundError: there is none.
@@ -71,7 +71,7 @@ class Manifest:
         """
         path = os.path.join(directory, MANIFEST_FILE)
         if not os.path.isfile(path):
-            raise FileNotFoundError(f"{directory}: no checkpoint in there (no {MANIFEST_FILE})")
+            raise FileNotFoundError(f"{directory}: not a checkpoint (no {MANIFEST_FILE})")
         try:
             data = read_json(path)
             version = data["format"]
@@ -90,7 +90,7 @@ class Manifest:
         return manifest
 
     def check(self, schema: Schema, stored: Mapping[str, LogicalTable], whole: bool) -> None:
-        """Makes sure that all of `stored`, of a model of `schema`, is in there, and, where it is `whole`, nothing else.
+        """Makes sure that the checkpoint holds all of `stored` and, if that is the `whole` model, nothing else.
 
         Raises:
           ValueError: saying what differs.
@@ -99,17 +99,21 @@ class Manifest:
         if found:
             raise ValueError(f"of another schema: {found}")
         if not stored.keys() <= self.rows.keys() or (whole and stored.keys() != self.rows.keys()):
-            there, here = _some(self.rows.keys() - stored.keys()), _some(stored.keys() - self.rows.keys())
-            raise ValueError(f"of another model or optimizer: it alone has {there}, and the model alone {here}")
+            saved, model = _some(self.rows.keys() - stored.keys()), _some(stored.keys() - self.rows.keys())
+            raise ValueError(
+                f"of another model or optimizer: only the checkpoint has {saved}, only the model has {model}"
+            )
         for name, s in stored.items():
             entry = self.rows[name]
             if (entry.shape, entry.dtype) != (s.shape, s.dtype.name):
                 wanted = f"{s.dtype.name} {list(s.shape)}"
-                raise ValueError(f"{name} is {entry.dtype} {list(entry.shape)} in there, and {wanted} in the model")
+                raise ValueError(
+                    f"{name} is {entry.dtype} {list(entry.shape)} in the checkpoint, and {wanted} in the model"
+                )
 
 
-def _entry(data: dict[str, Any]) -> Entry:
-    return Entry(**data | {"shape": tuple(data["shape"]), "cuts": tuple(data["cuts"])})
+def _entry(data: dict[str, Any]) -> ManifestEntry:
+    return ManifestEntry(**data | {"shape": tuple(data["shape"]), "cuts": tuple(data["cuts"])})
 
 
 def _some(names: Set[str]) -> str:

@@ -1,4 +1,4 @@
-"""Writing a checkpoint: everything at once, or the rows later, as they were at a moment."""
+"""Writes a checkpoint: everything at once, or the rows later from a copy."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import tensorflow as tf
 from absl import logging
 
 from tfrs_dlrm.checkpoint import directory
-from tfrs_dlrm.checkpoint.contents import Contents
-from tfrs_dlrm.checkpoint.manifest import Manifest
-from tfrs_dlrm.checkpoint.table_rows import AT_A_TIME, Batch, batches, here, write_rows
+from tfrs_dlrm.checkpoint.contents import CheckpointContents
+from tfrs_dlrm.checkpoint.manifest import CheckpointManifest
+from tfrs_dlrm.checkpoint.table_rows import AT_A_TIME, PartBatch, batches, local_cpu, write_rows
 from tfrs_dlrm.distribute.memory import memory_of_host
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.variables import all_finite, all_rows_finite
@@ -22,12 +22,12 @@ from tfrs_dlrm.stores.files import disk_full, local_path
 DENSE, ROWS = "dense", "rows"
 
 
-class Saving:
+class CheckpointWriter:
     """A checkpoint that is being written, under a name that says so.
 
-    `Saving(...)` writes everything but tables and slots, `snapshot` copies these where there is room, and `finish`
-    writes them, whether as they were then or as they are now. In a run of several processes that each hold all of the
-    model, all of them must make one, since some weights are summed over them; only the chief goes on with it.
+    The constructor writes everything but tables and slots, `snapshot` copies these if there is room, and `finish`
+    writes the copies, or else the present rows. If several processes each hold all of the model, all of them must make a
+    writer, since some weights are summed over them; only the chief uses it further.
 
     Args:
       contents: of the model.
@@ -35,12 +35,12 @@ class Saving:
       step: of the run.
     """
 
-    def __init__(self, contents: Contents, path: str, step: int):
+    def __init__(self, contents: CheckpointContents, path: str, step: int):
         self._contents, self._step = contents, step
         self.path, self.unfinished = path, ""
-        self._batches: dict[str, list[Batch]] = {}
+        self._batches: dict[str, list[PartBatch]] = {}
         self._at_a_time = AT_A_TIME
-        options = tf.train.CheckpointOptions(experimental_io_device=here())
+        options = tf.train.CheckpointOptions(experimental_io_device=local_cpu())
         with contents.strategy.scope():
             if not distribution_of(contents.strategy).is_chief:
                 with tempfile.TemporaryDirectory() as thrown_away:
@@ -56,7 +56,7 @@ class Saving:
         self._batches = batches(contents.rows)
 
     def snapshot(self) -> bool:
-        """Copies all rows, unless on some host they would take more than half of the memory that is left."""
+        """Copies all rows and returns True, unless that would take more than half of the free memory of a host."""
         # One host after the other, since several may be on one machine.
         for host, some in self._batches.items():
             size, room = sum(part.bytes for batch in some for part in batch.parts), memory_of_host(host)
@@ -72,12 +72,12 @@ class Saving:
         return True
 
     def finish(self) -> None:
-        """Writes the rows and what a checkpoint says of itself; `directory.publish` gives it its name."""
+        """Writes the rows and the manifest; `directory.publish` then gives the checkpoint its name."""
         try:
             prefix = os.path.join(self.unfinished, ROWS)
             rows = write_rows(self._batches, self._contents.rows, prefix, self._at_a_time)
             files = {n: os.path.getsize(os.path.join(self.unfinished, n)) for n in sorted(os.listdir(self.unfinished))}
-            Manifest(self._step, self._contents.schema, rows, files).write(self.unfinished)
+            CheckpointManifest(self._step, self._contents.schema, rows, files).write(self.unfinished)
         except BaseException:
             self.discard()
             raise
@@ -89,27 +89,27 @@ class Saving:
 
 
 def save_checkpoint(model: RankingModel, path: str) -> None:
-    """Writes all of a model to a directory: weights, tables, and, where it is compiled, optimizers and their slots.
+    """Writes a whole model to a directory: weights, tables and, if it is compiled, optimizers and their slots.
 
-    `restore_checkpoint` reads it under any strategy and any number of devices. It needs little memory beside the model,
-    and has its name only once it is whole. In a run of several processes all of them call this.
+    `restore_checkpoint` reads it under any strategy and any number of devices. Saving needs little additional memory,
+    and the checkpoint has its name only once it is whole. In a run of several processes all of them call this.
 
     Args:
       model: built or compiled.
       path: the new directory, which all processes see.
 
     Raises:
-      FileExistsError: there is something by that name.
+      FileExistsError: the path exists.
       OSError: the disk is full.
     """
     distribution = distribution_of(model.distribute_strategy)
     if distribution.any_process(os.path.exists(local_path(path))):
-        raise FileExistsError(f"{path}: is there already; choose another name, or remove it")
+        raise FileExistsError(f"{path}: already exists; choose another name, or remove it")
     model.build()
     with disk_full(f"{path}: save again once there is room"):
-        contents = Contents.of(model)
+        contents = CheckpointContents.of(model)
         step = int(model.embedding_optimizer.iterations.numpy()) if contents.optimizers else 0
-        saving = Saving(contents, path, step)
+        saving = CheckpointWriter(contents, path, step)
         if saving.unfinished:
             saving.finish()
             directory.publish(saving.unfinished, saving.path)

@@ -16,10 +16,10 @@ from typing import TypeVar
 import tensorflow as tf
 
 from tfrs_dlrm.checkpoint.checksum import MODULUS, checksum
-from tfrs_dlrm.checkpoint.manifest import Entry
+from tfrs_dlrm.checkpoint.manifest import ManifestEntry
 from tfrs_dlrm.embeddings.storage import LogicalTable, TableShard
 
-# What is written, and looked at after reading, at a time: so much is in memory beside tables and slots.
+# The size of what is written at a time, and of what is checked after reading: so much additional memory is needed.
 PART_BYTES = 64 << 20
 # Of a host with very many rows the parts are larger, so that there are not more files than this.
 _PARTS_OF_A_HOST = 1024
@@ -30,8 +30,8 @@ _Out = TypeVar("_Out")
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """Rows `first` to `last` of a table or slot, all of them in one piece.
+class TablePart:
+    """Rows `first` to `last` of a table or slot, all in one shard.
 
     Attributes:
       name: of the table or slot.
@@ -72,10 +72,10 @@ def host_of(piece: TableShard) -> str:
     return tf.DeviceSpec.from_string(piece.device).replace(device_type="CPU", device_index=0).to_string()
 
 
-class Batch:
-    """Parts of one host that are written at a time, to a file of their own."""
+class PartBatch:
+    """Parts of one host that are written together, to one file."""
 
-    def __init__(self, host: str, parts: Sequence[Part]):
+    def __init__(self, host: str, parts: Sequence[TablePart]):
         self.host, self.parts = host, tuple(parts)
         self._copy: list[tf.Tensor] | None = None
 
@@ -97,13 +97,13 @@ class Batch:
         return [checksum(rows, part.first) for part, rows in zip(self.parts, values, strict=True)]
 
 
-def batches(stored: Mapping[str, LogicalTable]) -> dict[str, list[Batch]]:
-    """All rows, by host."""
+def batches(stored: Mapping[str, LogicalTable]) -> dict[str, list[PartBatch]]:
+    """Cuts all rows into batches, by host."""
     out = {}
     for host, pieces in _by_host(stored).items():
         total = sum((piece.end - piece.begin) * row_bytes(stored[name]) for name, piece in pieces)
         limit = max(PART_BYTES, total // _PARTS_OF_A_HOST)
-        groups: list[list[Part]] = []
+        groups: list[list[TablePart]] = []
         filled = limit
         for name, piece in pieces:
             for part in _cut(name, stored[name], piece, limit):
@@ -112,13 +112,13 @@ def batches(stored: Mapping[str, LogicalTable]) -> dict[str, list[Batch]]:
                     filled = 0
                 groups[-1].append(part)
                 filled += part.bytes
-        out[host] = [Batch(host, group) for group in groups]
+        out[host] = [PartBatch(host, group) for group in groups]
     return out
 
 
 def write_rows(
-    work: Mapping[str, Sequence[Batch]], stored: Mapping[str, LogicalTable], prefix: str, at_a_time: int = AT_A_TIME
-) -> dict[str, Entry]:
+    work: Mapping[str, Sequence[PartBatch]], stored: Mapping[str, LogicalTable], prefix: str, at_a_time: int = AT_A_TIME
+) -> dict[str, ManifestEntry]:
     """Writes all batches and makes one TensorFlow checkpoint of them.
 
     Args:
@@ -128,7 +128,7 @@ def write_rows(
       at_a_time: how many batches side by side on each host.
 
     Returns:
-      What to put down in the manifest.
+      The entries of the manifest.
     """
     directory = f"{prefix}-parts"
     os.makedirs(directory)
@@ -140,7 +140,7 @@ def write_rows(
             sums[part.name] += share
             ends[part.name].append(part.last)
     if paths:
-        with tf.device(here()):
+        with tf.device(local_cpu()):
             tf.raw_ops.MergeV2Checkpoints(
                 checkpoint_prefixes=list(paths.values()),
                 destination_prefix=prefix,
@@ -150,12 +150,14 @@ def write_rows(
     os.rmdir(directory)
     file = os.path.basename(prefix)
     return {
-        name: Entry(s.shape, s.dtype.name, f"{sums[name] % MODULUS:016x}", tuple(sorted(ends[name])), file, name)
+        name: ManifestEntry(
+            s.shape, s.dtype.name, f"{sums[name] % MODULUS:016x}", tuple(sorted(ends[name])), file, name
+        )
         for name, s in stored.items()
     }
 
 
-def read_rows(directory: str, entries: Mapping[str, Entry], stored: Mapping[str, LogicalTable]) -> None:
+def read_rows(directory: str, entries: Mapping[str, ManifestEntry], stored: Mapping[str, LogicalTable]) -> None:
     """Overwrites all rows of `stored` with those of a checkpoint, and makes sure that it did.
 
     Args:
@@ -183,7 +185,7 @@ def read_rows(directory: str, entries: Mapping[str, Entry], stored: Mapping[str,
         for host, some in pieces.items()
     }
     _side_by_side(read, as_written)
-    # What counts is what is in memory now, all of it being there, whichever way it came.
+    # Checks what is in memory now, whichever way it came.
     parts = {
         host: [part for name, piece in some for part in _cut(name, stored[name], piece, PART_BYTES)]
         for host, some in pieces.items()
@@ -195,19 +197,19 @@ def read_rows(directory: str, entries: Mapping[str, Entry], stored: Mapping[str,
         found = f"{total % MODULUS:016x}"
         if found != entries[name].checksum:
             raise ValueError(
-                f"the rows of {name} are not those that were saved: their checksum is {found}, it was"
+                f"the rows of {name} are not those that were saved: their checksum is {found}, and it was"
                 f" {entries[name].checksum}"
             )
 
 
-def slices(entry: Entry) -> Iterator[tuple[int, int]]:
+def slices(entry: ManifestEntry) -> Iterator[tuple[int, int]]:
     """The rows of a table or slot as they are in the files, where each slice is read at once: (first, last + 1)."""
     return zip(entry.cuts, entry.cuts[1:], strict=False)
 
 
-def read_slice(directory: str, entry: Entry, first: int, last: int, host: str = "") -> tf.Tensor:
+def read_slice(directory: str, entry: ManifestEntry, first: int, last: int, host: str = "") -> tf.Tensor:
     """Rows `first` to `last` of a table or slot in a checkpoint; TensorFlow reads all slices which they are part of."""
-    with tf.device(host or here()):
+    with tf.device(host or local_cpu()):
         (values,) = tf.raw_ops.RestoreV2(
             prefix=os.path.join(directory, entry.file),
             tensor_names=[entry.key],
@@ -222,10 +224,10 @@ def slice_spec(shape: Sequence[int], first: int, last: int) -> str:
     return " ".join(map(str, shape)) + " " + ":".join([f"{first},{last - first}", *["-"] * (len(shape) - 1)])
 
 
-def _cut(name: str, stored: LogicalTable, piece: TableShard, limit: int) -> Iterator[Part]:
+def _cut(name: str, stored: LogicalTable, piece: TableShard, limit: int) -> Iterator[TablePart]:
     step = max(1, limit // max(1, row_bytes(stored)))
     for first in range(piece.begin, piece.end, step):
-        yield Part(name, stored, piece, first, min(first + step, piece.end))
+        yield TablePart(name, stored, piece, first, min(first + step, piece.end))
 
 
 def _by_host(stored: Mapping[str, LogicalTable]) -> dict[str, list[tuple[str, TableShard]]]:
@@ -245,6 +247,6 @@ def _side_by_side(
         return [out for outs in pool.map(lambda lane: [function(lane[0], x) for x in lane[1]], lanes) for out in outs]
 
 
-def here() -> str:
+def local_cpu() -> str:
     """The CPU of this process; in a cluster, its name depends on the job."""
     return tf.DeviceSpec.from_string(tf.constant(0).device).replace(device_type="CPU", device_index=0).to_string()

@@ -1,6 +1,6 @@
 """Training on a parameter-server cluster: steps are handed out to workers, which do not wait for each other.
 
-This is what `model.fit` does there too, but while it hands out steps it tells nobody how many of them are done.
+`model.fit` does so too, but it does not say how many steps are done while it hands them out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LOOK = 0.25
 
 
 class Workers:
-    """Hands out the steps of a run.
+    """Hands out the steps of a run to workers.
 
     Args:
       model: compiled under a `ParameterServerStrategy`.

@@ -1,4 +1,4 @@
-"""A model's scores on a whole evaluation set, and what they amount to."""
+"""Scores a model on a whole evaluation set, and measures the scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tfrs_dlrm.training.workdir import Which, Workdir
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What a model says of a set of examples.
+    """The scores of a model on a set of examples.
 
     Attributes:
       labels: float32 [N].
@@ -48,36 +48,36 @@ class Scores:
 
     @classmethod
     def of(cls, tasks: Tasks, labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None) -> Scores:
-        """Of labels and logits float32 [N] or, where there are several labels, [N, labels]."""
+        """Makes scores of labels and logits float32 [N] or, if there are several labels, [N, labels]."""
         if not tasks.more:
             return cls(labels, logits, weights, tasks.first)
         more = {}
         for i, (name, task) in enumerate(tasks.more.items(), 1):
             known = np.flatnonzero(np.isfinite(labels[:, i]))
-            own = None if weights is None else weights[known]
-            more[name] = cls(labels[known, i], logits[known, i], own, task, examples=known)
+            known_weights = None if weights is None else weights[known]
+            more[name] = cls(labels[known, i], logits[known, i], known_weights, task, examples=known)
         return cls(labels[:, 0], logits[:, 0], weights, tasks.first, more)
 
     def of_label(self, number: int) -> Scores:
-        """Those of one label, by its position in the schema."""
+        """Returns the scores of one label, by its position in the schema."""
         return (self, *self.more.values())[number]
 
     def metrics(self) -> dict[str, float]:
-        """See `evaluate_scores` and `evaluate_predictions` in `tfrs_dlrm.metrics`; exact, in float64.
+        """Returns exact metrics, in float64; see `evaluate_scores` and `evaluate_predictions` in `tfrs_dlrm.metrics`.
 
-        The names of those of further labels end in `_NAME`.
+        The names of further labels' metrics end in `_NAME`.
         """
         return self._with_more(self.task.evaluate(self.labels, self.logits, self.weights), Scores.metrics)
 
     def of_the_mean(self) -> dict[str, float]:
-        """What comes of always saying the mean of the training labels, for labels that are regressions."""
+        """Returns the metrics of always predicting the mean training label, for labels that are regressions."""
         constant = np.full(len(self.labels), self.task.mean) if isinstance(self.task, Regression) else None
-        own = {} if constant is None else self.task.evaluate(self.labels, constant, self.weights)
-        return self._with_more(own, Scores.of_the_mean)
+        first = {} if constant is None else self.task.evaluate(self.labels, constant, self.weights)
+        return self._with_more(first, Scores.of_the_mean)
 
-    def _with_more(self, own: dict[str, float], function: Callable[[Scores], dict[str, float]]) -> dict[str, float]:
+    def _with_more(self, first: dict[str, float], function: Callable[[Scores], dict[str, float]]) -> dict[str, float]:
         more = {f"{key}_{name}": v for name, scores in self.more.items() for key, v in function(scores).items()}
-        return own | more
+        return first | more
 
 
 class NonFiniteError(FloatingPointError):

@@ -1,4 +1,4 @@
-"""From a configuration to the objects it names."""
+"""Makes the objects that a configuration names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DENSE = {"adagrad": keras.optimizers.Adagrad, "adam": keras.optimizers.Adam, "s
 def make_model(
     config: ModelConfig, schema: Schema, seed: int, tables: Callable[[Schema], TPUEmbeddingTables] | None = None
 ) -> RankingModel:
-    """The model of a configuration, not yet compiled.
+    """Returns the model of a configuration, not yet compiled.
 
     Args:
       config: its name and shape.
@@ -43,17 +43,17 @@ def make_model(
 
 
 def tables_for(config: RunConfig) -> Callable[[Schema], TPUEmbeddingTables] | None:
-    """What `make_model` needs under the strategy in scope, which is something on TPUs only."""
+    """Returns what `make_model` needs to make tables under the strategy in scope; None except on TPUs."""
     if not distribution_of().fixed_batches:
         return None
     return lambda schema: tpu_tables(local_copy(config.data.path), schema, config.train.batch_size, config.train.seed)
 
 
 def learning_rates(config: OptimizerConfig, factor: tf.Variable | float = 1.0) -> dict[str, Rate]:
-    """Those of the `dense` weights and of the tables, `embedding`.
+    """Returns the learning rates of the `dense` weights and of the tables, `embedding`.
 
     Args:
-      config: the rest.
+      config: rates and schedules.
       factor: what plateaus have made of them; without `plateau_factor` it does not matter.
     """
     embedding = config.embedding_learning_rate or config.learning_rate
@@ -63,7 +63,7 @@ def learning_rates(config: OptimizerConfig, factor: tf.Variable | float = 1.0) -
 def make_optimizers(
     config: OptimizerConfig, factor: tf.Variable | float = 1.0
 ) -> tuple[keras.optimizers.Optimizer, RowOptimizer]:
-    """The optimizers of the dense weights and of the tables; arguments as in `learning_rates`."""
+    """Returns the optimizers of the dense weights and of the tables; arguments as in `learning_rates`."""
     rates = learning_rates(config, factor)
     dense = _DENSE[config.dense](rates["dense"], **_dense_arguments(config))
     per_table = {table: _row_optimizer(config, name, rates["embedding"]) for table, name in config.per_table().items()}
@@ -74,8 +74,8 @@ def make_optimizers(
 def _dense_arguments(config: OptimizerConfig) -> dict[str, float]:
     if config.dense != "adagrad":
         return {}
-    # Keras has the epsilon under the root, where it must not show beside the square of a gradient once nothing else is
-    # there. The small one comes to PyTorch's 1e-10 outside of the root.
+    # Keras adds epsilon under the root, where it must be negligible next to the square of a gradient if the accumulator
+    # starts at 0. The small one equals PyTorch's 1e-10 outside of the root.
     epsilon = {} if config.dense_accumulator else {"epsilon": 1e-20}
     return {"initial_accumulator_value": config.dense_accumulator, **epsilon}
 
@@ -86,7 +86,7 @@ def _row_optimizer(config: OptimizerConfig, name: str, rate: Rate) -> RowOptimiz
 
 
 def load_model(workdir: str, which: Which = "best") -> tuple[RankingModel, RunConfig, str]:
-    """The trained model of a run, its configuration, and the path of the checkpoint.
+    """Returns the trained model of a run, its configuration, and the path of the checkpoint.
 
     Args:
       workdir: the directory of the run.
@@ -110,7 +110,7 @@ def load_model(workdir: str, which: Which = "best") -> tuple[RankingModel, RunCo
 
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[None]:
-    """The dtype policy under which layers are to be made: `float32` or `bfloat16`."""
+    """Sets the dtype policy under which layers are made: `float32` or `bfloat16`."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy("mixed_bfloat16" if name == "bfloat16" else "float32")
     try:

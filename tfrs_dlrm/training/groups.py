@@ -25,7 +25,7 @@ _NONE = -1
 
 @dataclasses.dataclass(frozen=True)
 class GroupEvaluation:
-    """What `Grouping.measure` found.
+    """The metrics within groups, as `Grouping.measure` found them.
 
     Attributes:
       checkpoint: its path.
@@ -33,8 +33,8 @@ class GroupEvaluation:
       split: which rows of it.
       label: its name; that of the first is its column.
       by_value: by feature, the metrics of each of its values; a group is a row of the feature's table, or -1 for none.
-      gauc: by feature, the mean AUC within one of its values. Missing and unseen values are no groups there: examples
-        of any number of users would be taken for those of one.
+      gauc: by feature, the mean AUC within one of its values. Missing and unseen values form no group: their
+        examples may be of many users.
       without_value: by feature of `gauc`, the examples left out for that.
       schema: of the run.
       directory: has its vocabularies.
@@ -93,7 +93,7 @@ class GroupEvaluation:
 
 
 class Grouping:
-    """Which groups to look at. Everything that a user may have got wrong is checked here, before examples are scored.
+    """The groups to measure. Mistakes of a user are found here, before examples are scored.
 
     Args:
       workdir: the directory of the run.
@@ -152,9 +152,9 @@ class Grouping:
             if name in self._group_by:
                 by_value[name] = metrics
             if name in self._gauc and isinstance(metrics, GroupMetrics):
-                own = self._has_own_value(name, metrics.group)
-                gauc[name] = grouped_auc(metrics.select(own))
-                without[name] = int(metrics.examples[~own].sum())
+                known = self._is_one_value(name, metrics.group)
+                gauc[name] = grouped_auc(metrics.select(known))
+                without[name] = int(metrics.examples[~known].sum())
         which = (evaluation.checkpoint, evaluation.data, split, self._label)
         return GroupEvaluation(*which, by_value, gauc, without, self._schema, self._directory)
 
@@ -170,8 +170,8 @@ class Grouping:
         columns = [x if x is None else x[examples] for x in (scores.labels, scores.logits, scores.weights)]
         return scores.task.by_group(groups, *columns)  # type: ignore[arg-type]
 
-    def _has_own_value(self, feature: str, groups: np.ndarray) -> np.ndarray:
-        """Which groups are one value (or bucket), rather than all that have no value, or none that is known."""
+    def _is_one_value(self, feature: str, groups: np.ndarray) -> np.ndarray:
+        """Marks the groups that are one value (or bucket), rather than all missing or all unknown values."""
         f = categorical_feature(self._schema, feature)
         if f.encoding != "vocabulary":
             return groups != _NONE

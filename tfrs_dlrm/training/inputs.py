@@ -1,4 +1,4 @@
-"""Prepared data as a strategy wants them."""
+"""Prepared data in the form that each strategy takes."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def distributed_dataset(
     tables: EmbeddingTables | TPUEmbeddingTables | None = None,
     service: InputService | None = None,
 ) -> Any:
-    """What `model.fit` and `model.evaluate` take under the strategy in scope.
+    """Returns what `model.fit` and `model.evaluate` take under the strategy in scope.
 
     - One process (one device, mirrored): `dataset`, whose batches Keras splits over the replicas.
-    - Several processes: each reads its own part of the rows.
-    - Parameter servers: every worker reads all rows, for ever and in an order of its own, from a copy of the data that
-      needs no Python to be read and is made where it is missing. So `fit` needs `steps_per_epoch`. There `start_step`
-      and `repeat` mean nothing, and `batch_size` is that of a step of one worker.
+    - Several processes: each reads a part of the rows.
+    - Parameter servers: every worker reads all rows, without end and in another order, from records that are written if
+      they are missing. So `fit` needs `steps_per_epoch`, `start_step` and `repeat` have no effect, and `batch_size` is
+      per step of one worker.
     - TPUs: training batches without end. A single host reads Parquet; several read records, each a part of them.
 
     Args:
@@ -43,7 +43,7 @@ def distributed_dataset(
       split: `train` or `eval`.
       seed: of the order.
       start_step: the number of batches to leave out; see `dataset`.
-      repeat: goes on for ever.
+      repeat: has no end.
       shuffle_rows: how many rows are shuffled at a time.
       tables: `model.embeddings`, needed on TPUs.
       service: what `input_service` gave.

@@ -43,7 +43,7 @@ def train_and_evaluate(
     prepare_progress: Progress | None = None,
     show_progress: bool = False,
 ) -> Result:
-    """Trains as `config` says, in `workdir`; resumes the run that is in there.
+    """Trains as `config` says, in `workdir`; resumes the run that `workdir` holds.
 
     Args:
       config: the run.
@@ -99,7 +99,9 @@ def _begin(home: Workdir, config: RunConfig, data_dir: str, distribution: Distri
     if not distribution.is_chief:
         home.pull()
     if distribution.any_process(not os.path.isfile(home.file(CONFIG_FILE))):
-        raise ValueError(f"{home.name}: not every process sees what the first one wrote there; it has to be shared")
+        raise ValueError(
+            f"{home.name}: not every process sees what the first one wrote; it has to be a shared directory"
+        )
 
 
 class TrainingRun(Run):

@@ -30,7 +30,7 @@ def regression_picture(
     Args:
       path: of the PNG; its folder exists.
       labels: finite numbers, [N].
-      predictions: likewise.
+      predictions: float32 [N].
       weights: [N]; None is 1 for all.
       title: above the panels.
 

@@ -66,7 +66,7 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class ScaledRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Another rate times a factor that may change while training goes on.
+    """Another rate times a factor that may change during training.
 
     rate * factor, but not below `lowest`; a rate that is below `lowest` by itself, as in a warmup, is multiplied by
     nothing.

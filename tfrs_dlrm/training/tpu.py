@@ -1,4 +1,4 @@
-"""What runs on TPUs need beside the model: tables for the chips in scope, and data in the form that these take."""
+"""Tables for the TPUs in scope, and batches in the form that these tables take."""
 
 from __future__ import annotations
 

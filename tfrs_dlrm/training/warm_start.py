@@ -15,7 +15,7 @@ import tf_keras as keras
 
 from tfrs_dlrm import schema as schema_lib
 from tfrs_dlrm.checkpoint.contents import layers
-from tfrs_dlrm.checkpoint.manifest import Manifest
+from tfrs_dlrm.checkpoint.manifest import CheckpointManifest
 from tfrs_dlrm.checkpoint.restore import UNREADABLE
 from tfrs_dlrm.checkpoint.save import DENSE
 from tfrs_dlrm.checkpoint.table_rows import read_slice, slices
@@ -30,7 +30,7 @@ from tfrs_dlrm.training.workdir import Which, Workdir
 
 @dataclasses.dataclass(frozen=True)
 class TableReport:
-    """What became of the rows of a table: `kept` as they were, `new` ones initialized, old ones `dropped`."""
+    """The rows of a table after a warm start: how many were `kept`, are `new`, or were `dropped`."""
 
     kept: int
     new: int
@@ -39,7 +39,7 @@ class TableReport:
 
 @dataclasses.dataclass(frozen=True)
 class WarmStart:
-    """What `warm_start` did.
+    """The effects of a warm start.
 
     Attributes:
       checkpoint: where the weights are from.
@@ -117,7 +117,7 @@ class _Checkpoint:
     """A checkpoint: its tables and slots, and the other variables of its model by their names below it."""
 
     def __init__(self, path: str):
-        self.path, self.rows = path, Manifest.read(path).rows
+        self.path, self.rows = path, CheckpointManifest.read(path).rows
         try:
             self._dense = tf.train.load_checkpoint(os.path.join(path, DENSE))
         except UNREADABLE as e:
@@ -212,7 +212,7 @@ def _row_copies(
     checkpoint: _Checkpoint,
     kind: str,
 ) -> tuple[list[_RowCopy], bool]:
-    """What to copy to a variable and its slots, and whether its optimizer is of the same kind as before.
+    """Returns what to copy to a variable and its slots, and whether the optimizer is of the same kind.
 
     Only then are slots taken over: two optimizers may mean different things by one name.
     """
@@ -221,8 +221,8 @@ def _row_copies(
     table, entry = stored[name], checkpoint.rows.get(name)
     found = entry.shape if entry else ()
     if found != (found[:1] if matches is not None else table.shape[:1]) + table.shape[1:]:
-        there = found or "nothing"
-        raise ValueError(f"{checkpoint.path}: holds {there} for {name}, and the new model's is {table.shape}")
+        held = found or "nothing"
+        raise ValueError(f"{checkpoint.path}: holds {held} for {name}, and the new model's is {table.shape}")
     copies = [_RowCopy(table, name, matches)]
     if type(optimizer.rule(part)) is not ROW_OPTIMIZERS.get(kind):
         return copies, False
@@ -246,7 +246,7 @@ def _dense_slots(model: RankingModel, checkpoint: _Checkpoint, kind: str) -> lis
 
 
 def _restore_layers(model: RankingModel, path: str) -> None:
-    """All weights but the tables."""
+    """Restores all weights but the tables."""
     tables = {id(v) for v in model.embeddings.variables}
     variables = [v for v in model.variables if id(v) not in tables]
     before = [v.numpy() for v in variables]

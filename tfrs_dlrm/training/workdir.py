@@ -1,9 +1,9 @@
-"""The directory of a run: its checkpoints, and all that evaluation and export need beside them.
+"""The directory of a run: its checkpoints, and everything else that evaluation and export need.
 
 workdir/
   config.json     the run's configuration
   encoder/        schema, vocabularies and statistics, as the data were prepared with them
-  checkpoints/    the latest, to go on from; see `tfrs_dlrm.checkpoint`
+  checkpoints/    the latest, to resume from; see `tfrs_dlrm.checkpoint`
   best/           the one with the best evaluation AUC so far (of a regression, RMSE), or what `train.monitor` says
   metrics.jsonl   one line per evaluation
 """
@@ -48,7 +48,7 @@ _SHAPING = (
 
 
 class Workdir:
-    """The directory of one run; see the module docstring.
+    """The directory of one run.
 
     At an address such as `s3://BUCKET/PREFIX` everything happens in the local copy, which is made what is published
     there, and published again by `push`; see `tfrs_dlrm.stores.Mirror`.
@@ -75,7 +75,7 @@ class Workdir:
         return self._mirror.path if self._mirror else self.name
 
     def pull(self) -> None:
-        """Brings the local copy of a run in a store up to what is published; on a disk there is nothing to do."""
+        """Updates the local copy of a run in a store; does nothing for a run on a disk."""
         if self._mirror and not self._mirror.pull():
             Store(self.name).files()  # says so where there is no bucket
 
@@ -83,8 +83,8 @@ class Workdir:
         """Publishes what is new in the local copy of a run in a store.
 
         Raises:
-          StoreError: the store cannot be reached or refuses; what is there stays as it was.
-          ValueError: another process publishes there too.
+          StoreError: the store cannot be reached or refuses; what is published stays unchanged.
+          ValueError: another process publishes to the same address.
         """
         if self._mirror:
             try:
@@ -94,12 +94,12 @@ class Workdir:
                 raise StoreError(f"{e}; {kept}") from e
 
     def end(self) -> None:
-        """Lets other processes of this machine work on the local copy of a run in a store again."""
+        """Releases the local copy of a run in a store to other processes of this machine."""
         if self._mirror:
             self._mirror.done_writing()
 
     def add(self, paths: Sequence[str]) -> None:
-        """Writes local files of a run in a store there as well, beside the run itself, which does not change.
+        """Uploads local files of a run in a store next to the run, which does not change.
 
         Raises:
           StoreError: the store cannot be reached or refuses.
@@ -123,7 +123,7 @@ class Workdir:
         return os.path.join(self.path, name)
 
     def begin(self, config: RunConfig, data_dir: str) -> None:
-        """Starts a run, or makes sure that the run in there is this one.
+        """Starts a run, or makes sure that the directory holds this one.
 
         Raises:
           ValueError: it holds a run of another model, or on data with another schema or vocabulary.
@@ -135,7 +135,7 @@ class Workdir:
         if any(directory.steps(self.file(name)) for name in _DIRS.values()):
             self._check_config(config)
             self.check_data(data_dir)
-            logging.info("%s: going on with the run in there", self.name)
+            logging.info("%s: resuming the run in this directory", self.name)
         else:
             os.makedirs(self.path, exist_ok=True)
             shutil.rmtree(self.encoder_dir, ignore_errors=True)
@@ -144,14 +144,14 @@ class Workdir:
         self.push()
 
     def config(self) -> RunConfig:
-        """The configuration of the run in there.
+        """Returns the configuration of the run.
 
         Raises:
           FileNotFoundError: there is no run.
         """
         path = self.file(CONFIG_FILE)
         if not os.path.isfile(path):
-            raise FileNotFoundError(f"{self.name}: no run in there (no {CONFIG_FILE}); tfrs-dlrm train makes one")
+            raise FileNotFoundError(f"{self.name}: holds no run (no {CONFIG_FILE}); tfrs-dlrm train makes one")
         return RunConfig.from_dict(read_json(path))
 
     def schema(self) -> Schema:
@@ -168,19 +168,19 @@ class Workdir:
         paths = list(directory.steps(self.file(_DIRS[which])).values())
         if not paths:
             raise FileNotFoundError(
-                f"{self.name}: no checkpoint in {_DIRS[which]}/; has the run come to an evaluation?"
+                f"{self.name}: no checkpoint in {_DIRS[which]}/; has the run reached an evaluation?"
             )
         return paths[0]
 
     def checkpoints(
-        self, model: RankingModel, keep: int, beside: Mapping[str, Any] | None = None, asynchronous: bool = True
+        self, model: RankingModel, keep: int, saved: Mapping[str, Any] | None = None, asynchronous: bool = True
     ) -> Checkpoints:
-        """What reads and writes those of the run."""
+        """Returns what reads and writes the checkpoints of the run, with what else is `saved` by name."""
         latest, best = self.file(_DIRS["latest"]), self.file(_DIRS["best"])
-        return Checkpoints(model, latest, best, keep, beside, asynchronous, on_whole=self.push)
+        return Checkpoints(model, latest, best, keep, saved, asynchronous, on_whole=self.push)
 
     def check_data(self, data_dir: str) -> None:
-        """Makes sure that a prepared directory encodes as the run's own data did.
+        """Makes sure that a prepared directory encodes as the data of the run did.
 
         Raises:
           ValueError: saying what differs.
@@ -223,7 +223,7 @@ def _copy_encoder(source: str, target: str) -> None:
 
 
 def _fingerprint(directory: str) -> str:
-    """Of vocabularies and statistics, so that equal fingerprints encode equally under equal schemas."""
+    """Returns a digest of vocabularies and statistics: equal ones encode equally under equal schemas."""
     digest = hashlib.sha256()
     vocabulary = os.path.join(directory, VOCABULARY_DIR)
     names = [os.path.join(VOCABULARY_DIR, n) for n in sorted(os.listdir(vocabulary))]

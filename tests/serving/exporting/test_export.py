@@ -162,7 +162,7 @@ def test_smaller_tables_of_a_run_are_measured_on_its_data(run, tmp_path):
 
 
 def test_no_run_no_checkpoint(tmp_path, run):
-    with pytest.raises(FileNotFoundError, match=r"no run in there \(no config.json\); tfrs-dlrm train makes one"):
+    with pytest.raises(FileNotFoundError, match=r"holds no run \(no config.json\); tfrs-dlrm train makes one"):
         export(str(tmp_path), str(tmp_path / "out"))
 
 

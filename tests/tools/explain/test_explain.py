@@ -203,7 +203,7 @@ def test_mistakes_are_named(folder, asked, message):
 
 
 def test_no_run_no_checkpoint_no_evaluation_set(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no run in there"):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
         explain_run(str(tmp_path))
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text((folder / "run" / "config.json").read_text())

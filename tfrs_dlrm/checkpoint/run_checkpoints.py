@@ -1,4 +1,4 @@
-"""The checkpoints of a run: the latest and the best, written while it goes on."""
+"""The checkpoints of a run: the latest and the best, written during training."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from absl import logging
 
 from tfrs_dlrm.checkpoint import directory
-from tfrs_dlrm.checkpoint.contents import Contents
-from tfrs_dlrm.checkpoint.restore import restore
-from tfrs_dlrm.checkpoint.save import Saving
+from tfrs_dlrm.checkpoint.contents import CheckpointContents
+from tfrs_dlrm.checkpoint.restore import restore_contents
+from tfrs_dlrm.checkpoint.save import CheckpointWriter
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
 
@@ -25,11 +25,11 @@ class Checkpoints:
     Args:
       model: compiled.
       latest: the directory of the latest.
-      best: that of the best.
+      best: the directory of the best.
       keep: how many of the latest to keep.
-      beside: what to save with the model, by name.
-      asynchronous: whether to write them behind the run's back, from a copy, where memory allows it.
-      on_whole: called whenever one is whole, from whichever thread wrote it.
+      extra: what to save with the model, by name.
+      asynchronous: whether to write in the background, from a copy, if memory allows it.
+      on_whole: called whenever a checkpoint is whole, from the thread that wrote it.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class Checkpoints:
         latest: str,
         best: str,
         keep: int,
-        beside: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
         asynchronous: bool = True,
         on_whole: Callable[[], None] = lambda: None,
     ):
-        self._contents = Contents.of(model, beside)
+        self._contents = CheckpointContents.of(model, extra)
         self._latest, self._best, self._keep, self._asynchronous = latest, best, keep, asynchronous
         self._on_whole = on_whole
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -60,12 +60,12 @@ class Checkpoints:
             logging.error("the checkpoint was not written: %s", e)
 
     def restore(self) -> str | None:
-        """Restores the latest that can be read and returns its path, or None where there is none.
+        """Restores the latest readable checkpoint and returns its path, or None if there are no checkpoints.
 
-        Each that cannot is named in a warning, which says why.
+        Logs a warning with the reason for each unreadable one.
 
         Raises:
-          ValueError: none of them can.
+          ValueError: none is readable.
         """
         distribution = distribution_of(self._contents.strategy)
         if distribution.is_chief:
@@ -76,30 +76,30 @@ class Checkpoints:
         for path in paths:
             failed = False
             try:
-                restore(self._contents, path)
+                restore_contents(self._contents, path)
             except (ValueError, FileNotFoundError) as e:
                 failed = True
                 logging.warning("%s; trying the checkpoint before it", e)
             if not distribution.any_process(failed):
                 return path
         if paths:
-            raise ValueError(f"{self._latest}: none of the checkpoints in there can be read; see the warnings above")
+            raise ValueError(f"{self._latest}: no checkpoint can be read; see the warnings above")
         return None
 
     def save(self, step: int, best: bool = False) -> str:
         """Saves the model as it is now and returns the path that the checkpoint has once it is whole.
 
-        Until then the former ones stay as they are. The one before it is waited for.
+        Until then older checkpoints stay unchanged. Waits for the previous one first.
 
         Args:
           step: of the run.
-          best: whether it is the best so far as well.
+          best: whether it is also the best so far.
 
         Raises:
-          Exception: whatever kept the one before it from being written.
+          Exception: the previous one could not be written.
         """
         self.wait()
-        saving = Saving(self._contents, directory.step_path(self._latest, step), step)
+        saving = CheckpointWriter(self._contents, directory.step_path(self._latest, step), step)
         if saving.unfinished:
             if self._asynchronous and saving.snapshot():
                 self._written = self._writer.submit(self._finish, saving, step, best)
@@ -108,26 +108,26 @@ class Checkpoints:
         return saving.path
 
     def wait(self) -> None:
-        """Waits until the last one saved is whole.
+        """Waits until the last checkpoint saved is whole.
 
         Raises:
-          Exception: whatever kept it from being written.
+          Exception: it could not be written.
         """
         written, self._written = self._written, None
         if written:
             written.result()
 
-    def _finish(self, saving: Saving, step: int, best: bool) -> None:
+    def _finish(self, saving: CheckpointWriter, step: int, best: bool) -> None:
         saving.finish()
         if best:
-            # First, since a run that is killed in between comes by here again, and would not if it went on from this.
+            # First: a run that is killed in between resumes before this step and saves it again.
             try:
                 directory.publish_copy(saving.unfinished, directory.step_path(self._best, step))
             except BaseException:
                 saving.discard()
                 raise
         directory.publish(saving.unfinished, saving.path)
-        # Those of later steps are from before the run went back to an earlier one.
+        # Checkpoints of later steps are from before the run went back to an earlier one.
         latest = directory.steps(self._latest)
         kept = [s for s in latest if s <= step][: self._keep]
         for s, path in latest.items():

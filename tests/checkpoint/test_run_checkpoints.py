@@ -30,13 +30,13 @@ def names(home) -> tuple[list[str], list[str]]:
 @pytest.fixture
 def slow(monkeypatch):
     """Writing waits until `slow.set()`."""
-    event, write = threading.Event(), rows.Batch.write
+    event, write = threading.Event(), rows.PartBatch.write
 
     def waiting(self, prefix):
         assert event.wait(60)
         return write(self, prefix)
 
-    monkeypatch.setattr(rows.Batch, "write", waiting)
+    monkeypatch.setattr(rows.PartBatch, "write", waiting)
     return event
 
 
@@ -72,14 +72,14 @@ def test_one_save_waits_for_the_other_and_the_end_for_both(tmp_path, slow):
 
 @pytest.mark.parametrize("why", ["memory", "configuration"])
 def test_written_without_a_copy_where_there_is_no_room_for_one(tmp_path, monkeypatch, why):
-    written, write = [], rows.Batch.write
+    written, write = [], rows.PartBatch.write
 
     def noted(self, prefix):
         assert self._copy is None
         written.append(self)
         return write(self, prefix)
 
-    monkeypatch.setattr(rows.Batch, "write", noted)
+    monkeypatch.setattr(rows.PartBatch, "write", noted)
     if why == "memory":
         size = sum(v.nbytes for v in (np.asarray(x) for x in make().get_weights()))
         monkeypatch.setattr(save, "available", lambda host: size)
@@ -165,7 +165,7 @@ def test_none_is_good(tmp_path):
     for step in (1, 2):
         checkpoints.save(step)
         (tmp_path / "checkpoints" / f"step-{step}" / "manifest.json").unlink()
-    with pytest.raises(ValueError, match="none of the checkpoints in there can be read; see the warnings above"):
+    with pytest.raises(ValueError, match="no checkpoint can be read; see the warnings above"):
         checkpoints.restore()
 
 
