@@ -108,16 +108,16 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(saved, tmp_path, 
 def test_another_schema_or_shape_is_refused_by_name(saved, tmp_path):
     _, path = saved
     schema = small_model.SCHEMA.with_vocabulary_sizes({"site": 301})
-    with pytest.raises(ValueError, match=r"saved: of another schema: table 'site' rows: 300 != 301"):
+    with pytest.raises(ValueError, match=r"saved: of another schema: table 'site' vocabulary_size: 300 != 301"):
         td.restore_checkpoint(make(schema=schema), path)
     manifest = json.loads(Path(path, "manifest.json").read_text())
-    manifest["schema"]["tables"][0]["rows"] = 301
+    manifest["schema"]["tables"][0]["vocabulary_size"] = 301
     Path(path, "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"site is float32 \[300, 4\] in the checkpoint, and float32 \[301, 4\] in"):
         td.restore_checkpoint(make(schema=schema), path)
     wider = td.DLRM(small_model.SCHEMA, (9, 4), (8, 1))
     wider.compile()
-    manifest["schema"]["tables"][0]["rows"] = 300
+    manifest["schema"]["tables"][0]["vocabulary_size"] = 300
     Path(path, "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"saved: damaged, or of another model: .*shape"):
         td.restore_checkpoint(wider, path)

@@ -26,7 +26,7 @@ class CheckpointWriter:
     """A checkpoint that is being written, under a name that says so.
 
     The constructor writes everything but tables and slots, `snapshot` copies these if there is room, and `finish`
-    writes the copies, or else the present rows. If several processes each hold all of the model, all of them must make a
+    writes the copies, or else the present rows. If several processes each hold all of the model, all must make a
     writer, since some weights are summed over them; only the chief uses it further.
 
     Args:
