@@ -46,7 +46,7 @@ def _devices(count: int) -> list[str]:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         if count > len(gpus):
-            raise ValueError(f"devices={count}, and TensorFlow sees {len(gpus)} GPUs; python -m tfrs_dlrm.tools.doctor")
+            raise ValueError(f"devices={count}, and TensorFlow sees {len(gpus)} GPUs; tfrs-dlrm doctor")
         return [f"GPU:{i}" for i in range(count or len(gpus))]
     count = count or 2
     try:

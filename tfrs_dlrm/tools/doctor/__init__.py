@@ -1,6 +1,6 @@
-"""Which strategies can run on this machine with what is installed, and why the others cannot.
+"""Finds out which strategies can run on this machine with the installed packages, and why others cannot.
 
-Nothing in here loads TensorFlow into this process: with the wrong packages that can end the process, or take minutes.
+It never loads TensorFlow into this process: with the wrong packages that can end the process, or take minutes.
 
     tfrs-dlrm doctor
 """

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from tfrs_dlrm.distribute.memory import available_memory
 
 GPU_FILES = ("dev/nvidia[0-9]*",)
-# The drivers of older and of newer TPUs. /dev/accel without a number is a directory of other makers' accelerators, and
-# /dev/vfio/vfio is there without any device.
+# The drivers of older and of newer TPUs. /dev/accel without a number is a directory of other makers' accelerators;
+# /dev/vfio/vfio exists without any device.
 TPU_FILES = ("dev/accel[0-9]*", "dev/vfio/[0-9]*")
 _VARIABLES = ("TF_CONFIG", "TPU_", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS", "CUDA_VISIBLE_DEVICES")
 _PROGRAM = """
@@ -27,14 +27,14 @@ print("\\n" + json.dumps([device.name for device in tf.config.list_logical_devic
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What this process may use.
+    """The hardware and environment of this process.
 
     Attributes:
       cores: number of processor cores.
-      memory: bytes that are available now, within the limit of a container; None where that cannot be found out.
-      gpus: device files of NVIDIA's GPUs.
+      memory: available bytes, within the limit of a container; None if unknown.
+      gpus: device files of NVIDIA GPUs.
       tpus: device files of TPUs.
-      locked_tpus: those of them that this user may not read and write.
+      locked_tpus: the device files of TPUs that this user may not read and write.
       environment: the environment variables that decide where TensorFlow computes.
     """
 
@@ -47,7 +47,7 @@ class Machine:
 
 
 def examine_machine(root: str = "/") -> Machine:
-    """Looks at the machine whose file system begins at `root`."""
+    """Examines the machine whose file system begins at `root`."""
     tpus = _matching(root, TPU_FILES)
     return Machine(
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -60,16 +60,16 @@ def examine_machine(root: str = "/") -> Machine:
 
 
 def logical_devices(machine: Machine, seconds: float = 60) -> list[str]:
-    """The names of TensorFlow's devices, after it was loaded in a process of its own: a crash there is only reported.
+    """Returns TensorFlow's names of the devices, from another process that loads TensorFlow and may crash.
 
     Args:
-      machine: where there is no TPU, TensorFlow is kept from asking for one, which can take minutes.
-      seconds: to wait at most.
+      machine: if it has no TPU, TensorFlow must not ask for one, which can take minutes.
+      seconds: the longest time to wait.
 
     Raises:
-      RuntimeError: it crashed, failed or did not end in time; the message says which.
+      RuntimeError: TensorFlow crashed, failed or took too long; the message says which.
     """
-    # By default TensorFlow takes all memory of all GPUs, which a run beside this one may have.
+    # By default TensorFlow takes all memory of all GPUs, which another run may need.
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"} | os.environ
     if not machine.tpus:
         environment["TPU_SKIP_MDS_QUERY"] = "1"

@@ -1,4 +1,4 @@
-"""All findings, as a text and as JSON."""
+"""The report on machine, packages and strategies, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tfrs_dlrm.tools.doctor.verdicts import Verdict, verdicts, warnings
 
 @dataclasses.dataclass(frozen=True)
 class MachineReport:
-    """What was found.
+    """The findings on this machine.
 
     Attributes:
-      packages: that are installed.
-      machine: and what is in it.
-      devices: TensorFlow's names of them; empty where it was not loaded.
-      crash: how loading it failed; empty where it was not tried or did not.
-      verdicts: one on each strategy.
-      warnings: of traps.
+      packages: the installed packages.
+      machine: the hardware and environment.
+      devices: TensorFlow's names of the devices; empty if it was not loaded.
+      crash: how loading TensorFlow failed; empty if it did not.
+      verdicts: one per strategy.
+      warnings: problems that keep no strategy from running.
     """
 
     packages: Packages
@@ -35,16 +35,16 @@ class MachineReport:
 
     @property
     def healthy(self) -> bool:
-        """Whether training can run at all."""
+        """Whether one_device can run."""
         return any(v.strategy == "one_device" and not v.problems for v in self.verdicts)
 
     def text(self) -> str:
-        """Tables for a terminal, without a newline at the end."""
+        """Returns tables for a terminal, without a newline at the end."""
         tables = [_package_rows(self.packages), _machine_rows(self), _verdict_rows(self.verdicts)]
         return "\n\n".join([*map(_aligned, tables), *(f"Beware: {w}" for w in self.warnings)])
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the report as JSON values."""
         packages = self.packages
         return {
             "python": packages.python,
@@ -68,11 +68,11 @@ class MachineReport:
 
 
 def examine(tpu: str = "local", load: bool = True) -> MachineReport:
-    """Looks at everything.
+    """Examines machine, packages and strategies.
 
     Args:
-      tpu: which one; see `check_tpu`.
-      load: whether TensorFlow is loaded too, in a process of its own; takes seconds.
+      tpu: the TPU to look for; see `check_tpu`.
+      load: whether to load TensorFlow too, in another process; takes seconds.
     """
     machine, packages = examine_machine(), examine_packages()
     devices, crash = [], ""
@@ -98,7 +98,7 @@ def _package_rows(packages: Packages) -> list[Sequence[str]]:
 
 
 def _fits(packages: Packages, name: str) -> str:
-    """Whether the installed version of a distribution fits, and what for it does not."""
+    """Says whether the installed version of a distribution fits, or for what it does not."""
     if name not in packages.versions:
         return "missing" if packages.demand(name) and name not in TENSORFLOWS else ""
     if packages.misfit(name):

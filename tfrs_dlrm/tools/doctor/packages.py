@@ -1,4 +1,4 @@
-"""Which packages are installed, what this one demands of them, and whose files the package `tensorflow` is."""
+"""Installed packages, the versions that this package needs, and the distribution that owns `tensorflow`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-tpu")
-"""Distributions that all bring the one package `tensorflow`: pip writes each over the others without a word."""
+"""Distributions that all contain the package `tensorflow`: pip silently overwrites one with another."""
 SHOWN = (*TENSORFLOWS, "tf-keras", "keras", "tensorflow-recommenders", "protobuf", "libtpu", "numpy", "tensorflow-io")
 _EXTRAS = ("", "tpu", "io")
 
 
 @dataclasses.dataclass(frozen=True)
 class Packages:
-    """What importlib.metadata knows.
+    """The installed packages, from their metadata.
 
     Attributes:
       python: the version of Python.
-      versions: of the distributions that are installed, of this one, those of `SHOWN` and those that this one demands.
-      demands: by extra (`""` is without one) and distribution: the versions that fit.
-      python_demand: likewise for Python.
-      owner: of `TENSORFLOWS`, the one whose libraries are on the disk; empty where none is, or a mixture.
+      versions: the installed versions of this distribution, of `SHOWN`, and of what this one requires.
+      demands: by extra (`""` for none) and distribution: the versions that fit.
+      python_demand: the versions of Python that fit.
+      owner: which of `TENSORFLOWS` has its libraries on the disk; empty if none has, or for a mixture.
     """
 
     python: str
@@ -39,20 +39,20 @@ class Packages:
 
     @property
     def tensorflow(self) -> str:
-        """The version of the package `tensorflow` that Python would import; empty where there is no whole one."""
+        """The version of the package `tensorflow` that Python would import; empty if it is missing or damaged."""
         return self.versions.get(self.owner, "")
 
     @property
     def tensorflows(self) -> list[str]:
-        """The installed ones of `TENSORFLOWS`, with their versions."""
+        """The installed distributions of `TENSORFLOWS`, with their versions."""
         return [f"{name} {self.versions[name]}" for name in TENSORFLOWS if name in self.versions]
 
     def demand(self, name: str, extra: str = "") -> SpecifierSet:
-        """The versions of a distribution that fit; any, where nothing is demanded."""
+        """Returns the versions of a distribution that fit; by default any."""
         return self.demands.get(extra, {}).get(name, SpecifierSet())
 
     def misfit(self, name: str, extra: str = "") -> str:
-        """What is wrong with a distribution, in words; empty where its version fits."""
+        """Says why a distribution does not fit; empty if it does."""
         demand = self.demand(name, extra)
         wanted = f"; {demand} is needed" if demand else ""
         if name not in self.versions:
@@ -61,7 +61,7 @@ class Packages:
         return "" if fits else f"{name} {self.versions[name]} does not fit{wanted}"
 
     def keras_misfit(self, tensorflow: str) -> str:
-        """What is wrong with tf-keras, whose minor version has to be TensorFlow's; empty where nothing is."""
+        """Says why tf-keras, whose minor version must be TensorFlow's, does not fit; empty if it does."""
         keras = self.versions.get("tf-keras", tensorflow)
         if keras.split(".")[:2] == tensorflow.split(".")[:2]:
             return ""
@@ -69,16 +69,16 @@ class Packages:
 
 
 def examine_packages(path: Sequence[str] | None = None) -> Packages:
-    """Reads the metadata of what is installed.
+    """Reads the metadata of the installed packages.
 
     Args:
-      path: the directories to look into; by default those of `sys.path`.
+      path: the directories to read; by default `sys.path`.
     """
     this = _find("tfrs-dlrm", path)
     demands = _demands(this)
     names = {"tfrs-dlrm", *SHOWN, *demands[""]}
     found = {name: d for name in sorted(names) if (d := _find(name, path)) is not None}
-    # Each tensorflow-tpu goes with some versions of libtpu only; with others its import aborts the process.
+    # Each tensorflow-tpu works with few versions of libtpu; with others its import aborts the process.
     for name, demand in _demands(found.get("tensorflow-tpu"))[""].items():
         if name == "libtpu":
             demands["tpu"][name] = demands["tpu"].get(name, SpecifierSet()) & demand
@@ -104,14 +104,14 @@ def _demands(distribution: metadata.Distribution | None) -> dict[str, dict[str, 
         for extra in _EXTRAS:
             if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
                 demands[extra][canonicalize_name(requirement.name)] = requirement.specifier
-                break  # what is demanded without an extra is not that extra's
+                break  # a requirement without an extra belongs to no extra
     return demands
 
 
 def _is_on_disk(distribution: metadata.Distribution) -> bool:
-    """Whether TensorFlow's libraries are the size that this distribution brought them in: no two builds' are."""
-    # Not Distribution.files, which takes a second over TensorFlow's 20,000.
-    record = distribution.read_text("RECORD") or ""  # other installers than pip may write none
+    """Whether TensorFlow's libraries have the sizes that this distribution records: no two builds have equal ones."""
+    # Not Distribution.files, which takes a second for TensorFlow's 20,000 files.
+    record = distribution.read_text("RECORD") or ""  # installers other than pip may write none
     for line in record.splitlines():
         if line.startswith("tensorflow/libtensorflow_"):
             name, _, size = line.rsplit(",", 2)

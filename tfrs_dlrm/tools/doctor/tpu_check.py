@@ -1,7 +1,7 @@
-"""Whether a TPU can be used, found out before TensorFlow is loaded.
+"""Checks that a TPU can be used, before TensorFlow is loaded.
 
-Where it cannot, TensorFlow's own initialization ends in anything from a NotFoundError over minutes of waiting to the
-death of the process, and with the wrong libtpu so does its mere import.
+If it cannot, TensorFlow's initialization raises NotFoundError, waits for minutes or ends the process; with a wrong
+libtpu, its import does.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ _SCHEME = "grpc://"
 
 
 class Problem(NamedTuple):
-    """Something that keeps a strategy from running here; both are sentences without a full stop."""
+    """A problem that keeps a strategy from running here, and its remedy: sentences without a full stop."""
 
     what: str
     remedy: str
 
 
 def remedies(problems: Iterable[Problem]) -> list[str]:
-    """What to do about all of them, each thing once, in order."""
+    """Returns the remedies of all problems, each once, in order."""
     return list(dict.fromkeys(p.remedy for p in problems))
 
 
 def check_tpu(tpu: str) -> None:
-    """Returns where TensorFlow can be expected to find a TPU. Takes 3 seconds at most, and does not load TensorFlow.
+    """Raises unless TensorFlow can be expected to find a TPU. Takes 3 seconds at most; does not load TensorFlow.
 
     Args:
-      tpu: `local` for a TPU of this machine, the name of a Cloud TPU, or `grpc://HOST:PORT`; of several hosts
+      tpu: `local` for a TPU of this machine, the name of a Cloud TPU, or `grpc://HOST:PORT`; for several hosts
         `grpc://HOST:PORT,HOST:PORT`.
 
     Raises:
-      ValueError: it will not find one. The message says what was looked for, all that is wrong, and what to do.
+      ValueError: TensorFlow would find no TPU. The message says why, and what to do.
     """
     problems = tpu_problems(tpu, examine_machine(), examine_packages())
     if problems:
         wrong = [f"--tpu={tpu}: TensorFlow would find no TPU", *(p.what for p in problems)]
-        advice = ["What to do:", *remedies(problems), "see all that was looked at: tfrs-dlrm doctor"]
+        advice = ["What to do:", *remedies(problems), "see the whole report: tfrs-dlrm doctor"]
         raise ValueError("\n  - ".join(wrong) + "\n" + "\n  - ".join(advice))
 
 
 def tpu_problems(tpu: str, machine: Machine, packages: Packages) -> list[Problem]:
-    """All that keeps TensorFlow from this TPU; see `check_tpu`."""
+    """Returns all problems that keep TensorFlow from using a TPU; see `check_tpu`."""
     if tpu == "local":
         return _local_problems(machine, packages)
     if tpu.startswith(_SCHEME):
@@ -63,7 +63,7 @@ def tpu_problems(tpu: str, machine: Machine, packages: Packages) -> list[Problem
 
 
 def libtpu_problems(packages: Packages) -> list[Problem]:
-    """What is wrong with TensorFlow's driver of TPUs, each version of which goes with few of TensorFlow."""
+    """Returns the problems of libtpu, each version of which works with few versions of TensorFlow."""
     why = ", or `import tensorflow` of tensorflow-tpu aborts" if "libtpu" in packages.versions else ""
     return [p._replace(what=p.what + why) for p in _version_problems(packages, "libtpu")]
 
@@ -76,7 +76,7 @@ def _version_problems(packages: Packages, name: str) -> list[Problem]:
 def _local_problems(machine: Machine, packages: Packages) -> list[Problem]:
     versions = [*libtpu_problems(packages), *_version_problems(packages, "protobuf")]
     wheel = _wheel_problems(packages)
-    if any("[tpu]" in p.remedy for p in wheel):  # which brings the rest as well
+    if any("[tpu]" in p.remedy for p in wheel):  # which installs the others too
         versions = [p._replace(remedy=wheel[0].remedy) for p in versions]
     return [*_device_problems(machine), *wheel, *versions]
 
@@ -92,7 +92,7 @@ def _device_problems(machine: Machine) -> list[Problem]:
 
 
 def _wheel_problems(packages: Packages) -> list[Problem]:
-    """What is wrong with the TensorFlow for TPUs: tf-keras and TFRS have pip install the other one over it."""
+    """Returns the problems of tensorflow-tpu, which pip overwrites with tensorflow for tf-keras and TFRS."""
     last = f"pip install --force-reinstall --no-deps 'tensorflow-tpu{packages.demand('tensorflow-tpu', 'tpu')}'"
     both = f"{install_command('tpu')}, and after it {last}"
     found = " and ".join(packages.tensorflows)
@@ -111,12 +111,12 @@ def _address_problems(addresses: list[str]) -> list[Problem]:
     if wrong := [a for a in addresses if not is_host_port(a)]:
         remedy = "give --tpu=grpc://HOST:PORT, as in grpc://10.0.0.2:8470"
         return [Problem(f"{a!r} is not HOST:PORT", remedy) for a in wrong]
-    remedy = "start the TPU, or mend its address or the firewall between"
+    remedy = "start the TPU, or correct its address or the firewall"
     return [Problem(f"{a} does not answer: {why}", remedy) for a, why in unreachable(addresses).items()]
 
 
 def _name_problems(tpu: str) -> list[Problem]:
-    """TensorFlow asks Google Cloud's API for the address, and its metadata server for project and zone."""
+    """Returns the problems of a name: TensorFlow asks Google Cloud for its address, project and zone."""
     problems = []
     if not _importable("cloud_tpu_client") and not (_importable("googleapiclient") and _importable("oauth2client")):
         what = f"cloud-tpu-client is not installed, which finds the address of {tpu!r}"

@@ -1,4 +1,4 @@
-"""Which strategies can run here."""
+"""Judges which strategies can run here."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tfrs_dlrm.tools.doctor.tpu_check import Problem, libtpu_problems, tpu_probl
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Whether a strategy can run here: it can where there are no problems.
+    """Whether a strategy can run here: it can if it has no problems.
 
     Attributes:
-      strategy: one of `tfrs_dlrm.distribute.placement.STRATEGIES`.
-      problems: that keep it from running.
+      strategy: the name of the strategy.
+      problems: the problems that keep it from running.
       on: where it would compute.
     """
 
@@ -31,31 +31,31 @@ class Verdict:
 def verdicts(
     machine: Machine, packages: Packages, tpu: str = "local", crash: str = "", devices: Sequence[str] = ()
 ) -> list[Verdict]:
-    """One on each strategy.
+    """Returns a verdict per strategy.
 
     Args:
       machine: see `examine_machine`.
       packages: see `examine_packages`.
-      tpu: which one; see `check_tpu`.
-      crash: how the loading of TensorFlow failed, if it was tried and did.
-      devices: TensorFlow's names of what it sees, where it was loaded; it knows better than the files of the machine.
+      tpu: the TPU to look for; see `check_tpu`.
+      crash: how loading TensorFlow failed; empty if it did not.
+      devices: TensorFlow's names of the devices, if it was loaded; they are surer than device files.
     """
     gpus = sum("GPU:" in name for name in devices) if devices else len(machine.gpus)
     common = common_problems(packages)
     if crash and not common:
-        common = [Problem(crash, "look at all of it: python -c 'import tfrs_dlrm, tensorflow'")]
+        common = [Problem(crash, "see the whole error: python -c 'import tfrs_dlrm, tensorflow'")]
     out = []
     for strategy in STRATEGIES:
-        own = _cluster_problems(strategy, machine)
+        of_strategy = _cluster_problems(strategy, machine)
         if strategy == "tpu":
-            own = tpu_problems(tpu, machine, packages)
-        problems = tuple(dict.fromkeys([*common, *own]))
+            of_strategy = tpu_problems(tpu, machine, packages)
+        problems = tuple(dict.fromkeys([*common, *of_strategy]))
         out.append(Verdict(strategy, problems, _where(strategy, gpus, tpu)))
     return out
 
 
 def common_problems(packages: Packages) -> list[Problem]:
-    """What keeps every strategy from running: packages that are missing or do not fit, or not together."""
+    """Returns the problems that keep every strategy from running: packages that are missing or do not fit."""
     problems = []
     if not packages.python_demand.contains(packages.python, prereleases=True):
         what = f"Python {packages.python} does not fit; {packages.python_demand} is needed"
@@ -70,7 +70,7 @@ def common_problems(packages: Packages) -> list[Problem]:
 
 
 def _tensorflow_problems(packages: Packages) -> list[Problem]:
-    """Any of the distributions that bring TensorFlow will do, but one has to be whole."""
+    """Returns the problems of TensorFlow: one of its distributions must be complete."""
     demand, found = packages.demand("tensorflow"), packages.tensorflow
     if not packages.tensorflows:
         return [Problem("TensorFlow is not installed", f"pip install 'tensorflow{demand}'")]
@@ -84,7 +84,7 @@ def _tensorflow_problems(packages: Packages) -> list[Problem]:
 
 
 def warnings(machine: Machine, packages: Packages, devices: Sequence[str] = ()) -> list[str]:
-    """What does not keep anything from running, but is a trap; `devices` as in `verdicts`."""
+    """Returns warnings of problems that keep no strategy from running; `devices` as in `verdicts`."""
     out = []
     if machine.gpus and devices and not any("GPU:" in name for name in devices):
         out.append(
@@ -109,11 +109,11 @@ def _cluster_problems(strategy: str, machine: Machine) -> list[Problem]:
     text = machine.environment.get("TF_CONFIG")
     if not text:
         return [Problem("TF_CONFIG is not set", f"set it in each process of the cluster; {trial}")]
-    return [Problem(p, f"mend TF_CONFIG; {trial}") for p in tf_config_problems(text, strategy)]
+    return [Problem(p, f"correct TF_CONFIG; {trial}") for p in tf_config_problems(text, strategy)]
 
 
 def _where(strategy: str, gpus: int, tpu: str) -> str:
-    """Where a strategy would compute."""
+    """Says where a strategy would compute."""
     if strategy == "one_device":
         return "the first GPU" if gpus else "the CPU"
     if strategy == "mirrored":
