@@ -125,12 +125,12 @@ def prepared(log: str, directory: str, rows: int) -> tuple[str, dict[str, float]
 
 
 def recipe(data: str, rows: int) -> object:
-    from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+    from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 
     steps = 4 * rows // 1024
     return RunConfig(
         data=DataConfig(path=data),
-        model=ModelConfig(embedding_dim=16, bottom_mlp=(16,), top_mlp=(128, 64, 1)),
+        model=DLRMConfig(embedding_dim=16, bottom_mlp=(16,), top_mlp=(128, 64, 1)),
         optimizer=OptimizerConfig(
             dense="adam", learning_rate=0.003, embedding="adagrad", embedding_learning_rate=0.05, warmup_steps=20,
             decay_start_step=steps // 2, decay_steps=steps - steps // 2, decay_power=1.0,

@@ -83,12 +83,12 @@ def in_cluster(strategy_name: str, workload: Workload, steps: int, memory: bool)
 
 def planned(workload: Workload, strategy: Any) -> list[int]:
     """By device, what the planner says of tables, slots, dense weights and their slots."""
-    from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+    from tfrs_dlrm.config import DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
     from tfrs_dlrm.distribute.strategies import distribution_of
     from tfrs_dlrm.tools.planner import plan
 
     config = RunConfig(
-        model=ModelConfig(workload.dim, workload.bottom, workload.top),
+        model=DLRMConfig(workload.dim, bottom_mlp=workload.bottom, top_mlp=workload.top),
         optimizer=OptimizerConfig(dense="adagrad", embedding="rowwise_adagrad"),
         train=TrainConfig(batch_size=workload.batch),
     )

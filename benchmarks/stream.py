@@ -82,11 +82,11 @@ def start_broker(lines: list[str]):
 
 
 def make_config(prepared: str, source: str):
-    from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, StreamConfig, TrainConfig
+    from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, StreamConfig, TrainConfig
 
     return RunConfig(
         DataConfig(path=prepared, source=source, bad_rows="quarantine"),
-        ModelConfig(embedding_dim=8, bottom_mlp=(32, 8), top_mlp=(32, 1)),
+        DLRMConfig(embedding_dim=8, bottom_mlp=(32, 8), top_mlp=(32, 1)),
         OptimizerConfig("adam", 0.003, "rowwise_adagrad", _RATE, embedding_per_table="row=sgd"),
         TrainConfig(batch_size=512, tensorboard=False),
         StreamConfig(window_rows=_WINDOW, checkpoint_every_windows=3, stop_at_end=True),

@@ -6,14 +6,14 @@ r"""UCI Adult: does a person of the 1994 census earn more than 50,000 dollars a 
 docs/start/your-own-data.md explains the steps. The README's table of results says how good it gets.
 """
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 
 
 def get_config() -> RunConfig:
     """The recipe."""
     return RunConfig(
         data=DataConfig(path="data/adult", schema="configs/schemas/adult.json"),
-        model=ModelConfig(embedding_dim=8, bottom_mlp=(64, 32, 8), top_mlp=(64, 32, 1)),
+        model=DLRMConfig(embedding_dim=8, bottom_mlp=(64, 32, 8), top_mlp=(64, 32, 1)),
         optimizer=OptimizerConfig(
             dense="adam", learning_rate=0.002, embedding_learning_rate=0.002, embedding="lazy_adam", embedding_l2=1e-3
         ),

@@ -8,14 +8,14 @@ Join the ratings with the titles, then train; the data are prepared on the way:
 One rating in five, chosen at random, is for evaluation. The README's table of results says how good it gets.
 """
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 
 
 def get_config() -> RunConfig:
     """The recipe."""
     return RunConfig(
         data=DataConfig(path="data/anime", schema="configs/schemas/anime.json", eval_fraction=0.2),
-        model=ModelConfig(embedding_dim=16, bottom_mlp=(32, 16), top_mlp=(32, 1)),
+        model=DLRMConfig(embedding_dim=16, bottom_mlp=(32, 16), top_mlp=(32, 1)),
         optimizer=OptimizerConfig(
             dense="adam", learning_rate=0.002, embedding_learning_rate=0.002, embedding="lazy_adam", embedding_l2=1e-3
         ),

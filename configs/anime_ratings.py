@@ -9,14 +9,14 @@ One rating in five, chosen at random, is for evaluation. `python train/evaluate.
 always predicting the mean. These logs hold ratings only; where -1 stands for none, leave such rows out first.
 """
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 
 
 def get_config() -> RunConfig:
     """The recipe."""
     return RunConfig(
         data=DataConfig(path="data/anime_ratings", schema="configs/schemas/anime_ratings.json", eval_fraction=0.2),
-        model=ModelConfig(embedding_dim=16, bottom_mlp=(32, 16), top_mlp=(32, 1)),
+        model=DLRMConfig(embedding_dim=16, bottom_mlp=(32, 16), top_mlp=(32, 1)),
         optimizer=OptimizerConfig(
             dense="adam", learning_rate=0.002, embedding_learning_rate=0.002, embedding="lazy_adam", embedding_l2=1e-3
         ),

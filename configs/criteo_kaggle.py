@@ -11,14 +11,14 @@ Source: facebookresearch/dlrm, bench/dlrm_s_criteo_kaggle.sh: dimension 16, bott
 512-256-1, batch 128, SGD with learning rate 0.1, one epoch, a test every 10,240 steps.
 """
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 
 
 def get_config() -> RunConfig:
     """The recipe."""
     return RunConfig(
         data=DataConfig(path="data/criteo_kaggle"),
-        model=ModelConfig(embedding_dim=16, bottom_mlp=(512, 256, 64, 16), top_mlp=(512, 256, 1)),
+        model=DLRMConfig(embedding_dim=16, bottom_mlp=(512, 256, 64, 16), top_mlp=(512, 256, 1)),
         optimizer=OptimizerConfig(dense="sgd", learning_rate=0.1, embedding_learning_rate=0.1, embedding="sgd"),
         train=TrainConfig(batch_size=128, eval_batch_size=16384, epochs=1, eval_every_steps=10_240, seed=123),
     )

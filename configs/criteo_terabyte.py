@@ -15,14 +15,14 @@ decay: `--config.train.batch_size=32768 --config.optimizer.learning_rate=18
 results, and says where this recipe differs; docs/guides/planner.md, what a run would need.
 """
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 
 
 def get_config() -> RunConfig:
     """The recipe."""
     return RunConfig(
         data=DataConfig(path="data/criteo_terabyte", schema="configs/schemas/criteo_terabyte.json"),
-        model=ModelConfig(embedding_dim=128, bottom_mlp=(512, 256, 128), top_mlp=(1024, 1024, 512, 256, 1)),
+        model=DLRMConfig(embedding_dim=128, bottom_mlp=(512, 256, 128), top_mlp=(1024, 1024, 512, 256, 1)),
         optimizer=OptimizerConfig(dense="sgd", learning_rate=1.0, embedding_learning_rate=1.0, embedding="sgd"),
         train=TrainConfig(
             batch_size=2048, eval_batch_size=16384, epochs=1, eval_every_steps=102_400, target_auc=0.8025

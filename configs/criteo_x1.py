@@ -19,14 +19,14 @@ wherever an epoch finds no better AUC, until two in a row do not. docs/guides/re
 from theirs, and what other models reached.
 """
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 
 
 def get_config() -> RunConfig:
     """The recipe."""
     return RunConfig(
         data=DataConfig(path="data/criteo_x1", schema="configs/schemas/criteo_x1.json"),
-        model=ModelConfig(
+        model=DLRMConfig(
             embedding_dim=10,
             bottom_mlp=(400, 400, 400, 10),
             top_mlp=(400, 400, 400, 1),

@@ -17,16 +17,14 @@ loss, until two in a row do not; values that occur fewer than ten times share a 
 docs/guides/recipes.md says where this recipe differs from theirs, and what other models reached.
 """
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DeepFMConfig, OptimizerConfig, RunConfig, TrainConfig
 
 
 def get_config() -> RunConfig:
     """The recipe."""
     return RunConfig(
         data=DataConfig(path="data/criteo_x4", schema="configs/schemas/criteo_x4.json"),
-        model=ModelConfig(
-            name="deepfm", embedding_dim=16, bottom_mlp=(16,), top_mlp=(1000, 1000, 1000, 1000, 1000, 1), dropout=0.2
-        ),
+        model=DeepFMConfig(embedding_dim=16, top_mlp=(1000, 1000, 1000, 1000, 1000, 1), dropout=0.2),
         optimizer=OptimizerConfig(
             dense="adam",
             learning_rate=0.001,

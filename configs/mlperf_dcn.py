@@ -15,15 +15,14 @@ docs/guides/recipes.md says where this recipe differs from theirs. What it would
     python train/plan.py --config=configs/mlperf_dcn.py --strategy=mirrored --topology=8x80GB
 """
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DCNConfig, OptimizerConfig, RunConfig, TrainConfig
 
 
 def get_config() -> RunConfig:
     """The recipe."""
     return RunConfig(
         data=DataConfig(path="data/mlperf_dcn", schema="configs/schemas/mlperf_dcn.json"),
-        model=ModelConfig(
-            name="dcn",
+        model=DCNConfig(
             embedding_dim=128,
             dense_mlp=(512, 256, 128),
             cross_layers=3,

@@ -5,14 +5,14 @@
 See the README for the time it took and the AUC it reached, beside that of the model the clicks were drawn from.
 """
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 
 
 def get_config() -> RunConfig:
     """The recipe."""
     return RunConfig(
         data=DataConfig(path="data/quickstart", synthetic_rows=1_000_000, synthetic_eval_rows=100_000),
-        model=ModelConfig(embedding_dim=16, bottom_mlp=(64, 16), top_mlp=(64, 32, 1)),
+        model=DLRMConfig(embedding_dim=16, bottom_mlp=(64, 16), top_mlp=(64, 32, 1)),
         optimizer=OptimizerConfig(
             dense="adam",
             learning_rate=0.005,

@@ -9,13 +9,13 @@ in one line. It runs until it is stopped, and goes on where it was. Rates are co
 those of today. Run here on a mock broker only.
 """
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, RunConfig, TrainConfig
 
 
 def get_config() -> RunConfig:
     """The recipe."""
     return RunConfig(
         data=DataConfig(path="", bad_rows="quarantine"),
-        model=ModelConfig(embedding_dim=16, bottom_mlp=(64, 16), top_mlp=(64, 32, 1)),
+        model=DLRMConfig(embedding_dim=16, bottom_mlp=(64, 16), top_mlp=(64, 32, 1)),
         train=TrainConfig(batch_size=1024),
     )

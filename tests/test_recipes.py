@@ -14,9 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.config import RunConfig, as_model
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.tools.planner.dense import dense_half
 from tfrs_dlrm.training.loop import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]
@@ -39,13 +38,12 @@ def few_steps(config: RunConfig, tmp_path: Path, schema: Path, train: str, evalu
     return pq.read_table(tmp_path / "data" / "train").to_pydict()
 
 
-def weights(config: RunConfig, schema: Schema, **model: object) -> int:
-    """All of a model: those of the tables, as the recipe and `model` make them, and all others."""
-    for name, value in model.items():
-        setattr(config.model, name, value)
+def weights(config: RunConfig, schema: Schema, name: str = "") -> int:
+    """The number of weights of a recipe, perhaps with another model: those of the tables, and all others."""
+    config.model = as_model(config.model, name or config.model.name)
     config.check()
     final = config.model.schema(schema)
-    return sum(t.vocabulary_size * t.dim for t in final.tables) + dense_half(final, config.model).weights
+    return sum(t.vocabulary_size * t.dim for t in final.tables) + config.model.dense_cost(final).weights
 
 
 def with_vocabulary_sizes(name: str, total: int) -> Schema:

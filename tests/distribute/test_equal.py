@@ -10,7 +10,7 @@ import tiny_run
 from cases import matrix
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.distribute.local_cluster import LocalCluster
 from tfrs_dlrm.distribute.placement import Topology
 from tfrs_dlrm.distribute.strategies import make_strategy
@@ -58,7 +58,9 @@ def test_workers_equal_one_device(data, expected, tmp_path):
 
     # All tables and slots are on every worker, and take what the planner says.
     config = RunConfig(
-        DataConfig("there"), ModelConfig(8, (16, 8), (16, 1)), OptimizerConfig("adagrad", 0.1, "adagrad")
+        DataConfig("there"),
+        DLRMConfig(8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
+        OptimizerConfig("adagrad", 0.1, "adagrad"),
     )
     planned = plan(td.Schema.load(f"{data}/schema.json"), config, Topology("multi_worker", 2)).memory[1]
     sizes = {

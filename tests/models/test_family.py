@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from any_model import any_model
 from cases import matrix
 from layer_checks import global_policy
 from sklearn.linear_model import LogisticRegression as ScikitLearn
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import MODELS, DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import MODELS, DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.data.reading.dataset import dataset
-from tfrs_dlrm.models.registry import REGISTRY, build_model
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.serving.exporting.export import ExportOptions, export
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel
@@ -39,7 +39,7 @@ NO_DENSE = Schema(Label("y"), (), SCHEMA.categorical, SCHEMA.tables)
 DEEP = {"top_mlp": (6, 5, 1), "embedding_dim": 4, "bottom_mlp": (5, 4)}
 FORMS = {
     "dlrm": DEEP,
-    "dlrm cat": DEEP | {"name": "dlrm", "interaction": "cat", "bottom_mlp": (5, 3), "batch_norm": True, "dropout": 0.3},
+    "dlrm cat": DEEP | {"interaction": "cat", "bottom_mlp": (5, 3), "batch_norm": True, "dropout": 0.3},
     "logistic_regression": {},
     "matrix_factorization": {"embedding_dim": 4},
     "factorization_machine": {"embedding_dim": 4},
@@ -47,16 +47,16 @@ FORMS = {
     "wide_and_deep": DEEP | {"embedding_dim": 0, "batch_norm": True},
     "mlp": DEEP | {"embedding_dim": 0, "dropout": 0.5},
     "dcn": DEEP,
-    "dcn low rank, parallel": DEEP | {"name": "dcn", "cross_rank": 2, "cross_structure": "parallel"},
-    "dcn of mlperf": DEEP | {"name": "dcn", "cross_rank": 2, "dense_mlp": (5, 4), "batch_norm": True},
-    "dcn low rank": DEEP | {"name": "dcn", "cross_rank": 3, "cross_layers": 2, "top_mlp": (1,)},
+    "dcn low_rank, parallel": DEEP | {"cross_rank": 2, "cross_structure": "parallel"},
+    "dcn of mlperf": DEEP | {"cross_rank": 2, "dense_mlp": (5, 4), "batch_norm": True},
+    "dcn low rank": DEEP | {"cross_rank": 3, "cross_layers": 2, "top_mlp": (1,)},
 }
 
 
 def make(form: str, schema: Schema = SCHEMA) -> td.RankingModel:
     """A model of random weights, all of which matter."""
-    config = ModelConfig(**{"name": form} | FORMS[form])
-    model = build_model(config, config.schema(schema), seed=1)
+    config = any_model(form.split()[0], **FORMS[form])
+    model = config.build(config.schema(schema), seed=1)
     model.build()
     rng = np.random.default_rng(5)
     for v in model.variables:
@@ -152,8 +152,7 @@ def in_numpy(name, model, features):
     return numpy_mlp(model.top_mlp, np.concatenate([*bottom, np.stack(products, axis=1)], axis=1))[:, 0]
 
 
-def test_every_name_of_the_configuration_is_a_model():
-    assert tuple(REGISTRY) == MODELS
+def test_every_model_has_a_form():
     assert {form.split()[0] for form in FORMS} == set(MODELS)
 
 
@@ -232,7 +231,8 @@ def test_refuses():
     categorical = tuple(CategoricalFeature(name) for name in names)
     schema = Schema(Label("y"), (DenseFeature("x"),), categorical, tuple(Table(n, d, 5) for n, d in names.items()))
     history = CategoricalFeature("user", multi_valued=True, sequence_length=3)
-    for model, _ in REGISTRY.values():
+    for config in MODELS.values():
+        model = config().model_class()
         with pytest.raises(ValueError, match=rf"'user' is a sequence, which {model.__name__} has no use for"):
             model(Schema(Label("y"), (), (history, *categorical[1:]), schema.tables))
     for model in (td.DeepFM, td.WideAndDeep, td.EmbeddingMLP, td.DCN):
@@ -261,7 +261,7 @@ def run_config(data, form, **train):
     model = {"embedding_dim": 8, "bottom_mlp": (16, 8), "top_mlp": (16, 8, 1), "user": "user", "item": "site"}
     return RunConfig(
         DataConfig(path=data, shuffle_rows=500),
-        ModelConfig(**({"name": form} | FORMS[form] | model)),
+        any_model(form.split()[0], **(FORMS[form] | model)),
         OptimizerConfig("adam", 0.01, "rowwise_adagrad", 0.05),
         TrainConfig(**({"batch_size": 128, "steps": 12, "eval_every_steps": 6, "tensorboard": False} | train)),
     )
@@ -289,7 +289,7 @@ def test_trains_and_serves(form, data, tmp_path):
     result = train_and_evaluate(run_config(data, form), str(tmp_path / "run"))
     assert result.step == 12
     model, _, _ = load_model(str(tmp_path / "run"))
-    assert type(model) is REGISTRY[form.split()[0]][0]
+    assert type(model) is MODELS[form.split()[0]]().model_class()
     if form == "dlrm cat":  # all of an export, which compares each of its signatures with the model
         path = export(
             str(tmp_path / "run"), str(tmp_path / "out"), options=ExportOptions(context=("user", "price"))
@@ -333,8 +333,8 @@ def test_a_resumed_run_drops_and_normalizes_as_if_it_had_not_stopped(data, tmp_p
 def test_batch_normalization_is_over_all_replicas(data):
     def trained(strategy):
         with strategy.scope():
-            config = ModelConfig(8, (16, 8), (16, 1), batch_norm=True)
-            model = build_model(config, config.schema(Schema.load(f"{data}/schema.json")), seed=0)
+            config = DLRMConfig(8, bottom_mlp=(16, 8), top_mlp=(16, 1), batch_norm=True)
+            model = config.build(config.schema(Schema.load(f"{data}/schema.json")), seed=0)
             model.compile(keras.optimizers.SGD(0.1), td.SGD(0.1), metrics=[])
             model.fit(dataset(data, 64, shuffle=False), steps_per_epoch=4, verbose=0)
         return [v.numpy() for v in model.variables]

@@ -18,7 +18,7 @@ import tf_keras as keras
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.metrics import evaluate_predictions, regression_metrics
 from tfrs_dlrm.models.scorers import Rows
@@ -185,7 +185,7 @@ def test_the_loss_is_the_squared_error_in_units_of_the_labels(policy):
 def make_config(data, **train):
     return RunConfig(
         DataConfig(path=data),
-        ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(32, 1)),
+        DLRMConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(32, 1)),
         OptimizerConfig("adam", 0.01, "lazy_adam", 0.01),
         TrainConfig(**{"batch_size": 128, "tensorboard": False, **train}),
     )

@@ -15,14 +15,14 @@ import rating_log
 import serving_bundles
 import tensorflow as tf
 import tf_keras as keras
+from any_model import any_model
 from sklearn.metrics import log_loss, roc_auc_score
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.data.reading.record_dataset import record_dataset
 from tfrs_dlrm.data.reading.records import write_records
-from tfrs_dlrm.models.registry import build_model
 from tfrs_dlrm.serving.bundle.manifest import read_manifest
 from tfrs_dlrm.serving.client.serving_client import ServingClient
 from tfrs_dlrm.serving.exporting.export import ExportOptions, export
@@ -31,7 +31,6 @@ from tfrs_dlrm.serving.request_logs.request_log import RequestLog
 from tfrs_dlrm.serving.request_logs.scored_rows import ScoredRequest
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
-from tfrs_dlrm.tools.planner.dense import dense_half
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.groups import Grouping
@@ -49,7 +48,7 @@ def data(tmp_path_factory):
 def run(data, tmp_path_factory):
     config = RunConfig(
         DataConfig(path=data),
-        ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(32, 1)),
+        DLRMConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(32, 1)),
         OptimizerConfig("adam", 0.01, "lazy_adam", 0.01),
         TrainConfig(batch_size=128, epochs=10, tensorboard=False),
     )
@@ -210,7 +209,7 @@ SHARING = {
     "dlrm": {},
     "mlp": {},
     "dcn": {"cross_rank": 2},
-    "dcn, parallel": {"name": "dcn", "cross_structure": "parallel"},
+    "dcn, parallel": {"cross_structure": "parallel"},
 }
 
 
@@ -218,23 +217,22 @@ SHARING = {
 def test_labels_share_all_but_the_last_layer(data, form):
     """Each answer is that of a model of one label with its column of the last layer."""
     several = td.Schema.load(f"{data}/schema.json")
-    config = ModelConfig(
-        **{"name": form, "embedding_dim": 8, "bottom_mlp": (16, 8), "top_mlp": (32, 1)} | SHARING[form]
-    )
-    model = build_model(config, several, seed=1)
+    shape = {"embedding_dim": 8, "bottom_mlp": (16, 8), "top_mlp": (32, 1)}
+    config = any_model(form.split(",")[0], **shape | SHARING[form])
+    model = config.build(several, seed=1)
     model.build()
     assert sum(v.shape[-1] == 3 for v in model.dense_variables) == (3 if "parallel" in form else 2)
     features = next(iter(td.dataset(data, 64)))[0]
     answers = model(features).numpy()
     for i, label in enumerate(several.labels):
-        alone = build_model(config, dataclasses.replace(several, label=label, more_labels=()), seed=2)
+        alone = config.build(dataclasses.replace(several, label=label, more_labels=()), seed=2)
         alone.build()
         alone.set_weights([w[..., i : i + 1] if w.shape[-1] == 3 else w for w in model.get_weights()])
         np.testing.assert_allclose(answers[:, i], alone(features), rtol=1e-5, atol=1e-5)
     again = type(model).from_config(model.get_config())
     again.build()
     assert [v.shape for v in again.dense_variables] == [v.shape for v in model.dense_variables]
-    assert dense_half(several, config).weights == sum(v.shape.num_elements() for v in model.dense_variables)
+    assert config.dense_cost(several).weights == sum(v.shape.num_elements() for v in model.dense_variables)
 
 
 def test_labels_of_other_models_than_dlrm_are_exported(data, tmp_path):

@@ -5,7 +5,7 @@ import json
 import click_log
 import pytest
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, RunConfig, TrainConfig
 from tfrs_dlrm.programs import launch
 from tfrs_dlrm.training.loop import train_and_evaluate
 
@@ -16,7 +16,7 @@ def folder(tmp_path_factory):
     data = click_log.make(str(folder / "log"), 1500)
     config = RunConfig(
         DataConfig(path=data),
-        ModelConfig(embedding_dim=8, bottom_mlp=(8,), top_mlp=(8, 1)),
+        DLRMConfig(embedding_dim=8, bottom_mlp=(8,), top_mlp=(8, 1)),
         train=TrainConfig(batch_size=100, steps=10, tensorboard=False),
     )
     train_and_evaluate(config, str(folder / "run"))

@@ -37,6 +37,12 @@ def call(tmp_path, monkeypatch, capfd):
     "arguments, code, message",
     [
         (["--config.train.bach_size=3"], 2, "config.train has no field 'bach_size'; did you mean 'batch_size'? It has"),
+        (
+            ["--config.model.name=deepfm", "--config.model.bottom_mlp=(4,)"],
+            2,
+            "config.model (deepfm) has no field 'bottom_mlp'; did you mean 'top_mlp'? It has name, embedding_dim",
+        ),
+        (["--config.model.name", "deep_fm"], 2, "config.model.name='deep_fm': choose one of dlrm, logistic_regression"),
         (["--config.train.batch_size=many"], 2, "--config.train.batch_size=many: invalid literal for int()"),
         (["--strategy=tpus"], 2, "--strategy=tpus: value should be one of <one_device|mirrored|"),
         (

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from run_weights import weights
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.serving.exporting.export import export
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.loop import train_and_evaluate
@@ -19,7 +19,7 @@ def test_prepare_train_resume_evaluate_export(tmp_path):
     data = click_log.make(str(tmp_path / "log"))
     config = RunConfig(
         DataConfig(path=data, shuffle_rows=500),
-        ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
+        DLRMConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
         OptimizerConfig("adam", 0.005, "rowwise_adagrad", 0.02),
         TrainConfig(batch_size=64, steps=160, eval_every_steps=80),
     )

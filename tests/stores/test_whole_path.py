@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from file_tree import tree
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.raw.infer import infer_schema
 from tfrs_dlrm.data.raw.parsing import BadRowError
@@ -53,7 +53,7 @@ def without_job(files):
 def make_config(path, **train):
     return RunConfig(
         DataConfig(path=path, shuffle_rows=500),
-        ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
+        DLRMConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
         OptimizerConfig("adam", 0.005, "rowwise_adagrad", 0.02),
         TrainConfig(**{"batch_size": 64, "steps": 60, "eval_every_steps": 20, **train}),
     )

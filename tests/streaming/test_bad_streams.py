@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, StreamConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, RunConfig, StreamConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
 from tfrs_dlrm.streaming import client, loop, readers
@@ -40,7 +40,7 @@ def config(tmp_path, kafka):
         DataConfig(
             path=str(tmp_path / "data"), source=f"kafka://{kafka.servers}/clicks?dead_letter=bad", bad_rows="quarantine"
         ),
-        ModelConfig(embedding_dim=4, bottom_mlp=(4,), top_mlp=(8, 1)),
+        DLRMConfig(embedding_dim=4, bottom_mlp=(4,), top_mlp=(8, 1)),
         train=TrainConfig(batch_size=50, tensorboard=True),
         stream=StreamConfig(window_rows=100, checkpoint_every_windows=2, stop_at_end=True),
     )

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from run_weights import weights
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, StreamConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, StreamConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
-from tfrs_dlrm.models import registry
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.serving.bundle.manifest import read_manifest
 from tfrs_dlrm.streaming import loop
@@ -30,7 +29,7 @@ BAD = {17: b"{", 1000: b'{"clicked": 1}', 4321: b"", 4322: b"\xff", 5999: b"[]"}
 
 @pytest.fixture
 def worker(monkeypatch):
-    monkeypatch.setattr(registry, "REGISTRY", dict(registry.REGISTRY))
+    monkeypatch.setattr(DLRMConfig, "keras_class", DLRMConfig.keras_class)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import stream_worker
 
@@ -111,7 +110,7 @@ def test_a_stopped_trainer_sees_each_row_once(kafka, worker, tmp_path, moments, 
     kafka.send("clicks", messages)
     config = RunConfig(
         DataConfig(path=data, source=f"kafka://{kafka.servers}/clicks", bad_rows="quarantine"),
-        ModelConfig(embedding_dim=4, bottom_mlp=(4,), top_mlp=(8, 1)),
+        DLRMConfig(embedding_dim=4, bottom_mlp=(4,), top_mlp=(8, 1)),
         OptimizerConfig("adam", 0.005, "rowwise_adagrad", RATE, embedding_per_table="row=sgd"),
         TrainConfig(batch_size=64, tensorboard=False),
         # Small windows, most of which no checkpoint follows.

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
+from tfrs_dlrm.config import DLRMConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.distribute.local_cluster import free_ports
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.storage import copies
@@ -112,7 +112,8 @@ LARGE = Schema(
 def planned_and_allocated():
     """Bytes of tables, slots, dense weights and their slots by device: what the planner says, and what there is."""
     config = RunConfig(
-        model=ModelConfig(16, (64, 16), (64, 1)), optimizer=OptimizerConfig("adagrad", embedding="rowwise_adagrad")
+        model=DLRMConfig(16, bottom_mlp=(64, 16), top_mlp=(64, 1)),
+        optimizer=OptimizerConfig("adagrad", embedding="rowwise_adagrad"),
     )
     memory = plan(LARGE, config, distribution_of().topology).memory
     planned = [m.tables + m.slots + m.dense_weights + m.dense_slots for m in memory]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
 from tfrs_dlrm.training import evaluation_report as report
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     prepare(click_log.SCHEMA, [str(folder / "train.csv")], str(folder / "data"), eval_inputs=[str(folder / "eval.csv")])
     config = RunConfig(
         DataConfig(path=str(folder / "data")),
-        ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
+        DLRMConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
         OptimizerConfig("adam", 0.005, "rowwise_adagrad", 0.02),
         TrainConfig(batch_size=100, steps=40, tensorboard=False),
     )
@@ -106,7 +106,7 @@ def test_missing_values_are_no_user(tmp_path):
     schema = Schema(Label("y"), (DenseFeature("x"),), (CategoricalFeature("user"),))
     (tmp_path / "eval.csv").write_text((tmp_path / "log.csv").read_text())
     prepare(schema, [str(tmp_path / "log.csv")], str(tmp_path / "data"), eval_inputs=[str(tmp_path / "eval.csv")])
-    model = ModelConfig(embedding_dim=4, bottom_mlp=(4,), top_mlp=(1,))
+    model = DLRMConfig(embedding_dim=4, bottom_mlp=(4,), top_mlp=(1,))
     config = RunConfig(DataConfig(str(tmp_path / "data")), model, train=TrainConfig(64, steps=5, tensorboard=False))
     train_and_evaluate(config, str(tmp_path / "run"))
     grouping = Grouping(str(tmp_path / "run"), ["user"], ["user"])

@@ -18,7 +18,7 @@ from cases import matrix
 from run_weights import weights
 
 from tfrs_dlrm.checkpoint import save
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import Schema, Table
 from tfrs_dlrm.serving.exporting.export import export
@@ -36,7 +36,7 @@ def data(tmp_path_factory):
 def make_config(data, **train):
     return RunConfig(
         DataConfig(path=data, shuffle_rows=500),
-        ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
+        DLRMConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
         OptimizerConfig("adam", 0.005, "rowwise_adagrad", 0.02),
         TrainConfig(**{"batch_size": 64, "epochs": 2, "eval_every_steps": 20, "tensorboard": False, **train}),
     )

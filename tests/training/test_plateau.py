@@ -13,7 +13,7 @@ import tensorflow as tf
 import tf_keras as keras
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.distribute.strategies import make_strategy
 from tfrs_dlrm.models.tasks import task_of
@@ -60,7 +60,7 @@ def whole(data, constructed, tmp_path_factory):
 
 
 def make_config(data, optimizer=OPTIMIZER, **train):
-    model = ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1))
+    model = DLRMConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1))
     fields = {"batch_size": 64, "steps": 70, "eval_every_steps": 10, "tensorboard": False, **train}
     return RunConfig(DataConfig(path=data, shuffle_rows=500), model, optimizer, TrainConfig(**fields))
 

@@ -11,7 +11,7 @@ from cases import matrix
 from fake_tpu import KINDS, fake_tpu
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import ModelConfig
+from tfrs_dlrm.config import DLRMConfig, MatrixFactorizationConfig
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.factory import make_model as make_family_model
 from tfrs_dlrm.training.inputs import distributed_dataset
@@ -49,8 +49,8 @@ def test_fit_and_scores_are_traced_from_prepared_data(data, kind, replicate_belo
 
 # Of matrix factorization, the other features have no gradients.
 CONFIGS = {
-    "matrix_factorization": ModelConfig(8, name="matrix_factorization", item="site"),
-    "dlrm": ModelConfig(8, (16, 8), (16, 1), batch_norm=True, dropout=0.2),
+    "matrix_factorization": MatrixFactorizationConfig(8, item="site"),
+    "dlrm": DLRMConfig(8, bottom_mlp=(16, 8), top_mlp=(16, 1), batch_norm=True, dropout=0.2),
 }
 
 

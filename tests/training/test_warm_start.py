@@ -11,7 +11,7 @@ import tf_keras as keras
 from cases import matrix
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
@@ -47,7 +47,7 @@ def write(path: str, sites: list[str], rows: int = 600, click: str = "") -> None
 def config(data: str, **train) -> RunConfig:
     return RunConfig(
         DataConfig(path=data),
-        ModelConfig(embedding_dim=4, bottom_mlp=(4,), top_mlp=(8, 1)),
+        DLRMConfig(embedding_dim=4, bottom_mlp=(4,), top_mlp=(8, 1)),
         OptimizerConfig(learning_rate=0.01, embedding_learning_rate=0.1),
         TrainConfig(batch_size=50, epochs=4, tensorboard=False, **train),
     )
@@ -179,7 +179,7 @@ def test_statistics_that_moved_are_named(tmp_path):
     second = click_log.make(str(tmp_path / "b"), 300, seed=1)
     run = RunConfig(
         DataConfig(path=first),
-        ModelConfig(embedding_dim=4, bottom_mlp=(4,), top_mlp=(1,)),
+        DLRMConfig(embedding_dim=4, bottom_mlp=(4,), top_mlp=(1,)),
         train=TrainConfig(batch_size=50, steps=4, tensorboard=False),
     )
     td.train_and_evaluate(run, str(tmp_path / "run"))

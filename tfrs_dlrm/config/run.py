@@ -6,32 +6,19 @@ annotations from __future__.)
 """
 
 import dataclasses
-import math
-from typing import Any, NoReturn
+from typing import Any
 
+from tfrs_dlrm.config.field_checks import check_at_least, check_choice, refuse
+from tfrs_dlrm.config.models.base import ModelConfig
+from tfrs_dlrm.config.models.dlrm import DLRMConfig
+from tfrs_dlrm.config.models.registry import model_config
 from tfrs_dlrm.distribute.cluster import is_host_port
-from tfrs_dlrm.schema import Schema, weights_only, with_linear_weights, with_remainders, with_shared_rows
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
 EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")
 _PRECISIONS = ("float32", "bfloat16")
 # What the best evaluation is chosen by; the first stands for what the task of the label says.
 MONITORS = ("", "log_loss", "auc_minus_log_loss")
-# What `tfrs_dlrm.models.registry` builds.
-MODELS = (
-    "dlrm",
-    "logistic_regression",
-    "matrix_factorization",
-    "factorization_machine",
-    "deepfm",
-    "wide_and_deep",
-    "mlp",
-    "dcn",
-)
-# Whose rows are a vector and, as one more number, the linear weight of the value; and whose vectors are multiplied with
-# each other as they are, so that they have one dimension.
-_WITH_LINEAR_WEIGHTS = ("matrix_factorization", "factorization_machine", "deepfm", "wide_and_deep")
-OF_ONE_DIMENSION = ("matrix_factorization", "factorization_machine", "deepfm")
 
 
 @dataclasses.dataclass
@@ -97,88 +84,6 @@ class StreamConfig:
 
 
 @dataclasses.dataclass
-class ModelConfig:
-    """Which model, and its shape. What belongs to other models than the chosen one has no effect.
-
-    Attributes:
-      embedding_dim: the dimension of every vector; 0 keeps those of the schema.
-      bottom_mlp: of `dlrm`, units of the MLP over the dense features; the last must be the embedding dimension.
-      top_mlp: units of the MLP that ends in the logit, the deep part of every model that has one; the last must be 1.
-      self_interaction: of `dlrm`, whether the dot products of the vectors with themselves are in.
-      mixed_dim_temperature: makes the dimensions of larger tables smaller, see `Schema.with_mixed_dims`; 0 does not.
-      name: one of `MODELS`; docs/guides/models.md says when to use which.
-      interaction: of `dlrm`, what the top MLP sees: `dot` products of the vectors, or the vectors side by side (`cat`).
-      dropout: the share of the MLPs' hidden outputs that training drops.
-      batch_norm: whether the MLPs' hidden layers are normalized.
-      user: of `matrix_factorization`, one of its two features.
-      item: the other.
-      cross_layers: of `dcn`, how many there are in the cross network.
-      cross_rank: of its matrices; 0 for full ones.
-      cross_structure: whether the MLP follows the cross network (`stacked`) or has inputs of its own (`parallel`).
-      dense_mlp: of `dcn`, units of an MLP that the dense features go through first; none leaves them as they are.
-      remainders: stores larger tables as quotients and so many remainders, see `Table`; 0 does not.
-      shared_rows: stores the rows of all larger tables in one of so many rows, by hashing, see `Table`; 0 does not.
-      compress_above: the rows from which a table is large, for these two.
-    """
-
-    embedding_dim: int = 16
-    bottom_mlp: tuple[int, ...] = (512, 256, 16)
-    top_mlp: tuple[int, ...] = (512, 256, 1)
-    self_interaction: bool = False
-    mixed_dim_temperature: float = 0.0
-    name: str = "dlrm"
-    interaction: str = "dot"
-    dropout: float = 0.0
-    batch_norm: bool = False
-    user: str = "user"
-    item: str = "item"
-    cross_layers: int = 3
-    cross_rank: int = 0
-    cross_structure: str = "stacked"
-    dense_mlp: tuple[int, ...] = ()
-    remainders: int = 0
-    shared_rows: int = 0
-    compress_above: int = 10_000
-
-    def schema(self, data: Schema) -> Schema:
-        """That of the model, from that of its data.
-
-        Raises:
-          ValueError: the model does not fit the data.
-        """
-        data = self._uncompressed(data)
-        if self.remainders:
-            return with_remainders(data, self.remainders, self.compress_above)
-        return with_shared_rows(data, self.shared_rows, self.compress_above) if self.shared_rows else data
-
-    def _uncompressed(self, data: Schema) -> Schema:
-        if self.name == "logistic_regression":
-            return weights_only(data)
-        if self.name in _WITH_LINEAR_WEIGHTS and not self.mixed_dim_temperature:
-            return with_linear_weights(data, self.features(data), self.embedding_dim)
-        if self.embedding_dim:
-            data = data.with_dim(self.embedding_dim)
-        if self.mixed_dim_temperature:
-            data = data.with_mixed_dims(self.embedding_dim, self.mixed_dim_temperature)
-        return with_linear_weights(data, self.features(data)) if self.name in _WITH_LINEAR_WEIGHTS else data
-
-    def features(self, data: Schema) -> list[str]:
-        """The features that the model looks at: all but for matrix factorization, which has two.
-
-        Raises:
-          ValueError: it has to look at one that is not there.
-        """
-        names = [f.name for f in data.categorical]
-        if self.name != "matrix_factorization":
-            return [*(f.name for f in data.dense), *names]
-        for field in ("user", "item"):
-            if getattr(self, field) not in names:
-                wanted = f"the name of a categorical feature is needed; there are {', '.join(names)}"
-                _refuse(f"model.{field}", getattr(self, field), wanted)
-        return [self.user, self.item]
-
-
-@dataclasses.dataclass
 class OptimizerConfig:
     """How the weights move.
 
@@ -236,7 +141,7 @@ class OptimizerConfig:
                 wanted = (
                     f"TABLE=OPTIMIZER,... is needed, each table once, with one of {', '.join(EMBEDDING_OPTIMIZERS)}"
                 )
-                _refuse("optimizer.embedding_per_table", self.embedding_per_table, wanted)
+                refuse("optimizer.embedding_per_table", self.embedding_per_table, wanted)
         return out
 
 
@@ -287,7 +192,7 @@ class RunConfig:
     """The description of a run."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    model: ModelConfig = dataclasses.field(default_factory=DLRMConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     stream: StreamConfig = dataclasses.field(default_factory=StreamConfig)
@@ -299,7 +204,7 @@ class RunConfig:
           ValueError: naming the field, its value and what is allowed.
         """
         _check_data(self.data)
-        _check_model(self.model)
+        self.model.check()
         _check_optimizer(self.optimizer)
         _check_train(self.train)
         _check_stream(self)
@@ -321,7 +226,7 @@ class RunConfig:
             model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["model"].items()}
             return cls(
                 DataConfig(**data["data"]),
-                ModelConfig(**model),
+                model_config(model.pop("name", DLRMConfig.name), **model),
                 OptimizerConfig(**data["optimizer"]),
                 TrainConfig(**data["train"]),
                 StreamConfig(**data.get("stream", {})),  # runs of versions that had no streams have none
@@ -330,134 +235,81 @@ class RunConfig:
             raise ValueError(f"not the configuration of a run of this version: {e}") from e
 
 
-def _refuse(field: str, value: object, wanted: str) -> NoReturn:
-    raise ValueError(f"config.{field}={value!r}: {wanted}")
-
-
-def _at_least(section: str, config: object, **bounds: float) -> None:
-    for name, bound in bounds.items():
-        value = getattr(config, name)
-        if not math.isfinite(value) or value < bound:
-            _refuse(f"{section}.{name}", value, f"at least {bound} is needed")
-
-
-def _one_of(field: str, value: str, choices: Any) -> None:
-    if value not in choices:
-        _refuse(field, value, f"choose one of {', '.join(choices)}")
-
-
 def _check_data(c: DataConfig) -> None:
     if not c.path:
-        _refuse("data.path", c.path, "name the prepared directory (tfrs-dlrm prepare writes one)")
+        refuse("data.path", c.path, "name the prepared directory (tfrs-dlrm prepare writes one)")
     if c.raw_train and not c.schema:
-        _refuse("data.schema", c.schema, "raw_train needs the schema that describes it")
+        refuse("data.schema", c.schema, "raw_train needs the schema that describes it")
     if c.raw_train and c.synthetic_rows:
-        _refuse("data.synthetic_rows", c.synthetic_rows, "raw_train is given too; choose one of the two")
+        refuse("data.synthetic_rows", c.synthetic_rows, "raw_train is given too; choose one of the two")
     if c.raw_eval and c.eval_fraction:
-        _refuse("data.eval_fraction", c.eval_fraction, "raw_eval is given too; choose one of the two")
+        refuse("data.eval_fraction", c.eval_fraction, "raw_eval is given too; choose one of the two")
     if not 0 <= c.eval_fraction < 1:
-        _refuse("data.eval_fraction", c.eval_fraction, "a number in [0, 1) is needed")
+        refuse("data.eval_fraction", c.eval_fraction, "a number in [0, 1) is needed")
     if c.service and not (c.service.startswith("grpc://") and is_host_port(c.service.removeprefix("grpc://"))):
-        _refuse("data.service", c.service, "grpc://HOST:PORT is needed, as tfrs-dlrm input-service prints it")
-    _one_of("data.bad_rows", c.bad_rows, ("error", "quarantine"))
-    _at_least("data", c, synthetic_rows=0, synthetic_eval_rows=1, shuffle_rows=1)
-
-
-def _check_model(c: ModelConfig) -> None:
-    _at_least("model", c, embedding_dim=0)
-    for name in ("bottom_mlp", "top_mlp", "dense_mlp"):
-        units = getattr(c, name)
-        if (not units and name != "dense_mlp") or any(not isinstance(u, int) or u < 1 for u in units):
-            _refuse(f"model.{name}", units, "a tuple of positive whole numbers is needed")
-    _at_least("model", c, mixed_dim_temperature=0)
-    if c.mixed_dim_temperature and (c.embedding_dim < 1 or c.embedding_dim & (c.embedding_dim - 1)):
-        _refuse("model.embedding_dim", c.embedding_dim, "mixed_dim_temperature needs a power of 2")
-    if c.top_mlp[-1] != 1:
-        _refuse("model.top_mlp", c.top_mlp, "its last number must be 1, the logit")
-    _one_of("model.name", c.name, MODELS)
-    _one_of("model.interaction", c.interaction, ("dot", "cat"))
-    _one_of("model.cross_structure", c.cross_structure, ("stacked", "parallel"))
-    _at_least("model", c, cross_layers=1, cross_rank=0, remainders=0, shared_rows=0)
-    if c.remainders and c.shared_rows:
-        _refuse("model.shared_rows", c.shared_rows, "model.remainders is another way to store tables; choose one")
-    if c.remainders and not 2 <= c.remainders <= c.compress_above:
-        _refuse("model.remainders", c.remainders, f"from 2 to model.compress_above={c.compress_above} is possible")
-    if not 0 <= c.dropout < 1:
-        _refuse("model.dropout", c.dropout, "a number in [0, 1) is needed, the share of hidden outputs to drop")
-    if c.name == "dlrm":
-        _check_dlrm(c)
-    if c.name == "matrix_factorization" and c.user == c.item:
-        _refuse("model.item", c.item, "it is model.user too, and two features are needed")
-    if c.name in OF_ONE_DIMENSION and c.mixed_dim_temperature:
-        _refuse("model.mixed_dim_temperature", c.mixed_dim_temperature, f"{c.name} needs vectors of one dimension")
-
-
-def _check_dlrm(c: ModelConfig) -> None:
-    if c.interaction == "cat":
-        if c.self_interaction:
-            _refuse("model.self_interaction", c.self_interaction, "it belongs to model.interaction='dot'")
-    elif c.embedding_dim and c.bottom_mlp[-1] != c.embedding_dim:
-        _refuse("model.bottom_mlp", c.bottom_mlp, f"its last number must be model.embedding_dim={c.embedding_dim}")
+        refuse("data.service", c.service, "grpc://HOST:PORT is needed, as tfrs-dlrm input-service prints it")
+    check_choice("data.bad_rows", c.bad_rows, ("error", "quarantine"))
+    check_at_least("data", c, synthetic_rows=0, synthetic_eval_rows=1, shuffle_rows=1)
 
 
 def _check_optimizer(c: OptimizerConfig) -> None:
-    _one_of("optimizer.dense", c.dense, DENSE_OPTIMIZERS)
-    _one_of("optimizer.embedding", c.embedding, EMBEDDING_OPTIMIZERS)
-    _at_least("optimizer", c, learning_rate=0, embedding_learning_rate=0, embedding_l2=0, end_learning_rate=0)
+    check_choice("optimizer.dense", c.dense, DENSE_OPTIMIZERS)
+    check_choice("optimizer.embedding", c.embedding, EMBEDDING_OPTIMIZERS)
+    check_at_least("optimizer", c, learning_rate=0, embedding_learning_rate=0, embedding_l2=0, end_learning_rate=0)
     c.per_table()
-    _at_least("optimizer", c, embedding_weight_decay=0, embedding_l1=0, dense_accumulator=0)
+    check_at_least("optimizer", c, embedding_weight_decay=0, embedding_l1=0, dense_accumulator=0)
     chosen = {c.embedding, *c.per_table().values()}
     if c.embedding_l1 and "ftrl" not in chosen:
-        _refuse("optimizer.embedding_l1", c.embedding_l1, "only ftrl has it")
+        refuse("optimizer.embedding_l1", c.embedding_l1, "only ftrl has it")
     if c.embedding_weight_decay and "ftrl" in chosen:
-        _refuse("optimizer.embedding_weight_decay", c.embedding_weight_decay, "ftrl has none; use embedding_l2")
-    _at_least("optimizer", c, warmup_steps=0, decay_start_step=0, decay_steps=0, decay_power=0)
+        refuse("optimizer.embedding_weight_decay", c.embedding_weight_decay, "ftrl has none; use embedding_l2")
+    check_at_least("optimizer", c, warmup_steps=0, decay_start_step=0, decay_steps=0, decay_power=0)
     if c.decay_steps and c.decay_start_step < c.warmup_steps:
-        _refuse("optimizer.decay_start_step", c.decay_start_step, f"the warmup takes {c.warmup_steps} steps")
+        refuse("optimizer.decay_start_step", c.decay_start_step, f"the warmup takes {c.warmup_steps} steps")
     if c.decay_start_step and not c.decay_steps:
-        _refuse("optimizer.decay_start_step", c.decay_start_step, "it has no effect without decay_steps")
+        refuse("optimizer.decay_start_step", c.decay_start_step, "it has no effect without decay_steps")
     if not 0 < c.plateau_factor <= 1:
-        _refuse("optimizer.plateau_factor", c.plateau_factor, "a number in (0, 1] is needed; 1 leaves the rates")
-    _at_least("optimizer", c, plateau_patience=1)
+        refuse("optimizer.plateau_factor", c.plateau_factor, "a number in (0, 1] is needed; 1 leaves the rates")
+    check_at_least("optimizer", c, plateau_patience=1)
     if c.plateau_patience > 1 and c.plateau_factor == 1:
-        _refuse("optimizer.plateau_patience", c.plateau_patience, "it has no effect without plateau_factor")
+        refuse("optimizer.plateau_patience", c.plateau_patience, "it has no effect without plateau_factor")
     if c.end_learning_rate and not c.decay_steps and c.plateau_factor == 1:
         wanted = "it has no effect without decay_steps or plateau_factor"
-        _refuse("optimizer.end_learning_rate", c.end_learning_rate, wanted)
+        refuse("optimizer.end_learning_rate", c.end_learning_rate, wanted)
 
 
 def _check_train(c: TrainConfig) -> None:
-    _at_least("train", c, batch_size=1, eval_batch_size=1, epochs=0, steps=0, eval_every_steps=0, patience=0, seed=0)
-    _at_least("train", c, keep_checkpoints=1, steps_per_execution=1)
-    _one_of("train.precision", c.precision, _PRECISIONS)
+    check_at_least(
+        "train", c, batch_size=1, eval_batch_size=1, epochs=0, steps=0, eval_every_steps=0, patience=0, seed=0
+    )
+    check_at_least("train", c, keep_checkpoints=1, steps_per_execution=1)
+    check_choice("train.precision", c.precision, _PRECISIONS)
     if not c.steps and not c.epochs:
-        _refuse("train.epochs", c.epochs, "either epochs or steps must be above 0")
+        refuse("train.epochs", c.epochs, "either epochs or steps must be above 0")
     if not 0 <= c.target_auc < 1:
-        _refuse("train.target_auc", c.target_auc, "a number in [0, 1) is needed; 0 is no target")
+        refuse("train.target_auc", c.target_auc, "a number in [0, 1) is needed; 0 is no target")
     if c.monitor not in MONITORS:
-        _refuse("train.monitor", c.monitor, f"choose one of {', '.join(MONITORS[1:])}, or leave it empty")
+        refuse("train.monitor", c.monitor, f"choose one of {', '.join(MONITORS[1:])}, or leave it empty")
     if c.target_auc and c.monitor:
-        _refuse("train.monitor", c.monitor, "train.target_auc is of the best AUC; leave one of the two out")
+        refuse("train.monitor", c.monitor, "train.target_auc is of the best AUC; leave one of the two out")
 
 
 def _check_stream(c: RunConfig) -> None:
     source, stream = c.data.source, c.stream
-    _at_least("stream", stream, window_rows=1, checkpoint_every_windows=1, export_every_windows=0, export_keep=1)
-    _at_least("stream", stream, window_seconds=0, idle_seconds=0, retry_seconds=0, malformed_in_a_row=0)
+    check_at_least("stream", stream, window_rows=1, checkpoint_every_windows=1, export_every_windows=0, export_keep=1)
+    check_at_least("stream", stream, window_seconds=0, idle_seconds=0, retry_seconds=0, malformed_in_a_row=0)
     if bool(stream.export_to) != bool(stream.export_every_windows):
-        _refuse("stream.export_to", stream.export_to, "it goes with stream.export_every_windows; give both or neither")
+        refuse("stream.export_to", stream.export_to, "it goes with stream.export_every_windows; give both or neither")
     if stream.export_every_windows % stream.checkpoint_every_windows:
         wanted = f"a multiple of stream.checkpoint_every_windows={stream.checkpoint_every_windows} is needed"
-        _refuse("stream.export_every_windows", stream.export_every_windows, wanted)
+        refuse("stream.export_every_windows", stream.export_every_windows, wanted)
     if not source:
         return
     if not source.startswith("kafka://"):
-        _refuse("data.source", source, "kafka://HOST:PORT/TOPIC is needed; files go into data.raw_train")
+        refuse("data.source", source, "kafka://HOST:PORT/TOPIC is needed; files go into data.raw_train")
     for name in ("target_auc", "patience"):
         if getattr(c.train, name):
             wanted = "a stream has no evaluation set to stop by; see stream.stop_at_end, and configs/stream.py"
-            _refuse(f"train.{name}", getattr(c.train, name), wanted)
+            refuse(f"train.{name}", getattr(c.train, name), wanted)
     if c.optimizer.plateau_factor != 1:
-        _refuse(
-            "optimizer.plateau_factor", c.optimizer.plateau_factor, "a stream has no evaluation set to cut rates by"
-        )
+        refuse("optimizer.plateau_factor", c.optimizer.plateau_factor, "a stream has no evaluation set to cut rates by")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import textwrap
@@ -13,7 +12,7 @@ from ml_collections import config_flags
 
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.config.recipes import find_recipe
-from tfrs_dlrm.schema.suggestions import did_you_mean
+from tfrs_dlrm.programs.recipe_flag import RecipeParser
 
 _HELP = ("--help", "-h", "-help", "--helpshort", "--helpfull")
 
@@ -104,7 +103,9 @@ class ProgramFlags:
         except flags.Error as e:
             raise UsageError(f"{e}; --help lists the flags") from e
         except Exception as e:  # config_flags lets through whatever a recipe or a conversion raises
-            raise UsageError(_unknown_field(argv) or f"--config: {str(e).strip()}") from e
+            parser = self._values["config"].parser if self._recipe else None
+            unknown = parser.unknown_field() if isinstance(parser, RecipeParser) else ""
+            raise UsageError(unknown or f"--config: {str(e).strip()}") from e
         missing = [f"--{name}" for name in self._required if not self._values[name].value]
         if missing:
             raise UsageError(f"{' and '.join(missing)} must be given; --help lists the flags")
@@ -147,6 +148,7 @@ class ProgramFlags:
         argv = _with_recipe(argv, self._recipe) if argv else argv
         text = f"A recipe (default: {self._recipe}). --config.SECTION.FIELD=VALUE changes one field of it."
         config_flags.DEFINE_config_file("config", None, text, self._values, sys_argv=[*argv])
+        self._values["config"].parser = RecipeParser(argv)
         return argv
 
 
@@ -196,19 +198,3 @@ def _with_recipe(argv: Sequence[str], default: str) -> Sequence[str]:
         if argument == "--":
             break
     return [program, f"--config={find_recipe(default)}", *arguments]
-
-
-def _unknown_field(argv: Sequence[str]) -> str:
-    """Names the first --config.SECTION.FIELD that does not exist, and the fields that exist."""
-    for argument in argv:
-        if not argument.startswith("--config."):
-            continue
-        path, holder = argument.removeprefix("--config.").split("=")[0].split("."), RunConfig
-        for depth, name in enumerate(path):
-            known = {f.name: f.type for f in dataclasses.fields(holder)} if dataclasses.is_dataclass(holder) else {}
-            if name not in known:
-                where = ".".join(["config", *path[:depth]])
-                hint = " ".join(filter(None, [did_you_mean(name, known, 1), f"It has {', '.join(known) or 'none'}"]))
-                return f"{where} has no field {name!r}; {hint}"
-            holder = known[name]  # type: ignore[assignment]
-    return ""

@@ -16,7 +16,6 @@ from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
 from tfrs_dlrm.embeddings.row_optimizer import Rate, RowOptimizer
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.models.registry import build_model
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.training.schedules import ScaledRate, WarmupPolynomialDecay
@@ -39,7 +38,7 @@ def make_model(
     """
     schema = config.schema(schema)
     embeddings = tables(schema) if tables else None
-    return build_model(config, schema, seed, embeddings)
+    return config.build(schema, seed, embeddings)
 
 
 def tables_for(config: RunConfig) -> Callable[[Schema], TPUEmbeddingTables] | None:

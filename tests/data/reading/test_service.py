@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, LogisticRegressionConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.reading.dataset import dataset, steps_per_epoch
 from tfrs_dlrm.data.reading.service import buffer as buffer_module
@@ -116,7 +116,7 @@ def test_a_run_asks_the_service_of_its_configuration(directory, running, tmp_pat
     data = DataConfig(path=directory, service=f"grpc://{running.address}")
     train = TrainConfig(batch_size=BATCH, steps=20, tensorboard=False)
     with pytest.raises(Asked, match=running.address):
-        train_and_evaluate(RunConfig(data, ModelConfig(name="logistic_regression"), train=train), str(tmp_path))
+        train_and_evaluate(RunConfig(data, LogisticRegressionConfig(), train=train), str(tmp_path))
 
 
 def test_one_process_with_several_replicas(directory, running):

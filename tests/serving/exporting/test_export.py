@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
@@ -33,7 +33,7 @@ def run(tmp_path_factory):
     data = click_log.make(str(home / "log"))
     config = RunConfig(
         DataConfig(path=data),
-        ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
+        DLRMConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
         OptimizerConfig("adam", 0.005, "rowwise_adagrad", 0.02),
         TrainConfig(batch_size=64, epochs=2, tensorboard=False),
     )

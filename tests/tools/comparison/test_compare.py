@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.tools import comparison
 from tfrs_dlrm.tools.comparison import run
@@ -22,7 +22,7 @@ from tfrs_dlrm.training.evaluation import Scores
 def recipe(data="data/none"):
     return RunConfig(
         data=DataConfig(path=data),
-        model=ModelConfig(embedding_dim=8, bottom_mlp=(8,), top_mlp=(8, 1)),
+        model=DLRMConfig(embedding_dim=8, bottom_mlp=(8,), top_mlp=(8, 1)),
         optimizer=OptimizerConfig(learning_rate=0.01, warmup_steps=10),
         train=TrainConfig(batch_size=64, steps=40, eval_every_steps=20, seed=3, tensorboard=False),
     )
@@ -43,7 +43,7 @@ def test_what_a_user_writes_becomes_recipes():
         ([], "no model is given"),
         (["dlrm", "dlrm"], "'dlrm' is given twice"),
         (["dlmr"], r"'dlmr': config.model.name='dlmr': choose one of"),
-        (["dlrm:model.dropuot=0.1"], "model has no field 'dropuot'; did you mean 'dropout'"),
+        (["dlrm:model.dropuot=0.1"], r"model \(dlrm\) has no field 'dropuot'; did you mean 'dropout'"),
         (["dlrm:model.top_mlp=a"], r"model.top_mlp=a: numbers with - between needed, as \(8, 1\) is"),
         (["dlrm:data.path=x"], "'data.path' is none of model.FIELD"),
         (["dlrm:model.top_mlp"], "is not of the form SECTION.FIELD=VALUE"),
@@ -74,7 +74,7 @@ def test_sizes_are_recipes_whose_tables_take_more_and_less():
     assert numbers["4096 shared rows"] == {"user": 400, "slot": 40, "shared_rows": 8 * 4096}
     assert numbers["mixed 0.6"]["site"] == 1000  # 8 * (5 / 1000) ** 0.6 is 0.3, and 1 is the least
     with pytest.raises(ValueError, match="a power of 2"):
-        comparison.sizes("dlrm", RunConfig(model=ModelConfig(embedding_dim=12, bottom_mlp=(12,))))
+        comparison.sizes("dlrm", RunConfig(model=DLRMConfig(embedding_dim=12, bottom_mlp=(12,))))
 
 
 def test_halves_are_the_even_and_the_odd_rows():

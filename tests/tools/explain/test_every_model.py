@@ -3,12 +3,12 @@
 import click_log
 import numpy as np
 import pytest
+from any_model import any_model
 from cases import matrix
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import MODELS, DataConfig, ModelConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import MODELS, DataConfig, RunConfig, TrainConfig
 from tfrs_dlrm.layers.hashing import hashed_rows
-from tfrs_dlrm.models.registry import REGISTRY
 from tfrs_dlrm.tools.explain import pictures
 from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
 from tfrs_dlrm.training.factory import load_model
@@ -22,11 +22,12 @@ def data(tmp_path_factory):
     return click_log.make(str(tmp_path_factory.mktemp("log")), 600)
 
 
-def explained(data, folder, neighbours=(), **model):
+def explained(data, folder, neighbours=(), *, name, **model):
     """A run that took two steps, and all that there is to see in its model."""
     shape = {"embedding_dim": 8, "bottom_mlp": (8,), "top_mlp": (4, 1), "user": "slot", "item": "site"}
     train = TrainConfig(batch_size=100, steps=2, tensorboard=False)
-    train_and_evaluate(RunConfig(DataConfig(path=data), ModelConfig(**shape | model), train=train), f"{folder}/run")
+    config = RunConfig(DataConfig(path=data), any_model(name, **shape | model), train=train)
+    train_and_evaluate(config, f"{folder}/run")
     asked = Questions(examples=100, interaction_examples=20, seeds=1, neighbours=neighbours, top=4)
     return load_model(f"{folder}/run")[0], explain_run(f"{folder}/run", asked)
 
@@ -41,7 +42,8 @@ def check_norms(found, table, rows):
 
 
 def test_models_say_what_is_in_their_rows():
-    assert [name for name, (model, _) in REGISTRY.items() if model.linear_weights] == WITH_LINEAR_WEIGHTS
+    assert [name for name, config in MODELS.items() if config.linear_weights] == WITH_LINEAR_WEIGHTS
+    assert all(config.linear_weights == config().model_class().linear_weights for config in MODELS.values())
 
 
 @pytest.mark.parametrize("name", matrix(MODELS, fast=["dlrm", "logistic_regression"]))

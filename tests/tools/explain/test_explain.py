@@ -10,7 +10,7 @@ import pytest
 import small_model
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.programs.progress_bars import PrepareBar
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
@@ -67,7 +67,7 @@ def folder(tmp_path_factory):
     prepare(SCHEMA, [str(folder / "train.csv")], str(folder / "data"), eval_inputs=[str(folder / "eval.csv")])
     config = RunConfig(
         DataConfig(path=str(folder / "data")),
-        ModelConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(32, 1)),
+        DLRMConfig(embedding_dim=8, bottom_mlp=(16, 8), top_mlp=(32, 1)),
         OptimizerConfig("adam", 0.005, "rowwise_adagrad", 0.05),
         TrainConfig(batch_size=128, epochs=3, tensorboard=False),
     )

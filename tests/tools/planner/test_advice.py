@@ -5,14 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
+from any_model import any_model
 
-from tfrs_dlrm.config import MODELS, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import MODELS, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 from tfrs_dlrm.tools.planner import lines, parse_topology, plan
 
 TERABYTE = Schema.load(Path(__file__).parents[3] / "docs" / "plans" / "criteo_terabyte.json")
 CONFIG = RunConfig(
-    model=ModelConfig(128, (512, 256, 128), (1024, 1024, 512, 256, 1)),
+    model=DLRMConfig(128, bottom_mlp=(512, 256, 128), top_mlp=(1024, 1024, 512, 256, 1)),
     optimizer=OptimizerConfig(embedding="adagrad"),
     train=TrainConfig(batch_size=65536),
 )
@@ -72,7 +73,7 @@ def test_what_it_warns_of():
         categorical=(CategoricalFeature("a", separator="|"), CategoricalFeature("b")),
         tables=(Table("a", vocabulary_size=10**6, dtype="bfloat16"), Table("b", vocabulary_size=10**6)),
     )
-    config = RunConfig(model=ModelConfig(16, (16,), (1,)))
+    config = RunConfig(model=DLRMConfig(16, bottom_mlp=(16,), top_mlp=(1,)))
     assert "Tables of bfloat16 are float32 in TPU embedding memory" in text("tpu", "v4-8", schema=half, config=config)
     assert "Features a are taken to have 10 values in each example" in text("mirrored", "2", schema=half, config=config)
     assert "no saying whether it fits" in text("mirrored", "2")
@@ -83,7 +84,8 @@ def test_what_it_warns_of():
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_has_remedies_that_it_can_follow(name):
     names = [f.name for f in TERABYTE.categorical]
-    model = dataclasses.replace(CONFIG.model, name=name, user=names[0], item=names[9])
+    fields = dataclasses.asdict(CONFIG.model) | {"user": names[0], "item": names[9]}
+    model = any_model(**fields | {"name": name})
     found = planned("mirrored", "2x1GB", config=dataclasses.replace(CONFIG, model=model))
     changes = {r.change for r in found.remedies}
     assert ("model.embedding_dim=64" in changes) == (name != "logistic_regression")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tensorflow.python.tpu import _pywrap_sparse_core_layout  # no public name
 
-from tfrs_dlrm.config import EMBEDDING_OPTIMIZERS, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import EMBEDDING_OPTIMIZERS, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.distribute.placement import Topology, place
 from tfrs_dlrm.distribute.strategies import make_strategy
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
@@ -37,7 +37,7 @@ def test_slots_are_those_of_the_row_optimizers(name):
 @pytest.mark.parametrize("embedding", EMBEDDING_OPTIMIZERS)
 def test_one_device_holds_what_a_real_model_does(embedding):
     config = RunConfig(
-        model=ModelConfig(8, (4, 8), (4, 1)),
+        model=DLRMConfig(8, bottom_mlp=(4, 8), top_mlp=(4, 1)),
         optimizer=OptimizerConfig(embedding=embedding, embedding_per_table="made=lazy_adam,store=ftrl"),
     )
     model = make_model(config.model, SCHEMA, seed=0)
@@ -67,7 +67,7 @@ def test_mirrored_devices_hold_what_real_ones_do():
     )
     schema = Schema(Label("y"), SCHEMA.dense, tuple(CategoricalFeature(t.name) for t in tables), tables)
     config = RunConfig(
-        model=ModelConfig(16, (16,), (4, 1)),
+        model=DLRMConfig(16, bottom_mlp=(16,), top_mlp=(4, 1)),
         optimizer=OptimizerConfig(embedding="adagrad", embedding_per_table="half=rowwise_adagrad"),
     )
     with make_strategy("mirrored", 2).scope():
@@ -115,7 +115,7 @@ def test_sparse_core_tables_are_padded_as_tensorflow_does(name):
 def test_on_tpus_row_wise_adagrad_has_full_slots_and_copies_are_for_each_core():
     table = Table("big", 12, vocabulary_size=1_000_001), Table("small", 12, vocabulary_size=10)
     schema = Schema(Label("y"), categorical=(CategoricalFeature("big"), CategoricalFeature("small")), tables=table)
-    config = RunConfig(model=ModelConfig(0, (12,), (1,)), train=TrainConfig(batch_size=64))
+    config = RunConfig(model=DLRMConfig(0, bottom_mlp=(12,), top_mlp=(1,)), train=TrainConfig(batch_size=64))
     v3 = plan(schema, config, parse_topology("tpu", "v3-8"))
     big, small = v3.tables
     # 12 numbers take 16; four chips; two cores, each with a copy.
@@ -127,6 +127,8 @@ def test_on_tpus_row_wise_adagrad_has_full_slots_and_copies_are_for_each_core():
 
 
 def test_optimizers_of_unknown_tables_are_refused():
-    config = RunConfig(model=ModelConfig(8, (8,), (1,)), optimizer=OptimizerConfig(embedding_per_table="hashed=sgd"))
+    config = RunConfig(
+        model=DLRMConfig(8, bottom_mlp=(8,), top_mlp=(1,)), optimizer=OptimizerConfig(embedding_per_table="hashed=sgd")
+    )
     with pytest.raises(ValueError, match="table 'hashed' has no rows of its own; there is plain, half, made__quotient"):
         plan(SCHEMA, config, Topology("one_device", chip="CPU"))

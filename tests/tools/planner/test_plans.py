@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tfrs_dlrm.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.synthetic.synthetic import criteo_schema
 from tfrs_dlrm.distribute import hardware
 from tfrs_dlrm.distribute.placement import Topology
@@ -27,7 +27,7 @@ SCHEMA = Schema(
     (Table("a", 4, vocabulary_size=6), Table("b", 4, vocabulary_size=1_000_000)),
 )
 CONFIG = RunConfig(
-    model=ModelConfig(4, (3, 4), (5, 1)),
+    model=DLRMConfig(4, bottom_mlp=(3, 4), top_mlp=(5, 1)),
     optimizer=OptimizerConfig(dense="adam", embedding="adagrad"),
     train=TrainConfig(batch_size=10),
 )
@@ -165,7 +165,11 @@ def test_sizes_that_are_not_known_yet():
             Topology("mirrored", 2),
         )
     with pytest.raises(ValueError, match=r"config.model.top_mlp=\(2,\): its last number must be 1"):
-        plan(SCHEMA, dataclasses.replace(CONFIG, model=ModelConfig(4, (4,), (2,))), Topology("mirrored", 2))
+        plan(
+            SCHEMA,
+            dataclasses.replace(CONFIG, model=DLRMConfig(4, bottom_mlp=(4,), top_mlp=(2,))),
+            Topology("mirrored", 2),
+        )
 
 
 def test_tensorflow_is_not_loaded():
@@ -215,8 +219,8 @@ def test_the_examples_of_the_page(monkeypatch):
 @pytest.mark.parametrize(
     "measured, rows, largest, model",
     [
-        (0.0266, KAGGLE_ROWS, 1_000_000, ModelConfig(16, (512, 256, 16), (512, 256, 1))),
-        (0.0988, MLPERF_ROWS, 400_000, ModelConfig(128, (512, 256, 128), (1024, 1024, 512, 256, 1))),
+        (0.0266, KAGGLE_ROWS, 1_000_000, DLRMConfig(16, bottom_mlp=(512, 256, 16), top_mlp=(512, 256, 1))),
+        (0.0988, MLPERF_ROWS, 400_000, DLRMConfig(128, bottom_mlp=(512, 256, 128), top_mlp=(1024, 1024, 512, 256, 1))),
     ],
 )
 def test_steps_that_were_measured(monkeypatch, measured, rows, largest, model):

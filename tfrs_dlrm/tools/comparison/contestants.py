@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.schema.suggestions import did_you_mean
+from tfrs_dlrm.config import RunConfig, as_model
+from tfrs_dlrm.config.field_checks import unknown_field
 
 _SECTIONS = ("model", "optimizer", "train")
 
@@ -63,10 +63,9 @@ def set_field(config: RunConfig, path: str, value: str) -> None:
     if section not in _SECTIONS:
         raise ValueError(f"{path}={value}: {path!r} is none of {', '.join(f'{s}.FIELD' for s in _SECTIONS)}")
     holder = getattr(config, section)
-    fields = {f.name: getattr(holder, f.name) for f in dataclasses.fields(holder)}
+    fields = {f.name: getattr(holder, f.name) for f in dataclasses.fields(holder) if f.init}
     if name not in fields:
-        hint = did_you_mean(name, fields, 1) or f"it has {', '.join(fields)}"
-        raise ValueError(f"{path}={value}: {section} has no field {name!r}; {hint}")
+        raise ValueError(f"{path}={value}: {unknown_field(section, holder, name)}")
     try:
         setattr(holder, name, _converted(value, fields[name]))
     except ValueError as e:
@@ -78,13 +77,13 @@ def _contestant(base: RunConfig, text: str) -> Contestant:
     label, at, recipe = text.partition("@")
     name, *changes = (recipe if at else text).split(":")
     config = copy.deepcopy(base)
-    set_field(config, "model.name", name)
-    for change in changes:
-        path, equals, value = change.partition("=")
-        if not equals:
-            raise ValueError(f"{text!r}: {change!r} is not of the form SECTION.FIELD=VALUE")
-        set_field(config, path, value)
     try:
+        config.model = as_model(config.model, name)
+        for change in changes:
+            path, equals, value = change.partition("=")
+            if not equals:
+                raise ValueError(f"{change!r} is not of the form SECTION.FIELD=VALUE")
+            set_field(config, path, value)
         config.check()
     except ValueError as e:
         raise ValueError(f"{text!r}: {e}") from e

@@ -128,6 +128,9 @@ def _spaces(config: RunConfig) -> dict[str, tuple[tuple[float, float], bool]]:
     spaces = {}
     for fields, log in ((_LOGARITHMIC, True), (_EVEN, False)):
         for name, (low, high) in fields.items():
+            section, field = name.split(".")
+            if not hasattr(getattr(config, section), field):  # as of a model without dropout
+                continue
             own = _own(config, name)
             spaces[name] = ((min(low, own) if own else low), max(high, own)), log
     return spaces

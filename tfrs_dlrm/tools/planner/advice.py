@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from tfrs_dlrm.config.run import OF_ONE_DIMENSION
 from tfrs_dlrm.distribute.hardware import TPUS
 from tfrs_dlrm.distribute.placement import VALUES, Topology, size_text
 from tfrs_dlrm.tools.planner.memory import table_name
@@ -91,11 +90,10 @@ def _smaller(plan: Plan) -> Iterator[Remedy]:
         return
     if model.embedding_dim > 1:
         half = model.embedding_dim // 2
-        smaller = dataclasses.replace(model, embedding_dim=half, bottom_mlp=(*model.bottom_mlp[:-1], half))
-        config = dataclasses.replace(plan.config, model=smaller)
+        config = dataclasses.replace(plan.config, model=model.with_embedding_dim(half))
         yield _remedy(f"model.embedding_dim={half}", compute(plan.schema, config, plan.topology))
     power_of_2 = model.embedding_dim and not model.embedding_dim & (model.embedding_dim - 1)
-    if power_of_2 and not model.mixed_dim_temperature and model.name not in OF_ONE_DIMENSION:
+    if power_of_2 and not model.mixed_dim_temperature and not model.one_dimension:
         mixed = dataclasses.replace(model, mixed_dim_temperature=0.3)
         config = dataclasses.replace(plan.config, model=mixed)
         yield _remedy("model.mixed_dim_temperature=0.3", compute(plan.schema, config, plan.topology))

@@ -6,9 +6,9 @@ import dataclasses
 from typing import Literal
 
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.config.models.cost import DenseCost
 from tfrs_dlrm.distribute.hardware import Device
 from tfrs_dlrm.distribute.placement import Topology
-from tfrs_dlrm.tools.planner.dense import DenseHalf
 from tfrs_dlrm.tools.planner.memory import examples_each
 from tfrs_dlrm.tools.planner.traffic import Flow
 
@@ -58,13 +58,13 @@ class StepTime:
         return self.examples / (self.compute + self.memory + self.link)
 
 
-def step_flops(dense: DenseHalf, config: RunConfig, topology: Topology) -> float:
+def step_flops(dense: DenseCost, config: RunConfig, topology: Topology) -> float:
     """FLOP of one step on each device, or worker, that computes."""
     return PASSES * dense.flops * examples_each(config, topology)
 
 
 def step_time(
-    flows: tuple[Flow, ...], dense: DenseHalf, config: RunConfig, topology: Topology, device: Device
+    flows: tuple[Flow, ...], dense: DenseCost, config: RunConfig, topology: Topology, device: Device
 ) -> StepTime:
     """The cost model."""
     peak = device.bfloat16 if config.train.precision == "bfloat16" else device.float32

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from tfrs_dlrm.config import OptimizerConfig, RunConfig
+from tfrs_dlrm.config.models.cost import DenseCost
 from tfrs_dlrm.distribute.hardware import TPUS, Device
 from tfrs_dlrm.distribute.placement import PlacedTable, Placement, Topology
-from tfrs_dlrm.tools.planner.dense import DENSE_SLOTS, DenseHalf
 
 # What each row optimizer remembers in float32: so many numbers for each number of a row, and so many for each row. It
 # is what `RowOptimizer.slot_types` says, which cannot be asked without loading TensorFlow; a test compares them.
 ROW_SLOTS = {"rowwise_adagrad": (0, 1), "adagrad": (1, 0), "lazy_adam": (2, 0), "ftrl": (2, 0), "sgd": (0, 0)}
+# Slots of the Keras optimizers: numbers for each weight. SGD has one for the momentum even without any.
+DENSE_SLOTS = {"adagrad": 1, "adam": 2, "sgd": 1}
 # In TPU embedding memory, rows are float32 and as long as a multiple of so many numbers. TensorFlow says so of
 # SparseCore (`sparse_core_layout.cc`); of V1 it is an assumption.
 _TPU_ALIGNMENT = 8
@@ -102,7 +104,7 @@ def stored_tables(placement: Placement, optimizer: OptimizerConfig, device: Devi
 
 
 def device_memory(
-    tables: tuple[StoredTable, ...], dense: DenseHalf, config: RunConfig, topology: Topology, device: Device
+    tables: tuple[StoredTable, ...], dense: DenseCost, config: RunConfig, topology: Topology, device: Device
 ) -> tuple[DeviceMemory, ...]:
     """What each device that holds tables holds in all."""
     weights, slots = 4 * dense.weights, 4 * dense.weights * DENSE_SLOTS[config.optimizer.dense]
@@ -128,7 +130,7 @@ def device_memory(
     )
 
 
-def step_bytes(dense: DenseHalf, config: RunConfig, topology: Topology) -> int:
+def step_bytes(dense: DenseCost, config: RunConfig, topology: Topology) -> int:
     """Estimated bytes of activations, their gradients and those of weights, on a device or worker that computes."""
     number = 2 if config.train.precision == "bfloat16" else 4
     examples = examples_each(config, topology)

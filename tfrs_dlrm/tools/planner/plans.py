@@ -7,12 +7,12 @@ import os
 from typing import Any
 
 from tfrs_dlrm.config import DataConfig, RunConfig
+from tfrs_dlrm.config.models.cost import DenseCost
 from tfrs_dlrm.distribute.hardware import Device
 from tfrs_dlrm.distribute.placement import Topology, place
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores.files import local_path, write_json
 from tfrs_dlrm.tools.planner.costs import StepTime, step_flops, step_time
-from tfrs_dlrm.tools.planner.dense import DenseHalf, dense_half
 from tfrs_dlrm.tools.planner.memory import (
     DeviceMemory,
     StoredTable,
@@ -63,7 +63,7 @@ class Plan:
     topology: Topology
     device: Device
     tables: tuple[StoredTable, ...]
-    dense: DenseHalf
+    dense: DenseCost
     memory: tuple[DeviceMemory, ...]
     worker_memory: int
     host_memory: int
@@ -144,7 +144,7 @@ def compute(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
     dataclasses.replace(config, data=DataConfig(path=".")).check()
     schema, at_most = _sized(schema)
     of_model = config.model.schema(schema)
-    device, dense = device_of(topology), dense_half(of_model, config.model)
+    device, dense = device_of(topology), config.model.dense_cost(of_model)
     tables = stored_tables(place(of_model, topology), config.optimizer, device)
     moved = flows(tables, dense, of_model, config, topology, device)
     servers = topology.strategy == "parameter_server"

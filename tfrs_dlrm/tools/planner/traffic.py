@@ -11,11 +11,11 @@ import dataclasses
 from typing import Literal
 
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.config.models.cost import DenseCost
 from tfrs_dlrm.distribute.hardware import Device
 from tfrs_dlrm.distribute.placement import VALUES, Topology
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.tools.planner.dense import DENSE_SLOTS, DenseHalf
-from tfrs_dlrm.tools.planner.memory import StoredTable, examples_each
+from tfrs_dlrm.tools.planner.memory import DENSE_SLOTS, StoredTable, examples_each
 
 Where = Literal["link", "memory", "input"]
 _ID = 4
@@ -62,7 +62,7 @@ class Flow:
 
 def flows(
     tables: tuple[StoredTable, ...],
-    dense: DenseHalf,
+    dense: DenseCost,
     schema: Schema,
     config: RunConfig,
     topology: Topology,
@@ -190,7 +190,7 @@ def _copied(out: dict[str, Flow], table: StoredTable, step: _Step, turn: int) ->
         gradients.received[d] += (devices - 1) * there if here else back
 
 
-def _dense(out: dict[str, Flow], dense: DenseHalf, config: RunConfig, step: _Step, device: Device) -> None:
+def _dense(out: dict[str, Flow], dense: DenseCost, config: RunConfig, step: _Step, device: Device) -> None:
     weights, devices = _FLOAT * dense.weights, step.topology.devices
     number = 2 if config.train.precision == "bfloat16" else 4
     link, memory = out["dense weights and gradients"], out["dense half"]

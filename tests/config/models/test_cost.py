@@ -1,0 +1,79 @@
+"""The cost of a model's layers, by hand and compared with real models."""
+
+import numpy as np
+import pytest
+import tf_keras as keras
+from any_model import any_model
+
+from tfrs_dlrm.config import DENSE_OPTIMIZERS, MODELS, DCNConfig, DLRMConfig, OptimizerConfig, WideAndDeepConfig
+from tfrs_dlrm.config.models.cost import DenseCost
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.tools.planner.memory import DENSE_SLOTS
+from tfrs_dlrm.training.factory import make_optimizers
+
+
+def schema_of(dims, dense=2):
+    names = [f"c{i}" for i in range(len(dims))]
+    return Schema(
+        Label("y"),
+        dense=tuple(DenseFeature(f"d{i}", indicator=i == 0) for i in range(dense)),
+        categorical=tuple(CategoricalFeature(n) for n in names),
+        tables=tuple(Table(n, dim, vocabulary_size=5) for n, dim in zip(names, dims, strict=True)),
+    )
+
+
+def test_by_hand():
+    schema = Schema(
+        Label("y"), (DenseFeature("d"), DenseFeature("e")), (CategoricalFeature("a"), CategoricalFeature("b"))
+    )
+    found = DLRMConfig(4, bottom_mlp=(3, 4), top_mlp=(5, 1)).dense_cost(schema.with_dim(4))
+    # Three vectors of 4 make 3 products; with the bottom vector, the top MLP has 7 inputs.
+    kernels, biases = 2 * 3 + 3 * 4 + 7 * 5 + 5 * 1, 3 + 4 + 5 + 1
+    activations = (3 + 4) + (4 + 4) + 3 * 4 + 3 * 3 + 3 + 7 + (5 + 1)
+    assert found == DenseCost(kernels + biases, 2 * kernels + biases + 2 * 3 * 3 * 4, activations)
+
+
+@pytest.mark.parametrize(
+    "schema, model",
+    [
+        (schema_of([4, 4]), DLRMConfig(0, bottom_mlp=(3, 4), top_mlp=(5, 1))),
+        (schema_of([4, 2, 8]), DLRMConfig(0, bottom_mlp=(8,), top_mlp=(6, 5, 1), self_interaction=True)),
+        (schema_of([4, 2, 8], dense=0), DLRMConfig(0, bottom_mlp=(99,), top_mlp=(6, 1))),
+        (
+            schema_of([4, 2, 8]),
+            DLRMConfig(0, bottom_mlp=(7, 5), top_mlp=(6, 5, 1), interaction="cat", batch_norm=True, dropout=0.1),
+        ),
+        (schema_of([4, 2, 8], dense=0), DLRMConfig(0, bottom_mlp=(5,), top_mlp=(6, 5, 1), interaction="cat")),
+        *(
+            (
+                schema_of([4, 4, 4], dense),
+                any_model(name, embedding_dim=8, bottom_mlp=(8,), top_mlp=(6, 5, 1), user="c0", item="c2"),
+            )
+            for name in MODELS
+            for dense in (0, 2)
+        ),
+        (schema_of([4, 2, 8]), WideAndDeepConfig(0, top_mlp=(6, 1), batch_norm=True)),
+        (schema_of([4, 2, 8]), DCNConfig(0, top_mlp=(6, 1), cross_rank=3, cross_structure="parallel")),
+        (schema_of([4, 2, 8]), DCNConfig(0, top_mlp=(6, 1), dense_mlp=(7, 4), batch_norm=True)),
+        (schema_of([4, 2, 8], dense=0), DCNConfig(0, top_mlp=(6, 1), dense_mlp=(7, 4))),
+    ],
+)
+def test_weights_are_those_of_real_models(schema, model):
+    schema = model.schema(schema)
+    real = model.build(schema, seed=0)
+    real.build()
+    found = model.dense_cost(schema)
+    assert found.weights == sum(np.prod(v.shape) for v in real.dense_variables)
+    assert found.flops >= found.weights - 1
+    assert found.activations >= sum(v.shape[1] for v in real.embeddings.tables.values())
+
+
+@pytest.mark.parametrize("name", DENSE_OPTIMIZERS)
+def test_slots_are_those_of_keras(name):
+    optimizer, _ = make_optimizers(OptimizerConfig(dense=name))
+    layer = keras.layers.Dense(3)
+    layer.build([None, 7])
+    before = len(optimizer.variables)
+    optimizer.build(layer.trainable_weights)
+    numbers = sum(np.prod(v.shape) for v in optimizer.variables[before:])
+    assert numbers == DENSE_SLOTS[name] * (7 * 3 + 3)

@@ -1,0 +1,86 @@
+"""The configurations of models: their mistakes, their tables, and how one becomes another."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tfrs_dlrm.config import MODELS, DataConfig, DCNConfig, DeepFMConfig, DLRMConfig, RunConfig, as_model, model_config
+from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
+
+
+@pytest.mark.parametrize(
+    "name, fields, message",
+    [
+        ("deepfm", {"mixed_dim_temperature": 0.5}, "mixed_dim_temperature=0.5: deepfm needs vectors of one dimension"),
+        ("dcn", {"mixed_dim_temperature": 0.5, "embedding_dim": 10}, "embedding_dim=10: .* needs a power of 2"),
+        ("matrix_factorization", {"user": "item"}, "config.model.item='item': it is model.user too"),
+        ("dlrm", {"interaction": "cat", "self_interaction": True}, "it needs model.interaction='dot'"),
+        ("dcn", {"cross_layers": 0}, "config.model.cross_layers=0: at least 1"),
+        ("dcn", {"cross_rank": -1}, "at least 0"),
+        ("dcn", {"cross_structure": "both"}, "choose one of stacked, parallel"),
+        ("dcn", {"dense_mlp": (8, 0)}, "a tuple of positive whole numbers"),
+        ("mlp", {"remainders": 3, "shared_rows": 5}, "config.model.shared_rows=5: model.remainders is set too"),
+        ("mlp", {"remainders": 3, "compress_above": 2}, "from 2 to model.compress_above=2 is needed"),
+    ],
+)
+def test_mistakes_are_named(name, fields, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(DataConfig(path="x"), model_config(name, **fields)).check()
+
+
+def test_an_unknown_model_is_named():
+    expected = "config.model.name='deep_fm': choose one of dlrm, logistic_regression, .*; did you mean 'deepfm'"
+    for make in (lambda: model_config("deep_fm"), lambda: as_model(DLRMConfig(), "deep_fm")):
+        with pytest.raises(ValueError, match=expected):
+            make()
+
+
+def test_another_model_keeps_the_fields_that_both_have():
+    dlrm = DLRMConfig(8, bottom_mlp=(4, 8), top_mlp=(5, 1), dropout=0.1, shared_rows=9)
+    deepfm = as_model(dlrm, "deepfm")
+    assert deepfm == DeepFMConfig(8, top_mlp=(5, 1), dropout=0.1, shared_rows=9)
+    assert as_model(deepfm, "dlrm") == DLRMConfig(
+        8, bottom_mlp=(512, 256, 8), top_mlp=(5, 1), dropout=0.1, shared_rows=9
+    )
+    assert as_model(dlrm, "dlrm") is dlrm
+    for name in MODELS:
+        as_model(DCNConfig(24, top_mlp=(3, 1)), name).check()
+
+
+def test_names_and_classes():
+    for name, config in MODELS.items():
+        assert config.name == config().name == name and config.__name__.endswith("Config")
+        model = config().model_class()
+        assert config.linear_weights == model.linear_weights
+
+
+def test_no_configuration_loads_tensorflow():
+    """Help, plans and the check for TPUs would take seconds longer."""
+    code = "import tfrs_dlrm.config, tfrs_dlrm.tools.planner, sys; print([m for m in sys.modules if m[:6] == 'tensor'])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_tables_are_as_the_model_needs_them():
+    categorical = (CategoricalFeature("user"), CategoricalFeature("site"), CategoricalFeature("item"))
+    stored = (Table("site", 8, stored_in="shared"), Table("shared", 4, 100))
+    schema = Schema(Label("y"), (), categorical, (Table("user", 16, 9), Table("item", 16, 9), *stored))
+
+    def dims(name, **fields):
+        return {t.name: t.dim for t in model_config(name, **fields).schema(schema).tables}
+
+    assert dims("dlrm", embedding_dim=8) == {"user": 8, "item": 8, "site": 8, "shared": 4}
+    assert dims("logistic_regression") == {"user": 1, "item": 1, "site": 1, "shared": 1}
+    assert dims("deepfm", embedding_dim=7) == {"user": 8, "item": 8, "site": 8, "shared": 4}
+    plain = schema.select(("user", "item")).with_vocabulary_sizes({"user": 9, "item": 100})
+    mixed = model_config("wide_and_deep", embedding_dim=8, mixed_dim_temperature=0.5).schema(plain)
+    assert {t.name: t.dim for t in mixed.tables} == {"user": 9, "item": 3}
+    assert dims("matrix_factorization", embedding_dim=8) == {"user": 9, "item": 9, "site": 4, "shared": 4}
+    swapped = dims("matrix_factorization", embedding_dim=8, user="item", item="user")
+    assert swapped == dims("matrix_factorization", embedding_dim=8)
+    with pytest.raises(ValueError, match="table 'site': with a linear weight, a vector of 8 takes 9 numbers, no"):
+        dims("deepfm", embedding_dim=8)
+    with pytest.raises(ValueError, match=r"config.model.item='page': name a categorical feature.* user, site, item"):
+        dims("matrix_factorization", item="page")
+    zeros = {t.name: t.initializer for t in model_config("logistic_regression").schema(schema).tables}
+    assert zeros == {"user": "zeros", "item": "zeros", "site": "uniform", "shared": "zeros"}

@@ -1,0 +1,173 @@
+"""What the configurations of all models share. See `ModelConfig` for how to add a model."""
+
+import abc
+import dataclasses
+import importlib
+from typing import Any, ClassVar, TypeVar
+
+from tfrs_dlrm.config.field_checks import check_at_least, refuse
+from tfrs_dlrm.config.models import cost
+from tfrs_dlrm.config.models.cost import DenseCost
+from tfrs_dlrm.schema import Schema, with_linear_weights, with_remainders, with_shared_rows
+
+Config = TypeVar("Config", bound="ModelConfig")
+
+
+@dataclasses.dataclass
+class ModelConfig(abc.ABC):
+    """A model, its shape, and how its tables are stored. Each model has a subclass.
+
+    The fields that a subclass adds are the arguments of the model's Keras class. To add a model, write its Keras class
+    in `tfrs_dlrm/models/`, its configuration in this package, and a line in `registry`.
+
+    Attributes:
+      name: the model's name in recipes and flags.
+      embedding_dim: the dimension of every embedding vector; 0 keeps the dimensions of the schema.
+      mixed_dim_temperature: if not 0, larger tables get smaller dimensions, see `Schema.with_mixed_dims`.
+      remainders: if not 0, large tables are stored as quotients and this many remainders, see `Table`.
+      shared_rows: if not 0, all large tables share this many rows, chosen by hashing, see `Table`.
+      compress_above: tables of more rows than this are large.
+    """
+
+    # The Keras class, MODULE:NAME. Loading it loads TensorFlow, which takes seconds.
+    keras_class: ClassVar[str]
+    # Whether the last number of a table's row is a linear weight of the value.
+    linear_weights: ClassVar[bool] = False
+    # Whether all embedding vectors need the same dimension.
+    one_dimension: ClassVar[bool] = False
+
+    name: str = dataclasses.field(default="", init=False)
+    embedding_dim: int = 16
+    _: dataclasses.KW_ONLY
+    mixed_dim_temperature: float = 0.0
+    remainders: int = 0
+    shared_rows: int = 0
+    compress_above: int = 10_000
+
+    def check(self) -> None:
+        """Checks every field, and that they fit together.
+
+        Raises:
+          ValueError: names the field, its value, and what is expected.
+        """
+        if self.name != type(self).name:
+            wanted = (
+                f"{type(self).__name__} is {type(self).name}; use as_model(config, {self.name!r}) for another model"
+            )
+            refuse("model.name", self.name, wanted)
+        check_at_least("model", self, embedding_dim=0, mixed_dim_temperature=0, remainders=0, shared_rows=0)
+        if self.mixed_dim_temperature:
+            if self.embedding_dim < 1 or self.embedding_dim & (self.embedding_dim - 1):
+                refuse("model.embedding_dim", self.embedding_dim, "mixed_dim_temperature needs a power of 2")
+            if self.one_dimension:
+                wanted = f"{self.name} needs vectors of one dimension; set it to 0"
+                refuse("model.mixed_dim_temperature", self.mixed_dim_temperature, wanted)
+        if self.remainders and self.shared_rows:
+            refuse("model.shared_rows", self.shared_rows, "model.remainders is set too; choose one of the two")
+        if self.remainders and not 2 <= self.remainders <= self.compress_above:
+            wanted = f"a number from 2 to model.compress_above={self.compress_above} is needed"
+            refuse("model.remainders", self.remainders, wanted)
+
+    def features(self, data: Schema) -> list[str]:
+        """Returns the names of the features that the model reads.
+
+        Raises:
+          ValueError: the data lack one of them.
+        """
+        return [*(f.name for f in data.dense), *(f.name for f in data.categorical)]
+
+    def schema(self, data: Schema) -> Schema:
+        """Returns the schema of the model: that of its data, with the dimensions and the storage of its tables.
+
+        Raises:
+          ValueError: the model does not fit the data.
+        """
+        data = self.with_table_dims(data)
+        if self.remainders:
+            return with_remainders(data, self.remainders, self.compress_above)
+        return with_shared_rows(data, self.shared_rows, self.compress_above) if self.shared_rows else data
+
+    def with_table_dims(self, data: Schema) -> Schema:
+        """Returns the schema with the dimension of each table, linear weights included."""
+        if self.linear_weights and not self.mixed_dim_temperature:
+            return with_linear_weights(data, self.features(data), self.embedding_dim)
+        if self.embedding_dim:
+            data = data.with_dim(self.embedding_dim)
+        if self.mixed_dim_temperature:
+            data = data.with_mixed_dims(self.embedding_dim, self.mixed_dim_temperature)
+        return with_linear_weights(data, self.features(data)) if self.linear_weights else data
+
+    def with_embedding_dim(self: Config, dim: int) -> Config:
+        """Returns the configuration with another embedding dimension, and what has to change with it."""
+        return dataclasses.replace(self, embedding_dim=dim)
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the arguments of the Keras class besides schema, seed and tables."""
+        common = {f.name for f in dataclasses.fields(ModelConfig)}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in common}
+
+    def model_class(self) -> Any:
+        """Loads the Keras class, a subclass of `RankingModel`."""
+        module, _, name = self.keras_class.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def build(self, schema: Schema, seed: int, embeddings: Any = None) -> Any:
+        """Makes the model, a `RankingModel` that is not compiled yet.
+
+        Args:
+          schema: the model's, from `schema`.
+          seed: for the initial weights.
+          embeddings: the tables if they exist already, see `RankingModel`.
+        """
+        return self.model_class()(schema, seed=seed, embeddings=embeddings, **self.arguments())
+
+    def dense_cost(self, schema: Schema) -> DenseCost:
+        """Counts the weights and the arithmetic of everything but the tables.
+
+        Args:
+          schema: the model's, with the final dimensions of all tables.
+        """
+        return cost.concatenation(sum(cost.vector_dims(schema))) + self.layer_cost(schema)  # each lookup writes once
+
+    @abc.abstractmethod
+    def layer_cost(self, schema: Schema) -> DenseCost:
+        """Counts the model's layers, without the vectors that lookups write."""
+
+
+@dataclasses.dataclass
+class DeepModelConfig(ModelConfig):
+    """A model with an MLP that ends in the logit.
+
+    Attributes:
+      top_mlp: units of the MLP's layers; the last must be 1.
+      dropout: the share of the MLPs' hidden outputs that training drops.
+      batch_norm: whether the MLPs' hidden layers are normalized.
+    """
+
+    _: dataclasses.KW_ONLY
+    top_mlp: tuple[int, ...] = (512, 256, 1)
+    dropout: float = 0.0
+    batch_norm: bool = False
+
+    def check(self) -> None:
+        """Checks the MLP too."""
+        super().check()
+        check_units("top_mlp", self.top_mlp)
+        if self.top_mlp[-1] != 1:
+            refuse("model.top_mlp", self.top_mlp, "its last number must be 1, the logit")
+        if not 0 <= self.dropout < 1:
+            refuse("model.dropout", self.dropout, "a number in [0, 1) is needed, the share of hidden outputs to drop")
+
+    def mlp_cost(self, inputs: int, units: tuple[int, ...]) -> DenseCost:
+        """Counts an MLP with the model's dropout and batch normalization."""
+        return cost.mlp(inputs, units, self.batch_norm, self.dropout)
+
+    def top_cost(self, inputs: int, schema: Schema) -> DenseCost:
+        """Counts the top MLP on `inputs` numbers, with an output for each label, and the copy of its input."""
+        return cost.concatenation(inputs) + self.mlp_cost(inputs, (*self.top_mlp[:-1], len(schema.labels)))
+
+
+def check_units(field: str, units: tuple[int, ...], may_be_empty: bool = False) -> None:
+    """Checks that the units of an MLP's layers are positive."""
+    if (not units and not may_be_empty) or any(not isinstance(u, int) or u < 1 for u in units):
+        refuse(f"model.{field}", units, "a tuple of positive whole numbers is needed")

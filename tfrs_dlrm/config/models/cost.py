@@ -1,0 +1,73 @@
+"""The arithmetic of a model's dense layers, counted from their shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from tfrs_dlrm.schema import Schema
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseCost:
+    """What the layers of a model cost: MLPs, projections, interactions, all but the embedding tables.
+
+    Attributes:
+      weights: trained numbers: kernels, biases, scales. Moving averages of batch normalization are not counted.
+      flops: of the forward pass of one example; an addition or a multiplication counts as one.
+      activations: numbers that the forward pass of one example writes.
+    """
+
+    weights: int = 0
+    flops: int = 0
+    activations: int = 0
+
+    def __add__(self, other: DenseCost) -> DenseCost:
+        return DenseCost(self.weights + other.weights, self.flops + other.flops, self.activations + other.activations)
+
+    def times(self, count: int) -> DenseCost:
+        """Returns the cost of `count` such layers."""
+        return DenseCost(count * self.weights, count * self.flops, count * self.activations)
+
+
+def vector_dims(schema: Schema) -> list[int]:
+    """Returns the dimension of each categorical feature's vector."""
+    return [schema.table_of(f).dim for f in schema.categorical]
+
+
+def input_width(schema: Schema) -> int:
+    """Returns the width of all vectors and dense features concatenated."""
+    return sum(vector_dims(schema)) + schema.dense_width
+
+
+def concatenation(width: int) -> DenseCost:
+    """Counts a concatenation to `width` numbers."""
+    return DenseCost(activations=width)
+
+
+def mlp(inputs: int, units: Sequence[int], batch_norm: bool, dropout: float) -> DenseCost:
+    """Counts an MLP whose hidden layers may be normalized and dropped."""
+    kernels, hidden = sum(a * b for a, b in zip([inputs, *units], units, strict=False)), sum(units[:-1])
+    normalized, dropped = (hidden if on else 0 for on in (batch_norm, dropout))
+    return DenseCost(
+        weights=kernels + sum(units) + 2 * normalized,
+        flops=2 * kernels + sum(units) + 4 * normalized + dropped,
+        activations=sum(units) + 2 * normalized + dropped,
+    )
+
+
+def linear_part(schema: Schema) -> DenseCost:
+    """Counts a linear weight of each dense feature, and the sum of all linear terms."""
+    width = schema.dense_width
+    return DenseCost(weights=width, flops=2 * width + len(schema.categorical), activations=width + 2)
+
+
+def factorization_machine(schema: Schema) -> DenseCost:
+    """Counts linear terms and the products of all pairs of vectors, in time linear in the number of features."""
+    row, width = max(vector_dims(schema)), schema.dense_width
+    rows, dim = len(schema.categorical) + width, row - 1
+    return DenseCost(
+        weights=width * row,
+        flops=width * row + rows + 3 * rows * dim + 3 * dim,  # sums of vectors, of their squares, their difference
+        activations=width * row + rows * row + rows * dim + 3 * dim + 3,
+    )
