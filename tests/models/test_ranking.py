@@ -267,7 +267,7 @@ def test_refuses():
 def test_a_shared_embedding_optimizer_is_refused():
     optimizer = RowWiseAdagrad()
     Tower(SCHEMA).compile(embedding_optimizer=optimizer)
-    with pytest.raises(ValueError, match="give each model one of its own"):
+    with pytest.raises(ValueError, match="make a new optimizer for each model"):
         logistic_regression(embedding_optimizer=optimizer)
 
 

@@ -99,7 +99,7 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
             self._built_for = types.SimpleNamespace(tables=dict(tables))
         built = self._built_for.tables
         if built.keys() != tables.keys() or any(built[name] is not table for name, table in tables.items()):
-            raise ValueError(f"{type(self).__name__} holds the slots of other tables; give each model one of its own")
+            raise ValueError(f"{type(self).__name__} has slots of other tables; make a new optimizer for each model")
 
     def rule(self, name: str) -> RowOptimizer:
         """Returns the optimizer whose formula a table follows."""

@@ -74,8 +74,8 @@ _OTHER_CPUS = threading.Lock()
 def _on(device: str) -> Iterator[None]:
     """Runs eager ops of several threads on a device.
 
-    On logical CPUs other than the first, one thread runs at a time: there, ops of a thread sometimes get the inputs of
-    another thread (TensorFlow 2.21: sums on CPU:1 in two threads, a few in 100,000).
+    On logical CPUs other than the first, one thread runs at a time: otherwise ops of a thread sometimes get the inputs
+    of another thread (TensorFlow 2.21: sums on CPU:1 in two threads, a few in 100,000).
     """
     spec = tf.DeviceSpec.from_string(device)
     other_cpu = spec.device_type == "CPU" and bool(spec.device_index)

@@ -29,7 +29,7 @@ class CrossNetwork(keras.layers.Layer):
       seed: determines the initial weights; None draws others each time.
 
     Raises:
-      ValueError: there are no layers, or the rank is negative.
+      ValueError: `layers` is below 1, or `rank` is negative.
     """
 
     def __init__(self, layers: int = 3, rank: int = 0, seed: int | None = None, **kwargs: Any) -> None:

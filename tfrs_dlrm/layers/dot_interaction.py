@@ -24,7 +24,7 @@ class DotInteraction(keras.layers.Layer):
       self_interaction: whether each vector is paired with itself too.
 
     Raises:
-      ValueError: when built: F is unknown, the rank is not as above, or there is no pair.
+      ValueError: when built: F is unknown, the inputs have a wrong rank, or a single vector has no pair.
     """
 
     def __init__(self, self_interaction: bool = False, **kwargs: Any) -> None:

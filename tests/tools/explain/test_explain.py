@@ -184,7 +184,7 @@ def test_only_what_was_asked_for(folder, tmp_path):
     [
         ({"features": ("sites",)}, "no feature 'sites'; did you mean 'site'"),
         ({"label": "z"}, "no label 'z'; choose among y"),
-        ({"features": ("zzz",)}, "no feature 'zzz'; there are price, noise, device"),
+        ({"features": ("zzz",)}, "no feature 'zzz'; name one of price, noise, device"),
         ({"parts": ("table",)}, "no part 'table'; choose among importance, interactions, tables"),
         ({"seeds": 0}, "seeds=0; at least 1 is needed"),
         ({"neighbours": ("site",)}, "neighbours 'site': TABLE:VALUE is needed"),

@@ -74,14 +74,14 @@ class SparseCoreShard(TableShard):
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
         """See `TableShard`."""
-        for variable, own, where in self._by_device(rows):
-            padded = np.full(len(own), where[-1])
-            padded[: len(where)] = where
+        for variable, padded_rows, where in self._by_device(rows):
+            positions = np.full(len(padded_rows), where[-1])
+            positions[: len(where)] = where
             with tf.device(variable.device):
-                new = tf.gather(values, padded)
+                new = tf.gather(values, positions)
                 if variable.shape[1] > self._layout.dim:
-                    new = tf.concat([new, tf.gather(variable, own)[:, self._layout.dim :]], axis=1)
-                variable.scatter_update(tf.IndexedSlices(new, own))
+                    new = tf.concat([new, tf.gather(variable, padded_rows)[:, self._layout.dim :]], axis=1)
+                variable.scatter_update(tf.IndexedSlices(new, padded_rows))
 
     def _by_device(self, rows: np.ndarray) -> list[tuple[tf.Variable, np.ndarray, np.ndarray]]:
         """Returns for each device its variable, its rows of `rows`, and the positions of these in `rows`.

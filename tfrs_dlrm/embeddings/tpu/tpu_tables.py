@@ -202,7 +202,7 @@ class TPUEmbeddingTables(keras.layers.Layer):
         found: dict[str, tf.Tensor] = {}
         if self._lookups:
             if self.hardware is None:
-                raise ValueError("the tables on embedding hardware are not there yet; call compile(optimizer) first")
+                raise ValueError("the tables on embedding hardware are not made yet; call compile(optimizer) first")
             found, ids.token = self.hardware.look_up(ids.ids, ids.weights, ids.call)
         vectors = []
         for f in self.schema.categorical:

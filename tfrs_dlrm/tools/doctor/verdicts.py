@@ -97,7 +97,7 @@ def warnings(machine: Machine, packages: Packages, devices: Sequence[str] = ()) 
     if packages.owner == "tensorflow-tpu" and "libtpu" in packages.versions and not machine.tpus and not skips:
         out.append(
             "without a TPU, `import tensorflow` of tensorflow-tpu asks the metadata server of Google Cloud, and waits 8"
-            " minutes where there is none: set TPU_SKIP_MDS_QUERY=1"
+            " minutes if none answers: set TPU_SKIP_MDS_QUERY=1"
         )
     return out
 

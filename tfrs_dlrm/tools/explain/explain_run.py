@@ -109,7 +109,7 @@ def _check(questions: Questions, schema: Schema) -> None:
     for feature in questions.features:
         if feature not in known:
             raise ValueError(
-                f"no feature {feature!r}; {did_you_mean(feature, known) or 'there are ' + ', '.join(known)}"
+                f"no feature {feature!r}; {did_you_mean(feature, known) or 'name one of ' + ', '.join(known)}"
             )
 
 

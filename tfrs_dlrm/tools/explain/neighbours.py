@@ -49,7 +49,7 @@ def find_row_of(schema: Schema, directory: str, query: str) -> tuple[str, int]:
     if table not in known:
         home = next((f.table for f in schema.categorical if f.name == table), None)
         hint = f"feature {table!r} looks up table {home!r}" if home else did_you_mean(table, known)
-        raise ValueError(f"no table {table!r}; {hint or 'there are ' + ', '.join(known)}")
+        raise ValueError(f"no table {table!r}; {hint or 'name one of ' + ', '.join(known)}")
     if encoding_of(schema, table) is None:
         raise ValueError(f"table {table!r} only stores the rows of other tables; name a table that a feature looks up")
     if known[table].stored_in or known[table].remainders is not None:
