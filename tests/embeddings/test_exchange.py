@@ -155,7 +155,7 @@ def test_bfloat16_copies_are_rounded_alike():
 
 
 def test_updates_that_others_interrupt_add_up():
-    """What a worker of an asynchronous cluster read may be old when it writes."""
+    """A worker of an asynchronous cluster may write to rows that changed since it read them."""
     tables, optimizer = EmbeddingTables(SCHEMA, places=places(2)), Adagrad(0.1, initial_accumulator=0.1)
     optimizer.build(tables.tables)
     shard, slot = tables.tables["shared"].variables[0], optimizer.slots["shared"]["accumulator"].variables[0]

@@ -94,7 +94,7 @@ def test_a_batch_of_nothing_and_weights_of_zero_give_zeros_and_change_nothing(co
 @pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_an_sgd_update_is_the_gradient_of_the_plain_layer(combiner, weighted):
-    """What TensorFlow differentiates through `call` is what `update` applies, duplicates and all."""
+    """`update` applies the gradients that TensorFlow computes through `call`, with duplicates."""
     rng = np.random.default_rng(1)
     schema = Schema(
         Label("y"),

@@ -18,7 +18,7 @@ def test_order_by_hand():
 
 
 def test_gradient_by_hand():
-    """Of (1,0) and of (1,1): each vector gets the other, and itself twice."""
+    """The gradient of pairs (1,0) and (1,1): each vector gets the other, and itself twice."""
     layer = DotInteraction(self_interaction=True)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(VECTORS)

@@ -1,4 +1,4 @@
-"""What the input pipeline makes of batches for TPUs."""
+"""Batches for TPUs, as the input pipeline makes them."""
 
 import numpy as np
 import pytest
@@ -93,7 +93,7 @@ def test_shapes_are_static_in_a_pipeline_and_counts_survive_a_split():
 
 
 def test_ids_are_refused_in_the_pipeline():
-    """Where strings and assertions are at hand, which TPUs do not have."""
+    """Hashes and refuses ids on the host, because TPUs have neither strings nor assertions."""
     schema = Schema(
         Label("y"),
         categorical=(CategoricalFeature("a", out_of_range="error"), CategoricalFeature("h", out_of_range="hash")),

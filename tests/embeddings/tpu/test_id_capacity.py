@@ -1,4 +1,4 @@
-"""The room that ids need on SparseCores."""
+"""The capacity that ids need on SparseCores."""
 
 import collections
 import dataclasses
@@ -33,12 +33,12 @@ def test_counts_by_hand():
     lookup = HardwareLookup("f", feature, "t")
     ids = tf.ragged.constant([[0, 2, 2], [4], [1], [0, 3, 0]], dtype=tf.int32, row_splits_dtype=tf.int32)
     tables = {"t": StackedTable("stack", CoreLayout(rows=6, dim=8, cores=2, core_rows=8, offset=0, rotation=1))}
-    room = measure_capacity([{"f": ids}], [lookup], tables, cores_per_chip=2)
+    capacity = measure_capacity([{"f": ids}], [lookup], tables, cores_per_chip=2)
     # Core 0 has examples 0 and 1, and sends rows 0, 2 and 4 to core 1; core 1 sends row 0 there, and 1 and 3 to core 0.
     # Twice the same row in an example is sent once.
-    assert (room.ids, room.unique_ids) == ({"stack": 3}, {"stack": 3})
+    assert (capacity.ids, capacity.unique_ids) == ({"stack": 3}, {"stack": 3})
     # Each of three lists takes 8 places, for 4 examples.
-    assert room.ids_per_sample == 6.0
+    assert capacity.ids_per_sample == 6.0
 
 
 def slow_count(batches, lookups, places):
@@ -79,15 +79,15 @@ def test_counts_equal_those_of_a_slow_way():
         tables.compile(Adagrad())
         hardware = tables.hardware
         batches = [tables.host_map(skewed(i)) for i in range(5)]
-        room = measure_capacity(batches, hardware.lookups, hardware.stacked, CORES_PER_CHIP)
-    assert len(room.ids) == 2  # one stack for each dimension
+        capacity = measure_capacity(batches, hardware.lookups, hardware.stacked, CORES_PER_CHIP)
+    assert len(capacity.ids) == 2  # one stack for each dimension
     most, most_unique = slow_count(batches, hardware.lookups, hardware.stacked)
-    assert (room.ids, room.unique_ids) == (most, most_unique)
-    assert room.ids["a_b"] > room.unique_ids["a_b"]  # the ids repeat
+    assert (capacity.ids, capacity.unique_ids) == (most, most_unique)
+    assert capacity.ids["a_b"] > capacity.unique_ids["a_b"]  # the ids repeat
 
 
 def test_counts_equal_those_of_tensorflow():
-    """Where TensorFlow is built for TPUs; without a TPU. Its 2.20 fails on features that share a table."""
+    """Needs a TensorFlow built for TPUs, but no TPU. TensorFlow 2.20 fails on features that share a table."""
     api = tf.tpu.experimental.embedding
     apart = tuple(dataclasses.replace(f, table=f.name) for f in SCHEMA.categorical)
     schema = dataclasses.replace(SCHEMA, categorical=apart, tables=(*SCHEMA.tables, Table("bag", 8, 1000)))
@@ -106,7 +106,7 @@ def test_counts_equal_those_of_tensorflow():
             x.key: api.FeatureConfig(configs[x.table], output_shape=[BATCH], name=x.key) for x in hardware.lookups
         }
     for batch in batches:
-        own = measure_capacity([batch], hardware.lookups, hardware.stacked, CORES_PER_CHIP)
+        measured = measure_capacity([batch], hardware.lookups, hardware.stacked, CORES_PER_CHIP)
         try:
             found = api.TPUEmbeddingV2.compute_sparse_core_stats(
                 {x.key: batch[x.key] for x in hardware.lookups}, features, num_tpu_chips=2
@@ -114,7 +114,7 @@ def test_counts_equal_those_of_tensorflow():
         except tf.errors.NotFoundError:
             pytest.skip("this TensorFlow is not built for TPUs")
         ids, unique_ids = ({stack: int(n) for stack, n in part.items()} for part in found)
-        assert (own.ids, own.unique_ids) == (ids, unique_ids)
+        assert (measured.ids, measured.unique_ids) == (ids, unique_ids)
 
 
 def test_configuration_has_a_margin_and_drops_nothing():

@@ -1,4 +1,4 @@
-"""The doctor as a program, on whatever this machine is; and what it does where TensorFlow cannot be loaded."""
+"""The doctor as a program on this machine, and without a TensorFlow that loads."""
 
 import json
 import os

@@ -39,7 +39,7 @@ def known(tmp_path_factory):
 
 
 def heads(model, values):
-    """What the model returns of age, user and item, each [N]: a column for each label."""
+    """Returns the scores for age, user and item, each [N]: a column per label."""
     age, user, item = values
     user, item = (model.embeddings.tables[n].numpy().astype(float)[v] for n, v in (("user", user), ("item", item)))
     paid = model.schema.more_labels[1]
