@@ -16,6 +16,8 @@ import yaml
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import MODELS, DataConfig, RunConfig, as_model
+from tfrs_dlrm.programs import launch
+from tfrs_dlrm.programs.commands import SCRIPTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +49,23 @@ def run(cwd, *command):
     return done.stdout
 
 
+@pytest.fixture
+def call(log, monkeypatch, capfd):
+    """Runs a command of a page, in this process and beside the log; returns its output and its messages."""
+    monkeypatch.chdir(log)
+    names = {f"python {script}": name for name, script in SCRIPTS.items()}
+
+    def program(start, name, *arguments):
+        capfd.readouterr()
+        arguments = [a.replace("configs/", f"{ROOT}/configs/") for a in arguments]
+        code = launch.call(names.get(f"{start} {name}", name), arguments)
+        shown = capfd.readouterr()
+        assert code == 0, f"{name} {arguments}\n{shown.out[-1000:]}\n{shown.err[-3000:]}"
+        return shown
+
+    return program
+
+
 def test_the_program_of_the_readme(log, monkeypatch, capsys):
     (program,) = fenced("README.md", "python")
     assert len([line for line in program.splitlines() if line.strip()]) < 25
@@ -57,19 +76,18 @@ def test_the_program_of_the_readme(log, monkeypatch, capsys):
     assert os.path.isfile(log / "exports" / "clicks" / "1" / "saved_model.pb")
 
 
-@pytest.mark.process
-def test_the_page_on_your_own_data(log):
+@pytest.mark.matrix
+def test_the_page_on_your_own_data(log, call):
     page = "docs/start/your-own-data.md"
     infer, *rest = [command.split() for command in fenced(page, "bash")]
     # The proposal and the schema on the page both describe the file; the page's own is used from then on.
-    run(log, ROOT / infer[1], *infer[2:])
-    run(log, ROOT / rest[0][1], *rest[0][2:-1], "--output=data/proposed")
+    call(*infer)
+    call(*rest[0][:-1], "--output=data/proposed")
     (schema,) = fenced(page, "json")
     (log / "clicks.json").write_text(schema)
-    for program, *arguments in (command[1:] for command in rest):
-        arguments = [a.replace("configs/", f"{ROOT}/configs/") for a in arguments]
-        shown = run(log, ROOT / program, *arguments)
-    assert "its answers are within" in shown
+    for command in rest:
+        shown = call(*command)
+    assert "its answers are within" in shown.out
     assert (log / "runs" / "clicks" / "evaluation.png").is_file()
 
 
@@ -133,25 +151,17 @@ def test_the_page_on_embeddings():
     }
 
 
-@pytest.mark.process
-def test_the_warm_start_of_the_page_on_embeddings(log):
+@pytest.mark.matrix
+def test_the_warm_start_of_the_page_on_embeddings(log, call):
     page = "docs/guides/embeddings.md"
     (warm_start,) = fenced(page, "bash")
     prepare, train = (command.split() for command in warm_start.replace("\\\n", "").strip().splitlines())
     (clicks,) = fenced("docs/start/your-own-data.md", "json")
     (log / "clicks.json").write_text(clicks)
-    monday = [a.replace("_tuesday", "").replace("tuesday", "monday") for a in prepare[1:]]
-    run(log, ROOT / monday[0], *monday[1:])
+    call(*(a.replace("_tuesday", "").replace("tuesday", "monday") for a in prepare))
     (log / "clicks_tuesday.csv").write_text((log / "clicks.csv").read_text().replace(",s1,", ",s999,"))
-    run(log, ROOT / prepare[1], *prepare[2:])
-    train = [a.replace("configs/", f"{ROOT}/configs/") for a in train[1:]]
-    short = ["--config.train.epochs=1"]
-    first = [a.replace("tuesday", "monday") for a in train if "warm_start" not in a]
-    run(log, ROOT / first[0], *first[1:], *short)
-    done = subprocess.run(
-        [sys.executable, ROOT / train[0], *train[1:], *short], cwd=log, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert re.search(
-        r"warm start from runs/monday/best/step-\d+: [0-9,]+ rows of tables kept, 1 new, 1 dropped", done.stderr
-    )
+    call(*prepare)
+    short = "--config.train.epochs=1"
+    call(*(a.replace("tuesday", "monday") for a in train if "warm_start" not in a), short)
+    said = r"warm start from runs/monday/best/step-\d+: [0-9,]+ rows of tables kept, 1 new, 1 dropped"
+    assert re.search(said, call(*train, short).err)

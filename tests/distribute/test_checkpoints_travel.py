@@ -94,7 +94,7 @@ def _save_from_tpu(path, name, kind):
                 shard.write(shard.begin, tf.constant(values[shard.begin : shard.end]))
     # All but the tables is the same on any device: only those of the trained model are exchanged.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(trained.embeddings), "stored", lambda self, optimizer: stored)
+        patch.setattr(type(trained.embeddings), "logical_tables", lambda self, optimizer: stored)
         td.save_checkpoint(trained, str(path / name))
     travel.publish(str(path), f"{name}.saved", travel.state(trained))
     travel.train(trained, travel.STEPS)
