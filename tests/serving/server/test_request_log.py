@@ -116,7 +116,7 @@ def test_the_logged_probability_is_the_answers_and_ids_come_back(exported, tmp_p
     assert refused.status_code == 400 and "x-request-id has 300 characters" in refused.json()["error"]
     schema = td.Schema.load(f"{data}/schema.json")
     (table,) = read_log(files(tmp_path)[0], schema)
-    logged = dict(zip(table["own/request_id"].to_pylist(), table["own/probability"].to_pylist(), strict=True))
+    logged = dict(zip(table["log/request_id"].to_pylist(), table["log/probability"].to_pylist(), strict=True))
     assert logged.keys() == {b"abc", made.headers["x-request-id"].encode()}
     assert list(logged.values()) == pytest.approx(given.json()["predictions"] * 2)
 
