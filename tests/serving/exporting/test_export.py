@@ -149,7 +149,7 @@ def test_versions_count_up_and_a_failure_publishes_nothing(run, tmp_path, monkey
         return real(self, raw) * 0.999
 
     monkeypatch.setattr(exporting.ServingModel, "score_raw", wrong)
-    with pytest.raises(ValueError, match="differs from the trained one, so nothing is published: .* by more than"):
+    with pytest.raises(ValueError, match=r"differs from the trained one; nothing is published: .* by more than"):
         export(run[1], str(output))
     assert sorted(os.listdir(output)) == ["3", "4", "deploy"]
 

@@ -100,7 +100,7 @@ def compare(path: str, manifest: BundleManifest, serving: ServingModel) -> Compa
         arrays = {name: tensor.numpy() for name, tensor in encoded.items()}
         check_encoded(subject, raw, arrays, lambda i: f"{REFERENCE}, line {i + 1}")
     except (Failed, RunError) as e:
-        raise ValueError(f"{path}: the exported model differs from the trained one, so nothing is published: {e}") from e
+        raise ValueError(f"{path}: the exported model differs from the trained one; nothing is published: {e}") from e
     odd = int(subject.rows.odd.sum())
     return Comparison(len(subject.rows.odd) - odd, odd, subject.largest_difference, manifest.tolerances)
 
