@@ -48,7 +48,7 @@ def test_from_a_log_to_prepared_data(run, tmp_path):
     assert (code, out) == (1, "") and "Traceback" not in err
     assert err.splitlines()[-1] == (
         "error: log.csv: line 102, column 'price': 'cheap' is not a finite float32 number."
-        " Mend it, or set such rows aside with bad_rows='quarantine'"
+        " Correct it, or set such rows aside with bad_rows='quarantine'"
     )
     code, out, err = run(*prepare, "--bad_rows=quarantine")
     assert code == 0, err

@@ -54,7 +54,7 @@ def call(tmp_path, monkeypatch, capfd):
         (
             ["--config=default", "--config.data.path=nowhere"],
             1,
-            "no prepared data there; make it with tfrs-dlrm prepare",
+            "the directory holds no prepared data; make it with tfrs-dlrm prepare",
         ),
     ],
 )

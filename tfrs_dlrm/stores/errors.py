@@ -1,4 +1,4 @@
-"""What goes wrong with a store: which errors pass, which stay, and how often to try again."""
+"""Errors of object stores: which ones are temporary, how often to try again, and what to tell the user."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import TypeVar
 from absl import logging
 
 T = TypeVar("T")
-# Attempts of one operation, with a wait between two of them that doubles each time: about 6 seconds in all. Each
-# request of an operation is in turn repeated once by the client of the store.
+# Attempts per operation. The wait between two attempts doubles each time: about 6 seconds in all. The store's client
+# repeats each request once more.
 ATTEMPTS = 6
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
-# No attempt begins after so many seconds: a store that accepts connections and says nothing costs 40 each time.
+# No attempt begins after so many seconds: a store that accepts connections but never answers takes 40 seconds each.
 LIMIT = 60.0
 
 _LOGIN = "check the credentials: those of the environment are used (AWS_ACCESS_KEY_ID, ~/.aws, the machine's role, ...)"
-# Codes and words in the messages of pyarrow's clients that no second attempt makes go away, and what to do.
+# Codes and words in messages of pyarrow's clients for errors that stay, and what to do about each.
 _LASTING = {
     "NO_SUCH_BUCKET": "there is no such bucket; make it first",
     "NoSuchBucket": "there is no such bucket; make it first",
@@ -48,27 +48,27 @@ class StoreError(OSError):
 
 
 class _Retries:
-    """How often operations of this process were tried again."""
+    """The number of repeated operations of this process."""
 
     count = 0
     lock = threading.Lock()
 
 
 def retries() -> int:
-    """How many operations of this process had to be tried again so far."""
+    """Returns how many operations of this process had to be tried again so far."""
     return _Retries.count
 
 
 def retried(what: str, action: Callable[[], T]) -> T:
-    """Runs an operation, again after a while where it failed for a reason that may pass.
+    """Runs an operation, and repeats it after a temporary error.
 
     Args:
-      what: names it in messages, as in `reading s3://logs/day.tsv`.
+      what: the operation, for messages, such as `reading s3://logs/day.tsv`.
       action: may be run several times.
 
     Raises:
       FileNotFoundError: there is no such object.
-      StoreError: a reason that stays, or that did not pass.
+      StoreError: a permanent error, or all attempts failed.
     """
     wait, begin = _FIRST_WAIT, time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
@@ -94,5 +94,5 @@ def retried(what: str, action: Callable[[], T]) -> T:
 
 
 def _short(error: OSError) -> str:
-    """The client's message without the identifiers of the request."""
+    """Shortens the client's message; identifiers of requests are left out."""
     return re.sub(r" *\(Request ID: [^)]*\)", "", " ".join(str(error).split()))[:300]

@@ -10,22 +10,22 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from tfrs_dlrm.stores.address import is_store_url, split_object
 from tfrs_dlrm.stores.store import Store
+from tfrs_dlrm.stores.urls import is_store_url, split_object
 
 
 def write_json(path: str, data: Any) -> None:
-    """Writes indented JSON; numbers that are not finite become null."""
+    """Writes indented JSON; NaN and infinities become null."""
     with open(f"{local_path(path)}.tmp", "w", encoding="utf-8") as f:
         f.write(json.dumps(finite(data), indent=2, allow_nan=False) + "\n")
     os.replace(f"{path}.tmp", path)
 
 
 def local_path(path: str | os.PathLike[str]) -> str:
-    """The path itself.
+    """Returns the path if it is a local one.
 
     Raises:
-      ValueError: it is the address of an object store, which would become a directory of that name.
+      ValueError: it is the URL of an object store, which would become a directory of that name.
     """
     path = os.fspath(path)
     if is_store_url(path):
@@ -34,7 +34,7 @@ def local_path(path: str | os.PathLike[str]) -> str:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file of that name, on a disk or in an object store.
+    """Whether a file exists, on a disk or in an object store.
 
     Raises:
       StoreError: the store cannot be reached or refuses.
@@ -49,8 +49,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """Reads a file on a disk or in an object store.
 
     Raises:
-      FileNotFoundError: there is none.
-      ValueError: naming the file, where it is no UTF-8.
+      FileNotFoundError: there is no such file.
+      ValueError: it is no UTF-8; the message names the file.
       StoreError: the store cannot be reached or refuses.
     """
     path = os.fspath(path)
@@ -70,8 +70,8 @@ def read_json(path: str) -> Any:
     """Reads a JSON file on a disk or in an object store.
 
     Raises:
-      FileNotFoundError: there is none.
-      ValueError: naming the file, where it holds no JSON.
+      FileNotFoundError: there is no such file.
+      ValueError: it is no JSON; the message names the file.
     """
     try:
         return json.loads(read_text(path))
@@ -81,11 +81,7 @@ def read_json(path: str) -> Any:
 
 @contextlib.contextmanager
 def disk_full(advice: str) -> Iterator[None]:
-    """Turns "no space left" into an OSError that says what to do.
-
-    Raises:
-      OSError: with errno ENOSPC.
-    """
+    """Turns "no space left" into an OSError with errno ENOSPC and advice."""
     try:
         yield
     except Exception as e:  # DuckDB's errors are no OSError
@@ -95,7 +91,7 @@ def disk_full(advice: str) -> Iterator[None]:
 
 
 def finite(data: Any) -> Any:
-    """The same data with NumPy's as plain ones, and null for numbers that are not finite."""
+    """Converts NumPy arrays and scalars to plain values, and NaN and infinities to None."""
     if isinstance(data, dict):
         return {key: finite(value) for key, value in data.items()}
     if hasattr(data, "tolist"):  # NumPy arrays and scalars

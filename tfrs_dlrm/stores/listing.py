@@ -1,24 +1,24 @@
-"""`published.json`: what is published under an address, and by which it becomes visible."""
+"""`published.json`: the list of published files, which makes them visible."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 
-from tfrs_dlrm.stores.address import join
 from tfrs_dlrm.stores.store import Store
+from tfrs_dlrm.stores.urls import join
 
 PUBLISHED_FILE = "published.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class PublishedFile:
-    """One object.
+    """One published file.
 
     Attributes:
       bytes: its size.
-      crc32c: its checksum in hexadecimal; None for one that is written anew while others stay, such as metrics.
-      object: its name in the store, where that is not the file's.
+      crc32c: its checksum in hexadecimal; None for a file that may grow, such as metrics.
+      object: the name of its object in the store; empty if it is the file's name.
     """
 
     bytes: int
@@ -28,11 +28,11 @@ class PublishedFile:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What belongs together.
+    """All files that are published under an address.
 
     Attributes:
-      id: of what is published there; another, where that was removed and something else came to its place.
-      version: of it, another whenever something changes.
+      id: identifies the publication; it changes if the files are removed and others are published in their place.
+      version: changes with each change of the files.
       files: by their names below the address.
     """
 
@@ -42,11 +42,11 @@ class Listing:
 
     @classmethod
     def read(cls, store: Store) -> Listing | None:
-        """What is published, or None.
+        """Reads what is published; None if nothing is.
 
         Raises:
           ValueError: the list is damaged.
-          StoreError: as of `Store`.
+          StoreError: see `Store`.
         """
         try:
             data = store.read(PUBLISHED_FILE)
@@ -63,5 +63,5 @@ class Listing:
             raise ValueError(f"{join(store.address, PUBLISHED_FILE)}: not a list of published files: {e}") from e
 
     def write(self, store: Store) -> None:
-        """Makes it what is published."""
+        """Publishes the list."""
         store.write(PUBLISHED_FILE, (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())

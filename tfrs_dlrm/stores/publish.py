@@ -1,4 +1,4 @@
-"""A directory that becomes visible in a store at once, and stays as it is."""
+"""Publishes a directory that becomes visible in a store all at once, and never changes."""
 
 from __future__ import annotations
 
@@ -8,48 +8,50 @@ import re
 import secrets
 from collections.abc import Collection, Iterator
 
-from tfrs_dlrm.stores.address import join
 from tfrs_dlrm.stores.listing import PUBLISHED_FILE, Listing
 from tfrs_dlrm.stores.store import Store
 from tfrs_dlrm.stores.transfer import Progress, upload_all
+from tfrs_dlrm.stores.urls import join
 
-# What is being written, replaced or removed; nobody reads it on a disk either.
+# Directories that are being written, replaced or removed.
 _UNFINISHED = ("unfinished", "replaced-", "removed-")
 _HALF_WRITTEN = re.compile(r"\.tmp$|\.part-[0-9a-f]{8}$")
 
 
 def publish(directory: str, address: str, last: Collection[str] = (), progress: Progress | None = None) -> None:
-    """Writes a directory to a place where nothing is published yet.
+    """Publishes a directory under an address where nothing is published yet.
 
     Args:
-      directory: local.
-      address: where to.
-      last: names of files that are written after all others, before `published.json`: readers who do not know that
-        may take them for the sign that all is there.
-      progress: is told how far it is.
+      directory: a local directory.
+      address: the URL to publish under.
+      last: names of files that are written after all others, before `published.json`. Readers that do not know
+        `published.json` may take them for the sign that everything is complete.
+      progress: called with the progress.
 
     Raises:
-      FileExistsError: something is there already, or came meanwhile.
+      FileExistsError: something is published under the address already, perhaps meanwhile.
       StoreError: the store cannot be reached or refuses.
     """
     store = Store(address)
     if Listing.read(store) is not None:
-        raise FileExistsError(f"{address}: something is published there already; choose another place")
+        raise FileExistsError(f"{address}: something is published there already; choose another address")
     names = list(visible_files(directory))
     check_free(store, names)
     files = upload_all(store, directory, [n for n in names if n not in last], progress)
     files |= upload_all(store, directory, [n for n in names if n in last], None)
     if Listing.read(store) is not None:
-        raise FileExistsError(f"{address}: another process has published something there meanwhile")
+        raise FileExistsError(
+            f"{address}: another process has published something there meanwhile; choose another address"
+        )
     Listing(secrets.token_hex(8), secrets.token_hex(8), files).write(store)
 
 
 def unpublish(address: str, first: Collection[str] = ()) -> None:
-    """Removes what `publish` wrote, and nothing else; interrupted, it can be called again.
+    """Removes what `publish` wrote, and nothing else. If it is interrupted, call it again.
 
     Args:
-      address: where it is.
-      first: names of files to remove before all others. `published.json`, which lists them, is the last.
+      address: the URL that the files are published under.
+      first: names of files to remove before all others. `published.json` is removed last.
 
     Raises:
       FileNotFoundError: nothing is published there.
@@ -65,7 +67,7 @@ def unpublish(address: str, first: Collection[str] = ()) -> None:
 
 
 def visible_files(directory: str) -> Iterator[str]:
-    """The names of the finished files in a directory, at any depth, sorted."""
+    """Yields the names of the finished files in a directory, at any depth, sorted."""
     for root, directories, files in os.walk(directory):
         directories[:] = sorted(d for d in directories if not d.startswith(_UNFINISHED))
         for name in sorted(files):
@@ -75,7 +77,7 @@ def visible_files(directory: str) -> Iterator[str]:
 
 
 def remove_empty(directory: str) -> None:
-    """Removes empty directories inside."""
+    """Removes empty directories below a directory."""
     for root, _, _ in os.walk(directory, topdown=False):
         if root != directory:
             with contextlib.suppress(OSError):
@@ -83,13 +85,13 @@ def remove_empty(directory: str) -> None:
 
 
 def check_free(store: Store, names: Collection[str]) -> None:
-    """Makes sure that nothing else would be mixed with files of these names.
+    """Makes sure that a place in a store holds no other objects.
 
     Raises:
-      FileExistsError: there are other objects, which no earlier attempt to write these left.
+      FileExistsError: it holds objects other than `names`, which an earlier attempt may have left.
     """
     others = sorted(set(store.files()) - set(names) - {PUBLISHED_FILE})
     if others:
         raise FileExistsError(
-            f"{store.address}: holds something else, such as {join(store.address, others[0])}; choose another place"
+            f"{store.address}: holds something else, such as {join(store.address, others[0])}; choose another address"
         )

@@ -16,8 +16,8 @@ import google_crc32c
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 
-from tfrs_dlrm.stores.address import StoreUrl, join
 from tfrs_dlrm.stores.errors import StoreError, retried
+from tfrs_dlrm.stores.urls import StoreUrl, join
 
 CHUNK_BYTES = 8 << 20
 _S3_VARIABLES = (
@@ -28,11 +28,11 @@ _S3_VARIABLES = (
 
 @dataclasses.dataclass(frozen=True)
 class StoredObject:
-    """What a store says of an object.
+    """The size and age of an object.
 
     Attributes:
       bytes: its size.
-      modified_ns: when it was written, in nanoseconds since 1970.
+      modified_ns: the time of writing, in nanoseconds since 1970.
     """
 
     bytes: int
@@ -40,18 +40,18 @@ class StoredObject:
 
 
 class Store:
-    """The objects below one address. Operations that fail for a reason that may pass are tried again.
+    """The objects below one address. Operations are repeated after temporary errors.
 
-    Credentials come from where the cloud's own tools take them: the environment, `~/.aws`, the machine's role,
-    Google's application default credentials. `AWS_ENDPOINT_URL` names another S3 than Amazon's, such as MinIO;
-    `STORAGE_EMULATOR_HOST` an imitation of Google's.
+    Credentials are found as by the cloud's tools: in the environment, `~/.aws`, the machine's role, or Google's
+    application default credentials. `AWS_ENDPOINT_URL` selects another S3 server, such as MinIO;
+    `STORAGE_EMULATOR_HOST` an emulator of Google Cloud Storage.
 
     Args:
       address: `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`.
 
     Raises:
-      ValueError: another kind of address.
-      StoreError: from all methods, where the store cannot be reached or refuses.
+      ValueError: the address is of an unknown kind.
+      StoreError: from all methods, if the store cannot be reached or refuses.
     """
 
     def __init__(self, address: str):
@@ -63,7 +63,7 @@ class Store:
             self._fs = _gcs(os.environ.get("STORAGE_EMULATOR_HOST", ""))
 
     def files(self) -> dict[str, StoredObject]:
-        """All objects by their names below the address; none where there is nothing.
+        """Lists all objects by their names below the address.
 
         Raises:
           StoreError: there is no such bucket.
@@ -80,7 +80,7 @@ class Store:
         return retried(f"listing {self.address}", list_all)
 
     def find(self, name: str) -> StoredObject | None:
-        """What there is of that name."""
+        """Looks up an object; None if there is none of that name."""
 
         def look() -> StoredObject | None:
             found = self._fs.get_file_info(self._path(name))
@@ -89,10 +89,10 @@ class Store:
         return retried(f"looking for {join(self.address, name)}", look)
 
     def read(self, name: str) -> bytes:
-        """All of an object.
+        """Reads a whole object.
 
         Raises:
-          FileNotFoundError: there is none.
+          FileNotFoundError: there is no such object.
         """
 
         def read() -> bytes:
@@ -102,7 +102,7 @@ class Store:
         return self._existing(name, read)
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes an object, which appears whole or not at all."""
+        """Writes an object, which becomes visible as a whole."""
         retried(f"writing {join(self.address, name)}", lambda: self._write(name, iter([data])))
 
     def upload(self, path: str, name: str, advance: Callable[[int], None] | None = None) -> tuple[int, str]:
@@ -111,7 +111,7 @@ class Store:
         Args:
           path: the file.
           name: of the object.
-          advance: called with numbers of bytes, which may sum up to more than the file has where parts are repeated.
+          advance: called with the number of bytes of each part; repeated parts count again.
 
         Raises:
           FileNotFoundError: there is no such file.
@@ -136,7 +136,7 @@ class Store:
         return retried(f"writing {join(self.address, name)}", upload)
 
     def download(self, name: str, path: str, advance: Callable[[int], None] | None = None) -> tuple[int, str]:
-        """Writes an object to a local file, which appears when it is whole; returns its size and CRC32C.
+        """Writes an object to a local file, which becomes visible when it is complete; returns its size and CRC32C.
 
         Raises:
           FileNotFoundError: there is no such object.
@@ -164,7 +164,7 @@ class Store:
         return found
 
     def read_at(self, name: str, position: int, size: int) -> tuple[bytes, tuple[int, Any]]:
-        """Some bytes of an object, fewer at its end; and what is another where it was overwritten since."""
+        """Reads bytes of an object, fewer at its end; also returns a tag, which changes with the object."""
 
         def read() -> tuple[bytes, tuple[int, Any]]:
             with self._fs.open_input_file(self._path(name)) as file:
@@ -175,7 +175,7 @@ class Store:
         return self._existing(name, read)
 
     def remove(self, name: str) -> None:
-        """Removes an object, if there is one."""
+        """Removes an object if it exists."""
 
         def remove() -> None:
             with contextlib.suppress(FileNotFoundError):
@@ -191,7 +191,7 @@ class Store:
                 for chunk in chunks:
                     out.write(chunk)
             except BaseException:
-                # The client closes a stream in any case, and with that completes what it has.
+                # The client closes a stream in any case, which completes the object with the bytes so far.
                 with contextlib.suppress(OSError):
                     out.close()
                 with contextlib.suppress(OSError):
@@ -211,7 +211,7 @@ class Store:
 
 @functools.lru_cache
 def _s3(bucket: str, variables: tuple[str, ...]) -> pa_fs.FileSystem:
-    """One client for each bucket and environment: making one asks for credentials."""
+    """Returns one client per bucket and environment, since making a client asks for credentials."""
     known = dict(zip(_S3_VARIABLES, variables, strict=True))
     options: dict[str, Any] = {}
     endpoint = known["AWS_ENDPOINT_URL_S3"] or known["AWS_ENDPOINT_URL"]

@@ -1,4 +1,4 @@
-"""Many files to a store or from it, some side by side, with progress."""
+"""Transfers many files to or from a store, some in parallel, and reports progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from absl import logging
 from tfrs_dlrm.stores.listing import PublishedFile
 from tfrs_dlrm.stores.store import Store
 
-# Called with the stage (`upload`, `download`), the bytes done, all bytes, and the number of files done.
+# Called with the name of a stage, how much of it is done, its total, and a count. For transfers these are `upload` or
+# `download`, bytes, bytes, and finished files; for `prepare` a pass over raw files, bytes, bytes, and rows.
 Progress = Callable[[str, int, int, int], None]
 _AT_A_TIME = 4
 _SECONDS_BETWEEN_LINES = 10.0
@@ -27,11 +28,11 @@ def upload_all(
     progress: Progress | None,
     objects: Mapping[str, str] | None = None,
 ) -> dict[str, PublishedFile]:
-    """Writes files of a directory as objects of the same names, but for those that `objects` gives other ones.
+    """Writes files of a directory as objects of the same names, or of those that `objects` gives.
 
     Raises:
       FileNotFoundError: one of the files is gone.
-      StoreError: as of `Store`.
+      StoreError: see `Store`.
     """
     sizes = {name: os.path.getsize(os.path.join(directory, name)) for name in names}
 
@@ -43,11 +44,11 @@ def upload_all(
 
 
 def download_all(store: Store, directory: str, files: Mapping[str, PublishedFile], progress: Progress | None) -> None:
-    """Writes objects as files of a directory, each of which appears when it is whole.
+    """Writes objects as files of a directory, each of which becomes visible when it is complete.
 
     Raises:
-      ValueError: an object is not what was published.
-      StoreError: as of `Store`.
+      ValueError: an object differs from what was published.
+      StoreError: see `Store`.
     """
 
     def one(name: str, advance: Callable[[int], None]) -> None:
@@ -58,7 +59,7 @@ def download_all(store: Store, directory: str, files: Mapping[str, PublishedFile
             os.remove(path)
             raise ValueError(
                 f"{store.address}/{name}: damaged or overwritten: {found[0]} bytes with CRC32C {found[1]}; published"
-                f" were {wanted.bytes} with {wanted.crc32c}"
+                f" were {wanted.bytes} with {wanted.crc32c}. Publish it again"
             )
 
     _all("download", store.address, {name: entry.bytes for name, entry in files.items()}, one, progress)
@@ -71,7 +72,7 @@ def _all(
     action: Callable[[str, Callable[[int], None]], Any],
     progress: Progress | None,
 ) -> dict[str, Any]:
-    report = _Report(stage, address, sum(sizes.values()), progress)
+    report = _TransferProgress(stage, address, sum(sizes.values()), progress)
     results: dict[str, Any] = {}
     with concurrent.futures.ThreadPoolExecutor(_AT_A_TIME) as pool:
         futures = {pool.submit(action, name, report.advance): name for name in sizes}
@@ -88,8 +89,8 @@ def _all(
     return results
 
 
-class _Report:
-    """Tells how far it is, from whatever thread; in lines of the log where nobody else wants to know."""
+class _TransferProgress:
+    """Reports progress from any thread: to a callback, or to the log if there is none."""
 
     def __init__(self, stage: str, address: str, total: int, progress: Progress | None):
         self._stage, self._address, self._total, self._progress = stage, address, total, progress
@@ -98,7 +99,7 @@ class _Report:
 
     def advance(self, size: int) -> None:
         if self.cancelled:
-            raise InterruptedError(f"{self._address}: {self._stage} was given up")
+            raise InterruptedError(f"{self._address}: {self._stage} was cancelled")
         with self._lock:
             self._done = min(self._total, self._done + size)
             if self._progress:

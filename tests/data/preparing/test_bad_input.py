@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
+from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.prepare import prepare
-from tfrs_dlrm.data.raw import segments, sources
+from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
@@ -60,7 +61,7 @@ def run(tmp_path, content, name="log.csv", schema=SCHEMA, **kwargs):
 def test_a_bad_row(tmp_path, line, message):
     line = line if isinstance(line, bytes) else line.encode()
     content = (HEADER + GOOD * 2).encode() + line + GOOD.encode()
-    with pytest.raises(BadRowError, match=rf"log\.csv: {message}.*\. Mend it, or set such rows aside with bad_rows="):
+    with pytest.raises(BadRowError, match=rf"log\.csv: {message}.*\. Correct it, or set such rows aside"):
         run(tmp_path, content)
     (tmp_path / "again").mkdir()
     manifest = run(tmp_path / "again", content + b"0,worse\n", bad_rows="quarantine")
@@ -238,7 +239,7 @@ def test_an_output_that_holds_something_else(prepared):
 
 
 def test_work_begun_for_another_job(tmp_path, monkeypatch):
-    monkeypatch.setattr(segments, "BLOCKS_PER_SEGMENT", 1)
+    monkeypatch.setattr(prepare_job, "BLOCKS_PER_SEGMENT", 1)
     monkeypatch.setattr(sources, "BLOCK_BYTES", 100)
     with pytest.raises(
         BadRowError, match="line 2"

@@ -16,10 +16,11 @@ import pytest
 import tensorflow as tf
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.preparing.samples import SAMPLES, read_samples, to_tensors
-from tfrs_dlrm.data.raw import segments, sources
+from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
@@ -90,7 +91,7 @@ def small_blocks(monkeypatch):
     """Many blocks and segments even for small files."""
     monkeypatch.setattr(sources, "BLOCK_BYTES", 6000)
     monkeypatch.setattr(sources, "BLOCK_ROWS", 25)
-    monkeypatch.setattr(segments, "BLOCKS_PER_SEGMENT", 2)
+    monkeypatch.setattr(prepare_job, "BLOCKS_PER_SEGMENT", 2)
 
 
 def test_by_hand(tmp_path):
@@ -341,7 +342,7 @@ def test_values_that_a_feature_refuses_are_bad_rows(tmp_path):
         tables=(Table("slot", vocabulary_size=4),),
     )
     reason = "feature 'slot': 4 has no row in its table of 4, and out_of_range is 'error'"
-    with pytest.raises(BadRowError, match=rf"log\.csv: line 3, column 'slot': {reason}\. Mend it, or set such rows"):
+    with pytest.raises(BadRowError, match=rf"log\.csv: line 3, column 'slot': {reason}\. Correct it, or set such rows"):
         prepare(schema, [str(tmp_path / "log.csv")], str(tmp_path / "stopped"))
     out = tmp_path / "out"
     prepare(schema, [str(tmp_path / "log.csv")], str(out), bad_rows="quarantine")
@@ -358,7 +359,7 @@ def test_after_a_bad_row_the_same_work_goes_on_with_quarantine(tmp_path, small_b
     frame(300).to_csv(tmp_path / "log.csv", index=False)
     spoil(tmp_path / "log.csv")
     log, out = str(tmp_path / "log.csv"), tmp_path / "out"
-    with pytest.raises(BadRowError, match=r"log\.csv: line 10: 13 fields, 12 are expected\. Mend it, or set such"):
+    with pytest.raises(BadRowError, match=r"log\.csv: line 10: 13 fields, 12 are expected\. Correct it, or set such"):
         prepare(SCHEMA, [log], str(out))
     prepare(SCHEMA, [log], str(out), bad_rows="quarantine")
     prepare(SCHEMA, [log], str(tmp_path / "fresh"), bad_rows="quarantine")
@@ -385,13 +386,14 @@ def test_progress_and_a_second_call(tmp_path, small_blocks):
 KILLER = """
 import os, pathlib, random, signal, sys, time
 import tfrs_dlrm
+from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing import prepare as module
-from tfrs_dlrm.data.raw import segments, sources
+from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.schema import Schema
 import pyarrow.parquet as pq
 
 schema, log, plain, killed, seed = sys.argv[1:]
-sources.BLOCK_BYTES, segments.BLOCKS_PER_SEGMENT = 1500, 2
+sources.BLOCK_BYTES, prepare_job.BLOCKS_PER_SEGMENT = 1500, 2
 rng = random.Random(int(seed))
 
 

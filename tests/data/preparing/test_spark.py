@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing import prepare as prepare_module
 from tfrs_dlrm.data.preparing.engines import spark as spark_module
 from tfrs_dlrm.data.preparing.engines import spark_session, spark_tasks
@@ -29,7 +30,7 @@ from tfrs_dlrm.data.preparing.engines.spark import SparkEngine, _map, _site
 from tfrs_dlrm.data.preparing.job import PrepareJob
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.preparing.workspace import COUNTED, Workspace
-from tfrs_dlrm.data.raw import segments, sources
+from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
@@ -71,7 +72,7 @@ def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK_BYTES", 1200)
         patch.setattr(sources, "BLOCK_ROWS", 12)
-        patch.setattr(segments, "BLOCKS_PER_SEGMENT", 2)
+        patch.setattr(prepare_job, "BLOCKS_PER_SEGMENT", 2)
         patch.setattr(prepare_module, "SAMPLES", 20)
         yield
 
@@ -171,11 +172,12 @@ DRIVER = """
 import json, sys
 import tfrs_dlrm
 from tfrs_dlrm.data.preparing import prepare
-from tfrs_dlrm.data.raw import segments, sources
+from tfrs_dlrm.data.preparing import job as prepare_job
+from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.schema import Schema
 
 prepare.SAMPLES = 20
-sources.BLOCK_BYTES, sources.BLOCK_ROWS, segments.BLOCKS_PER_SEGMENT = 1200, 12, 2
+sources.BLOCK_BYTES, sources.BLOCK_ROWS, prepare_job.BLOCKS_PER_SEGMENT = 1200, 12, 2
 schema, inputs, output, options = map(json.loads, sys.argv[1:])
 prepare.prepare(Schema.load(schema), inputs, output, engine="spark", master="local[1]", **options)
 """
@@ -267,7 +269,7 @@ def errors_of_both(log_path, tmp_path, **options):
 
 def test_what_is_wrong_with_the_data_is_said_alike(spark, log, tmp_path, monkeypatch):
     kind, message = errors_of_both(log.inputs, tmp_path)
-    assert kind is BadRowError and "a.csv: line 21: 2 fields, 10 are expected. Mend it, or set such rows" in message
+    assert kind is BadRowError and "a.csv: line 21: 2 fields, 10 are expected. Correct it, or set such rows" in message
     # The first of the errors in the files, given by a path from here, whichever executor is first.
     monkeypatch.chdir(tmp_path)
     whole = gzip.compress(frame(100).to_csv(sep="\t", index=False).encode())
@@ -288,7 +290,7 @@ def test_what_executors_lack(spark, log, tmp_path):
         with pytest.raises(OSError, match=message):
             engine._collect(_map(engine._numbers(1), absent.task, "id long"))
     site = _site(PrepareJob(SCHEMA, (log.inputs[1],), (), 0.0, 0, "error"), Workspace(str(tmp_path)))
-    message = r"the output cannot be seen on the executor .*; it has to be on a file system that all machines share"
+    message = r"the output cannot be seen on the executor .*; put it on a file system that all machines share"
     with pytest.raises(OSError, match=message):
         engine._plan(site, Workspace(str(tmp_path)))
     (tmp_path / "unfinished").mkdir()

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing.engines.units import WorkUnit, look, stretches, units
-from tfrs_dlrm.data.raw import segments, sources
+from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.sources import BlockStart
 from tfrs_dlrm.schema import DenseFeature, Label, Schema, TextFormat
 
@@ -20,7 +21,7 @@ NO_HEADER = Schema(Label("y"), dense=(DenseFeature("x"),), text=TextFormat(colum
 def small_blocks(monkeypatch):
     monkeypatch.setattr(sources, "BLOCK_BYTES", 64)
     monkeypatch.setattr(sources, "BLOCK_ROWS", 10)
-    monkeypatch.setattr(segments, "BLOCKS_PER_SEGMENT", 3)
+    monkeypatch.setattr(prepare_job, "BLOCKS_PER_SEGMENT", 3)
 
 
 def units_of(path, schema):
@@ -30,8 +31,8 @@ def units_of(path, schema):
 
 
 def blocks_of(path, schema, unit):
-    blocks = sources.blocks(str(path), schema, place=unit.place)
-    return list(itertools.islice(blocks, segments.BLOCKS_PER_SEGMENT) if unit.place else blocks)
+    blocks = sources.blocks(str(path), schema, start=unit.start)
+    return list(itertools.islice(blocks, prepare_job.BLOCKS_PER_SEGMENT) if unit.start else blocks)
 
 
 def assert_units_hold_the_file(path, schema):
@@ -42,9 +43,9 @@ def assert_units_hold_the_file(path, schema):
     assert list(itertools.chain(*parts)) == whole
     assert sum(unit.size for unit in found) <= path.stat().st_size
     for unit, blocks in zip(found, parts, strict=True):
-        assert unit.first_segment == segments.segment_name(7, segments.segment_of(blocks[0]))
-        if unit.place:
-            assert len({segments.segment_of(block) for block in blocks}) == 1
+        assert unit.first_segment == prepare_job.segment_name(7, prepare_job.segment_of(blocks[0]))
+        if unit.start:
+            assert len({prepare_job.segment_of(block) for block in blocks}) == 1
     return len(found)
 
 
@@ -53,7 +54,7 @@ def test_by_hand(tmp_path):
     first, second, *_ = units_of(tmp_path / "log.tsv", SCHEMA)
     # Three pieces hold 192 bytes, of which 4 + 26 * 7 = 186 are whole lines; the next line is the 28th.
     assert first == WorkUnit(7, BlockStart(0, 2, 0, 0), 186)
-    assert second.place == BlockStart(3, 28, 186, 192)
+    assert second.start == BlockStart(3, 28, 186, 192)
 
 
 @pytest.mark.parametrize("schema", [SCHEMA, NO_HEADER])
@@ -86,8 +87,8 @@ def test_parquet_with_row_groups_of_any_size(tmp_path):
             writer.write_table(table.cast(writer.schema), row_group_size=rows)
     assert assert_units_hold_the_file(path, SCHEMA) == 5  # 3 + 1 + 1 + 1 + 7 + 1 blocks
     found = units_of(path, SCHEMA)
-    assert [u.place for u in found[:2]] == [BlockStart(0, 1, 0, 0), BlockStart(3, 26, 1, 0)]
-    assert found[3].place == BlockStart(9, 76, 4, 3)
+    assert [u.start for u in found[:2]] == [BlockStart(0, 1, 0, 0), BlockStart(3, 26, 1, 0)]
+    assert found[3].start == BlockStart(9, 76, 4, 3)
 
 
 def test_what_cannot_be_read_is_one_unit(tmp_path):

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfrs_dlrm.data.raw import sources
-from tfrs_dlrm.data.raw.parsing import MISSING_INT, parse
+from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.data.raw.text import read_text
+from tfrs_dlrm.data.raw.typed_rows import parse
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
 
 SCHEMA = Schema(

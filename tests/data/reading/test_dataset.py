@@ -265,11 +265,11 @@ def test_fit_takes_an_epoch_from_each_iterator(directory):
 
 
 def test_messages(directory, tmp_path):
-    with pytest.raises(ValueError, match="batch_size=0 and start_step=0: at least 1 and 0 are needed"):
+    with pytest.raises(ValueError, match="batch_size=0 and start_step=0: give at least 1 and 0"):
         dataset(directory, 0)
     with pytest.raises(ValueError, match="246 train rows are too few for a batch of 247"):
         dataset(directory, 247)
-    with pytest.raises(ValueError, match="split='test' is neither 'train' nor 'eval'"):
+    with pytest.raises(ValueError, match="split='test' is unknown; give 'train' or 'eval'"):
         dataset(directory, 1, split="test")
     context = tf.distribute.InputContext(10, 0, num_replicas_in_sync=10)
     only_train = write_prepared(tmp_path, SCHEMA, {"train": [[5]]})

@@ -181,7 +181,7 @@ def test_killed_while_writing(directory, copy):
     killed = subprocess.run([sys.executable, "-c", _KILLED, str(copy)], env=_environment(), capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(list((copy / "records.unfinished").glob("*.tfrecord"))) > 3
-    with pytest.raises(FileNotFoundError, match=r"the data are not there as records .*write_records makes them"):
+    with pytest.raises(FileNotFoundError, match=r"there are no records of the data .*write_records makes them"):
         record_dataset(copy, 10)
     told = []
     write_records(copy, progress=lambda *call: told.append(call))
@@ -228,7 +228,7 @@ def test_messages(directory, tmp_path):
         write_records(str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no prepared data"):
         record_dataset(str(tmp_path), 1)
-    with pytest.raises(ValueError, match="batch_size=0 and start_step=0: at least 1 and 0 are needed"):
+    with pytest.raises(ValueError, match="batch_size=0 and start_step=0: give at least 1 and 0"):
         record_dataset(directory, 0)
     with pytest.raises(ValueError, match="2242 train rows are too few for a batch of 2300"):
         record_dataset(directory, 2300)
@@ -237,7 +237,7 @@ def test_messages(directory, tmp_path):
     context = tf.distribute.InputContext(10, 0, num_replicas_in_sync=10)
     with pytest.raises(ValueError, match="9 files of records cannot be shared by 10 input pipelines"):
         record_dataset(directory, 10, context=context)
-    with pytest.raises(ValueError, match="split='test' is neither 'train' nor 'eval'"):
+    with pytest.raises(ValueError, match="split='test' is unknown; give 'train' or 'eval'"):
         record_dataset(directory, 1, split="test")
 
 

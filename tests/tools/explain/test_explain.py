@@ -192,7 +192,7 @@ def test_only_what_was_asked_for(folder, tmp_path):
         ({"neighbours": ("likes:a",)}, "no table 'likes'; feature 'likes' looks up table 'site'"),
         ({"neighbours": ("site:s33.example",)}, "'s33.example' is not in its vocabulary; did you mean 's3.example' or"),
         ({"neighbours": ("site:Z",)}, "'Z' is not in its vocabulary; the most frequent are 's"),
-        ({"neighbours": ("slot:9",)}, "table 'slot': '9' is none of its ids, which are 0 to 8"),
+        ({"neighbours": ("slot:9",)}, "table 'slot': '9' is none of its ids; give one of 0 to 8"),
         ({"neighbours": ("users:u1",)}, "table 'users': its values are hashed"),
         ({"neighbours": ("query:q1",)}, "table 'query' is compressed: its values share rows"),
     ],

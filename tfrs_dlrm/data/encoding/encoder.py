@@ -1,7 +1,7 @@
-"""Raw values to ids and floats, in TensorFlow operations.
+"""Encodes raw values to ids and floats, in TensorFlow operations.
 
-`prepare` runs this encoder offline and the exported SavedModel contains it; there is no second implementation, so what
-a model sees in training and in serving cannot differ.
+`prepare` runs this encoder offline, and the exported SavedModel contains it. With one implementation, a model sees the
+same inputs in training and in serving.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from tfrs_dlrm.stores import local_copy
 
 
 class Encoder(tf.Module):
-    """Encodes batches of raw values as a schema says.
+    """Encodes batches of raw values.
 
     Args:
-      schema: with the rows of every table set, as `prepare` writes it.
+      schema: a schema with all table sizes, as `prepare` writes it.
       directory: a prepared directory, which holds the vocabularies and statistics.
 
     Raises:
-      ValueError: a table without rows, or a vocabulary of another size.
+      ValueError: a table size is not set, or differs from the size of the vocabulary.
       FileNotFoundError: a vocabulary or the statistics are missing.
     """
 
@@ -41,7 +41,7 @@ class Encoder(tf.Module):
         self._dense = {f.name: _dense_column(f, statistics.get(f.name)) for f in schema.dense}
         self.tokenizer = Tokenizer(schema)
         self._lookups: dict[str, tf.lookup.StaticHashTable] = {}
-        # Of a missing value; None where its text is looked up to the same row.
+        # By table, the row of a missing value; None if looking up its text gives the same row.
         self._missing_rows: dict[str, int | None] = {}
         self._rows: dict[str, int] = {}
         for table in schema.tables:
@@ -58,16 +58,16 @@ class Encoder(tf.Module):
 
     @classmethod
     def load(cls, directory: str) -> Encoder:
-        """The encoder of a prepared directory, which may be in an object store."""
+        """Loads the encoder of a prepared directory, which may be in an object store."""
         directory = local_copy(directory)
         return cls(Schema.load(os.path.join(directory, SCHEMA_FILE)), directory)
 
     def signature(self) -> dict[str, tf.TensorSpec]:
-        """The raw inputs by name, as `__call__` takes them and a serving request gives them.
+        """Returns the specs of the raw inputs by name, of `__call__` and of serving requests.
 
-        Dense features are float32 [B], NaN where missing. Categorical ones are string or int64 [B], with the separator
-        between values where the schema names one; list columns are [B, L], padded at the end with "" or -1, and
-        their weights float32 [B, L].
+        Dense features are float32 [B], NaN where missing. Categorical features are string or int64 [B], with several
+        values joined by the schema's separator. List columns are [B, L], padded at the end with "" or -1, and their
+        weights float32 [B, L].
         """
         specs = {f.name: tf.TensorSpec([None], tf.float32, f.name) for f in self.schema.dense}
         for f in self.schema.categorical:
@@ -80,19 +80,19 @@ class Encoder(tf.Module):
         return specs
 
     def __call__(self, raw: Mapping[str, tf.Tensor], part: Schema | None = None) -> dict[str, tf.Tensor]:
-        """Encodes a batch of raw values, keyed as `signature`, into the features of an encoded batch.
+        """Encodes a batch of raw values.
 
         Args:
-          raw: the values.
-          part: some features of the schema (`Schema.select`), to encode no others.
+          raw: the values, by the names of `signature`.
+          part: a schema with the features to encode (`Schema.select`); by default all.
 
         Returns:
-          `dense`: float32 [B, schema.dense_width]; `ids`: int32 [B, F] for the one-hot features; and for each
-          multi-valued feature, under its name, a RaggedTensor int32 [B, None] of rows; weights under `NAME_weights`.
+          `dense`: float32 [B, schema.dense_width]; `ids`: int32 [B, F], the rows of the one-hot features; for each
+          multi-valued feature its name: a RaggedTensor int32 [B, None] of rows; and `NAME_weights` for its weights.
 
         Raises:
-          tf.errors.InvalidArgumentError: naming the feature and value, where the schema says `error` or a weight is no
-            number.
+          tf.errors.InvalidArgumentError: a value has no row and the feature's `out_of_range` is `error`, or a feature
+            does not have as many weights as values; the message names the feature.
         """
         schema = self.schema if part is None else part
         features: dict[str, tf.Tensor] = {}
@@ -111,18 +111,20 @@ class Encoder(tf.Module):
         return features
 
     def dense(self, values: tf.Tensor, part: Schema | None = None) -> tf.Tensor:
-        """Float32 [B, len(schema.dense)] of raw numbers, NaN where missing, to float32 [B, schema.dense_width].
+        """Encodes raw numbers, float32 [B, len(schema.dense)], NaN where missing, to [B, schema.dense_width].
 
-        Not finite counts as missing: a serving request may hold anything, and a score must not be NaN.
+        Infinities count as missing: a serving request may hold anything, and a score must not be NaN.
         """
         names = [f.name for f in (self.schema if part is None else part).dense]
         return _encode_dense(values, [self._dense[name] for name in names])
 
     def rows(self, feature: CategoricalFeature, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The row of each value, int32 [N], and whether it has one of its own, bool [N].
+        """Looks up the row of each value, int32 [N], and whether the value has a row, bool [N].
 
-        `values` is string or int64 [N], each one value. Without an own row, it is the one that
-        the feature's `out_of_range` says (0 for `error`; refusing is up to the caller).
+        Args:
+          feature: the feature of the values.
+          values: single values, string or int64 [N]. Values without a row follow the feature's `out_of_range`; for
+            `error` they get row 0, and the caller refuses them.
         """
         table_rows = self._rows[feature.table]
         if feature.encoding == "ids":
@@ -137,14 +139,14 @@ class Encoder(tf.Module):
         text = self.tokenizer.text(values)
         if feature.encoding == "hash":
             return fingerprint_rows(text, table_rows), tf.ones_like(values, tf.bool)
-        rows = tf.cast(self._lookups[feature.table].lookup(text), tf.int32) + 1  # 0 where it is not there
+        rows = tf.cast(self._lookups[feature.table].lookup(text), tf.int32) + 1  # 0 if it is not found
         known = rows > 0
         if feature.out_of_range == "hash":
             rows = tf.where(known, rows, fingerprint_rows(text, table_rows))
         return rows, known
 
     def _one_hot(self, raw: Mapping[str, tf.Tensor], features: Sequence[CategoricalFeature]) -> tf.Tensor:
-        """Rows int32 [B, F] of the features with one value."""
+        """Looks up the rows, int32 [B, F], of features with one value."""
         plain = [f for f in features if raw[f.name].dtype == tf.string and f.encoding == "vocabulary"]
         plain = [f for f in plain if f.out_of_range == "oov"]
         columns: dict[str, tf.Tensor] = {}
@@ -161,14 +163,14 @@ class Encoder(tf.Module):
         return tf.stack([columns[f.name] for f in features], axis=1)
 
     def _plain(self, raw: Mapping[str, tf.Tensor], features: Sequence[CategoricalFeature]) -> tf.Tensor:
-        """Rows int32 [B, F] of text that is looked up in vocabularies.
+        """Looks up the rows, int32 [B, F], of text in vocabularies.
 
-        The same as `rows` of each; but small batches take as long as they have operations, so that all which the
-        features have in common is done at once, and numbers are replaced where a value is missing, not text.
+        Equals `rows` of each feature. But the time of small batches depends on the number of operations, so common
+        work is done once for all features, and missing values are replaced as numbers, not as text.
         """
         values = [self.tokenizer.stripped(raw[f.name]) for f in features]
         lines = [self._lookups[f.table].lookup(v) for f, v in zip(features, values, strict=True)]
-        rows = tf.cast(tf.stack(lines, axis=1), tf.int32) + 1  # 0 where it is not there
+        rows = tf.cast(tf.stack(lines, axis=1), tf.int32) + 1  # 0 if it is not found
         of_missing = np.array([self._missing_rows[f.table] or 0 for f in features], np.int32)
         apart = [self._missing_rows[f.table] is not None for f in features]
         if not any(apart):
@@ -178,7 +180,7 @@ class Encoder(tf.Module):
         return tf.where(tf.stack(missing, axis=1), of_missing, rows)
 
     def _present(self, dense: tf.Tensor, schema: Schema) -> tf.Tensor:
-        """Refuses a missing number where the schema has no value for it."""
+        """Refuses missing numbers of features without a `fill_value`."""
         checks = []
         for i, f in enumerate(schema.dense):
             if f.fill_value is None:
@@ -196,7 +198,7 @@ class Encoder(tf.Module):
 
 
 class _DenseColumn(NamedTuple):
-    """How one dense feature is encoded: `fill` where missing, then log1p or not, then (x - mean) * scale."""
+    """The encoding of one dense feature: `fill` where missing, then log1p if set, then (x - mean) * scale."""
 
     fill: np.float32
     log1p: bool
@@ -209,7 +211,7 @@ def _dense_column(feature: DenseFeature, statistics: DenseStatistics | None) -> 
     mean, std = (statistics.mean, statistics.std) if statistics else (0.0, 1.0)
     fill = 0.0 if feature.fill_value is None else mean if feature.fill_value == "mean" else feature.fill_value
     standardize = feature.transform == "standardize"
-    # A column that never varies says nothing; dividing by its deviation would make noise of rounding errors.
+    # A constant column holds no information; divided by its deviation, rounding errors would become noise.
     scale = 1 / std if std > 1e-12 * max(1.0, abs(mean)) else 0.0
     return _DenseColumn(
         np.float32(fill),
@@ -221,7 +223,7 @@ def _dense_column(feature: DenseFeature, statistics: DenseStatistics | None) -> 
 
 
 def _encode_dense(values: tf.Tensor, columns: Sequence[_DenseColumn]) -> tf.Tensor:
-    """Float32 [N, F] of raw numbers, NaN where missing, to [N, W], all columns at once."""
+    """Encodes raw numbers, float32 [N, F], NaN where missing, to [N, W], all columns at once."""
     present = tf.math.is_finite(values)
     x = tf.where(present, values, np.array([c.fill for c in columns]))
     log1p = np.array([c.log1p for c in columns])
@@ -233,14 +235,14 @@ def _encode_dense(values: tf.Tensor, columns: Sequence[_DenseColumn]) -> tf.Tens
         x = (x - mean) * scale
     if not any(c.indicator for c in columns):
         return x
-    order = []  # of the columns of x and of the indicators behind them
+    order = []  # positions in the columns of x, followed by the indicators
     for i, c in enumerate(columns):
         order += [i, len(columns) + i] if c.indicator else [i]
     return tf.gather(tf.concat([x, tf.cast(~present, tf.float32)], axis=1), order, axis=1)
 
 
 def _lookup(directory: str, table: str, rows: int) -> tf.lookup.StaticHashTable:
-    """Text to its line number in the vocabulary, -1 where it is not there."""
+    """Makes the table from text to its line number in the vocabulary, -1 if it is not found."""
     path = vocabulary_file(directory, table)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"table {table!r}: no vocabulary at {path}; is {directory} a prepared directory?")
@@ -252,11 +254,11 @@ def _lookup(directory: str, table: str, rows: int) -> tf.lookup.StaticHashTable:
     lookup = tf.lookup.StaticHashTable(source, default_value=-1, name=f"vocabulary_{table}")
     size = int(lookup.size().numpy())
     if size + 1 != rows:
-        raise ValueError(f"{path}: {size} values, but table {table!r} has {rows} rows; they belong to different runs")
+        raise ValueError(f"{path}: {size} values, but table {table!r} has {rows} rows; prepare the data again")
     return lookup
 
 
 def _to_int64(text: tf.Tensor) -> tf.Tensor:
-    """Whole numbers in text, MISSING_INT where the text is none: a serving request may hold anything."""
+    """Parses whole numbers; other text becomes MISSING_INT, since a serving request may hold anything."""
     whole = tf.strings.regex_full_match(text, "-?[0-9]{1,18}")
     return tf.strings.to_number(tf.where(whole, text, str(MISSING_INT)), tf.int64)

@@ -1,4 +1,4 @@
-"""What the rows of a table stand for in the log, and which of them prepared examples look up."""
+"""Names of table rows, as the log has them: values, ids or hash buckets; and the row of a name."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
 from tfrs_dlrm.schema import CategoricalFeature, Encoding, Schema
 from tfrs_dlrm.schema.suggestions import did_you_mean
 
-# How the row of all values without one of their own is shown, and the lack of any value.
+# The name of the row that all unseen values share, and of the lack of any value.
 UNSEEN, NO_VALUE = "<unseen>", "<none>"
-# Of so many frequent values, one like a value that does not exist is proposed.
+# How many of the most frequent values are compared with an unknown value to suggest one.
 _SUGGESTED_FROM = 50_000
 
 
 def encoding_of(schema: Schema, table: str) -> Encoding | None:
-    """How the features that share a table encode; None where it only stores the rows of other tables."""
+    """The encoding of the features of a table; None if the table only stores rows of other tables."""
     return next((f.encoding for f in schema.categorical if f.table == table), None)
 
 
 def row_names(schema: Schema, directory: str, table: str, rows: Collection[int]) -> dict[int, str]:
-    """What rows of a table are called, by row: the value of a vocabulary, `bucket 7` of hashed values, or the id.
+    """Names rows of a table: the value in the vocabulary, `bucket 7` for hashed values, or the id.
 
-    Row 0 of a vocabulary is `UNSEEN`. A value that is not plain text, or could be taken for another name, is quoted.
+    Row 0 of a vocabulary is `UNSEEN`. A value that is not plain text, or equals another name, is quoted.
 
     Args:
       schema: has the table.
-      directory: holds the vocabularies: a prepared directory, or `Workdir.encoder_dir`.
+      directory: a directory with the vocabularies: a prepared one, or `Workdir.encoder_dir`.
       table: the name of the table.
-      rows: which rows; the file is read line by line up to the last of them, and no other values are kept.
+      rows: which rows. The vocabulary is read up to the last of them, and only their values are kept.
     """
     encoding = encoding_of(schema, table)
     if encoding != "vocabulary":
@@ -47,30 +47,32 @@ def row_names(schema: Schema, directory: str, table: str, rows: Collection[int])
 
 
 def missing_row(directory: str, table: str) -> int | None:
-    """The row of the missing value in a vocabulary; None where it has none."""
+    """The row of the missing value in a vocabulary; None if it has none."""
     rows = (row for row, value in enumerate(read_vocabulary(directory, table), 1) if value == MISSING_TEXT)
     return next(rows, None)
 
 
 def find_row(schema: Schema, directory: str, table: str, value: str) -> int:
-    """The row of a value in a table that has a row for each of its values.
+    """Finds the row of a value in a table with one row per value.
 
     Args:
       schema: has the table.
-      directory: holds the vocabularies.
+      directory: a directory with the vocabularies.
       table: the name of the table.
-      value: as the log has it; `<missing>` is the missing one.
+      value: a value of the log; `<missing>` is the missing value.
 
     Raises:
-      ValueError: the table has no such value, or rows that belong to no single value.
+      ValueError: the table has no such value, or its values are hashed.
     """
     encoding, size = encoding_of(schema, table), schema.table(table).vocabulary_size or 0
     if encoding == "ids":
         if not value.isdecimal() or int(value) >= size:
-            raise ValueError(f"table {table!r}: {value!r} is none of its ids, which are 0 to {size - 1}")
+            raise ValueError(f"table {table!r}: {value!r} is none of its ids; give one of 0 to {size - 1}")
         return int(value)
     if encoding != "vocabulary":
-        raise ValueError(f"table {table!r}: its values are hashed, so that a row has no value of its own")
+        raise ValueError(
+            f"table {table!r}: its values are hashed, so several share a row; name a table with a vocabulary or ids"
+        )
     frequent = []
     for row, other in enumerate(read_vocabulary(directory, table), 1):
         if other == value:
@@ -82,10 +84,10 @@ def find_row(schema: Schema, directory: str, table: str, value: str) -> int:
 
 
 def categorical_feature(schema: Schema, name: str) -> CategoricalFeature:
-    """The categorical feature of that name.
+    """Returns the categorical feature of a name.
 
     Raises:
-      ValueError: there is none; it proposes others.
+      ValueError: there is none; the message suggests others.
     """
     known = {f.name: f for f in schema.categorical}
     if name in known:

@@ -1,4 +1,4 @@
-"""Means and standard deviations of the training rows, which some features are encoded with."""
+"""Means and standard deviations of dense features in the training rows, which some encodings need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATISTICS_FILE = "statistics.json"
 
 @dataclasses.dataclass(frozen=True)
 class DenseStatistics:
-    """Of the present values of one dense feature in the training rows, in the units of the log."""
+    """Statistics of the present values of one dense feature in the training rows, in the units of the log."""
 
     count: int
     mean: float
@@ -24,12 +24,12 @@ class DenseStatistics:
 
 
 def needs_statistics(feature: DenseFeature) -> bool:
-    """Whether encoding it takes the mean or standard deviation of the training rows."""
+    """Whether the encoding of a feature needs the mean or standard deviation of the training rows."""
     return feature.transform == "standardize" or feature.fill_value == "mean"
 
 
 def dense_statistics(schema: Schema, directory: str) -> dict[str, DenseStatistics]:
-    """The statistics that a prepared directory has of the dense features whose encoding takes them."""
+    """Reads the statistics of the dense features that need them from a prepared directory."""
     needed = [f.name for f in schema.dense if needs_statistics(f)]
     if not needed:
         return {}
@@ -45,7 +45,7 @@ def dense_statistics(schema: Schema, directory: str) -> dict[str, DenseStatistic
 class Moments:
     """Count, mean and standard deviation of columns of numbers, joined from parts (Chan et al. 1979).
 
-    The result does not depend on how the parts came about, only on their order.
+    The result depends on the parts and their order only.
     """
 
     def __init__(self, count: Iterable[float], mean: Iterable[float], m2: Iterable[float]):
@@ -53,7 +53,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: np.ndarray) -> Moments:
-        """Of float [N, K], NaN left out."""
+        """Computes the moments of float [N, K]; NaN is skipped."""
         values = values.astype(np.float64)
         present = np.isfinite(values)
         count = present.sum(0)

@@ -1,4 +1,4 @@
-"""From what a field of the log holds to single values: the first half of the encoder, which needs no vocabulary."""
+"""Splits the fields of a log into single values: the first half of the encoder, which needs no vocabulary."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import tensorflow as tf
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.schema import CategoricalFeature, Schema
 
-# How a missing value is counted, looked up and hashed. (A vocabulary file cannot hold an empty line.)
+# The text as which a missing value is counted, looked up and hashed. (A vocabulary file cannot hold an empty line.)
 MISSING_TEXT = "<missing>"
 
 
 class Tokenizer:
-    """Splits fields into values and brings each into the form in which it is counted, looked up and hashed."""
+    """Splits fields into values, and normalizes values to the text that is counted, looked up and hashed."""
 
     def __init__(self, schema: Schema):
         self._strip = schema.text.strip
@@ -23,9 +23,9 @@ class Tokenizer:
         self.missing = ["", *schema.text.missing]
 
     def text(self, values: tf.Tensor) -> tf.Tensor:
-        """String [N] of string or int64 [N]: the form in which values are counted, looked up and hashed.
+        """Normalizes string or int64 [N] to the strings that are counted, looked up and hashed.
 
-        Stripped where the schema says so, and `MISSING_TEXT` where missing.
+        Text is stripped if the schema says so. Missing values become `MISSING_TEXT`.
         """
         if values.dtype == tf.int64:
             return tf.where(values == MISSING_INT, MISSING_TEXT, tf.strings.as_string(values))
@@ -33,19 +33,19 @@ class Tokenizer:
         return tf.where(self.is_missing(text), MISSING_TEXT, text)
 
     def stripped(self, values: tf.Tensor) -> tf.Tensor:
-        """Strings of any shape, stripped where the schema says so."""
+        """Strips strings of any shape if the schema says so."""
         return tf.strings.strip(values) if self._strip else values
 
     def is_missing(self, text: tf.Tensor) -> tf.Tensor:
-        """Whether strings of any shape, stripped already, stand for a missing value."""
+        """Whether stripped strings of any shape stand for a missing value."""
         return functools.reduce(operator.or_, [text == missing for missing in self.missing])
 
     def values(
         self, feature: CategoricalFeature, raw: tf.Tensor, weights: tf.Tensor | None = None
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor | None]:
-        """The values of a multi-valued feature and their weights, as ragged [B, None]; missing values are left out.
+        """Splits the values of a multi-valued feature, and their weights, to ragged [B, None]; drops missing values.
 
-        `raw` and `weights` are as in `signature`, or ragged where they came from a list column.
+        `raw` and `weights` are as in `Encoder.signature`, or ragged if they come from a list column.
         """
         if feature.separator is not None:
             raw = _split(raw, feature.separator)
@@ -54,7 +54,7 @@ class Tokenizer:
             raw = tf.RaggedTensor.from_tensor(raw)
             weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
         if weights is not None:
-            # `prepare` refuses such weights; in serving the value counts for nothing rather than fail the batch.
+            # `prepare` refuses such weights. In serving, the value counts nothing, so that the batch does not fail.
             weights = weights.with_values(tf.where(tf.math.is_finite(weights.values), weights.values, 0.0))
         present = self._is_present(raw.values)
         if weights is not None:
@@ -69,13 +69,13 @@ class Tokenizer:
 
 
 def _split(text: tf.Tensor, separator: str) -> tf.RaggedTensor:
-    """Splits [B] into ragged [B, None]; empty text is no value, but `a||b` is three."""
+    """Splits [B] into ragged [B, None]; empty text holds no value, but `a||b` holds three."""
     parts = tf.strings.split(text, separator)
     return tf.ragged.boolean_mask(parts, parts.with_values(tf.repeat(text != "", parts.row_lengths())))
 
 
 def _to_float(text: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Numbers in text, NaN where the text is none: a serving request may hold anything."""
+    """Parses numbers; other text becomes NaN, since a serving request may hold anything."""
     values = tf.strings.strip(text.values)
     number = tf.strings.regex_full_match(values, r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
     return text.with_values(tf.strings.to_number(tf.where(number, values, "nan"), tf.float32))

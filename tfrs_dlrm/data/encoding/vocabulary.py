@@ -11,24 +11,24 @@ VOCABULARY_DIR = "vocabulary"
 
 
 def vocabulary_file(directory: str, table: str) -> str:
-    """The file with the values of a table, one a line: line k (from 0) is row k + 1."""
+    """The path of the values of a table, one per line: line k (from 0) is row k + 1."""
     return os.path.join(directory, VOCABULARY_DIR, f"{table}.txt")
 
 
 def vocabulary_settings(schema: Schema, table: Table) -> tuple[int, int | None] | None:
-    """The `min_count` and `max_size` of a table's vocabulary, or None where it has none."""
+    """Returns `min_count` and `max_size` of a table's vocabulary; None if it has no vocabulary."""
     feature = next(f for f in schema.categorical if f.table == table.name)
     return (feature.min_count, feature.max_size) if feature.encoding == "vocabulary" else None
 
 
 def write_vocabulary(values: Iterable[Sequence[str]], table: Table, min_count: int, path: str) -> int:
-    """Writes a vocabulary file, one value a line, and returns the number of values.
+    """Writes a vocabulary file, one value per line, and returns the number of values.
 
     Args:
-      values: in the order of their rows, many at a time.
-      table: whose vocabulary it is.
-      min_count: how often each occurs at least.
-      path: of the file.
+      values: batches of values, in the order of their rows.
+      table: the table of the vocabulary.
+      min_count: how often each value occurs at least.
+      path: the path of the file.
 
     Raises:
       ValueError: there are no values.

@@ -1,4 +1,4 @@
-"""What `prepare` does to one block of raw rows: count its values, then encode it."""
+"""Counts the values of one block of raw rows, and encodes it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.statistics import Moments
 from tfrs_dlrm.data.encoding.tokenizer import Tokenizer
 from tfrs_dlrm.data.preparing.manifest import encoded_schema
-from tfrs_dlrm.data.raw.parsing import MISSING_INT, BadRow, TypedRows, parse
+from tfrs_dlrm.data.raw.parsing import MISSING_INT, BadRow
 from tfrs_dlrm.data.raw.sources import RawBlock
+from tfrs_dlrm.data.raw.typed_rows import TypedRows, parse
 from tfrs_dlrm.schema import CategoricalFeature, Schema
 
 
@@ -25,9 +26,9 @@ class EncodedBlock:
 
     Attributes:
       table: one row per readable raw row; see `encoded_schema`.
-      numbers: int64 [N], the line or row of each in its file.
-      out_of_range: by feature, how many values had no row of their own.
-      bad: the rows left out.
+      numbers: int64 [N], the line or row number of each in its file.
+      out_of_range: by feature, how many values have no row.
+      bad: the rows that cannot be used.
     """
 
     table: pa.Table
@@ -38,14 +39,14 @@ class EncodedBlock:
 
 @dataclasses.dataclass
 class CountedBlock:
-    """What one block adds to the vocabularies and statistics.
+    """The counts of one block, for vocabularies and statistics.
 
     Attributes:
       values: (table, values as bytes [N], counts [N]) per feature with a vocabulary.
-      moments: of the dense features, then of the labels of `units`.
+      moments: moments of the dense features, then of `regression_labels`.
       rows: how many rows were readable.
       kept: how many of them were counted.
-      bad: the rows left out.
+      bad: the rows that cannot be used.
     """
 
     values: list[tuple[str, np.ndarray, np.ndarray]]
@@ -55,25 +56,25 @@ class CountedBlock:
     bad: list[BadRow]
 
 
-def units(schema: Schema) -> list[int]:
-    """The numbers of the labels whose mean and standard deviation are counted: those of regressions."""
+def regression_labels(schema: Schema) -> list[int]:
+    """The positions of regression labels, whose mean and standard deviation are needed."""
     return [i for i, label in enumerate(schema.labels) if label.task == "regression"]
 
 
 class BlockCounter:
-    """Counts values, in the form in which the encoder looks them up, and sums numbers."""
+    """Counts values, normalized as the encoder looks them up, and computes the moments of numbers."""
 
     def __init__(self, schema: Schema):
         self._schema = schema
         self._tokenizer = Tokenizer(schema)
 
     def __call__(self, block: RawBlock, keep: Callable[[np.ndarray], np.ndarray]) -> CountedBlock:
-        """Counts the rows of a block whose line numbers `keep` maps to true."""
+        """Counts those rows of a block for which `keep`, given line numbers, is true."""
         rows = parse(block, self._schema)
         kept = rows.take(keep(rows.numbers))
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
         counts = [(f.table, *self._count(f, kept.categorical[f.name])) for f in features]
-        numbers = np.concatenate([kept.dense, kept.labels[:, units(self._schema)]], axis=1)
+        numbers = np.concatenate([kept.dense, kept.labels[:, regression_labels(self._schema)]], axis=1)
         return CountedBlock(counts, Moments.of(numbers), len(rows), len(kept), rows.bad)
 
     def _count(self, f: CategoricalFeature, raw: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -89,20 +90,24 @@ class BlockCounter:
 
 
 class BlockEncoder:
-    """Encodes blocks. Every distinct value of a column goes through the encoder once per block."""
+    """Encodes blocks. Each distinct value of a column is encoded once per block."""
 
     def __init__(self, encoder: Encoder):
         self._encoder = encoder
         self._schema = encoder.schema
         self._arrow_schema = encoded_schema(encoder.schema)
 
-    def __call__(self, block: RawBlock) -> EncodedBlock:
-        """Parses and encodes.
+    def __call__(self, block: RawBlock, rows: TypedRows | None = None) -> EncodedBlock:
+        """Encodes a block.
+
+        Args:
+          block: the block.
+          rows: the parsed rows of the block; None parses them.
 
         Raises:
-          ValueError: as `rows.parse`.
+          ValueError: see `parse`.
         """
-        rows = parse(block, self._schema)
+        rows = parse(block, self._schema) if rows is None else rows
         columns = {n: pa.array(column) for n, column in zip(self._schema.label_columns, rows.labels.T, strict=True)}
         if rows.weight is not None:
             columns["weight"] = pa.array(rows.weight)
@@ -123,7 +128,7 @@ class BlockEncoder:
         return EncodedBlock(table, rows.numbers[good], counts, bad)
 
     def _one_hot(self, f: CategoricalFeature, raw: pa.Array) -> tuple[pa.Array, np.ndarray]:
-        """The row of each example, and how many of its values (0 or 1) have none of their own."""
+        """Returns the row of each example, and how many of its values (0 or 1) have no row."""
         distinct, indices = _distinct(raw)
         ids, known = self._encoder.rows(f, distinct)
         return pa.array(ids.numpy()[indices]), ~known.numpy()[indices]
@@ -149,7 +154,7 @@ class BlockEncoder:
     def _refuse(
         self, block: RawBlock, rows: TypedRows, unknown: dict[str, np.ndarray]
     ) -> tuple[np.ndarray, list[BadRow]]:
-        """The rows without a value that its feature refuses, and those with one."""
+        """Splits rows by whether a feature refuses one of their values: bool [N], and the bad rows."""
         good, bad = np.ones(len(rows), bool), list(rows.bad)
         for f in self._schema.categorical:
             if f.out_of_range != "error":
@@ -166,13 +171,13 @@ class BlockEncoder:
 
 
 def _distinct(array: pa.Array) -> tuple[tf.Tensor, np.ndarray]:
-    """The distinct values of an array as a tensor, and the position of each element among them."""
+    """Returns the distinct values of an array as a tensor, and the position of each element among them."""
     encoded = array.dictionary_encode("encode")
     return _tensor(encoded.dictionary), encoded.indices.to_numpy(zero_copy_only=False)
 
 
 def _tensor(array: pa.Array) -> tf.Tensor | tf.RaggedTensor:
-    """Strings, numbers, or lists of them as a tensor; null is "", MISSING_INT or an empty list."""
+    """Converts strings, numbers, or lists of them to a tensor; null becomes "", MISSING_INT, NaN or an empty list."""
     if pa.types.is_list(array.type):
         array = pc.if_else(pc.is_null(array), pa.scalar([], array.type), array)
         splits = np.concatenate([[0], np.cumsum(pc.list_value_length(array).to_numpy(zero_copy_only=False))])
@@ -185,7 +190,7 @@ def _tensor(array: pa.Array) -> tf.Tensor | tf.RaggedTensor:
 
 
 def _ragged_of_one(f: CategoricalFeature, values: tf.Tensor) -> tf.Tensor | tf.RaggedTensor:
-    """Single values in the form that a multi-valued feature takes: text to be split, or lists of one."""
+    """Converts single values to the input of a multi-valued feature: text to be split, or lists of one."""
     return values if f.separator is not None else tf.RaggedTensor.from_uniform_row_length(values, 1)
 
 

@@ -1,4 +1,8 @@
-"""What a call of `prepare` is about: which files, which rows of them for what."""
+"""What a call of `prepare` is to do: the files, which of their rows are for evaluation, and the segments of the work.
+
+A segment is a few consecutive blocks of one file. Its borders depend on the file alone, so that a run that was
+interrupted finds the same segments again.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,16 @@ from typing import Any, Literal
 import numpy as np
 
 from tfrs_dlrm.data.raw import raw_files
+from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 
 BadRows = Literal["error", "quarantine"]
+BLOCKS_PER_SEGMENT = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareJob:
-    """What is prepared: equal jobs give equal bytes."""
+    """The arguments of `prepare` that decide its output: equal jobs give equal bytes."""
 
     schema: Schema
     train_files: tuple[str, ...]
@@ -27,11 +33,11 @@ class PrepareJob:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All files: those for training, then those for evaluation."""
+        """All files: first those for training, then those for evaluation."""
         return self.train_files + self.eval_files
 
     def fingerprint(self) -> dict[str, Any]:
-        """Plain values that change where the output would, files by size and time of modification."""
+        """Returns plain values that differ if the output may differ; files count by size and time of modification."""
         stats = [(raw_files.absolute(f), *raw_files.stat(f)) for f in self.files]
         return {
             "schema": json.loads(self.schema.to_json()),
@@ -43,7 +49,7 @@ class PrepareJob:
         }
 
     def in_eval(self, file: int, numbers: np.ndarray) -> np.ndarray:
-        """Which rows, by their numbers in a file, belong to the evaluation set: bool [N]."""
+        """Whether rows, by their numbers in a file, belong to the evaluation set: bool [N]."""
         if file >= len(self.train_files):
             return np.ones(len(numbers), bool)
         if self.eval_fraction == 0:
@@ -52,7 +58,7 @@ class PrepareJob:
 
 
 def _uniform(seed: int, file: int, numbers: np.ndarray) -> np.ndarray:
-    """One number in [0, 1) per row, a function of seed, file and row number alone (splitmix64)."""
+    """Draws one number in [0, 1) per row, a function of seed, file and row number (splitmix64)."""
     with np.errstate(over="ignore"):
         x = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(1 + file)
         x += np.uint64(seed % 2**64) * np.uint64(0xD1B54A32D192ED03)
@@ -60,3 +66,34 @@ def _uniform(seed: int, file: int, numbers: np.ndarray) -> np.ndarray:
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x ^= x >> np.uint64(31)
     return (x >> np.uint64(11)) / np.float64(2**53)
+
+
+def segment_of(block: RawBlock) -> int:
+    """The position of a block's segment in its file."""
+    return block.index // BLOCKS_PER_SEGMENT
+
+
+def segment_name(file: int, segment: int) -> str:
+    """The name of a segment; names sort by file and position."""
+    return f"part-{file:05d}-{segment:05d}"
+
+
+def check_same(output: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    """Makes sure that a directory was prepared by an equal job.
+
+    Args:
+      output: the directory.
+      wanted: the fingerprint of the job to do.
+      found: the fingerprint of the job in the directory.
+
+    Raises:
+      ValueError: the jobs differ; the message says in what.
+    """
+    differing = [key for key in wanted if json.loads(json.dumps(wanted[key])) != found.get(key)]
+    if found.get("bad_rows") == "error" and "bad_rows" in differing:
+        differing.remove("bad_rows")  # without a bad row, both give the same output
+    if differing:
+        raise ValueError(
+            f"{output}: already holds data prepared differently ({', '.join(differing)} changed);"
+            " choose another output, or remove it"
+        )

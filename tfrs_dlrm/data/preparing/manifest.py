@@ -1,4 +1,4 @@
-"""What a prepared directory holds: the file that `prepare` writes last."""
+"""The content of a prepared directory: its manifest, which `prepare` writes last, and the columns of its shards."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class PreparedManifest:
 
     Attributes:
       train: the shards of the training set, in the order of the log.
-      eval: those of the evaluation set; empty where there is none.
+      eval: the shards of the evaluation set; empty if there is none.
       bad_rows: how many raw rows were set aside.
-      out_of_range: by feature, how many values have no row of their own.
-      job: what it was made from.
+      out_of_range: by feature, how many values have no row.
+      job: the fingerprint of the job that made it.
     """
 
     train: tuple[PreparedShard, ...]
@@ -50,14 +50,14 @@ class PreparedManifest:
           ValueError: there is no such split, or it is empty.
         """
         if split not in ("train", "eval"):
-            raise ValueError(f"split={split!r} is neither 'train' nor 'eval'")
+            raise ValueError(f"split={split!r} is unknown; give 'train' or 'eval'")
         shards: tuple[PreparedShard, ...] = getattr(self, split)
         if not shards:
             raise ValueError(f"the {split} set is empty; prepare the data with eval inputs or an eval fraction")
         return shards
 
     def rows(self, split: Split) -> int:
-        """The rows of one split, 0 where it is empty."""
+        """The number of rows of one split."""
         return sum(s.rows for s in getattr(self, split))
 
     def save(self, directory: str) -> None:
@@ -81,7 +81,7 @@ class PreparedManifest:
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> PreparedManifest:
-        """From the plain values in the file."""
+        """Makes a manifest of the plain values in its file."""
         shards = {split: tuple(PreparedShard(**s) for s in data[split]) for split in ("train", "eval")}
         return cls(**{**data, **shards})
 
@@ -90,7 +90,7 @@ def prepared_fingerprint(directory: str) -> str:
     """A hash of the schema and the manifest, which changes whenever the data are prepared again.
 
     Raises:
-      FileNotFoundError: no prepared data there.
+      FileNotFoundError: the directory holds no prepared data.
     """
     PreparedManifest.load(directory)
     digest = hashlib.sha256()
@@ -101,7 +101,7 @@ def prepared_fingerprint(directory: str) -> str:
 
 
 def encoded_schema(schema: Schema) -> pa.Schema:
-    """The columns of an encoded Parquet file, in order; each feature has its name."""
+    """The columns of an encoded Parquet file, in order; the column of a feature has its name."""
     fields = [(name, pa.float32()) for name in schema.label_columns]
     fields += [("weight", pa.float32())] if schema.weight else []
     fields += [(name, pa.float32()) for name in schema.dense_columns]

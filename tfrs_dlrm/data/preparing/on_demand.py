@@ -1,4 +1,4 @@
-"""Makes the prepared data of a run where they are missing, from what its configuration names."""
+"""Prepares the data of a run if they are missing, from the raw logs of its configuration."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Listing, Mirror, Progress, Store, is_store_url, join, local_copy
 from tfrs_dlrm.stores.files import read_json, write_json
 
-# Metrics of something to compare with on the evaluation set, {name: {metric: value}}, beside the prepared data.
+# Metrics to compare with on the evaluation set, {name: {metric: value}}, in the prepared directory.
 REFERENCE_FILE = "reference.json"
 
 
 def ensure_prepared(config: DataConfig, seed: int = 0, progress: Progress | None = None) -> str:
-    """The path of the prepared directory, which is made where it is missing; of one in a store, that of its local copy.
+    """Returns the prepared directory, which is made if it is missing; for one in a store, its local copy.
 
-    Synthetic raw logs are kept beside it, under `PATH-raw`.
+    Synthetic raw logs are kept under `PATH-raw`.
 
     Raises:
-      FileNotFoundError: it is missing, and the configuration names nothing that it could be made from.
-      ValueError: as `prepare`.
+      FileNotFoundError: it is missing, and the configuration names no raw logs.
+      ValueError: see `prepare`.
     """
     path = config.path
     if config.synthetic_rows:
@@ -34,7 +34,7 @@ def ensure_prepared(config: DataConfig, seed: int = 0, progress: Progress | None
         schema, train, evaluation = find_schema(config.schema), config.raw_train, config.raw_eval
     else:
         return _prepared(path, progress)
-    # Where it is done already, this makes sure that it was made from what the configuration says.
+    # If the data are prepared already, this makes sure that it was done as the configuration says.
     prepare(
         Schema.load(schema),
         train.split(","),
@@ -68,12 +68,12 @@ def _prepared(path: str, progress: Progress | None) -> str:
     except FileNotFoundError as e:
         raise FileNotFoundError(f"config.data.path: {e}; {advice}") from e
     if not os.path.isfile(os.path.join(local, MANIFEST_FILE)):
-        raise FileNotFoundError(f"config.data.path={path!r}: no prepared data there; {advice}")
+        raise FileNotFoundError(f"config.data.path={path!r}: the directory holds no prepared data; {advice}")
     return local
 
 
 def _synthetic_logs(config: DataConfig, progress: Progress | None) -> str:
-    """The directory of raw logs drawn from the planted model; its last file is the planted model's own metrics."""
+    """Returns the directory of synthetic raw logs, which are drawn if they are missing."""
     raw, wanted = f"{config.path}-raw", [config.synthetic_rows, config.synthetic_eval_rows]
     planted = None
     if Listing.read(Store(raw)) if is_store_url(raw) else os.path.isfile(os.path.join(raw, PLANTED_FILE)):

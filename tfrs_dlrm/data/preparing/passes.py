@@ -1,7 +1,6 @@
-"""The two passes of `prepare` over raw logs: what each does to a block, and to the results of a segment.
+"""The two passes of `prepare` over raw logs, in the steps that every engine runs, so that all write the same bytes.
 
-Every engine runs these and no others, so that all of them write the same bytes. A pass works on blocks side by side in
-any order; the results of a segment come together in the order of the file.
+A pass works on blocks in parallel, in any order. Then it joins the results of a segment in the order of the file.
 """
 
 from __future__ import annotations
@@ -14,17 +13,20 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.statistics import Moments
-from tfrs_dlrm.data.preparing.blocks import BlockCounter, BlockEncoder, CountedBlock, EncodedBlock, units
-from tfrs_dlrm.data.preparing.job import PrepareJob
+from tfrs_dlrm.data.preparing.blocks import BlockCounter, BlockEncoder, CountedBlock, EncodedBlock, regression_labels
+from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
 from tfrs_dlrm.data.preparing.manifest import encoded_schema
+from tfrs_dlrm.data.preparing.samples import SampleTaker
 from tfrs_dlrm.data.preparing.value_counts import ValueCounts
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, Workspace
 from tfrs_dlrm.data.raw.parsing import BadRow, BadRowError
 from tfrs_dlrm.data.raw.sources import RawBlock
+from tfrs_dlrm.data.raw.typed_rows import parse
 from tfrs_dlrm.schema import Schema
 
 ROWS_PER_GROUP = 65_536
@@ -34,8 +36,8 @@ class Pass(Protocol):
     """One pass over the logs.
 
     Attributes:
-      stage: what it is called in progress bars.
-      kind: of the marks of its finished segments; each holds the number of its `rows`.
+      stage: its name in progress bars.
+      kind: the kind of the marks of its finished segments.
       files: the numbers of the files that it reads.
     """
 
@@ -44,23 +46,23 @@ class Pass(Protocol):
     files: range
 
     def work(self, file: int, block: RawBlock) -> Any:
-        """The result of a block. Called from several threads."""
+        """Returns the result of a block. Called from several threads."""
 
     def finish(self, workspace: Workspace, name: str, parts: Iterable[Any]) -> dict[str, Any]:
-        """Writes the results of the blocks of a segment, in order, and returns what its mark is to say.
+        """Writes the results of the blocks of a segment, in order, and returns the content of its mark.
 
         Raises:
-          BadRowError: a malformed row, where the job says that they are errors.
+          BadRowError: a row is malformed, and the job's `bad_rows` is `error`.
         """
 
 
 def rows_of(mark: dict[str, Any]) -> int:
-    """The rows that a pass has read in a segment."""
+    """The number of rows that a pass has read in a segment."""
     return int(mark["read"])
 
 
 class CountingPass:
-    """Counts the values of the training rows, and sums their numbers."""
+    """Counts the values of the training rows, and computes the moments of their numbers."""
 
     stage, kind = "vocabulary", COUNTED
 
@@ -87,8 +89,8 @@ class CountingPass:
 
 
 def no_moments(schema: Schema) -> Moments:
-    """Of no rows; of the dense features, then of the labels of `units`."""
-    return Moments.of(np.zeros([0, len(schema.dense) + len(units(schema))]))
+    """The moments of no rows: of the dense features, then of `regression_labels`."""
+    return Moments.of(np.zeros([0, len(schema.dense) + len(regression_labels(schema))]))
 
 
 class EncodingPass:
@@ -97,48 +99,90 @@ class EncodingPass:
     stage, kind = "encode", ENCODED
 
     def __init__(self, job: PrepareJob, encoder: Encoder):
-        self._job, self._encode, self._schema = job, BlockEncoder(encoder), encoded_schema(encoder.schema)
+        self._job, self._encode, self._schema = job, BlockEncoder(encoder), encoder.schema
+        self._samples = SampleTaker(encoder.schema)
         self.files = range(len(job.files))
 
-    def work(self, file: int, block: RawBlock) -> tuple[EncodedBlock, np.ndarray]:
-        """See `Pass`: the encoded block, and bool [N], which of its rows are for evaluation."""
-        encoded = self._encode(block)
-        return encoded, self._job.in_eval(file, encoded.numbers)
+    def work(self, file: int, block: RawBlock) -> SplitBlock:
+        """See `Pass`."""
+        rows = parse(block, self._schema)
+        encoded = self._encode(block, rows)
+        in_eval = self._job.in_eval(file, encoded.numbers)
+        splits = {"train": ~in_eval, "eval": in_eval}
+        segment = segment_name(file, segment_of(block))
+        samples = {}
+        for split, keep in splits.items():
+            good = np.isin(rows.numbers, encoded.numbers[keep])
+            samples[split] = self._samples.take(rows, good, split, segment)
+        return SplitBlock(encoded, splits, samples)
 
-    def finish(
-        self, workspace: Workspace, name: str, parts: Iterable[tuple[EncodedBlock, np.ndarray]]
-    ) -> dict[str, Any]:
+    def finish(self, workspace: Workspace, name: str, parts: Iterable[SplitBlock]) -> dict[str, Any]:
         """See `Pass`."""
         rows, bad, unknown = {"train": 0, "eval": 0}, 0, collections.Counter[str]()
-        paths = {split: workspace.shard(split, name) for split in rows}
-        paths["rejects"] = workspace.rejects(name)
-        temporary: dict[str, str] = {}
-        with contextlib.ExitStack() as stack:
-            writers: dict[str, pq.ParquetWriter] = {}
-            temporary["rejects"] = workspace.temporary(paths["rejects"])
-            rejects = stack.enter_context(open(temporary["rejects"], "w", encoding="utf-8"))
-            for encoded, in_eval in parts:
-                _stop_at(self._job, encoded.bad)
-                rejects.writelines(json.dumps(dataclasses.asdict(b)) + "\n" for b in encoded.bad)
-                bad += len(encoded.bad)
-                unknown.update(encoded.out_of_range)
-                for split, keep in (("train", ~in_eval), ("eval", in_eval)):
-                    if not keep.any():
-                        continue
-                    if split not in writers:
-                        temporary[split] = workspace.temporary(paths[split])
-                        # Without checksums most flipped bits in a page go unnoticed: they are other valid ids.
-                        writers[split] = stack.enter_context(
-                            pq.ParquetWriter(
-                                temporary[split], self._schema, compression="zstd", write_page_checksum=True
-                            )
-                        )
-                    table = encoded.table if keep.all() else encoded.table.filter(keep)
-                    writers[split].write_table(table, row_group_size=ROWS_PER_GROUP)
-                    rows[split] += table.num_rows
-        for what, path in temporary.items():
-            workspace.publish(path, paths[what])
-        return {"name": name, "read": sum(rows.values()), "rows": rows, "bad": bad, "out_of_range": dict(unknown)}
+        samples: dict[str, list[dict[str, Any]]] = {split: [] for split in rows}
+        with _SegmentWriter(workspace, name, encoded_schema(self._schema)) as writer:
+            for part in parts:
+                _stop_at(self._job, part.encoded.bad)
+                writer.write_rejects(part.encoded.bad)
+                bad += len(part.encoded.bad)
+                unknown.update(part.encoded.out_of_range)
+                for split, keep in part.splits.items():
+                    rows[split] += writer.write_rows(split, part.encoded.table, keep)
+                    samples[split] += part.samples[split]
+        kept = {split: self._samples.finish(split, name, found) for split, found in samples.items()}
+        counts = {"read": sum(rows.values()), "rows": rows, "bad": bad, "out_of_range": dict(unknown)}
+        return {"name": name, **counts, "samples": kept}
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitBlock:
+    """One encoded block: which of its rows (bool [N]) are in each split, and the raw rows that may become samples."""
+
+    encoded: EncodedBlock
+    splits: dict[str, np.ndarray]
+    samples: dict[str, list[dict[str, Any]]]
+
+
+class _SegmentWriter:
+    """Writes the shards and the bad rows of a segment, which get their names together at the end."""
+
+    def __init__(self, workspace: Workspace, name: str, schema: pa.Schema):
+        self._workspace, self._name, self._schema = workspace, name, schema
+        self._temporary: dict[str, str] = {}  # by final path
+        self._stack = contextlib.ExitStack()
+        self._writers: dict[str, pq.ParquetWriter] = {}
+
+    def __enter__(self) -> _SegmentWriter:
+        rejects = open(self._new(self._workspace.rejects(self._name)), "w", encoding="utf-8")
+        self._rejects = self._stack.enter_context(rejects)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stack.close()
+        if kind is None:
+            for path, temporary in self._temporary.items():
+                self._workspace.publish(temporary, path)
+
+    def write_rejects(self, bad: Sequence[BadRow]) -> None:
+        """Writes bad rows, one a line."""
+        self._rejects.writelines(json.dumps(dataclasses.asdict(b)) + "\n" for b in bad)
+
+    def write_rows(self, split: str, table: pa.Table, keep: np.ndarray) -> int:
+        """Writes the rows where `keep` is true to the shard of a split, and returns their number."""
+        if not keep.any():
+            return 0
+        if split not in self._writers:
+            path = self._new(self._workspace.shard(split, self._name))
+            # Without checksums, most flipped bits in a page go unnoticed: the ids stay valid.
+            writer = pq.ParquetWriter(path, self._schema, compression="zstd", write_page_checksum=True)
+            self._writers[split] = self._stack.enter_context(writer)
+        table = table if keep.all() else table.filter(keep)
+        self._writers[split].write_table(table, row_group_size=ROWS_PER_GROUP)
+        return int(table.num_rows)
+
+    def _new(self, path: str) -> str:
+        self._temporary[path] = temporary = self._workspace.temporary(path)
+        return temporary
 
 
 def _stop_at(job: PrepareJob, bad: Sequence[BadRow]) -> None:

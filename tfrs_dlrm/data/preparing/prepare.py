@@ -1,9 +1,9 @@
-"""Raw logs to encoded Parquet, with the schema, vocabularies and statistics beside them.
+"""Prepares raw logs: encodes them to Parquet, with the schema, vocabularies and statistics.
 
-Two passes over the files. The first counts values and sums numbers, of the training rows only; the second encodes.
-Each works through segments, a few blocks of one file, and leaves a small file behind for each finished one: a run
-that was killed and is started again skips those, and ends with the same bytes as one that was not. An engine runs the
-passes, on this machine or on a cluster; either can go on where the other was killed.
+There are two passes over the files. The first counts values and sums numbers of the training rows; the second encodes
+all rows. Each pass works segment by segment, a few blocks of one file, and marks the finished ones. A run that was
+killed and is started again skips those, and ends with the same bytes. An engine runs the passes on this machine or on
+a cluster; either resumes what the other began.
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from absl import logging
 
-from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, Moments, needs_statistics
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, vocabulary_file, vocabulary_settings, write_vocabulary
-from tfrs_dlrm.data.preparing.blocks import BlockEncoder, units
+from tfrs_dlrm.data.preparing.blocks import regression_labels
 from tfrs_dlrm.data.preparing.engines import Engine, EngineName
 from tfrs_dlrm.data.preparing.engines.local import LocalEngine
 from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
 from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PreparedManifest, PreparedShard
 from tfrs_dlrm.data.preparing.passes import no_moments
-from tfrs_dlrm.data.preparing.samples import SAMPLES, raw_values, write_samples
+from tfrs_dlrm.data.preparing.samples import SAMPLES, write_samples
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, Workspace, check_same
-from tfrs_dlrm.data.raw import raw_files, sources
-from tfrs_dlrm.data.raw.parsing import parse
+from tfrs_dlrm.data.raw import raw_files
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Mirror, Progress, Store, check_free, is_store_url, join
 from tfrs_dlrm.stores.files import disk_full, read_json, write_json
@@ -55,25 +52,26 @@ def prepare(
       inputs: paths and glob patterns of the training logs, on a disk, `s3://` or `gs://`: .tsv, .csv (plain or .gz),
         .parquet; any mixture.
       output: the directory to write. It holds `train/` and `eval/` with Parquet shards, `schema.json` with the size
-        of every table, `vocabulary/`, `statistics.json`, and `prepared.json`, which is written last. At an address
-        such as `s3://BUCKET/PREFIX` it is prepared in the local copy first (see `tfrs_dlrm.stores`).
-      eval_inputs: likewise for evaluation; or
+        of every table, `vocabulary/`, `statistics.json`, and `prepared.json`, which is written last. For a URL such as
+        `s3://BUCKET/PREFIX` the local copy is prepared first (see `tfrs_dlrm.stores`).
+      eval_inputs: paths and patterns of the evaluation logs; or give
       eval_fraction: the share of the rows of `inputs` to set aside for evaluation, chosen at random by `seed`.
       seed: see `eval_fraction`.
-      bad_rows: what becomes of malformed rows: `error` stops at the first; `quarantine` writes them to
-        `quarantine.jsonl` with file, line, column and reason, and goes on.
+      bad_rows: `error` stops at the first malformed row; `quarantine` writes malformed rows to `quarantine.jsonl`
+        with file, line, column and reason, and continues.
       engine: `duckdb` works on this machine, `spark` on a Spark cluster; both write the same bytes.
         See docs/guides/cluster.md.
-      master: of Spark: `local[*]` (all cores of this machine; the default), `spark://HOST:PORT`, `yarn`, `k8s://...`.
-      progress: is told how far it is.
+      master: the Spark master: `local[*]` (all cores of this machine; the default), `spark://HOST:PORT`, `yarn`,
+        `k8s://...`.
+      progress: called with the progress of each pass.
 
     Returns:
-      What was written. Called again after it was killed, it goes on; called again after it finished, it does nothing.
+      The manifest. Called again after it was killed, `prepare` resumes; after it has finished, it does nothing.
 
     Raises:
       FileNotFoundError: an input is missing.
       ValueError: an input is empty, damaged, lacks a column or has no usable row; `output` holds something else.
-      BadRowError: a malformed row, under `bad_rows="error"`.
+      BadRowError: a row is malformed, and `bad_rows` is `error`.
       ImportError: PySpark is not installed.
       OSError: the disk is full; Spark cannot be started or reached, or its executors lack something; a `StoreError`
         where an object store cannot be reached or refuses.
@@ -88,14 +86,14 @@ def prepare(
         raise ValueError(f"engine={engine!r} is neither 'duckdb' nor 'spark'")
     if master is not None and engine != "spark":
         raise ValueError(f"master={master!r} is for engine='spark', this is engine={engine!r}")
-    eval_files = sources.expand(eval_inputs) if eval_inputs else []
-    job = PrepareJob(schema, tuple(sources.expand(inputs)), tuple(eval_files), eval_fraction, seed, bad_rows)
+    eval_files = raw_files.expand(eval_inputs) if eval_inputs else []
+    job = PrepareJob(schema, tuple(raw_files.expand(inputs)), tuple(eval_files), eval_fraction, seed, bad_rows)
     training = set(map(raw_files.identity, job.train_files))
     for path in job.eval_files:
         if raw_files.identity(path) in training:
             raise ValueError(f"{path}: given for training and for evaluation")
     report = progress or (lambda *_: None)
-    with disk_full(f"{output}: run the same command again once there is room, and it goes on where it was"):
+    with disk_full(f"{output}: run the same command again once there is room, and it resumes"):
         if is_store_url(output):
             return _in_store(job, output, report, engine, master)
         return _Preparation(job, output, report).run(engine, master)
@@ -104,13 +102,13 @@ def prepare(
 def _in_store(
     job: PrepareJob, output: str, progress: Progress, engine: EngineName, master: str | None
 ) -> PreparedManifest:
-    """Prepares in the local copy of `output`, and publishes that when it is whole."""
+    """Prepares the local copy of `output`, then publishes it."""
     mirror = Mirror(output, progress=progress)
     if mirror.listing() is not None:
         manifest = PreparedManifest.of(read_json(join(output, MANIFEST_FILE)))
         check_same(output, job.fingerprint(), manifest.job)
         return manifest
-    mirror.pull()  # says so where what was published is gone
+    mirror.pull()  # raises if what was published is gone
     _check_free(output)
     manifest = _Preparation(job, mirror.path, progress).run(engine, master)
     mirror.push()
@@ -118,7 +116,7 @@ def _in_store(
 
 
 def _check_free(output: str) -> None:
-    """Says before the work rather than after it that something else is there; parts of an upload may be."""
+    """Raises before the work if the place holds something else; parts of an interrupted upload may be in it."""
     store = Store(output)
     directories, files = (f"{VOCABULARY_DIR}/", "train/", "eval/"), (".json", ".jsonl")
     check_free(store, [n for n in store.files() if n.startswith(directories) or ("/" not in n and n.endswith(files))])
@@ -148,8 +146,7 @@ class _Preparation:
             schema = self._count(running)
             running.encode(self._job, self._workspace, schema, self._progress)
         manifest = self._manifest(fingerprint)
-        samples = self._samples(Encoder(schema, self._output), "eval" if manifest.eval else "train")
-        write_samples(self._output, samples)
+        write_samples(self._output, self._samples("eval" if manifest.eval else "train"))
         self._workspace.end(manifest)
         return manifest
 
@@ -159,7 +156,7 @@ class _Preparation:
         if os.path.exists(path):
             return Schema.load(path)
         settings = {t.name: s for t in schema.tables if (s := vocabulary_settings(schema, t))}
-        if units(schema) or settings or any(needs_statistics(f) for f in schema.dense):
+        if regression_labels(schema) or settings or any(needs_statistics(f) for f in schema.dense):
             engine.count(self._job, self._workspace, self._progress)
             self._check_rows(sum(mark["rows"] for mark in self._workspace.marks(COUNTED)))
         rows = self._write_vocabularies(engine.vocabularies(self._job, self._workspace, settings), settings)
@@ -187,16 +184,16 @@ class _Preparation:
         return rows
 
     def _units(self, moments: Moments) -> dict[str, tuple[float, float]]:
-        """Mean and standard deviation of the labels of regressions."""
+        """The mean and standard deviation of each regression label, by column."""
         found = {}
-        for position, number in enumerate(units(self._job.schema), len(self._job.schema.dense)):
+        for position, number in enumerate(regression_labels(self._job.schema), len(self._job.schema.dense)):
             mean, std = float(moments.mean[position]), float(moments.std[position])
-            # Labels that are all equal, but for rounding, have no unit of their own.
+            # Labels that are all equal, except for rounding, are not scaled.
             found[self._job.schema.label_columns[number]] = mean, std if std > 1e-6 * abs(mean) else 1.0
         return found
 
     def _moments(self) -> Moments:
-        """Of the training rows, as `BlockCounter` counts them."""
+        """Sums the moments of all segments."""
         return sum((Moments(*mark["moments"]) for mark in self._workspace.marks(COUNTED)), no_moments(self._job.schema))
 
     def _write_statistics(self, moments: Moments) -> None:
@@ -210,7 +207,7 @@ class _Preparation:
         write_json(os.path.join(self._workspace.output, STATISTICS_FILE), {"dense": dense})
 
     def _manifest(self, fingerprint: dict[str, Any]) -> PreparedManifest:
-        """What the second pass has written; it also joins the bad rows of all segments."""
+        """Makes the manifest from the marks of the second pass, and joins the bad rows of all segments."""
         marks = self._workspace.marks(ENCODED)
         rows = {s: sum(m["rows"][s] for m in marks) for s in ("train", "eval")}
         self._check_rows(rows["train"])
@@ -226,20 +223,14 @@ class _Preparation:
             shards["train"], shards["eval"], sum(m["bad"] for m in marks), dict(sorted(unknown.items())), fingerprint
         )
 
-    def _samples(self, encoder: Encoder, split: str) -> list[dict[str, Any]]:
-        """The raw form of the first rows of a split."""
-        encode_block, samples = BlockEncoder(encoder), list[dict[str, Any]]()
-        for file, path in enumerate(self._job.files):
-            if split == "eval" and self._job.eval_files and file < len(self._job.train_files):
-                continue
-            for block in sources.blocks(path, encoder.schema):
-                rows = parse(block, encoder.schema)
-                keep = np.isin(rows.numbers, encode_block(block).numbers)
-                keep &= self._job.in_eval(file, rows.numbers) == (split == "eval")
-                samples += raw_values(rows.take(keep), encoder.schema, SAMPLES - len(samples))
-                if len(samples) >= SAMPLES:
-                    return samples
-        return samples
+    def _samples(self, split: str) -> list[dict[str, Any]]:
+        """The first raw rows of a split, which the second pass has taken."""
+        found: list[dict[str, Any]] = []
+        for name in self._workspace.marked(ENCODED):
+            if len(found) >= SAMPLES:
+                break
+            found += self._workspace.read_mark(ENCODED, name)["samples"][split]
+        return found[:SAMPLES]
 
     def _check_rows(self, rows: int) -> None:
         if rows == 0:

@@ -1,4 +1,4 @@
-"""A few raw rows kept beside the encoded ones: what an export is checked with, and examples of requests."""
+"""The first raw rows of a prepared set, which check an export and serve as examples of requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.data.raw.parsing import MISSING_INT, TypedRows
+from tfrs_dlrm.data.raw.parsing import MISSING_INT
+from tfrs_dlrm.data.raw.typed_rows import TypedRows
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
 
@@ -19,20 +20,54 @@ SAMPLES_FILE = "samples.jsonl"
 SAMPLES = 256
 
 
-def raw_values(rows: TypedRows, schema: Schema, count: int) -> list[dict[str, Any]]:
-    """The first `count` rows as JSON values by feature name; null is a missing number."""
+class SampleTaker:
+    """Takes the first raw rows of each split, segment by segment, in whatever order the segments come.
+
+    Several processes may work on segments, and none knows how many rows the others have found in earlier segments.
+    So each process takes samples of a segment until its finished earlier segments hold enough. Put in order, the
+    samples of all segments then begin with the first rows of the split.
+    """
+
+    def __init__(self, schema: Schema):
+        self._schema = schema
+        self._finished: dict[tuple[str, str], int] = {}  # by split and segment, how many samples were kept
+
+    def wanted(self, split: str, segment: str) -> int:
+        """How many rows of a segment may be among the first rows of the split."""
+        known = list(self._finished.items())  # another thread may add one meanwhile
+        return max(0, SAMPLES - sum(n for (s, name), n in known if s == split and name < segment))
+
+    def take(self, rows: TypedRows, keep: np.ndarray, split: str, segment: str) -> list[dict[str, Any]]:
+        """Returns the first of the rows where `keep`, bool [N], is true, as many as wanted."""
+        first = np.flatnonzero(keep)[: self.wanted(split, segment)]
+        if not len(first):
+            return []
+        mask = np.zeros(len(keep), bool)
+        mask[first] = True
+        return raw_values(rows.take(mask), self._schema)
+
+    def finish(self, split: str, segment: str, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Returns the samples to keep of all blocks of a finished segment."""
+        samples = samples[: self.wanted(split, segment)]
+        if samples:
+            self._finished[split, segment] = len(samples)
+        return samples
+
+
+def raw_values(rows: TypedRows, schema: Schema) -> list[dict[str, Any]]:
+    """Converts rows to JSON values by feature name; a missing number is null."""
     columns: dict[str, list[Any]] = {}
     for i, dense in enumerate(schema.dense):
-        columns[dense.name] = [None if math.isnan(x) else x for x in rows.dense[:count, i].tolist()]
+        columns[dense.name] = [None if math.isnan(x) else x for x in rows.dense[:, i].tolist()]
     for f in schema.categorical:
-        columns[f.name] = rows.categorical[f.name].slice(0, count).to_pylist()
+        columns[f.name] = rows.categorical[f.name].to_pylist()
         if f.weights:
-            columns[f.weights_name] = rows.value_weights[f.name].slice(0, count).to_pylist()
+            columns[f.weights_name] = rows.value_weights[f.name].to_pylist()
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def write_samples(directory: str, samples: Sequence[Mapping[str, Any]]) -> None:
-    """Writes DIRECTORY/samples.jsonl, one row a line."""
+    """Writes DIRECTORY/samples.jsonl, one row per line."""
     path = os.path.join(directory, SAMPLES_FILE)
     with open(path + ".tmp", "w", encoding="utf-8") as f:
         f.writelines(json.dumps(s) + "\n" for s in samples)
@@ -40,13 +75,13 @@ def write_samples(directory: str, samples: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_samples(directory: str) -> list[dict[str, Any]]:
-    """Reads what `write_samples` wrote: the first rows of the evaluation set, or of the training set without one."""
+    """Reads the first raw rows of the evaluation set, or of the training set if there is none."""
     with open(os.path.join(local_copy(directory), SAMPLES_FILE), encoding="utf-8") as f:
         return [json.loads(line) for line in f]
 
 
 def to_tensors(samples: Sequence[Mapping[str, Any]], signature: Mapping[str, tf.TensorSpec]) -> dict[str, tf.Tensor]:
-    """Raw rows as the inputs of a signature: NaN for a missing number, lists padded with "" or -1."""
+    """Converts raw rows to inputs of a signature: NaN for a missing number, lists padded with "" or -1."""
     return {name: _tensor([s[name] for s in samples], spec) for name, spec in signature.items()}
 
 

@@ -1,4 +1,4 @@
-"""How often each value occurs: counted segment by segment, then summed and sorted by DuckDB, out of core."""
+"""Counts how often values occur, segment by segment; DuckDB sums and sorts the counts out of core."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SCHEMA = pa.schema([("value", pa.string()), ("count", pa.int64())])
 
 
 class ValueCounts:
-    """How often each value of each vocabulary occurs in some rows."""
+    """The number of occurrences of each value of each vocabulary."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[pa.Table]] = collections.defaultdict(list)
@@ -29,7 +29,7 @@ class ValueCounts:
         self._parts[table].append(pa.table([value_array, pa.array(counts, pa.int64())], schema=_SCHEMA))
 
     def write(self, workspace: Workspace, name: str) -> None:
-        """Writes the sums to the files `counts_file`, in order of value so that equal counts give equal bytes."""
+        """Writes the sums to `counts_file`, sorted by value, so that equal counts give equal bytes."""
         for table, parts in self._parts.items():
             sums = pa.concat_tables(parts).group_by("value").aggregate([("count", "sum")]).sort_by("value")
             path = counts_file(workspace, table, name)
@@ -39,15 +39,15 @@ class ValueCounts:
 
 
 def counts_file(workspace: Workspace, table: str, name: str) -> str:
-    """The Parquet file with the values of a table in a segment, and how often each occurs."""
+    """The path of the Parquet file with the values of a table in a segment, and their counts."""
     return os.path.join(workspace.counts, table, f"{name}.parquet")
 
 
 def by_falling_count(counts_dir: str, table: str, min_count: int, max_size: int | None) -> Iterator[list[str]]:
-    """The vocabulary of a table, many values at a time: by falling count, ties in the order of their UTF-8 bytes.
+    """Yields the vocabulary of a table in batches: by falling count, ties by their UTF-8 bytes.
 
-    DuckDB counts and sorts, and spills to `counts_dir` what does not fit into its memory. A value with a line break in
-    it cannot stand in a vocabulary file, so it gets no row of its own.
+    DuckDB sorts, and spills to `counts_dir` if its memory is full. A value with a line break is left out, since a
+    vocabulary file holds one value per line.
     """
     files = os.path.join(glob.escape(os.path.join(counts_dir, table)), "*.parquet")
     with duckdb.connect(":memory:", config={"memory_limit": "800MB", "temp_directory": counts_dir}) as connection:

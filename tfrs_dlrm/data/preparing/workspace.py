@@ -1,16 +1,16 @@
-"""The directory that `prepare` writes: what is finished in it, what is under way, and whose it is.
+"""The directory that `prepare` writes: which segments are finished, which files are temporary, and which run owns it.
 
-- `train/`, `eval/`: shards, each under its final name only when whole.
-- `unfinished/`, until everything is there: `job.json` and `run`, what is prepared and by which run;
-  `counts/TABLE/NAME.parquet`, the values of the segment NAME, and `counted/NAME.json`, the mark that says so;
-  `NAME.jsonl`, its bad rows, and `encoded/NAME.json`, the mark that it is encoded; `failed/NAME.json`, what is wrong
-  with it; `attempts/`, what the processes of an engine write before it gets its name.
+- `train/`, `eval/`: shards, which get their final names when they are complete.
+- `unfinished/`, which is removed at the end:
+  `job.json` and `run`, the job and the run that works on it;
+  `counts/TABLE/NAME.parquet`, the values of segment NAME, and `counted/NAME.json`, the mark that they are counted;
+  `NAME.jsonl`, its bad rows, and `encoded/NAME.json`, the mark that it is encoded;
+  `failed/NAME.json`, the error of the segment; `attempts/`, temporary files of the processes of an engine.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import uuid
@@ -21,6 +21,7 @@ from absl import logging
 
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
+from tfrs_dlrm.data.preparing.job import check_same
 from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PreparedManifest
 from tfrs_dlrm.schema import SCHEMA_FILE
 from tfrs_dlrm.stores.files import read_json, write_json
@@ -39,9 +40,8 @@ class Workspace:
 
     Args:
       output: the directory.
-      attempt: one of several processes that may work on the same segment at the same time has a name of its own here:
-        nothing that it writes is in the way of another.
-      run: the run that such a process belongs to; once another run has begun, it can finish nothing any more.
+      attempt: a unique name for a process, if several may work on the same segment at the same time.
+      run: the run of that process; once another run has begun, the process can finish nothing.
     """
 
     def __init__(self, output: str, attempt: str = "", run: str = ""):
@@ -50,10 +50,10 @@ class Workspace:
         self._attempt = attempt
 
     def finished(self, fingerprint: dict[str, Any]) -> PreparedManifest | None:
-        """What is written, where it is whole.
+        """Returns the manifest if the directory is complete, otherwise None.
 
         Raises:
-          ValueError: it was made from something else than `fingerprint` says.
+          ValueError: the directory was prepared by a job with another fingerprint.
         """
         if not os.path.exists(os.path.join(self.output, MANIFEST_FILE)):
             return None
@@ -63,10 +63,10 @@ class Workspace:
         return manifest
 
     def begin(self, fingerprint: dict[str, Any]) -> None:
-        """Makes the directory, or goes on with an unfinished one.
+        """Makes the directory, or resumes an unfinished one.
 
         Raises:
-          ValueError: it holds something else.
+          ValueError: the directory holds something else.
         """
         self.run = uuid.uuid4().hex
         attempts = os.path.join(self.work, "attempts")
@@ -74,7 +74,7 @@ class Workspace:
         if os.path.exists(started):
             if self.marks(COUNTED) or self.marks(ENCODED):
                 check_same(self.output, fingerprint, read_json(started))
-                logging.info("%s: going on with an unfinished preparation", self.output)
+                logging.info("%s: resuming an unfinished preparation", self.output)
             else:
                 self._discard()
             os.makedirs(attempts, exist_ok=True)
@@ -89,14 +89,14 @@ class Workspace:
         write_json(started, fingerprint)
 
     def end(self, manifest: PreparedManifest) -> None:
-        """Says that the directory is whole."""
+        """Writes the manifest, which says that the directory is complete."""
         manifest.save(self.output)
         shutil.rmtree(self.work, ignore_errors=True)  # a process of the engine may linger
 
     # ---- segments ----------------------------------------------------------------------------------------------------
 
     def mark(self, kind: str, name: str, content: dict[str, Any]) -> None:
-        """Says that a segment is finished, and with what result."""
+        """Marks a segment as finished, with a result."""
         path = self._mark(kind, name)
         temporary = self.temporary(path)
         write_json(temporary, content)
@@ -113,12 +113,12 @@ class Workspace:
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
     def read_mark(self, kind: str, name: str) -> dict[str, Any]:
-        """What a mark says."""
+        """Reads the content of a mark."""
         content: dict[str, Any] = read_json(self._mark(kind, name))
         return content
 
     def marks(self, kind: str) -> list[dict[str, Any]]:
-        """What the marks of all finished segments say, in order."""
+        """Reads the marks of all finished segments, in order."""
         return [self.read_mark(kind, name) for name in self.marked(kind)]
 
     def shard(self, split: str, name: str) -> str:
@@ -143,16 +143,16 @@ class Workspace:
     # ---- files that appear whole -------------------------------------------------------------------------------------
 
     def temporary(self, path: str) -> str:
-        """Where to write what is to become the file `path`."""
+        """The path to write a file to that is to become `path`."""
         if self._attempt:
             name = os.path.relpath(path, self.output).replace(os.sep, "-")
-            # Made by `begin` and nobody else: a process that outlives its run brings nothing back.
+            # Only `begin` makes this directory, so a process that outlives its run cannot restore it.
             return os.path.join(self.work, "attempts", f"{self._attempt}-{name}.tmp")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return path + ".tmp"
 
     def publish(self, temporary: str, path: str) -> None:
-        """Gives a file that is whole its name.
+        """Gives a complete file its name.
 
         Raises:
           TakenOverError: this process belongs to an earlier run of `prepare`.
@@ -179,31 +179,10 @@ class Workspace:
         os.replace(path + ".tmp", path)
 
     def _discard(self) -> None:
-        """Removes what a run left that finished no segment: nothing is lost, whatever it was to prepare."""
+        """Removes the files of a run that finished no segment, whatever its job was."""
         for name in ("train", "eval", VOCABULARY_DIR):
             shutil.rmtree(os.path.join(self.output, name), ignore_errors=True)
         for name in (SCHEMA_FILE, STATISTICS_FILE):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(os.path.join(self.output, name))
-        shutil.rmtree(self.work)  # last: it says that the directory is one of ours
-
-
-def check_same(output: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
-    """Makes sure that two jobs, by their fingerprints, come to the same.
-
-    Args:
-      output: where `found` is.
-      wanted: of the job to do.
-      found: of that which was done.
-
-    Raises:
-      ValueError: saying what differs.
-    """
-    differing = [key for key in wanted if json.loads(json.dumps(wanted[key])) != found.get(key)]
-    if found.get("bad_rows") == "error" and "bad_rows" in differing:
-        differing.remove("bad_rows")  # without a bad row, the two come to the same
-    if differing:
-        raise ValueError(
-            f"{output}: already holds data prepared differently ({', '.join(differing)} changed);"
-            " choose another output, or remove it"
-        )
+        shutil.rmtree(self.work)  # last: it shows that `prepare` owns the directory

@@ -1,4 +1,4 @@
-"""Proposes a schema from the first rows of a file: a start, to be read and mended by somebody who knows the data."""
+"""Proposes a schema from the first rows of a file, for somebody who knows the data to read and correct."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfrs_dlrm.data.raw.sniffing import Column, read_head
+from tfrs_dlrm.data.raw.sniffing import SampledColumn, read_first_rows
 from tfrs_dlrm.schema import RESERVED_NAMES, CategoricalFeature, DenseFeature, Label, RawType, Schema, Task
 
 _LABEL_NAMES = frozenset(
@@ -21,12 +21,12 @@ _YES = frozenset({"yes", "y", "true", "t", "positive", "click", "clicked"})
 _ID_NAMES = frozenset(
     {"id", "ids", "uid", "uuid", "guid", "user", "item", "code", "zip", "zipcode", "postcode", "hash", "key", "type"}
 )
-# Whole numbers of so few values are names, if each occurs so often.
+# Whole numbers are names if they have at most _FEW values, each of which occurs _OFTEN times on average.
 _FEW, _OFTEN = 32, 10
-# Rarer values of a vocabulary of so many share a row.
+# In vocabularies of more than _MANY values, those that occur less than _MIN_COUNT times share a row.
 _MANY, _MIN_COUNT = 1000, 5
 _SKEWED = 2.0
-# Fewer rows do not show that a column has another value in every row.
+# Fewer rows do not show that the values of a column are unique.
 _ENOUGH_ROWS = 50
 _SEPARATORS = "|;,"
 
@@ -34,14 +34,14 @@ Feature = DenseFeature | CategoricalFeature
 
 
 @dataclasses.dataclass(frozen=True)
-class Proposal:
-    """A schema, and why: `notes` holds one line for each column of the file, in order."""
+class SchemaProposal:
+    """A proposed schema and its reasons: `notes` holds one line per column of the file, in order."""
 
     schema: Schema
     notes: dict[str, str]
 
     def kinds(self) -> dict[str, str]:
-        """In a word or two, what each column of the file is proposed to be."""
+        """Returns the proposed role of each column of the file, in a word or two."""
         kinds = dict.fromkeys(self.notes, "left out") | {self.schema.label.column: "label"}
         kinds |= {f.column: f"dense, {f.transform}" for f in self.schema.dense}
         return kinds | {f.column: "multi-valued" if f.multi_valued else "categorical" for f in self.schema.categorical}
@@ -55,38 +55,37 @@ def infer_schema(
     delimiter: str | None = None,
     rows: int = 100_000,
     task: Task = "classification",
-) -> Proposal:
+) -> SchemaProposal:
     """Proposes a schema.
 
-    Numbers become dense features: `log1p` where they are skewed and hardly ever negative, `standardize` otherwise, with
-    an indicator where some are missing. Texts, ids and whole numbers of few values become vocabularies; texts that join
-    values that come again, and list columns, multi-valued ones. Left out are columns with one value, and those with
-    another value in every row.
+    Numbers become dense features: `log1p` if they are skewed and hardly ever negative, otherwise `standardize`, with
+    an indicator if some are missing. Texts, ids and whole numbers of few values become vocabularies. List columns, and
+    texts that join recurring values, become multi-valued features. Columns of one value or of unique values are left
+    out.
 
     Args:
       path: a TSV, CSV (plain or .gz) or Parquet file.
-      label: the column of the label; by default the one that is called like one and holds two values. Of two texts the
-        positive one is "yes" or "true" or, for other texts, the rarer. Of two numbers it is the larger; with more
-        numbers, a threshold is put where at most half of the rows are above.
+      label: the column of the label; by default the one with a usual name, such as "click", and two values. Of two
+        texts the positive one is "yes" or "true", otherwise the rarer. Of two numbers it is the larger. More numbers
+        get a threshold that at most half of the rows reach.
       columns: the names of the columns, for text files without a header line.
       delimiter: between the fields of text files; by default found in the first line.
-      rows: how many rows to look at.
-      task: of the label; with `regression` it is the number itself, and `label` has to be given.
+      rows: how many rows to read.
+      task: of the label; `regression` predicts the number itself, and needs `label`.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is empty or damaged, it has no header and no `columns` are given, or it is unclear which
-        column is the label.
+      ValueError: the file is empty or damaged, has no header while no `columns` are given, or has no clear label.
     """
-    text, head = read_head(path, columns, delimiter, rows)
+    text, first_rows = read_first_rows(path, columns, delimiter, rows)
     if task == "regression" and label is None:
         raise ValueError(f"{path}: any column of numbers may be what is to be predicted; give its name as label")
-    name = _label_column(path, head, label)
-    proposed, note = _label(path, head[name], task)
+    name = _label_column(path, first_rows, label)
+    proposed, note = _label(path, first_rows[name], task)
     notes: dict[str, str] = {}
     features: list[Feature] = []
     taken = set(RESERVED_NAMES)
-    for column in head.values():
+    for column in first_rows.values():
         if column.name == name:
             notes[column.name] = note
             continue
@@ -103,20 +102,20 @@ def infer_schema(
         categorical=tuple(f for f in features if isinstance(f, CategoricalFeature)),
         text=text,
     )
-    return Proposal(schema, notes)
+    return SchemaProposal(schema, notes)
 
 
 # ---- the label -------------------------------------------------------------------------------------------------------
 
 
-def _label_column(path: str, head: dict[str, Column], given: str | None) -> str:
+def _label_column(path: str, first_rows: dict[str, SampledColumn], given: str | None) -> str:
     if given is not None:
-        if given not in head:
-            raise ValueError(f"{path}: no column {given!r} for the label; the file has: {', '.join(head)[:500]}")
+        if given not in first_rows:
+            raise ValueError(f"{path}: no column {given!r} for the label; the file has: {', '.join(first_rows)[:500]}")
         return given
-    two = [c.name for c in head.values() if c.distinct == 2]
-    named = [n for n in head if re.sub(r"[^a-z]", "", n.lower()) in _LABEL_NAMES]
-    found = [n for n in named if n in two or _is_zero_one(head[n].numbers)]
+    two = [c.name for c in first_rows.values() if c.distinct == 2]
+    named = [n for n in first_rows if re.sub(r"[^a-z]", "", n.lower()) in _LABEL_NAMES]
+    found = [n for n in named if n in two or _is_zero_one(first_rows[n].numbers)]
     if len(found) == 1:
         return found[0]
     candidates = found or two or named
@@ -128,7 +127,7 @@ def _is_zero_one(numbers: np.ndarray | None) -> bool:
     return numbers is not None and len(numbers) > 0 and set(numbers) <= {0.0, 1.0}
 
 
-def _label(path: str, column: Column, task: Task) -> tuple[Label, str]:
+def _label(path: str, column: SampledColumn, task: Task) -> tuple[Label, str]:
     none = f"; {column.missing:.1%} of the rows have none, which makes them bad rows" if column.missing else ""
     numbers = column.numbers
     if task == "regression":
@@ -143,7 +142,7 @@ def _label(path: str, column: Column, task: Task) -> tuple[Label, str]:
     if numbers is not None and column.distinct >= 2:
         values, counts = np.unique(numbers, return_counts=True)
         above = counts[::-1].cumsum()[::-1] / counts.sum()
-        threshold = values[int(np.argmax(above <= 0.5)) or -1]  # above[0] is 1, so index 0 means that there is none
+        threshold = values[int(np.argmax(above <= 0.5)) or -1]  # above[0] is 1, so index 0 means that none was found
         share = (numbers >= threshold).mean()
         return Label(column.name, threshold=float(threshold)), f"{threshold:g} or more is 1: {share:.1%}{none}"
     if column.distinct == 2:
@@ -163,7 +162,7 @@ def _label(path: str, column: Column, task: Task) -> tuple[Label, str]:
 
 
 def _feature_name(column: str, taken: set[str]) -> str:
-    """A name made of letters, digits and underscores that is not taken: `capital-gain` becomes capital_gain."""
+    """Makes an unused name of letters, digits and underscores: `capital-gain` becomes capital_gain."""
     base = re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_")
     base = base if re.match("[A-Za-z]", base) else f"c_{base}".rstrip("_")
     name, number = base, 2
@@ -172,8 +171,8 @@ def _feature_name(column: str, taken: set[str]) -> str:
     return name
 
 
-def _feature(column: Column, name: str) -> tuple[Feature | None, str]:
-    """What a column becomes, and why; None where it is left out."""
+def _feature(column: SampledColumn, name: str) -> tuple[Feature | None, str]:
+    """Proposes a feature for a column, and says why; None leaves the column out."""
     missing = f", {max(column.missing, 0.001):.1%} missing" if column.missing else ""
     if column.values.null_count == len(column.values):
         return None, f"no value in {len(column.values):,} rows"
@@ -200,8 +199,8 @@ def _feature(column: Column, name: str) -> tuple[Feature | None, str]:
     return _vocabulary(name, column.name, distinct, "string"), f"{distinct:,} values{missing}{_rare(distinct)}"
 
 
-def _is_name(column: Column, distinct: int, present: int) -> bool:
-    """Whether whole numbers stand for things: they are called so, or are few."""
+def _is_name(column: SampledColumn, distinct: int, present: int) -> bool:
+    """Whether whole numbers are names of things, by the column's name or because few values occur."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column.name).lower()
     return re.split(r"[^a-z]+", words)[-1] in _ID_NAMES or (distinct <= _FEW and present >= _OFTEN * distinct)
 
@@ -214,7 +213,7 @@ def _rare(distinct: int) -> str:
     return f"; those seen less than {_MIN_COUNT} times share a row" if distinct > _MANY else ""
 
 
-def _dense(column: Column, name: str, numbers: np.ndarray, missing: str) -> tuple[DenseFeature, str]:
+def _dense(column: SampledColumn, name: str, numbers: np.ndarray, missing: str) -> tuple[DenseFeature, str]:
     deviation = numbers.std()
     skewness = ((numbers - numbers.mean()) ** 3).mean() / deviation**3 if deviation else 0.0
     skewed = bool(skewness > _SKEWED and np.quantile(numbers, 0.25) >= 0)
@@ -229,8 +228,8 @@ def _dense(column: Column, name: str, numbers: np.ndarray, missing: str) -> tupl
     return feature, f"numbers from {numbers.min():g} to {numbers.max():g}{shape}{missing}"
 
 
-def _list(column: Column, name: str, missing: str) -> tuple[CategoricalFeature | None, str]:
-    items = Column(column.name, pc.list_flatten(column.values))
+def _list(column: SampledColumn, name: str, missing: str) -> tuple[CategoricalFeature | None, str]:
+    items = SampledColumn(column.name, pc.list_flatten(column.values))
     kind = items.values.type
     if not (items.is_text or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
         return None, f"of type {column.values.type}; lists of texts or whole numbers are needed"
@@ -242,8 +241,8 @@ def _list(column: Column, name: str, missing: str) -> tuple[CategoricalFeature |
     return dataclasses.replace(feature, multi_valued=True), f"lists of {distinct:,} values{missing}{_rare(distinct)}"
 
 
-def _separator(column: Column) -> tuple[str, int]:
-    """What joins values in the texts of a column, if they come again in other texts, and how many they are."""
+def _separator(column: SampledColumn) -> tuple[str, int]:
+    """Finds the separator of recurring values in the texts of a column, and the number of distinct values."""
     texts = [str(text) for text in column.counts] if column.is_text else []
     for separator in _SEPARATORS:
         joined = sum(n for text, n in column.counts.items() if separator in str(text))

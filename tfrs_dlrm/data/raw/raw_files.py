@@ -1,4 +1,4 @@
-"""Raw log files, on a disk or in an object store: which there are, how large, and their bytes."""
+"""Raw log files on a disk or in an object store: which ones a pattern names, their kind, their size, their bytes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fnmatch
 import glob
 import os
 import re
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -14,12 +15,34 @@ from tfrs_dlrm.stores import RemoteFile, Store, StoreUrl, is_store_url, join, sp
 _WILD = re.compile(r"[*?\[]")
 
 
-def matching(pattern: str) -> list[str]:
-    """The files that a path or glob pattern names, sorted; `*` does not go across `/`.
+def expand(patterns: Sequence[str]) -> list[str]:
+    """Returns the files of paths and glob patterns, each once: patterns in the given order, their matches sorted.
 
     Raises:
-      FileNotFoundError: none.
-      ValueError: an address of an unknown kind.
+      FileNotFoundError: a path or pattern names no file.
+      StoreError: an object store cannot be reached or refuses.
+      ValueError: a file is empty, or no pattern is given.
+    """
+    if isinstance(patterns, str):
+        patterns = [patterns]
+    if not patterns:
+        raise ValueError("no input files: give at least one path or glob pattern")
+    files: dict[str, str] = {}
+    for pattern in patterns:
+        for path in matching(os.fspath(pattern)):
+            files.setdefault(identity(path), path)
+    for path in files.values():
+        if size(path) == 0:
+            raise ValueError(f"{path}: the file is empty; leave it out")
+    return list(files.values())
+
+
+def matching(pattern: str) -> list[str]:
+    """Returns the files that a path or glob pattern names, sorted; `*` does not match `/`.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: the URL is of an unknown kind.
       StoreError: a store cannot be reached or refuses.
     """
     if is_store_url(pattern):
@@ -32,48 +55,63 @@ def matching(pattern: str) -> list[str]:
     return matches
 
 
+def is_parquet(path: str) -> bool:
+    """Whether a file is Parquet, by its name; every other file is text."""
+    return path.lower().endswith((".parquet", ".pq"))
+
+
+def is_compressed(path: str) -> bool:
+    """Whether a text file is compressed by gzip, by its name."""
+    return path.lower().endswith(".gz")
+
+
+def usual_delimiter(path: str) -> str:
+    """The delimiter of text files of this name: a comma in .csv, a tab in others."""
+    return "," if path.lower().removesuffix(".gz").endswith(".csv") else "\t"
+
+
 def identity(path: str) -> str:
-    """The same for two paths of one file."""
+    """Returns the same text for all paths of one file."""
     return path if is_store_url(path) else os.path.realpath(path)
 
 
 def absolute(path: str) -> str:
-    """As processes in other working directories find it."""
+    """Makes a path valid in other working directories."""
     return path if is_store_url(path) else os.path.abspath(path)
 
 
 def stat(path: str) -> tuple[int, int]:
-    """The size in bytes, and the time of modification in nanoseconds since 1970.
+    """Returns the size in bytes, and the time of modification in nanoseconds since 1970.
 
     Raises:
       FileNotFoundError: there is no such file.
     """
     if not is_store_url(path):
-        found = os.stat(path)
-        return found.st_size, found.st_mtime_ns
+        status = os.stat(path)
+        return status.st_size, status.st_mtime_ns
     base, name = split_object(path)
-    there = Store(base).find(name)
-    if there is None:
+    found = Store(base).find(name)
+    if found is None:
         raise FileNotFoundError(f"{path}: there is no such object")
-    return there.bytes, there.modified_ns
+    return found.bytes, found.modified_ns
 
 
 def size(path: str) -> int:
-    """In bytes."""
+    """Returns the size in bytes."""
     return stat(path)[0]
 
 
 def open_file(path: str) -> pa.NativeFile:
-    """For reading, from anywhere in it.
+    """Opens a file for reading at any position.
 
     Raises:
-      OSError: it cannot be opened; for an object, `StoreError` also where it cannot be read later.
+      OSError: it cannot be opened. For an object, a later read may raise `StoreError`.
     """
     return pa.PythonFile(RemoteFile(path), "r") if is_store_url(path) else pa.OSFile(path)
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """As in a shell, no wildcard stands for a leading dot."""
+    """Whether a name matches a pattern; as in a shell, no wildcard matches a leading dot."""
     return fnmatch.fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))
 
 

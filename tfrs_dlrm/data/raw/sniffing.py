@@ -1,4 +1,4 @@
-"""The first rows of a file, column by column, and how the file is laid out: what `infer_schema` looks at."""
+"""Reads the first rows of a file by column, and finds its layout, for `infer_schema`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tfrs_dlrm.data.raw.parsing import as_number, fields
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, TextFormat
 from tfrs_dlrm.stores import StoreError
 
-# Texts that mean "no value" wherever they stand, and those that do where all else in the column is a number.
+# Texts that mean "no value" in any column, and those that do in a column of numbers.
 _MISSING = ("?", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "\\N", "#N/A")
 _MISSING_AMONG_NUMBERS = frozenset({"none", "unknown", "-", "missing"})
 _DELIMITERS = "\t,;|"
 
 
 @dataclasses.dataclass(frozen=True)
-class Column:
-    """Some rows of one column.
+class SampledColumn:
+    """The first rows of one column.
 
     Attributes:
       name: as in the file.
@@ -53,19 +53,19 @@ class Column:
 
     @property
     def distinct(self) -> int:
-        """How many different values there are; 0 where they cannot be told apart, as with lists."""
+        """The number of distinct values; 0 for lists, which cannot be compared."""
         return 0 if pa.types.is_nested(self.values.type) or self.missing == 1 else len(self.counts)
 
     @functools.cached_property
     def counts(self) -> dict[object, int]:
-        """How often each value occurs, the most frequent first."""
+        """The number of occurrences of each value, the most frequent first."""
         pairs = pc.value_counts(self.values.drop_null())
         values, counts = pairs.field(0).to_pylist(), pairs.field(1).to_pylist()
         return dict(sorted(zip(values, counts, strict=True), key=lambda pair: (-pair[1], str(pair[0]))))
 
     @functools.cached_property
     def numbers(self) -> np.ndarray | None:
-        """The present values as float64, or None where one is no number. Digits after a leading zero are a code."""
+        """The present values as float64; None if one is no number, or a code with a leading zero."""
         types, kind = pa.types, self.values.type
         if any(is_kind(kind) for is_kind in (types.is_boolean, types.is_integer, types.is_floating, types.is_decimal)):
             values = self.values.drop_null().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
@@ -85,27 +85,27 @@ class Column:
         return self.numbers is not None and bool((self.numbers == np.round(self.numbers)).all())
 
 
-def read_head(
+def read_first_rows(
     path: str, columns: Sequence[str], delimiter: str | None, rows: int
-) -> tuple[TextFormat, dict[str, Column]]:
-    """The layout of a file and its first `rows` rows by column; lines that are no rows are left out.
+) -> tuple[TextFormat, dict[str, SampledColumn]]:
+    """Reads the layout of a file, and its first `rows` rows by column. Lines that are no rows are left out.
 
     Args:
       path: text or Parquet, as `sources.blocks` reads it.
       columns: the names of the columns of a text file without a header line.
       delimiter: of a text file; None finds it.
-      rows: how many.
+      rows: how many rows to read.
 
     Raises:
-      ValueError: naming the file, where it is empty, damaged, or has no header.
+      ValueError: the file is empty, damaged, or has no header; the message names it.
     """
-    path = sources.expand([path])[0]
-    if sources.is_parquet(path):
+    path = raw_files.expand([path])[0]
+    if raw_files.is_parquet(path):
         names, text = _parquet_names(path), TextFormat()
     else:
         line = sources.first_line(path)
         text = TextFormat(columns=tuple(columns), delimiter=_delimiter(path, line, delimiter))
-        split = sources.split_line(line, text.delimiter or sources.usual_delimiter(path))
+        split = sources.split_line(line, text.delimiter or raw_files.usual_delimiter(path))
         _check_header(path, split, columns)
         names = list(columns or split)
     arrays = {name: _clean(array) for name, array in _arrays(path, names, text, rows).items()}
@@ -117,13 +117,13 @@ def read_head(
     missing = _missing_texts(list(arrays.values()))
     text = dataclasses.replace(text, strip=strip, missing=missing)
     nothing = pa.array(["", *missing], pa.string())
-    head: dict[str, Column] = {}
+    first_rows: dict[str, SampledColumn] = {}
     for name, array in arrays.items():
         if _is_string(array):
             array = pc.if_else(pc.is_in(array, nothing), pa.scalar(None, pa.string()), array)
         name = name.strip() if strip else name
-        head[name] = Column(name, array)
-    return text, head
+        first_rows[name] = SampledColumn(name, array)
+    return text, first_rows
 
 
 def _parquet_names(path: str) -> list[str]:
@@ -136,8 +136,8 @@ def _parquet_names(path: str) -> list[str]:
 
 
 def _delimiter(path: str, line: str, given: str | None) -> str | None:
-    """None where it is the usual one for the name of the file."""
-    usual = sources.usual_delimiter(path)
+    """Finds the delimiter; None if it is the usual one for the name of the file."""
+    usual = raw_files.usual_delimiter(path)
     found = given or (usual if usual in line else max(_DELIMITERS, key=line.count))
     return None if found == usual else found
 
@@ -153,7 +153,7 @@ def _check_header(path: str, first: Sequence[str], columns: Sequence[str]) -> No
 
 
 def _arrays(path: str, names: Sequence[str], text: TextFormat, rows: int) -> dict[str, pa.Array]:
-    """The first rows as they are."""
+    """Reads the first rows without conversion."""
     features = tuple(CategoricalFeature(f"c{i}", column=name) for i, name in enumerate(names))
     everything = Schema(Label(names[0]), categorical=features, text=text)
     parts: list[dict[str, pa.Array]] = []
@@ -167,7 +167,7 @@ def _arrays(path: str, names: Sequence[str], text: TextFormat, rows: int) -> dic
 
 
 def _clean(array: pa.Array) -> pa.Array:
-    """Strings of bytes."""
+    """Turns bytes and other kinds of strings into plain strings."""
     types = pa.types
     if types.is_large_string(array.type) or types.is_string_view(array.type):
         return array.cast(pa.string())
@@ -190,7 +190,7 @@ def _has_blanks(array: pa.Array) -> bool:
 
 
 def _missing_texts(arrays: Sequence[pa.Array]) -> tuple[str, ...]:
-    """The texts that mean "no value" in any of the columns."""
+    """Finds the texts that mean "no value" in the columns."""
     found: dict[str, None] = {}
     for array in filter(_is_string, arrays):
         values = {v for v in pc.unique(array).to_pylist() if v}

@@ -1,4 +1,4 @@
-"""Raw log files as a sequence of blocks: which files there are, where a block begins and ends, which columns it has.
+"""Raw log files as sequences of blocks: where each begins and ends, and which columns it has.
 
 A block is a bounded piece of one file, cut at a line or row boundary. The cuts depend on the file alone, so a run that
 was interrupted finds the same blocks again.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.raw import raw_files
+from tfrs_dlrm.data.raw.raw_files import is_compressed, is_parquet, usual_delimiter
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import StoreError
 
@@ -48,7 +48,7 @@ class RawBlock:
     delimiter: str = ""
 
     def texts(self, rows: Sequence[int]) -> list[str]:
-        """What the lines or rows of these numbers hold, for messages; bytes that are no UTF-8 appear as escapes."""
+        """Returns the content of lines or rows by number, for messages; bytes that are no UTF-8 appear as escapes."""
         if not len(rows):
             return []
         if isinstance(self.data, bytes):
@@ -59,14 +59,14 @@ class RawBlock:
 
 @dataclasses.dataclass(frozen=True)
 class BlockStart:
-    """Where a block begins, so that it can be read without those before it.
+    """The beginning of a block, from which it can be read without the blocks before it.
 
     Attributes:
       index: the position of the block in its file.
       first_row: the number of its first line or row, as in `RawBlock`.
       offset: text: the byte at which that line begins. Parquet: the row group that holds the row.
-      after: text: the byte from which on the file is read in whole pieces; those before it, from `offset` on, are the
-        beginning of a line. Parquet: how many batches of the row group come before.
+      after: text: the byte from which the file is read in whole pieces; the bytes from `offset` to it begin the line.
+        Parquet: how many batches of the row group come before.
     """
 
     index: int
@@ -75,69 +75,32 @@ class BlockStart:
     after: int
 
 
-def expand(patterns: Sequence[str]) -> list[str]:
-    """The files that paths and glob patterns name, each once: patterns in the order given, their matches sorted.
-
-    Raises:
-      FileNotFoundError: a path or pattern that names no file.
-      StoreError: an object store cannot be reached or refuses.
-      ValueError: a file of zero bytes, or no pattern at all.
-    """
-    if isinstance(patterns, str):
-        patterns = [patterns]
-    if not patterns:
-        raise ValueError("no input files: give at least one path or glob pattern")
-    files: dict[str, str] = {}
-    for pattern in patterns:
-        for path in raw_files.matching(os.fspath(pattern)):
-            files.setdefault(raw_files.identity(path), path)
-    for path in files.values():
-        if raw_files.size(path) == 0:
-            raise ValueError(f"{path}: the file is empty")
-    return list(files.values())
-
-
 def blocks(
-    path: str, schema: Schema, position: Callable[[int], None] | None = None, place: BlockStart | None = None
+    path: str, schema: Schema, position: Callable[[int], None] | None = None, start: BlockStart | None = None
 ) -> Iterator[RawBlock]:
-    """The blocks of one file, in order.
+    """Yields the blocks of one file, in order.
 
     Args:
       path: a .parquet file, or text (.tsv, .csv or any other name), which may be compressed as .gz.
-      schema: names the columns, and says how text files are laid out.
+      schema: names the columns and the layout of text files.
       position: called with the number of bytes of the file read so far, for progress bars.
-      place: of the block to begin with; without it, the first. No .gz file can be read from another.
+      start: the block to begin with; by default the first. A .gz file can only be read from the first.
 
     Raises:
-      ValueError: naming the file, for a missing column, a damaged file or one that ends in the middle.
+      ValueError: a column is missing, or the file is damaged or cut off; the message names the file.
     """
     report = position or (lambda _: None)
     if is_parquet(path):
-        yield from _parquet_blocks(path, schema, report, place or BlockStart(0, 1, 0, 0))
+        yield from _parquet_blocks(path, schema, report, start or BlockStart(0, 1, 0, 0))
     else:
-        yield from _text_blocks(path, schema, report, place or BlockStart(0, 1, 0, 0))
-
-
-def is_parquet(path: str) -> bool:
-    """Whether the name says that it is a Parquet file; every other file is text."""
-    return path.lower().endswith((".parquet", ".pq"))
-
-
-def is_compressed(path: str) -> bool:
-    """Whether the name says that it is a text file compressed by gzip."""
-    return path.lower().endswith(".gz")
-
-
-def usual_delimiter(path: str) -> str:
-    """What stands between the fields of a text file of this name."""
-    return "," if path.lower().removesuffix(".gz").endswith(".csv") else "\t"
+        yield from _text_blocks(path, schema, report, start or BlockStart(0, 1, 0, 0))
 
 
 def first_line(path: str) -> str:
-    """The first line of a text file.
+    """Reads the first line of a text file.
 
     Raises:
-      ValueError: naming the file, where it is empty, damaged or no UTF-8.
+      ValueError: the line is empty, damaged or no UTF-8; the message names the file.
     """
     line = next(_chunks(path, lambda _: None), b"").removeprefix(_BOM).partition(b"\n")[0]
     if not line:
@@ -146,22 +109,22 @@ def first_line(path: str) -> str:
 
 
 def split_line(line: str, delimiter: str) -> list[str]:
-    """The fields of a line, without the quotes around them."""
+    """Splits a line into fields, without the quotes around them."""
     try:
         return next(csv.reader([line], delimiter=delimiter))
     except csv.Error as e:  # such as a field of 128 KB
         raise ValueError(f"no list of fields: {line[:40]!r}...: {e}") from e
 
 
-def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], place: BlockStart) -> Iterator[RawBlock]:
+def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], start: BlockStart) -> Iterator[RawBlock]:
     try:
         file = pq.ParquetFile(raw_files.open_file(path), page_checksum_verification=True)
         size, names = raw_files.size(path), file.schema_arrow.names
         _check_columns(path, schema, names, "")
         if file.metadata.num_rows == 0:
             raise ValueError(f"{path}: the file has no rows")
-        first_row, index, skip = place.first_row, place.index, place.after
-        for group in range(place.offset, file.num_row_groups):
+        first_row, index, skip = start.first_row, start.index, start.after
+        for group in range(start.offset, file.num_row_groups):
             batches = file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(schema.columns))
             batches, skip = itertools.islice(batches, skip, None), 0
             for batch in batches:
@@ -174,14 +137,14 @@ def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], pl
         raise ValueError(f"{path}: not a readable Parquet file: {e}") from e
 
 
-def _text_blocks(path: str, schema: Schema, report: Callable[[int], None], place: BlockStart) -> Iterator[RawBlock]:
+def _text_blocks(path: str, schema: Schema, report: Callable[[int], None], start: BlockStart) -> Iterator[RawBlock]:
     delimiter = schema.text.delimiter or usual_delimiter(path)
     columns = schema.text.columns
     line, index, rest, begin = 1, 0, b"", 0
-    if place.index > 0:
-        line, index, begin = place.first_row, place.index, place.after
+    if start.index > 0:
+        line, index, begin = start.first_row, start.index, start.after
         columns = columns or _header(path, _header_line(path), delimiter, schema)
-        rest = _bytes(path, place.offset, begin)
+        rest = _bytes(path, start.offset, begin)
     for chunk in _chunks(path, report, begin):
         data = rest + chunk
         if line == 1:
@@ -207,7 +170,7 @@ def _text_blocks(path: str, schema: Schema, report: Callable[[int], None], place
 
 
 def _chunks(path: str, report: Callable[[int], None], begin: int = 0) -> Iterator[bytes]:
-    """The (decompressed) bytes of a file in pieces of `BLOCK_BYTES`, the last one shorter, from byte `begin` on."""
+    """Yields the decompressed bytes of a file from `begin` on, in pieces of `BLOCK_BYTES`; the last is shorter."""
     compressed = is_compressed(path)
     try:
         with raw_files.open_file(path) as raw:
@@ -224,7 +187,7 @@ def _chunks(path: str, report: Callable[[int], None], begin: int = 0) -> Iterato
 
 
 def _read_full(stream: IO[bytes], size: int) -> bytes:
-    """Exactly `size` bytes, fewer only at the end: a decompressor may return less than it was asked for."""
+    """Reads exactly `size` bytes, fewer only at the end; a decompressor may return fewer per call."""
     parts, missing = [], size
     while missing > 0 and (part := stream.read(missing)):
         parts.append(part)
@@ -239,11 +202,11 @@ def _bytes(path: str, begin: int, end: int) -> bytes:
 
 
 def _header_line(path: str) -> bytes:
-    head = b""
+    begin = b""
     with raw_files.open_file(path) as file:
-        while b"\n" not in head and len(head) < BLOCK_BYTES and (piece := file.read(1 << 16)):
-            head += piece
-    return head.partition(b"\n")[0].removeprefix(_BOM)
+        while b"\n" not in begin and len(begin) < BLOCK_BYTES and (piece := file.read(1 << 16)):
+            begin += piece
+    return begin.partition(b"\n")[0].removeprefix(_BOM)
 
 
 def _row_text(row: pa.Table) -> str:
@@ -277,4 +240,4 @@ def _check_columns(path: str, schema: Schema, names: Sequence[str], hint: str) -
         raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; the file has: {shown[:500]}{hint}")
     for name in schema.columns:
         if names.count(name) > 1:
-            raise ValueError(f"{path}: column {name!r} is there {names.count(name)} times; give each a name of its own")
+            raise ValueError(f"{path}: column {name!r} occurs {names.count(name)} times; give each column another name")

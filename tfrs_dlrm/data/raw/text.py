@@ -1,4 +1,4 @@
-"""A block of text as columns of bytes, with every line that is no row named."""
+"""Splits a block of text into columns of bytes, and names every line that is no row."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tfrs_dlrm.schema import Schema
 
 
 def read_text(block: RawBlock, schema: Schema) -> tuple[dict[str, pa.Array], np.ndarray, dict[int, tuple[str, str]]]:
-    """Reads a block of text.
+    """Splits a block of text into columns.
 
     Returns:
-      The columns that the schema reads, as bytes; int64 [N], the line of each row; and the lines that are no rows, by
-      their number, as (column, reason).
+      The columns that the schema reads, as bytes; int64 [N], the line number of each row; and by number the lines that
+      are no rows, as (column, reason).
     """
     data, columns, delimiter = bytes(block.data), block.columns, block.delimiter.encode()
     lines = np.arange(block.first_row, block.first_row + block.rows)
@@ -28,7 +28,9 @@ def read_text(block: RawBlock, schema: Schema) -> tuple[dict[str, pa.Array], np.
         data, lines, broken = _whole_lines(data, lines, delimiter, len(columns))
         parsed = _parse(data, block, schema)
     if parsed.count != len(lines):
-        raise ValueError(f"{block.path}: lines {lines[0]} to {lines[-1]}: something in them cannot be read as rows")
+        raise ValueError(
+            f"{block.path}: lines {lines[0]} to {lines[-1]}: they cannot be split into rows; look for stray quotes"
+        )
     for position, count in parsed.wrong.items():
         broken[int(lines[position])] = ("", f"{count} fields, {len(columns)} are expected")
     good = np.ones(len(lines), bool)
@@ -37,10 +39,10 @@ def read_text(block: RawBlock, schema: Schema) -> tuple[dict[str, pa.Array], np.
 
 
 def _is_plain(data: bytes, delimiter: bytes) -> bool:
-    """Whether the parser, given these lines, can do no worse than join some or drop blank ones.
+    """Whether the parser can do no worse with these lines than to join some or drop blank ones.
 
-    It takes a lone carriage return for the end of a line, says nothing of a quote that only the end of the data closes,
-    and cannot report a row of the wrong length that is no UTF-8.
+    Otherwise it would end a line at a lone carriage return, accept a quote that only the end of the data closes, or
+    fail to report a row of the wrong length that is no UTF-8.
     """
     if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
         return False
@@ -59,7 +61,7 @@ def _is_plain(data: bytes, delimiter: bytes) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Parsed:
-    """The rows with the right number of fields, and the number of fields of the others by position from 0."""
+    """The rows with the right number of fields; by position from 0, how many fields the other rows have."""
 
     table: pa.Table
     wrong: dict[int, int]
@@ -76,7 +78,7 @@ def _parse(data: bytes, block: RawBlock, schema: Schema) -> _Parsed:
         wrong[row.number - 1] = row.actual_columns
         return "skip"
 
-    # One thread, or rows have no numbers; blocks are read side by side instead.
+    # One thread, or rows have no numbers; several blocks are read in parallel instead.
     read = pa_csv.ReadOptions(use_threads=False, column_names=list(block.columns), block_size=len(data) + 1)
     quote = False if block.delimiter == "\t" else '"'
     parse = pa_csv.ParseOptions(delimiter=block.delimiter, quote_char=quote, invalid_row_handler=skip)
@@ -91,7 +93,7 @@ def _parse(data: bytes, block: RawBlock, schema: Schema) -> _Parsed:
 def _whole_lines(
     data: bytes, lines: np.ndarray, delimiter: bytes, want: int
 ) -> tuple[bytes, np.ndarray, dict[int, tuple[str, str]]]:
-    """Without blank lines, and without those that the parser would split, join or not report; those by number."""
+    """Removes blank lines, and lines that the parser would split, join or not report; returns the latter by number."""
     kept, numbers, broken = [], [], {}
     for number, line in zip(lines, data.split(b"\n"), strict=False):
         line = line.removesuffix(b"\r")
@@ -111,7 +113,7 @@ def _whole_lines(
 
 
 def _field_count(line: bytes, delimiter: bytes) -> int:
-    """The fields of a line; 0 where one begins with a quote that nothing closes. Quotes mean nothing between tabs."""
+    """Counts the fields of a line; 0 if a quote is never closed. Tab-separated fields have no quotes."""
     if delimiter == b"\t" or b'"' not in line:
         return line.count(delimiter) + 1
     begin = count = 0

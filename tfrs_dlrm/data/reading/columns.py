@@ -1,4 +1,4 @@
-"""The columns of encoded rows: from Parquet to the arrays of a batch, and to the features of a model."""
+"""The columns of encoded rows: converted from Parquet to the arrays of a batch, and to the features of a model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tfrs_dlrm.schema import Schema
 
 @dataclasses.dataclass
 class Columns:
-    """Some rows: matrices for what has one value an example, Arrow lists for the rest.
+    """Encoded rows: matrices for columns with one value per example, Arrow lists for multi-valued ones.
 
     Attributes:
-      matrices: label [N], or [N, L] where there are several; weight [N] and dense float32 [N, D] and ids int32 [N, F],
-        each where the schema has it.
-      lists: of the multi-valued features, values and perhaps weights.
+      matrices: label [N], or [N, L] if there are several; then weight [N], dense float32 [N, D] and ids int32 [N, F],
+        if the schema has them.
+      lists: of each multi-valued feature the values, and its weights if it has any.
     """
 
     matrices: list[np.ndarray]
@@ -30,7 +30,7 @@ class Columns:
 
     @classmethod
     def of(cls, table: pa.Table, schema: Schema) -> Columns:
-        """The columns of encoded rows."""
+        """Makes the columns of a table of encoded rows."""
         labels = _stack(table, schema.label_columns, np.float32)
         matrices = [labels if schema.more_labels else labels[:, 0]]
         if schema.weight:
@@ -43,22 +43,22 @@ class Columns:
 
     @classmethod
     def join(cls, parts: Sequence[Columns]) -> Columns:
-        """Their rows one after the other."""
+        """Joins the rows of several parts."""
         if len(parts) == 1:
             return parts[0]
         matrices = [np.concatenate(columns) for columns in zip(*(p.matrices for p in parts), strict=True)]
         return cls(matrices, [pa.concat_arrays(list(c)) for c in zip(*(p.lists for p in parts), strict=True)])
 
     def take(self, rows: np.ndarray) -> Columns:
-        """The rows of those numbers."""
+        """Selects rows by number."""
         return Columns([m.take(rows, axis=0) for m in self.matrices], [c.take(pa.array(rows)) for c in self.lists])
 
     def slice(self, begin: int, end: int) -> Columns:
-        """Rows number `begin` to `end`."""
+        """Selects the rows from `begin` to before `end`."""
         return Columns([m[begin:end] for m in self.matrices], [c.slice(begin, end - begin) for c in self.lists])
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """The matrices, then for each list column its values and its row splits."""
+        """Returns the matrices, then for each list column its values and its row splits."""
         flat = list(self.matrices)
         for column in self.lists:
             splits = column.offsets.to_numpy()
@@ -74,18 +74,18 @@ def _stack(table: pa.Table, names: Sequence[str], dtype: type) -> np.ndarray:
 
 
 def matrix_names(schema: Schema) -> list[str]:
-    """What the matrices are called, in order."""
+    """The names of the matrices, in order."""
     present = {"label": True, "weight": schema.weight, "dense": schema.dense, "ids": schema.one_hot}
-    return [name for name, there in present.items() if there]
+    return [name for name, is_present in present.items() if is_present]
 
 
 def list_columns(schema: Schema) -> list[str]:
-    """The columns of the lists, in order."""
+    """The names of the list columns, in order."""
     return [name for f in schema.multi_hot for name in ([f.name, f.weights_name] if f.weights else [f.name])]
 
 
 def signature(schema: Schema, size: int | None, sort_ids: bool) -> tuple[tf.TensorSpec, ...]:
-    """The types of `Columns.arrays`, and of `IdOrders` behind them, for batches of `size` (None: any)."""
+    """The types of `Columns.arrays`, followed by those of `IdOrders`, for batches of `size` (None: any)."""
     specs = [tf.TensorSpec([size, len(schema.labels)] if schema.more_labels else [size], tf.float32)]
     if schema.weight:
         specs.append(tf.TensorSpec([size], tf.float32))
@@ -103,7 +103,7 @@ def signature(schema: Schema, size: int | None, sort_ids: bool) -> tuple[tf.Tens
 
 
 def assemble(schema: Schema, columns: Sequence[tf.Tensor], sort_ids: bool) -> tuple:
-    """Names what `Columns.arrays` and `IdOrders` gave."""
+    """Turns the tensors of `Columns.arrays` and `IdOrders` into features, label and weight."""
     rest = iter(columns)
     targets = [next(rest) for _ in range(2 if schema.weight else 1)]
     features = {}
@@ -119,7 +119,7 @@ def assemble(schema: Schema, columns: Sequence[tf.Tensor], sort_ids: bool) -> tu
 
 
 def sorted_tables(schema: Schema) -> list[str]:
-    """The tables whose ids are worth sorting beside the train step: plain ones with multi-valued features."""
+    """The tables whose ids are worth sorting before the train step: plain ones with multi-valued features."""
     names = []
     for table in schema.tables:
         users = [f for f in schema.categorical if f.table == table.name]
@@ -130,20 +130,20 @@ def sorted_tables(schema: Schema) -> list[str]:
 
 
 class IdOrders:
-    """What sorts the ids of each of `sorted_tables`, int32 [n]; equal ids keep their order."""
+    """Computes the permutation that sorts the ids of each of `sorted_tables`, int32 [n]; equal ids keep their order."""
 
     def __init__(self, schema: Schema):
         first_list = 1 + bool(schema.weight) + bool(schema.dense) + bool(schema.one_hot)
         lists = {name: first_list + 2 * i for i, name in enumerate(list_columns(schema))}
         one_hot = {f.name: i for i, f in enumerate(schema.one_hot)}
-        # Where the arrays of a batch hold the ids of each feature: which array, and which of its columns.
+        # For each table, the arrays of a batch that hold ids, and the column in each.
         self._places: list[list[tuple[int, int | None]]] = []
         for table in sorted_tables(schema):
             users = [f.name for f in schema.categorical if f.table == table]
             self._places.append([(lists[n], None) if n in lists else (first_list - 1, one_hot[n]) for n in users])
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """From the arrays of a batch."""
+        """Computes the permutations for the arrays of a batch."""
         return [
             _order(np.concatenate([arrays[i] if column is None else arrays[i][:, column] for i, column in places]))
             for places in self._places

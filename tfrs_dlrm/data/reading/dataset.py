@@ -1,8 +1,8 @@
-"""Encoded Parquet as batches for `model.fit`.
+"""Reads encoded Parquet as batches for `model.fit`.
 
-The order of the examples is a function of (seed, epoch, step) alone. Row groups are dealt out to the input pipelines;
-each epoch puts those of a pipeline in a random order, joins neighbours to windows, and shuffles the rows of a window.
-Where a window begins is known from the file footers, so any step can be reached without reading what lies before it.
+The order of the examples is a function of (seed, epoch, step). Each input pipeline gets some row groups. In each epoch
+it shuffles them, joins neighbours to windows, and shuffles the rows of each window. The file footers tell where windows
+begin, so a dataset can start at any step without reading earlier rows.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.data.preparing.manifest import Split
 from tfrs_dlrm.data.reading.columns import Columns, IdOrders, assemble, signature
-from tfrs_dlrm.data.reading.parts import PipelineShare
+from tfrs_dlrm.data.reading.parts import PipelineShare, prefetched
 from tfrs_dlrm.data.reading.row_groups import RowGroup, share_of_split, shuffle_windows
 from tfrs_dlrm.data.reading.row_sources import ReadRequest, RowService, RowSource
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
@@ -45,84 +45,78 @@ def dataset(
     sort_ids: bool = False,
     service: RowService | None = None,
 ) -> tf.data.Dataset:
-    """Batches of `(features, label)`, or `(features, label, weight)` where the schema has a weight.
+    """Makes a dataset of batches `(features, label)`, or `(features, label, weight)` if the schema has a weight.
 
     `features` holds `dense`, float32 [B, schema.dense_width]; `ids`, int32 [B, F], the table rows of the one-hot
-    features; and for each multi-valued feature its name, a RaggedTensor int32 [B, None], and perhaps `NAME_weights`.
-    `label` and `weight` are float32 [B]; with several labels, `label` is [B, len(schema.labels)], NaN where one of
-    `schema.more_labels` is missing.
+    features; for each multi-valued feature its name, a RaggedTensor int32 [B, None]; and `NAME_weights` if it has
+    weights. `label` and `weight` are float32 [B]; with several labels, `label` is [B, len(schema.labels)], NaN where
+    one of `schema.more_labels` is missing.
 
     Args:
-      directory: what `prepare` wrote, on a disk or in an object store, of which there is a local copy then.
-      batch_size: B, over all replicas together.
+      directory: a prepared directory, on a disk or in an object store, which is copied to the local cache.
+      batch_size: B, summed over all replicas.
       split: `train` or `eval`.
-      shuffle: by default for `train` only.
+      shuffle: whether to shuffle; by default for `train` only.
       seed: of the order.
-      start_step: the number of batches to leave out, over all epochs; they are not read.
-      repeat: goes on for ever, one epoch after another. Otherwise it ends after an epoch, and each new iterator over
-        it, such as `model.fit` makes for every epoch, is the next epoch.
-      drop_remainder: leaves out the last, smaller batch of an epoch; by default where shuffled, since the rows left
-        out differ then from epoch to epoch.
-      context: which input pipeline this is. Each gets its own part of the rows and B / number of replicas rows a
-        batch. All have equally many batches where the remainder is dropped; otherwise each gives all of its rows.
+      start_step: the number of batches to skip, over all epochs; they are not read.
+      repeat: repeats epochs without end. Otherwise an iterator ends after an epoch, and each new iterator, such as
+        `model.fit` makes per epoch, is over the next epoch.
+      drop_remainder: drops the last, smaller batch of an epoch. By default if shuffled, since other rows are dropped
+        in each epoch then.
+      context: the input pipeline. Each pipeline gets a part of the rows, and B / number of replicas rows per batch.
+        If the remainder is dropped, all have the same number of batches; otherwise each gives all of its rows.
       shuffle_rows: how many rows are shuffled at a time.
-      sort_ids: also sorts the ids of tables that multi-valued features look up, for `model.fit` on one device: NumPy
-        does it in a fraction of the time that the train step would need. What sorts them, int32 [n] under
-        `Table.order_key`, belongs to the batch as a whole, so a strategy with several replicas cannot split it.
-      service: input workers that read and shuffle the same batches, see `tfrs_dlrm.data.reading.service.input_service`.
+      sort_ids: also sorts the ids of tables that multi-valued features look up, for `model.fit` on one device, since
+        NumPy sorts much faster than the train step. The permutation, int32 [n] under `Table.order_key`, is of the
+        whole batch, so a strategy with several replicas cannot split it.
+      service: input workers that read and shuffle the same batches; see `InputService`.
 
     Raises:
-      FileNotFoundError: no prepared data there.
-      ValueError: a damaged shard, one that does not match the schema, an empty split, or too few rows for one batch.
+      FileNotFoundError: the directory holds no prepared data.
+      ValueError: a shard is damaged or does not match the schema, the split is empty, or has too few rows for one
+        batch.
     """
     shuffle = split == "train" if shuffle is None else shuffle
     drop_remainder = shuffle if drop_remainder is None else drop_remainder
     named, directory = directory, local_copy(directory)
     if batch_size < 1 or start_step < 0:
-        raise ValueError(f"batch_size={batch_size} and start_step={start_step}: at least 1 and 0 are needed")
-    part = share_of_split(directory, split, context, batch_size, drop_remainder)
-    per_epoch = part.batches
+        raise ValueError(f"batch_size={batch_size} and start_step={start_step}: give at least 1 and 0")
+    share = share_of_split(directory, split, context, batch_size, drop_remainder)
+    per_epoch = share.batches
     if per_epoch == 0:
-        raise ValueError(f"{directory}: {part.rows} {split} rows are too few for a batch of {part.batch_size}")
+        raise ValueError(
+            f"{directory}: {share.rows} {split} rows are too few for a batch of {share.batch_size}; lower it"
+        )
     schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
-    windows = shuffle_windows(schema, part, seed if shuffle else None, shuffle_rows)
-    job = ReadRequest.of(named, split, seed if shuffle else None, shuffle_rows, context)
-    first_epoch, first_batch = divmod(start_step, per_epoch)
-    epochs = itertools.count(first_epoch)  # each new iterator takes the next one
+    windows = shuffle_windows(schema, share, seed if shuffle else None, shuffle_rows)
+    request = ReadRequest.of(named, split, seed if shuffle else None, shuffle_rows, context)
 
-    def generate() -> Iterator[tuple]:
-        first = next(epochs)
-        skip = first_batch if first == first_epoch else 0
-        later = itertools.count(first + 1) if repeat else ()
-        with contextlib.ExitStack() as stack:
-            rows: RowSource = windows
-            if service is not None:
-                rows = stack.enter_context(service.open(job, windows, first, skip * part.batch_size, repeat))
-            reader = _BatchReader(schema, part, rows, sort_ids)
-            yield from _until_exit(reader.batches(e, 0 if e > first else skip) for e in itertools.chain([first], later))
+    def open_rows(epoch: int, first_row: int) -> contextlib.AbstractContextManager[RowSource]:
+        if service is None:
+            return contextlib.nullcontext(windows)
+        return service.open(request, windows, epoch, first_row, repeat)
 
-    size = part.batch_size if drop_remainder else None
-    data = tf.data.Dataset.from_generator(generate, output_signature=signature(schema, size, sort_ids))
+    epochs = _Epochs(_BatchReader(schema, share, sort_ids), open_rows, start_step, repeat)
+    size = share.batch_size if drop_remainder else None
+    data = tf.data.Dataset.from_generator(epochs, output_signature=signature(schema, size, sort_ids))
     data = data.map(lambda *columns: assemble(schema, columns, sort_ids), num_parallel_calls=1, deterministic=True)
     cardinality = tf.data.INFINITE_CARDINALITY if repeat else per_epoch
-    if repeat or first_batch == 0:
+    if repeat or start_step % per_epoch == 0:
         data = data.apply(tf.data.experimental.assert_cardinality(cardinality))
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return data.prefetch(4).with_options(options)
+    return prefetched(data)
 
 
 def steps_per_epoch(
     directory: str, batch_size: int, split: Split = "train", pipelines: int = 1, replicas: int | None = None
 ) -> int:
-    """Batches in an epoch of `dataset` with the defaults for its split.
+    """Counts the batches in an epoch of `dataset`, with the defaults for its split.
 
     Args:
-      directory: what `prepare` wrote.
-      batch_size: over all replicas together.
-      split: `train` (the last smaller batch is left out) or `eval`.
+      directory: a prepared directory.
+      batch_size: summed over all replicas.
+      split: `train` (the last, smaller batch is dropped) or `eval`.
       pipelines: the number of input pipelines.
-      replicas: of all pipelines together; by default one of each.
+      replicas: the number of replicas of all pipelines; by default one each.
     """
     context = tf.distribute.InputContext(
         num_input_pipelines=pipelines, num_replicas_in_sync=pipelines if replicas is None else replicas
@@ -133,23 +127,24 @@ def steps_per_epoch(
 def row_blocks(
     directory: str, split: Split, rows: int, seed: int | None, shuffle_rows: int = SHUFFLE_ROWS
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """All rows of a split once, as arrays in the order of `signature`.
+    """Yields all rows of a split once, as arrays in the order of `signature`.
 
     Args:
-      directory: what `prepare` wrote.
+      directory: a prepared directory.
       split: `train` or `eval`.
-      rows: of one block; the last may have fewer.
-      seed: the order is that of the first epoch of `dataset`; None is the order of the log.
-      shuffle_rows: as there.
+      rows: the rows of one block; the last may have fewer.
+      seed: of the order, which is that of the first epoch of `dataset`; None means the order of the log.
+      shuffle_rows: see `dataset`.
     """
     directory = local_copy(directory)
-    part = share_of_split(directory, split, None, rows, drop_remainder=False)
+    share = share_of_split(directory, split, None, rows, drop_remainder=False)
     schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
-    return _BatchReader(schema, part, shuffle_windows(schema, part, seed, shuffle_rows), sort_ids=False).batches(0, 0)
+    source = shuffle_windows(schema, share, seed, shuffle_rows)
+    return _BatchReader(schema, share, sort_ids=False).batches(source, 0, 0)
 
 
 class _Exit:
-    """Keeps TensorFlow's threads out of Python while the interpreter ends; one caught inside would never return."""
+    """Keeps TensorFlow's threads out of Python while the interpreter ends; a thread inside would never return."""
 
     begun = threading.Event()
     inside = 0
@@ -161,14 +156,14 @@ class _Exit:
         deadline = time.monotonic() + 10
         while cls.inside and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(0.05)  # for the way from here back into TensorFlow
+        time.sleep(0.05)  # for threads to return to TensorFlow
 
 
 atexit.register(_Exit.wait)
 
 
 def _until_exit(epochs: Iterator[Iterator[tuple]]) -> Iterator[tuple]:
-    """All batches of all epochs, until the interpreter begins to end."""
+    """Yields all batches of all epochs, until the interpreter begins to end."""
     batches = itertools.chain.from_iterable(epochs)
     while True:
         with _Exit.lock:
@@ -186,15 +181,15 @@ def _until_exit(epochs: Iterator[Iterator[tuple]]) -> Iterator[tuple]:
 class _BatchReader:
     """The batches of one input pipeline, as tuples of NumPy arrays in the order of `signature`."""
 
-    def __init__(self, schema: Schema, part: PipelineShare[RowGroup], rows: RowSource, sort_ids: bool):
-        self._part, self._rows = part, rows
+    def __init__(self, schema: Schema, share: PipelineShare[RowGroup], sort_ids: bool):
+        self.share = share
         self._orders = IdOrders(schema) if sort_ids else None
 
-    def batches(self, epoch: int, skip: int) -> Iterator[tuple[np.ndarray, ...]]:
-        """The batches of an epoch from batch `skip` on."""
-        size, left = self._part.batch_size, self._part.batches - skip
+    def batches(self, source: RowSource, epoch: int, skip: int) -> Iterator[tuple[np.ndarray, ...]]:
+        """Yields the batches of an epoch from batch `skip` on."""
+        size, left = self.share.batch_size, self.share.batches - skip
         rest: Columns | None = None
-        for columns in self._rows.rows(epoch, skip * size):
+        for columns in source.rows(epoch, skip * size):
             columns = columns if rest is None else Columns.join([rest, columns])
             full = len(columns) // size
             for i in range(min(full, left)):
@@ -209,3 +204,33 @@ class _BatchReader:
     def _arrays(self, batch: Columns) -> tuple[np.ndarray, ...]:
         arrays = batch.arrays()
         return arrays if self._orders is None else (*arrays, *self._orders(arrays))
+
+
+class _Epochs:
+    """Makes the iterators over a dataset: each is over the next epoch, or with `repeat` over it and all that follow.
+
+    Args:
+      reader: makes batches of rows.
+      open_rows: opens the source of the rows, for an epoch and the first row of it.
+      start_step: how many batches of the first epochs to skip.
+      repeat: whether an iterator never ends.
+    """
+
+    def __init__(
+        self,
+        reader: _BatchReader,
+        open_rows: Callable[[int, int], contextlib.AbstractContextManager[RowSource]],
+        start_step: int,
+        repeat: bool,
+    ):
+        self._reader, self._open_rows, self._repeat = reader, open_rows, repeat
+        self._first, self._skip = divmod(start_step, reader.share.batches)
+        self._next = itertools.count(self._first)
+
+    def __call__(self) -> Iterator[tuple]:
+        begin = next(self._next)
+        skip = self._skip if begin == self._first else 0
+        epochs = itertools.count(begin) if self._repeat else [begin]
+        with self._open_rows(begin, skip * self._reader.share.batch_size) as source:
+            read = self._reader.batches
+            yield from _until_exit(read(source, epoch, 0 if epoch > begin else skip) for epoch in epochs)

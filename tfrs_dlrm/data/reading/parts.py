@@ -1,4 +1,4 @@
-"""Which part of a split an input pipeline reads, and in how many batches."""
+"""Divides a split among input pipelines: which part each reads, and in how many batches."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import tensorflow as tf
 
 
 class RowChunk(Protocol):
-    """What is read as a whole: a row group, a file of records."""
+    """Rows that one pipeline reads as a whole: a row group, or a file of records."""
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """The number of rows."""
 
 
 P = TypeVar("P", bound=RowChunk)
@@ -22,61 +22,68 @@ P = TypeVar("P", bound=RowChunk)
 
 @dataclasses.dataclass(frozen=True)
 class PipelineShare(Generic[P]):
-    """What one input pipeline reads.
+    """The part of a split that one input pipeline reads.
 
     Attributes:
-      pieces: of the split; every piece is in the part of one pipeline.
-      batch_size: rows of one batch of this pipeline.
+      chunks: row groups or files of the split; each belongs to one pipeline.
+      batch_size: the rows of one batch of this pipeline.
       batches: the batches of an epoch.
     """
 
-    pieces: tuple[P, ...]
+    chunks: tuple[P, ...]
     batch_size: int
     batches: int
 
     @property
     def rows(self) -> int:
-        """The rows of all pieces."""
-        return sum(p.rows for p in self.pieces)
+        """The number of rows of all chunks."""
+        return sum(p.rows for p in self.chunks)
 
 
 def pipeline_share(
-    pieces: Sequence[P], context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool, what: str
+    chunks: Sequence[P], context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool, what: str
 ) -> PipelineShare[P]:
-    """The part of the pipeline that `context` describes; without one, everything.
+    """Selects the share of an input pipeline.
 
     Args:
-      pieces: of the split.
-      context: which input pipeline this is.
-      batch_size: over all replicas together.
-      drop_remainder: whether the last smaller batch is left out.
-      what: the split and its pieces are, for messages.
+      chunks: all chunks of the split.
+      context: the input pipeline; None means the only one.
+      batch_size: summed over all replicas.
+      drop_remainder: whether the last, smaller batch is dropped.
+      what: describes the split in messages.
 
     Raises:
-      ValueError: more pipelines than pieces, or replicas that cannot share the batch.
+      ValueError: there are more pipelines than chunks, or the batch size is no multiple of the replicas.
     """
     context = context or tf.distribute.InputContext()
     size = context.get_per_replica_batch_size(batch_size)
-    parts = _deal(pieces, context.num_input_pipelines)
+    parts = _deal(chunks, context.num_input_pipelines)
     if min(map(len, parts)) == 0:
-        raise ValueError(f"{what} cannot be shared by {len(parts)} input pipelines")
-    own = parts[context.input_pipeline_id]
+        raise ValueError(f"{what} cannot be shared by {len(parts)} input pipelines; use fewer")
+    selected = parts[context.input_pipeline_id]
     if drop_remainder:
         # Replicas step together, so the part with the fewest rows sets the number of steps.
         batches = min(sum(p.rows for p in part) for part in parts) // size
     else:
-        batches = -(-sum(p.rows for p in own) // size)
-    return PipelineShare(tuple(own), size, batches)
+        batches = -(-sum(p.rows for p in selected) // size)
+    return PipelineShare(tuple(selected), size, batches)
 
 
-def _deal(pieces: Sequence[P], pipelines: int) -> list[list[P]]:
-    """Deals pieces out so that each pipeline has about equally many rows: the largest first, to the shortest."""
+def prefetched(data: tf.data.Dataset) -> tf.data.Dataset:
+    """Prefetches the batches of one input pipeline, which no strategy is to shard again."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return data.prefetch(4).with_options(options)
+
+
+def _deal(chunks: Sequence[P], pipelines: int) -> list[list[P]]:
+    """Deals chunks out so that pipelines get similar numbers of rows: the largest first, to the smallest share."""
     if pipelines == 1:
-        return [list(pieces)]
+        return [list(chunks)]
     parts: list[list[P]] = [[] for _ in range(pipelines)]
     totals = [0] * pipelines
-    for i in sorted(range(len(pieces)), key=lambda i: (-pieces[i].rows, i)):
+    for i in sorted(range(len(chunks)), key=lambda i: (-chunks[i].rows, i)):
         shortest = totals.index(min(totals))
-        parts[shortest].append(pieces[i])
-        totals[shortest] += pieces[i].rows
+        parts[shortest].append(chunks[i])
+        totals[shortest] += chunks[i].rows
     return parts

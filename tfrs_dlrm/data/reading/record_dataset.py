@@ -1,4 +1,4 @@
-"""Records as batches for `model.fit`, read by TensorFlow's own ops in whatever process runs them."""
+"""Reads records as batches for `model.fit`, with TensorFlow ops only, which run in any process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.reading.columns import assemble, list_columns, matrix_names, signature
 from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS
-from tfrs_dlrm.data.reading.parts import PipelineShare, pipeline_share
+from tfrs_dlrm.data.reading.parts import PipelineShare, pipeline_share, prefetched
 from tfrs_dlrm.data.reading.records import BLOCK_ROWS, RecordFile, RecordIndex
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 
@@ -30,42 +30,43 @@ def record_dataset(
     context: tf.distribute.InputContext | None = None,
     shuffle_rows: int = SHUFFLE_ROWS,
 ) -> tf.data.Dataset:
-    """The batches of `dataset`, from what `write_records` wrote, as a graph that runs in any process.
+    """Makes a dataset of the batches of `dataset` from records, as a graph that runs in any process.
 
-    For `ClusterCoordinator.create_per_worker_dataset` and `Strategy.distribute_datasets_from_function`. The workers
-    must find the files under the same path as this process.
+    It is for `ClusterCoordinator.create_per_worker_dataset` and `Strategy.distribute_datasets_from_function`. The
+    workers must find the files under the same path as this process.
 
     Args:
-      directory: what `prepare` wrote, with the records in it.
-      batch_size: B, over all replicas together.
+      directory: a prepared directory with records.
+      batch_size: B, summed over all replicas.
       split: `train` or `eval`.
-      shuffle: puts files and blocks of 256 rows in random order; by default for `train` only.
-      seed: of that order, with `tf.random.set_seed`; a number gives each epoch an order of its own, the same in every
-        process. None gives every iterator its own, which is what the workers of an asynchronous cluster need.
-      start_step: the number of batches to leave out, over all epochs. Needs `repeat`, and a seed where shuffled.
-      repeat: goes on for ever, one epoch after another. Otherwise it ends after an epoch, and each new iterator is in
-        another order.
-      drop_remainder: leaves out the last, smaller batch of an epoch; by default where shuffled.
-      context: which input pipeline this is. Each gets its own files, and B / number of replicas rows a batch. All have
-        equally many batches where the remainder is dropped; otherwise each gives all of its rows.
+      shuffle: shuffles files, and blocks of 256 rows; by default for `train` only.
+      seed: of that order, with `tf.random.set_seed`. A number gives each epoch another order, the same in every
+        process. None gives each iterator another order, as the workers of an asynchronous cluster need.
+      start_step: the number of batches to skip, over all epochs. Needs `repeat`, and a seed if shuffled.
+      repeat: repeats epochs without end. Otherwise an iterator ends after an epoch, and each new one has another order.
+      drop_remainder: drops the last, smaller batch of an epoch; by default if shuffled.
+      context: the input pipeline. Each pipeline gets some files, and B / number of replicas rows per batch. If the
+        remainder is dropped, all have the same number of batches; otherwise each gives all of its rows.
       shuffle_rows: how many rows are in memory to draw blocks from.
 
     Raises:
-      FileNotFoundError: no prepared data there, or no records.
-      ValueError: the records are of other prepared data, or a file is missing or cut off; an empty split; too few rows
-        for one batch, or files for the pipelines. Other damage is an error of the iterator.
+      FileNotFoundError: the directory holds no prepared data, or no records.
+      ValueError: the records are of other prepared data, a file is missing or cut off, the split is empty, it has too
+        few rows for one batch or too few files for the pipelines. Other damage is an error of the iterator.
     """
     shuffle = split == "train" if shuffle is None else shuffle
     drop_remainder = shuffle if drop_remainder is None else drop_remainder
     if batch_size < 1 or start_step < 0:
-        raise ValueError(f"batch_size={batch_size} and start_step={start_step}: at least 1 and 0 are needed")
+        raise ValueError(f"batch_size={batch_size} and start_step={start_step}: give at least 1 and 0")
     if start_step and (not repeat or (shuffle and seed is None)):
         raise ValueError(f"start_step={start_step} needs repeat=True, and a seed where the rows are shuffled")
-    PreparedManifest.load(directory).shards(split)  # says so if the split is empty
+    PreparedManifest.load(directory).shards(split)  # raises if the split is empty
     files: tuple[RecordFile, ...] = getattr(RecordIndex.load(directory), split)
     part = pipeline_share(files, context, batch_size, drop_remainder, f"{directory}: {len(files)} files of records")
     if part.batches == 0:
-        raise ValueError(f"{directory}: {part.rows} {split} rows are too few for a batch of {part.batch_size}")
+        raise ValueError(
+            f"{directory}: {part.rows} {split} rows are too few for a batch of {part.batch_size}; lower the batch size"
+        )
     schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
     first_epoch, skip = divmod(start_step, part.batches)
 
@@ -79,13 +80,11 @@ def record_dataset(
     data = seeds.enumerate().flat_map(epoch)
     data = data.map(lambda *columns: _assemble(columns, schema), num_parallel_calls=tf.data.AUTOTUNE)
     data = data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY if repeat else part.batches))
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return data.prefetch(4).with_options(options)
+    return prefetched(data)
 
 
 def _epoch_seeds(seed: int | None) -> tf.data.Dataset:
-    """A number for each epoch, without end."""
+    """Yields a random number per epoch, without end."""
     if seed is not None:
         return tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
 
@@ -100,10 +99,10 @@ def _epoch_seeds(seed: int | None) -> tf.data.Dataset:
 def _records(
     directory: str, part: PipelineShare[RecordFile], seed: tf.Tensor | None, shuffle_rows: int
 ) -> tf.data.Dataset:
-    """The serialized blocks of an epoch; in the order of the files without a seed."""
-    # The working directory of another process may be another one.
-    paths = [os.path.abspath(os.path.join(directory, file.path)) for file in part.pieces]
-    sizes = tf.constant([[file.bytes, file.blocks] for file in part.pieces], tf.int64)
+    """The serialized blocks of an epoch; without a seed, in the order of the files."""
+    # Another process may have another working directory.
+    paths = [os.path.abspath(os.path.join(directory, file.path)) for file in part.chunks]
+    sizes = tf.constant([[file.bytes, file.blocks] for file in part.chunks], tf.int64)
     files = tf.data.Dataset.from_tensor_slices((paths, sizes[:, 0], sizes[:, 1]))
     if seed is None:
         return files.flat_map(_blocks)
@@ -113,7 +112,7 @@ def _records(
 
 
 def _blocks(path: tf.Tensor, size: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
-    """The serialized blocks of a file of `size` bytes. TensorFlow's "corrupted record at 2044" would not name it."""
+    """The serialized blocks of a file of `size` bytes; errors name the file, unlike TensorFlow's."""
 
     def damaged(path: tf.Tensor) -> tf.Tensor:
         advice = "remove its directory and let tfrs_dlrm.data.reading.records.write_records make it anew"
@@ -121,8 +120,8 @@ def _blocks(path: tf.Tensor, size: tf.Tensor, count: tf.Tensor) -> tf.data.Datas
         with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
             return tf.identity(path)
 
-    # An error in a record ends the file, and `error` is the next element. An error in opening it, which does name it,
-    # `ignore_errors` would try to get over for ever; so the first 8 bytes are read without it.
+    # An error in a record ends the file, and `error` is the next element. After an error in opening the file,
+    # `ignore_errors` would try again for ever; so the first 8 bytes are read without it, and that error names the file.
     first = tf.data.FixedLengthRecordDataset(path, record_bytes=8, footer_bytes=size - 8).take(1)
     blocks = first.flat_map(lambda _: tf.data.TFRecordDataset(path).ignore_errors(log_warning=True))
     error = tf.data.Dataset.from_tensors(path).map(damaged)
@@ -130,7 +129,7 @@ def _blocks(path: tf.Tensor, size: tf.Tensor, count: tf.Tensor) -> tf.data.Datas
 
 
 def _parse(record: tf.Tensor, schema: Schema) -> tuple[tf.Tensor, ...]:
-    """The rows of a block: matrices, then for each list column a string [rows]."""
+    """Parses the rows of a block: matrices, then for each list column a string [rows]."""
     names, specs = matrix_names(schema), signature(schema, None, sort_ids=False)
     wanted = {name: tf.io.FixedLenFeature([], tf.string) for name in names}
     lists = {n: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True) for n in list_columns(schema)}
@@ -143,7 +142,7 @@ def _parse(record: tf.Tensor, schema: Schema) -> tuple[tf.Tensor, ...]:
 
 
 def _assemble(columns: Sequence[tf.Tensor], schema: Schema) -> tuple:
-    """A batch as `dataset` gives it."""
+    """Makes a batch in the form of `dataset`."""
     matrices = len(matrix_names(schema))
     flat, specs = list(columns[:matrices]), signature(schema, None, sort_ids=False)
     for strings, spec in zip(columns[matrices:], specs[matrices::2], strict=True):

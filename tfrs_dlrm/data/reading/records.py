@@ -1,7 +1,7 @@
-"""Prepared data as TFRecord files, for processes that have TensorFlow but not this package.
+"""Writes prepared data as TFRecord files, for processes that have TensorFlow but not this package.
 
 Parameter server workers and the hosts of a TPU pod run the graph of a dataset, not the Python that `dataset` needs.
-PREPARED/records/ holds the rows a second time, ready to be fed: a record is a block of rows, a tf.train.Example with
+For them, PREPARED/records/ holds the rows again. A record is a block of rows, a tf.train.Example with
 
 - for each of `label`, `weight`, `dense` and `ids` that the schema has, one string of little-endian float32 or int32,
   row by row, and
@@ -32,7 +32,7 @@ from tfrs_dlrm.stores.files import disk_full, read_json, write_json
 RECORDS_DIR, RECORDS_FILE = "records", "records.json"
 BLOCK_ROWS = 256
 _VERSION = 2
-_FILES = 64  # where there are as many blocks: the hosts of a pod share out whole files
+_FILES = 64  # if there are as many blocks; each host of a pod reads whole files
 _MAX_FILE_BYTES = 256 << 20
 
 
@@ -48,13 +48,13 @@ class RecordFile:
 
 @dataclasses.dataclass(frozen=True)
 class RecordIndex:
-    """The content of PREPARED/records/, as its records.json says.
+    """The content of PREPARED/records/, in its records.json.
 
     Attributes:
       version: of the format.
       prepared: a hash of the schema and the manifest of the prepared directory.
       train: the files of the training set.
-      eval: those of the evaluation set, in the order of the log.
+      eval: the files of the evaluation set, in the order of the log.
     """
 
     version: int
@@ -64,16 +64,16 @@ class RecordIndex:
 
     @classmethod
     def load(cls, directory: str) -> RecordIndex:
-        """Reads DIRECTORY/records/records.json and looks whether the files fit.
+        """Reads DIRECTORY/records/records.json, and checks the sizes of the files.
 
         Raises:
-          FileNotFoundError: no prepared data there, or no records.
-          ValueError: they belong to other prepared data, or a file is missing or has another size.
+          FileNotFoundError: the directory holds no prepared data, or no records.
+          ValueError: the records are of other prepared data, or a file is missing or has another size.
         """
         prepared, path = prepared_fingerprint(directory), os.path.join(directory, RECORDS_DIR, RECORDS_FILE)
         if not os.path.isfile(path):
             raise FileNotFoundError(
-                f"{directory}: the data are not there as records (no {RECORDS_DIR}/{RECORDS_FILE});"
+                f"{directory}: there are no records of the data (no {RECORDS_DIR}/{RECORDS_FILE});"
                 " tfrs_dlrm.data.reading.records.write_records makes them"
             )
         data = read_json(path)
@@ -99,22 +99,21 @@ def write_records(
 ) -> str:
     """Writes both splits of a prepared directory to DIRECTORY/records/; see `record_dataset` for reading.
 
-    They take about as much room as the rows in memory: 4 bytes for each number and id. Only one process may write.
+    They take 4 bytes per number and id, as the rows in memory. Only one process may write.
 
     Args:
-      directory: what `prepare` wrote.
-      seed: of the order of the training rows, which are shuffled once. Readers have seeds of their own.
+      directory: a prepared directory.
+      seed: of the order of the training rows, which are shuffled once. Readers have another seed.
       shuffle_rows: how many rows are shuffled at a time.
-      progress: is told how many rows are written; its stage is `records`.
+      progress: called with the number of written rows; the stage is `records`.
 
     Returns:
-      The path of the records. They have that name once they are whole. Called again it does nothing, whatever order
-      they are in, since another cluster may be reading them; but records of other prepared data, or with a file missing
-      or cut off, are made anew.
+      The path of the records, which exists once they are complete. Existing records stay, with any seed, since another
+      cluster may be reading them. Records of other prepared data, or with a missing or cut off file, are replaced.
 
     Raises:
-      FileNotFoundError: no prepared data there.
-      ValueError: a damaged shard, see `dataset`.
+      FileNotFoundError: the directory holds no prepared data.
+      ValueError: a shard is damaged; see `dataset`.
       OSError: the disk is full.
     """
     home, prepared = os.path.join(directory, RECORDS_DIR), prepared_fingerprint(directory)
@@ -151,7 +150,7 @@ class _RecordWriter:
         self._rows = 0
 
     def write(self, split: Split, seed: int | None, shuffle_rows: int) -> tuple[RecordFile, ...]:
-        """One split, several files of neighbouring blocks."""
+        """Writes one split to several files of neighbouring blocks."""
         rows, files = self._manifest.rows(split), list[RecordFile]()
         if rows == 0:
             return ()
@@ -177,7 +176,7 @@ class _RecordWriter:
 
 
 def _serialized(block: Sequence[np.ndarray], schema: Schema) -> bytes:
-    """A tf.train.Example of the arrays of a block, which are in the order of `signature`."""
+    """Serializes the arrays of a block, in the order of `signature`, as a tf.train.Example."""
     rest = iter(block)
     columns = {name: [_little_endian(next(rest)).tobytes()] for name in matrix_names(schema)}
     columns |= {name: _row_strings(_little_endian(next(rest)), next(rest)) for name in list_columns(schema)}
@@ -190,7 +189,7 @@ def _little_endian(array: np.ndarray) -> np.ndarray:
 
 
 def _row_strings(values: np.ndarray, splits: np.ndarray) -> list[bytes]:
-    """The bytes of the values of each row."""
+    """Returns the bytes of the values of each row."""
     offsets = (splits * values.itemsize).astype(np.int32)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
     return pa.Array.from_buffers(pa.binary(), len(splits) - 1, buffers).to_pylist()

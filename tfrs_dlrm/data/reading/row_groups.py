@@ -1,4 +1,4 @@
-"""The row groups of prepared Parquet files: which there are, which of them an input pipeline reads, and their rows."""
+"""The row groups of prepared Parquet files: lists them, selects those of an input pipeline, and reads their rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RowGroup:
         return self.end - self.begin
 
     def cut(self, parts: int) -> list[RowGroup]:
-        """The group as several of about equally many rows."""
+        """Cuts the group into several of similar size."""
         ends = [self.begin + self.rows * i // parts for i in range(parts + 1)]
         pairs = itertools.pairwise(ends)
         return [dataclasses.replace(self, begin=begin, end=end) for begin, end in pairs if end > begin]
@@ -52,7 +52,7 @@ class RowGroup:
 def share_of_split(
     directory: str, split: Split, context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool
 ) -> PipelineShare[RowGroup]:
-    """The row groups of a split that an input pipeline reads; see `pipeline_share` for arguments and errors."""
+    """Selects the row groups of a split for an input pipeline; see `pipeline_share` for arguments and errors."""
     shards = PreparedManifest.load(directory).shards(split)
     groups = _list_row_groups(directory, shards, encoded_schema(Schema.load(os.path.join(directory, SCHEMA_FILE))))
     if context is not None and len(groups) < context.num_input_pipelines:
@@ -86,25 +86,25 @@ def _list_row_groups(directory: str, shards: Sequence[PreparedShard], expected: 
 def shuffle_windows(
     schema: Schema, share: PipelineShare[RowGroup], seed: int | None, shuffle_rows: int
 ) -> ShuffleWindows:
-    """The windows of an input pipeline."""
-    return ShuffleWindows(share.pieces, lambda group: group.read(schema), seed, shuffle_rows)
+    """Makes the windows of an input pipeline."""
+    return ShuffleWindows(share.chunks, lambda group: group.read(schema), seed, shuffle_rows)
 
 
 def windows_of(
     directory: str, split: Split, seed: int | None, shuffle_rows: int, pipelines: int = 1, pipeline: int = 0
 ) -> ShuffleWindows:
-    """The windows that `dataset` reads, for another process that is to read them.
+    """Makes the windows of `dataset` in another process, which is to read them.
 
     Args:
-      directory: what `prepare` wrote.
+      directory: a prepared directory.
       split: `train` or `eval`.
-      seed: of the order; None is the order of the log.
+      seed: of the order; None means the order of the log.
       shuffle_rows: how many rows are shuffled at a time.
-      pipelines: how many input pipelines there are.
-      pipeline: which of them it is.
+      pipelines: the number of input pipelines.
+      pipeline: the number of this pipeline.
 
     Raises:
-      FileNotFoundError, ValueError: as `dataset`.
+      FileNotFoundError, ValueError: see `dataset`.
     """
     context = tf.distribute.InputContext(pipelines, pipeline, pipelines)
     directory = local_copy(directory)
@@ -114,14 +114,14 @@ def windows_of(
 
 @contextlib.contextmanager
 def open_shard(path: str, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
-    """The file, whose pages are checked against their checksums as they are read.
+    """Opens a Parquet file; its pages are checked against their checksums when they are read.
 
     Args:
-      path: of the file.
-      metadata: its footer, where that was read already.
+      path: the path of the file.
+      metadata: its footer, if that was read already.
 
     Raises:
-      ValueError: it is missing or damaged; also if that comes out while it is in use.
+      ValueError: the file is missing or damaged, even if a later read finds it.
     """
     try:
         with pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True) as file:
@@ -139,18 +139,18 @@ def open_row_groups(directory: str, split: Split) -> Iterator[tuple[pq.ParquetFi
 
 
 def looked_up(directory: str, split: Split, feature: str) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """The rows that a feature looks up, a row group of the examples of a split at a time, in the order of the log.
+    """Yields the table rows that a feature looks up, per row group of a split, in the order of the log.
 
     Args:
-      directory: what `prepare` wrote.
+      directory: a prepared directory.
       split: `train` or `eval`.
       feature: the name of a categorical feature.
 
     Yields:
-      Rows int32 [n], and how many of them each example has, int64 [B]; None where all have one.
+      Rows int32 [n], and how many of them each example has, int64 [B]; None if all have one.
 
     Raises:
-      FileNotFoundError, ValueError: no prepared data there, an empty split, or a damaged shard.
+      FileNotFoundError, ValueError: the directory holds no prepared data, the split is empty, or a shard is damaged.
     """
     for file, i in open_row_groups(directory, split):
         yield _flat(file.read_row_group(i, columns=[feature]).column(0).combine_chunks())

@@ -19,15 +19,15 @@ from tfrs_dlrm.data.reading.windows import ShuffleWindows
 
 @dataclasses.dataclass(frozen=True)
 class ReadRequest:
-    """Which rows in which order; an input worker finds everything else in the prepared directory.
+    """Asks an input worker for rows in some order; the prepared directory holds everything else.
 
     Attributes:
-      directory: what `prepare` wrote; trainer and workers see it under this name; or its address.
+      directory: the prepared directory, under the path or URL by which both trainer and workers see it.
       split: `train` or `eval`.
-      seed: of the order; None is the order of the log.
+      seed: of the order; None means the order of the log.
       shuffle_rows: how many rows are shuffled at a time.
       pipelines: how many input pipelines share the rows.
-      pipeline: the number of this one.
+      pipeline: the number of this pipeline.
     """
 
     directory: str
@@ -46,33 +46,33 @@ class ReadRequest:
         shuffle_rows: int,
         context: tf.distribute.InputContext | None = None,
     ) -> ReadRequest:
-        """That of the pipeline that `context` describes."""
+        """Makes the request of an input pipeline."""
         context = context or tf.distribute.InputContext()
-        # The working directory of another process may be another one.
+        # Another process may have another working directory.
         path = raw_files.absolute(os.fspath(directory))
         return cls(path, split, seed, shuffle_rows, context.num_input_pipelines, context.input_pipeline_id)
 
     def to_json(self) -> str:
-        """As `from_json` reads it."""
+        """Serializes the request for `from_json`."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ReadRequest:
-        """Reads `to_json`."""
+        """Parses the text of `to_json`."""
         return cls(**json.loads(text))
 
 
 class RowSource(Protocol):
-    """Where the rows of an epoch come from, in their order: `ShuffleWindows`, which reads them here, or a service."""
+    """A source of the rows of an epoch, in order: `ShuffleWindows`, which reads them in this process, or a service."""
 
     def rows(self, epoch: int, first_row: int) -> Iterator[Columns]:
-        """The rows of an epoch from `first_row` on, so many at a time as the source likes."""
+        """Yields the rows of an epoch from `first_row` on, in portions of any size."""
 
 
 class RowService(Protocol):
-    """What `dataset` needs of a service."""
+    """A service that opens a source of rows, such as `InputService`."""
 
     def open(
-        self, job: ReadRequest, windows: ShuffleWindows, first_epoch: int, first_row: int, repeat: bool
+        self, request: ReadRequest, windows: ShuffleWindows, first_epoch: int, first_row: int, repeat: bool
     ) -> contextlib.AbstractContextManager[RowSource]:
-        """The rows of `job` from `first_row` of an epoch on: of that epoch, or with `repeat` of all that follow."""
+        """Opens the rows of a request from `first_row` of an epoch on; with `repeat`, also of all later epochs."""

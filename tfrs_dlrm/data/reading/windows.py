@@ -1,7 +1,7 @@
-"""Windows: the rows that are shuffled together, and the order of them in an epoch.
+"""Shuffle windows: the rows that are shuffled together, and their order in an epoch.
 
-Each epoch puts the pieces of an input pipeline in a random order, joins neighbours to windows, and shuffles the rows of
-a window. All of it is a function of (seed, epoch), so whoever has the pieces can say what a window holds.
+Each epoch puts the chunks of an input pipeline in a random order, joins neighbours to windows, and shuffles the rows of
+each window. All of it is a function of (seed, epoch), so every process with the chunks finds the same windows.
 """
 
 from __future__ import annotations
@@ -17,56 +17,56 @@ from tfrs_dlrm.data.reading.parts import RowChunk
 
 
 class ShuffleWindow(NamedTuple):
-    """Which window of which epoch it is, counted from 0; its pieces; and how many of its rows to leave out."""
+    """A window: its epoch and number, counted from 0, its chunks, and how many of its first rows to skip."""
 
     epoch: int
     number: int
-    pieces: list[Any]
+    chunks: list[Any]
     skip: int = 0
 
     @property
     def rows(self) -> int:
-        """Of all pieces."""
-        return sum(p.rows for p in self.pieces)
+        """The number of rows of all chunks."""
+        return sum(p.rows for p in self.chunks)
 
 
 class ShuffleWindows:
     """The windows of one input pipeline.
 
     Args:
-      pieces: what is read as a whole, see `PipelineShare`.
-      read: reads one.
-      seed: of the order; None leaves pieces and rows as they are.
-      shuffle_rows: a window is complete once it has so many.
+      chunks: the chunks of the pipeline; see `PipelineShare`.
+      read: reads one chunk.
+      seed: of the order; None keeps chunks and rows in order.
+      shuffle_rows: a window is complete once it has so many rows.
     """
 
-    def __init__(self, pieces: Sequence[RowChunk], read: Callable[[Any], Columns], seed: int | None, shuffle_rows: int):
-        self._pieces, self._read, self._seed, self._shuffle_rows = pieces, read, seed, shuffle_rows
+    def __init__(self, chunks: Sequence[RowChunk], read: Callable[[Any], Columns], seed: int | None, shuffle_rows: int):
+        self._chunks, self._read, self._seed, self._shuffle_rows = chunks, read, seed, shuffle_rows
 
     @property
     def most(self) -> int:
-        """No epoch has more windows than this."""
-        return len(self._pieces)
+        """The maximal number of windows in an epoch."""
+        return len(self._chunks)
 
     def of(self, epoch: int, first_row: int = 0) -> list[ShuffleWindow]:
-        """The windows of an epoch, in order, but for its rows before `first_row`."""
+        """Lists the windows of an epoch, in order, from row `first_row` on."""
         out = []
-        for number, pieces in enumerate(self._grouped(epoch)):
-            window = ShuffleWindow(epoch, number, pieces, first_row)
+        for number, chunks in enumerate(self._grouped(epoch)):
+            window = ShuffleWindow(epoch, number, chunks, first_row)
             if first_row < window.rows:
                 out.append(window)
             first_row = max(0, first_row - window.rows)
         return out
 
     def load(self, window: ShuffleWindow) -> Columns:
-        """Reads and shuffles a window; its first `skip` rows are left out."""
-        columns = Columns.join([self._read(piece) for piece in window.pieces])
+        """Reads and shuffles a window, and drops its first `skip` rows."""
+        columns = Columns.join([self._read(piece) for piece in window.chunks])
         if self._seed is not None:
             columns = columns.take(permutation(len(columns), self._seed, window.epoch, window.number + 1))
         return columns.slice(window.skip, len(columns)) if window.skip else columns
 
     def rows(self, epoch: int, first_row: int) -> Iterator[Columns]:
-        """The rows of an epoch from `first_row` on, a window at a time; the next is read in the background."""
+        """Yields the rows of an epoch from `first_row` on, per window; the next window is read in the background."""
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             ahead = None
             for window in self.of(epoch, first_row):
@@ -78,12 +78,12 @@ class ShuffleWindows:
                 yield ahead.result()
 
     def _grouped(self, epoch: int) -> Iterator[list[Any]]:
-        order = list(range(len(self._pieces)))
+        order = list(range(len(self._chunks)))
         if self._seed is not None:
             order = permutation(len(order), self._seed, epoch, 0).tolist()
         window: list[Any] = []
         for i in order:
-            window.append(self._pieces[i])
+            window.append(self._chunks[i])
             if sum(p.rows for p in window) >= self._shuffle_rows:
                 yield window
                 window = []
@@ -92,6 +92,6 @@ class ShuffleWindows:
 
 
 def permutation(size: int, *key: int) -> np.ndarray:
-    """A permutation that is a function of its arguments, whatever the version of NumPy: Philox's stream is fixed."""
+    """Makes a permutation from a key, the same in every version of NumPy: Philox's stream is fixed."""
     bits = np.random.Philox(np.random.SeedSequence([k % 2**64 for k in key]))
     return np.argsort(bits.random_raw(size), kind="stable")

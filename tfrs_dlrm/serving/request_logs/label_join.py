@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow.parquet as pq
 
-from tfrs_dlrm.data.raw.sources import expand, is_parquet, usual_delimiter
+from tfrs_dlrm.data.raw.raw_files import expand, is_parquet, usual_delimiter
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.serving.request_logs.log_tables import read_log
 from tfrs_dlrm.serving.request_logs.request_log import LOG_FIELDS

@@ -1,4 +1,4 @@
-"""What runs the passes of `prepare` and puts vocabularies in order: this machine, or a Spark cluster."""
+"""Engines run the passes of `prepare` and sort vocabularies, on this machine or on a Spark cluster."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ class Engine(Protocol):
         """Runs the first pass over all segments that are not marked as counted.
 
         Raises:
-          BadRowError, ValueError: of the first file and segment that has one, as `prepare`.
+          BadRowError, ValueError: the first error in the order of files and segments; see `prepare`.
         """
 
     def vocabularies(
         self, job: PrepareJob, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
     ) -> Iterator[tuple[str, Iterator[Sequence[str]]]]:
-        """Joins the counts of all segments.
+        """Sums the counts of all segments, and sorts the values.
 
         Args:
-          job: what is prepared.
+          job: the job.
           workspace: holds the counts.
-          settings: by table, how often a value has to occur, and how many values there may be.
+          settings: by table, how often a value must occur, and the maximal number of values.
 
         Yields:
-          Each table of `settings`, in that order, and its values, many at a time: by falling count, ties in the order
-          of their UTF-8 bytes. They are to be used up before the next table is asked for.
+          Each table of `settings`, in that order, and batches of its values: by falling count, ties by their UTF-8
+          bytes. Use them up before asking for the next table.
         """
 
     def encode(self, job: PrepareJob, workspace: Workspace, schema: Schema, report: Progress) -> None:
         """Runs the second pass over all segments that are not marked as encoded; errors as in `count`.
 
         Args:
-          job: what is prepared.
+          job: the job.
           workspace: holds vocabularies and statistics.
           schema: has the size of every table.
-          report: is told how far it is.
+          report: called with the progress.
         """

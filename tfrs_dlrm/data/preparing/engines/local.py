@@ -1,26 +1,31 @@
-"""This machine: blocks side by side in threads, vocabularies by DuckDB."""
+"""The engine on this machine: threads work on blocks in parallel, and DuckDB sorts vocabularies."""
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import functools
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
-from tfrs_dlrm.data.preparing.job import PrepareJob
+from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
 from tfrs_dlrm.data.preparing.passes import CountingPass, EncodingPass, Pass, rows_of
 from tfrs_dlrm.data.preparing.value_counts import by_falling_count
 from tfrs_dlrm.data.preparing.workspace import Workspace
-from tfrs_dlrm.data.raw import raw_files
-from tfrs_dlrm.data.raw.segments import Reader, by_segment, segment_name, segment_of
+from tfrs_dlrm.data.raw import raw_files, sources
+from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import Progress
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 
 class LocalEngine:
-    """See `Engine`."""
+    """The engine on this machine."""
 
     def count(self, job: PrepareJob, workspace: Workspace, report: Progress) -> None:
         """See `Engine`."""
@@ -39,16 +44,16 @@ class LocalEngine:
 
 
 def _run(work: Pass, job: PrepareJob, workspace: Workspace, report: Progress) -> None:
-    """Works on the blocks of all unfinished segments side by side, and finishes each segment in order."""
+    """Works on the blocks of all unfinished segments in parallel, and finishes the segments in order."""
     sizes = [raw_files.size(job.files[file]) for file in work.files]
     rows, ahead = 0, (os.cpu_count() or 1) + 1
     report(work.stage, 0, sum(sizes), 0)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for file, before in zip(work.files, itertools.accumulate(sizes, initial=0), strict=False):
-            reader = Reader(job.files[file], job.schema)
+            reader = _FileBlocks(job.files[file], job.schema)
             done = functools.partial(_is_done, work, workspace, file)
             todo = (block for block in reader if not done(segment_of(block)))
-            for segment, group in by_segment(pool, functools.partial(work.work, file), todo, ahead):
+            for segment, group in _by_segment(pool, functools.partial(work.work, file), todo, ahead):
                 name = segment_name(file, segment)
                 mark = work.finish(workspace, name, group)
                 workspace.mark(work.kind, name, mark)
@@ -59,3 +64,54 @@ def _run(work: Pass, job: PrepareJob, workspace: Workspace, report: Progress) ->
 
 def _is_done(work: Pass, workspace: Workspace, file: int, segment: int) -> bool:
     return workspace.is_marked(work.kind, segment_name(file, segment))
+
+
+class _FileBlocks:
+    """The blocks of a file, and how many of its bytes have been read."""
+
+    def __init__(self, path: str, schema: Schema):
+        self._path, self._schema, self.position = path, schema, 0
+
+    def __iter__(self) -> Iterator[RawBlock]:
+        return sources.blocks(self._path, self._schema, self._at)
+
+    def _at(self, position: int) -> None:
+        self.position = position
+
+
+def _by_segment(
+    pool: concurrent.futures.Executor, work: Callable[[RawBlock], R], blocks: Iterable[RawBlock], ahead: int
+) -> Iterator[tuple[int, Iterator[R]]]:
+    """Runs `work` on blocks, and yields each segment and the results of its blocks in order.
+
+    Args:
+      pool: runs the work.
+      work: works on one block.
+      blocks: the blocks of one file, in order.
+      ahead: how many blocks are in work at most, which bounds memory.
+
+    Yields:
+      Pairs; use up the results of one before asking for the next.
+    """
+    results = _in_order(pool, functools.partial(_numbered, work), blocks, ahead)
+    for segment, group in itertools.groupby(results, key=lambda pair: pair[0]):
+        yield segment, (result for _, result in group)
+
+
+def _numbered(work: Callable[[RawBlock], R], block: RawBlock) -> tuple[int, R]:
+    return segment_of(block), work(block)
+
+
+def _in_order(pool: concurrent.futures.Executor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+    """Yields results in the order of the items, with at most `ahead` items in work, which bounds memory."""
+    pending: collections.deque[concurrent.futures.Future[R]] = collections.deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()

@@ -1,8 +1,7 @@
-"""A Spark cluster: segments are tasks, vocabularies are counted and sorted by Spark SQL.
+"""The engine on a Spark cluster: tasks work on segments, and Spark SQL sums and sorts vocabularies.
 
-The executors read raw files and write shards themselves, through a file system that all machines share; what goes
-through Spark are numbers of tasks, and counted values. The same segments as on one machine, worked on by the same code,
-give the same bytes.
+Executors read raw files and write shards through a file system that all machines share. Only numbers of tasks and
+counted values pass through Spark. The same code works on the same segments as on one machine, and gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 from absl import logging
 
+from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing.engines import spark_tasks
-from tfrs_dlrm.data.preparing.engines.spark_errors import explained
-from tfrs_dlrm.data.preparing.engines.spark_session import is_local, session
+from tfrs_dlrm.data.preparing.engines.spark_session import explained, is_local, session
 from tfrs_dlrm.data.preparing.engines.spark_tasks import Site
 from tfrs_dlrm.data.preparing.engines.units import WorkUnit, stretches, units
 from tfrs_dlrm.data.preparing.job import PrepareJob
 from tfrs_dlrm.data.preparing.passes import rows_of
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, FAILED, Workspace
-from tfrs_dlrm.data.raw import raw_files, segments, sources
+from tfrs_dlrm.data.raw import raw_files, sources
 from tfrs_dlrm.data.raw.parsing import BadRow, BadRowError
 from tfrs_dlrm.data.raw.sources import BlockStart
 from tfrs_dlrm.schema import Schema
@@ -40,21 +39,21 @@ from tfrs_dlrm.stores.files import read_json, write_json
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-_TASKS = 10_000  # at most, of one job; beyond that, a task works on several units
+_TASKS = 10_000  # maximum per job; with more units, a task works on several
 _POLL_S = 0.2
-# How long a cluster may take to give the first executor: until a warning, and until it is an error.
+# How long to wait for the first executor before a warning, and before an error.
 _WARN_S, _GIVE_UP_S = 20.0, 300.0
 
 
 @contextlib.contextmanager
 def spark_engine(master: str | None) -> Iterator[SparkEngine]:
-    """The engine on the active Spark session, or on one of its own; see `session` for arguments and errors."""
+    """Makes the engine, on the active Spark session or a new one; see `session` for arguments and errors."""
     with session(master) as spark:
         yield SparkEngine(spark)
 
 
 class SparkEngine:
-    """See `Engine`."""
+    """The engine on a Spark session."""
 
     def __init__(self, spark: SparkSession):
         self._spark = spark
@@ -81,7 +80,7 @@ class SparkEngine:
     def _sorted_values(
         self, job: PrepareJob, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
     ) -> list[tuple[int, int]]:
-        """Joins, cuts and sorts the counts of all tables; returns which files hold the values, as (part, table)."""
+        """Sums, filters and sorts the counts of all tables; returns the files of the values, as (part, table)."""
         from pyspark.sql import functions as F
 
         site, names = _site(job, workspace), workspace.marked(COUNTED)
@@ -91,7 +90,7 @@ class SparkEngine:
             _map(self._numbers(len(names)), read, "table int, value string, n bigint")
             .groupBy("table", "value")
             .agg(F.sum("n").alias("n"))
-            # A vocabulary file holds one value a line.
+            # A vocabulary file holds one value per line.
             .where((F.col("n") >= F.get(min_counts, F.col("table"))) & ~F.col("value").rlike("[\r\n]"))
             .orderBy("table", F.col("n").desc(), "value")
             .select("table", "value")
@@ -109,7 +108,7 @@ class SparkEngine:
         todo = [
             unit
             for unit in plan
-            if unit.file < files and not (unit.place and workspace.is_marked(kind, unit.first_segment))
+            if unit.file < files and not (unit.start and workspace.is_marked(kind, unit.first_segment))
         ]
         run = functools.partial(spark_tasks.run_pass, site, kind, schema, todo)
         self._collect(_map(self._numbers(len(todo)), run, "id bigint"), progress)
@@ -119,13 +118,13 @@ class SparkEngine:
         report(stage, total, total, progress.rows)
 
     def _plan(self, site: Site, workspace: Workspace) -> list[WorkUnit]:
-        """The units of all files, which are found once and kept."""
+        """The units of all files, which are found once and then kept."""
         path = os.path.join(workspace.work, "units.json")
         if os.path.exists(path):
             kept = read_json(path)
             if kept["cuts"] == list(site.cuts):
                 return [
-                    WorkUnit(file, BlockStart(*place) if place else None, size) for file, place, size in kept["units"]
+                    WorkUnit(file, BlockStart(*start) if start else None, size) for file, start, size in kept["units"]
                 ]
         parts = stretches(site.paths, site.sizes)
         look = functools.partial(spark_tasks.look_at, site, parts)
@@ -137,19 +136,19 @@ class SparkEngine:
         found: list[WorkUnit] = []
         for file, (name, size) in enumerate(zip(site.paths, site.sizes, strict=True)):
             found += units(file, name, size, answers[file], header)
-        rows_of_units = [[u.file, u.place and [*vars(u.place).values()], u.size] for u in found]
+        rows_of_units = [[u.file, u.start and [*vars(u.start).values()], u.size] for u in found]
         write_json(path, {"cuts": list(site.cuts), "units": rows_of_units})
         return found
 
     def _numbers(self, count: int) -> DataFrame:
-        """One column with the numbers from 0 to `count` - 1, each a task."""
+        """A column with the numbers from 0 to `count` - 1, each of which is a task."""
         return self._spark.range(0, count, 1, max(1, min(count, _TASKS)))
 
     def _collect(self, frame: DataFrame, tick: Callable[[], None] = lambda: None) -> list[Any]:
-        """The rows of a small frame; `tick` is called meanwhile.
+        """Collects the rows of a small frame, and calls `tick` meanwhile.
 
         Raises:
-          OSError: executors that fail or lack something, or none at all.
+          OSError: executors fail, lack something, or do not start.
         """
         context = self._spark.sparkContext
         group = f"tfrs-dlrm-{uuid.uuid4().hex}"
@@ -178,7 +177,7 @@ class SparkEngine:
 
 
 class _Waiting:
-    """Looks whether a cluster has given any executor."""
+    """Warns, then raises, while a cluster gives no executor."""
 
     def __init__(self, spark: SparkSession):
         self._context, self._begin, self._warned = spark.sparkContext, time.monotonic(), False
@@ -187,7 +186,7 @@ class _Waiting:
     def __call__(self) -> None:
         if self._over:
             return
-        with contextlib.suppress(Exception):  # where the driver's Java is gone, the job says so
+        with contextlib.suppress(Exception):  # if the driver's Java is gone, the job raises
             tracker = self._context._jsc.sc().statusTracker()
             self._over = len(tracker.getExecutorInfos()) > 1  # the driver is one
         waited = time.monotonic() - self._begin
@@ -202,7 +201,7 @@ class _Waiting:
 
 
 class _PassProgress:
-    """Reports the segments that are finished by now; rows are those of this run."""
+    """Reports the finished segments, and the rows of this run."""
 
     def __init__(self, workspace: Workspace, stage: str, kind: str, total: int, report: Progress):
         self._workspace, self._stage, self._kind, self._total, self._report = workspace, stage, kind, total, report
@@ -219,27 +218,27 @@ class _PassProgress:
     def _look(self) -> None:
         new = set(self._workspace.marked(self._kind)) - self._seen
         marks = [self._workspace.read_mark(self._kind, name) for name in new]
-        self._bytes += sum(mark.get("bytes", 0) for mark in marks)  # LocalEngine says nothing of bytes
+        self._bytes += sum(mark.get("bytes", 0) for mark in marks)  # LocalEngine marks hold no bytes
         self.rows += sum(rows_of(mark) for mark in marks)
         self._seen |= new
 
 
 def _site(job: PrepareJob, workspace: Workspace) -> Site:
     paths = tuple(map(raw_files.absolute, job.files))
-    cuts = sources.BLOCK_BYTES, sources.BLOCK_ROWS, segments.BLOCKS_PER_SEGMENT
+    cuts = sources.BLOCK_BYTES, sources.BLOCK_ROWS, prepare_job.BLOCKS_PER_SEGMENT
     sizes = tuple(map(raw_files.size, paths))
     return Site(job, paths, sizes, os.path.abspath(workspace.output), workspace.run, cuts)
 
 
 def _map(frame: DataFrame, function: Callable[..., Any], columns: str) -> DataFrame:
-    """What a function of `spark_tasks` makes of the partitions of a frame."""
+    """Applies a function of `spark_tasks` to the partitions of a frame."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # on pandas, which none of this uses
         return frame.mapInArrow(function, columns)
 
 
 def _first_values(paths: Sequence[str], count: int | None) -> Iterator[list[str]]:
-    """The first `count` values of these files, or all."""
+    """Yields batches of the first `count` values of files, or of all values."""
     for path in paths:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches():

@@ -1,4 +1,4 @@
-"""A Spark session to prepare data with, and everything that can be wrong with it said before anything waits for it."""
+"""Starts a Spark session, after checks that fail early, and explains errors of executors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 JAVA = 17
-_ATTEMPTS = 4  # of each task; Spark's own default on clusters
+_ATTEMPTS = 4  # per task; Spark's default on clusters
 _CONNECT_S = 5.0
 _LOCAL = re.compile(r"local(?:\[(\*|\d+)(?:, *(\d+))?\])?")
+# The last line of a Python traceback.
+_PYTHON = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt)): (.*)$", re.MULTILINE)
+_JAVA = re.compile(r"^(?:Caused by: )?[\w.$]*(?:Exception|Error): (.+)$", re.MULTILINE)
 _SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -34,18 +37,17 @@ _SETTINGS = {
 
 @contextlib.contextmanager
 def session(master: str | None) -> Iterator[SparkSession]:
-    """The active Spark session, or one that is stopped afterwards.
+    """Uses the active Spark session, or starts one and stops it at the end.
 
-    What Spark and the processes of a local session write to standard error goes to a file, which is removed if all goes
-    well.
+    The standard error of Spark and of a local session's processes goes to a file, which is removed after success.
 
     Args:
-      master: of the session; None is that of the active session, of `spark-submit`, or `local[*]`.
+      master: the master; None means that of the active session, of `spark-submit`, or `local[*]`.
 
     Raises:
       ImportError: PySpark is missing or too old.
-      ValueError: there is no such kind of master, or the active session has another one.
-      OSError: there is no Java 17, or the master does not answer.
+      ValueError: the master is of an unknown kind, or the active session has another one.
+      OSError: Java 17 is missing, or the master does not answer.
     """
     spark_sql = _import_pyspark()
     active = spark_sql.SparkSession.getActiveSession()
@@ -69,17 +71,17 @@ def session(master: str | None) -> Iterator[SparkSession]:
         try:
             with _python_of_executors(master), _stderr_to(log):
                 spark = builder.getOrCreate()
-        except Exception as e:  # whatever Java or Py4J make of it
+        except Exception as e:  # Java and Py4J raise many kinds
             raise OSError(f"Spark did not start with master={master!r}: {_first_line(e)}") from e
         try:
             yield spark
         finally:
-            with contextlib.suppress(Exception):  # it may be what failed
+            with contextlib.suppress(Exception):  # Spark may be what failed
                 spark.stop()
 
 
 def check(master: str | None) -> None:
-    """Checks what `session` needs, in no more than seconds; errors as there."""
+    """Checks in a few seconds what `session` needs, and raises the same errors."""
     _import_pyspark()
     if master is not None:
         check_master(master)
@@ -88,27 +90,27 @@ def check(master: str | None) -> None:
 
 
 def _submitted() -> bool:
-    """Whether this program runs under spark-submit, which has chosen the master and started Java."""
+    """Whether this program runs under spark-submit, which chooses the master and starts Java."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def is_local(master: str | None) -> bool:
-    """Whether a master is this machine alone."""
+    """Whether a master runs on this machine only."""
     return master is not None and _LOCAL.fullmatch(master) is not None
 
 
 def with_retries(master: str) -> str:
-    """A master with tasks tried several times also where everything runs on this machine."""
+    """Makes a local master try tasks several times, as others do."""
     match = _LOCAL.fullmatch(master)
     return f"local[{match.group(1) or 1},{match.group(2) or _ATTEMPTS}]" if match else master
 
 
 def check_master(master: str) -> None:
-    """Checks that there is such a master.
+    """Checks that a master answers.
 
     Raises:
-      ValueError: no known kind of master.
-      OSError: it does not answer, or yarn's configuration is nowhere to be found.
+      ValueError: it is of an unknown kind.
+      OSError: it does not answer, or the configuration of yarn is missing.
     """
     if is_local(master):
         return
@@ -142,10 +144,10 @@ def _address(text: str, port: int) -> tuple[str, int]:
 
 
 def check_java() -> None:
-    """Checks that Spark will find a Java that it can use.
+    """Checks that Spark finds a usable Java.
 
     Raises:
-      OSError: there is none, or it is too old.
+      OSError: Java is missing or too old.
     """
     home = os.environ.get("JAVA_HOME")
     java = os.path.join(home, "bin", "java") if home else shutil.which("java")
@@ -174,7 +176,7 @@ def _import_pyspark():  # type: ignore[no-untyped-def]
 
 
 def _local_settings() -> dict[str, str]:
-    """For executors on this machine: it need not know its own name, and they import what this process imports."""
+    """Settings for a local session: it uses loopback, and executors import the package of this process."""
     package = str(Path(__file__).parents[3])
     python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     return {
@@ -186,7 +188,7 @@ def _local_settings() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _python_of_executors(master: str | None) -> Iterator[None]:
-    """Executors on this machine run this Python; others what the cluster says."""
+    """Lets executors on this machine run this Python; elsewhere the cluster decides."""
     if not is_local(master) or "PYSPARK_PYTHON" in os.environ:
         yield
         return
@@ -199,7 +201,7 @@ def _python_of_executors(master: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _log_file() -> Iterator[str]:
-    """A file that is kept where Spark failed, rather than the data."""
+    """A log file, which is kept if Spark failed, but not if the data are bad."""
     directory = tempfile.mkdtemp(prefix="tfrs-dlrm-spark-")
     path = os.path.join(directory, "spark.log")
     try:
@@ -215,7 +217,7 @@ def _log_file() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _stderr_to(path: str) -> Iterator[None]:
-    """Processes that are started inside write their standard error to a file, for as long as they live."""
+    """Sends the standard error of processes that start inside to a file, as long as they live."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with open(path, "ab") as file:
@@ -231,3 +233,40 @@ def _stderr_to(path: str) -> Iterator[None]:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if "Exception: " in line), lines[0] if lines else type(error).__name__)
+
+
+@contextlib.contextmanager
+def explained(master: str) -> Iterator[None]:
+    """Turns errors of Spark into an OSError that names the master and says what to do."""
+    try:
+        yield
+    except Exception as e:
+        if not type(e).__module__.startswith(("pyspark", "py4j")) and not isinstance(e, (OSError, EOFError)):
+            raise
+        raise OSError(_explanation(str(e), master)) from e
+
+
+def _explanation(text: str, master: str) -> str:
+    python = _PYTHON.findall(text)
+    kind, message = next(((k, m) for k, m in reversed(python) if not k.startswith(("Py4J", "Spark"))), ("", ""))
+    if kind in ("ModuleNotFoundError", "ImportError"):
+        return (
+            f"the executors of {master} miss a module: {message}. Install the same version"
+            " of tfrs-dlrm in the executors' PYSPARK_PYTHON, or send an environment along; see"
+            " docs/guides/cluster.md"
+        )
+    if "PYTHON_VERSION_MISMATCH" in text:
+        return (
+            f"the executors of {master} run another version of Python than this process; set PYSPARK_PYTHON to one of"
+            " the same version"
+        )
+    if "exited unexpectedly" in text or "crashed" in text:
+        return (
+            f"a Python process of {master} died again and again, perhaps for lack of memory: give executors more"
+            " (spark.executor.memoryOverhead) or fewer cores each (spark.executor.cores). Then run the same command"
+            " again, and it resumes"
+        )
+    if kind in ("FileNotFoundError", "TakenOverError"):
+        return message
+    shown = f"{kind}: {message}" if kind else next(iter(_JAVA.findall(text)), text.strip().split("\n", 1)[0])
+    return f"Spark failed on {master}: {shown}. Run the same command again, and it resumes"

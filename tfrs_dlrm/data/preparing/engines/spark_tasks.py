@@ -1,7 +1,7 @@
-"""What the executors of Spark run. They import this module by name, and TensorFlow only where they need it.
+"""The tasks of Spark executors, which import this module by name, and TensorFlow only if they need it.
 
-A task may run twice at the same time, die in the middle and be run again somewhere else. So it writes under a name of
-its own, what it finishes is a whole segment, and two runs of it write the same bytes.
+A task may run twice at the same time, or die and run again on another machine. So it writes temporary files of unique
+names, finishes whole segments only, and writes the same bytes in each run.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing.engines.units import Stretch, WorkUnit, look
-from tfrs_dlrm.data.preparing.job import PrepareJob
+from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, FAILED, Workspace
-from tfrs_dlrm.data.raw import raw_files, segments, sources
+from tfrs_dlrm.data.raw import raw_files, sources
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import StoreError
@@ -35,13 +36,13 @@ _PASSES: dict[tuple[str, str], Pass] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """Where a run works, and how it cuts files; equal for all of its tasks.
+    """The files of a run and how it cuts them, equal for all tasks.
 
     Attributes:
-      job: what is prepared.
-      paths: of the files of the job, from the root.
-      sizes: of these files.
-      output: the directory, from the root.
+      job: the job.
+      paths: the absolute paths of its files.
+      sizes: the sizes of its files in bytes.
+      output: the absolute path of the output directory.
       run: the run of `prepare`.
       cuts: `BLOCK_BYTES`, `BLOCK_ROWS` and `BLOCKS_PER_SEGMENT` of the process that divided the work.
     """
@@ -54,13 +55,13 @@ class Site:
     cuts: tuple[int, int, int]
 
     def enter(self) -> Workspace:
-        """Gets an executor ready; call it before anything else in a task.
+        """Sets up an executor; call it first in each task.
 
         Raises:
-          FileNotFoundError: the output directory cannot be seen here.
+          FileNotFoundError: this machine cannot see the output directory.
         """
-        # Whatever version or process this is: the cuts are those of the driver.
-        sources.BLOCK_BYTES, sources.BLOCK_ROWS, segments.BLOCKS_PER_SEGMENT = self.cuts
+        # Cut files as the driver does, even if this is another version.
+        sources.BLOCK_BYTES, sources.BLOCK_ROWS, prepare_job.BLOCKS_PER_SEGMENT = self.cuts
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
         workspace = Workspace(self.output, uuid.uuid4().hex, self.run)
@@ -69,7 +70,7 @@ class Site:
         return workspace
 
     def check_visible(self, file: int) -> None:
-        """Checks that an input file is the same here as where the work was divided.
+        """Checks that this machine sees the same input file as the driver.
 
         Raises:
           FileNotFoundError: it is missing, or has another size.
@@ -82,16 +83,16 @@ class Site:
             raise FileNotFoundError(_not_visible(self.paths[file], "input")) from None
         if size != self.sizes[file]:
             where = f"on the executor {socket.gethostname()}, {self.sizes[file]} where prepare was started"
-            raise FileNotFoundError(f"{self.paths[file]}: {size} bytes {where}; it has to be one shared file")
+            raise FileNotFoundError(f"{self.paths[file]}: {size} bytes {where}; all machines must see one shared file")
 
 
 def _not_visible(path: str, what: str) -> str:
     here = f"the {what} cannot be seen on the executor {socket.gethostname()}"
-    return f"{path}: {here}; it has to be on a file system that all machines share, under the same path"
+    return f"{path}: {here}; put it on a file system that all machines share, under the same path"
 
 
 def look_at(site: Site, parts: list[Stretch], batches: Batches) -> Batches:
-    """Maps numbers of `parts` to what they hold, as JSON; columns `id` and `answer`."""
+    """Looks at the stretches of `parts` by number; columns `id` and `answer`, which is JSON."""
     site.enter()
     for batch in batches:
         numbers = batch.column(0).to_pylist()
@@ -102,17 +103,17 @@ def look_at(site: Site, parts: list[Stretch], batches: Batches) -> Batches:
 
 
 def run_pass(site: Site, kind: str, schema: Schema | None, todo: list[WorkUnit], batches: Batches) -> Batches:
-    """Runs a pass over the units of these numbers in `todo`, and gives the numbers back.
+    """Runs a pass over units, given by their numbers in `todo`, and returns the numbers.
 
-    What is wrong with the data of a segment is left in a file for the driver and is no error here: running the task
-    again would not help. Once a segment has failed, those behind it are not begun any more.
+    Bad data in a segment is no error of the task, since running it again would not help: a mark tells the driver.
+    Once a segment has failed, later ones are skipped.
 
     Args:
-      site: where.
-      kind: of the marks of the pass.
+      site: the files of the run.
+      kind: the kind of the marks of the pass.
       schema: has the size of every table, for the second pass.
       todo: the units of the pass.
-      batches: one column of numbers.
+      batches: batches of one column, the numbers.
     """
     workspace = site.enter()
     work = _pass(site, kind, schema)
@@ -127,7 +128,7 @@ def run_pass(site: Site, kind: str, schema: Schema | None, todo: list[WorkUnit],
 
 
 def _pass(site: Site, kind: str, schema: Schema | None) -> Pass:
-    """The pass, kept for the next task of this process: vocabularies take a while to load."""
+    """Returns the pass, which is kept for the next task of this process: vocabularies are slow to load."""
     key = site.run, kind
     if key not in _PASSES:
         from tfrs_dlrm.data.encoding.encoder import Encoder
@@ -154,8 +155,8 @@ class _UnitRun:
         from tfrs_dlrm.data.raw.parsing import BadRowError
 
         try:
-            for segment, group in itertools.groupby(self._blocks(), segments.segment_of):
-                self._name = segments.segment_name(self._unit.file, segment)
+            for segment, group in itertools.groupby(self._blocks(), segment_of):
+                self._name = segment_name(self._unit.file, segment)
                 if not self._workspace.is_marked(self._work.kind, self._name):
                     self._segment(group)
                 self._counted = self._read
@@ -171,9 +172,9 @@ class _UnitRun:
 
     def _blocks(self) -> Iterator[RawBlock]:
         unit = self._unit
-        blocks = sources.blocks(self._path, self._site.job.schema, self._at, unit.place)
-        if unit.place:
-            blocks = itertools.islice(blocks, segments.BLOCKS_PER_SEGMENT)
+        blocks = sources.blocks(self._path, self._site.job.schema, self._at, unit.start)
+        if unit.start:
+            blocks = itertools.islice(blocks, prepare_job.BLOCKS_PER_SEGMENT)
         return (dataclasses.replace(block, path=self._given) for block in blocks)
 
     def _at(self, position: int) -> None:
@@ -182,7 +183,7 @@ class _UnitRun:
     def _segment(self, group: Iterator[RawBlock]) -> None:
         parts = (self._work.work(self._unit.file, block) for block in group)
         mark = self._work.finish(self._workspace, self._name, parts)
-        size = self._unit.size if self._unit.place else self._read - self._counted
+        size = self._unit.size if self._unit.start else self._read - self._counted
         self._workspace.mark(self._work.kind, self._name, {**mark, "bytes": size})
 
     def _fail(self, content: dict) -> None:
@@ -190,7 +191,7 @@ class _UnitRun:
 
 
 def read_counts(site: Site, tables: list[str], names: list[str], batches: Batches) -> Batches:
-    """The counts of the segments of these numbers in `names`; columns `table` (a number in `tables`), `value`, `n`."""
+    """Reads the counts of segments by number in `names`; columns `table` (a number in `tables`), `value`, `n`."""
     from tfrs_dlrm.data.preparing.value_counts import counts_file
 
     workspace = site.enter()
@@ -203,7 +204,7 @@ def read_counts(site: Site, tables: list[str], names: list[str], batches: Batche
 
 
 def write_values(site: Site, batches: Batches) -> Batches:
-    """Writes sorted values, columns `table` and `value`, to one file per table, and says which: `part`, `table`."""
+    """Writes sorted values, columns `table` and `value`, to one file per table; returns `part` and `table` of each."""
     from pyspark import TaskContext
 
     context = TaskContext.get()
@@ -222,12 +223,12 @@ def write_values(site: Site, batches: Batches) -> Batches:
 
 
 def values_file(workspace: Workspace, part: int, table: int) -> str:
-    """The sorted values of a table in one partition."""
+    """The path of the sorted values of a table in one partition."""
     return os.path.join(workspace.work, f"sorted-{workspace.run}", f"{table:05d}-{part:05d}.parquet")
 
 
 def _by_table(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.Array]]:
-    """The values of a batch that is sorted by table, for each table in it."""
+    """Splits a batch that is sorted by table into tables and their values."""
     tables = batch.column(0).to_numpy()
     begin = 0
     while begin < len(tables):

@@ -1,4 +1,4 @@
-"""Addresses of object stores: s3://BUCKET/PREFIX and gs://BUCKET/PREFIX."""
+"""URLs of object stores: s3://BUCKET/PREFIX and gs://BUCKET/PREFIX."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ SCHEMES = {"s3": "S3", "gs": "Google Cloud Storage"}
 
 
 def is_store_url(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is the address of a store, of whatever kind, and not a local one."""
+    """Whether a path is the URL of a store, of a known kind or not, rather than a local path."""
     return "://" in os.fspath(path)
 
 
 def join(base: str, name: str) -> str:
-    """A path below another, local or in a store."""
+    """Joins a path, local or in a store, and a name below it."""
     return f"{base.rstrip('/')}/{name}" if is_store_url(base) else os.path.join(base, name)
 
 
 def split_object(address: str) -> tuple[str, str]:
-    """The address of what an object is in, and its name there.
+    """Splits the URL of an object into the URL of its parent and its name below it.
 
     Raises:
-      ValueError: it is none of an object.
+      ValueError: the URL names no object.
     """
     found = StoreUrl.parse(address)
     base, _, name = found.prefix.rpartition("/")
     if not name:
-        raise ValueError(f"{address}: a bucket, and no object in it")
+        raise ValueError(f"{address}: this is a bucket; give an object in it")
     return str(StoreUrl(found.scheme, found.bucket, base)), name
 
 
 @dataclasses.dataclass(frozen=True)
 class StoreUrl:
-    """Where in which store.
+    """A place in a store.
 
     Attributes:
       scheme: one of `SCHEMES`.
-      bucket: its name.
-      prefix: of the names of the objects, without slashes around it; empty for all of the bucket.
+      bucket: the name of the bucket.
+      prefix: the common beginning of the objects' names, without slashes around it; empty for the whole bucket.
     """
 
     scheme: str
@@ -47,10 +47,10 @@ class StoreUrl:
 
     @classmethod
     def parse(cls, text: str) -> StoreUrl:
-        """Reads an address.
+        """Parses a URL.
 
         Raises:
-          ValueError: it is none, or of a kind of store that is not known here.
+          ValueError: the text is no URL, or of an unsupported kind of store.
         """
         scheme, found, rest = text.partition("://")
         if not found or scheme not in SCHEMES:
@@ -60,12 +60,12 @@ class StoreUrl:
         if not bucket:
             raise ValueError(f"{text}: there is no bucket; {scheme}://BUCKET/PREFIX is needed")
         if any(part in ("", ".", "..") for part in prefix.strip("/").split("/")) and prefix.strip("/"):
-            raise ValueError(f"{text}: empty, '.' and '..' are no names in a store")
+            raise ValueError(f"{text}: empty, '.' and '..' are no names in a store; remove them")
         return cls(scheme, bucket, prefix.strip("/"))
 
     @property
     def path(self) -> str:
-        """As pyarrow's file systems name it."""
+        """The path in pyarrow's file systems."""
         return f"{self.bucket}/{self.prefix}" if self.prefix else self.bucket
 
     def __str__(self) -> str:

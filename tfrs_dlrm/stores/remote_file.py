@@ -5,22 +5,22 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from tfrs_dlrm.stores.address import join, split_object
 from tfrs_dlrm.stores.errors import StoreError
 from tfrs_dlrm.stores.store import Store
+from tfrs_dlrm.stores.urls import join, split_object
 
-# Parquet asks for small pieces, such as a footer's length; a request has its price.
+# Parquet asks for small pieces, such as a footer's length, and each request is slow.
 _AT_LEAST = 1 << 20
 
 
 class RemoteFile(io.RawIOBase):
-    """Reads an object piece by piece; a piece that fails is asked for again, without what came before it.
+    """A seekable, read-only file over an object. A piece that fails is read again alone.
 
     Args:
-      address: of the object.
+      address: the URL of the object.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: there is no such object.
       StoreError: the store cannot be reached or refuses, or the object changed while it was read.
     """
 
@@ -36,11 +36,11 @@ class RemoteFile(io.RawIOBase):
         self._tag: tuple[int, Any] | None = None
 
     def readable(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
     def tell(self) -> int:
@@ -48,13 +48,13 @@ class RemoteFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As of any file."""
+        """Moves to a position, as with any file."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._found.bytes}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes, fewer than `size` only at the end."""
+        """Reads the next bytes, fewer than `size` only at the end."""
         left = max(0, self._found.bytes - self._position)
         size = left if size < 0 else min(size, left)
         if size == 0:
@@ -65,12 +65,13 @@ class RemoteFile(io.RawIOBase):
             self._piece, tag = self._store.read_at(self._name, self._position, wanted)
             self._start, begin, self._tag = self._position, 0, self._tag or tag
             if tag != self._tag or tag[0] != self._found.bytes:
-                raise StoreError(f"{join(self._store.address, self._name)}: it was overwritten while it was read")
+                where = join(self._store.address, self._name)
+                raise StoreError(f"{where}: overwritten while it was read; run the same command again")
         self._position += size
         return self._piece[begin : begin + size]
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """As of any file."""
+        """Reads into a buffer, as with any file."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -1,0 +1,161 @@
+"""Parses a block into what its schema describes: typed labels, weights, numbers and categorical values."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfrs_dlrm.data.raw.parsing import MAX_FLOAT, BadRow, ColumnParser, as_number, is_list, is_text
+from tfrs_dlrm.data.raw.sources import RawBlock
+from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
+
+
+@dataclasses.dataclass
+class TypedRows:
+    """The readable rows of a block, typed but not encoded.
+
+    Attributes:
+      numbers: int64 [N], the line (text) or row (Parquet) of each, from 1.
+      label: float32 [N], 0 or 1; in a regression any finite number.
+      weight: float32 [N], or None if the schema names no weight column.
+      dense: float32 [N, len(schema.dense)], NaN where missing.
+      categorical: by feature name, an Arrow array of strings or int64, or of lists of them for a list column.
+      value_weights: by name of a weighted multi-valued feature, an array of strings or of lists of floats.
+      bad: the rows that cannot be used, in order.
+      more_labels: by name, float32 [N] as `label`, NaN where missing.
+    """
+
+    numbers: np.ndarray
+    label: np.ndarray
+    weight: np.ndarray | None
+    dense: np.ndarray
+    categorical: dict[str, pa.Array]
+    value_weights: dict[str, pa.Array]
+    bad: list[BadRow]
+    more_labels: dict[str, np.ndarray]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels, float32 [N, len(schema.labels)]."""
+        return np.stack([self.label, *self.more_labels.values()], axis=1)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, keep: np.ndarray) -> TypedRows:
+        """Selects the rows where `keep`, bool [N], is true."""
+        mask = pa.array(keep)
+        return TypedRows(
+            self.numbers[keep],
+            self.label[keep],
+            None if self.weight is None else self.weight[keep],
+            self.dense[keep],
+            {k: v.filter(mask) for k, v in self.categorical.items()},
+            {k: v.filter(mask) for k, v in self.value_weights.items()},
+            self.bad,
+            {k: v[keep] for k, v in self.more_labels.items()},
+        )
+
+
+def parse(block: RawBlock, schema: Schema) -> TypedRows:
+    """Parses a block.
+
+    Raises:
+      ValueError: naming file and column, if the type of a whole Parquet column cannot hold what the schema says.
+    """
+    columns = ColumnParser(block, schema)
+    label = _label(columns, schema.label)
+    more_labels = {x.name: _label(columns, x, optional=True) for x in schema.more_labels}
+    weight = _weight(columns, schema.weight) if schema.weight else None
+    dense = np.empty((len(columns.lines), len(schema.dense)), np.float32)
+    for i, f in enumerate(schema.dense):
+        with np.errstate(over="ignore"):  # those rows are refused
+            dense[:, i] = columns.number(f.column)
+        if f.fill_value is None:
+            columns.refuse(np.isnan(dense[:, i]), f.column, lambda _: "missing, and fill_value is null")
+    categorical = {f.name: _categorical(columns, f) for f in schema.categorical}
+    weights = {f.name: _value_weights(columns, f, categorical[f.name]) for f in schema.multi_hot if f.weights}
+    rows = TypedRows(columns.lines, label, weight, dense, categorical, weights, columns.bad_rows(), more_labels)
+    return rows if columns.good.all() else rows.take(columns.good)
+
+
+def _label(columns: ColumnParser, label: Label, optional: bool = False) -> np.ndarray:
+    """Parses a label to float32 [N]. A missing value is NaN if `optional`, and refused otherwise."""
+    if label.positive:
+        return _text_label(columns, label, optional)
+    values = columns.number(label.column)
+    if not optional:
+        columns.refuse(np.isnan(values), label.column, lambda _: "the label is missing")
+    if label.task == "regression":
+        with np.errstate(over="ignore"):  # those rows are refused
+            return values.astype(np.float32)
+    if label.threshold is not None:
+        return np.where(np.isnan(values), np.nan, values >= label.threshold).astype(np.float32)
+    wrong = (values != 0) & (values != 1) & ~np.isnan(values)
+    columns.refuse(wrong, label.column, lambda i: f"label {values[i]:g} is neither 0 nor 1")
+    return values.astype(np.float32)
+
+
+def _text_label(columns: ColumnParser, label: Label, optional: bool) -> np.ndarray:
+    array = columns.arrays[label.column]
+    text = columns.stripped(label.column) if is_text(array) else columns.cast(array, pa.string(), label.column)
+    positive = pc.is_in(text, pa.array(label.positive, pa.string())).to_numpy(zero_copy_only=False)
+    negative = pc.is_in(text, pa.array(label.negative, pa.string())).to_numpy(zero_copy_only=False)
+    known = ", ".join(map(repr, [*label.positive, *label.negative]))
+    wrong, values = ~(positive | negative), positive.astype(np.float32)
+    if optional:
+        missing = pc.or_(pc.is_null(text), pc.is_in(text, columns.missing)).to_numpy(zero_copy_only=False)
+        values[wrong & missing] = np.nan
+        wrong &= ~missing
+    columns.refuse(wrong, label.column, lambda i: f"label {text[i].as_py()!r} is none of {known}")
+    return values
+
+
+def _weight(columns: ColumnParser, column: str) -> np.ndarray:
+    values = columns.number(column)
+    columns.refuse(np.isnan(values), column, lambda _: "the weight is missing")
+    columns.refuse(values < 0, column, lambda i: f"weight {values[i]:g} is negative")
+    return values.astype(np.float32)
+
+
+def _categorical(columns: ColumnParser, f: CategoricalFeature) -> pa.Array:
+    array = columns.arrays[f.column]
+    if f.multi_valued and f.separator is None:
+        if not is_list(array) and not pa.types.is_null(array.type):
+            what = "its values are no lists; give the separator between them, or drop multi_valued"
+            raise ValueError(f"{columns.path}: column {f.column!r} of feature {f.name!r}: {what}")
+        item = pa.int64()
+        if f.dtype == "string":
+            item = pa.string()
+            if is_text(array.values if not pa.types.is_null(array.type) else array):
+                array = array.cast(pa.list_(pa.binary()))  # casting from bytes checks that they are UTF-8
+        return columns.cast(array, pa.list_(item), f.column)
+    if is_list(array):
+        what = "its values are lists; set multi_valued=true"
+        raise ValueError(f"{columns.path}: column {f.column!r} of feature {f.name!r}: {what}")
+    if f.dtype == "int64" and f.separator is None:
+        return columns.integers(f.column)
+    if is_text(array):
+        return columns.strings(f.column)
+    return pc.fill_null(columns.cast(array, pa.string(), f.column), "")
+
+
+def _value_weights(columns: ColumnParser, f: CategoricalFeature, values: pa.Array) -> pa.Array:
+    """Parses the weights of the values of a feature: as many as values, all finite."""
+    column = str(f.weights)
+    if f.separator is None:
+        weights = columns.cast(columns.arrays[column], pa.list_(pa.float32()), column)
+        items, numbers = values.to_pylist(), weights.to_pylist()
+    else:
+        weights = columns.strings(column)
+        items = [v.split(f.separator) if v else [] for v in values.to_pylist()]
+        numbers = [[as_number(w) for w in v.split(f.separator)] if v else [] for v in weights.to_pylist()]
+    counts = [(len(i or ()), len(n or ())) for i, n in zip(items, numbers, strict=True)]
+    unequal = np.array([a != b for a, b in counts], bool)
+    columns.refuse(unequal, column, lambda i: f"{counts[i][1]} weights for {counts[i][0]} values")
+    wrong = np.array([any(w is None or not abs(w) <= MAX_FLOAT for w in n or ()) for n in numbers], bool)
+    columns.refuse(wrong, column, lambda i: f"the weights {numbers[i]!r} are not all finite float32 numbers")
+    return weights
