@@ -185,7 +185,7 @@ def test_the_buffer_by_hand(monkeypatch):
     buffer = ReorderBuffer(first=2, patience=0.25, capacity=15)
     clock = Clock(buffer)
     monkeypatch.setattr(buffer_module, "time", clock)
-    assert buffer.take(1, 0) is None and "asked for what comes after" in buffer.reason
+    assert buffer.take(1, 0) is None and "asked for later windows" in buffer.reason
     for b in (block(3, 0), block(2, 0), block(2, 0, "b", b"twice")):
         assert buffer.put(b)
     assert buffer.take(2, 0) == b"12345" and buffer.late == 1
@@ -194,13 +194,13 @@ def test_the_buffer_by_hand(monkeypatch):
     assert buffer.take(3, 0) == b"12345" and buffer.put(block(7, 0))
     clock.script = [lambda: buffer.put(block(6, 0)), int, int]
     assert buffer.take(4, 0) is None and "within 0.25 seconds" in buffer.reason
-    assert buffer.take(5, 0) is None and "every input worker that is left is past it" in buffer.reason
+    assert buffer.take(5, 0) is None and "all remaining input workers have passed it" in buffer.reason
     assert buffer.take(6, 0) == b"12345"
     # Full: one more has to wait, unless it is the next.
     assert buffer.put(block(8, 0)) and buffer.put(block(9, 0))
     waiting = threading.Thread(target=buffer.put, args=[block(10, 0)])
     waiting.start()
-    assert buffer.take(6, 1) is None and "other blocks came before it" in buffer.reason and waiting.is_alive()
+    assert buffer.take(6, 1) is None and "other blocks arrived first" in buffer.reason and waiting.is_alive()
     assert [buffer.take(i, 0) for i in (7, 8, 9, 10)] == [b"12345"] * 4
     waiting.join()
     # A window that a worker could not read, and a job that it cannot do.

@@ -132,7 +132,7 @@ def test_a_rerun_that_dies_does_not_leave_the_metrics_of_the_earlier_log(tmp_pat
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
 def test_seed_has_a_range(tmp_path, seed):
-    with pytest.raises(ValueError, match=f"seed={seed} is outside 0 to 9223372036854775807"):
+    with pytest.raises(ValueError, match=f"seed={seed} is out of range; give 0 to 9223372036854775807"):
         generate(str(tmp_path), 5, 5, seed)
 
 

@@ -1,9 +1,9 @@
-"""The model behind the synthetic log: it draws raw rows and knows the probability of a click for each of them.
+"""The model behind the synthetic log, which draws raw rows and knows the click probability of each.
 
-The logit is a bias, plus one effect for every field (ids one by one, integers by curves of their logarithm), plus
-second-order interactions: inner products of latent id vectors, as in a factorization machine (Rendle 2010). All fields
-are independent of each other, and latent vectors average to zero over the ids, so no sum of per-field effects explains
-any of the interactions: a model without them stays clearly below the planted one.
+The logit is a bias, plus an effect per field (of each id, or a curve of an integer's logarithm), plus second-order
+interactions: inner products of latent id vectors, as in a factorization machine (Rendle 2010). Fields are independent,
+and latent vectors average to zero over the ids. So no sum of per-field effects explains the interactions, and a model
+without interactions stays clearly below the planted one.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ VOCABULARIES = (
     *(27, 14_992, 40_000, 10, 5652, 2173, 4, 50_000, 18, 15, 20_000, 105, 10_000),
 )  # fmt: skip
 ZIPF_EXPONENT = 1.2
-# Ids of this probability have effects, and latent vectors, half as large as frequent ones. What can be learned then
-# lies in ids that a million rows show often enough, while most ids remain rare or unseen, as in real logs.
+# Ids of this probability have effects and latent vectors half as large as those of frequent ids. So a million rows show
+# the learnable ids often enough, while most ids stay rare or unseen, as in real logs.
 HALF_EFFECT, HALF_LATENT = 1e-2, 5e-2
-# The share of empty values, for the fields that have any.
+# The share of empty values in fields that have any.
 EMPTY_IDS = {2: 0.03, 3: 0.03, 5: 0.12, 11: 0.03, 15: 0.03, 18: 0.4, 19: 0.4, 20: 0.03, 21: 0.3, 24: 0.2, 25: 0.2}
 EMPTY_INTEGERS = {0: 0.4, 2: 0.2, 3: 0.2, 4: 0.03, 5: 0.2, 8: 0.05, 9: 0.4, 12: 0.2}
-# The fields of which every pair interacts: neither tiny nor mostly tail.
+# Each pair of these fields interacts; none is tiny or mostly tail.
 INTERACTING = (1, 4, 5, 7, 13, 18)
 # Relative sizes of the parts of a curve: linear, bend, hump, and the effect of an empty field.
 _CURVE = np.array([1.0, 0.5, 0.3, 0.25])
@@ -51,10 +51,10 @@ class PlantedRows:
 
 
 class PlantedModel:
-    """Draws rows and gives their logits.
+    """Draws rows, and computes their logits.
 
     Args:
-      seed: everything about the model follows from it.
+      seed: determines the whole model.
     """
 
     def __init__(self, seed: int) -> None:
@@ -73,7 +73,7 @@ class PlantedModel:
         self._calibrate(self.draw(rng, _PILOT_ROWS))
 
     def draw(self, rng: np.random.Generator, count: int) -> PlantedRows:
-        """`count` rows."""
+        """Draws `count` rows."""
         ids = np.empty((len(VOCABULARIES), count), np.int32)
         for f, cumulative in enumerate(self._cumulative):
             ids[f] = np.searchsorted(cumulative, rng.random(count), side="right")
@@ -86,12 +86,12 @@ class PlantedModel:
         return PlantedRows(integers, ids)
 
     def logits(self, rows: PlantedRows, interactions: bool = True) -> Floats:
-        """float32 [B]; without `interactions`, of the per-field effects alone."""
+        """Computes the logits, float32 [B]; without `interactions`, from the per-field effects only."""
         logits = self._bias + _sum(self._dense_effects(rows)) + _sum(self._main_effects(rows))
         return logits + _sum(self._interactions(rows)) if interactions else logits
 
     def _effects(self, rng: np.random.Generator, field: int, width: int, half: float) -> Floats:
-        """[ids, width], smaller for rare ids, with a mean of 0 over the rows of the log."""
+        """Draws effects [ids, width], smaller for rare ids, with a mean of 0 over the rows of the log."""
         p = self.probabilities[field]
         effects = rng.normal(size=(len(p), width)) * (p / (p + half))[:, None]
         return (effects - p @ effects).astype(np.float32)
@@ -128,12 +128,12 @@ class PlantedModel:
 
 
 def generator(seed: int, stream: int, chunk: int) -> np.random.Generator:
-    """Random numbers that are a function of the arguments, and share nothing with those of others."""
+    """Makes a random generator; generators of other arguments are independent."""
     return np.random.Generator(np.random.Philox(key=[seed, (stream << 32) + chunk]))
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Probabilities of logits."""
+    """Turns logits into probabilities."""
     return 1 / (1 + np.exp(-logits))
 
 

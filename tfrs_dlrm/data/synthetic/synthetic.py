@@ -1,4 +1,4 @@
-"""A click log in raw Criteo format, drawn from a planted model that knows how well anyone could do on it."""
+"""Writes a click log in raw Criteo format, drawn from a planted model, so that the best possible AUC is known."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _TRAIN, _EVAL = 1, 2  # streams of random numbers; 0 makes the planted model
 
 
 @dataclasses.dataclass(frozen=True)
-class Planted:
-    """What the planted model's own probabilities amount to on the evaluation rows.
+class PlantedMetrics:
+    """Metrics of the planted model's probabilities on the evaluation rows.
 
     Attributes:
-      rows: how many evaluation rows.
+      rows: the number of evaluation rows.
       label_mean: the click rate.
-      auc: no model can expect a better one.
-      log_loss: likewise.
+      auc: the best AUC that a model can expect.
+      log_loss: the best log loss that a model can expect.
     """
 
     rows: int
@@ -41,12 +41,12 @@ class Planted:
 
 
 def criteo_schema(min_count: int = 1, max_size: int | None = None, dim: int = 16) -> Schema:
-    """The schema of the Criteo logs: a label, integers I1 to I13 and hexadecimal ids C1 to C26, without a header.
+    """Makes the schema of the Criteo logs: a label, integers I1 to I13 and hexadecimal ids C1 to C26, without a header.
 
     Args:
       min_count: rarer ids share one row.
-      max_size: at most this many ids of a feature get rows.
-      dim: of all tables.
+      max_size: the maximal number of ids with rows, per feature.
+      dim: the embedding dimension of all tables.
     """
     integers, ids = [f"I{i}" for i in range(1, 14)], [f"C{i}" for i in range(1, 27)]
     return Schema(
@@ -64,31 +64,31 @@ def generate(
     eval_rows: int,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> Planted:
+) -> PlantedMetrics:
     """Writes OUTPUT/train.tsv, eval.tsv, schema.json and, last, planted.json. Equal arguments give equal bytes.
 
     Args:
-      output: the directory, or where in an object store; nothing may be published there yet.
+      output: a directory, or a URL in an object store under which nothing is published yet.
       train_rows: rows of train.tsv.
-      eval_rows: rows of eval.tsv; no random number is shared with train.tsv but those of the planted model.
+      eval_rows: rows of eval.tsv; only the planted model shares random numbers with train.tsv.
       seed: of the planted model and of the rows.
-      progress: called with the number of rows written so far, both files together.
+      progress: called with the number of rows written so far, of both files.
 
     Raises:
       ValueError: fewer than 1 row, or a seed outside [0, 2**63).
-      OSError: the disk is full; a `StoreError` where an object store cannot be reached or refuses.
+      OSError: the disk is full; a `StoreError` if an object store cannot be reached or refuses.
     """
     if train_rows < 1 or eval_rows < 1:
-        raise ValueError(f"train_rows={train_rows} and eval_rows={eval_rows}: at least 1 of each is needed")
+        raise ValueError(f"train_rows={train_rows} and eval_rows={eval_rows}: give at least 1 of each")
     if not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed} is outside 0 to {2**63 - 1}")
+        raise ValueError(f"seed={seed} is out of range; give 0 to {2**63 - 1}")
     if is_store_url(output):
         with tempfile.TemporaryDirectory() as home:
             planted = generate(home, train_rows, eval_rows, seed, progress)
             publish(home, output, last=(PLANTED_FILE,))
         return planted
     os.makedirs(output, exist_ok=True)
-    # Of an earlier log; it says that the other files are whole and belong together.
+    # The file of an earlier log would say that the other files are complete and belong together.
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(output, PLANTED_FILE))
     model = PlantedModel(seed)
@@ -98,9 +98,9 @@ def generate(
         labels, logits = _write_rows(
             os.path.join(output, EVAL_FILE), model, seed, _EVAL, eval_rows, lambda rows: report(train_rows + rows)
         )
-        # What the effects of rarer ids are worth, a model cannot learn from so few rows.
+        # So few rows do not teach a model the effects of rarer ids.
         criteo_schema(min_count=100).save(os.path.join(output, SCHEMA_FILE))
-        planted = Planted(eval_rows, float(labels.mean()), exact_auc(labels, logits), log_loss(labels, logits))
+        planted = PlantedMetrics(eval_rows, float(labels.mean()), exact_auc(labels, logits), log_loss(labels, logits))
         write_json(
             os.path.join(output, PLANTED_FILE), {**dataclasses.asdict(planted), "train_rows": train_rows, "seed": seed}
         )
@@ -110,7 +110,7 @@ def generate(
 def draw_chunk(
     model: PlantedModel, seed: int, stream: int, chunk: int, rows: int
 ) -> tuple[PlantedRows, np.ndarray, np.ndarray]:
-    """One chunk of rows, their labels int [B], and the logits float32 [B] that the labels were drawn from."""
+    """Draws a chunk of rows, their labels int [B], and the logits float32 [B] of the labels."""
     rng = generator(seed, stream, chunk)
     drawn = model.draw(rng, rows)
     logits = model.logits(drawn)
@@ -139,7 +139,7 @@ def _write_rows(
 
 
 def _hex_ids(field: int, size: int) -> pa.Array:
-    """What the ids of a field look like in the log: eight hexadecimal digits, all different; id 0 is empty."""
+    """The texts of the ids of a field in the log: eight hexadecimal digits, all different; id 0 is empty."""
     # An odd factor and an offset permute the 32-bit numbers.
     numbers = (np.arange(size, dtype=np.uint64) * 2_654_435_761 + (field + 1) * 40_503_929) % 2**32
     return pa.array(["", *(f"{n:08x}" for n in numbers[1:].tolist())], pa.string())

@@ -1,4 +1,4 @@
-"""Blocks that come in any order, some of them late, twice or never, taken in the order in which they are needed."""
+"""Puts blocks in order, which arrive in any order, and may be late, repeated or lost."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import time
 
 from tfrs_dlrm.data.reading.service.worker_graph import LOST, REFUSED, WindowBlock
 
-# Of all blocks that wait for their turn: a dozen windows of Criteo rows.
+# Bytes of all blocks that wait for their turn: a dozen windows of Criteo rows.
 CAPACITY = 1 << 30
-# For how many times the patience a worker that fell silent speeds up the decision on the next windows.
+# For so many times the patience after a worker falls silent, the next windows are given up sooner.
 _REMEMBER = 6
 
 
 class ReorderBuffer:
-    """What one thread puts in as it comes, and another takes out in order.
+    """A buffer between the thread that receives blocks and the thread that takes them in order.
 
-    A worker sends the items that it was given in ascending order, and the blocks of each likewise.
+    Each worker sends its items in ascending order, and the blocks of each item in ascending order.
 
     Args:
-      first: no item before this one will come.
+      first: the first item that will come.
       patience: seconds to wait for a block before its window counts as lost.
-      capacity: bytes; `put` waits while there are so many, but for the block that is needed next.
+      capacity: bytes at which `put` waits, except with the block that is needed next.
     """
 
     def __init__(self, first: int, patience: float, capacity: int = CAPACITY):
@@ -46,21 +46,21 @@ class ReorderBuffer:
 
     @property
     def closed(self) -> bool:
-        """Whether nobody wants any more."""
+        """Whether `close` was called."""
         return self._closed
 
     @property
     def away(self) -> bool:
-        """Whether nothing comes any more, as far as one can see."""
+        """Whether the service seems to be gone."""
         return self._silent or bool(self._over)
 
     @property
     def useless(self) -> bool:
-        """Whether what comes, if anything does, is no longer needed, so that it is time for a new beginning."""
+        """Whether blocks that still come are no longer needed, so that the service should be asked again."""
         return bool(self._over) or (self._silent and self._heard > self._fell_silent)
 
     def put(self, block: WindowBlock) -> bool:
-        """Adds a block unless it comes too late or twice; False where no more are wanted."""
+        """Adds a block unless it is late or repeated; returns False if no more are wanted."""
         key = (block.item, block.number)
         with self._changed:
             self._heard = time.monotonic()
@@ -86,23 +86,23 @@ class ReorderBuffer:
             return not self._closed
 
     def end(self, reason: str) -> None:
-        """Says that nothing more will come, and why."""
+        """Tells that no more blocks will come, and why."""
         with self._changed:
             self._over = reason
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Says that nobody will take any more."""
+        """Tells that no more blocks will be taken."""
         with self._changed:
             self._closed = True
             self._blocks.clear()
             self._changed.notify_all()
 
     def take(self, item: int, number: int) -> bytes | None:
-        """A block, once it is there; None where it is lost, as far as one can see. None of before it may be asked for.
+        """Waits for a block and returns it; None if it seems to be lost. Ask for blocks in ascending order.
 
         Raises:
-          ValueError: a worker cannot do this job at all.
+          ValueError: a worker refuses the request.
         """
         with self._changed:
             self._forget_before((item, number))
@@ -139,18 +139,18 @@ class ReorderBuffer:
         if self._over:
             return self._over
         if item < self._first:
-            return "the service was asked for what comes after it"
+            return "the service was asked for later windows only"
         if item in self._unread:
             return self._unread[item]
         if self._silent:
             return "no input worker sends anything"
         if self._full:
-            return f"{self._bytes >> 20} MiB of other blocks came before it"
+            return f"{self._bytes >> 20} MiB of other blocks arrived first"
         if now < self._hasty_until and self._sent and min(self._sent.values()) > item:
-            return "every input worker that is left is past it"
+            return "all remaining input workers have passed it"
         if now - max(begun, self._heard_needed) < self._patience:
             return ""
-        # One that sent nothing all this time may be dead: do not wait as long for what else it was given.
+        # A worker that sent nothing all this time may be dead: do not wait as long for its other items.
         self._silent, self._fell_silent = self._heard < begun, now
         self._hasty_until = now + _REMEMBER * self._patience
         self._sent = {} if self._silent else {w: i for w, i in self._sent.items() if i > item}

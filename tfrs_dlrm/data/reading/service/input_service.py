@@ -1,4 +1,4 @@
-"""Training data from input workers: rows of the same windows in the same order as if this process read them."""
+"""Reads training data from input workers: the same rows in the same order as if this process read them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tfrs_dlrm.data.reading.windows import ShuffleWindow, ShuffleWindows
 from tfrs_dlrm.distribute.cluster import unreachable
 from tfrs_dlrm.stores import local_copy
 
-# Blocks on their way, or in TensorFlow's own buffer.
+# Blocks that are being sent, or in TensorFlow's buffer.
 _OUTSTANDING = 16
 # tf.data counts the items of a job to its end.
 _NO_END = 1 << 62
@@ -33,22 +33,22 @@ _NO_END = 1 << 62
 class InputService:
     """A dispatcher of input workers, as `tfrs-dlrm input-service` starts them.
 
-    A window of rows that a worker does not deliver is read here instead, with a warning; so batches are the same, and
-    each row comes once an epoch, whatever becomes of workers and dispatcher.
+    If no worker delivers a window of rows, this process reads it, with a warning. So batches stay the same, and each
+    row comes once per epoch, even if workers or the dispatcher fail.
 
     Args:
       url: grpc://HOST:PORT of the dispatcher.
-      patience: seconds to wait for a block of a window before the window is read here.
-      retry: seconds between two attempts to come back to a service that is gone.
-      answer_within: seconds that the dispatcher has to answer in, now.
-      capacity: bytes of the rows that wait for their turn; with as much, workers wait.
+      patience: seconds to wait for a block of a window before this process reads the window.
+      retry: seconds between two attempts to return to a service that is gone.
+      answer_within: seconds in which the dispatcher must answer the constructor.
+      capacity: bytes of rows that wait for their turn; workers wait if it is reached.
 
     Attributes:
-      received: the windows that workers delivered.
-      read_here: those that this process read, at least in part.
+      received: the number of windows that workers delivered.
+      read_here: the number of windows that this process read, at least in part.
 
     Raises:
-      ConnectionError: nothing answers there, or no dispatcher.
+      ConnectionError: nothing answers, or it is no dispatcher.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class InputService:
     def open(
         self, job: ReadRequest, windows: ShuffleWindows, first_epoch: int, first_row: int, repeat: bool
     ) -> Iterator[_ServiceRows]:
-        """See `tfrs_dlrm.data.reading.row_sources.RowService`."""
+        """Opens the rows of a request; see `RowService`."""
         first = _item(windows, windows.of(first_epoch, first_row)[0])
         rows = _ServiceRows(self, job, windows, first, _NO_END if repeat else (first_epoch + 1) * windows.most)
         try:
@@ -90,13 +90,13 @@ class _ServiceRows:
         self._buffer = self._begin(first)
 
     def rows(self, epoch: int, first_row: int) -> Iterator[Columns]:
-        """See `RowSource`."""
+        """Yields the rows of an epoch; see `RowSource`."""
         todo = self._windows.of(epoch, first_row)
         for window, following in itertools.zip_longest(todo, todo[1:]):
             yield from self._window(window, following)
 
     def close(self) -> None:
-        """Ends the thread that receives, once it has something in hand, and what is read ahead."""
+        """Ends the receiving thread at its next block, and cancels reading ahead."""
         self._buffer.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -106,7 +106,7 @@ class _ServiceRows:
         for number in range(done // BLOCK_ROWS, count):
             data = self._take(item, number)
             if data is None:
-                if not self._buffer.closed:  # else the program ends
+                if not self._buffer.closed:  # otherwise the program ends
                     yield self._read_here(window._replace(skip=done), following)
                 return
             begin, columns = number * BLOCK_ROWS, decode_rows(data)
@@ -131,7 +131,7 @@ class _ServiceRows:
         elif time.monotonic() >= self._retry_at:
             self._buffer.close()
             self._retry_at = math.inf
-            self._buffer = self._begin(item + 1)  # this one is read here meanwhile
+            self._buffer = self._begin(item + 1)  # this process reads the current item meanwhile
         return data
 
     def _read_here(self, window: ShuffleWindow, following: ShuffleWindow | None) -> Columns:
@@ -152,19 +152,19 @@ class _ServiceRows:
         if self._gone:
             return
         if not self._buffer.away:
-            text = "%s from the input service at %s: %s; it is read here (%d so far)"
+            text = "%s from the input service at %s: %s; this process reads it (%d so far)"
             logging.warning(text, where, service.address, self._buffer.reason, service.read_here + 1)
             return
         self._gone = True
-        text = "the input service at %s is gone (%s): rows are read here from %s on, until it is back"
+        text = "the input service at %s is gone (%s): this process reads rows from %s on, until it is back"
         logging.warning(text, service.address, self._buffer.reason, where)
 
     def _begin(self, first: int) -> ReorderBuffer:
-        """Asks for the items from `first` on, in a thread, since TensorFlow waits without end for answers."""
+        """Asks for the items from `first` on, in a thread, since TensorFlow waits for answers without end."""
         buffer = ReorderBuffer(first, self._service.patience, self._service.capacity)
         _OPEN.add(buffer)
         if first >= self._end:
-            buffer.end("the epoch is at its end")
+            buffer.end("the epoch has ended")
             return buffer
         data = window_blocks(self._job, self._prepared, first, self._end)
         arguments = (self._service.address, data, buffer)
@@ -177,7 +177,7 @@ def _item(windows: ShuffleWindows, window: ShuffleWindow) -> int:
 
 
 def _receive(address: str, data: tf.data.Dataset, buffer: ReorderBuffer) -> None:
-    """Puts what the service sends into the buffer, until one of the two has enough."""
+    """Puts blocks from the service into the buffer until the service ends or the buffer is closed."""
     try:
         reason = unreachable([address]).get(address)
         if reason:
@@ -194,7 +194,7 @@ def _receive(address: str, data: tf.data.Dataset, buffer: ReorderBuffer) -> None
             for item, number, worker, content in data.apply(distribute).as_numpy_iterator():
                 if not buffer.put(WindowBlock(int(item), int(number), worker.decode(), content)):
                     return
-        buffer.end("it has sent all it was asked for")
+        buffer.end("it has sent all requested items")
     except Exception as e:
         buffer.end(str(e).split("\n", 1)[0] or type(e).__name__)
 
@@ -202,7 +202,7 @@ def _receive(address: str, data: tf.data.Dataset, buffer: ReorderBuffer) -> None
 _OPEN: weakref.WeakSet[ReorderBuffer] = weakref.WeakSet()
 
 
-@atexit.register  # before that of dataset.py, which waits for whoever waits for a block
+@atexit.register  # runs before that of dataset.py, which waits for threads that wait for a block
 def _close_all() -> None:
     for buffer in list(_OPEN):
         buffer.close()

@@ -1,4 +1,4 @@
-"""An input service on one machine, on loopback: for trials, tests and measurements."""
+"""Runs an input service on one machine, on loopback, for trials, tests and measurements."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any
 from tfrs_dlrm.distribute.cluster import unreachable
 from tfrs_dlrm.distribute.local_cluster import end_all, free_ports
 
-_RESTARTS = 5  # of all processes together
+_RESTARTS = 5  # summed over all processes
 _START_WITHIN = 60.0
 
 
 class LocalService:
-    """A dispatcher and some input workers, each a process. One that ends is started again, a few times.
+    """A dispatcher and input workers, one process each, which are restarted a few times if they end.
 
     Args:
-      workers: how many.
-      port: of the dispatcher; 0 for one that is free.
+      workers: the number of input workers.
+      port: the port of the dispatcher; 0 picks a free one.
       program: the command that takes `--role=dispatcher` and `--role=worker`, tfrs-dlrm input-service.
-      say: is told of every process that ended before its time.
+      say: called with a message about each process that ended.
 
     Raises:
       ConnectionError: a process did not start.
@@ -35,7 +35,7 @@ class LocalService:
         self.address = f"127.0.0.1:{port or free_ports(1)[0]}"
         self._program, self._say, self._restarts = list(program), say, 0
         if not unreachable([self.address]):
-            raise ConnectionError(f"{self.address}: something listens there already; choose another --port")
+            raise ConnectionError(f"{self.address}: the port is in use; choose another --port")
         self.dispatcher = self._start_dispatcher()
         self.workers: list[subprocess.Popen[bytes]] = []
         try:
@@ -48,7 +48,7 @@ class LocalService:
             raise
 
     def run(self) -> int:
-        """Watches over the processes until SIGTERM or SIGINT, which end all of them; an exit code."""
+        """Watches the processes until SIGTERM or SIGINT, then ends all; returns an exit code."""
         stop = threading.Event()
 
         def received(number: int, frame: Any) -> None:
@@ -67,7 +67,7 @@ class LocalService:
                 signal.signal(number, handler)
 
     def watch(self) -> bool:
-        """One look at all processes; False where too many ended and the service is at its end."""
+        """Restarts processes that ended; returns False if too many did."""
         for i, process in enumerate([self.dispatcher, *self.workers]):
             code = process.poll()
             if code is None:
@@ -97,12 +97,12 @@ class LocalService:
     def _start(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
         command = [*self._program, f"--role={role}", f"--parent={os.getpid()}", *arguments]
-        # A session of its own, so that Ctrl-C reaches them by `stop` alone.
+        # A new session, so that Ctrl-C reaches them through `stop` only.
         return subprocess.Popen(command, env=environment, stdout=sys.stderr, start_new_session=True)
 
     def _wait_for(self, who: str, addresses: Sequence[str], processes: Sequence[subprocess.Popen[bytes]]) -> None:
         deadline = time.monotonic() + _START_WITHIN
         while missing := unreachable(addresses):
             if any(p.poll() is not None for p in processes) or time.monotonic() > deadline:
-                raise ConnectionError(f"{who} at {', '.join(missing)} did not start; see what was written above")
+                raise ConnectionError(f"{who} at {', '.join(missing)} did not start; see the messages above")
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The processes of an input service: one dispatcher, and workers that read, decode and shuffle."""
+"""Runs the processes of an input service: one dispatcher, and workers that read, decode and shuffle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfrs_dlrm.data.reading.service.worker_graph import register
 from tfrs_dlrm.distribute.cluster import unreachable
 
-# A trainer that was killed leaves a job behind, and each worker holds two windows of it until it is cleared away.
+# A killed trainer leaves a job behind, of which each worker holds two windows until it is removed.
 _CLEAR_AFTER_MS = 10_000
 _WORKER_TIMEOUT_MS = 15_000
 _HEARTBEAT_MS = 1_000
@@ -22,14 +22,14 @@ _ANSWER_WITHIN = 20.0
 
 
 def run_dispatcher(port: int, say: Callable[[str], None], parent: int = 0) -> object:
-    """Hands work out to input workers until SIGTERM or SIGINT.
+    """Hands out work to input workers until SIGTERM or SIGINT.
 
-    Returns what has to be kept until the process is at its end: to stop it takes long where trainers are not done.
+    Returns an object to keep until the process ends, since stopping it takes long if trainers are not done.
 
     Args:
-      port: 0 for one that is free.
-      say: is told the address.
-      parent: the process that started this one and takes it with it when it ends; 0 for none.
+      port: the port; 0 picks a free one.
+      say: called with the address.
+      parent: a process whose end also ends this one; 0 for none.
 
     Raises:
       OSError: the port is taken.
@@ -52,15 +52,15 @@ def run_dispatcher(port: int, say: Callable[[str], None], parent: int = 0) -> ob
 
 
 def run_worker(dispatcher: str, host: str, port: int, say: Callable[[str], None], parent: int = 0) -> object:
-    """Reads, decodes and shuffles for the trainers that a dispatcher knows, until SIGTERM or SIGINT.
+    """Reads, decodes and shuffles for the trainers of a dispatcher until SIGTERM or SIGINT.
 
-    Returns what has to be kept until the process is at its end.
+    Returns an object to keep until the process ends.
 
     Args:
       dispatcher: HOST:PORT.
-      host: the name under which trainers reach this machine.
-      port: 0 for one that is free.
-      say: is told the address.
+      host: the name by which trainers reach this machine.
+      port: the port; 0 picks a free one.
+      say: called with the address.
       parent: see `run_dispatcher`.
 
     Raises:

@@ -1,8 +1,8 @@
-"""The part of a job that runs in the input workers: a tf.data graph around one function in Python.
+"""The part of a request that runs in input workers: a tf.data graph around a Python function.
 
-tf.data's service sends a graph to its workers. A function in Python does not travel with it: the graph holds only the
-name under which TensorFlow knows the function, in the process that runs the graph. TensorFlow gives the names in turn,
-so the first function of every process has the same name; a worker makes sure that this is `load`.
+tf.data's service sends a graph to its workers, but no Python functions: the graph only holds the name of the function
+in the process that runs it. TensorFlow numbers these names, so the first function of each process has the same name.
+A worker makes sure that its first function is `load`.
 
 An item is a window of an epoch, numbered `epoch * ShuffleWindows.most + window`. The dispatcher hands each item out
 once, to one worker. The trainer knows which items it needs, and reads lost ones itself.
@@ -25,16 +25,16 @@ from tfrs_dlrm.data.reading.row_sources import ReadRequest
 from tfrs_dlrm.data.reading.windows import ShuffleWindows
 from tfrs_dlrm.stores import local_copy
 
-# Of one message: 2.6 MB of Criteo rows.
+# Rows per message: 2.6 MB of Criteo rows.
 BLOCK_ROWS = 1 << 14
 _TOKEN = "pyfunc_0"
-# What a block's number is where its bytes are the message of an error: of this window alone, or of all.
+# Numbers of blocks that hold an error message: for one window, or for the whole request.
 LOST, REFUSED = -1, -2
 _WORKER = ["?"]
 
 
 class WindowBlock(NamedTuple):
-    """What a worker sends: rows number `BLOCK_ROWS * number` and following of an item, or why there are none."""
+    """A message of a worker: the rows of an item from `BLOCK_ROWS * number` on, or an error."""
 
     item: int
     number: int
@@ -43,13 +43,13 @@ class WindowBlock(NamedTuple):
 
 
 def window_blocks(job: ReadRequest, prepared: str, first: int, end: int) -> tf.data.Dataset:
-    """The blocks of the items from `first` to before `end`; elements are the fields of `WindowBlock`.
+    """Makes the dataset of the blocks of items `first` to before `end`; elements are the fields of `WindowBlock`.
 
     Args:
-      job: what to read.
-      prepared: the `prepared_fingerprint` of the prepared directory; a worker that finds another one refuses.
+      job: the request.
+      prepared: the `prepared_fingerprint` of the prepared directory; a worker refuses another one.
       first: the first item.
-      end: behind the last.
+      end: the item behind the last.
     """
     request = tf.constant([job.to_json(), prepared])
 
@@ -66,10 +66,10 @@ def window_blocks(job: ReadRequest, prepared: str, first: int, end: int) -> tf.d
 
 
 def load(request: np.ndarray, item: np.int64) -> tuple[np.ndarray, np.bytes_, np.ndarray]:
-    """Reads, shuffles and encodes a window: the numbers of its blocks, the name of this worker, their bytes.
+    """Reads, shuffles and encodes a window; returns the numbers of its blocks, the name of this worker, and the bytes.
 
-    Nothing where the epoch has no window of that number. An error is told instead of raised, since raised it would
-    reach the trainer without the name of the worker.
+    There are no blocks if the epoch has no window of that number. Errors are sent as blocks: if they were raised, the
+    trainer would not get the name of the worker.
     """
     number, data = np.zeros([0], np.int64), list[bytes]()
     try:
@@ -91,17 +91,17 @@ def register(worker: str) -> object:
     """Makes the graphs of `window_blocks` call `load` in this process, for as long as the result is kept.
 
     Args:
-      worker: the address of this one.
+      worker: the name of this worker.
 
     Raises:
-      RuntimeError: this process has functions of its own.
+      RuntimeError: this process has registered other functions.
     """
     _WORKER[0] = worker
     with tf.Graph().as_default() as graph:
         tf.numpy_function(load, [tf.constant(["", ""]), tf.constant(0, tf.int64)], [tf.int64, tf.string, tf.string])
     names = [op.get_attr("token").decode() for op in graph.get_operations() if op.type.startswith("PyFunc")]
     if names != [_TOKEN]:
-        raise RuntimeError(f"TensorFlow calls the function {names}; an input worker has to be a process of its own")
+        raise RuntimeError(f"TensorFlow calls the function {names}; run the input worker in a new process")
     return graph
 
 
@@ -128,7 +128,7 @@ def _window(windows: ShuffleWindows, item: int) -> list[bytes]:
 
 
 def encode_rows(columns: Columns) -> bytes:
-    """The bytes of some rows."""
+    """Encodes rows in Arrow's stream format, which holds no code."""
     arrays = [_column(m) for m in columns.matrices] + columns.lists
     batch = pa.record_batch(arrays, names=[str(i) for i in range(len(arrays))])
     sink = pa.BufferOutputStream()
@@ -138,10 +138,10 @@ def encode_rows(columns: Columns) -> bytes:
 
 
 def decode_rows(data: bytes) -> Columns:
-    """The rows that `encode_rows` was given; they lie in `data` and are not to be written to.
+    """Decodes rows of `encode_rows`; they share the memory of `data` and are read-only.
 
     Raises:
-      ValueError: it is not what `encode_rows` makes.
+      ValueError: the data are no such encoding.
     """
     try:
         with pa.ipc.open_stream(pa.py_buffer(data)) as stream:
