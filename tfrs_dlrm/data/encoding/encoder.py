@@ -165,7 +165,7 @@ class Encoder(tf.Module):
     def _plain(self, raw: Mapping[str, tf.Tensor], features: Sequence[CategoricalFeature]) -> tf.Tensor:
         """Looks up the rows, int32 [B, F], of text in vocabularies.
 
-        Equals `rows` of each feature. But the time of small batches depends on the number of operations, so common
+        Equals `rows` of each feature. But the time of small batches depends on the number of operations. So common
         work is done once for all features, and missing values are replaced as numbers, not as text.
         """
         values = [self.tokenizer.stripped(raw[f.name]) for f in features]

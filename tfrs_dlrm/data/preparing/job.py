@@ -1,4 +1,4 @@
-"""What a call of `prepare` is to do: the files, which of their rows are for evaluation, and the segments of the work.
+"""The job of a call of `prepare`: the files, which of their rows are for evaluation, and the segments of the work.
 
 A segment is a few consecutive blocks of one file. Its borders depend on the file alone, so that a run that was
 interrupted finds the same segments again.

@@ -33,7 +33,7 @@ class SampleTaker:
         self._finished: dict[tuple[str, str], int] = {}  # by split and segment, how many samples were kept
 
     def wanted(self, split: str, segment: str) -> int:
-        """How many rows of a segment may be among the first rows of the split."""
+        """Counts how many rows of a segment may be among the first rows of the split."""
         known = list(self._finished.items())  # another thread may add one meanwhile
         return max(0, SAMPLES - sum(n for (s, name), n in known if s == split and name < segment))
 

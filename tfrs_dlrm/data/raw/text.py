@@ -41,8 +41,8 @@ def read_text(block: RawBlock, schema: Schema) -> tuple[dict[str, pa.Array], np.
 def _is_plain(data: bytes, delimiter: bytes) -> bool:
     """Whether the parser can do no worse with these lines than to join some or drop blank ones.
 
-    Otherwise it would end a line at a lone carriage return, accept a quote that only the end of the data closes, or
-    fail to report a row of the wrong length that is no UTF-8.
+    It ends a line at a lone carriage return, and accepts a quote that only the end of the data closes. It cannot
+    report a row of the wrong length that is no UTF-8. Lines with either must be checked one by one.
     """
     if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
         return False

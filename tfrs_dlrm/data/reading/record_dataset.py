@@ -51,7 +51,7 @@ def record_dataset(
 
     Raises:
       FileNotFoundError: the directory holds no prepared data, or no records.
-      ValueError: the records are of other prepared data, a file is missing or cut off, the split is empty, it has too
+      ValueError: the records are of other prepared data, or a file is missing or cut off. The split is empty, or has too
         few rows for one batch or too few files for the pipelines. Other damage is an error of the iterator.
     """
     shuffle = split == "train" if shuffle is None else shuffle

@@ -1,4 +1,4 @@
-"""Where a dataset gets its rows from: its process, or input workers that it asks for them."""
+"""Sources of the rows of a dataset: its process, or input workers that it asks for them."""
 
 from __future__ import annotations
 
