@@ -259,7 +259,7 @@ def test_a_cleaned_cache_removes_nothing(store, place):
     put(mirror, "best/1", b"1")
     mirror.push()
     shutil.rmtree(os.path.join(mirror.path, "steps"))
-    with pytest.raises(ValueError, match=r"steps is gone from the local copy, and still published"):
+    with pytest.raises(ValueError, match=r"steps is missing in the local copy, but still published"):
         mirror.push()
     run(place).pull()
     assert tree(mirror.path) == {"steps/1": b"1", "best/1": b"1"}

@@ -89,7 +89,7 @@ def test_a_bad_row(tmp_path, line, message):
         ),
         ("log.csv", GOOD, r"log\.csv: no column .*if the file has no header line, list its columns in text\.columns"),
         ("log.csv", b"y,pr\xffce\n1,2\n", r"log\.csv: line 1: invalid UTF-8 in the header: .*0xff in position 4"),
-        ("log.csv", "y,site," + HEADER + "1,a," + GOOD, r"log\.csv: column 'y' is there 2 times"),
+        ("log.csv", "y,site," + HEADER + "1,a," + GOOD, r"log\.csv: column 'y' occurs 2 times"),
         (
             "log.csv.gz",
             gzip.compress((HEADER + GOOD * 999).encode(), mtime=0)[:-9],
@@ -162,7 +162,7 @@ def test_damaged_parquet_input(tmp_path):
     with pytest.raises(ValueError, match=r"twice\.parquet: no column 'site'; the file has: y, price, price$"):
         run(tmp_path, None, "twice.parquet", PLAIN)
     only_price = Schema(Label("y"), dense=(DenseFeature("price"),))
-    with pytest.raises(ValueError, match=r"twice\.parquet: column 'price' is there 2 times"):
+    with pytest.raises(ValueError, match=r"twice\.parquet: column 'price' occurs 2 times"):
         run(tmp_path, None, "twice.parquet", only_price)
     pq.write_table(table.slice(0, 0), tmp_path / "none.parquet")
     with pytest.raises(ValueError, match=r"none\.parquet: the file has no rows"):

@@ -51,8 +51,8 @@ def record_dataset(
 
     Raises:
       FileNotFoundError: the directory holds no prepared data, or no records.
-      ValueError: the records are of other prepared data, or a file is missing or cut off. The split is empty, or has too
-        few rows for one batch or too few files for the pipelines. Other damage is an error of the iterator.
+      ValueError: the records are of other prepared data, or a file is missing or cut off. The split is empty, or has
+        too few rows for one batch or too few files for the pipelines. Other damage is an error of the iterator.
     """
     shuffle = split == "train" if shuffle is None else shuffle
     drop_remainder = shuffle if drop_remainder is None else drop_remainder
