@@ -19,12 +19,12 @@ def test_an_address_by_hand():
 @pytest.mark.parametrize(
     "address, message",
     [
-        ("http://a/t", "is no address of a stream; kafka://HOST:PORT/TOPIC is needed"),
-        ("kafka:///t", "is no address of a stream"),
+        ("http://a/t", "is not a stream address; kafka://HOST:PORT/TOPIC is needed"),
+        ("kafka:///t", "is not a stream address"),
         ("kafka://a", "'' is no name of a topic; up to 249 letters"),
         ("kafka://a/t/u", "'t/u' is no name of a topic"),
-        ("kafka://me:pw@a/t", r"kafka://...@a: credentials do not belong into an address, .* client_config=FILE"),
-        ("kafka://a/t?sasl.password=x", "sasl.password does not belong into an address"),
+        ("kafka://me:pw@a/t", r"kafka://...@a: credentials must not be in an address, .* client_config=FILE"),
+        ("kafka://a/t?sasl.password=x", "sasl.password must not be in an address"),
         ("kafka://a/t?formt=csv", r"has no parameter 'formt'; did you mean 'format'"),
         ("kafka://a/t?format=xml", "format='xml' .* choose one of json, tsv, csv"),
         ("kafka://a/t?start=1&start=2", "start='1' .* choose one of earliest, latest"),

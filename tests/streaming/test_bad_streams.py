@@ -101,7 +101,7 @@ def test_a_run_with_everything_in_its_way(kafka, config, tmp_path, monkeypatch):
     # Retention: rows that were not trained on are gone.
     kafka.forget("clicks", 2, 230)
     with pytest.raises(
-        StreamError, match=r"partition 2: \d+ rows that were not trained on are gone: the checkpoint goes"
+        StreamError, match=r"partition 2: \d+ rows that were not trained on are gone: the checkpoint resumes"
     ):
         train_on_stream(config, workdir)
 

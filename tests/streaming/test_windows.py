@@ -37,7 +37,7 @@ def test_a_window_that_was_begun_is_begun_again(tmp_path):
     assert again.window(1, {0: 0, 1: 0, 2: 1}) == StreamWindow(1, {0: (0, 5), 2: (1, 3)})
     assert again.window(3, {0: 6}) is None
     with pytest.raises(
-        StreamError, match="window 2 begins at offset 5 of partition 0, and the checkpoint goes on at 7"
+        StreamError, match="window 2 begins at offset 5 of partition 0, and the checkpoint resumes at 7"
     ):
         again.window(2, {0: 7})
     again.write(StreamWindow(3, {0: (6, 9)}))
@@ -52,10 +52,10 @@ def test_rows_that_are_gone_are_an_error():
     address = StreamAddress.parse("kafka://a/t")
     check_retained(address, {0: 5, 1: 0}, {0: (5, 9), 1: (0, 0), 2: (3, 4)})
     with pytest.raises(
-        StreamError, match="partition 1: 7 rows that were not trained on are gone: the checkpoint goes on at"
+        StreamError, match="partition 1: 7 rows that were not trained on are gone: the checkpoint resumes at"
     ):
         check_retained(address, {0: 5, 1: 3}, {0: (5, 9), 1: (10, 20)})
-    with pytest.raises(StreamError, match="goes on at offset 5, and the topic ends at 4; was it made anew"):
+    with pytest.raises(StreamError, match="resumes at offset 5, and the topic ends at 4; was it created anew"):
         check_retained(address, {0: 5}, {0: (0, 4)})
-    with pytest.raises(StreamError, match="partition 1 is not there any more"):
+    with pytest.raises(StreamError, match="partition 1 does not exist any more"):
         check_retained(address, {0: 0, 1: 0}, {0: (0, 4)})

@@ -37,7 +37,7 @@ class ServerLost(RuntimeError):
 
 
 def task() -> tuple[str, int] | None:
-    """The job and the number of this process in TF_CONFIG; None where there is no TF_CONFIG.
+    """Returns the job and the number of this process in TF_CONFIG; None without TF_CONFIG.
 
     Raises:
       ValueError: it is not of the form above.
@@ -70,14 +70,18 @@ def serve() -> None:
     Raises:
       ValueError: TF_CONFIG names neither.
     """
-    own = task()
-    if own is None or own[0] not in ("worker", "ps"):
-        raise ValueError(f"TF_CONFIG names {own}; only a worker or a ps serves")
+    found = task()
+    if found is None or found[0] not in ("worker", "ps"):
+        raise ValueError(f"TF_CONFIG names {found}; only a worker or a ps serves")
     import tensorflow as tf
 
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     server = tf.distribute.Server(
-        resolver.cluster_spec(), job_name=own[0], task_index=own[1], protocol=resolver.rpc_layer or "grpc", start=True
+        resolver.cluster_spec(),
+        job_name=found[0],
+        task_index=found[1],
+        protocol=resolver.rpc_layer or "grpc",
+        start=True,
     )
     server.join()
 
@@ -99,11 +103,11 @@ def job_in_tf_config(strategy: str) -> str:
 
 
 def tf_config_problems(text: str, strategy: str = "") -> list[str]:
-    """What is wrong with the value of TF_CONFIG, each in a sentence; nothing where it is right.
+    """Describes what is wrong with the value of TF_CONFIG, a sentence each; empty if it is right.
 
     Args:
       text: of the environment variable.
-      strategy: `multi_worker` or `parameter_server`, whose jobs must then be there; without it only the form counts.
+      strategy: `multi_worker` or `parameter_server`, whose jobs it must name; without it only the form is checked.
     """
     try:
         config = json.loads(text)
@@ -149,13 +153,13 @@ def _task_problems(task: Any, cluster: dict[str, Any]) -> list[str]:
 
 
 def is_host_port(text: Any) -> bool:
-    """Whether it is HOST:PORT."""
+    """Whether a text is HOST:PORT."""
     match = _HOST_PORT.fullmatch(text) if isinstance(text, str) else None
     return match is not None and 0 < int(match[1]) < 65536
 
 
 def unreachable(addresses: Sequence[str]) -> dict[str, str]:
-    """Those of the addresses HOST:PORT to which no connection can be made within 3 seconds, each with the reason."""
+    """Returns the addresses HOST:PORT that accept no connection within 3 seconds, each with the reason."""
     reasons = dict.fromkeys(addresses, f"nothing in {_ANSWER_WITHIN:.0f} seconds")
 
     def connect(address: str) -> None:
@@ -166,7 +170,7 @@ def unreachable(addresses: Sequence[str]) -> dict[str, str]:
         except OSError as e:
             reasons[address] = str(e)
 
-    # In threads, since looking up a name knows no time limit; as daemons, since Python's end waits for others.
+    # In threads, since looking up a name has no time limit; as daemons, so that Python's end does not wait for them.
     threads = [threading.Thread(target=connect, args=(a,), daemon=True) for a in addresses]
     for thread in threads:
         thread.start()

@@ -46,8 +46,8 @@ class _Task:
 class LocalCluster:
     """All processes of a cluster on this machine, on loopback, for trials and tests.
 
-    A worker or server that ends is started again, and so is a coordinator that was killed or lost a server; it goes on
-    from its last checkpoint.
+    A worker or server that ends is restarted, and so is a coordinator that was killed or lost a server; it resumes from
+    its last checkpoint.
 
     Args:
       strategy: `parameter_server` or `multi_worker`.
@@ -59,7 +59,7 @@ class LocalCluster:
       terminal: whether the coordinator, or the first worker of `multi_worker`, prints to the terminal instead.
 
     Raises:
-      ValueError: there is no such cluster.
+      ValueError: the strategy has no cluster, or the numbers are too small.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class LocalCluster:
         """Starts all processes and watches over them until the main one is done; returns its exit code.
 
         Args:
-          say: is told of every process that ended before its time.
+          say: is told of every process that ended too early.
         """
         os.makedirs(local_path(self._logs), exist_ok=True)
         with self._pass_on_signals():
@@ -112,21 +112,21 @@ class LocalCluster:
         config = {"cluster": self._cluster, "task": {"type": each.job, "index": each.index}}
         environment = {**os.environ, **self._environment, "TF_CONFIG": json.dumps(config)}
         if each.job == "worker":
-            environment.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # all of them share what there is
+            environment.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # they share the GPUs
         else:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         with contextlib.ExitStack() as stack:
             output = None
             if each is not self.main or not self._terminal:
                 output = stack.enter_context(open(os.path.join(self._logs, f"{each.name}.log"), "ab"))
-            # A session of its own, so that Ctrl-C reaches them by `_pass_on_signals` alone.
+            # In a new session, so that Ctrl-C reaches it by `_pass_on_signals` alone.
             each.process = subprocess.Popen(
                 self._program, env=environment, stdout=output, stderr=output, start_new_session=True
             )
         each.started = time.monotonic()
 
     def _watch(self, say: Callable[[str], None]) -> int | None:
-        """One look at all processes; the exit code of the cluster where it is at its end."""
+        """Looks at all processes once; returns the exit code of the cluster if it has ended."""
         for each in self.tasks:
             code = each.process.poll() if each.process else None
             if code is None:
@@ -146,9 +146,9 @@ class LocalCluster:
             if each.quick_ends > _RESTARTS:
                 say(f"{each.name} ended {each.quick_ends} times in a row; the cluster stops. See {self._logs}")
                 return code or 1
-            say(f"{each.name} ended with code {code} and is started again")
+            say(f"{each.name} ended with code {code} and is restarted")
             if each is self.main:
-                # The servers still hold the tables for the coordinator that is gone, and would hold them twice.
+                # The servers hold the tables of the lost coordinator, and would hold them twice.
                 for server in (t for t in self.tasks if t.job == "ps"):
                     if server.process:
                         server.process.kill()
@@ -185,10 +185,10 @@ class LocalCluster:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody has at the moment, for processes of a cluster on loopback.
+    """Returns ports of this machine that are free at the moment.
 
     Raises:
-      OSError: there are not so many.
+      OSError: there are too few.
     """
     found: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
@@ -201,7 +201,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def end_all(processes: Iterable[subprocess.Popen[bytes]]) -> None:
-    """Ends those that run, by SIGTERM, and by SIGKILL where that takes more than 5 seconds."""
+    """Ends the processes that run, by SIGTERM, and by SIGKILL after 5 seconds."""
     running = [process for process in processes if process.poll() is None]
     for process in running:
         process.terminate()

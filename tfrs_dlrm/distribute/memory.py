@@ -1,4 +1,4 @@
-"""How much memory a machine, or its container, has left."""
+"""The free memory of a machine, or of its container."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def _read(path: str) -> str:
 
 
 def available_memory(read: Callable[[str], str] = _read) -> int | None:
-    """The bytes that programs can still take; None where the system does not say so, as outside of Linux.
+    """Returns the bytes that programs can still take; None if the system does not say so, as outside of Linux.
 
     Args:
-      read: the content of a file of the machine in question, empty where there is none.
+      read: returns the content of a file of the machine, empty if there is none.
     """
     machine = _numbers(read("/proc/meminfo")).get("MemAvailable:")
     if machine is None:
@@ -28,7 +28,7 @@ def available_memory(read: Callable[[str], str] = _read) -> int | None:
     if not limit.isdecimal():  # there is none, or it is "max"
         return machine * 1024
     used = _numbers(read(_GROUP + "memory.stat"))
-    # Not the files that its programs have read or written: they give way.
+    # Without cached files, which give way.
     left = int(limit) - used.get("anon", 0) - used.get("shmem", 0) - used.get("kernel", 0)
     return max(0, min(machine * 1024, left))
 

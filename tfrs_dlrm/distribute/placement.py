@@ -1,8 +1,8 @@
-"""Which device holds which rows of which embedding table: decided here for real runs and for the planner alike.
+"""Decides which device holds which rows of which embedding table, for real runs and for the planner.
 
 Large tables are shared out among the devices and small ones are copied to each, as far as the strategy can do either.
-What is decided follows from the sizes of the tables and the kind and number of devices alone, so that every process of
-a run comes to the same placement.
+The result depends only on the sizes of the tables and the kind and number of devices, so that every process of a run
+finds the same placement.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class PlacedTable:
 
     @property
     def bytes(self) -> int:
-        """Of its rows, once."""
+        """The size of one copy of the rows."""
         return _bytes(self.rows, self.dim, self.dtype)
 
 
@@ -130,7 +130,7 @@ class Placement:
     tables: tuple[PlacedTable, ...]
 
     def table(self, name: str) -> PlacedTable:
-        """The placement of the variable of that name.
+        """Returns the placement of the variable of that name.
 
         Raises:
           KeyError: there is none.
@@ -170,7 +170,7 @@ def place(schema: Schema, topology: Topology, replicate_below: int | None = None
 
 
 def size_text(size: float) -> str:
-    """A number of bytes for people: three digits and a decimal unit."""
+    """Formats a number of bytes: three digits and a decimal unit."""
     units = ["B", "kB", "MB", "GB", "TB", "PB"]
     while size >= 999.5 and len(units) > 1:
         size /= 1000
@@ -221,7 +221,7 @@ def _bytes(rows: int, dim: int, dtype: str) -> int:
 
 
 def _variables(table: Table, schema: Schema) -> list[_Variable]:
-    """Those of `Table.parts`."""
+    """Returns the variables of `Table.parts`."""
     if not table.parts:
         return []
     if table.vocabulary_size is None:

@@ -27,10 +27,10 @@ class StreamAddress:
       topic: of raw rows with their labels.
       format: of a message: `json`, an object with a field for each column of the schema; or `tsv` or `csv`, one line.
       columns: the names of the fields of a line; by default those of `text.columns` in the schema.
-      absent: what a field is that a JSON object does not have: `malformed` or `missing`.
+      absent: what a field counts as that a JSON object does not have: `malformed` or `missing`.
       start: where a run without a checkpoint begins: with the `earliest` row that is left, or after the `latest`.
       reader: `confluent` or `tensorflow_io`; empty for the one that works with the TensorFlow here.
-      dead_letter: a topic that malformed messages are sent to, beside the quarantine file.
+      dead_letter: a topic that malformed messages are also sent to, in addition to the quarantine file.
       client_config: a file of settings of librdkafka, NAME=VALUE in each line, such as credentials.
       settings: further settings of librdkafka: the parameters with a dot in their name.
     """
@@ -55,10 +55,10 @@ class StreamAddress:
         """
         parts = urllib.parse.urlsplit(address)
         if parts.scheme != "kafka" or not parts.netloc or parts.fragment:
-            raise ValueError(f"{address!r} is no address of a stream; kafka://HOST:PORT/TOPIC is needed")
+            raise ValueError(f"{address!r} is not a stream address; kafka://HOST:PORT/TOPIC is needed")
         if "@" in parts.netloc:
             raise ValueError(
-                f"kafka://...@{parts.netloc.rpartition('@')[2]}: credentials do not belong into an address, which is"
+                f"kafka://...@{parts.netloc.rpartition('@')[2]}: credentials must not be in an address, which is"
                 " kept in config.json; write them to a file and give client_config=FILE"
             )
         topic = urllib.parse.unquote(parts.path.removeprefix("/"))
@@ -69,7 +69,7 @@ class StreamAddress:
         return cls(parts.netloc, topic, **_parameters(pairs))
 
     def __str__(self) -> str:
-        """Without parameters, as messages name it."""
+        """Returns the address without parameters, for messages."""
         return f"{SCHEME}{self.servers}/{self.topic}"
 
 
@@ -81,9 +81,7 @@ def _parameters(pairs: list[tuple[str, str]]) -> dict[str, Any]:
         if name in found or name in found["settings"]:
             raise ValueError(f"{name} is given twice in the address of the stream")
         if any(secret in name.lower() for secret in _SECRETS):
-            raise ValueError(
-                f"{name} does not belong into an address, which is kept in config.json; use client_config=FILE"
-            )
+            raise ValueError(f"{name} must not be in an address, which is kept in config.json; use client_config=FILE")
         if "." in name:
             found["settings"][name] = value
         elif name not in known:

@@ -1,4 +1,4 @@
-"""A SavedModel every so many windows."""
+"""Exports a SavedModel every so many windows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Bundles:
 
     Args:
       config: where they go, and how often.
-      encoder_dir: that of the run.
+      encoder_dir: the run's encoder directory.
     """
 
     def __init__(self, config: StreamConfig, encoder_dir: str):
@@ -26,7 +26,7 @@ class Bundles:
         self._encoder_dir = encoder_dir
 
     def export(self, model: RankingModel, checkpoint: str, window: int) -> str:
-        """Exports the model where that is due and was not done before a kill; returns the path, or nothing.
+        """Exports the model if that is due and was not done before a kill; returns the path, or an empty string.
 
         Args:
           model: as it is in the checkpoint.
@@ -42,7 +42,7 @@ class Bundles:
         return path
 
     def _newest(self) -> str:
-        """The name of the checkpoint that the newest version is of."""
+        """Returns the name of the checkpoint that the newest version was made from."""
         versions = whole_versions(self._output)
         if not versions:
             return ""

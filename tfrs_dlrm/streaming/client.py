@@ -16,7 +16,7 @@ _PARTITIONS_EVERY = 60.0
 
 
 class TopicClient:
-    """A topic, without its messages.
+    """A topic of a broker, without its messages.
 
     Args:
       address: of it.
@@ -31,22 +31,22 @@ class TopicClient:
         self._last_error = ""
         self._partitions: list[int] = []
         self._asked = 0.0
-        # With connections of its own: on those that messages come by, a broker answers once there are some.
+        # A second consumer: on connections that wait for messages, a broker answers only once some arrive.
         self._consumer = self.consumer()
 
     def consumer(self) -> Any:
         """A consumer of no partitions yet."""
-        own = {
-            "group.id": "tfrs-dlrm",  # none is joined, but there has to be a name
+        fixed = {
+            "group.id": "tfrs-dlrm",  # required, though no group is joined
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            # Where an offset is gone that is an error, never a jump to another one.
+            # A missing offset is an error, never a jump to another one.
             "auto.offset.reset": "error",
             "enable.partition.eof": True,
             "error_cb": self._note,
         }
         try:
-            return self._kafka.Consumer(settings(self.address) | own)
+            return self._kafka.Consumer(settings(self.address) | fixed)
         except (self._kafka.KafkaException, TypeError, ValueError) as e:
             raise StreamError(f"{self.address}: {_text(e)}") from e
 
@@ -65,7 +65,7 @@ class TopicClient:
             raise self.error(e.args[0]) from e
 
     def error(self, error: Any) -> Exception:
-        """What to raise for an error of librdkafka."""
+        """Returns the exception to raise for an error of librdkafka."""
         code, codes, topic = error.code(), self._kafka.KafkaError, self.address.topic
         if code in (codes.TOPIC_AUTHORIZATION_FAILED, codes.CLUSTER_AUTHORIZATION_FAILED):
             return StreamError(
@@ -77,7 +77,7 @@ class TopicClient:
         if code == codes.UNKNOWN_TOPIC_OR_PART:
             return StreamError(f"{self.address}: there is no topic {topic!r}, or not all of its partitions any more")
         if code in (codes._AUTO_OFFSET_RESET, codes.OFFSET_OUT_OF_RANGE):
-            return StreamError(f"{self.address}: an offset is not there: {_text(error)}")
+            return StreamError(f"{self.address}: an offset does not exist: {_text(error)}")
         if error.fatal():
             return StreamError(f"{self.address}: {_text(error)}")
         return BrokerUnavailable(f"{self.address}: no answer: {self._last_error or _text(error)}")
@@ -104,20 +104,20 @@ class TopicClient:
 
 
 def settings(address: StreamAddress) -> dict[str, Any]:
-    """Of librdkafka, for consumers and producers.
+    """Returns the settings of librdkafka for consumers and producers.
 
     Raises:
-      StreamError: the file of settings cannot be read, or is none.
+      StreamError: the file of settings cannot be read, or is malformed.
     """
-    own = {
+    defaults = {
         "bootstrap.servers": address.servers,
-        # Its own lines would go through the progress bar; what fails is reported by those who see it fail.
+        # Lines of librdkafka would break the progress bar; failures are reported where they are seen.
         "log_level": 0,
         # In milliseconds. At the end of a partition a consumer cannot be told to do something else for so long.
         "fetch.wait.max.ms": 50,
         "reconnect.backoff.max.ms": 2000,
     }
-    return own | _of_file(address.client_config) | dict(address.settings)
+    return defaults | _of_file(address.client_config) | dict(address.settings)
 
 
 def _of_file(path: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A window of rows: first evaluated, then trained on."""
+"""Evaluates a window of rows, then trains on it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Learner:
         self._logits, self._train_step, self._weighted = logits, train_step, bool(schema.weight)
 
     def evaluate(self, rows: Columns) -> dict[str, float]:
-        """The metrics of the model, as it is, on rows that it has not seen; those that do not exist are NaN.
+        """Returns the metrics of the model on rows that it has not seen; undefined metrics are NaN.
 
         Raises:
           NonFiniteError: a score is NaN or infinite.

@@ -47,7 +47,7 @@ def train_on_stream(
     prepare_progress: Progress | None = None,
     show_progress: bool = False,
 ) -> Result:
-    """Trains along `config.data.source`, in `workdir`; resumes the run that is in there.
+    """Trains along `config.data.source`, in `workdir`; resumes the run that `workdir` holds.
 
     Whatever kills it, the weights of its last checkpoint have seen each row before its offsets once, and no row behind
     them. `metrics.jsonl` has a line for each window, `quarantine.jsonl` for each malformed message,
@@ -97,7 +97,7 @@ def train_on_stream(
 
 
 def _check_topic(home: Workdir, address: StreamAddress) -> None:
-    """Refuses the directory of a run on something else."""
+    """Refuses the directory of a run on another topic, or on files."""
     try:
         home.checkpoint("latest")
         source = home.config().data.source

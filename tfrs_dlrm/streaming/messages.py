@@ -1,4 +1,4 @@
-"""Messages to encoded rows, by the parser and the encoder that `prepare` runs on files."""
+"""Turns messages into encoded rows, by the parser and the encoder that `prepare` runs on files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.reader import MAX_BYTES, Message
 
-# Of a malformed message, for the quarantine file.
+# Characters of a malformed message in the quarantine file.
 _SHOWN = 1000
 _DELIMITERS = {"tsv": "\t", "csv": ","}
 
@@ -47,9 +47,9 @@ class Decoded:
     """The rows of some messages.
 
     Attributes:
-      columns: of the encoded rows, in the order of the messages; None where there are none.
-      out_of_range: by feature, how many values have no row of their own.
-      malformed: the messages that are none, in order.
+      columns: the encoded rows, in the order of the messages; None if there are no rows.
+      out_of_range: by feature, how many values have no row in their table.
+      malformed: the messages that are no rows, in order.
     """
 
     columns: Columns | None
@@ -61,7 +61,7 @@ class Decoded:
 
 
 class Decoder:
-    """Messages of a stream to encoded rows.
+    """Turns messages of a stream into encoded rows.
 
     Args:
       encoder: of a prepared directory.
@@ -184,7 +184,7 @@ class _Number(str):
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
-    """A column that the schema reads, and what a JSON object may have there.
+    """A column that the schema reads, and the JSON values that it may have.
 
     Attributes:
       column: its name.
@@ -199,7 +199,7 @@ class _Field:
     separator: str
 
     def value(self, value: Any) -> Any:
-        """What goes into the Arrow column."""
+        """Converts a JSON value for the Arrow column."""
         if pa.types.is_list(self.type):
             return None if value is None else self._list(value)
         if isinstance(value, list) and self.separator:
@@ -241,7 +241,7 @@ class _Field:
 
 
 def _fields(schema: Schema) -> list[_Field]:
-    """By column, in the order of `schema.columns`."""
+    """Returns the fields by column, in the order of `schema.columns`."""
     numeric = {f.column for f in schema.dense} | {x.column for x in schema.labels if not x.positive}
     numeric |= {schema.weight} if schema.weight else set()
     kinds: dict[str, tuple[pa.DataType, str]] = {}

@@ -12,15 +12,15 @@ from absl import logging
 from tfrs_dlrm.training.callbacks import StepCounter
 from tfrs_dlrm.training.progress import TensorBoard
 
-# Of the metrics of a window before it was trained on, those in the line, where they exist.
+# The metrics of a window, before it was trained on, that a line shows.
 _SHOWN = ("auc", "log_loss", "rmse")
 
 
 class StreamProgress:
-    """What is said of a run while it goes on.
+    """Shows a run along a stream.
 
     Args:
-      rows: those trained on before.
+      rows: how many were trained on before.
       show: draws a line on standard error; else lines go to the log.
       tensorboard: the directory of event files; empty for none.
       counter: the step.
@@ -35,7 +35,7 @@ class StreamProgress:
         self._board = TensorBoard(tensorboard, counter) if tensorboard else None
 
     def window(self, record: Mapping[str, Any]) -> None:
-        """A window is done; `record` is its line in metrics.jsonl."""
+        """Shows a window by its line in metrics.jsonl."""
         found = {f"eval {k}": f"{record['eval'][k]:.4f}" for k in _SHOWN if k in record["eval"]}
         if self._bar is not None:
             self._bar.set_postfix({"window": record["window"], "lag": f"{record['lag']:,}", **found}, refresh=False)
@@ -51,7 +51,7 @@ class StreamProgress:
             self._board.write("train", record["train"])
 
     def lag(self, lag: int) -> None:
-        """Nothing is done at the moment, and the topic has so many rows that were not trained on."""
+        """Shows how many rows wait while they are too few for a window."""
         if self._bar is not None:
             self._bar.set_postfix_str(f"lag {lag:,}, waiting for rows")
 
@@ -63,14 +63,14 @@ class StreamProgress:
             logging.info("%s", line)
 
     def warn(self, line: str) -> None:
-        """Likewise, of something that is wrong."""
+        """Prints a warning above the bar, or logs it."""
         if self._bar is not None:
             self._bar.write(f"warning: {line}", file=sys.stderr)
         else:
             logging.warning("%s", line)
 
     def close(self) -> None:
-        """Leaves the line as it is, and writes what is left."""
+        """Leaves the bar as it is, and writes the last events."""
         if self._bar is not None:
             self._bar.close()
         if self._board:

@@ -1,4 +1,4 @@
-"""What becomes of messages that are no rows: a line in a file, and perhaps a copy in another topic."""
+"""Sets malformed messages aside: in a file, and perhaps in another topic."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tfrs_dlrm.training.run import RunRecords
 class Quarantine:
     """The malformed messages of a run.
 
-    In the file each is there once, whatever happened to the run. The dead-letter topic gets each at least once: those
-    between a checkpoint and a kill come again, under the same key, TOPIC/PARTITION/OFFSET.
+    The file holds each once, whatever happened to the run. The dead-letter topic gets each at least once: messages
+    between a checkpoint and a kill are sent again under the same key, TOPIC/PARTITION/OFFSET.
 
     Args:
       path: the file: one JSON object a line.
@@ -64,7 +64,7 @@ class Quarantine:
           in_a_row: the malformed messages since the last row, where whole windows were malformed.
 
         Raises:
-          StreamError: they may not.
+          StreamError: they may not be set aside.
         """
         bad = decoded.malformed
         if bad and self._bad_rows == "error":
@@ -110,10 +110,10 @@ class Quarantine:
 
 
 def check_dead_letter(address: StreamAddress) -> None:
-    """Makes sure that there is a dead-letter topic, where the address names one.
+    """Makes sure that the dead-letter topic exists, if the address names one.
 
     Raises:
-      StreamError: there is none, or no right to see it.
+      StreamError: it does not exist, or may not be seen.
       BrokerUnavailable: no broker answers.
     """
     if address.dead_letter:
@@ -125,7 +125,7 @@ def check_dead_letter(address: StreamAddress) -> None:
 
 
 def reasons(malformed: Sequence[Malformed], shown: int = 3) -> str:
-    """The first of each kind, the most frequent kinds first."""
+    """Describes the first message of each kind, the most frequent kinds first."""
     counts = Counter((bad.column, bad.reason) for bad in malformed)
     firsts: dict[tuple[str, str], Malformed] = {}
     for bad in malformed:

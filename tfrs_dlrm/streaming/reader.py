@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 # In seconds, between two tries.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-# Of a larger message only the first bytes are kept, for the quarantine file: no row of a log is that long.
+# No row of a log is longer. Of longer messages only the first bytes are kept, for the quarantine file.
 MAX_BYTES = 1 << 20
 _KEPT = 1 << 10
 
@@ -28,12 +28,12 @@ class BrokerUnavailable(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """What one offset of a partition holds.
+    """The message at one offset of a partition.
 
     Attributes:
       partition: its number.
       offset: in the partition.
-      value: the first bytes of it where it is longer than `MAX_BYTES`; empty where it has none.
+      value: its bytes, or the first of them if it is longer than `MAX_BYTES`.
       size: its length in bytes.
     """
 
@@ -50,13 +50,13 @@ class Message:
 
 
 class StreamReader(Protocol):
-    """Reads a topic. Which rows were read is not its business: offsets belong to the checkpoint, not to the broker."""
+    """Reads a topic. It does not store which rows were read: the offsets are in the checkpoint, not in the broker."""
 
     def bounds(self) -> dict[int, OffsetRange]:
-        """By partition, its oldest offset that is left, and the one that the next message will have.
+        """Returns, by partition, its oldest offset that is left, and the offset of the next message.
 
         Raises:
-          StreamError: the topic is not there, or may not be read.
+          StreamError: the topic does not exist, or may not be read.
           BrokerUnavailable: no broker answers.
         """
         ...
@@ -65,7 +65,7 @@ class StreamReader(Protocol):
         """The messages of these offsets, by partition, then by offset; offsets without a message are left out.
 
         Raises:
-          StreamError: they are not there any more, or may not be read.
+          StreamError: they are gone, or may not be read.
           BrokerUnavailable: no broker answers. Called again it begins at the same offsets.
         """
         ...
@@ -76,7 +76,7 @@ class StreamReader(Protocol):
 
 
 class Stopped(Exception):
-    """The run is to end, and does not wait for the broker any more."""
+    """The run stops waiting for the broker, since it is to end."""
 
 
 class Retries:
@@ -96,14 +96,14 @@ class Retries:
         self.count = 0
 
     def __call__(self, work: Callable[[], T], seconds: float | None = None) -> T:
-        """What `work` returns.
+        """Returns what `work` returns.
 
         Args:
           work: is called again after each `BrokerUnavailable`.
-          seconds: other ones than usual.
+          seconds: another limit than usual.
 
         Raises:
-          StreamError: it was not there for so long.
+          StreamError: the broker was away for so long.
           Stopped: the run is to end.
         """
         limit = self._seconds if seconds is None else seconds

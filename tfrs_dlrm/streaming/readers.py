@@ -25,7 +25,7 @@ _STALL = 15.0
 
 
 class ConfluentReader:
-    """See `StreamReader`. Messages behind the asked ones are kept for the next call.
+    """See `StreamReader`. Messages behind the requested ones are kept for the next call.
 
     Args:
       address: of the topic.
@@ -38,7 +38,7 @@ class ConfluentReader:
         self._client = TopicClient(address)
         self._consumer = self._client.consumer()
         self._topic = address.topic
-        # By partition, where the next call begins if it goes on, and the messages that are here already.
+        # By partition, the offset behind the last call's, and the messages that have already arrived.
         self._next: dict[int, int] = {}
         self._here: dict[int, collections.deque[Message]] = {}
         self._paused: set[int] = set()
@@ -91,7 +91,7 @@ class ConfluentReader:
         return [message for messages in found.values() for message in messages]
 
     def _sort(self, raw: Any, ranges: dict[int, OffsetRange], found: dict[int, list[Message]], todo: set[int]) -> None:
-        """Puts a message where it belongs, and takes out of `todo` a partition of which all is here."""
+        """Files a message, and removes its partition from `todo` once that is complete."""
         partition, error = raw.partition(), raw.error()
         if error is not None:
             if error.code() != error._PARTITION_EOF:
@@ -110,7 +110,7 @@ class ConfluentReader:
             todo.discard(partition)
 
     def _place(self, ranges: dict[int, OffsetRange]) -> None:
-        """Makes sure that what comes next is what `ranges` begin with."""
+        """Makes sure that the next messages are those that `ranges` begin with."""
         if all(self._next.get(p) == begin for p, (begin, _) in ranges.items()):
             return
         from confluent_kafka import KafkaException, TopicPartition

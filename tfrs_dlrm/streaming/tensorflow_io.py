@@ -41,19 +41,19 @@ class TensorFlowIOReader:
     """
 
     def __init__(self, address: StreamAddress):
-        self._address, self._beside = address, ConfluentReader(address)
-        own = {"enable.auto.commit": "false", "group.id": "tfrs-dlrm", "conf.topic.auto.offset.reset": "error"}
+        self._address, self._confluent = address, ConfluentReader(address)
+        fixed = {"enable.auto.commit": "false", "group.id": "tfrs-dlrm", "conf.topic.auto.offset.reset": "error"}
         # Each dataset makes a consumer, and waits for its first metadata.
-        own["topic.metadata.refresh.fast.interval.ms"] = "10"
+        fixed["topic.metadata.refresh.fast.interval.ms"] = "10"
         for name, value in settings(address).items():
             if "=" in str(value):  # which is not repeated here, since it may be a password
                 raise StreamError(f"{address}: tensorflow-io takes no = in the value of {name}; give reader=confluent")
         self._reading: _Reading | None = None
-        self._settings = [f"{name}={value}" for name, value in (settings(address) | own).items()]
+        self._settings = [f"{name}={value}" for name, value in (settings(address) | fixed).items()]
 
     def bounds(self) -> dict[int, OffsetRange]:
         """See `StreamReader.bounds`."""
-        return self._beside.bounds()
+        return self._confluent.bounds()
 
     def read(self, ranges: Mapping[int, OffsetRange]) -> list[Message]:
         """See `StreamReader.read`.
@@ -63,7 +63,7 @@ class TensorFlowIOReader:
         """
         ranges = {p: r for p, r in sorted(ranges.items()) if r[0] < r[1]}
         found = {p: self._messages(p, *r) for p, r in ranges.items()}
-        last = {m.partition: m for m in self._beside.read({p: (end - 1, end) for p, (_, end) in ranges.items()})}
+        last = {m.partition: m for m in self._confluent.read({p: (end - 1, end) for p, (_, end) in ranges.items()})}
         for partition, (begin, end) in ranges.items():
             messages = found[partition]
             if len(messages) < end - begin or messages[-1] != last.get(partition):
@@ -75,7 +75,7 @@ class TensorFlowIOReader:
 
     def close(self) -> None:
         """See `StreamReader.close`."""
-        self._beside.close()
+        self._confluent.close()
 
     def _messages(self, partition: int, begin: int, end: int) -> list[Message]:
         """The messages from an offset on, of one partition; of the first of them, fewer where they end before."""
@@ -83,7 +83,7 @@ class TensorFlowIOReader:
             self._reading = _Reading(self._address.topic, self._settings, partition, begin, end)
             self._reading.start()
         if not self._reading.wait():
-            # It goes on once the broker is back, and cannot be ended: the next call waits for it again.
+            # It resumes once the broker is back, and cannot be ended: the next call waits for it again.
             raise BrokerUnavailable(f"{self._address}: no message of partition {partition} came in {_STALL:.0f} s")
         reading, self._reading = self._reading, None
         if reading.error:

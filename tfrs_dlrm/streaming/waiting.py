@@ -16,13 +16,13 @@ _ANEW = "start a new run: another --workdir, and config.train.warm_start to take
 
 
 class Waiting:
-    """Says which rows the next window has, once they are there, or why there will be none.
+    """Says which rows the next window has, once they have arrived, or why no window follows.
 
     Args:
       config: how many rows a window has, and when to end.
       bounds: see `StreamReader.bounds`.
       stopping: whether to stop waiting.
-      waits: is told how many rows are there while they are too few.
+      waits: is told how many rows wait while they are too few.
     """
 
     def __init__(
@@ -33,12 +33,12 @@ class Waiting:
         waits: Callable[[int], None],
     ):
         self._config, self._bounds, self._stopping, self._waits = config, bounds, stopping, waits
-        # With `stop_at_end`, by partition, where that is; later rows are none of this run.
+        # With `stop_at_end`: the end of each partition at the start. Later rows are not part of this run.
         self._until = {p: end for p, (_, end) in bounds().items()} if config.stop_at_end else None
         self.reason = ""
 
     def ranges(self, begins: Mapping[int, int]) -> dict[int, OffsetRange]:
-        """The offsets of a window by partition; none where the run is to end, and `reason` says why.
+        """Returns the offsets of a window by partition; empty if the run is to end, and `reason` says why.
 
         Args:
           begins: by partition, the next offset. Others have been made meanwhile, and are read from their begin.
@@ -46,7 +46,7 @@ class Waiting:
         config, waiting = self._config, time.monotonic()
         idle = waiting
         while not self._stopping():
-            ranges = self._there(begins)
+            ranges = self._available(begins)
             size, now = sum(end - begin for begin, end in ranges.values()), time.monotonic()
             if size == config.window_rows:
                 return ranges
@@ -66,7 +66,7 @@ class Waiting:
             time.sleep(_POLL)
         return {}
 
-    def _there(self, begins: Mapping[int, int]) -> dict[int, OffsetRange]:
+    def _available(self, begins: Mapping[int, int]) -> dict[int, OffsetRange]:
         bounds = self._bounds()
         nexts = {p: begins.get(p, begin) for p, (begin, _) in bounds.items()}
         ends = {p: end for p, (_, end) in bounds.items()}
@@ -76,7 +76,7 @@ class Waiting:
 
 
 def check_retained(address: StreamAddress, begins: Mapping[int, int], bounds: Mapping[int, OffsetRange]) -> None:
-    """Makes sure that no row between what was trained on and what is left is gone.
+    """Makes sure that the topic still holds the next rows.
 
     Args:
       address: of the topic.
@@ -89,18 +89,18 @@ def check_retained(address: StreamAddress, begins: Mapping[int, int], bounds: Ma
     for partition, offset in begins.items():
         if partition not in bounds:
             raise StreamError(
-                f"{address}: partition {partition} is not there any more; was the topic made anew? Then {_ANEW}"
+                f"{address}: partition {partition} does not exist any more; was the topic created anew? Then {_ANEW}"
             )
         first, end = bounds[partition]
         where = f"{address}: partition {partition}"
         if offset < first:
             raise StreamError(
-                f"{where}: {first - offset:,} rows that were not trained on are gone: the checkpoint goes on at offset"
+                f"{where}: {first - offset:,} rows that were not trained on are gone: the checkpoint resumes at offset"
                 f" {offset}, and the oldest that is left is {first}. Let the topic keep its messages for longer than a"
                 f" trainer may be away. To go on without these rows, {_ANEW}"
             )
         if offset > end:
             raise StreamError(
-                f"{where}: the checkpoint goes on at offset {offset}, and the topic ends at {end}; was it made anew?"
+                f"{where}: the checkpoint resumes at offset {offset}, and the topic ends at {end}; was it created anew?"
                 f" Then {_ANEW}"
             )

@@ -19,7 +19,7 @@ from tfrs_dlrm.streaming.reader import OffsetRange, StreamError
 
 @dataclasses.dataclass(frozen=True)
 class StreamWindow:
-    """Some rows, evaluated and trained on as one.
+    """Rows that are evaluated, then trained on, together.
 
     Attributes:
       number: from 1.
@@ -36,9 +36,9 @@ class StreamWindow:
 
 
 def compose(begins: Mapping[int, int], ends: Mapping[int, int], rows: int) -> dict[int, OffsetRange]:
-    """Up to `rows` offsets, of all partitions as equally many as they have; those without any are left out.
+    """Returns up to `rows` offsets, as equally many of each partition as it has; empty partitions are left out.
 
-    It depends on the arguments alone.
+    The result depends on the arguments alone.
 
     Args:
       begins: by partition, the next offset.
@@ -74,14 +74,14 @@ class WindowJournal:
             self._read()
 
     def window(self, number: int, begins: Mapping[int, int]) -> StreamWindow | None:
-        """The window of that number, where a run that was killed has begun it.
+        """Returns the window of that number, if a run that was killed has begun it.
 
         Args:
           number: of it.
           begins: by partition, the next offset.
 
         Raises:
-          StreamError: it begins elsewhere.
+          StreamError: it begins at another offset.
         """
         window = self._windows.get(number)
         wrong = [p for p, (begin, _) in (window.ranges if window else {}).items() if begins.get(p, begin) != begin]
@@ -89,7 +89,7 @@ class WindowJournal:
             begin = window.ranges[wrong[0]][0]
             raise StreamError(
                 f"{self._path}: window {number} begins at offset {begin} of partition {wrong[0]}, and the checkpoint"
-                f" goes on at {begins[wrong[0]]}; these are of different runs"
+                f" resumes at {begins[wrong[0]]}; these are of different runs"
             )
         return window
 
@@ -125,7 +125,7 @@ class StreamState(tf.Module):
       window: the windows so far, so that the last one done has this number.
       rows: trained on so far.
       malformed: messages set aside so far.
-      malformed_in_a_row: those since the last row that could be read, where whole windows were malformed.
+      malformed_in_a_row: malformed messages since the last row, counted over windows without any row.
       offsets: int64 [partitions], of each partition the offset of the first message that is not yet done.
     """
 
