@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfrs_dlrm.config import DataConfig, DLRMConfig, RunConfig, StreamConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
-from tfrs_dlrm.streaming import client, loop, readers
+from tfrs_dlrm.streaming import client, confluent, loop
 from tfrs_dlrm.streaming.loop import train_on_stream
 from tfrs_dlrm.streaming.reader import StreamError
 from tfrs_dlrm.training.callbacks import Interrupted
@@ -48,7 +48,7 @@ def config(tmp_path, kafka):
 
 def test_a_run_with_everything_in_its_way(kafka, config, tmp_path, monkeypatch):
     workdir, change = str(tmp_path / "run"), dataclasses.replace
-    monkeypatch.setattr(readers, "_STALL", 1.0)
+    monkeypatch.setattr(confluent, "_STALL", 1.0)
     big = b'{"clicked": 1, "price": 1, "site": "' + b"x" * 10_000_000 + b'"}'
     kafka.send("clicks", [*kafka.rows[:300], big, *kafka.rows[300:]])
 

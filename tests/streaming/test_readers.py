@@ -4,11 +4,12 @@ import confluent_kafka
 import pytest
 import tensorflow as tf
 
-from tfrs_dlrm.streaming import readers
+from tfrs_dlrm.streaming import confluent
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.client import TopicClient
+from tfrs_dlrm.streaming.confluent import ConfluentReader
 from tfrs_dlrm.streaming.reader import BrokerUnavailable, Retries, Stopped, StreamError
-from tfrs_dlrm.streaming.readers import ConfluentReader, open_reader
+from tfrs_dlrm.streaming.readers import open_reader
 
 try:
     from tfrs_dlrm.streaming import tensorflow_io
@@ -69,7 +70,7 @@ def test_offsets_that_are_gone_are_an_error(kafka, reader):
 
 
 def test_a_broker_that_goes_away_is_waited_for(kafka, reader, monkeypatch):
-    for module in filter(None, (readers, tensorflow_io)):
+    for module in filter(None, (confluent, tensorflow_io)):
         monkeypatch.setattr(module, "_STALL", 1.0)
     kafka.send("clicks", [b"%d" % i for i in range(300)])
     assert reader.bounds()[0] == (0, 100)

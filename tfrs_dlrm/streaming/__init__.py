@@ -5,7 +5,7 @@ In the order of the data:
 address                 kafka://HOST:PORT/TOPIC?...: where the rows are, and in which form
 client                  the broker: which partitions a topic has, what they hold, and which errors pass
 reader                  rows by partition and offset, and retries while a broker is away
-readers, tensorflow_io  read them by confluent-kafka or tensorflow-io
+confluent               reads a topic by confluent-kafka; tensorflow_io by tensorflow-io; readers chooses
 windows                 groups of rows, written down before they are touched, and the windows that the weights have seen
 waiting                 waits for the rows of the next window
 messages                messages to encoded rows, by the encoder that `prepare` and the SavedModel run

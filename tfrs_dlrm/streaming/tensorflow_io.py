@@ -13,8 +13,8 @@ from tensorflow_io.python.ops import core_ops
 
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.client import settings
+from tfrs_dlrm.streaming.confluent import ConfluentReader
 from tfrs_dlrm.streaming.reader import BrokerUnavailable, Message, OffsetRange, StreamError
-from tfrs_dlrm.streaming.readers import ConfluentReader
 
 _AT_A_TIME = 1024
 # In seconds, without any message.
