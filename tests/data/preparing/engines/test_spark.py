@@ -342,7 +342,7 @@ def test_the_program_says_so_at_once(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         master = f"spark://127.0.0.1:{free.getsockname()[1]}"
-    program = str(Path(__file__).parents[3] / "train" / "prepare.py")
+    program = str(Path(__file__).parents[4] / "train" / "prepare.py")
     arguments = ["--engine=spark", f"--master={master}", "--schema=none.json", "--input=none.tsv", "--output=out"]
     done = subprocess.run(
         [sys.executable, program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60

@@ -28,7 +28,7 @@ from tfrs_dlrm.distribute.strategies import ParameterServer
 from tfrs_dlrm.training import inputs, loop
 from tfrs_dlrm.training.loop import train_and_evaluate
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 PROGRAM = [sys.executable, str(ROOT / "train/input_service.py")]
 GROUP, WINDOW, BATCH = 300, 1500, 256  # rows
 

@@ -177,7 +177,7 @@ def _import_pyspark():  # type: ignore[no-untyped-def]
 
 def _local_settings() -> dict[str, str]:
     """Settings for a local session: it uses loopback, and executors import the package of this process."""
-    package = str(Path(__file__).parents[3])
+    package = str(Path(__file__).parents[4])
     python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     return {
         "spark.driver.host": "127.0.0.1",
