@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test test-rest test-all test-io test-lowest lint format types check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service verify-tpu clean
+.PHONY: help run run-s3 test test-rest test-all test-io test-lowest lint format types docs check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -11,6 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/installed
 PEERS := $(VENV)/installed-peers
+DOCS := $(VENV)/installed-docs
 # tensorflow-io and the lowest TensorFlow need a Python that has wheels of them.
 OLDER_PYTHON ?= python3.11
 IO_VENV := .venv-io
@@ -31,6 +32,11 @@ $(SETUP): setup.py
 $(PEERS): $(SETUP)
 	@echo "Adding the libraries to compare with: PyTorch and Keras RS."
 	@$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off --editable '.[dev,bench]'
+	@touch $@
+
+$(DOCS): $(SETUP)
+	@echo "Adding MkDocs."
+	@$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off --editable '.[dev,docs]'
 	@touch $@
 
 $(TPU_SETUP):
@@ -93,6 +99,9 @@ format: $(SETUP)  ## mends what lint can mend
 
 types: $(SETUP)  ## types
 	@$(BIN)/mypy
+
+docs: $(DOCS)  ## the documentation as a site, in site/; fails at a broken link
+	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true PYTHONPATH=. TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m mkdocs build --quiet
 
 check: lint types test  ## what CI runs
 

@@ -73,6 +73,8 @@ setup(
         "spark": ["pyspark[sql]>=4.0,<5"],
         # `tfrs-dlrm serve` and tfrs_dlrm.serving.ServingClient.
         "serving": _SERVING,
+        # `make docs`
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26", "mkdocs-gen-files>=0.5"],
         "dev": [
             *_SERVING,
             _KAFKA,

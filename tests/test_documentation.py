@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -66,14 +67,35 @@ def call(log, monkeypatch, capfd):
     return program
 
 
-def test_the_program_of_the_readme(log, monkeypatch, capsys):
-    (program,) = fenced("README.md", "python")
+@pytest.mark.parametrize(
+    "page", ["README.md", pytest.param("docs/start/in-your-own-code.md", marks=pytest.mark.matrix)]
+)
+def test_the_programs_in_your_own_code(log, page, monkeypatch, capsys):
+    (program,) = fenced(page, "python")
     assert len([line for line in program.splitlines() if line.strip()]) < 25
     monkeypatch.chdir(log)
     exec(program, {})
     auc = float(re.search(r"'auc': (0\.\d+)", capsys.readouterr().out).group(1))
     assert auc > 0.65
     assert os.path.isfile(log / "exports" / "clicks" / "1" / "saved_model.pb")
+
+
+def test_the_page_on_the_quickstart(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (commands,) = fenced("docs/start/quickstart.md", "bash")
+    small = ["--config.data.synthetic_rows=3000", "--config.data.synthetic_eval_rows=500", "--config.train.steps=4"]
+    for command in commands.splitlines():
+        program, name, *arguments = shlex.split(command)
+        code = launch.call(name, [*arguments, *(small if name == "train" else [])])
+        assert (program, code) == ("tfrs-dlrm", 0), capfd.readouterr()
+    for folder in ("data/quickstart-raw", "data/quickstart", "runs/quickstart", "exports/quickstart/1"):
+        assert f"| `{folder}/` |" in (ROOT / "docs/start/quickstart.md").read_text() and (tmp_path / folder).is_dir()
+
+
+def test_the_readme_is_short_and_has_the_commands_of_the_page_on_your_own_data():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+    (commands,) = fenced("README.md", "bash")
+    assert commands == "".join(fenced("docs/start/your-own-data.md", "bash"))
 
 
 @pytest.mark.matrix
