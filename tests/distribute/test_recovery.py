@@ -1,4 +1,4 @@
-"""Processes of a parameter-server cluster are killed, and the run goes on from its last checkpoint."""
+"""Processes of a parameter-server cluster are killed, and the run resumes from its last checkpoint."""
 
 import json
 import os

@@ -60,7 +60,7 @@ class StreamConfig:
     Attributes:
       window_rows: how many rows are evaluated, then trained on, at a time; as many as have come
       window_seconds: after so long, where these are fewer.
-      checkpoint_every_windows: a killed run goes on from the last.
+      checkpoint_every_windows: a killed run resumes from the last.
       export_to: the directory of the served model's versions;
       export_every_windows: gets a new one so often; 0 is never. A multiple of `checkpoint_every_windows`.
       export_keep: how many of the newest versions stay.
