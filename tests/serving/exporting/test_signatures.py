@@ -156,7 +156,7 @@ def test_rank_scores_each_candidate_in_its_context(served, trained, rows, count)
 @pytest.mark.parametrize("name", ["self", "k"])
 def test_a_feature_with_the_name_of_another_input_is_refused(name):
     model = SimpleNamespace(context=("user",), raw_signature=lambda: {"user": None, name: None})
-    with pytest.raises(ValueError, match=f"feature '{name}': .* another name in the schema"):
+    with pytest.raises(ValueError, match=f"feature '{name}': .* rename the feature in the schema"):
         make_signatures(model)
 
 
