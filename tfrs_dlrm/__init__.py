@@ -4,6 +4,7 @@ TensorFlow Recommenders, `TPUStrategy` and `ParameterServerStrategy` train only 
 TensorFlow decides which Keras `tf.keras` is when it is first used, so this module says so before anything else does.
 """
 
+import ast
 import importlib
 import importlib.util
 import os
@@ -63,73 +64,21 @@ if TYPE_CHECKING:
     from tfrs_dlrm.training.loop import train_and_evaluate
     from tfrs_dlrm.training.warm_start import warm_start
 
-# Where each public name lives. They are loaded when first used: TensorFlow takes seconds, `--help` should not.
-_PUBLIC = {
-    "tfrs_dlrm.checkpoint": ("restore_checkpoint", "save_checkpoint"),
-    "tfrs_dlrm.data.reading.dataset": ("dataset", "steps_per_epoch"),
-    "tfrs_dlrm.data.encoding.encoder": ("Encoder",),
-    "tfrs_dlrm.data.raw.infer": ("infer_schema",),
-    "tfrs_dlrm.data.preparing.prepare": ("prepare",),
-    "tfrs_dlrm.embeddings.optimizers": ("FTRL", "SGD", "Adagrad", "LazyAdam", "RowWiseAdagrad"),
-    "tfrs_dlrm.embeddings.per_table_optimizer": ("PerTableOptimizer",),
-    "tfrs_dlrm.embeddings.tables": ("EmbeddingTables",),
-    "tfrs_dlrm.layers.dot_interaction": ("DotInteraction",),
-    "tfrs_dlrm.layers.mlp": ("MLP",),
-    "tfrs_dlrm.models.dcn": ("DCN",),
-    "tfrs_dlrm.models.deepfm": ("DeepFM",),
-    "tfrs_dlrm.models.dlrm": ("DLRM",),
-    "tfrs_dlrm.models.embedding_mlp": ("EmbeddingMLP",),
-    "tfrs_dlrm.models.factorization_machine": ("FactorizationMachine",),
-    "tfrs_dlrm.models.logistic_regression": ("LogisticRegression",),
-    "tfrs_dlrm.models.matrix_factorization": ("MatrixFactorization",),
-    "tfrs_dlrm.models.ranking": ("RankingModel",),
-    "tfrs_dlrm.models.wide_and_deep": ("WideAndDeep",),
-    "tfrs_dlrm.schema": ("CategoricalFeature", "DenseFeature", "Label", "Schema", "Table", "TextFormat"),
-    "tfrs_dlrm.serving.exporting.export": ("export_model",),
-    "tfrs_dlrm.distribute.strategies": ("make_strategy",),
-    "tfrs_dlrm.training.inputs": ("distributed_dataset",),
-    "tfrs_dlrm.training.loop": ("train_and_evaluate",),
-    "tfrs_dlrm.training.warm_start": ("warm_start",),
-}
-_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
-__all__ = [
-    "DCN",
-    "DLRM",
-    "FTRL",
-    "MLP",
-    "SGD",
-    "Adagrad",
-    "CategoricalFeature",
-    "DeepFM",
-    "DenseFeature",
-    "DotInteraction",
-    "EmbeddingMLP",
-    "EmbeddingTables",
-    "Encoder",
-    "FactorizationMachine",
-    "Label",
-    "LazyAdam",
-    "LogisticRegression",
-    "MatrixFactorization",
-    "PerTableOptimizer",
-    "RankingModel",
-    "RowWiseAdagrad",
-    "Schema",
-    "Table",
-    "TextFormat",
-    "WideAndDeep",
-    "dataset",
-    "distributed_dataset",
-    "export_model",
-    "infer_schema",
-    "make_strategy",
-    "prepare",
-    "restore_checkpoint",
-    "save_checkpoint",
-    "steps_per_epoch",
-    "train_and_evaluate",
-    "warm_start",
-]
+
+def _public_names() -> dict[str, str]:
+    """Returns the module of each public name, read from the imports above.
+
+    Type checkers follow these imports. At run time each takes place when its name is first used: TensorFlow takes
+    seconds to load, and `--help` should not.
+    """
+    source = __spec__.loader.get_source(__name__)  # type: ignore[union-attr]
+    (block,) = (node for node in ast.parse(source).body if isinstance(node, ast.If))
+    imports = (node for node in block.body if isinstance(node, ast.ImportFrom))
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
+
+
+_MODULE_OF = _public_names()
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

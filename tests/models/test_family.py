@@ -233,7 +233,7 @@ def test_refuses():
     history = CategoricalFeature("user", multi_valued=True, sequence_length=3)
     for config in MODELS.values():
         model = config().model_class()
-        with pytest.raises(ValueError, match=rf"'user' is a sequence, which {model.__name__} has no use for"):
+        with pytest.raises(ValueError, match=rf"'user' is a sequence, which {model.__name__} does not support"):
             model(Schema(Label("y"), (), (history, *categorical[1:]), schema.tables))
     for model in (td.DeepFM, td.WideAndDeep, td.EmbeddingMLP, td.DCN):
         with pytest.raises(ValueError, match=r"top_mlp=\[8\] must end in 1, the logit"):

@@ -258,7 +258,7 @@ def test_a_model_with_one_number_for_several_labels_is_refused(data):
         td.DeepFM,
         td.WideAndDeep,
     ):
-        with pytest.raises(ValueError, match=f"{model.__name__} answers for one label and the schema has 3; DLRM, DCN"):
+        with pytest.raises(ValueError, match=f"{model.__name__} predicts one label and the schema has 3; DLRM, DCN"):
             model(schema)
 
 

@@ -94,7 +94,7 @@ BASE = {"label": {"column": "y"}, "dense": [{"name": "d"}], "categorical": [{"na
         ({"dense": [{"name": "d", "fill_value": float("nan")}]}, "feature 'd': fill_value=nan is not finite"),
         ({"dense": [{"name": "d", "fill_value": None, "indicator": True}]}, "feature 'd': indicator=true never sees"),
         ({"dense": [{"name": "d", "transform": "log"}]}, r"\['d'\].transform: \"log\" is not \"none\" or \"log1p\" or"),
-        ({"dense": [{"name": "a b"}]}, "feature 'a b': names are letters.*say name='a_b' and give the log's own name"),
+        ({"dense": [{"name": "a b"}]}, "feature 'a b': names are letters.*say name='a_b' and give the log's name"),
         ({"dense": [{"name": "c"}]}, "feature 'c' is listed 2 times"),
         ({"dense": [{"name": "e", "indicator": True}, {"name": "e_missing"}]}, "'e_missing' is listed 2 times"),
         ({"dense": [{"name": "ids"}]}, "feature 'ids': dense, ids, label, weight are reserved"),
@@ -147,7 +147,7 @@ def test_messages_name_the_field(change, message):
 
 
 def test_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no schema at .*none\.json; train/infer_schema\.py proposes one"):
+    with pytest.raises(FileNotFoundError, match=r"no schema at .*none\.json; tfrs-dlrm infer proposes one"):
         Schema.load(tmp_path / "none.json")
     (tmp_path / "a.json").write_text('{"label": ')
     with pytest.raises(ValueError, match=r"a\.json: not valid JSON: .*line 1"):

@@ -11,8 +11,7 @@ import tf_keras as keras
 from tfrs_dlrm.layers.cross_network import CrossNetwork
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import MLP
-from tfrs_dlrm.models.concatenation import concatenated
-from tfrs_dlrm.models.model_checks import check_no_sequences, check_top_mlp
+from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, concatenated
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 

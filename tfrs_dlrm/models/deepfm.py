@@ -12,7 +12,7 @@ from tfrs_dlrm.layers.factorization import DenseVectors
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.models.factorization_machine import linear_and_pairs
-from tfrs_dlrm.models.model_checks import check_no_sequences, check_one_label, check_top_mlp, vector_dim
+from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, check_top_mlp, vector_dim
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 

@@ -11,8 +11,8 @@ import tf_keras as keras
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import MLP
-from tfrs_dlrm.models.dlrm_serving import DLRMCandidates, DLRMRows
-from tfrs_dlrm.models.model_checks import check_no_sequences, check_top_mlp, looked_up
+from tfrs_dlrm.models.dlrm_serving import DLRMCandidates, DLRMRows, ServedLayers
+from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, looked_up
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.scorers import CandidateScorer, RowScorer
 from tfrs_dlrm.schema import Schema
@@ -113,14 +113,19 @@ class DLRM(RankingModel):
         """See `RankingModel`."""
         if not self._is_plain() or self.self_interaction:
             return super().row_scorer()
-        return DLRMRows(self)
+        return DLRMRows(self._served_layers())
 
     def candidate_scorer(self, context: Schema, own: Schema) -> CandidateScorer:
         """See `RankingModel`."""
         has_vector = bool(context.categorical) or (bool(context.dense) and not own.dense)
         if not self._is_plain() or not has_vector or not own.categorical:
             return super().candidate_scorer(context, own)
-        return DLRMCandidates(self, context, own)
+        return DLRMCandidates(self._served_layers(), context, own)
+
+    def _served_layers(self) -> ServedLayers:
+        projections = {f: self.projections[table] for f, table in self._table_of.items() if table in self.projections}
+        bottom = self.bottom_mlp if self.schema.dense else None
+        return ServedLayers(self.schema, bottom, projections, self.top_mlp, self.self_interaction, self.dim)
 
     def _is_plain(self) -> bool:
         """Whether dot products in float32 go into a plain top MLP: no subclass overrides `compute_logits`."""
@@ -155,7 +160,7 @@ def _check(
     if interaction not in ("dot", "cat") or (interaction == "cat" and self_interaction):
         raise ValueError(
             f"interaction={interaction!r}, self_interaction={self_interaction}: choose dot, with or without"
-            " self_interaction, or cat, which has no use for it"
+            " self_interaction, or cat without it"
         )
     vectors = len(schema.categorical) + bool(schema.dense)
     if vectors < 2:

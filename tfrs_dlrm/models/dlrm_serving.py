@@ -1,37 +1,72 @@
-"""DLRM as it is served: rows, and many candidates for one context; both in few operations."""
+"""DLRM as it is served: rows, and many candidates for one context; both in few operations.
+
+The top MLP reads the bottom vector b [D], if there is one, and the lower triangle of the dot products, row by row. Its
+first layer has a row of its kernel for each. With b and the vectors 1, 2, 3:
+
+         b   1   2   3            rows of the kernel
+    b    .                        b           D rows
+    1   1b   .                    1b          pair 0
+    2   2b  21   .                2b 21       pairs 1, 2
+    3   3b  31  32   .            3b 31 32    pairs 3, 4, 5
+
+    (The diagonal is included with self-interaction only.)
+
+The layer is linear: its inputs may come in any order if the kernel's rows do too, and its sum may be split.
+
+    DLRMRows          b, 1b 2b 3b, 21 31 32    the products with b, then the triangle of the other vectors
+    DLRMCandidates    b, 1b 2b 21              once per context, if b, 1 and 2 are the context's and 3 the candidate's;
+                      3b 31 32                 per candidate: with the context's vectors, then among its vectors
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+import tf_keras as keras
 
+from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.models.scorers import DenseColumns, Inputs
 from tfrs_dlrm.schema import Schema
 
-if TYPE_CHECKING:
-    from tfrs_dlrm.models.dlrm import DLRM
+
+class ServedLayers(NamedTuple):
+    """The layers of a built DLRM, in float32.
+
+    Attributes:
+      schema: of the model.
+      bottom_mlp: None without dense features.
+      projections: by feature, of tables whose dimension is not D.
+      top_mlp: without batch normalization.
+      self_interaction: whether the dot products of the vectors with themselves are included.
+      dim: D, the dimension of the vectors that interact.
+    """
+
+    schema: Schema
+    bottom_mlp: MLP | None
+    projections: dict[str, keras.layers.Dense]
+    top_mlp: MLP
+    self_interaction: bool
+    dim: int
 
 
-class _Served(tf.Module):
-    """What both have of a model: its layers, but for the kernel of the top MLP's first, whose rows they rearrange."""
+class _ServedDLRM(tf.Module):
+    """DLRM's layers, without the kernel of the top MLP's first layer, whose rows each subclass reorders."""
 
-    def __init__(self, model: DLRM, name: str):
+    def __init__(self, layers: ServedLayers, name: str):
         super().__init__(name=name)
-        self.dim = model.dim
-        self.bottom_mlp = model.bottom_mlp if model.schema.dense else None
-        self.projections = {
-            f.name: model.projections[f.table] for f in model.schema.categorical if f.table in model.projections
-        }
-        first, *self.others = model.top_mlp.dense_layers
+        self.dim = layers.dim
+        self.bottom_mlp = layers.bottom_mlp
+        self.projections = layers.projections
+        first, *self.others = layers.top_mlp.dense_layers
         self.bias = first.bias if first.use_bias else None
         self._activation = first.activation
-        self._heads = len(model.schema.labels)
+        self._labels = len(layers.schema.labels)
 
     def stacked(self, names: Sequence[str], inputs: Inputs, bottom: tf.Tensor | None) -> tf.Tensor:
-        """The vectors [R, n, D] of features, the bottom vector first where it is given."""
+        """Returns the vectors [R, n, D] of features; the bottom vector, if given, comes first."""
         vectors = inputs.vectors
         if self.projections or not isinstance(vectors, tf.Tensor):
             each = zip(names, inputs.one_by_one(), strict=True)
@@ -40,42 +75,41 @@ class _Served(tf.Module):
         return vectors if bottom is None else tf.concat([bottom[:, tf.newaxis], vectors], axis=1)
 
     def biased(self, x: tf.Tensor) -> tf.Tensor:
-        """With the bias of the top MLP's first layer."""
+        """Adds the bias of the top MLP's first layer."""
         return x if self.bias is None else tf.nn.bias_add(x, self.bias)
 
     def logits(self, x: tf.Tensor) -> tf.Tensor:
-        """Float32 [R], or [R, labels], of what the top MLP's first layer adds up, [R, units]."""
+        """Returns logits, float32 [R] or [R, labels], from the sums [R, units] of the top MLP's first layer."""
         x = x if self._activation is None else self._activation(x)
         for layer in self.others:
             x = layer(x)
-        return tf.cast(x[:, 0] if self._heads == 1 else x, tf.float32)
+        return tf.cast(x[:, 0] if self._labels == 1 else x, tf.float32)
 
 
-class DLRMRows(_Served):
-    """The same logits as DLRM's, for the small batches of serving.
+class DLRMRows(_ServedDLRM):
+    """Computes DLRM's logits for the small batches of serving.
 
-    The kernel of the top MLP's first layer has its rows in another order, so that the bottom vector's products with the
-    others come first: it need not be copied next to them. The lower triangle is copied in runs, since transposes, which
-    are faster where there are many rows, take longer than they save where there are few.
+    The products with the bottom vector come first, so that the vector need not be copied next to the others. The lower
+    triangle is copied row by row: transposes, which are faster for large batches, cost more than they save here.
 
     Args:
-      model: built, in float32, without self-interaction.
+      layers: without self-interaction.
     """
 
-    def __init__(self, model: DLRM):
-        super().__init__(model, "rows")
-        self._names = [f.name for f in model.schema.categorical]
-        kernel = model.top_mlp.dense_layers[0].kernel.numpy()
+    def __init__(self, layers: ServedLayers):
+        super().__init__(layers, "rows")
+        self._names = [f.name for f in layers.schema.categorical]
+        kernel = layers.top_mlp.dense_layers[0].kernel.numpy()
         count = len(self._names)
         if self.bottom_mlp is not None:
-            pairs = _pairs(1 + count, False) + model.dim
+            kernel_row = layers.dim + _pair_numbers(1 + count, False)
             rows, columns = _triangle(count, False)
-            order = [np.arange(model.dim), pairs[1:, 0], pairs[1 + rows, 1 + columns]]
+            order = [np.arange(layers.dim), kernel_row[1:, 0], kernel_row[1 + rows, 1 + columns]]
             kernel = kernel[np.concatenate(order)]
         self._kernel = tf.Variable(kernel, trainable=False)
 
     def __call__(self, inputs: Inputs) -> tf.Tensor:
-        """See `tfrs_dlrm.models.scorers.RowScorer`."""
+        """Returns logits, as `RowScorer` says."""
         vectors = self.stacked(self._names, inputs, None)
         count = vectors.shape[1]
         products = tf.reshape(_dot_products(vectors, vectors), [-1, count * count])
@@ -86,42 +120,42 @@ class DLRMRows(_Served):
         return self.logits(self.biased(tf.matmul(tf.concat(columns, axis=1), self._kernel)))
 
 
-class DLRMCandidates(_Served):
-    """The same logits as DLRM's, with less work for each candidate.
+class DLRMCandidates(_ServedDLRM):
+    """Computes DLRM's logits with little work per candidate.
 
-    The top MLP's first layer is linear in the bottom vector and the dot products, so that its sum falls into a part of
-    the context (the bottom MLP, where no candidate has dense features, and the products among vectors of the context),
-    which is computed once, and a part of the candidate: its products with the context, and those among its own vectors.
+    The bottom MLP, if no candidate has dense features, and the products among the context's vectors are computed once
+    per context. The products of a candidate's vectors with the context's, and among themselves, remain.
 
     Args:
-      model: built, in float32, with at least one vector in the context.
-      context: the part of the schema that candidates share.
-      own: the rest.
+      layers: with at least one vector in the context.
+      context: the part of the schema that all candidates of a request share.
+      own: the part of the schema that differs between candidates.
     """
 
-    def __init__(self, model: DLRM, context: Schema, own: Schema):
-        super().__init__(model, "candidates")
-        self._dense = DenseColumns(model.schema, context, own)
+    def __init__(self, layers: ServedLayers, context: Schema, own: Schema):
+        super().__init__(layers, "candidates")
+        self._dense = DenseColumns(layers.schema, context, own)
         self._shared_names, self._own_names = ([f.name for f in part.categorical] for part in (context, own))
         self._own_bottom = bool(own.dense)
-        kernel = model.top_mlp.dense_layers[0].kernel.numpy()
-        of_bottom = kernel[: 0 if self.bottom_mlp is None else model.dim]
-        self._bottom_kernel = tf.Variable(of_bottom, trainable=False)
-        shared, others = self._positions([f.name for f in model.schema.categorical])
-        count = len(shared) + len(others)
-        pair = _pairs(count, model.self_interaction) + len(of_bottom)
-        self._self_interaction = model.self_interaction
-        triangles = [_triangle(len(part), self._self_interaction) for part in (shared, others)]
-        rows = [np.array(part)[np.array(t)] for part, t in zip((shared, others), triangles, strict=True)]
-        # Rows of the kernel in the order in which the products are computed here.
-        self._shared_kernel = tf.Variable(kernel[pair[rows[0][0], rows[0][1]]], trainable=False)
-        crossed = pair[np.array(others)[:, None], np.array(shared)[None, :]].reshape(-1)
-        own_rows = kernel[np.concatenate([crossed, pair[rows[1][0], rows[1][1]]])]
-        own_kernel = np.concatenate([of_bottom, own_rows]) if self._own_bottom else own_rows
-        self._own_kernel = tf.Variable(own_kernel, trainable=False)
+        self._self_interaction = layers.self_interaction
+        kernel = layers.top_mlp.dense_layers[0].kernel.numpy()
+        bottom_rows = kernel[: 0 if self.bottom_mlp is None else layers.dim]
+        self._bottom_kernel = tf.Variable(bottom_rows, trainable=False)
+        names = [f.name for f in layers.schema.categorical]
+        shared, others = (np.array(part, int) for part in self._positions(names))
+        kernel_row = len(bottom_rows) + _pair_numbers(len(shared) + len(others), layers.self_interaction)
+
+        def among(vectors: np.ndarray) -> np.ndarray:
+            rows, columns = _triangle(len(vectors), layers.self_interaction)
+            return kernel[kernel_row[vectors[rows], vectors[columns]]]
+
+        self._shared_kernel = tf.Variable(among(shared), trainable=False)
+        crossed = kernel[kernel_row[others[:, None], shared[None, :]].reshape(-1)]
+        own_kernel = [*([bottom_rows] if self._own_bottom else []), crossed, among(others)]
+        self._own_kernel = tf.Variable(np.concatenate(own_kernel), trainable=False)
 
     def _positions(self, names: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Of the vectors of the context and of the candidate, in the model's order, the bottom vector first."""
+        """Returns the positions of the context's and the candidate's vectors; the bottom vector's position is 0."""
         has_bottom = self.bottom_mlp is not None
         at = {name: i + has_bottom for i, name in enumerate(names)}
         shared, own = [at[n] for n in self._shared_names], [at[n] for n in self._own_names]
@@ -130,7 +164,7 @@ class DLRMCandidates(_Served):
         return shared, own
 
     def __call__(self, context: Inputs, own: Inputs, candidates: tf.Tensor) -> tf.Tensor:
-        """See `tfrs_dlrm.models.scorers.CandidateScorer`."""
+        """Returns logits, as `CandidateScorer` says."""
         bottom = None
         if self.bottom_mlp is not None:
             dense = self._dense(context.dense, own.dense, candidates) if self._own_bottom else context.dense
@@ -154,7 +188,7 @@ class DLRMCandidates(_Served):
         )
 
     def _once(self, vectors: tf.Tensor) -> tf.Tensor:
-        """What the products between the vectors [C, U, D] of contexts, which are few, add: [C, units]."""
+        """Returns the share of the products among the vectors [C, U, D] of contexts in the sum: [C, units]."""
         count = vectors.shape[1]
         rows, columns = _triangle(count, self._self_interaction)
         if not len(rows):  # oneDNN ends the process where a matrix without columns is multiplied and a bias added
@@ -163,20 +197,20 @@ class DLRMCandidates(_Served):
         return tf.matmul(tf.gather(products, rows * count + columns, axis=1), self._shared_kernel)
 
     def _own_products(self, vectors: tf.Tensor) -> list[tf.Tensor]:
-        """Between the vectors [C * N, V, D] of candidates: [C * N, pairs], in parts."""
+        """Returns the products among the vectors [C * N, V, D] of candidates: [C * N, pairs], in parts."""
         count = vectors.shape[1]
         products = tf.reshape(_dot_products(vectors, vectors), [-1, count * count])
         return _runs(products, count, self._self_interaction)
 
 
 def _runs(products: tf.Tensor, count: int, self_interaction: bool) -> list[tf.Tensor]:
-    """The lower triangle of matrices [R, count * count], one tensor for each of their rows."""
+    """Returns the lower triangle of matrices [R, count * count], one tensor for each matrix row."""
     ends = [i + self_interaction for i in range(count)]
     return [tf.slice(products, [0, i * count], [-1, end]) for i, end in enumerate(ends) if end]
 
 
 def _dot_products(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """[B, m, D] and [B, n, D] -> [B, m, n], for serving, where B may be 1.
+    """Returns [B, m, n] from [B, m, D] and [B, n, D]; fast even if B is 1.
 
     `tf.matmul` becomes an operation of oneDNN that takes 75 microseconds for a batch of 1 on a CPU, most of DLRM's
     time there. BatchMatMulV3 is the same product, and oneDNN leaves it alone.
@@ -185,18 +219,18 @@ def _dot_products(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 
 def _added_to_each(x: tf.Tensor, once: tf.Tensor) -> tf.Tensor:
-    """`x` [C * N, units] with `once` [C, units] added to each candidate of its context."""
+    """Adds `once` [C, units] to `x` [C * N, units], for each candidate of its context."""
     apart = tf.reshape(x, [tf.shape(once)[0], -1, once.shape[1]])
     return tf.reshape(apart + once[:, tf.newaxis], [-1, once.shape[1]])
 
 
 def _triangle(count: int, self_interaction: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pairs among `count` vectors."""
+    """Returns rows and columns of the pairs among `count` vectors."""
     return np.tril_indices(count, 0 if self_interaction else -1)
 
 
-def _pairs(count: int, self_interaction: bool) -> np.ndarray:
-    """[count, count]: the number of each pair among DotInteraction's outputs; where there is none, no matter what."""
+def _pair_numbers(count: int, self_interaction: bool) -> np.ndarray:
+    """Returns [count, count]: the position of each pair among the outputs of DotInteraction; 0 if it has none."""
     rows, columns = _triangle(count, self_interaction)
     pairs = np.zeros([count, count], np.int64)
     pairs[rows, columns] = pairs[columns, rows] = np.arange(len(rows))

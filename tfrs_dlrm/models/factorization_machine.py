@@ -9,7 +9,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.factorization import Bias, DenseVectors
 from tfrs_dlrm.layers.hashing import derive_seed
-from tfrs_dlrm.models.model_checks import check_no_sequences, check_one_label, vector_dim
+from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, vector_dim
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 

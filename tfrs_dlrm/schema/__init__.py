@@ -10,7 +10,7 @@ plain data: JSON in (`Schema.load`) and JSON out (`Schema.save`). `tfrs_dlrm.inf
     )
 """
 
-from tfrs_dlrm.schema.compressed import with_remainders, with_shared_rows
+from tfrs_dlrm.schema.derived import weights_only, with_linear_weights, with_remainders, with_shared_rows
 from tfrs_dlrm.schema.features import (
     CategoricalFeature,
     Combiner,
@@ -26,7 +26,6 @@ from tfrs_dlrm.schema.features import (
     TextFormat,
     Transform,
 )
-from tfrs_dlrm.schema.linear import weights_only, with_linear_weights
 from tfrs_dlrm.schema.schema import SCHEMA_FILE, Schema, difference
 from tfrs_dlrm.schema.validation import MAX_ROWS, RESERVED_NAMES
 

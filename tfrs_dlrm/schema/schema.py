@@ -12,7 +12,15 @@ from typing import Any
 from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Table, TextFormat
 from tfrs_dlrm.schema.plain import build, plain
 from tfrs_dlrm.schema.suggestions import did_you_mean
-from tfrs_dlrm.schema.validation import check_schema
+from tfrs_dlrm.schema.validation import (
+    check_categorical,
+    check_dense,
+    check_label,
+    check_names,
+    check_storage,
+    check_table,
+    check_text,
+)
 from tfrs_dlrm.stores.files import local_path, read_text
 
 # Its name in a prepared directory.
@@ -54,7 +62,27 @@ class Schema:
         listed = {t.name for t in self.tables}
         missing = dict.fromkeys(f.table for f in categorical if f.table not in listed)
         object.__setattr__(self, "tables", (*self.tables, *(Table(name) for name in missing)))
-        check_schema(self)
+        self._check()
+
+    def _check(self) -> None:
+        """Checks every part, and that the parts fit together."""
+        check_label(self.label, "label")
+        for label in self.more_labels:
+            check_label(label, f"label {label.name!r}")
+        check_names([label.name for label in self.more_labels], "label")
+        if not self.dense and not self.categorical:
+            raise ValueError("the schema has no features; list some under dense or categorical")
+        weights = [f.weights_name for f in self.multi_hot if f.weights]
+        check_names([*self.dense_columns, *(f.name for f in self.categorical), *weights], "feature")
+        check_names([t.name for t in self.tables], "table")
+        for dense in self.dense:
+            check_dense(dense)
+        for table in self.tables:
+            check_table(table, [f for f in self.categorical if f.table == table.name])
+            check_storage(table, self.tables, self.categorical)
+        for feature in self.categorical:
+            check_categorical(feature, self.table_of(feature))
+        check_text(self.text, self.columns, self.categorical)
 
     @property
     def labels(self) -> tuple[Label, ...]:

@@ -1,11 +1,11 @@
-"""What a schema may say: every mistake is a ValueError that names the feature or table."""
+"""Checks of the parts of a schema. Each error names the feature or table, its value, and what is allowed."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from tfrs_dlrm.schema.features import (
     CategoricalFeature,
@@ -19,44 +19,18 @@ from tfrs_dlrm.schema.features import (
     StorageType,
     Table,
     Task,
+    TextFormat,
     Transform,
 )
 
-if TYPE_CHECKING:
-    from tfrs_dlrm.schema.schema import Schema
-
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-# Keys of an encoded batch beside the names of multi-valued features.
+# Keys of an encoded batch that no feature may have as its name.
 RESERVED_NAMES = frozenset({"dense", "ids", "label", "weight"})
 MAX_ROWS = 2**31 - 1
 
 
-def check_schema(schema: Schema) -> None:
-    """Checks every part, and that they fit together.
-
-    Raises:
-      ValueError: naming the feature or table, what was given and what is allowed.
-    """
-    _check_label(schema.label, "label")
-    for label in schema.more_labels:
-        _check_label(label, f"label {label.name!r}")
-    _check_names([label.name for label in schema.more_labels], "label")
-    if not schema.dense and not schema.categorical:
-        raise ValueError("the schema has no features; list some under dense or categorical")
-    weights = [f.weights_name for f in schema.multi_hot if f.weights]
-    _check_names([*schema.dense_columns, *(f.name for f in schema.categorical), *weights], "feature")
-    _check_names([t.name for t in schema.tables], "table")
-    for dense in schema.dense:
-        _check_dense(dense)
-    for table in schema.tables:
-        _check_table(table, [f for f in schema.categorical if f.table == table.name])
-        _check_storage(table, schema)
-    for feature in schema.categorical:
-        _check_categorical(feature, schema.table_of(feature))
-    _check_text(schema)
-
-
-def _check_label(label: Label, where: str) -> None:
+def check_label(label: Label, where: str) -> None:
+    """Checks a label; `where` begins the message."""
     if not label.column:
         raise ValueError(f"{where}: column is empty; name the column that holds the label")
     _check_choice(where, "task", label.task, Task)
@@ -79,12 +53,13 @@ def _check_label(label: Label, where: str) -> None:
         raise ValueError(f"{where}: loss_weight={label.loss_weight}; a positive number is needed")
 
 
-def _check_names(names: Sequence[str], kind: str) -> None:
+def check_names(names: Sequence[str], kind: str) -> None:
+    """Checks that names are well formed, not reserved, and differ."""
     for name in names:
         if not _NAME.fullmatch(name):
             raise ValueError(
                 f"{kind} {name!r}: names are letters, digits and underscores and start with a letter;"
-                f" say name={re.sub(r'[^A-Za-z0-9_]', '_', name)!r} and give the log's own name as column"
+                f" say name={re.sub(r'[^A-Za-z0-9_]', '_', name)!r} and give the log's name as column"
             )
         if name in RESERVED_NAMES:
             raise ValueError(f"{kind} {name!r}: {', '.join(sorted(RESERVED_NAMES))} are reserved; choose another")
@@ -97,7 +72,8 @@ def _check_choice(where: str, field: str, value: object, hint: object) -> None:
         raise ValueError(f"{where}: {field}={value!r} is not one of {', '.join(map(str, get_args(hint)))}")
 
 
-def _check_dense(f: DenseFeature) -> None:
+def check_dense(f: DenseFeature) -> None:
+    """Checks a dense feature."""
     where = f"feature {f.name!r}"
     _check_choice(where, "transform", f.transform, Transform)
     if isinstance(f.fill_value, str) and f.fill_value != "mean":
@@ -108,7 +84,8 @@ def _check_dense(f: DenseFeature) -> None:
         raise ValueError(f"{where}: indicator=true never sees a missing number, because fill_value=null refuses them")
 
 
-def _check_table(t: Table, features: Sequence[CategoricalFeature]) -> None:
+def check_table(t: Table, features: Sequence[CategoricalFeature]) -> None:
+    """Checks a table and that the features that look it up agree."""
     where = f"table {t.name!r}"
     _check_choice(where, "combiner", t.combiner, Combiner)
     _check_choice(where, "initializer", t.initializer, Initializer)
@@ -127,14 +104,14 @@ def _check_table(t: Table, features: Sequence[CategoricalFeature]) -> None:
             )
 
 
-def _check_storage(t: Table, schema: Schema) -> None:
-    """How the rows of a table are stored."""
+def check_storage(t: Table, tables: Sequence[Table], categorical: Sequence[CategoricalFeature]) -> None:
+    """Checks how the rows of a table are stored, among all tables and features."""
     where = f"table {t.name!r}"
     if t.name.endswith(("__quotient", "__remainder")):
         raise ValueError(f"{where}: the endings __quotient and __remainder are those of parts of a table")
-    lodgers = [other.name for other in schema.tables if other.stored_in == t.name]
-    users = [f.name for f in schema.categorical if f.table == t.name]
-    if not users and not lodgers:
+    stored = [other.name for other in tables if other.stored_in == t.name]
+    users = [f.name for f in categorical if f.table == t.name]
+    if not users and not stored:
         raise ValueError(f"{where}: no feature uses it; remove it or name it in a feature's table")
     _check_choice(where, "dtype", t.dtype, StorageType)
     if t.remainders is not None:
@@ -146,23 +123,26 @@ def _check_storage(t: Table, schema: Schema) -> None:
                 f" vocabulary_size={t.vocabulary_size} are needed"
             )
     if t.stored_in:
-        home = next((other for other in schema.tables if other.name == t.stored_in), None)
-        if home is None:
+        store = next((other for other in tables if other.name == t.stored_in), None)
+        if store is None:
             raise ValueError(f"{where}: stored_in={t.stored_in!r} is not among the tables; add it, with its rows")
-        if home.remainders is not None or home.stored_in:
-            raise ValueError(f"{where}: stored_in={t.stored_in!r} is compressed itself; name a plain table")
-        if t.dim % home.dim:
-            raise ValueError(f"{where}: dim={t.dim} is no multiple of the dim={home.dim} of {home.name!r}, its store")
+        if store.remainders is not None or store.stored_in:
+            raise ValueError(f"{where}: stored_in={t.stored_in!r} is compressed too; name a table that is not")
+        if t.dim % store.dim:
+            raise ValueError(f"{where}: dim={t.dim} is no multiple of the dim={store.dim} of {store.name!r}, its store")
         for field in ("dtype", "initializer", "scale"):
             if getattr(t, field) != getattr(Table, field):
-                raise ValueError(f"{where}: {field} belongs to the table that stores the rows; set it in {home.name!r}")
-    if lodgers and t.vocabulary_size is None:
-        raise ValueError(f"{where}: stores the rows of {', '.join(lodgers)}; set its rows")
-    if lodgers and users:
-        raise ValueError(f"{where}: stores the rows of {', '.join(lodgers)} and of features {users}; keep them apart")
+                raise ValueError(
+                    f"{where}: {field} belongs to the table that stores the rows; set it in {store.name!r}"
+                )
+    if stored and t.vocabulary_size is None:
+        raise ValueError(f"{where}: stores the rows of {', '.join(stored)}; set its rows")
+    if stored and users:
+        raise ValueError(f"{where}: stores the rows of {', '.join(stored)} and of features {users}; keep them apart")
 
 
-def _check_categorical(f: CategoricalFeature, table: Table) -> None:
+def check_categorical(f: CategoricalFeature, table: Table) -> None:
+    """Checks a categorical feature against its table."""
     where = f"feature {f.name!r}"
     _check_choice(where, "encoding", f.encoding, Encoding)
     _check_choice(where, "dtype", f.dtype, RawType)
@@ -192,17 +172,18 @@ def _check_categorical(f: CategoricalFeature, table: Table) -> None:
         raise ValueError(f"{where}: separator is empty; leave it out for a list column")
 
 
-def _check_text(schema: Schema) -> None:
-    columns = schema.text.columns
-    if schema.text.delimiter is not None and len(schema.text.delimiter.encode()) != 1:
-        raise ValueError(f"text: delimiter={schema.text.delimiter!r}; one character is needed")
+def check_text(text: TextFormat, read: Sequence[str], categorical: Sequence[CategoricalFeature]) -> None:
+    """Checks the layout of text files, of which the columns `read` are read."""
+    columns = text.columns
+    if text.delimiter is not None and len(text.delimiter.encode()) != 1:
+        raise ValueError(f"text: delimiter={text.delimiter!r}; one character is needed")
     for name in columns:
         if columns.count(name) > 1:
             raise ValueError(f"text: column {name!r} is listed {columns.count(name)} times")
-    for name in schema.columns:
+    for name in read:
         if columns and name not in columns:
             raise ValueError(f"text: columns does not list {name!r}, which the schema reads")
-    for f in schema.categorical:
+    for f in categorical:
         if f.multi_valued and f.separator is None and columns:
             raise ValueError(
                 f"feature {f.name!r}: text files have no list columns; give the separator between its values"

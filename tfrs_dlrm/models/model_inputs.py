@@ -1,20 +1,22 @@
-"""What models ask of their schema and of their MLPs."""
+"""The inputs of models: checks of schema and MLPs, and the concatenation of all features."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import tensorflow as tf
+
 from tfrs_dlrm.schema import CategoricalFeature, Schema, Table
 
 
 def looked_up(schema: Schema) -> list[Table]:
-    """The tables that features look up."""
+    """Returns the tables that features look up."""
     names = dict.fromkeys(f.table for f in schema.categorical)
     return [schema.table(name) for name in names]
 
 
 def check_no_sequences(model: str, schema: Schema) -> None:
-    """Makes sure that each feature has one vector an example.
+    """Checks that each feature has one vector per example.
 
     Raises:
       ValueError: one has a sequence of them.
@@ -22,26 +24,26 @@ def check_no_sequences(model: str, schema: Schema) -> None:
     for f in schema.categorical:
         if f.sequence_length is not None:
             raise ValueError(
-                f"feature {f.name!r} is a sequence, which {model} has no use for: remove sequence_length, so that its"
-                " values are combined, or write a RankingModel whose compute_logits takes sequences"
+                f"feature {f.name!r} is a sequence, which {model} does not support: remove sequence_length, which"
+                " pools its values, or write a RankingModel whose compute_logits takes sequences"
             )
 
 
 def check_one_label(model: str, schema: Schema) -> None:
-    """Makes sure that there is one label, for models whose answer is one sum.
+    """Checks that there is one label, for models whose output is one sum.
 
     Raises:
       ValueError: there are more.
     """
     if schema.more_labels:
         raise ValueError(
-            f"{model} answers for one label and the schema has {len(schema.labels)}; DLRM, DCN and EmbeddingMLP learn"
+            f"{model} predicts one label and the schema has {len(schema.labels)}; DLRM, DCN and EmbeddingMLP learn"
             " several at once"
         )
 
 
 def check_top_mlp(units: Sequence[int]) -> None:
-    """Makes sure that an MLP ends in a logit.
+    """Checks that an MLP ends in a logit.
 
     Raises:
       ValueError: it does not.
@@ -51,10 +53,10 @@ def check_top_mlp(units: Sequence[int]) -> None:
 
 
 def vector_dim(model: str, schema: Schema, features: Sequence[CategoricalFeature]) -> int:
-    """D, where the rows of the features' tables are a vector of D numbers and, as the last one, a linear weight.
+    """Returns D, if each row of the features' tables is a vector of D numbers followed by a linear weight.
 
     Raises:
-      ValueError: there are no features, their tables have different dimensions, or no room for both.
+      ValueError: there are no features, their tables have different dimensions, or no room for vector and weight.
     """
     dims = {schema.table_of(f).name: schema.table_of(f).dim for f in features}
     if not dims:
@@ -65,3 +67,10 @@ def vector_dim(model: str, schema: Schema, features: Sequence[CategoricalFeature
             " Schema.with_dim makes them equal"
         )
     return next(iter(dims.values())) - 1
+
+
+def concatenated(dense: tf.Tensor | None, embeddings: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns vectors [B, dim] and dense features [B, W] as [B, sum of dims + W], in the dtype of the vectors."""
+    if dense is None:
+        return tf.concat(embeddings, axis=1)
+    return tf.concat([*embeddings, tf.cast(dense, embeddings[0].dtype)], axis=1) if embeddings else dense

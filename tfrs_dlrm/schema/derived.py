@@ -1,8 +1,9 @@
-"""Schemas whose larger tables take less memory than rows x dim, in one of the two ways that `Table` describes."""
+"""Schemas with other tables: compressed in one of the ways that `Table` describes, or with linear weights."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from tfrs_dlrm.schema.features import Table
 from tfrs_dlrm.schema.schema import Schema
@@ -54,3 +55,39 @@ def _large(schema: Schema, above: int) -> set[str]:
         if t.name in large and (t.remainders is not None or t.stored_in):
             raise ValueError(f"table {t.name!r} is compressed in the schema already; choose one way")
     return large
+
+
+def weights_only(schema: Schema) -> Schema:
+    """With tables of dimension 1, whose rows begin at 0: a value that training never sees adds nothing."""
+
+    def narrow(t: Table) -> Table:
+        return dataclasses.replace(t, dim=1, initializer=t.initializer if t.stored_in else "zeros")
+
+    return dataclasses.replace(schema, tables=tuple(narrow(t) for t in schema.tables))
+
+
+def with_linear_weights(schema: Schema, features: Collection[str], dim: int = 0) -> Schema:
+    """With one more number in each row than a vector has.
+
+    Args:
+      schema: any.
+      features: whose rows these are. Those of other features become as short as they can be.
+      dim: of the vectors; 0 keeps those of the schema.
+
+    Raises:
+      ValueError: another table stores such rows, in pieces of which they are no multiple any more.
+    """
+    used = {f.table for f in schema.categorical if f.name in features}
+    unused = {f.table for f in schema.categorical} - used
+
+    def fitted(t: Table) -> Table:
+        piece = schema.table(t.stored_in).dim if t.stored_in else 1
+        row = (dim or t.dim) + 1
+        if t.name in used and row % piece:
+            raise ValueError(
+                f"table {t.name!r}: with a linear weight, a vector of {row - 1} takes {row} numbers, no multiple of the"
+                f" dim={piece} of {t.stored_in!r}, which stores them; make the vector one shorter"
+            )
+        return dataclasses.replace(t, dim=row if t.name in used else piece if t.name in unused else t.dim)
+
+    return dataclasses.replace(schema, tables=tuple(fitted(t) for t in schema.tables))
