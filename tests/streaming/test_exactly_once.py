@@ -18,8 +18,8 @@ from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig,
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.serving.bundle.manifest import read_manifest
-from tfrs_dlrm.streaming import loop
 from tfrs_dlrm.streaming.loop import train_on_stream
+from tfrs_dlrm.training.run import RunRecords
 from tfrs_dlrm.training.workdir import Workdir
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -68,7 +68,7 @@ def read(workdir, name):
 def run_until_interrupted(config, workdir, windows, moments):
     """Trains in this process until so many windows are done."""
     del moments
-    append, left = loop.Records.append, windows
+    append, left = RunRecords.append, windows
 
     def append_and_interrupt(self, record):
         nonlocal left
@@ -78,7 +78,7 @@ def run_until_interrupted(config, workdir, windows, moments):
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop.Records, "append", append_and_interrupt)
+        patch.setattr(RunRecords, "append", append_and_interrupt)
         train_on_stream(RunConfig.from_dict(json.loads(config.read_text())), str(workdir))
 
 
