@@ -1,4 +1,4 @@
-"""Everything a run is told: plain dataclasses, checked against each other before any work begins.
+"""The description of a run: plain dataclasses, checked against each other before any work begins.
 
 A recipe in `configs/` returns a `RunConfig`; `--config.train.batch_size=8192` changes one field of it. Each default
 lives here and nowhere else. (Flags are parsed by the types of the fields, so these must not be strings: no import of
@@ -17,7 +17,7 @@ from tfrs_dlrm.distribute.cluster import is_host_port
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
 EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")
 _PRECISIONS = ("float32", "bfloat16")
-# What the best evaluation is chosen by; the first stands for what the task of the label says.
+# The metrics that can choose the best evaluation; the empty one stands for that of the label's task.
 MONITORS = ("", "log_loss", "auc_minus_log_loss")
 
 
@@ -28,14 +28,14 @@ class DataConfig:
     Attributes:
       source: the address of a stream of raw rows to train on, kafka://HOST:PORT/TOPIC?...; see docs/guides/streams.md.
         Then `path` says how they are encoded.
-      path: the prepared directory. Where it is missing it is made, from `raw_train` or `synthetic_rows`.
+      path: the prepared directory. If it is missing, `raw_train` or `synthetic_rows` says how to make it.
       schema: the JSON file that describes the raw logs.
       raw_train: paths and glob patterns of raw training logs, separated by commas.
-      raw_eval: likewise for evaluation; or
-      eval_fraction: the share of the training logs to evaluate on.
-      bad_rows: what becomes of malformed raw rows: `error` or `quarantine`.
+      raw_eval: paths and glob patterns of raw evaluation logs.
+      eval_fraction: the share of the training logs to evaluate on, if there is no `raw_eval`.
+      bad_rows: how malformed raw rows are handled: `error` or `quarantine`.
       synthetic_rows: draws this many training rows from a planted model, in place of raw logs.
-      synthetic_eval_rows: likewise for evaluation.
+      synthetic_eval_rows: the number of evaluation rows drawn from the planted model.
       shuffle_rows: how many rows are shuffled at a time.
       service: grpc://HOST:PORT of input workers that read and shuffle training data, see docs/guides/input-service.md.
     """
@@ -55,20 +55,21 @@ class DataConfig:
 
 @dataclasses.dataclass
 class StreamConfig:
-    """How a run goes along a stream. Without `data.source` it has no effect.
+    """How a run follows a stream. Without `data.source` it has no effect.
 
     Attributes:
-      window_rows: how many rows are evaluated, then trained on, at a time; as many as have come
-      window_seconds: after so long, where these are fewer.
+      window_rows: how many rows are evaluated, then trained on, at a time.
+      window_seconds: a window ends after this time, even if it has fewer rows.
       checkpoint_every_windows: a killed run resumes from the last.
-      export_to: the directory of the served model's versions;
-      export_every_windows: gets a new one so often; 0 is never. A multiple of `checkpoint_every_windows`.
-      export_keep: how many of the newest versions stay.
-      stop_at_end: ends the run after the rows that were there when it began.
-      idle_seconds: ends the run after so long without any row; 0 is never.
-      retry_seconds: ends the run after so long without an answer from a broker.
-      malformed_in_a_row: ends the run where a whole window, and so many messages in a row, are malformed: then the
-        stream is of another schema. 0 is never.
+      export_to: the directory of the served model's versions.
+      export_every_windows: how many windows lie between new versions, a multiple of `checkpoint_every_windows`; 0 is
+        never.
+      export_keep: how many of the newest versions are kept.
+      stop_at_end: ends the run after the rows that the stream had when the run began.
+      idle_seconds: ends the run after this time without any row; 0 is never.
+      retry_seconds: ends the run after this time without an answer from a broker.
+      malformed_in_a_row: ends the run if a whole window, and this many messages in a row, are malformed: the stream
+        has another schema. 0 is never.
     """
 
     window_rows: int = 16_384
@@ -92,20 +93,20 @@ class OptimizerConfig:
     evaluations find nothing better.
 
     Attributes:
-      dense: of the MLPs: `adagrad`, `adam` or `sgd`.
-      learning_rate: of the MLPs.
-      dense_accumulator: where the sums of squared gradients of the MLPs begin, of `adagrad`: Keras has 0.1, PyTorch 0.
-      embedding: of the tables: `rowwise_adagrad`, `adagrad`, `lazy_adam`, `ftrl` or `sgd`.
-      embedding_learning_rate: of the tables; 0 is the same as `learning_rate`.
+      dense: the optimizer of the MLPs: `adagrad`, `adam` or `sgd`.
+      learning_rate: the learning rate of the MLPs.
+      dense_accumulator: for `adagrad`, the initial sums of squared gradients of the MLPs: Keras has 0.1, PyTorch 0.
+      embedding: the optimizer of the tables: `rowwise_adagrad`, `adagrad`, `lazy_adam`, `ftrl` or `sgd`.
+      embedding_learning_rate: the learning rate of the tables; 0 is the same as `learning_rate`.
       embedding_l2: L2 on the rows that a batch looks up, see `RowOptimizer`.
       warmup_steps: 0 for none.
       decay_start_step: counted from the first step.
       decay_steps: 0 for no decay.
       decay_power: 2 in the DLRM reference.
-      end_learning_rate: of both; neither decay nor cuts make a rate lower.
-      embedding_per_table: others for some tables, as in `user=lazy_adam,site=ftrl`.
+      end_learning_rate: the lowest rate, for MLPs and tables; neither decay nor cuts go below it.
+      embedding_per_table: other optimizers for some tables, as in `user=lazy_adam,site=ftrl`.
       embedding_weight_decay: decoupled weight decay of the rows that a batch looks up, see `RowOptimizer`.
-      embedding_l1: of `ftrl`.
+      embedding_l1: L1, for `ftrl` only.
       plateau_factor: multiplies the rates after every `plateau_patience` evaluations in a row that are not the best so
         far, by `train.monitor`; 1 leaves them as they are.
       plateau_patience: 1 cuts after each such evaluation.
@@ -147,24 +148,25 @@ class OptimizerConfig:
 
 @dataclasses.dataclass
 class TrainConfig:
-    """The course of a run.
+    """How long a run trains, and what it does on the way.
 
     Attributes:
-      batch_size: over all replicas together.
-      eval_batch_size: likewise; it changes no result.
-      epochs: over the training set, 1.5 is one and a half; or
-      steps: the length in steps, where it is not 0.
+      batch_size: examples per step, summed over replicas.
+      eval_batch_size: examples per evaluation step, summed over replicas; it changes no result.
+      epochs: passes over the training set; 1.5 is one and a half.
+      steps: the number of steps; 0 leaves the length to `epochs`.
       eval_every_steps: evaluates and writes a checkpoint; 0 is after each epoch.
       target_auc: stops once the evaluation AUC is at least this; 0 is never. Not for a regression.
-      monitor: what makes an evaluation the best: empty for the AUC or, of a regression, the RMSE; `log_loss`, or
-        `auc_minus_log_loss`.
+      monitor: the metric that chooses the best evaluation: `log_loss`, `auc_minus_log_loss`, or empty for AUC (for a
+        regression, the RMSE).
       patience: stops after this many evaluations in a row that are not the best so far; 0 is never.
-      keep_checkpoints: how many of the latest to keep, beside the best.
+      keep_checkpoints: how many of the latest checkpoints to keep, in addition to the best.
       warm_start: the directory of another run of this model, perhaps on other vocabularies, whose weights are taken
         over at the beginning; see `tfrs_dlrm.warm_start`.
-      precision: of the MLPs and interactions: `float32` or `bfloat16`. Weights stay float32, tables as the schema says.
+      precision: the dtype of MLPs and interactions: `float32` or `bfloat16`. Weights stay float32; the schema says the
+        dtype of tables.
       steps_per_execution: steps between two returns to Python.
-      seed: of initial weights and order of examples.
+      seed: for initial weights and the order of examples.
       tensorboard: whether to write event files.
       async_checkpoints: writes checkpoints while training goes on, from a copy of tables and slots, wherever that takes
         less than half of the memory that is left; else training waits.
@@ -210,7 +212,7 @@ class RunConfig:
         _check_stream(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they are kept beside the checkpoints."""
+        """Returns plain values, as the directory of a run keeps them."""
         plain = dataclasses.asdict(self)
         plain["model"] = {k: list(v) if isinstance(v, tuple) else v for k, v in plain["model"].items()}
         return plain

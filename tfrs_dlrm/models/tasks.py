@@ -1,4 +1,4 @@
-"""What a label asks of a model: the loss and the metrics, and what its numbers mean."""
+"""The task of a label: its loss, its metrics, and the meaning of predictions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tfrs_dlrm.schema import Label, Schema
 
 
 class Task(abc.ABC):
-    """What a label asks of a model.
+    """The task of a label.
 
     Three numbers of an example are told apart: what `RankingModel.compute_logits` computes; what the model returns
     (`returned`), which loss and metrics take; and what an exported model answers (`served`).
@@ -44,44 +44,44 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def returned(self, scores: tf.Tensor) -> tf.Tensor:
-        """What the model returns, float32 [B]."""
+        """Returns what the model returns, float32 [B], from the output of `compute_logits`."""
 
     @abc.abstractmethod
     def served(self, returned: tf.Tensor) -> tf.Tensor:
-        """What an exported model answers, float32 [B]."""
+        """Returns what an exported model answers, float32 [B], from what the model returns."""
 
     @abc.abstractmethod
     def loss(self) -> keras.losses.Loss:
-        """A new loss, summed over examples, of what `loss_arguments` makes."""
+        """Makes the loss, summed over examples; `loss_arguments` returns its arguments."""
 
     @abc.abstractmethod
     def loss_arguments(self, labels: tf.Tensor, returned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The `y_true` and `y_pred` of the loss. Mixed precision casts the first to bfloat16."""
+        """Returns `y_true` and `y_pred` of the loss. Mixed precision casts `y_true` to bfloat16."""
 
     @abc.abstractmethod
     def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
-        """New metrics of (label, what the model returns, weight), with `suffix` behind their names."""
+        """Makes metrics of (label, what the model returns, weight), whose names end in `suffix`."""
 
     @abc.abstractmethod
     def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
-        """The same and more, exact, of arrays in memory."""
+        """Returns exact metrics of arrays in memory."""
 
     @abc.abstractmethod
     def by_group(
         self, groups: ArrayLike, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None
     ) -> Groups:
-        """The same of the examples of each group, whole numbers [N]."""
+        """Returns exact metrics per group; `groups` are whole numbers [N]."""
 
     @abc.abstractmethod
     def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-        """How much worse `after` is than `before`, of what `evaluate` found; by name of the change, the main one first.
+        """Returns how much worse `after` is than `before`, both from `evaluate`, by name; the main change first.
 
         A name is that of a metric, and `_drop` or `_rise`, whichever is for the worse.
         """
 
     @abc.abstractmethod
     def quality(self, metrics: Mapping[str, float]) -> float:
-        """Of what `evaluate` found, more is better."""
+        """Returns one number from the metrics of `evaluate`; more is better."""
 
 
 class BinaryClassification(Task):
@@ -94,19 +94,19 @@ class BinaryClassification(Task):
     shown = ("auc", "log_loss", "normalized_entropy", "calibration")
 
     def returned(self, scores: tf.Tensor) -> tf.Tensor:
-        """Logits."""
+        """Returns logits."""
         return scores
 
     def served(self, returned: tf.Tensor) -> tf.Tensor:
-        """Probabilities."""
+        """Returns probabilities."""
         return tf.sigmoid(returned)
 
     def loss(self) -> keras.losses.Loss:
-        """The log loss."""
+        """Makes the log loss."""
         return keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum")
 
     def loss_arguments(self, labels: tf.Tensor, returned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """As they are; 0 and 1 stay what they are in bfloat16."""
+        """Returns both unchanged; bfloat16 represents 0 and 1 exactly."""
         return labels, returned
 
     def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
@@ -124,11 +124,11 @@ class BinaryClassification(Task):
         return group_metrics(groups, labels, returned, weights)
 
     def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-        """Of AUC and log loss."""
+        """Returns the changes of AUC and log loss."""
         return {"auc_drop": before["auc"] - after["auc"], "log_loss_rise": after["log_loss"] - before["log_loss"]}
 
     def quality(self, metrics: Mapping[str, float]) -> float:
-        """The AUC."""
+        """Returns the AUC."""
         return metrics["auc"]
 
 
@@ -141,7 +141,7 @@ class Regression(Task):
 
     Args:
       mean: of the training labels; 0 where it is not known.
-      std: likewise, and 1: then the loss is the plain mean squared error.
+      std: the standard deviation of the training labels; 1, if it is not known, gives the plain mean squared error.
     """
 
     unit = "prediction"
@@ -154,24 +154,24 @@ class Regression(Task):
         self.mean, self.std = mean, std
 
     def returned(self, scores: tf.Tensor) -> tf.Tensor:
-        """The numbers."""
+        """Returns predictions in the unit of the labels."""
         return self.mean + self.std * scores
 
     def served(self, returned: tf.Tensor) -> tf.Tensor:
-        """The same."""
+        """Returns the predictions unchanged."""
         return returned
 
     def loss(self) -> keras.losses.Loss:
-        """The squared error."""
+        """Makes the squared error."""
         return keras.losses.MeanSquaredError(reduction="sum")
 
     def loss_arguments(self, labels: tf.Tensor, returned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Zeros and the errors, since labels would be rounded to bfloat16."""
+        """Returns zeros and the errors, since labels would be rounded to bfloat16."""
         errors = (returned - labels) / self.std
         return tf.zeros_like(errors), errors
 
     def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
-        """RMSE and MAE."""
+        """Makes RMSE and MAE."""
         return regression_metrics(suffix)
 
     def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
@@ -185,16 +185,16 @@ class Regression(Task):
         return group_errors(groups, labels, returned, weights)
 
     def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-        """Of RMSE and MAE."""
+        """Returns the changes of RMSE and MAE."""
         return {"rmse_rise": after["rmse"] - before["rmse"], "mae_rise": after["mae"] - before["mae"]}
 
     def quality(self, metrics: Mapping[str, float]) -> float:
-        """The RMSE, negated."""
+        """Returns the negated RMSE."""
         return -metrics["rmse"]
 
 
 class Tasks:
-    """What all labels of a schema ask of a model.
+    """The tasks of all labels of a schema.
 
     A model has one column of numbers for each label, [B, len(schema.labels)]; where there is one label, [B].
 
@@ -213,7 +213,7 @@ class Tasks:
 
     @property
     def all(self) -> tuple[Task, ...]:
-        """In the order of the labels."""
+        """The tasks in the order of the labels."""
         return (self.first, *self.more.values())
 
     @property
@@ -232,21 +232,21 @@ class Tasks:
         return (*self.first.shown, *(f"{task.best}_{name}" for name, task in self.more.items()))
 
     def returned(self, scores: tf.Tensor) -> tf.Tensor:
-        """As `Task.returned`, of each column."""
+        """Applies `Task.returned` to each label's column."""
         columns = zip(self.all, self.columns(scores), strict=True)
         return self._joined([task.returned(column) for task, column in columns])
 
     def served(self, returned: tf.Tensor) -> tf.Tensor:
-        """As `Task.served`, of each column."""
+        """Applies `Task.served` to each label's column."""
         columns = zip(self.all, self.columns(returned), strict=True)
         return self._joined([task.served(column) for task, column in columns])
 
     def named(self, served: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The columns by the names of the outputs."""
+        """Returns the columns by the names of the outputs."""
         return dict(zip(self.outputs, self.columns(served), strict=True))
 
     def columns(self, values: tf.Tensor) -> list[tf.Tensor]:
-        """By label."""
+        """Splits predictions into a tensor per label."""
         return tf.unstack(values, axis=-1) if self.more else [values]
 
     def _joined(self, columns: list[tf.Tensor]) -> tf.Tensor:
@@ -254,5 +254,5 @@ class Tasks:
 
 
 def task_of(label: Label) -> Task:
-    """What a label asks of a model."""
+    """Returns the task of a label."""
     return Regression(label.mean, label.std) if label.task == "regression" else BinaryClassification()
