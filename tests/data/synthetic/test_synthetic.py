@@ -137,5 +137,5 @@ def test_seed_has_a_range(tmp_path, seed):
 
 
 def test_rows_must_be_positive(tmp_path):
-    with pytest.raises(ValueError, match="train_rows=0 and eval_rows=5: at least 1"):
+    with pytest.raises(ValueError, match="train_rows=0 and eval_rows=5: give at least 1"):
         generate(str(tmp_path), 0, 5)
