@@ -103,7 +103,7 @@ types: $(SETUP)  ## types
 docs: $(DOCS)  ## the documentation as a site, in site/; fails at a broken link
 	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true PYTHONPATH=. TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m mkdocs build --quiet
 
-check: lint types test  ## what CI runs
+check: lint types test  ## the quick part of what CI runs
 
 bench: $(PEERS)  ## training beside PyTorch, TFRS and Keras: tables, JSON and pictures in benchmarks/results
 	@$(BIN)/python benchmarks/train.py
