@@ -21,7 +21,7 @@ from tfrs_dlrm.serving.exporting.export import ExportOptions, export
 from tfrs_dlrm.serving.server.served_model import ServedModel, find_models
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.stores import Store, StoreError, local_copy, publish
-from tfrs_dlrm.training import loop
+from tfrs_dlrm.training import run as run_module
 from tfrs_dlrm.training.callbacks import StepCounter
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.loop import train_and_evaluate
@@ -119,7 +119,7 @@ def test_a_run_goes_from_machine_to_machine(store, place, raw, tmp_path, monkeyp
 
     store.failing = 0.05
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "StepCounter", Killed)
+        patch.setattr(run_module, "StepCounter", Killed)
         with pytest.raises(KeyboardInterrupt):
             train_and_evaluate(make_config(output), workdir)
     monkeypatch.setenv("TFRS_DLRM_CACHE", str(tmp_path / "other machine"))
@@ -168,7 +168,7 @@ def test_a_store_that_refuses_in_mid_run_loses_nothing(store, place, raw, tmp_pa
                 store.refuse = b"ExpiredToken"
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "StepCounter", Expires)
+        patch.setattr(run_module, "StepCounter", Expires)
         with pytest.raises(StoreError, match=r"expired.*nothing is lost: .* holds it, and the same command"):
             train_and_evaluate(make_config(local), workdir)
     store.refuse = b""
