@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from tfrs_dlrm.messages.suggestions import did_you_mean
 from tfrs_dlrm.programs import launch
 from tfrs_dlrm.programs.commands import SCRIPTS, module_name
-from tfrs_dlrm.schema.suggestions import did_you_mean
 
 _HELP = """\
 Trains ranking models on logs, and exports them for TF Serving.

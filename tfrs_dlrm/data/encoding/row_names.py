@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT
 from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
+from tfrs_dlrm.messages.suggestions import did_you_mean
 from tfrs_dlrm.schema import CategoricalFeature, Encoding, Schema
-from tfrs_dlrm.schema.suggestions import did_you_mean
 
 # The name of the row that all unseen values share, and of the lack of any value.
 UNSEEN, NO_VALUE = "<unseen>", "<none>"

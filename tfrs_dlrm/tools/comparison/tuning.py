@@ -11,8 +11,8 @@ from typing import Any
 from absl import logging
 
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.installation import install_command
 from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.messages.installation import install_command
 from tfrs_dlrm.tools.comparison.contestants import Contestant
 
 # By field: the bounds, in which values are drawn evenly by their logarithm.

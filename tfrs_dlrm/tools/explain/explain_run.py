@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
+from tfrs_dlrm.messages.suggestions import did_you_mean
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.schema.suggestions import did_you_mean
 from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.tools.explain import neighbours
 from tfrs_dlrm.tools.explain.explanation import Explanation, Neighbours

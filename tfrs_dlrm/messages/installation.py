@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-_HOME = Path(__file__).resolve().parents[1]
+_HOME = Path(__file__).resolve().parents[2]
 
 
 def install_command(extra: str = "") -> str:

@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from tfrs_dlrm import installation
-from tfrs_dlrm.installation import install_command
+from tfrs_dlrm.messages import installation
+from tfrs_dlrm.messages.installation import install_command
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_from_a_checkout(monkeypatch, tmp_path):

@@ -1,0 +1,1 @@
+"""What error messages share: similar names, and commands that install what is missing. Loads nothing."""
