@@ -2,7 +2,7 @@
 
     python train/main.py
 
-See the README for the time it took and the AUC it reached, beside that of the model the clicks were drawn from.
+See the README for the time it took and the AUC it reached, and that of the model that the clicks were drawn from.
 """
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig

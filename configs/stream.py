@@ -5,8 +5,8 @@ Prepare some days of the log, whose schema, vocabularies and statistics encode t
     python train/main.py --config=configs/stream.py --config.data.path=data/NAME --workdir=runs/NAME
         --config.data.source='kafka://HOST:PORT/TOPIC?format=json'
 
-in one line. It runs until it is stopped, and goes on where it was. Rates are constant: the rows of tomorrow count as
-those of today. Run here on a mock broker only.
+in one line. It runs until it is stopped, and resumes when started again. Learning rates are constant: the rows of
+tomorrow count as those of today. Run here on a mock broker only.
 """
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, RunConfig, TrainConfig

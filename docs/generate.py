@@ -73,7 +73,7 @@ def api_page() -> Iterator[str]:
     for name in sorted(tfrs_dlrm.__all__, key=str.lower):
         found = getattr(tfrs_dlrm, name)
         if found.__module__.startswith("tfrs_dlrm.schema."):
-            continue  # on a page of their own
+            continue  # on the page of the schema
         yield f"::: {found.__module__}.{name}\n"
 
 

@@ -143,9 +143,9 @@ class ProgramFlags:
         ml_collections finds the overrides in the command line that it gets when the flag is defined. So the flag is
         defined anew for each, after the flags of the overrides before were removed.
         """
+        argv = _with_recipe(argv, self._recipe) if argv else argv
         for name in [name for name in self._values if name.partition(".")[0] == "config"]:
             delattr(self._values, name)
-        argv = _with_recipe(argv, self._recipe) if argv else argv
         text = f"A recipe (default: {self._recipe}). --config.SECTION.FIELD=VALUE changes one field of it."
         config_flags.DEFINE_config_file("config", None, text, self._values, sys_argv=[*argv])
         self._values["config"].parser = RecipeParser(argv)
