@@ -80,6 +80,7 @@ def test_the_programs_in_your_own_code(log, page, monkeypatch, capsys):
     assert os.path.isfile(log / "exports" / "clicks" / "1" / "saved_model.pb")
 
 
+@pytest.mark.matrix
 def test_the_page_on_the_quickstart(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (commands,) = fenced("docs/start/quickstart.md", "bash")
