@@ -1,4 +1,4 @@
-"""The objects below one address, through pyarrow's file systems."""
+"""The objects below one address, through pyarrow's file systems, which load when a store is first used."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import os
 import secrets
 import urllib.parse
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
-import pyarrow as pa
-import pyarrow.fs as pa_fs
 
 from tfrs_dlrm.stores.errors import StoreError, retried
 from tfrs_dlrm.stores.urls import StoreUrl, join
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 CHUNK_BYTES = 8 << 20
 _S3_VARIABLES = (
@@ -68,13 +69,15 @@ class Store:
         Raises:
           StoreError: there is no such bucket.
         """
+        from pyarrow.fs import FileSelector, FileType
+
         root = self._address.path
 
         def list_all() -> dict[str, StoredObject]:
-            found = self._fs.get_file_info(pa_fs.FileSelector(root, allow_not_found=True, recursive=True))
-            if not found and self._fs.get_file_info(self._address.bucket).type == pa_fs.FileType.NotFound:
+            found = self._fs.get_file_info(FileSelector(root, allow_not_found=True, recursive=True))
+            if not found and self._fs.get_file_info(self._address.bucket).type == FileType.NotFound:
                 raise StoreError(f"{self.address}: there is no bucket {self._address.bucket!r}; make it first")
-            files = [f for f in found if f.type == pa_fs.FileType.File and not f.path.endswith("/")]
+            files = [f for f in found if f.is_file and not f.path.endswith("/")]
             return {f.path[len(root) + 1 :]: StoredObject(f.size, f.mtime_ns or 0) for f in files}
 
         return retried(f"listing {self.address}", list_all)
@@ -84,7 +87,7 @@ class Store:
 
         def look() -> StoredObject | None:
             found = self._fs.get_file_info(self._path(name))
-            return StoredObject(found.size, found.mtime_ns or 0) if found.type == pa_fs.FileType.File else None
+            return StoredObject(found.size, found.mtime_ns or 0) if found.is_file else None
 
         return retried(f"looking for {join(self.address, name)}", look)
 
@@ -210,8 +213,11 @@ class Store:
 
 
 @functools.lru_cache
-def _s3(bucket: str, variables: tuple[str, ...]) -> pa_fs.FileSystem:
+def _s3(bucket: str, variables: tuple[str, ...]) -> FileSystem:
     """Returns one client per bucket and environment, since making a client asks for credentials."""
+    from pyarrow import ArrowException
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+
     known = dict(zip(_S3_VARIABLES, variables, strict=True))
     options: dict[str, Any] = {}
     endpoint = known["AWS_ENDPOINT_URL_S3"] or known["AWS_ENDPOINT_URL"]
@@ -222,19 +228,19 @@ def _s3(bucket: str, variables: tuple[str, ...]) -> pa_fs.FileSystem:
         region = region or "us-east-1"
     elif not region:
         try:
-            region = pa_fs.resolve_s3_region(bucket)
-        except (OSError, pa.ArrowException) as e:
+            region = resolve_s3_region(bucket)
+        except (OSError, ArrowException) as e:
             raise StoreError(f"s3://{bucket}: its region is not known; set AWS_REGION [{str(e)[:200]}]") from e
-    retry = pa_fs.AwsStandardS3RetryStrategy(max_attempts=2)
-    return pa_fs.S3FileSystem(region=region, connect_timeout=10, request_timeout=20, retry_strategy=retry, **options)
+    retry = AwsStandardS3RetryStrategy(max_attempts=2)
+    return S3FileSystem(region=region, connect_timeout=10, request_timeout=20, retry_strategy=retry, **options)
 
 
 @functools.lru_cache
-def _gcs(emulator: str) -> pa_fs.FileSystem:
+def _gcs(emulator: str) -> FileSystem:
+    from pyarrow.fs import GcsFileSystem
+
     limit = datetime.timedelta(seconds=10)
     if not emulator:
-        return pa_fs.GcsFileSystem(retry_time_limit=limit)
+        return GcsFileSystem(retry_time_limit=limit)
     parts = urllib.parse.urlsplit(emulator if "://" in emulator else f"http://{emulator}")
-    return pa_fs.GcsFileSystem(
-        anonymous=True, endpoint_override=parts.netloc, scheme=parts.scheme, retry_time_limit=limit
-    )
+    return GcsFileSystem(anonymous=True, endpoint_override=parts.netloc, scheme=parts.scheme, retry_time_limit=limit)
