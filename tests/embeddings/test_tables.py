@@ -193,7 +193,7 @@ def test_initial_values_depend_on_seed_and_name_alone():
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match=r"table 'f' has no rows yet.*`prepare`.*set rows"):
+    with pytest.raises(ValueError, match=r"table 'f' has no vocabulary_size yet.*`prepare`.*set vocabulary_size"):
         EmbeddingTables(Schema(Label("y"), categorical=(CategoricalFeature("f"),)))
     tables = make_tables()
     with pytest.raises(ValueError, match=r"no 'words_weights', only \['ids', 'words'\]"):
