@@ -244,9 +244,9 @@ def test_weights_restore_into_a_model_that_is_not_compiled(tmp_path):
 
 
 def test_refuses():
-    with pytest.raises(NotImplementedError, match="RankingModel does not implement score"):
+    with pytest.raises(NotImplementedError, match="RankingModel does not implement compute_logits"):
         RankingModel(SCHEMA).compile()
-    with pytest.raises(ValueError, match=r"compile\(loss=...\): the task of the label says the loss"):
+    with pytest.raises(ValueError, match=r"compile\(loss=...\) is not supported: the schema's labels set the losses"):
         Tower(SCHEMA).compile(loss="mse")
     features = next(iter(dataset(1)))[0]
     with pytest.raises(ValueError, match=r"\[B, 2\] is needed for this schema; found shape \(16, 1\)"):
@@ -273,7 +273,7 @@ def test_a_shared_embedding_optimizer_is_refused():
 
 @pytest.mark.parametrize("given", ["adam", keras.optimizers.Adam()])
 def test_what_is_no_row_optimizer_is_refused(given):
-    with pytest.raises(ValueError, match=r"is no row optimizer; tables take td.RowWiseAdagrad"):
+    with pytest.raises(ValueError, match=r"is not a row optimizer; give td.RowWiseAdagrad"):
         Tower(SCHEMA).compile(embedding_optimizer=given)
     with pytest.raises(ValueError, match=r"PerTableOptimizer: 'a' is a .*; one of RowWiseAdagrad"):
         Tower(SCHEMA).compile(embedding_optimizer={"a": given})

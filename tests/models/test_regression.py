@@ -21,7 +21,7 @@ import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.metrics import evaluate_predictions, regression_metrics
-from tfrs_dlrm.models.scorers import Rows
+from tfrs_dlrm.models.scorers import ModelScorer
 from tfrs_dlrm.models.tasks import BinaryClassification, Regression, task_of
 from tfrs_dlrm.serving.bundle.manifest import Tolerance, read_manifest
 from tfrs_dlrm.serving.client.serving_client import ServingClient
@@ -170,7 +170,7 @@ def test_the_loss_is_the_squared_error_in_units_of_the_labels(policy):
     predictions = 1000 + 20 * x[:, 0]
     np.testing.assert_allclose(model(features), predictions)
     # What a served model computes is the same number before mean and unit.
-    assert isinstance(model.row_scorer(), Rows)
+    assert isinstance(model.row_scorer(), ModelScorer)
     found = model.train_on_batch(features, y, w, return_dict=True)
     errors = (predictions - y) / 20
     assert found["loss"] == pytest.approx((w * errors**2).sum() / 3, rel=1e-5)

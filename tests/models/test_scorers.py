@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 import tfrs_dlrm as td
-from tfrs_dlrm.models.dlrm_serving import DLRMCandidates, DLRMRows
-from tfrs_dlrm.models.scorers import Broadcast, Inputs, Rows
+from tfrs_dlrm.models.dlrm_serving import DLRMCandidateScorer, DLRMRowScorer
+from tfrs_dlrm.models.scorers import BroadcastScorer, Inputs, ModelScorer
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 SCHEMA = Schema(
@@ -32,9 +32,9 @@ def test_dlrm_in_few_operations_is_dlrm(schema, top_mlp, batch):
     model = td.DLRM(schema, (7, 8), top_mlp, seed=3)
     model.build()
     scorer = model.row_scorer()
-    assert isinstance(scorer, DLRMRows)
+    assert isinstance(scorer, DLRMRowScorer)
     inputs = rows(schema, batch, np.random.default_rng(1))
-    expected = Rows(model.call, [])(inputs).numpy()
+    expected = ModelScorer(model.call, [])(inputs).numpy()
     assert expected.shape == (batch,)
     np.testing.assert_allclose(scorer(inputs), expected, rtol=1e-5, atol=1e-5)
 
@@ -48,7 +48,7 @@ def test_a_dlrm_with_a_score_of_its_own_is_asked():
     model.build()
     inputs = rows(SCHEMA, 5, np.random.default_rng(1))
     np.testing.assert_allclose(model.row_scorer()(inputs), model({"dense": inputs.dense}, inputs.vectors))
-    assert isinstance(model.candidate_scorer(SCHEMA.select("abu"), SCHEMA.select("vwx")), Broadcast)
+    assert isinstance(model.candidate_scorer(SCHEMA.select("abu"), SCHEMA.select("vwx")), BroadcastScorer)
 
 
 @pytest.mark.parametrize("self_interaction", [False, True])
@@ -63,10 +63,10 @@ def test_dlrm_once_per_context_is_dlrm_row_by_row(schema, shared, top_mlp, self_
     model.build()
     context, own = schema.select(shared), schema.select(set("abuvwx") - set(shared))
     scorer = model.candidate_scorer(context, own)
-    assert isinstance(scorer, DLRMCandidates)
+    assert isinstance(scorer, DLRMCandidateScorer)
     rng = np.random.default_rng(1)
     given = rows(context, contexts, rng), rows(own, contexts * candidates, rng), tf.constant(candidates)
-    together = Broadcast(Rows(model.call, []), schema, context, own)(*given).numpy()
+    together = BroadcastScorer(ModelScorer(model.call, []), schema, context, own)(*given).numpy()
     assert together.shape == (contexts * candidates,)
     np.testing.assert_allclose(scorer(*given), together, rtol=1e-5, atol=1e-5)
     if len(top_mlp) > 1 and contexts > 1:  # as it is served: operations are fused then
@@ -81,11 +81,11 @@ def test_broadcast_orders_columns_and_rows_as_the_schema_has_them():
     context, own = SCHEMA.select("bu"), SCHEMA.select("avwx")
     given = Inputs(tf.constant([[3.0], [6.0]]), [tf.constant([[4.0] * 8, [5.0] * 8])])
     candidates = Inputs(tf.constant([[1.0, 0], [2, 0], [1, 1], [2, 1]]), [tf.zeros([4, 1])] * 3)
-    logits = Broadcast(Rows(call, []), SCHEMA, context, own)(given, candidates, tf.constant(2))
+    logits = BroadcastScorer(ModelScorer(call, []), SCHEMA, context, own)(given, candidates, tf.constant(2))
     assert logits.numpy().ravel().tolist() == [4301, 4302, 5611, 5612]
 
 
 def test_what_shares_nothing_is_copied():
     model = td.DLRM(SCHEMA, (7, 8), (1,))
     model.build()
-    assert isinstance(model.candidate_scorer(SCHEMA.select("a"), SCHEMA.select("buvwx")), Broadcast)
+    assert isinstance(model.candidate_scorer(SCHEMA.select("a"), SCHEMA.select("buvwx")), BroadcastScorer)

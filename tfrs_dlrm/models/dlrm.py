@@ -11,7 +11,7 @@ import tf_keras as keras
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import MLP
-from tfrs_dlrm.models.dlrm_serving import DLRMCandidates, DLRMRows, ServedLayers
+from tfrs_dlrm.models.dlrm_serving import DLRMCandidateScorer, DLRMRowScorer, ServedLayers
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, looked_up
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.scorers import CandidateScorer, RowScorer
@@ -110,17 +110,17 @@ class DLRM(RankingModel):
         return self.projections[table](vectors) if table in self.projections else vectors
 
     def row_scorer(self) -> RowScorer:
-        """See `RankingModel`."""
+        """See `RankingModel.row_scorer`."""
         if not self._is_plain() or self.self_interaction:
             return super().row_scorer()
-        return DLRMRows(self._served_layers())
+        return DLRMRowScorer(self._served_layers())
 
-    def candidate_scorer(self, context: Schema, own: Schema) -> CandidateScorer:
-        """See `RankingModel`."""
-        has_vector = bool(context.categorical) or (bool(context.dense) and not own.dense)
-        if not self._is_plain() or not has_vector or not own.categorical:
-            return super().candidate_scorer(context, own)
-        return DLRMCandidates(self._served_layers(), context, own)
+    def candidate_scorer(self, context: Schema, candidate: Schema) -> CandidateScorer:
+        """See `RankingModel.candidate_scorer`."""
+        has_vector = bool(context.categorical) or (bool(context.dense) and not candidate.dense)
+        if not self._is_plain() or not has_vector or not candidate.categorical:
+            return super().candidate_scorer(context, candidate)
+        return DLRMCandidateScorer(self._served_layers(), context, candidate)
 
     def _served_layers(self) -> ServedLayers:
         projections = {f: self.projections[table] for f, table in self._table_of.items() if table in self.projections}

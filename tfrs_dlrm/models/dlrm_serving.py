@@ -1,4 +1,4 @@
-"""DLRM as it is served: rows, and many candidates for one context; both in few operations.
+"""DLRM in serving: rows, and many candidates for one context; both in few operations.
 
 The top MLP reads the bottom vector b [D], if there is one, and the lower triangle of the dot products, row by row. Its
 first layer has a row of its kernel for each. With b and the vectors 1, 2, 3:
@@ -13,9 +13,9 @@ first layer has a row of its kernel for each. With b and the vectors 1, 2, 3:
 
 The layer is linear: its inputs may come in any order if the kernel's rows do too, and its sum may be split.
 
-    DLRMRows          b, 1b 2b 3b, 21 31 32    the products with b, then the triangle of the other vectors
-    DLRMCandidates    b, 1b 2b 21              once per context, if b, 1 and 2 are the context's and 3 the candidate's;
-                      3b 31 32                 per candidate: with the context's vectors, then among its vectors
+    DLRMRowScorer         b, 1b 2b 3b, 21 31 32    products with b, then the triangle of the other vectors
+    DLRMCandidateScorer   b, 1b 2b 21              once per context, if b, 1 and 2 are the context's
+                          3b 31 32                 per candidate, if 3 is the candidate's
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class _ServedDLRM(tf.Module):
         return tf.cast(x[:, 0] if self._labels == 1 else x, tf.float32)
 
 
-class DLRMRows(_ServedDLRM):
+class DLRMRowScorer(_ServedDLRM):
     """Computes DLRM's logits for the small batches of serving.
 
     The products with the bottom vector come first, so that the vector need not be copied next to the others. The lower
@@ -109,7 +109,7 @@ class DLRMRows(_ServedDLRM):
         self._kernel = tf.Variable(kernel, trainable=False)
 
     def __call__(self, inputs: Inputs) -> tf.Tensor:
-        """Returns logits, as `RowScorer` says."""
+        """See `RowScorer.__call__`."""
         vectors = self.stacked(self._names, inputs, None)
         count = vectors.shape[1]
         products = tf.reshape(_dot_products(vectors, vectors), [-1, count * count])
@@ -120,7 +120,7 @@ class DLRMRows(_ServedDLRM):
         return self.logits(self.biased(tf.matmul(tf.concat(columns, axis=1), self._kernel)))
 
 
-class DLRMCandidates(_ServedDLRM):
+class DLRMCandidateScorer(_ServedDLRM):
     """Computes DLRM's logits with little work per candidate.
 
     The bottom MLP, if no candidate has dense features, and the products among the context's vectors are computed once
@@ -129,14 +129,16 @@ class DLRMCandidates(_ServedDLRM):
     Args:
       layers: with at least one vector in the context.
       context: the part of the schema that all candidates of a request share.
-      own: the part of the schema that differs between candidates.
+      candidate: the part of the schema that differs between candidates.
     """
 
-    def __init__(self, layers: ServedLayers, context: Schema, own: Schema):
+    def __init__(self, layers: ServedLayers, context: Schema, candidate: Schema):
         super().__init__(layers, "candidates")
-        self._dense = DenseColumns(layers.schema, context, own)
-        self._shared_names, self._own_names = ([f.name for f in part.categorical] for part in (context, own))
-        self._own_bottom = bool(own.dense)
+        self._dense = DenseColumns(layers.schema, context, candidate)
+        self._shared_names, self._candidate_names = (
+            [f.name for f in part.categorical] for part in (context, candidate)
+        )
+        self._candidate_bottom = bool(candidate.dense)
         self._self_interaction = layers.self_interaction
         kernel = layers.top_mlp.dense_layers[0].kernel.numpy()
         bottom_rows = kernel[: 0 if self.bottom_mlp is None else layers.dim]
@@ -151,31 +153,31 @@ class DLRMCandidates(_ServedDLRM):
 
         self._shared_kernel = tf.Variable(among(shared), trainable=False)
         crossed = kernel[kernel_row[others[:, None], shared[None, :]].reshape(-1)]
-        own_kernel = [*([bottom_rows] if self._own_bottom else []), crossed, among(others)]
-        self._own_kernel = tf.Variable(np.concatenate(own_kernel), trainable=False)
+        candidate_kernel = [*([bottom_rows] if self._candidate_bottom else []), crossed, among(others)]
+        self._candidate_kernel = tf.Variable(np.concatenate(candidate_kernel), trainable=False)
 
     def _positions(self, names: Sequence[str]) -> tuple[list[int], list[int]]:
         """Returns the positions of the context's and the candidate's vectors; the bottom vector's position is 0."""
         has_bottom = self.bottom_mlp is not None
         at = {name: i + has_bottom for i, name in enumerate(names)}
-        shared, own = [at[n] for n in self._shared_names], [at[n] for n in self._own_names]
+        shared, candidate = [at[n] for n in self._shared_names], [at[n] for n in self._candidate_names]
         if has_bottom:
-            (own if self._own_bottom else shared).insert(0, 0)
-        return shared, own
+            (candidate if self._candidate_bottom else shared).insert(0, 0)
+        return shared, candidate
 
-    def __call__(self, context: Inputs, own: Inputs, candidates: tf.Tensor) -> tf.Tensor:
-        """Returns logits, as `CandidateScorer` says."""
+    def __call__(self, context: Inputs, candidate: Inputs, count: tf.Tensor) -> tf.Tensor:
+        """See `CandidateScorer.__call__`."""
         bottom = None
         if self.bottom_mlp is not None:
-            dense = self._dense(context.dense, own.dense, candidates) if self._own_bottom else context.dense
+            dense = self._dense(context.dense, candidate.dense, count) if self._candidate_bottom else context.dense
             bottom = self.bottom_mlp(dense)
-        u = self.stacked(self._shared_names, context, None if self._own_bottom else bottom)  # [C, U, D]
-        v = self.stacked(self._own_names, own, bottom if self._own_bottom else None)  # [C * N, V, D]
+        u = self.stacked(self._shared_names, context, None if self._candidate_bottom else bottom)  # [C, U, D]
+        v = self.stacked(self._candidate_names, candidate, bottom if self._candidate_bottom else None)  # [C * N, V, D]
         contexts = tf.shape(u)[0]
         cross = _dot_products(tf.reshape(v, [contexts, -1, self.dim]), u)  # [C, N * V, U]
-        columns = [tf.reshape(cross, [-1, v.shape[1] * u.shape[1]]), *self._own_products(v)]
+        columns = [tf.reshape(cross, [-1, v.shape[1] * u.shape[1]]), *self._candidate_products(v)]
         once = self._once(u)
-        if bottom is not None and self._own_bottom:
+        if bottom is not None and self._candidate_bottom:
             columns.insert(0, bottom)
         elif bottom is not None:
             once += tf.matmul(bottom, self._bottom_kernel)
@@ -183,8 +185,8 @@ class DLRMCandidates(_ServedDLRM):
         together = tf.concat(columns, axis=1)
         return tf.cond(  # for one context, TensorFlow makes one operation of product, sum and activation
             contexts == 1,
-            lambda: self.logits(tf.nn.bias_add(tf.matmul(together, self._own_kernel), once[0])),
-            lambda: self.logits(_added_to_each(tf.matmul(together, self._own_kernel), once)),
+            lambda: self.logits(tf.nn.bias_add(tf.matmul(together, self._candidate_kernel), once[0])),
+            lambda: self.logits(_added_to_each(tf.matmul(together, self._candidate_kernel), once)),
         )
 
     def _once(self, vectors: tf.Tensor) -> tf.Tensor:
@@ -192,11 +194,11 @@ class DLRMCandidates(_ServedDLRM):
         count = vectors.shape[1]
         rows, columns = _triangle(count, self._self_interaction)
         if not len(rows):  # oneDNN ends the process where a matrix without columns is multiplied and a bias added
-            return tf.zeros([tf.shape(vectors)[0], self._own_kernel.shape[1]])
+            return tf.zeros([tf.shape(vectors)[0], self._candidate_kernel.shape[1]])
         products = tf.reshape(_dot_products(vectors, vectors), [-1, count * count])
         return tf.matmul(tf.gather(products, rows * count + columns, axis=1), self._shared_kernel)
 
-    def _own_products(self, vectors: tf.Tensor) -> list[tf.Tensor]:
+    def _candidate_products(self, vectors: tf.Tensor) -> list[tf.Tensor]:
         """Returns the products among the vectors [C * N, V, D] of candidates: [C * N, pairs], in parts."""
         count = vectors.shape[1]
         products = tf.reshape(_dot_products(vectors, vectors), [-1, count * count])

@@ -1,4 +1,4 @@
-"""The inputs of models: checks of schema and MLPs, and the concatenation of all features."""
+"""The inputs of models: checks of the schema and the MLPs, dense features, and their concatenation with vectors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.schema import CategoricalFeature, Schema, Table
 
 
@@ -19,7 +20,7 @@ def check_no_sequences(model: str, schema: Schema) -> None:
     """Checks that each feature has one vector per example.
 
     Raises:
-      ValueError: one has a sequence of them.
+      ValueError: a feature is a sequence.
     """
     for f in schema.categorical:
         if f.sequence_length is not None:
@@ -30,10 +31,10 @@ def check_no_sequences(model: str, schema: Schema) -> None:
 
 
 def check_one_label(model: str, schema: Schema) -> None:
-    """Checks that there is one label, for models whose output is one sum.
+    """Checks that the schema has one label, for models whose output is one sum.
 
     Raises:
-      ValueError: there are more.
+      ValueError: the schema has more.
     """
     if schema.more_labels:
         raise ValueError(
@@ -43,28 +44,30 @@ def check_one_label(model: str, schema: Schema) -> None:
 
 
 def check_top_mlp(units: Sequence[int]) -> None:
-    """Checks that an MLP ends in a logit.
+    """Checks that an MLP ends in one output, the logit.
 
     Raises:
-      ValueError: it does not.
+      ValueError: the last number is not 1, or there is none.
     """
     if not units or units[-1] != 1:
         raise ValueError(f"top_mlp={list(units)} must end in 1, the logit")
 
 
 def vector_dim(model: str, schema: Schema, features: Sequence[CategoricalFeature]) -> int:
-    """Returns D, if each row of the features' tables is a vector of D numbers followed by a linear weight.
+    """Returns D, for features whose table rows are a vector of D numbers followed by a linear weight.
 
     Raises:
-      ValueError: there are no features, their tables have different dimensions, or no room for vector and weight.
+      ValueError: no features are given, their tables differ in dimension, or a row has no room for both.
     """
     dims = {schema.table_of(f).name: schema.table_of(f).dim for f in features}
     if not dims:
-        raise ValueError(f"the schema has no categorical features, whose vectors {model} multiplies")
+        raise ValueError(
+            f"the schema has no categorical features; {model} multiplies their vectors, so list at least one"
+        )
     if len(set(dims.values())) > 1 or min(dims.values()) < 2:
         raise ValueError(
-            f"tables of dimensions {dims}: {model} needs D + 1 for all, vectors of one dimension D and a linear weight;"
-            " Schema.with_dim makes them equal"
+            f"tables have dimensions {dims}; {model} needs the same for all, at least 2, for a vector and a linear"
+            " weight; Schema.with_dim makes them equal"
         )
     return next(iter(dims.values())) - 1
 
@@ -74,3 +77,33 @@ def concatenated(dense: tf.Tensor | None, embeddings: Sequence[tf.Tensor]) -> tf
     if dense is None:
         return tf.concat(embeddings, axis=1)
     return tf.concat([*embeddings, tf.cast(dense, embeddings[0].dtype)], axis=1) if embeddings else dense
+
+
+def dense_inputs(schema: Schema, features: Features) -> tf.Tensor | None:
+    """Returns the dense features [B, schema.dense_width] of an encoded batch; None if the schema has none.
+
+    Raises:
+      ValueError: they are missing or have another width.
+    """
+    width = schema.dense_width
+    if not width:
+        return None
+    dense = features.get("dense")
+    if dense is None or dense.shape[-1] != width:
+        found = "nothing" if dense is None else f"shape {dense.shape}"
+        raise ValueError(f"features['dense'] of shape [B, {width}] is needed for this schema; found {found}")
+    return dense
+
+
+def one_example(schema: Schema) -> dict[str, tf.Tensor | tf.RaggedTensor]:
+    """Returns the features of an encoded batch of one example, all zeros."""
+    features: dict[str, tf.Tensor | tf.RaggedTensor] = {}
+    if schema.dense_width:
+        features["dense"] = tf.zeros([1, schema.dense_width])
+    if schema.one_hot:
+        features["ids"] = tf.zeros([1, len(schema.one_hot)], tf.int32)
+    for feature in schema.multi_hot:
+        features[feature.name] = tf.ragged.constant([[0]], dtype=tf.int32)
+        if feature.weights:
+            features[feature.weights_name] = tf.ragged.constant([[1.0]])
+    return features

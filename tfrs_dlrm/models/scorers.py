@@ -1,4 +1,7 @@
-"""How served models score: rows, or many candidates for one context, whose shared work is done once."""
+"""How served models score: rows, or many candidates for one context, whose shared work is done once.
+
+A request has C contexts with N candidates each. The features of a context are shared by its candidates.
+"""
 
 from __future__ import annotations
 
@@ -12,47 +15,47 @@ from tfrs_dlrm.schema import Schema
 
 
 class Inputs(NamedTuple):
-    """What a model takes, of some of its features, R rows.
+    """The inputs of a model for R rows, of all features or of a part of them.
 
     Attributes:
       dense: float32 [R, width], or None.
-      vectors: [R, dim], or [R, sequence_length, dim], of each categorical feature, or all in one tensor [R, n, dim].
+      vectors: [R, dim], or [R, sequence_length, dim], per categorical feature; or all in one tensor [R, n, dim].
     """
 
     dense: tf.Tensor | None
     vectors: list[tf.Tensor] | tf.Tensor
 
     def one_by_one(self) -> list[tf.Tensor]:
-        """The vectors of each feature."""
+        """Returns the vectors of each feature."""
         return tf.unstack(self.vectors, axis=1) if isinstance(self.vectors, tf.Tensor) else self.vectors
 
 
 class RowScorer(Protocol):
-    """What `RankingModel.compute_logits` says of rows."""
+    """Computes the logits of R rows."""
 
     def __call__(self, inputs: Inputs) -> tf.Tensor:
-        """Float32 [R], or [R, labels] where there are several."""
+        """Returns logits, float32 [R], or [R, labels] for several labels."""
 
 
 class CandidateScorer(Protocol):
-    """What `RankingModel.compute_logits` says of the candidates of each of some contexts."""
+    """Computes the logits of the candidates of each context."""
 
-    def __call__(self, context: Inputs, own: Inputs, candidates: tf.Tensor) -> tf.Tensor:
-        """Float32 [C * N], or [C * N, labels] where there are several.
+    def __call__(self, context: Inputs, candidate: Inputs, count: tf.Tensor) -> tf.Tensor:
+        """Returns logits, float32 [C * N], or [C * N, labels] for several labels.
 
         Args:
           context: C rows.
-          own: C * N rows.
-          candidates: N, of each context.
+          candidate: C * N rows.
+          count: N, the number of candidates per context.
         """
 
 
-class Rows(tf.Module):
-    """For any model.
+class ModelScorer(tf.Module):
+    """A `RowScorer` that calls any model.
 
     Args:
-      call: of the model: `(features, activations=vectors, training=False)` to logits.
-      layers: that `call` uses, to be saved with what is served.
+      call: maps (features, activations=vectors, training=False) to logits.
+      layers: the layers that `call` uses, to be saved with the served model.
     """
 
     def __init__(self, call: Callable[..., tf.Tensor], layers: Sequence[keras.layers.Layer]):
@@ -61,51 +64,53 @@ class Rows(tf.Module):
         self.layers = list(layers)
 
     def __call__(self, inputs: Inputs) -> tf.Tensor:
-        """See `RowScorer`."""
+        """See `RowScorer.__call__`."""
         features = {} if inputs.dense is None else {"dense": inputs.dense}
         return self._call(features, activations=inputs.one_by_one(), training=False)
 
 
-class Broadcast(tf.Module):
-    """For any model: the inputs of a context are copied for each of its candidates.
+class BroadcastScorer(tf.Module):
+    """A `CandidateScorer` for any model, which copies the inputs of a context for each of its candidates.
 
     Args:
-      rows: of the model.
+      rows: scores the copies.
       schema: of the model.
       context: the part of the schema that candidates share.
-      own: the rest.
+      candidate: the part of the schema that differs between candidates.
     """
 
-    def __init__(self, rows: RowScorer, schema: Schema, context: Schema, own: Schema):
+    def __init__(self, rows: RowScorer, schema: Schema, context: Schema, candidate: Schema):
         super().__init__(name="candidates")
         self._rows = rows
-        self._dense = DenseColumns(schema, context, own)
-        names = [f.name for part in (context, own) for f in part.categorical]
+        self._dense = DenseColumns(schema, context, candidate)
+        names = [f.name for part in (context, candidate) for f in part.categorical]
         self._positions = [names.index(f.name) for f in schema.categorical]
 
-    def __call__(self, context: Inputs, own: Inputs, candidates: tf.Tensor) -> tf.Tensor:
-        """See `CandidateScorer`."""
-        vectors = [*(tf.repeat(v, candidates, axis=0) for v in context.one_by_one()), *own.one_by_one()]
-        dense = self._dense(context.dense, own.dense, candidates)
+    def __call__(self, context: Inputs, candidate: Inputs, count: tf.Tensor) -> tf.Tensor:
+        """See `CandidateScorer.__call__`."""
+        vectors = [*(tf.repeat(v, count, axis=0) for v in context.one_by_one()), *candidate.one_by_one()]
+        dense = self._dense(context.dense, candidate.dense, count)
         return self._rows(Inputs(dense, [vectors[i] for i in self._positions]))
 
 
 class DenseColumns:
-    """The dense columns of candidates, of which some are of their context; in the order of the schema.
+    """Joins the dense columns of contexts and candidates, in the order of the schema.
 
     Args:
       schema: of the model.
       context: the part of the schema that candidates share.
-      own: the rest.
+      candidate: the part of the schema that differs between candidates.
     """
 
-    def __init__(self, schema: Schema, context: Schema, own: Schema):
-        columns = [*context.dense_columns, *own.dense_columns]
+    def __init__(self, schema: Schema, context: Schema, candidate: Schema):
+        columns = [*context.dense_columns, *candidate.dense_columns]
         self._order = [columns.index(name) for name in schema.dense_columns]
 
-    def __call__(self, shared: tf.Tensor | None, own: tf.Tensor | None, candidates: tf.Tensor) -> tf.Tensor | None:
-        """Float32 [C * N, width] of [C, width of the context] and [C * N, width of the candidates]."""
-        if shared is None:
-            return own
-        copies = tf.repeat(shared, candidates, axis=0)
-        return copies if own is None else tf.gather(tf.concat([copies, own], axis=1), self._order, axis=1)
+    def __call__(self, context: tf.Tensor | None, candidate: tf.Tensor | None, count: tf.Tensor) -> tf.Tensor | None:
+        """Returns float32 [C * N, width] from [C, context's width] and [C * N, candidate's width]."""
+        if context is None:
+            return candidate
+        copies = tf.repeat(context, count, axis=0)
+        if candidate is None:
+            return copies
+        return tf.gather(tf.concat([copies, candidate], axis=1), self._order, axis=1)

@@ -1,0 +1,117 @@
+"""The training loss: the losses of all labels, the share of a replica, and the metrics that report them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrs_dlrm.distribute.strategies import distribution_of
+from tfrs_dlrm.metrics import OutOfRangeIds
+from tfrs_dlrm.models.tasks import Tasks
+from tfrs_dlrm.schema import Schema
+
+
+class LabelLosses:
+    """The loss of a batch, summed over labels, and the metrics that each batch updates.
+
+        loss = sum over examples and labels (weight * loss_weight of the label * loss) / B + regularization losses
+
+    As in Keras, B counts examples whatever their weights, so that a weight means the same in every batch.
+
+    This is a plain object on purpose: checkpoints do not follow it, and a restored model may have other metrics.
+
+    Args:
+      schema: of the model.
+      tasks: the tasks of its labels.
+      losses: a `tfrs.tasks.Ranking` per label.
+      metrics: metrics of the first label; None for the default metrics of every label.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        tasks: Tasks,
+        losses: Sequence[keras.layers.Layer],
+        metrics: Sequence[keras.metrics.Metric] | None,
+    ) -> None:
+        self._tasks, self._loss_weights, self._losses = tasks.all, tasks.loss_weights, losses
+        self._mean = keras.metrics.Mean(name="loss")
+        if metrics is None:
+            self._label_metrics = [t.metrics(suffix) for t, suffix in zip(tasks.all, tasks.suffixes, strict=True)]
+        else:
+            self._label_metrics = [list(metrics), *([] for _ in tasks.more)]
+        self.out_of_range = OutOfRangeIds([f.name for f in schema.categorical])
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The mean loss, the metrics of the labels, and the count of out-of-range ids."""
+        return [self._mean, *itertools.chain.from_iterable(self._label_metrics), self.out_of_range]
+
+    def __call__(
+        self,
+        labels: tf.Tensor,
+        predictions: tf.Tensor,
+        weights: tf.Tensor | None,
+        regularization: Sequence[tf.Tensor],
+        out_of_range: tf.Tensor,
+    ) -> tf.Tensor:
+        """Returns this replica's share of the loss, and updates the metrics. The shares add up to the global loss.
+
+        Args:
+          labels: [B], or [B, L] for L labels.
+          predictions: what the model returns, of the same shape.
+          weights: [B] or None.
+          regularization: the regularization losses of layers.
+          out_of_range: the number of ids outside their tables, per categorical feature.
+        """
+        examples = tf.cast(tf.shape(predictions)[0], tf.float32)
+        columns = len(self._tasks)
+        labels, predictions = tf.reshape(labels, [-1, columns]), tf.reshape(predictions, [-1, columns])
+        weights = None if weights is None else tf.reshape(weights, [-1, 1])
+        parts = zip(tf.split(labels, columns, axis=1), tf.split(predictions, columns, axis=1), strict=True)
+        total = sum(self._label_loss(i, *part, weights) for i, part in enumerate(parts))
+        added = sum(tf.cast(term, tf.float32) for term in regularization)
+        # At the end of an epoch, a replica may have no examples.
+        loss = tf.math.divide_no_nan(total, examples) + added
+        self._mean.update_state(loss, sample_weight=examples)
+        self.out_of_range.update_state(out_of_range)
+        return _replica_share(loss, total, examples, added)
+
+    def _label_loss(
+        self, number: int, labels: tf.Tensor, predictions: tf.Tensor, weights: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Returns the weighted sum of one label's losses, all inputs being [B, 1], and updates its metrics."""
+        if number:  # labels other than the first may be missing, as NaN
+            known = tf.math.is_finite(labels)
+            labels = tf.where(known, labels, 0.0)
+            known = tf.cast(known, tf.float32)
+            weights = known if weights is None else weights * known
+        # Mixed precision casts the first argument; predictions and weights stay float32.
+        arguments = self._tasks[number].loss_arguments(labels, predictions)
+        loss = self._losses[number](*arguments, sample_weight=weights, compute_metrics=False)
+        for metric in self._label_metrics[number]:
+            metric.update_state(labels, predictions, sample_weight=weights)
+        weight = self._loss_weights[number]
+        return loss if weight == 1.0 else weight * loss
+
+
+def _replica_share(loss: tf.Tensor, total: tf.Tensor, examples: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
+    """Returns a replica's share of the global loss.
+
+    Args:
+      loss: total / examples + added.
+      total: the sum of the losses of the replica's examples.
+      examples: the number of its examples, which may differ between replicas.
+      added: the regularization losses.
+    """
+    strategy, replica = tf.distribute.get_strategy(), tf.distribute.get_replica_context()
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return loss
+    if distribution_of(strategy).fixed_batches:
+        return loss / replicas
+    everywhere = replica.all_reduce(tf.distribute.ReduceOp.SUM, examples)
+    return tf.math.divide_no_nan(total, everywhere) + added / replicas
