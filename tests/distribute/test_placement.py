@@ -165,13 +165,15 @@ def test_the_variables_are_those_of_the_real_tables():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="strategy 'gpus' is unknown; there is one_device, mirrored, multi_worker"):
+    with pytest.raises(
+        ValueError, match="strategy 'gpus' is unknown; choose one of one_device, mirrored, multi_worker"
+    ):
         Topology("gpus")
     with pytest.raises(ValueError, match="devices=0, workers=1; at least 1 of each"):
         Topology("mirrored", 0)
     with pytest.raises(ValueError, match="devices=2 under strategy one_device; use mirrored"):
         Topology("one_device", 2)
-    with pytest.raises(ValueError, match="TPU chip 'v7' is unknown; there is v2, v3, v4, v5e, v5p, v6e"):
+    with pytest.raises(ValueError, match="TPU chip 'v7' is unknown; choose one of v2, v3, v4, v5e, v5p, v6e"):
         Topology("tpu", 4, chip="v7")
     with pytest.raises(ValueError, match="workers=3 belongs to strategy parameter_server, not mirrored"):
         Topology("mirrored", 2, workers=3)

@@ -62,7 +62,7 @@ def test_a_published_directory_comes_back(store, client, place, directory):
     assert {o["Key"].removeprefix(f"{prefix}/") for o in objects} == {*contents, "published.json"}
     order = list(dict.fromkeys(os.path.basename(path) for path in reversed(store.written)))
     assert order[:2] == ["published.json", "saved_model.pb"]
-    with pytest.raises(FileExistsError, match="published there already"):
+    with pytest.raises(FileExistsError, match="published at this address already"):
         publish(path, place)
     unpublish(place)
     assert Store(place).files() == {}
@@ -74,7 +74,7 @@ def test_nothing_is_visible_before_the_end(store, place, directory, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         publish(path, place)
     assert "a.bin" in Store(place).files()
-    with pytest.raises(FileNotFoundError, match="nothing is published there"):
+    with pytest.raises(FileNotFoundError, match="nothing is published at this address"):
         local_copy(place)
     monkeypatch.undo()
     for name, value in store.environment.items():
@@ -156,7 +156,7 @@ def test_a_growing_directory_goes_from_machine_to_machine(store, place, tmp_path
     assert tree(mirror().path) == {"fixed-2": b"2", "log": b"abc"}
 
     unpublish(place)
-    with pytest.raises(ValueError, match=r"what was published there is gone\. Its local copy is"):
+    with pytest.raises(ValueError, match=r"the files published at this address are gone\. Its local copy is"):
         mirror().pull()
 
 
@@ -193,7 +193,7 @@ def test_patterns(store, client):
     [
         (b"AccessDenied", "access is denied, or the credentials have expired"),
         (b"ExpiredToken", "the credentials have expired; renew them"),
-        (b"InvalidAccessKeyId", "the access key is not known there"),
+        (b"InvalidAccessKeyId", "the store does not know the access key"),
         (b"SignatureDoesNotMatch", "the secret key does not fit"),
     ],
 )
@@ -209,11 +209,11 @@ def test_refusals_are_named_at_once(store, place, directory, code, words):
 
 
 def test_what_is_missing_or_cannot_be_reached(store, place, directory, monkeypatch):
-    with pytest.raises(StoreError, match=r"there is no bucket 'nowhere'; make it first"):
+    with pytest.raises(StoreError, match=r"the bucket 'nowhere' does not exist; make it first"):
         Store("s3://nowhere/x").files()
-    with pytest.raises(StoreError, match="there is no such bucket; make it first"):
+    with pytest.raises(StoreError, match="the bucket does not exist; make it first"):
         Store("s3://nowhere/x").write("y", b"")
-    with pytest.raises(FileNotFoundError, match=r"s3://bucket/nothing: there is no such object"):
+    with pytest.raises(FileNotFoundError, match=r"s3://bucket/nothing: the object does not exist"):
         RemoteFile("s3://bucket/nothing")
     store.failing, before = 1.0, errors.retries()
     with pytest.raises(StoreError, match=r"failed 6 times; is the store reachable"):
@@ -230,8 +230,8 @@ def test_what_is_missing_or_cannot_be_reached(store, place, directory, monkeypat
     "text, words",
     [
         ("hdfs://host/x", r"s3:// \(S3\) and gs:// \(Google Cloud Storage\) are supported"),
-        ("s3://", "there is no bucket"),
-        ("s3:///x", "there is no bucket"),
+        ("s3://", "names no bucket"),
+        ("s3:///x", "names no bucket"),
         ("s3://b/x//y", "are no names in a store"),
         ("s3://b/../y", "are no names in a store"),
     ],
@@ -380,7 +380,7 @@ def test_names(store, place, tmp_path):
     evil.write(Store(place))
     with pytest.raises(ValueError, match=r"'\.\./\.\./evil' is no name of a file"):
         local_copy(place)
-    with pytest.raises(FileNotFoundError, match="nothing is published there"):
+    with pytest.raises(FileNotFoundError, match="nothing is published at this address"):
         unpublish("s3://bucket")
 
 

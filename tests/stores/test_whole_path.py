@@ -99,7 +99,7 @@ def test_a_killed_preparation_goes_on_and_a_bad_row_is_named(store, place, raw, 
     Store(place).write("raw/bad.csv", (raw / "a.csv").read_bytes() + b"1,x,1,1,a,1\n")
     with pytest.raises(BadRowError, match=r"s3://.*/raw/bad\.csv: line 1502"):
         prepare(click_log.SCHEMA, [f"{place}/raw/bad.csv"], f"{place}/other")
-    with pytest.raises(FileNotFoundError, match="nothing is published there"):
+    with pytest.raises(FileNotFoundError, match="nothing is published at this address"):
         local_copy(f"{place}/other")
 
 

@@ -127,9 +127,9 @@ def test_streams_that_cannot_be_begun(kafka, config, tmp_path, monkeypatch):
     with pytest.raises(StreamError, match=r"no answer: .*refused.*; gave up after \d+ s and \d retries"):
         run()
     kafka.up()
-    with pytest.raises(StreamError, match="there is no topic 'nothing'"):
+    with pytest.raises(StreamError, match="the topic 'nothing' does not exist"):
         run(source=f"kafka://{kafka.servers}/nothing")
-    with pytest.raises(StreamError, match="there is no topic 'nowhere'"):
+    with pytest.raises(StreamError, match="the topic 'nowhere' does not exist"):
         run(source=f"kafka://{kafka.servers}/clicks?dead_letter=nowhere")
     with pytest.raises(ValueError, match=r"config.data.source='s3://a/b': kafka://HOST:PORT/TOPIC is needed"):
         run(source="s3://a/b")

@@ -104,7 +104,7 @@ def test_retries_end(kafka):
 
 def test_what_cannot_be_read_is_named(kafka, tmp_path):
     missing = TopicClient(StreamAddress.parse(f"kafka://{kafka.servers}/nothing"))
-    with pytest.raises(StreamError, match="there is no topic 'nothing'"):
+    with pytest.raises(StreamError, match="the topic 'nothing' does not exist"):
         missing.bounds()
     kafka.refuse("clicks", 29)  # TOPIC_AUTHORIZATION_FAILED
     with pytest.raises(StreamError, match=r"no permission to read topic 'clicks' .* Describe and Read"):

@@ -91,7 +91,9 @@ def test_mistakes_are_found_before_anything_is_scored(folder, tmp_path):
     run = str(folder / "run")
     with pytest.raises(ValueError, match="no categorical feature 'sites'; did you mean 'site'"):
         Grouping(run, ["sites"])
-    with pytest.raises(ValueError, match="no categorical feature 'q'; there are site, user, slot, tags"):
+    with pytest.raises(
+        ValueError, match="no categorical feature 'q'; the categorical features are site, user, slot, tags"
+    ):
         Grouping(run, [], ["q"])
     with pytest.raises(ValueError, match="feature 'price' is a number; name a categorical feature: site, user"):
         Grouping(run, ["price"])

@@ -140,7 +140,7 @@ def test_an_evaluation_set_of_one_class_is_refused(tmp_path):
     (tmp_path / "eval.csv").write_text(header + "".join(lines[:50]))
     path = str(tmp_path / "prepared")
     prepare(click_log.SCHEMA, [str(tmp_path / "train.csv")], path, eval_inputs=[str(tmp_path / "eval.csv")])
-    with pytest.raises(ValueError, match="all labels of the evaluation set are 1, so there is no AUC"):
+    with pytest.raises(ValueError, match="all labels of the evaluation set are 1, so the AUC"):
         train_and_evaluate(make_config(path, steps=4), str(tmp_path / "run"))
 
 

@@ -66,7 +66,7 @@ class CheckpointManifest:
         """Reads a checkpoint's manifest and makes sure that the files it names exist.
 
         Raises:
-          FileNotFoundError: there is none.
+          FileNotFoundError: the manifest is missing.
           ValueError: saying what is damaged, or that it was written by another version.
         """
         path = os.path.join(directory, MANIFEST_FILE)

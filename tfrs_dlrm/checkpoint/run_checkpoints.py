@@ -60,7 +60,7 @@ class Checkpoints:
             logging.error("the checkpoint was not written: %s", e)
 
     def restore(self) -> str | None:
-        """Restores the latest readable checkpoint and returns its path, or None if there are no checkpoints.
+        """Restores the latest readable checkpoint and returns its path, or None without checkpoints.
 
         Logs a warning with the reason for each unreadable one.
 

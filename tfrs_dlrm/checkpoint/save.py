@@ -25,7 +25,7 @@ DENSE, ROWS = "dense", "rows"
 class CheckpointWriter:
     """A checkpoint that is being written, under a name that says so.
 
-    The constructor writes everything but tables and slots, `snapshot` copies these if there is room, and `finish`
+    The constructor writes everything but tables and slots, `snapshot` copies these if memory allows, and `finish`
     writes the copies, or else the present rows. If several processes each hold all of the model, all must make a
     writer, since some weights are summed over them; only the chief uses it further.
 
@@ -117,7 +117,7 @@ def save_checkpoint(model: RankingModel, path: str) -> None:
 
 
 def not_finite(model: RankingModel) -> str:
-    """Names weights that are NaN or infinite, which no checkpoint should hold; empty if there are none.
+    """Names weights that are NaN or infinite, which no checkpoint should hold; empty if all are finite.
 
     A ReLU can turn such weights into a loss that looks fine.
     """

@@ -21,7 +21,7 @@ from tfrs_dlrm.embeddings.storage import LogicalTable, TableShard
 
 # The size of what is written at a time, and of what is checked after reading: so much additional memory is needed.
 PART_BYTES = 64 << 20
-# Of a host with very many rows the parts are larger, so that there are not more files than this.
+# Of a host with very many rows the parts are larger, so that the files are not more than this.
 _PARTS_OF_A_HOST = 1024
 # So many parts side by side on each host, where nothing else is to be done meanwhile.
 AT_A_TIME = min(4, os.cpu_count() or 1)

@@ -6,7 +6,7 @@ The environment variable TF_CONFIG tells every process of a cluster who the othe
      "task": {"type": "worker", "index": 0}}
 
 Under `parameter_server` the chief is the coordinator, which runs the program; workers compute steps and servers (`ps`)
-hold the weights. Under `multi_worker` there are only workers, and each runs the program.
+hold the weights. Under `multi_worker` all processes are workers, and each runs the program.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _task_problems(task: Any, cluster: dict[str, Any]) -> list[str]:
         return [f"TF_CONFIG's task is of type {job!r}; the cluster has {', '.join(cluster)}"]
     count = len(cluster[job]) if isinstance(cluster[job], list) else 0
     if count and (not str(index).isdigit() or int(index) >= count):
-        return [f"TF_CONFIG's task has index {index!r}; there are {count} of type {job}, counted from 0"]
+        return [f"TF_CONFIG's task has index {index!r}; TF_CONFIG lists {count} of type {job}, counted from 0"]
     return []
 
 

@@ -21,7 +21,7 @@ class Device:
       link: bytes/s to other devices of the same kind, in each direction.
       link_name: for people.
       source: where the numbers are from.
-      most: the largest number of chips in a TPU slice, or of GPUs in a machine; 0 if there is no limit.
+      most: the largest number of chips in a TPU slice, or of GPUs in a machine; 0 without a limit.
       replicas: copies of the dense weights and of replicated tables on the device.
       embedding_hardware: what looks up embeddings: `V1`, `SparseCore`, or empty if nothing does.
       sparse_cores: SparseCores per chip.

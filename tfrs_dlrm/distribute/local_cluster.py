@@ -188,7 +188,7 @@ def free_ports(count: int) -> list[int]:
     """Returns ports of this machine that are free at the moment.
 
     Raises:
-      OSError: there are too few.
+      OSError: the free ports are too few.
     """
     found: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):

@@ -19,13 +19,13 @@ def available_memory(read: Callable[[str], str] = _read) -> int | None:
     """Returns the bytes that programs can still take; None if the system does not say so, as outside of Linux.
 
     Args:
-      read: returns the content of a file of the machine, empty if there is none.
+      read: returns the content of a file of the machine, empty if the file is missing.
     """
     machine = _numbers(read("/proc/meminfo")).get("MemAvailable:")
     if machine is None:
         return None
     limit = read(_GROUP + "memory.max").strip()
-    if not limit.isdecimal():  # there is none, or it is "max"
+    if not limit.isdecimal():  # no limit: the file is missing, or says "max"
         return machine * 1024
     used = _numbers(read(_GROUP + "memory.stat"))
     # Without cached files, which give way.

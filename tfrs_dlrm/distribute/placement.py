@@ -16,7 +16,7 @@ from tfrs_dlrm.distribute.hardware import TPUS
 from tfrs_dlrm.schema import CategoricalFeature, Schema, StorageType, Table
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
-# In bytes: smaller tables are copied to each device, or where there are no copies, not split. The gradients of a copied
+# In bytes: smaller tables are copied to each device, or not split if it copies none. The gradients of a copied
 # table go to all devices: with more rows than a device has examples in a step, that costs more than asking the device
 # that has the rows. On TPUs they are as large as the table, summed over all chips and applied to every row.
 REPLICATE_BELOW = {"mirrored": 1_000_000, "parameter_server": 4_000_000, "tpu": 1_000_000}
@@ -51,7 +51,7 @@ class Topology:
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
-            raise ValueError(f"strategy {self.strategy!r} is unknown; there is {', '.join(STRATEGIES)}")
+            raise ValueError(f"strategy {self.strategy!r} is unknown; choose one of {', '.join(STRATEGIES)}")
         if self.devices < 1 or self.workers < 1:
             raise ValueError(f"devices={self.devices}, workers={self.workers}; at least 1 of each is needed")
         if self.strategy == "one_device" and self.devices > 1:
@@ -59,7 +59,7 @@ class Topology:
         if self.memory is not None and self.memory < 1:
             raise ValueError(f"memory={self.memory} bytes; a positive number is needed, or None where it is not known")
         if self.strategy == "tpu" and self.chip not in TPUS:
-            raise ValueError(f"TPU chip {self.chip!r} is unknown; there is {', '.join(TPUS)}")
+            raise ValueError(f"TPU chip {self.chip!r} is unknown; choose one of {', '.join(TPUS)}")
         if self.strategy != "parameter_server" and self.workers > 1:
             raise ValueError(f"workers={self.workers} belongs to strategy parameter_server, not {self.strategy}")
 
@@ -133,7 +133,7 @@ class Placement:
         """Returns the placement of the variable of that name.
 
         Raises:
-          KeyError: there is none.
+          KeyError: no table has the name.
         """
         for table in self.tables:
             if table.name == name:

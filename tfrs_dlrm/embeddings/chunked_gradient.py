@@ -88,7 +88,7 @@ class ChunkedGradient(RowGradient):
         )
 
     def visit(self, apply: Apply) -> None:
-        """See `RowGradient`."""
+        """See `RowGradient.visit`."""
         count = tf.size(self.rows)
         step = max(1, _NUMBERS_PER_CHUNK // self.values.shape[1])
 

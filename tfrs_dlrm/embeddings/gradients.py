@@ -112,7 +112,7 @@ class CombinedGradient(RowGradient):
         return [CombinedGradient(rows, values, counts, self.batch_size) for rows, values, counts in parts]
 
     def visit(self, apply: Apply) -> None:
-        """See `RowGradient`."""
+        """See `RowGradient.visit`."""
         frequency = self.counts / tf.cast(self.batch_size, tf.float32)
         apply(self.rows, self.values, lambda: frequency, tf.zeros([], tf.int32))
 
@@ -152,7 +152,7 @@ class DenseGradient(RowGradient):
         return cls(*totals)
 
     def visit(self, apply: Apply) -> None:
-        """See `RowGradient`."""
+        """See `RowGradient.visit`."""
         frequency = self.counts / self.batch_size
         apply(None, self.values, lambda: frequency, tf.zeros([], tf.int32))
 

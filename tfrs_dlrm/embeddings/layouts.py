@@ -42,11 +42,11 @@ class PlainLayout(Layout):
         self._name = table.name
 
     def vectors(self, variables: Variables, bags: Bags) -> tf.Tensor:
-        """See `Layout`."""
+        """See `Layout.vectors`."""
         return pool(read_rows(variables[self._name], bags.rows), bags)
 
     def lookup_gradients(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, LookupGradient]:
-        """See `Layout`."""
+        """See `Layout.lookup_gradients`."""
         del variables
         positions = None if bags.one_row_each else bags.positions()
         return {self._name: LookupGradient(bags.rows, _scaled(gradient, bags), positions, bags.weights)}
@@ -60,13 +60,13 @@ class QuotientRemainderLayout(Layout):
         self._remainders = table.remainders
 
     def vectors(self, variables: Variables, bags: Bags) -> tf.Tensor:
-        """See `Layout`."""
+        """See `Layout.vectors`."""
         quotients, remainders = self._rows(bags)
         factors = read_rows(variables[self._quotient], quotients), read_rows(variables[self._remainder], remainders)
         return pool(factors[0] * factors[1], bags)
 
     def lookup_gradients(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, LookupGradient]:
-        """See `Layout`."""
+        """See `Layout.lookup_gradients`."""
         quotients, remainders = self._rows(bags)
         upstream = _scaled(gradient, bags)
         if not bags.one_row_each:
@@ -92,12 +92,12 @@ class HashedLayout(Layout):
         self._pieces = table.dim // home.dim
 
     def vectors(self, variables: Variables, bags: Bags) -> tf.Tensor:
-        """See `Layout`."""
+        """See `Layout.vectors`."""
         pieces = [read_rows(variables[self._home], self._rows(bags, i)) for i in range(self._pieces)]
         return pool(tf.concat(pieces, axis=1), bags)
 
     def lookup_gradients(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, LookupGradient]:
-        """See `Layout`."""
+        """See `Layout.lookup_gradients`."""
         del variables
         pieces = tf.concat(tf.split(_scaled(gradient, bags), self._pieces, axis=1), axis=0)
         rows = tf.concat([self._rows(bags, i) for i in range(self._pieces)], axis=0)

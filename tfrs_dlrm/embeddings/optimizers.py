@@ -24,7 +24,7 @@ class SGD(RowOptimizer):
     def row_step(
         self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, Slots]:
-        """See the class."""
+        """See `RowOptimizer.row_step`."""
         del step
         return w - rate * g, slots
 
@@ -73,7 +73,7 @@ class Adagrad(_Accumulating):
     def row_step(
         self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, Slots]:
-        """See the class."""
+        """See `RowOptimizer.row_step`."""
         del step
         a = slots["accumulator"] + g * g
         return w - rate * g / (tf.sqrt(a) + self.epsilon), {"accumulator": a}
@@ -94,7 +94,7 @@ class RowWiseAdagrad(_Accumulating):
     def row_step(
         self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, Slots]:
-        """See the class."""
+        """See `RowOptimizer.row_step`."""
         del step
         a = slots["accumulator"] + tf.reduce_mean(g * g, axis=1)
         return w - (rate / (tf.sqrt(a) + self.epsilon))[:, tf.newaxis] * g, {"accumulator": a}
@@ -134,7 +134,7 @@ class LazyAdam(RowOptimizer):
     def row_step(
         self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, Slots]:
-        """See the class."""
+        """See `RowOptimizer.row_step`."""
         m = self.beta_1 * slots["m"] + (1 - self.beta_1) * g
         v = self.beta_2 * slots["v"] + (1 - self.beta_2) * (g * g)
         correction = tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
@@ -175,7 +175,7 @@ class FTRL(RowOptimizer):
     def row_step(
         self, w: tf.Tensor, g: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, Slots]:
-        """See the class."""
+        """See `RowOptimizer.row_step`."""
         del step
         n = slots["accumulator"] + g * g
         root = tf.sqrt(n)

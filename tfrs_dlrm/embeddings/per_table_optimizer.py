@@ -40,7 +40,7 @@ class PerTableOptimizer(RowOptimizer):
         self.per_table = dict(tables)
 
     def build(self, tables: Mapping[str, TableVariable], elsewhere: Collection[str] = ()) -> None:
-        """See `RowOptimizer`."""
+        """See `RowOptimizer.build`."""
         known = {_table_of(name) for name in tables} | {*tables, *elsewhere}
         for name in self.per_table:
             if name not in known:

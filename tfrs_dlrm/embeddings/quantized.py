@@ -36,7 +36,7 @@ class HalfRows(QuantizedRows):
         self._values = _filled(table, tf.float16, table.shape[1], lambda rows: rows.astype(np.float16))
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
-        """See `QuantizedRows`."""
+        """See `QuantizedRows.gather`."""
         return tf.cast(tf.gather(self._values, rows), tf.float32)
 
 
@@ -53,7 +53,7 @@ class ByteRows(QuantizedRows):
         self._ranges = _filled(table, tf.float32, 2, lambda rows: _quantized(rows)[1])
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
-        """See `QuantizedRows`."""
+        """See `QuantizedRows.gather`."""
         ranges = tf.gather(self._ranges, rows)
         return tf.cast(tf.gather(self._values, rows), tf.float32) * ranges[:, :1] + ranges[:, 1:]
 

@@ -128,20 +128,20 @@ class VariableShard(TableShard):
         self.device = self.copies[0].device
 
     def read(self, first: int, last: int) -> tf.Tensor:
-        """See `TableShard`."""
+        """See `TableShard.read`."""
         # A gather: variables that scatter ops write to are copied on each whole read.
         with _on(self.device):
             return tf.gather(self.copies[0], tf.range(first - self.begin, last - self.begin))
 
     def write(self, first: int, values: tf.Tensor) -> None:
-        """See `TableShard`."""
+        """See `TableShard.write`."""
         begin = first - self.begin
         for copy in self.copies:
             with _on(copy.device):
                 copy.scatter_update(tf.IndexedSlices(values, tf.range(begin, begin + values.shape[0])))
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
-        """See `TableShard`."""
+        """See `TableShard.scatter`."""
         for copy in self.copies:
             with _on(copy.device):
                 copy.scatter_update(tf.IndexedSlices(values, tf.constant(rows - self.begin)))

@@ -1,1 +1,1 @@
-"""What error messages share: similar names, and commands that install what is missing. Loads nothing."""
+"""Parts of error messages: similar names, and commands that install what is missing. Loads nothing."""

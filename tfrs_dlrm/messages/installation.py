@@ -6,7 +6,7 @@ _HOME = Path(__file__).resolve().parents[2]
 
 
 def install_command(extra: str = "") -> str:
-    """Returns the pip command that installs an extra of this package, from the checkout that is in use if there is one.
+    """Returns the pip command that installs an extra of this package, from the checkout in use, if any.
 
     Without an extra, it installs the package itself.
     """

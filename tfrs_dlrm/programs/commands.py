@@ -77,7 +77,7 @@ def _checkout() -> str | None:
 
 
 def _typed(name: str, path: str) -> str:
-    """What to type for a program: its name if the shell finds it, its path otherwise, relative where that is short."""
+    """Returns the name of a program if the shell finds it, else its path, relative where that is short."""
     found = shutil.which(name)
     if found and os.path.samefile(os.path.dirname(found), os.path.dirname(os.path.abspath(path))):
         return name

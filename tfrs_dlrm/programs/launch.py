@@ -60,7 +60,7 @@ def call(program: str, arguments: Sequence[str] = ()) -> int:
 def define_strategy(program: ProgramFlags) -> Callable[[], Any]:
     """Defines --strategy, --devices and --tpu; returns a function that makes the strategy that they name.
 
-    If there is no TPU for `--strategy=tpu`, the program ends before TensorFlow is loaded, which might crash. A worker
+    If `--strategy=tpu` finds no TPU, the program ends before TensorFlow is loaded, which might crash. A worker
     or parameter server of a cluster serves and does not call `main`.
     """
     strategy = program.enum("strategy", "one_device", STRATEGIES, "Where to train; see docs/guides/strategies.md.")
@@ -95,25 +95,25 @@ def define_strategy(program: ProgramFlags) -> Callable[[], Any]:
 
 def _execute(name: str, arguments: Sequence[str]) -> int:
     program = importlib.import_module(module_name(name))
-    own: ProgramFlags = program.FLAGS
+    defined: ProgramFlags = program.FLAGS
     if wants_help(arguments):
-        print(in_this_form(own.help(command(name))))
+        print(in_this_form(defined.help(command(name))))
         return 0
     try:
-        given = own.parse([name, *arguments])
+        given = defined.parse([name, *arguments])
     except UsageError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # absl's log warns otherwise
     logging.use_absl_handler()
-    logging.set_verbosity(own.verbosity.value)
+    logging.set_verbosity(defined.verbosity.value)
     try:
-        for step in own.before:
+        for step in defined.before:
             step()
-        if own.tensorflow:
-            _load_tensorflow(own)
-        program.main(*([given] if own.arguments else []))
+        if defined.tensorflow:
+            _load_tensorflow(defined)
+        program.main(*([given] if defined.arguments else []))
         return 0
     except Leave:
         raise

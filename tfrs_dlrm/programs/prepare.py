@@ -67,7 +67,7 @@ FLAGS.before.append(_check_engine)
 
 
 def _print_counts(title: str, counts: dict[str, int]) -> None:
-    """Prints the counts in a column: all in their order, or the largest if there are many."""
+    """Prints the counts in a column: all in their order, or the largest of many."""
     shown = sorted(counts.items(), key=lambda item: -item[1])[:_SHOWN] if len(counts) > _SHOWN else list(counts.items())
     if not shown:
         return

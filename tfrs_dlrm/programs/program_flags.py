@@ -30,7 +30,7 @@ class ProgramFlags:
     Args:
       text: what the program does; the first line of `--help`.
       tensorflow: whether the program needs TensorFlow, which takes seconds to load.
-      arguments: what to call the arguments that are not flags, in `--help`; empty where there are none.
+      arguments: what to call the arguments that are not flags, in `--help`; empty if the program takes none.
     """
 
     def __init__(self, text: str | None, *, tensorflow: bool = True, arguments: str = "") -> None:

@@ -20,7 +20,7 @@ class PrepareBar:
         self._stage = ""
 
     def __call__(self, stage: str, done: int, total: int, rows: int) -> None:
-        """See `tfrs_dlrm.stores.Progress`."""
+        """Moves the bar; the arguments are those of `tfrs_dlrm.stores.Progress`."""
         if stage != self._stage:
             self.close()
             unit = "rows" if stage in _COUNTS_ROWS else "B"

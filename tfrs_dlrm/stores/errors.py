@@ -22,11 +22,11 @@ LIMIT = 60.0
 _LOGIN = "check the credentials: those of the environment are used (AWS_ACCESS_KEY_ID, ~/.aws, the machine's role, ...)"
 # Codes and words in messages of pyarrow's clients for errors that stay, and what to do about each.
 _LASTING = {
-    "NO_SUCH_BUCKET": "there is no such bucket; make it first",
-    "NoSuchBucket": "there is no such bucket; make it first",
+    "NO_SUCH_BUCKET": "the bucket does not exist; make it first",
+    "NoSuchBucket": "the bucket does not exist; make it first",
     "ExpiredToken": "the credentials have expired; renew them, and run the same command again",
     "EXPIRED_TOKEN": "the credentials have expired; renew them, and run the same command again",
-    "INVALID_ACCESS_KEY_ID": f"the access key is not known there; {_LOGIN}",
+    "INVALID_ACCESS_KEY_ID": f"the store does not know the access key; {_LOGIN}",
     "SIGNATURE_DOES_NOT_MATCH": f"the secret key does not fit; {_LOGIN}",
     "INVALID_CLIENT_TOKEN_ID": _LOGIN,
     "MISSING_AUTHENTICATION_TOKEN": _LOGIN,
@@ -37,7 +37,7 @@ _LASTING = {
     "UNAUTHENTICATED": f"no credentials; {_LOGIN}",
     "HTTP status 401": _LOGIN,
     "HTTP status 403": f"access is denied; {_LOGIN}",
-    "HTTP status 404": "there is no such thing",
+    "HTTP status 404": "the address does not exist",
     "HTTP status 301": "the bucket is in another region; set AWS_REGION",
     "PERMANENT_REDIRECT": "the bucket is in another region; set AWS_REGION",
 }
@@ -67,7 +67,7 @@ def retried(what: str, action: Callable[[], T]) -> T:
       action: may be run several times.
 
     Raises:
-      FileNotFoundError: there is no such object.
+      FileNotFoundError: the object does not exist.
       StoreError: a permanent error, or all attempts failed.
     """
     wait, begin = _FIRST_WAIT, time.monotonic()

@@ -49,7 +49,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """Reads a file on a disk or in an object store.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: the file does not exist.
       ValueError: it is no UTF-8; the message names the file.
       StoreError: the store cannot be reached or refuses.
     """
@@ -70,7 +70,7 @@ def read_json(path: str) -> Any:
     """Reads a JSON file on a disk or in an object store.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: the file does not exist.
       ValueError: it is no JSON; the message names the file.
     """
     try:

@@ -140,7 +140,7 @@ class Mirror:
     def _check_not_gone(self, state: Mapping[str, Any]) -> None:
         if state["id"]:
             raise ValueError(
-                f"{self.address}: what was published there is gone. Its local copy is {self.path}; save"
+                f"{self.address}: the files published at this address are gone. Its local copy is {self.path}; save"
                 f" what is needed from it, then remove {self._copy.home} to start again"
             )
 
@@ -195,8 +195,8 @@ def local_copy(path: str, progress: Progress | None = None) -> str:
         return path
     mirror = Mirror(path, progress=progress)
     if not mirror.pull():
-        Store(path).files()  # raises if there is no bucket
-        raise FileNotFoundError(f"{path}: nothing is published there (there is no {PUBLISHED_FILE})")
+        Store(path).files()  # raises if the bucket does not exist
+        raise FileNotFoundError(f"{path}: nothing is published at this address (no {PUBLISHED_FILE})")
     found = mirror.path
     use_copy(found)
     return found

@@ -34,7 +34,7 @@ def publish(directory: str, address: str, last: Collection[str] = (), progress: 
     """
     store = Store(address)
     if Listing.read(store) is not None:
-        raise FileExistsError(f"{address}: something is published there already; choose another address")
+        raise FileExistsError(f"{address}: something is published at this address already; choose another address")
     names = list(visible_files(directory))
     check_free(store, names)
     files = upload_all(store, directory, [n for n in names if n not in last], progress)
@@ -54,13 +54,13 @@ def unpublish(address: str, first: Collection[str] = ()) -> None:
       first: names of files to remove before all others. `published.json` is removed last.
 
     Raises:
-      FileNotFoundError: nothing is published there.
+      FileNotFoundError: nothing is published at this address.
       StoreError: the store cannot be reached or refuses.
     """
     store = Store(address)
     listing = Listing.read(store)
     if listing is None:
-        raise FileNotFoundError(f"{address}: nothing is published there (there is no {PUBLISHED_FILE})")
+        raise FileNotFoundError(f"{address}: nothing is published at this address (no {PUBLISHED_FILE})")
     names = [entry.object or name for name, entry in listing.files.items()]
     for name in (*(n for n in names if n in first), *(n for n in names if n not in first), PUBLISHED_FILE):
         store.remove(name)

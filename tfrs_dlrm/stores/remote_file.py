@@ -20,7 +20,7 @@ class RemoteFile(io.RawIOBase):
       address: the URL of the object.
 
     Raises:
-      FileNotFoundError: there is no such object.
+      FileNotFoundError: the object does not exist.
       StoreError: the store cannot be reached or refuses, or the object changed while it was read.
     """
 
@@ -30,7 +30,7 @@ class RemoteFile(io.RawIOBase):
         self._store = Store(base)
         found = self._store.find(self._name)
         if found is None:
-            raise FileNotFoundError(f"{address}: there is no such object")
+            raise FileNotFoundError(f"{address}: the object does not exist")
         self._found, self._position = found, 0
         self._start, self._piece = 0, b""
         self._tag: tuple[int, Any] | None = None

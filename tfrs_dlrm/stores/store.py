@@ -67,7 +67,7 @@ class Store:
         """Lists all objects by their names below the address.
 
         Raises:
-          StoreError: there is no such bucket.
+          StoreError: the bucket does not exist.
         """
         from pyarrow.fs import FileSelector, FileType
 
@@ -76,14 +76,14 @@ class Store:
         def list_all() -> dict[str, StoredObject]:
             found = self._fs.get_file_info(FileSelector(root, allow_not_found=True, recursive=True))
             if not found and self._fs.get_file_info(self._address.bucket).type == FileType.NotFound:
-                raise StoreError(f"{self.address}: there is no bucket {self._address.bucket!r}; make it first")
+                raise StoreError(f"{self.address}: the bucket {self._address.bucket!r} does not exist; make it first")
             files = [f for f in found if f.is_file and not f.path.endswith("/")]
             return {f.path[len(root) + 1 :]: StoredObject(f.size, f.mtime_ns or 0) for f in files}
 
         return retried(f"listing {self.address}", list_all)
 
     def find(self, name: str) -> StoredObject | None:
-        """Looks up an object; None if there is none of that name."""
+        """Looks up an object; returns None if it does not exist."""
 
         def look() -> StoredObject | None:
             found = self._fs.get_file_info(self._path(name))
@@ -95,7 +95,7 @@ class Store:
         """Reads a whole object.
 
         Raises:
-          FileNotFoundError: there is no such object.
+          FileNotFoundError: the object does not exist.
         """
 
         def read() -> bytes:
@@ -117,7 +117,7 @@ class Store:
           advance: called with the number of bytes of each part; repeated parts count again.
 
         Raises:
-          FileNotFoundError: there is no such file.
+          FileNotFoundError: the file does not exist.
         """
 
         def upload() -> tuple[int, str]:
@@ -142,7 +142,7 @@ class Store:
         """Writes an object to a local file, which becomes visible when it is complete; returns its size and CRC32C.
 
         Raises:
-          FileNotFoundError: there is no such object.
+          FileNotFoundError: the object does not exist.
         """
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         part = f"{path}.part-{secrets.token_hex(4)}"
@@ -209,7 +209,7 @@ class Store:
         try:
             return retried(f"reading {where}", action)
         except FileNotFoundError as e:
-            raise FileNotFoundError(f"{where}: there is no such object") from e
+            raise FileNotFoundError(f"{where}: the object does not exist") from e
 
 
 @functools.lru_cache

@@ -90,7 +90,7 @@ def _all(
 
 
 class _TransferProgress:
-    """Reports progress from any thread: to a callback, or to the log if there is none."""
+    """Reports progress from any thread: to a callback, or to the log if no callback is given."""
 
     def __init__(self, stage: str, address: str, total: int, progress: Progress | None):
         self._stage, self._address, self._total, self._progress = stage, address, total, progress

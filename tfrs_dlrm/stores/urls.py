@@ -58,7 +58,7 @@ class StoreUrl:
             raise ValueError(f"{text}: {known} are supported; for other stores, mount the bucket and give its path")
         bucket, _, prefix = rest.partition("/")
         if not bucket:
-            raise ValueError(f"{text}: there is no bucket; {scheme}://BUCKET/PREFIX is needed")
+            raise ValueError(f"{text}: names no bucket; {scheme}://BUCKET/PREFIX is needed")
         if any(part in ("", ".", "..") for part in prefix.strip("/").split("/")) and prefix.strip("/"):
             raise ValueError(f"{text}: empty, '.' and '..' are no names in a store; remove them")
         return cls(scheme, bucket, prefix.strip("/"))

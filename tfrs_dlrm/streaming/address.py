@@ -85,7 +85,7 @@ def _parameters(pairs: list[tuple[str, str]]) -> dict[str, Any]:
         if "." in name:
             found["settings"][name] = value
         elif name not in known:
-            hint = did_you_mean(name, known) or f"there are {', '.join(known)}, and settings of librdkafka with a dot"
+            hint = did_you_mean(name, known) or f"known are {', '.join(known)}, and settings of librdkafka with a dot"
             raise ValueError(f"the address of a stream has no parameter {name!r}; {hint}")
         elif name in choices and value not in choices[name]:
             raise ValueError(f"{name}={value!r} in the address of the stream: choose one of {', '.join(choices[name])}")

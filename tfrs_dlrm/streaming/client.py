@@ -1,4 +1,4 @@
-"""The broker: which partitions a topic has, what they hold, and which errors pass. By confluent-kafka."""
+"""The partitions and offsets of a topic, by confluent-kafka, and which errors of a broker are temporary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfrs_dlrm.messages.installation import install_command
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.reader import BrokerUnavailable, OffsetRange, StreamError
 
-# In seconds: how long to wait for an answer, and how often to ask which partitions there are.
+# In seconds: how long to wait for an answer, and how often to ask for the partitions.
 ANSWER = 10.0
 _PARTITIONS_EVERY = 60.0
 
@@ -19,7 +19,7 @@ class TopicClient:
     """A topic of a broker, without its messages.
 
     Args:
-      address: of it.
+      address: of the topic.
 
     Raises:
       StreamError: confluent-kafka is not installed, a setting is wrong, or the file of settings cannot be read.
@@ -35,7 +35,7 @@ class TopicClient:
         self._consumer = self.consumer()
 
     def consumer(self) -> Any:
-        """A consumer of no partitions yet."""
+        """Returns a consumer that reads no partition yet."""
         fixed = {
             "group.id": "tfrs-dlrm",  # required, though no group is joined
             "enable.auto.commit": False,
@@ -75,7 +75,7 @@ class TopicClient:
         if code in (codes._AUTHENTICATION, codes.SASL_AUTHENTICATION_FAILED):
             return StreamError(f"{self.address}: the broker refuses the credentials in client_config: {_text(error)}")
         if code == codes.UNKNOWN_TOPIC_OR_PART:
-            return StreamError(f"{self.address}: there is no topic {topic!r}, or not all of its partitions any more")
+            return StreamError(f"{self.address}: the topic {topic!r} does not exist, or has lost partitions")
         if code in (codes._AUTO_OFFSET_RESET, codes.OFFSET_OUT_OF_RANGE):
             return StreamError(f"{self.address}: an offset does not exist: {_text(error)}")
         if error.fatal():

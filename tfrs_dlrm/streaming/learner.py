@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from tfrs_dlrm.config import TrainConfig
 from tfrs_dlrm.data.reading.columns import Columns, IdOrders, assemble, signature
 from tfrs_dlrm.data.reading.windows import permutation
 from tfrs_dlrm.models.ranking import RankingModel
@@ -21,15 +22,13 @@ class Learner:
     Args:
       model: compiled.
       schema: of the encoded rows.
-      batch_size: of a train step; the last of a window may be smaller.
-      eval_batch_size: of an evaluation, which it does not change.
-      seed: of the order of the rows in a window.
+      config: the batch sizes (the last batch of a window may be smaller), and the seed of the order in a window.
     """
 
-    def __init__(self, model: RankingModel, schema: Schema, batch_size: int, eval_batch_size: int, seed: int):
-        self._model, self._batch_size, self._eval_batch_size, self._seed = model, batch_size, eval_batch_size, seed
+    def __init__(self, model: RankingModel, schema: Schema, config: TrainConfig):
+        self._model, self._config = model, config
         self._orders = IdOrders(schema)
-        strategy = model.distribute_strategy  # of one device, but a step may ask for its replica
+        strategy = model.distribute_strategy  # of one device, yet a step may ask for its replica
 
         # One trace each, whatever the size of a batch.
         @tf.function(input_signature=signature(schema, None, sort_ids=False))
@@ -49,7 +48,7 @@ class Learner:
         Raises:
           NonFiniteError: a score is NaN or infinite.
         """
-        parts = [self._logits(*batch.arrays()).numpy() for batch in _batches(rows, self._eval_batch_size)]
+        parts = [self._logits(*batch.arrays()).numpy() for batch in _batches(rows, self._config.eval_batch_size)]
         logits = np.concatenate(parts)
         bad = np.count_nonzero(~np.isfinite(logits))
         if bad:
@@ -67,8 +66,8 @@ class Learner:
           NonFiniteError: the loss became NaN or infinite.
         """
         self._model.reset_metrics()
-        rows, steps, averages = rows.take(permutation(len(rows), self._seed, window)), 0, {}
-        for batch in _batches(rows, self._batch_size):
+        rows, steps, averages = rows.take(permutation(len(rows), self._config.seed, window)), 0, {}
+        for batch in _batches(rows, self._config.batch_size):
             arrays = batch.arrays()
             averages = self._train_step(*arrays, *self._orders(arrays))
             steps += 1

@@ -24,9 +24,9 @@ from tfrs_dlrm.streaming.learner import Learner
 from tfrs_dlrm.streaming.messages import Decoded, Decoder
 from tfrs_dlrm.streaming.progress import StreamProgress
 from tfrs_dlrm.streaming.quarantine import Quarantine, check_dead_letter
-from tfrs_dlrm.streaming.reader import BrokerUnavailable, Message, OffsetRange, Retries, Stopped, StreamReader
+from tfrs_dlrm.streaming.reader import Retries, Stopped, StreamReader
 from tfrs_dlrm.streaming.readers import open_reader
-from tfrs_dlrm.streaming.waiting import Waiting, check_retained
+from tfrs_dlrm.streaming.waiting import RetainedTopic, Waiting
 from tfrs_dlrm.streaming.windows import StreamState, StreamWindow, WindowJournal
 from tfrs_dlrm.training.callbacks import Interrupted, StopOnSignal
 from tfrs_dlrm.training.evaluation import NonFiniteError
@@ -110,7 +110,7 @@ def _check_topic(home: Workdir, address: StreamAddress) -> None:
 
 
 class StreamRun(Run):
-    """A run along a stream."""
+    """A run along a stream; see `Run`."""
 
     def __init__(
         self,
@@ -124,18 +124,16 @@ class StreamRun(Run):
     ):
         self._state, self._stream, self._address, self._reader = StreamState(), config.stream, address, reader
         super().__init__(config, data_dir, home, model, self._state, {"stream": self._state}, "window")
-        train = config.train
         self._decoder = Decoder(Encoder.load(data_dir), address)
-        self._learner = Learner(model, schema, train.batch_size, train.eval_batch_size, train.seed)
+        self._learner = Learner(model, schema, config.train)
         refused = config.data.bad_rows, config.stream.malformed_in_a_row
         self._quarantine = Quarantine(home.file(QUARANTINE_FILE), address, *refused)
         self._bundles = Bundles(self._stream, home.encoder_dir)
         self._saved = -1  # the window of the last checkpoint
-        self._bounds: dict[int, OffsetRange] = {}  # as last seen
 
     @property
     def position(self) -> str:
-        """See `Run`."""
+        """See `Run.position`."""
         return f"after window {self._state.windows}"
 
     def train(self, show_progress: bool) -> Result:
@@ -143,15 +141,15 @@ class StreamRun(Run):
         resumed, state = self.restore(), self._state
         self._progress = StreamProgress(int(state.rows.numpy()), show_progress, self.tensorboard, self.counter)
         listener = StopOnSignal(self.counter, lambda: True, self._save)
-        self._stopping = lambda: listener.received
-        self._retries = Retries(self._stream.retry_seconds, self._progress.warn, self._stopping)
-        reason = ""
+        stopping, reason = lambda: listener.received, ""
+        self._retries = Retries(self._stream.retry_seconds, self._progress.warn, stopping)
+        self._topic = RetainedTopic(self._address, self._reader, self._retries, state.next_offsets)
         try:
             with listener, self.checkpoints:
                 self._resume(resumed) if resumed else self._begin()
-                waiting = Waiting(self._stream, self._checked_bounds, self._stopping, self._progress.lag)
+                waiting = Waiting(self._stream, self._topic.bounds, stopping, self._progress.lag)
                 with contextlib.suppress(Stopped):
-                    while not self._stopping() and (window := self._next(waiting)):
+                    while not stopping() and (window := self._journal.next(state, waiting.ranges)):
                         self._do(window)
                     reason = waiting.reason
                 path = self._save()
@@ -184,24 +182,11 @@ class StreamRun(Run):
         self._quarantine.records.forget_after(window)
         self._export()
 
-    def _next(self, waiting: Waiting) -> StreamWindow | None:
-        """The next window, once it has rows; None if there is none."""
-        number, begins = self._state.windows + 1, self._state.next_offsets()
-        if recorded := self._journal.window(number, begins):
-            return recorded
-        ranges = waiting.ranges(begins)
-        if not ranges:
-            return None
-        window = StreamWindow(number, ranges)
-        self._journal.write(window)
-        return window
-
     def _do(self, window: StreamWindow) -> None:
         """Evaluates a window, trains on it, and records that."""
         begun = time.monotonic()
-        decoded = self._decoder(self._retries(lambda: self._read(window)))
-        in_a_row = int(self._state.malformed_in_a_row.numpy())
-        self._quarantine.check(window.number, decoded, in_a_row)
+        decoded = self._decoder(self._topic.read(window))
+        self._quarantine.check(window.number, decoded, int(self._state.malformed_in_a_row.numpy()))
         # First, since it can fail: then nothing of the window is done.
         self._retries(lambda: self._quarantine.add(window.number, decoded.malformed))
         record: dict[str, Any] = {"window": window.number, "rows": len(decoded), "eval": {}, "train": {}}
@@ -213,35 +198,23 @@ class StreamRun(Run):
         except NonFiniteError as e:
             raise self.non_finite(str(e)) from e
         self._state.advance(window, self.counter.step, len(decoded), len(decoded.malformed))
-        with contextlib.suppress(BrokerUnavailable):  # the next window waits for the broker; this one is done
-            self._bounds = self._reader.bounds()
-        record |= self._measured(decoded, time.monotonic() - begun)
+        record |= self._measured(decoded, begun)
         self.records.append(record)
         self._progress.window(record)
         if window.number % self._stream.checkpoint_every_windows == 0:
             self._save()
             self._export()
 
-    def _measured(self, decoded: Decoded, seconds: float) -> dict[str, Any]:
-        offsets = self._state.next_offsets()
+    def _measured(self, decoded: Decoded, begun: float) -> dict[str, Any]:
+        """Returns what the line of a window says about the run; `begun` is when the window was."""
         return {
             "step": self.counter.step,
             "malformed": int(self._state.malformed.numpy()),
             "out_of_range": {name: n for name, n in decoded.out_of_range.items() if n},
-            "lag": sum(end - offsets.get(p, begin) for p, (begin, end) in self._bounds.items()),
-            "rows_per_s": len(decoded) / seconds,
+            "lag": self._topic.lag(),
+            "rows_per_s": len(decoded) / (time.monotonic() - begun),
             "retries": self._retries.count,
         }
-
-    def _read(self, window: StreamWindow) -> list[Message]:
-        check_retained(self._address, {p: begin for p, (begin, _) in window.ranges.items()}, self._reader.bounds())
-        return self._reader.read(window.ranges)
-
-    def _checked_bounds(self) -> dict[int, OffsetRange]:
-        """The bounds of the topic, once it is sure that the next rows are not gone."""
-        self._bounds = self._retries(self._reader.bounds)
-        check_retained(self._address, self._state.next_offsets(), self._bounds)
-        return self._bounds
 
     def _save(self) -> str:
         """Writes a checkpoint, if the latest is not of the last window."""
@@ -254,6 +227,5 @@ class StreamRun(Run):
     def _export(self) -> None:
         if self._stream.export_every_windows:
             self.checkpoints.wait()
-            path = self._bundles.export(self.model, self.last_checkpoint, self._state.windows)
-            if path:
+            if path := self._bundles.export(self.model, self.last_checkpoint, self._state.windows):
                 self._progress.say(f"exported {path} {self.position}")

@@ -47,7 +47,7 @@ class Decoded:
     """The rows of some messages.
 
     Attributes:
-      columns: the encoded rows, in the order of the messages; None if there are no rows.
+      columns: the encoded rows, in the order of the messages; None without rows.
       out_of_range: by feature, how many values have no row in their table.
       malformed: the messages that are no rows, in order.
     """

@@ -27,7 +27,7 @@ except (NotImplementedError, AttributeError) as e:
 
 
 class TensorFlowIOReader:
-    """See `StreamReader`.
+    """A `StreamReader` that uses tensorflow-io.
 
     tensorflow-io gives messages without their offsets, which are counted here. So it is for topics whose offsets have
     no gaps, unlike those of compacted topics and of transactions. What a topic holds is asked by confluent-kafka, which
@@ -59,7 +59,7 @@ class TensorFlowIOReader:
         """See `StreamReader.read`.
 
         Raises:
-          StreamError: also where there are fewer messages than offsets.
+          StreamError: also if the topic has fewer messages than offsets.
         """
         ranges = {p: r for p, r in sorted(ranges.items()) if r[0] < r[1]}
         found = {p: self._messages(p, *r) for p, r in ranges.items()}

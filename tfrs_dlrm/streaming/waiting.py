@@ -1,14 +1,15 @@
-"""Waiting for the rows of the next window, and making sure that none is gone."""
+"""Waits for the rows of the next window, and makes sure that none is gone."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 
 from tfrs_dlrm.config import StreamConfig
 from tfrs_dlrm.streaming.address import StreamAddress
-from tfrs_dlrm.streaming.reader import OffsetRange, StreamError
-from tfrs_dlrm.streaming.windows import compose
+from tfrs_dlrm.streaming.reader import BrokerUnavailable, Message, OffsetRange, Retries, StreamError, StreamReader
+from tfrs_dlrm.streaming.windows import StreamWindow, compose
 
 # In seconds, between two looks for new rows.
 _POLL = 0.2
@@ -75,6 +76,50 @@ class Waiting:
         return compose(nexts, ends, self._config.window_rows)
 
 
+class RetainedTopic:
+    """Reads a topic for a run, and fails once rows are gone that the run has not trained on.
+
+    Args:
+      address: of the topic.
+      reader: reads it.
+      retries: waits for a broker that does not answer.
+      next_offsets: gives, by partition, the next offset of the run.
+    """
+
+    def __init__(
+        self,
+        address: StreamAddress,
+        reader: StreamReader,
+        retries: Retries,
+        next_offsets: Callable[[], Mapping[int, int]],
+    ):
+        self._address, self._reader, self._retries, self._next_offsets = address, reader, retries, next_offsets
+        self._bounds: dict[int, OffsetRange] = {}  # as last seen
+
+    def bounds(self) -> dict[int, OffsetRange]:
+        """See `StreamReader.bounds`."""
+        self._bounds = self._retries(self._reader.bounds)
+        check_retained(self._address, self._next_offsets(), self._bounds)
+        return self._bounds
+
+    def read(self, window: StreamWindow) -> list[Message]:
+        """Returns the messages of a window; see `StreamReader.read`."""
+        begins = {p: begin for p, (begin, _) in window.ranges.items()}
+
+        def read() -> list[Message]:
+            check_retained(self._address, begins, self._reader.bounds())
+            return self._reader.read(window.ranges)
+
+        return self._retries(read)
+
+    def lag(self) -> int:
+        """Returns how many offsets the run is behind the end of the topic, as last seen if no broker answers."""
+        with contextlib.suppress(BrokerUnavailable):
+            self._bounds = self._reader.bounds()
+        offsets = self._next_offsets()
+        return sum(end - offsets.get(p, begin) for p, (begin, end) in self._bounds.items())
+
+
 def check_retained(address: StreamAddress, begins: Mapping[int, int], bounds: Mapping[int, OffsetRange]) -> None:
     """Makes sure that the topic still holds the next rows.
 
@@ -97,7 +142,7 @@ def check_retained(address: StreamAddress, begins: Mapping[int, int], bounds: Ma
             raise StreamError(
                 f"{where}: {first - offset:,} rows that were not trained on are gone: the checkpoint resumes at offset"
                 f" {offset}, and the oldest that is left is {first}. Let the topic keep its messages for longer than a"
-                f" trainer may be away. To go on without these rows, {_ANEW}"
+                f" trainer may be away. To continue without these rows, {_ANEW}"
             )
         if offset > end:
             raise StreamError(

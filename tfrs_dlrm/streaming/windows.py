@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -47,7 +47,7 @@ def compose(begins: Mapping[int, int], ends: Mapping[int, int], rows: int) -> di
     """
     available = {p: max(0, ends[p] - begins[p]) for p in begins}
     ranges, left = {}, rows
-    # Those with few rows first: what they leave is for the others.
+    # Partitions with few rows first: the others share what is left.
     for i, p in enumerate(sorted(available, key=lambda p: (available[p], p))):
         share = -(-left // (len(available) - i))
         taken = min(available[p], share)
@@ -61,10 +61,10 @@ class WindowJournal:
     """The windows of a run, in a file of JSON lines.
 
     Args:
-      path: of it.
+      path: the file.
 
     Raises:
-      ValueError: it holds something else.
+      ValueError: the file holds something else.
     """
 
     def __init__(self, path: str):
@@ -73,11 +73,33 @@ class WindowJournal:
         if os.path.exists(path):
             self._read()
 
+    def next(
+        self, state: StreamState, ranges: Callable[[Mapping[int, int]], dict[int, OffsetRange]]
+    ) -> StreamWindow | None:
+        """Returns the window to do, which is on disk when this returns; None if no window follows.
+
+        Args:
+          state: how far the run is.
+          ranges: gives the offsets of a new window, from the next offset by partition; empty if no window follows.
+
+        Raises:
+          StreamError: the recorded window does not begin where the checkpoint resumes.
+        """
+        number, begins = state.windows + 1, state.next_offsets()
+        if recorded := self.window(number, begins):
+            return recorded
+        found = ranges(begins)
+        if not found:
+            return None
+        window = StreamWindow(number, found)
+        self.write(window)
+        return window
+
     def window(self, number: int, begins: Mapping[int, int]) -> StreamWindow | None:
         """Returns the window of that number, if a run that was killed has begun it.
 
         Args:
-          number: of it.
+          number: of the window.
           begins: by partition, the next offset.
 
         Raises:
@@ -106,7 +128,7 @@ class WindowJournal:
             whole = 0
             for line in f:
                 if not line.endswith(b"\n"):
-                    break  # a kill in the middle of it: nobody has begun this window
+                    break  # cut by a kill: this window was never begun
                 try:
                     data = json.loads(line)
                     ranges = {int(p): (int(begin), int(end)) for p, (begin, end) in data["ranges"].items()}
@@ -159,7 +181,7 @@ class StreamState(tf.Module):
         self.malformed.assign_add(malformed)
         self.malformed_in_a_row.assign(0 if rows else int(self.malformed_in_a_row.numpy()) + malformed)
         offsets = self.next_offsets()
-        for partition in range(max(window.ranges, default=-1) + 1):  # a new one begins where it begins
+        for partition in range(max(window.ranges, default=-1) + 1):  # a new partition begins at its first offset
             offsets.setdefault(partition, window.ranges.get(partition, (0, 0))[0])
         self.set_offsets(offsets | {p: end for p, (_, end) in window.ranges.items()})
 

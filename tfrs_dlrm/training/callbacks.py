@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -60,6 +60,28 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
                 f"the loss is {loss} at step {self._counter.step}; the run stops. The last good checkpoint is"
                 f" {good or 'none'}. Lower the learning rates, add warmup steps, or look for extreme dense values"
             )
+
+
+class EndRound(keras.callbacks.Callback):
+    """Ends each round.
+
+    Args:
+      end: called with the averages of the metrics over the round.
+      resumed: the metrics of a round that is resumed inside; they keep their present averages, which Keras resets.
+    """
+
+    def __init__(self, end: Callable[[dict[str, float]], None], resumed: Sequence[keras.metrics.Metric]):
+        super().__init__()
+        self._end, self._averages = end, [(metric, metric.get_weights()) for metric in resumed]
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Restores the averages."""
+        for metric, weights in self._averages:
+            metric.set_weights(weights)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Ends the round."""
+        self._end(logs or {})
 
 
 class StopOnSignal(keras.callbacks.Callback):

@@ -48,7 +48,7 @@ class Scores:
 
     @classmethod
     def of(cls, tasks: Tasks, labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None) -> Scores:
-        """Makes scores of labels and logits float32 [N] or, if there are several labels, [N, labels]."""
+        """Makes scores of labels and logits float32 [N] or, with several labels, [N, labels]."""
         if not tasks.more:
             return cls(labels, logits, weights, tasks.first)
         more = {}
@@ -168,7 +168,7 @@ def evaluate_run(
       strategy: where to compute; by default the strategy in scope. It need not be that of the run.
 
     Raises:
-      FileNotFoundError: there is no run, checkpoint or data.
+      FileNotFoundError: the run, its checkpoint or the data do not exist.
       ValueError: the data have another schema or vocabulary than the checkpoint.
       ServerLost: a parameter server does not answer.
     """

@@ -1,4 +1,4 @@
-"""What an evaluation shows to people and to other programs: a text table, a JSON file and a picture."""
+"""Shows an evaluation: as a text table, a JSON file and a picture."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def table(columns: Mapping[str, Mapping[str, float]], exponents: bool = True) ->
 
 
 def title(metric: str) -> str:
-    """What people call a metric."""
+    """Returns the usual name of a metric."""
     return _TITLES.get(metric, metric)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import tensorflow as tf
 import tf_keras as keras
@@ -59,6 +59,11 @@ def learning_rates(config: OptimizerConfig, factor: tf.Variable | float = 1.0) -
     return {"dense": _rate(config, config.learning_rate, factor), "embedding": _rate(config, embedding, factor)}
 
 
+def rates_at(rates: Mapping[str, Rate], step: int) -> dict[str, float]:
+    """Returns the learning rates of a step, counted from 0, with the cuts so far."""
+    return {name: float(rate(step) if callable(rate) else rate) for name, rate in rates.items()}
+
+
 def make_optimizers(
     config: OptimizerConfig, factor: tf.Variable | float = 1.0
 ) -> tuple[keras.optimizers.Optimizer, RowOptimizer]:
@@ -92,7 +97,7 @@ def load_model(workdir: str, which: Which = "best") -> tuple[RankingModel, RunCo
       which: `best`, by evaluation AUC (of a regression: RMSE) or what `train.monitor` says, or `latest`.
 
     Raises:
-      FileNotFoundError: there is no run or no checkpoint.
+      FileNotFoundError: the directory holds no run or no checkpoint.
       ValueError: the checkpoint is damaged.
     """
     home = Workdir(workdir)

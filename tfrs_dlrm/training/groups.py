@@ -106,8 +106,8 @@ class Grouping:
       label: its position in the schema.
 
     Raises:
-      FileNotFoundError: there is no run.
-      ValueError: a feature does not exist or is a number, there is no such label or it has no AUC to average, or the
+      FileNotFoundError: the directory holds no run.
+      ValueError: a feature does not exist or is a number, the label does not exist or has no AUC to average, or the
         strategy has several processes.
     """
 
@@ -120,7 +120,7 @@ class Grouping:
         label: str = "",
     ) -> None:
         home = Workdir(workdir)
-        home.config()  # says so where there is no run
+        home.config()  # raises if the directory holds no run
         self._schema, self._directory = home.schema(), home.encoder_dir
         self._group_by, self._gauc = tuple(dict.fromkeys(group_by)), tuple(dict.fromkeys(gauc))
         for name in (*self._group_by, *self._gauc):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
@@ -20,9 +18,9 @@ from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.stores.files import disk_full
 from tfrs_dlrm.training.asynchronous import Workers, server_lost
-from tfrs_dlrm.training.callbacks import Interrupted, StopOnNonFiniteLoss, StopOnSignal
+from tfrs_dlrm.training.callbacks import EndRound, Interrupted, StopOnNonFiniteLoss, StopOnSignal
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
-from tfrs_dlrm.training.factory import learning_rates, make_model, make_optimizers, precision, tables_for
+from tfrs_dlrm.training.factory import learning_rates, make_model, make_optimizers, precision, rates_at, tables_for
 from tfrs_dlrm.training.inputs import (
     distributed_dataset,
     epoch_steps,
@@ -30,9 +28,9 @@ from tfrs_dlrm.training.inputs import (
     input_service,
     worker_dataset,
 )
-from tfrs_dlrm.training.progress import ProgressBar, TrainingProgress
+from tfrs_dlrm.training.progress import ProgressBar, TrainingProgress, out_of_range_lines
 from tfrs_dlrm.training.run import RUN_AGAIN, Result, Run
-from tfrs_dlrm.training.state import RunLimits, RunState, check_goals, quality
+from tfrs_dlrm.training.state import RunLimits, RunState, check_goals, check_labels_differ, quality
 from tfrs_dlrm.training.workdir import CONFIG_FILE, Workdir
 
 
@@ -105,7 +103,7 @@ def _begin(home: Workdir, config: RunConfig, data_dir: str, distribution: Distri
 
 
 class TrainingRun(Run):
-    """A run on prepared data."""
+    """A run on prepared data; see `Run`. A `service` reads the training data; if it is None, this process does."""
 
     def __init__(
         self,
@@ -120,15 +118,15 @@ class TrainingRun(Run):
         saved = {"state": state, "metrics": model.metrics}
         super().__init__(config, data_dir, home, model, state, saved, "step")
         self._state, self._service = state, service
+        self._workers: Workers | None = None
         self._manifest = PreparedManifest.load(data_dir)
         epoch = epoch_steps(data_dir, config.train.batch_size)
         self._limits = RunLimits(config, epoch, state, model.label_tasks.first.best)
         self._rates = learning_rates(config.optimizer, state.rate_factor)
-        self._workers: Workers | None = None
 
     @property
     def position(self) -> str:
-        """See `Run`."""
+        """See `Run.position`."""
         return f"at step {self.counter.step}"
 
     def train(self, show_progress: bool) -> Result:
@@ -137,8 +135,10 @@ class TrainingRun(Run):
         begun = [f"resuming from {resumed}"] if resumed else self.warm_start()
         if self.distribution.is_chief:
             self.records.forget_after(self.counter.step)
-        self._progress = self._make_progress(show_progress)
-        for line in [*begun, *_out_of_range_lines(self.data_dir, self._manifest)]:
+        shown = show_progress and self.distribution.is_chief
+        bar = ProgressBar(self.counter, self._limits.total, self.config.train.batch_size) if shown else None
+        self._progress = TrainingProgress(self.counter, bar, self.tensorboard, self.model.label_tasks.shown)
+        for line in [*begun, *out_of_range_lines(self.data_dir, self._manifest)]:
             self._progress.say(line)
         anywhere = self.distribution.any_process if self.distribution.several_processes else None
         self._listener = StopOnSignal(self.counter, self._ends_round, self.save_and_wait, anywhere)
@@ -148,25 +148,18 @@ class TrainingRun(Run):
                     self._fit()
         finally:
             self._progress.close()
-        best_step = int(self._state.best_step.numpy())
-        best: dict[str, float] = next((r["eval"] for r in self.records if r["step"] == best_step), {})
-        return self.finish(self._limits.reason_to_stop(self.counter.step), best_step, best)
-
-    def _make_progress(self, show: bool) -> TrainingProgress:
-        shown = show and self.distribution.is_chief
-        bar = ProgressBar(self.counter, self._limits.total, self.config.train.batch_size) if shown else None
-        return TrainingProgress(self.counter, bar, self.tensorboard, self.model.label_tasks.shown)
+        return self.finish(self._limits.reason_to_stop(self.counter.step), int(self._state.best_step.numpy()))
 
     def _ends_round(self) -> bool:
         return self._limits.ends_round(self.counter.step)
 
     def _fit(self) -> None:
-        """One call of `fit`: as many rounds as have the same number of steps."""
+        """Calls `fit` once, for all rounds in a row that have the same number of steps."""
         steps, rounds = self._limits.next_rounds(self.counter.step)
         watch = StopOnNonFiniteLoss(self.counter, lambda: self.last_checkpoint)
         callbacks = [self.counter, watch, *self._progress.callbacks]
         if self.distribution.asynchronous:
-            self._fit_on_workers(steps, callbacks)
+            self._fit_on_workers(steps, [*callbacks, self._listener])
             return
         train, data = self.config.train, self.config.data
         batches = distributed_dataset(
@@ -179,29 +172,17 @@ class TrainingRun(Run):
             tables=self.model.embeddings,
             service=self._service,
         )
-        callbacks += [self._round_callback(), self._listener]
+        end = EndRound(self._end_round, [] if self._ends_round() else self.model.metrics)
+        callbacks += [end, self._listener]
         self.model.fit(batches, steps_per_epoch=steps, epochs=rounds, callbacks=callbacks, verbose=0)
 
-    def _round_callback(self) -> keras.callbacks.Callback:
-        """Ends each round, and undoes the reset of the metrics where the first round begins in its middle."""
-        begun = not self._ends_round() and self.counter.step
-        averages: list[list[np.ndarray]] = [m.get_weights() for m in self.model.metrics] if begun else []
-
-        def restore_averages(epoch: int, logs: Any) -> None:
-            for metric, weights in zip(self.model.metrics, averages, strict=False):
-                metric.set_weights(weights)
-
-        return keras.callbacks.LambdaCallback(
-            on_epoch_begin=restore_averages, on_epoch_end=lambda epoch, logs: self._end_round(logs)
-        )
-
     def _fit_on_workers(self, steps: int, callbacks: list[keras.callbacks.Callback]) -> None:
-        """Trains a round on a parameter-server cluster. The averages of a resumed round are of its remaining steps."""
+        """Trains a round on a parameter-server cluster. A resumed round averages its remaining steps."""
         if self._workers is None:
             train, rows = self.config.train, self.config.data.shuffle_rows
             read = worker_dataset(self.data_dir, train.batch_size, "train", rows)
             self._workers = Workers(self.model, read, train.steps_per_execution)
-        averages = self._workers.fit(steps, [*callbacks, self._listener], lambda: self._listener.received)
+        averages = self._workers.fit(steps, callbacks, lambda: self._listener.received)
         if averages is None:  # told to stop before the first step
             raise Interrupted(self.counter.step, self.save_and_wait())
         self._end_round(averages)
@@ -211,29 +192,22 @@ class TrainingRun(Run):
         step, state, cut = self.counter.step, self._state, False
         self.check_finite()
         record: dict[str, Any] = {"step": step, "train": {k: float(v) for k, v in averages.items()}}
-        record["learning_rate"] = self._rates_of(step - 1)
+        record["learning_rate"] = rates_at(self._rates, step - 1)
         if self.model.out_of_range:
             record["out_of_range"] = self.model.out_of_range
         if self._manifest.eval:
             record["eval"] = self.evaluate()
-            task = self.model.label_tasks.first
-            cut = state.evaluated(step, quality(self.config.train.monitor, task, record["eval"]))
+            found = quality(self.config.train.monitor, self.model.label_tasks.first, record["eval"])
+            cut = state.evaluated(step, found)
         if self.distribution.is_chief:
             self.records.append(record)
         path = self.save(best=not self._manifest.eval or int(state.best_step.numpy()) == step)
-        self._progress.round(record)
-        if cut:
-            rates = ", ".join(f"{name} {rate:.3g}" for name, rate in self._rates_of(step).items())
-            self._progress.say(f"not better: learning rates from now on: {rates}")
+        self._progress.round(record, rates_at(self._rates, step) if cut else {})
         if self._limits.reason_to_stop(step):
             self.model.stop_training = True
         elif self.distribution.any_process(self._listener.received):
             self.checkpoints.wait()
             raise Interrupted(step, path)
-
-    def _rates_of(self, step: int) -> dict[str, float]:
-        """The learning rates of a step, counted from 0, with the cuts so far."""
-        return {name: float(rate(step) if callable(rate) else rate) for name, rate in self._rates.items()}
 
     def evaluate(self) -> dict[str, float]:
         """Returns the metrics of the model on the evaluation set.
@@ -246,17 +220,5 @@ class TrainingRun(Run):
             metrics = score(self.model, evaluation_dataset(self.data_dir, self.config.train.eval_batch_size)).metrics()
         except NonFiniteError as e:
             raise self.non_finite(f"{e} {self.position}; nothing is saved") from e
-        if math.isnan(metrics.get("auc", 0.0)):
-            raise ValueError(
-                f"{self.data_dir}: all labels of the evaluation set are {metrics['label_mean']:g}, so there is no AUC"
-                " to choose the best checkpoint by; prepare it with more evaluation rows"
-            )
+        check_labels_differ(metrics, self.data_dir)
         return metrics
-
-
-def _out_of_range_lines(data_dir: str, manifest: PreparedManifest) -> list[str]:
-    """Says how many values of the prepared data have no row in their tables."""
-    counts = {name: n for name, n in manifest.out_of_range.items() if n}
-    shown = sorted(counts.items(), key=lambda item: -item[1])[:5]
-    texts = [f"{name} {count:,}" for name, count in shown] + (["..."] if len(counts) > len(shown) else [])
-    return [f"values without a row of their own in {data_dir}: {', '.join(texts)}"] if texts else []

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a progress bar or log lines, and event files for TensorBoard."""
+"""Shows a run while it trains: a progress bar or log lines, and event files for TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tf_keras as keras
 import tqdm
 from absl import logging
 
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.training.callbacks import StepCounter
 
 
@@ -95,8 +96,8 @@ class TrainingProgress:
         """Prints a line above the bar, or logs it."""
         self._bar.write(line) if self._bar else logging.info("%s", line)
 
-    def round(self, record: Mapping[str, Any]) -> None:
-        """Shows a round by its line in metrics.jsonl."""
+    def round(self, record: Mapping[str, Any], lowered: Mapping[str, float]) -> None:
+        """Shows a round by its line in metrics.jsonl, and the learning rates if the round has lowered them."""
         line = f"step {record['step']}"
         for split in ("train", "eval"):
             values = record.get(split, {})
@@ -110,9 +111,20 @@ class TrainingProgress:
             counts = ", ".join(f"{name} {count:,}" for name, count in record["out_of_range"].items())
             line += f"  ids out of range: {counts}"
         self.say(line)
+        if lowered:
+            rates = ", ".join(f"{name} {rate:.3g}" for name, rate in lowered.items())
+            self.say(f"not better: learning rates from now on: {rates}")
 
     def close(self) -> None:
         """Leaves the bar as it is, and writes the last events."""
         for shown in (self._bar, self._board):
             if shown:
                 shown.close()
+
+
+def out_of_range_lines(data_dir: str, manifest: PreparedManifest) -> list[str]:
+    """Says how many values of the prepared data have no row in their tables; empty if all have one."""
+    counts = {name: n for name, n in manifest.out_of_range.items() if n}
+    shown = sorted(counts.items(), key=lambda item: -item[1])[:5]
+    texts = [f"{name} {count:,}" for name, count in shown] + (["..."] if len(counts) > len(shown) else [])
+    return [f"values without a table row in {data_dir}: {', '.join(texts)}"] if texts else []

@@ -1,4 +1,4 @@
-"""What training on prepared data and on a stream share: a model, how far it is, and the directory of the run."""
+"""The base of runs on prepared data and along streams: a model, how far it is, and the directory of the run."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class _State(Protocol):
 
 
 class Run(abc.ABC):
-    """One call of a training program, once there is a model.
+    """One call of a training program, from the moment it has a model.
 
     Args:
       config: the run.
@@ -94,7 +94,7 @@ class Run(abc.ABC):
 
     Attributes:
       counter: the last step done.
-      last_checkpoint: the path of the last good one; empty if there is none.
+      last_checkpoint: the path of the last good checkpoint; empty before the first.
     """
 
     def __init__(
@@ -163,9 +163,10 @@ class Run(abc.ABC):
         self.checkpoints.wait()
         return path
 
-    def finish(self, reason: str, best_step: int = 0, best: Mapping[str, float] | None = None) -> Result:
-        """Writes down how the run ended, and publishes it."""
-        result = Result(self.counter.step, reason, best_step, dict(best or {}))
+    def finish(self, reason: str, best_step: int = 0) -> Result:
+        """Writes down how the run ended and its best evaluation, if it has one, and publishes the run."""
+        best = [record["eval"] for record in self.records if best_step and record["step"] == best_step]
+        result = Result(self.counter.step, reason, best_step, best[0] if best else {})
         if self.distribution.is_chief:
             write_json(self.home.file(RESULT_FILE), dataclasses.asdict(result))
             self.home.push()

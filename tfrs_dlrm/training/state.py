@@ -123,3 +123,16 @@ def check_goals(config: RunConfig, schema: Schema, has_eval: bool) -> None:
                 f"config.{section}.{name}={value!r}: {config.data.path} has no evaluation set to go by; prepare it with"
                 " --eval_fraction or --eval_input, or leave this out"
             )
+
+
+def check_labels_differ(metrics: Mapping[str, float], data_dir: str) -> None:
+    """Refuses an evaluation without an AUC, by which no best checkpoint could be chosen.
+
+    Raises:
+      ValueError: all labels are equal.
+    """
+    if math.isnan(metrics.get("auc", 0.0)):
+        raise ValueError(
+            f"{data_dir}: all labels of the evaluation set are {metrics['label_mean']:g}, so the AUC, which chooses the"
+            " best checkpoint, is undefined; prepare the data with more evaluation rows"
+        )

@@ -31,7 +31,7 @@ def tpu_tables(
     """The tables of a model for the TPUs in scope: `DLRM(schema, embeddings=tpu_tables(...))`.
 
     Args:
-      directory: what `prepare` wrote: how ids spread, and how many values there are at most, is taken from there.
+      directory: what `prepare` wrote; gives the spread of ids and the largest number of values.
       schema: of the model.
       batch_size: over all replicas together.
       seed: of the initial values.

@@ -73,14 +73,14 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
       which: its `best` checkpoint or its `latest`.
 
     Raises:
-      FileNotFoundError: there is no run or no checkpoint.
+      FileNotFoundError: the directory holds no run or no checkpoint.
       ValueError: the model is not compiled, or not for the data in `data_dir`; the two have other features, tables of
         another form, or a compressed table whose rows mean other values now. The model is as it was then.
     """
     if getattr(model, "embedding_optimizer", None) is None:
         raise ValueError("the model is not compiled; compile it before a warm start, which also takes over slots")
     home = Workdir(workdir)
-    config = home.config()  # says so where there is no run
+    config = home.config()  # raises if the directory holds no run
     old, new = home.schema(), Schema.load(os.path.join(data_dir, SCHEMA_FILE))
     _check_features(old, new, workdir)
     _check_model(model, new, data_dir)
@@ -181,7 +181,7 @@ def _check_model(model: RankingModel, schema: Schema, data_dir: str) -> None:
 
 
 def _matches(table: Table, schema: Schema, old_dir: str, new_dir: str, old_rows: int) -> np.ndarray:
-    """For each row of the new table the row of the old one that means the same, -1 where there is none; int64."""
+    """Returns, for each row of the new table, the old row of the same meaning or -1; int64."""
     rows = table.vocabulary_size or 0
     encoding = next((f.encoding for f in schema.categorical if f.table == table.name), "ids")
     if encoding == "vocabulary":

@@ -50,8 +50,8 @@ _SHAPING = (
 class Workdir:
     """The directory of one run.
 
-    At an address such as `s3://BUCKET/PREFIX` everything happens in the local copy, which is made what is published
-    there, and published again by `push`; see `tfrs_dlrm.stores.Mirror`.
+    A run at an address such as `s3://BUCKET/PREFIX` has a local copy, which `pull` updates and `push` publishes; see
+    `tfrs_dlrm.stores.Mirror`.
 
     Args:
       path: the directory; made by `begin`.
@@ -60,7 +60,7 @@ class Workdir:
       name: as it was given, for messages.
 
     Raises:
-      ValueError: an address of an unknown kind, or what was published there is gone.
+      ValueError: an address of an unknown kind, or the published files are gone.
       StoreError: the store cannot be reached or refuses.
     """
 
@@ -77,7 +77,7 @@ class Workdir:
     def pull(self) -> None:
         """Updates the local copy of a run in a store; does nothing for a run on a disk."""
         if self._mirror and not self._mirror.pull():
-            Store(self.name).files()  # says so where there is no bucket
+            Store(self.name).files()  # raises if the bucket does not exist
 
     def push(self) -> None:
         """Publishes what is new in the local copy of a run in a store.
@@ -147,7 +147,7 @@ class Workdir:
         """Returns the configuration of the run.
 
         Raises:
-          FileNotFoundError: there is no run.
+          FileNotFoundError: the directory holds no run.
         """
         path = self.file(CONFIG_FILE)
         if not os.path.isfile(path):
@@ -162,8 +162,8 @@ class Workdir:
         """The path of a checkpoint.
 
         Raises:
-          FileNotFoundError: there is none.
-          ValueError: those in there are of an older version of this package.
+          FileNotFoundError: the run has no checkpoint of this kind.
+          ValueError: the checkpoints were written by an older version of this package.
         """
         paths = list(directory.steps(self.file(_DIRS[which])).values())
         if not paths:

@@ -213,7 +213,7 @@ def test_a_shard_of_another_run(prepared):
 
 
 def test_a_directory_that_is_not_prepared(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere: no prepared data \(there is no prepared\.json\)"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no prepared data \(no prepared\.json\)"):
         dataset(str(tmp_path / "nowhere"), 1)
     with pytest.raises(BadRowError):
         run(tmp_path, HEADER + "x\n")

@@ -181,7 +181,7 @@ def test_killed_while_writing(directory, copy):
     killed = subprocess.run([sys.executable, "-c", _KILLED, str(copy)], env=_environment(), capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(list((copy / "records.unfinished").glob("*.tfrecord"))) > 3
-    with pytest.raises(FileNotFoundError, match=r"there are no records of the data .*write_records makes them"):
+    with pytest.raises(FileNotFoundError, match=r"the data have no records .*write_records makes them"):
         record_dataset(copy, 10)
     told = []
     write_records(copy, progress=lambda *call: told.append(call))

@@ -87,12 +87,12 @@ def categorical_feature(schema: Schema, name: str) -> CategoricalFeature:
     """Returns the categorical feature of a name.
 
     Raises:
-      ValueError: there is none; the message suggests others.
+      ValueError: the table does not exist; the message suggests others.
     """
     known = {f.name: f for f in schema.categorical}
     if name in known:
         return known[name]
     if name in {f.name for f in schema.dense}:
         raise ValueError(f"feature {name!r} is a number; name a categorical feature: {', '.join(known) or 'none here'}")
-    hint = did_you_mean(name, known) or f"there are {', '.join(known) or 'none'}"
+    hint = did_you_mean(name, known) or f"the categorical features are {', '.join(known) or 'none'}"
     raise ValueError(f"no categorical feature {name!r}; {hint}")

@@ -31,7 +31,7 @@ def write_vocabulary(values: Iterable[Sequence[str]], table: Table, min_count: i
       path: the path of the file.
 
     Raises:
-      ValueError: there are no values.
+      ValueError: no values are given.
     """
     with open(path + ".tmp", "w", encoding="utf-8", newline="\n") as f:
         size = 0

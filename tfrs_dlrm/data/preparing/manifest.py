@@ -31,7 +31,7 @@ class PreparedManifest:
 
     Attributes:
       train: the shards of the training set, in the order of the log.
-      eval: the shards of the evaluation set; empty if there is none.
+      eval: the shards of the evaluation set; empty without one.
       bad_rows: how many raw rows were set aside.
       out_of_range: by feature, how many values have no row.
       job: the fingerprint of the job that made it.
@@ -47,7 +47,7 @@ class PreparedManifest:
         """The shards of one split.
 
         Raises:
-          ValueError: there is no such split, or it is empty.
+          ValueError: the split does not exist, or is empty.
         """
         if split not in ("train", "eval"):
             raise ValueError(f"split={split!r} is unknown; give 'train' or 'eval'")
@@ -76,7 +76,7 @@ class PreparedManifest:
         if not os.path.isfile(path):
             unfinished = os.path.isdir(os.path.join(directory, "unfinished"))
             what = "its preparation did not finish; run the same command again" if unfinished else "no prepared data"
-            raise FileNotFoundError(f"{directory}: {what} (there is no {MANIFEST_FILE}); see tfrs-dlrm prepare --help")
+            raise FileNotFoundError(f"{directory}: {what} (no {MANIFEST_FILE}); see tfrs-dlrm prepare --help")
         return cls.of(read_json(path))
 
     @classmethod

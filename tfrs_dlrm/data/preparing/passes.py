@@ -71,11 +71,11 @@ class CountingPass:
         self.files = range(len(job.train_files))
 
     def work(self, file: int, block: RawBlock) -> CountedBlock:
-        """See `Pass`."""
+        """See `Pass.work`."""
         return self._counter(block, lambda numbers: ~self._job.in_eval(file, numbers))
 
     def finish(self, workspace: Workspace, name: str, parts: Iterable[CountedBlock]) -> dict[str, Any]:
-        """See `Pass`."""
+        """See `Pass.finish`."""
         values, moments = ValueCounts(), no_moments(self._job.schema)
         read = kept = 0
         for part in parts:
@@ -104,7 +104,7 @@ class EncodingPass:
         self.files = range(len(job.files))
 
     def work(self, file: int, block: RawBlock) -> SplitBlock:
-        """See `Pass`."""
+        """See `Pass.work`."""
         rows = parse(block, self._schema)
         encoded = self._encode(block, rows)
         in_eval = self._job.in_eval(file, encoded.numbers)
@@ -117,7 +117,7 @@ class EncodingPass:
         return SplitBlock(encoded, splits, samples)
 
     def finish(self, workspace: Workspace, name: str, parts: Iterable[SplitBlock]) -> dict[str, Any]:
-        """See `Pass`."""
+        """See `Pass.finish`."""
         rows, bad, unknown = {"train": 0, "eval": 0}, 0, collections.Counter[str]()
         samples: dict[str, list[dict[str, Any]]] = {split: [] for split in rows}
         with _SegmentWriter(workspace, name, encoded_schema(self._schema)) as writer:

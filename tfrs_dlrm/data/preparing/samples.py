@@ -75,7 +75,7 @@ def write_samples(directory: str, samples: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_samples(directory: str) -> list[dict[str, Any]]:
-    """Reads the first raw rows of the evaluation set, or of the training set if there is none."""
+    """Reads the first raw rows of the evaluation set, or of the training set without one."""
     with open(os.path.join(local_copy(directory), SAMPLES_FILE), encoding="utf-8") as f:
         return [json.loads(line) for line in f]
 

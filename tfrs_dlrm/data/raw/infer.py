@@ -74,7 +74,7 @@ def infer_schema(
       task: of the label; `regression` predicts the number itself, and needs `label`.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: the file does not exist.
       ValueError: the file is empty or damaged, has no header while no `columns` are given, or has no clear label.
     """
     text, first_rows = read_first_rows(path, columns, delimiter, rows)

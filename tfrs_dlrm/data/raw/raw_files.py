@@ -41,7 +41,7 @@ def matching(pattern: str) -> list[str]:
     """Returns the files that a path or glob pattern names, sorted; `*` does not match `/`.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: no file matches.
       ValueError: the URL is of an unknown kind.
       StoreError: a store cannot be reached or refuses.
     """
@@ -84,7 +84,7 @@ def stat(path: str) -> tuple[int, int]:
     """Returns the size in bytes, and the time of modification in nanoseconds since 1970.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: the file does not exist.
     """
     if not is_store_url(path):
         status = os.stat(path)
@@ -92,7 +92,7 @@ def stat(path: str) -> tuple[int, int]:
     base, name = split_object(path)
     found = Store(base).find(name)
     if found is None:
-        raise FileNotFoundError(f"{path}: there is no such object")
+        raise FileNotFoundError(f"{path}: the object does not exist")
     return found.bytes, found.modified_ns
 
 
@@ -130,6 +130,6 @@ def _matching_objects(pattern: str) -> list[str]:
             found.append(join(base, name))
     if not found:
         below = Store(pattern).files() if fixed == len(parts) - 1 and not _WILD.search(parts[-1]) else {}
-        hint = f"; there are objects below it, write {join(pattern, '*')!r}" if below else ""
+        hint = f"; it has objects below it: write {join(pattern, '*')!r}" if below else ""
         raise FileNotFoundError(f"no object matches {pattern!r}{hint}")
     return sorted(found)

@@ -33,7 +33,7 @@ class RawBlock:
       path: the file.
       index: the position of the block in its file, from 0.
       first_row: the number of its first line (text, counted from 1 with the header) or row (Parquet, from 1).
-      rows: how many lines or rows there are.
+      rows: the number of lines or rows.
       data: whole lines of text, or a table with at least the columns of the schema.
       columns: the names of the fields of a line, in order; the schema's columns for Parquet.
       delimiter: between the fields of a line; empty for Parquet.

@@ -17,7 +17,7 @@ class Columns:
     """Encoded rows: matrices for columns with one value per example, Arrow lists for multi-valued ones.
 
     Attributes:
-      matrices: label [N], or [N, L] if there are several; then weight [N], dense float32 [N, D] and ids int32 [N, F],
+      matrices: label [N], or [N, L] for several labels; then weight [N], dense float32 [N, D] and ids int32 [N, F],
         if the schema has them.
       lists: of each multi-valued feature the values, and its weights if it has any.
     """

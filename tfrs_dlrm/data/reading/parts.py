@@ -53,7 +53,7 @@ def pipeline_share(
       what: describes the split in messages.
 
     Raises:
-      ValueError: there are more pipelines than chunks, or the batch size is no multiple of the replicas.
+      ValueError: more pipelines than chunks, or the batch size is no multiple of the replicas.
     """
     context = context or tf.distribute.InputContext()
     size = context.get_per_replica_batch_size(batch_size)

@@ -5,7 +5,7 @@ For them, PREPARED/records/ holds the rows again. A record is a block of rows, a
 
 - for each of `label`, `weight`, `dense` and `ids` that the schema has, one string of little-endian float32 or int32,
   row by row, and
-- for each list column its name and one such string per row, so that TensorFlow's own `rebatch` can cut rows out.
+- for each list column its name and one such string per row, so that TensorFlow's `rebatch` can cut rows out.
 
 The training rows were shuffled before they were written; readers then need to shuffle blocks only.
 """
@@ -32,7 +32,7 @@ from tfrs_dlrm.stores.files import disk_full, read_json, write_json
 RECORDS_DIR, RECORDS_FILE = "records", "records.json"
 BLOCK_ROWS = 256
 _VERSION = 2
-_FILES = 64  # if there are as many blocks; each host of a pod reads whole files
+_FILES = 64  # or as many as blocks, if those are fewer; each host of a pod reads whole files
 _MAX_FILE_BYTES = 256 << 20
 
 
@@ -73,7 +73,7 @@ class RecordIndex:
         prepared, path = prepared_fingerprint(directory), os.path.join(directory, RECORDS_DIR, RECORDS_FILE)
         if not os.path.isfile(path):
             raise FileNotFoundError(
-                f"{directory}: there are no records of the data (no {RECORDS_DIR}/{RECORDS_FILE});"
+                f"{directory}: the data have no records (no {RECORDS_DIR}/{RECORDS_FILE});"
                 " tfrs_dlrm.data.reading.records.write_records makes them"
             )
         data = read_json(path)

@@ -34,7 +34,7 @@ _CLASSES: dict[type[tf.distribute.Strategy], type[Distribution]] = {
 
 
 def distribution_of(strategy: tf.distribute.Strategy | None = None) -> Distribution:
-    """What differs under a strategy; by default under the one in scope."""
+    """Returns what differs under a strategy, by default the strategy in scope."""
     strategy = strategy or tf.distribute.get_strategy()
     found = next((ours for theirs, ours in _CLASSES.items() if isinstance(strategy, theirs)), OneDevice)
     return found(strategy)
@@ -57,10 +57,10 @@ def make_strategy(name: str = "one_device", devices: int = 0, tpu: str = "local"
       tpu: of `tpu`.
 
     Raises:
-      ValueError: the strategy is unknown, there are too few devices, or TF_CONFIG does not fit.
+      ValueError: the strategy is unknown, the devices are too few, or TF_CONFIG does not fit.
     """
     if name not in STRATEGIES:
-        raise ValueError(f"strategy {name!r} is unknown; there is {', '.join(STRATEGIES)}")
+        raise ValueError(f"strategy {name!r} is unknown; choose one of {', '.join(STRATEGIES)}")
     if devices and name != "mirrored":
         raise ValueError(f"devices={devices} belongs to strategy mirrored, not {name}")
     if name == "mirrored":

@@ -1,4 +1,4 @@
-"""What the library does differently under each strategy of `tf.distribute`: the questions, with the usual answers."""
+"""Asks a strategy of `tf.distribute` what the library does differently under it; these are the usual answers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import tensorflow as tf
 from tfrs_dlrm.distribute.placement import Places, RowsOnDevice, Topology, place
 from tfrs_dlrm.schema import Schema
 
-# One part of the data, and all of them where there is no context.
+# Reads the part of the data that a context names; all of them without a context.
 Read: TypeAlias = Callable[[tf.distribute.InputContext | None], tf.data.Dataset]
-# How the gradients of all replicas come to the rows of the tables.
+# How the gradients of all replicas reach the rows of the tables.
 Exchange = Literal["merge", "gather", "send"]
 
 
@@ -45,7 +45,7 @@ class Distribution:
 
     @property
     def embedding_hardware(self) -> str:
-        """What looks up embeddings: `V1`, `SparseCore`, or empty if nothing does."""
+        """The hardware that looks up embeddings: `V1`, `SparseCore`, or empty."""
         return ""
 
     @property
@@ -54,7 +54,7 @@ class Distribution:
         return Topology("one_device")
 
     def places(self, schema: Schema, replicate_below: int | None = None) -> Places:
-        """Which tables are shared out among the devices, and how.
+        """Returns which tables are shared out among the devices, and how.
 
         Args:
           schema: with the rows of all tables.
@@ -98,7 +98,7 @@ class Distribution:
         return 1, 1
 
     def feed(self, read: Read) -> Any:
-        """What `model.fit` takes, given what reads the data."""
+        """Returns the argument of `model.fit`, given the function that reads the data."""
         return read(None)
 
     # Evaluation.

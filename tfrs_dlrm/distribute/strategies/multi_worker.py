@@ -38,7 +38,7 @@ class MultiWorker(Distribution):
 
     @property
     def topology(self) -> Topology:
-        """See `Distribution`."""
+        """See `Distribution.topology`."""
         return Topology(self.name, self.strategy.num_replicas_in_sync)
 
     def places(self, schema: Schema, replicate_below: int | None = None) -> Places:
@@ -62,33 +62,33 @@ class MultiWorker(Distribution):
 
     @property
     def is_chief(self) -> bool:
-        """See `Distribution`."""
+        """See `Distribution.is_chief`."""
         return not self.strategy.cluster_resolver.task_id
 
     def any_process(self, fact: bool) -> bool:
-        """See `Distribution`."""
+        """See `Distribution.any_process`."""
         return int(_sum_over_replicas(self.strategy)(tf.constant(int(fact)))) > 0
 
     @property
     def epoch_share(self) -> tuple[int, int]:
-        """See `Distribution`."""
+        """See `Distribution.epoch_share`."""
         return self._workers, self.strategy.num_replicas_in_sync // self._workers
 
     def feed(self, read: Read) -> Any:
-        """See `Distribution`."""
+        """See `Distribution.feed`."""
         return self.strategy.distribute_datasets_from_function(read)
 
     @property
     def evaluation_part(self) -> tf.distribute.InputContext:
-        """See `Distribution`."""
+        """See `Distribution.evaluation_part`."""
         return tf.distribute.InputContext(self._workers, self.strategy.cluster_resolver.task_id)
 
     def score(self, logits: Callable[[Any], Any], batches: tf.data.Dataset) -> Iterator[tuple[np.ndarray, ...]]:
-        """See `Distribution`."""
+        """See `Distribution.score`."""
         return self._score_here(logits, batches)
 
     def of_all_processes(self, columns: list[np.ndarray]) -> list[np.ndarray]:
-        """See `Distribution`."""
+        """See `Distribution.of_all_processes`."""
         strategy = self.strategy
 
         @tf.function

@@ -18,7 +18,7 @@ from tfrs_dlrm.schema import Schema
 
 
 class ParameterServer(Distribution):
-    """The coordinator of a cluster: servers (`ps`) hold the tables, and each worker reads all rows in its own order."""
+    """The coordinator of a cluster: servers (`ps`) hold the tables, and each worker reads all rows in another order."""
 
     name = "parameter_server"
     exchange = "send"
@@ -43,15 +43,15 @@ class ParameterServer(Distribution):
 
     @property
     def topology(self) -> Topology:
-        """See `Distribution`."""
+        """See `Distribution.topology`."""
         return Topology(self.name, len(_first_cpus("ps")), workers=len(_first_cpus("worker")))
 
     def places(self, schema: Schema, replicate_below: int | None = None) -> Places:
-        """See `Distribution`."""
+        """See `Distribution.places`."""
         return place_on(_first_cpus("ps"), schema, self.topology, replicate_below)
 
     def feed(self, read: Read) -> Any:
-        """See `Distribution`."""
+        """See `Distribution.feed`."""
         return keras.utils.experimental.DatasetCreator(read)
 
     def score(self, logits: Callable[[Any], Any], batches: tf.data.Dataset) -> Iterator[tuple[np.ndarray, ...]]:

@@ -34,11 +34,11 @@ class Mirrored(Distribution):
 
     @property
     def topology(self) -> Topology:
-        """See `Distribution`."""
+        """See `Distribution.topology`."""
         return Topology(self.name, len(self.strategy.extended.worker_devices))
 
     def places(self, schema: Schema, replicate_below: int | None = None) -> Places:
-        """See `Distribution`."""
+        """See `Distribution.places`."""
         return place_on(self.strategy.extended.worker_devices, schema, self.topology, replicate_below)
 
 
@@ -57,7 +57,7 @@ def _devices(count: int) -> list[str]:
         found = len(tf.config.list_logical_devices("CPU"))
         if found < count:
             raise ValueError(
-                f"devices={count} logical CPUs are needed and there are {found}; call make_strategy before anything"
+                f"devices={count} logical CPUs are needed, TensorFlow has {found}; call make_strategy before anything"
                 " else of TensorFlow"
             ) from None
     return [f"CPU:{i}" for i in range(count)]

@@ -36,13 +36,13 @@ class TPU(Distribution):
 
     @property
     def embedding_hardware(self) -> str:
-        """See `Distribution`: V1 is on v2 to v4, SparseCore on v5p and v6e."""
+        """See `Distribution.embedding_hardware`: V1 is on v2 to v4, SparseCore on v5p and v6e."""
         feature = self.strategy.extended.tpu_hardware_feature.embedding_feature
         return {_FEATURE.V1: "V1", _FEATURE.V2: "SparseCore"}.get(feature, "")
 
     @property
     def topology(self) -> Topology:
-        """See `Distribution`."""
+        """See `Distribution.topology`."""
         chip = TPU_WITH[self.embedding_hardware]
         # Only where tables are copied to every chip is there something to check: on v5e.
         memory = None if TPUS[chip].embedding_hardware else TPUS[chip].memory
@@ -57,17 +57,17 @@ class TPU(Distribution):
 
     @property
     def reads_records(self) -> bool:
-        """See `Distribution`: a single host reads Parquet itself."""
+        """See `Distribution.reads_records`: a single host reads Parquet itself."""
         return self.strategy.extended.num_hosts > 1
 
     def feed(self, read: Read) -> Any:
-        """See `Distribution`."""
+        """See `Distribution.feed`."""
         # Embedding hardware takes ids from the hosts.
         options = tf.distribute.InputOptions(experimental_fetch_to_device=False)
         return self.strategy.distribute_datasets_from_function(read, options)
 
     def score(self, logits: Callable[[Any], Any], batches: tf.data.Dataset) -> Iterator[tuple[np.ndarray, ...]]:
-        """See `Distribution`."""
+        """See `Distribution.score`."""
         replicas, iterator = self.strategy.num_replicas_in_sync, iter(batches)
         while group := list(itertools.islice(iterator, replicas)):
             filled = group + [group[-1]] * (replicas - len(group))

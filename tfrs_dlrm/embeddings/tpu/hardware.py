@@ -65,7 +65,7 @@ def _combiner(table: str, all_lookups: Sequence[HardwareLookup], schema: Schema)
     if len(combiners) > 1:
         raise ValueError(
             f"table {table!r} is on TPU embedding hardware, which has one combiner per table, and its features need"
-            f" {', '.join(sorted(combiners))}; give each feature its own table, or replicate the table"
+            f" {', '.join(sorted(combiners))}; give each feature a separate table, or replicate the table"
         )
     return next(iter(combiners), "sum")
 
@@ -153,28 +153,28 @@ class V1Hardware(EmbeddingHardware):
         self.api.build()
 
     def look_up(self, ids: Values, weights: Values, call: str) -> tuple[dict[str, tf.Tensor], Any]:
-        """See `EmbeddingHardware`."""
+        """See `EmbeddingHardware.look_up`."""
         # `training=True` always: if no update has the same name, TensorFlow makes it an inference step.
         self.api.enqueue(dict(ids), _or_none(weights), training=True, name=call)
         return self.api.dequeue(name=call), call
 
     def update(self, gradients: dict[str, tf.Tensor | None], token: Any) -> None:
-        """See `EmbeddingHardware`."""
+        """See `EmbeddingHardware.update`."""
         self.api.apply_gradients(gradients, name=token)
 
     # The methods below use private names of TensorFlow: the API reads and writes tables only in its checkpoints.
 
     def logical_table(self, table: str, slot: str | None = None) -> LogicalTable:
-        """See `EmbeddingHardware`."""
+        """See `EmbeddingHardware.logical_table`."""
         variables = self.api._variables[table][self._name_on_hardware(table, slot)].variables
         return self._logical_table(table, slot, hardware_storage.on_hosts(variables))
 
     def fetch(self) -> None:
-        """See `EmbeddingHardware`."""
+        """See `EmbeddingHardware.fetch`."""
         self.api._retrieve_variables()
 
     def load(self) -> None:
-        """See `EmbeddingHardware`."""
+        """See `EmbeddingHardware.load`."""
         self.api._load_variables()
 
 
@@ -219,11 +219,11 @@ class SparseCoreHardware(EmbeddingHardware):
                 shard.write(first, values)
 
     def look_up(self, ids: Values, weights: Values, call: str) -> tuple[dict[str, tf.Tensor], Any]:
-        """See `EmbeddingHardware`."""
+        """See `EmbeddingHardware.look_up`."""
         return self.api(dict(ids), _or_none(weights))
 
     def update(self, gradients: dict[str, tf.Tensor | None], token: Any) -> None:
-        """See `EmbeddingHardware`."""
+        """See `EmbeddingHardware.update`."""
         given = dict(gradients)
         for x in self.lookups:
             if given.get(x.key) is None:  # the API replaces None by a tensor of a wrong shape
@@ -231,7 +231,7 @@ class SparseCoreHardware(EmbeddingHardware):
         self.api.apply_gradients(given, preserved_outputs=token)
 
     def logical_table(self, table: str, slot: str | None = None) -> LogicalTable:
-        """See `EmbeddingHardware`."""
+        """See `EmbeddingHardware.logical_table`."""
         stacked = self.stacked[table]
         variables = self.api.variables[stacked.stack][self._name_on_hardware(table, slot)].values
         return self._logical_table(table, slot, [hardware_storage.SparseCoreShard(variables, stacked.layout)])

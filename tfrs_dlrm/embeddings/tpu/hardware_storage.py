@@ -58,7 +58,7 @@ class SparseCoreShard(TableShard):
         self._layout = layout
 
     def read(self, first: int, last: int) -> tf.Tensor:
-        """See `TableShard`."""
+        """See `TableShard.read`."""
         parts, positions = [], []
         for variable, rows, where in self._by_device(np.arange(first, last)):
             with tf.device(variable.device):
@@ -69,11 +69,11 @@ class SparseCoreShard(TableShard):
             return tf.gather(tf.concat(parts, axis=0), np.argsort(np.concatenate(positions)))
 
     def write(self, first: int, values: tf.Tensor) -> None:
-        """See `TableShard`."""
+        """See `TableShard.write`."""
         self.scatter(np.arange(first, first + values.shape[0]), values)
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
-        """See `TableShard`."""
+        """See `TableShard.scatter`."""
         for variable, padded_rows, where in self._by_device(rows):
             positions = np.full(len(padded_rows), where[-1])
             positions[: len(where)] = where
@@ -112,15 +112,15 @@ class _ConvertedShard(TableShard):
         self._shard = shard
 
     def read(self, first: int, last: int) -> tf.Tensor:
-        """See `TableShard`."""
+        """See `TableShard.read`."""
         return self._from_hardware(self._shard.read(first, last))
 
     def write(self, first: int, values: tf.Tensor) -> None:
-        """See `TableShard`."""
+        """See `TableShard.write`."""
         self._shard.write(first, self._to_hardware(values))
 
     def scatter(self, rows: np.ndarray, values: tf.Tensor) -> None:
-        """See `TableShard`."""
+        """See `TableShard.scatter`."""
         self._shard.scatter(rows, self._to_hardware(values))
 
     @abc.abstractmethod

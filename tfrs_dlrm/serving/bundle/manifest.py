@@ -132,7 +132,7 @@ class BundleManifest:
 
     @property
     def output(self) -> str:
-        """What the signatures call the answer for the first label."""
+        """The name of the first label's output in the signatures."""
         return _OUTPUT[self.task]
 
     @property

@@ -107,7 +107,7 @@ def newest_version(path: str) -> str:
     """Returns the directory of a version: `path`, or the newest version in it; copied first if it is in a store.
 
     Raises:
-      ValueError: there is no version, or it is damaged.
+      ValueError: the bundle has no version, or a damaged one.
       StoreError: the store cannot be reached or refuses.
     """
     if is_store_url(path):
@@ -115,9 +115,7 @@ def newest_version(path: str) -> str:
             return local_copy(path)
         copies = fetch_newest(path, 1)
         if not copies:
-            raise ValueError(
-                f"{path}: there is no bundle, and no version of one below it, as tfrs-dlrm export publishes"
-            )
+            raise ValueError(f"{path}: holds neither a bundle nor versions of one, as tfrs-dlrm export publishes")
         return next(iter(copies.values()))
     if not os.path.isdir(path):
         raise ValueError(f"{path} is no directory; give a bundle's version, or the directory of its versions")

@@ -51,7 +51,7 @@ def replay_warmup(model: SavedModel, path: str) -> list[str]:
     """Runs the requests of the version at `path`, if it has any; returns the signatures that they asked.
 
     Raises:
-      ValueError: a record is broken or cannot be run, or there are too many.
+      ValueError: a record is broken or cannot be run, or the records are too many.
     """
     file, signatures = os.path.join(path, WARMUP), list[str]()
     if not os.path.exists(file):

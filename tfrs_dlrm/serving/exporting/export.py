@@ -38,7 +38,7 @@ EXAMPLE_FILE = "example_request.json"
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """What is in a bundle.
+    """The contents of a bundle.
 
     Attributes:
       context: the features that the candidates of a request share (of the user, the device, the page). With some, the
@@ -83,7 +83,7 @@ def export(workdir: str, output: str, which: Which = "best", options: ExportOpti
       options: of the bundle.
 
     Raises:
-      FileNotFoundError: there is no run or no checkpoint.
+      FileNotFoundError: the directory holds no run or no checkpoint.
       ValueError: the options do not fit the model, or the exported model disagrees with the trained one.
       OSError: the disk is full.
     """
@@ -173,7 +173,7 @@ def _export(
 
 
 def _cost(model: RankingModel, serving: ServingModel, data_dir: str) -> Accuracy:
-    """Measures smaller tables on the evaluation set, or on the training set if there is none."""
+    """Measures smaller tables on the evaluation set, or on the training set without one."""
     split: Split = "eval" if PreparedManifest.load(data_dir).rows("eval") else "train"
     return accuracy(model, serving, dataset(data_dir, 2048, split=split, shuffle=False, drop_remainder=False))
 

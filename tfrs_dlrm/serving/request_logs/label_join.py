@@ -89,7 +89,7 @@ def _read_logs(connection: duckdb.DuckDBPyConnection, files: list[str], schema: 
                     writer = stack.enter_context(pq.ParquetWriter(path, table.schema))
                 writer.write_table(table)
         if writer is None:
-            raise ValueError(f"{files[0]}{' and the other logs' if len(files) > 1 else ''}: there are no rows")
+            raise ValueError(f"{files[0]}{' and the other logs' if len(files) > 1 else ''}: the logs hold no rows")
     # DuckDB numbers the rows of a Parquet file from 0.
     connection.execute(
         f"CREATE VIEW logged_all AS SELECT *, file_row_number AS position, {_key('log/request_id')} AS key,"

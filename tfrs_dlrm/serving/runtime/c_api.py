@@ -15,7 +15,7 @@ from tfrs_dlrm.serving.runtime.tensors import numpy_type, type_number
 Pointer = ctypes.c_void_p
 
 _STRING_SIZE = 24  # of a TF_TString, tensorflow/core/platform/ctstring_internal.h
-_VIEW = 3  # the lowest two bits of a TF_TString's first word: the second word points to bytes that others own
+_VIEW = 3  # the lowest two bits of a TF_TString's first word: the second word points to bytes of somebody else
 
 
 class Output(ctypes.Structure):

@@ -1,6 +1,6 @@
 """Converts between NumPy arrays and the TensorProtos of requests.
 
-Strings are arrays of dtype object that hold `bytes`: NumPy's own strings lose trailing zeros.
+Strings are arrays of dtype object that hold `bytes`: NumPy strings lose trailing zeros.
 """
 
 from __future__ import annotations

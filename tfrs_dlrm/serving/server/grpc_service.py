@@ -92,7 +92,7 @@ class _GrpcApi:
             for output in request.output_filter:
                 if output not in signature.outputs:
                     raise InvalidRequest(
-                        f"unknown output {output!r} in output_filter: there is {', '.join(signature.outputs)}"
+                        f"unknown output {output!r} in output_filter; the outputs are {', '.join(signature.outputs)}"
                     )
             outputs = await self._service.run(version, name, requests.predict_inputs(request), identity)
         response = protos.predict.PredictResponse()

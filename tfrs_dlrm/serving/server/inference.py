@@ -62,7 +62,7 @@ class Inference:
       options: how they are run.
 
     Raises:
-      ValueError: there is no model, or the fraction to log is out of range.
+      ValueError: no model is found, or the fraction to log is out of range.
       OSError: the directory of the request logs cannot be made.
     """
 
@@ -108,9 +108,9 @@ class Inference:
         return not self.draining and all(model.available() for model in self.models.values())
 
     def model(self, name: str) -> ServedModel:
-        """Returns a model, or raises NotFound if there is none of that name."""
+        """Returns a model, or raises NotFound if it is unknown."""
         if name not in self.models:
-            raise NotFound(f"unknown model {name!r}: there is {', '.join(self.models)}")
+            raise NotFound(f"unknown model {name!r}; loaded: {', '.join(self.models)}")
         return self.models[name]
 
     @contextlib.contextmanager
@@ -118,7 +118,7 @@ class Inference:
         """Counts and times a request.
 
         Raises:
-          Overloaded: there are too many requests at once.
+          Overloaded: too many requests at once.
         """
         started, code = time.perf_counter(), "OK"
         try:

@@ -174,7 +174,7 @@ def examples(body: Mapping[str, Any]) -> Any:
     """The Input of a `regress` or `classify` request: numbers with a point become floats, others integers.
 
     Raises:
-      InvalidRequest: there are no `examples`, or a value fits no feature.
+      InvalidRequest: `examples` are missing, or a value fits no feature.
     """
     rows = body.get("examples")
     if not isinstance(rows, list) or not rows:

@@ -54,7 +54,7 @@ def check(
         _check_sizes(key, info, inputs[key], is_rank(name), limits)
     if is_rank(name) and manifest:
         _check_candidates(signature, inputs, manifest.context_inputs, limits)
-    for key, array in inputs.items():  # value by value, once there are not too many
+    for key, array in inputs.items():  # value by value, once their number is checked
         if array.dtype.kind == "O":
             takes_examples = len(signature.inputs) == 1 and key in ("examples", "inputs")
             (_check_examples if takes_examples else _check_strings)(key, array, limits)

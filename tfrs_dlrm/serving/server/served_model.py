@@ -159,7 +159,7 @@ def find_models(root: str) -> dict[str, str]:
     """Returns paths by name: of the one model whose versions `root` holds, or of the models in it.
 
     Raises:
-      ValueError: there is no model.
+      ValueError: the directory holds no model.
     """
     if is_store_url(root):
         if not fetch_newest(root, 1):

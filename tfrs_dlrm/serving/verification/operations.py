@@ -77,7 +77,7 @@ def _explained(problems: list[tuple[str, str, str]]) -> Iterator[str]:
         _, name, place = next(problem for problem in problems if problem[0] == op)
         where = f"operation {op} ({name!r}{f' in function {place!r}' if place else ''})"
         if op in _PYTHON:
-            yield f"{where} calls Python, which TF Serving does not have: write it with TensorFlow's own operations"
+            yield f"{where} calls Python, which TF Serving does not have: write it with operations of TensorFlow"
         elif op in _FILES:
             yield f"{where} reads or writes files: leave it out of the model's call"
         elif op in _RESTORE:

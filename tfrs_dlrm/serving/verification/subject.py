@@ -137,7 +137,7 @@ def read_reference(subject: Subject) -> str:
     """Reads assets.extra/reference.jsonl."""
     file, outputs = os.path.join(subject.path, REFERENCE), list(subject.manifest.tolerances)
     if not os.path.isfile(file):
-        raise Failed(f"{REFERENCE} is missing: there is nothing to compare scores with; export the model again")
+        raise Failed(f"{REFERENCE} is missing, so scores cannot be compared; export the model again")
     names = {f.name for f in subject.manifest.features}
     rows: list[dict[str, Any]] = []
     with open(file, encoding="utf-8") as f:
@@ -152,7 +152,7 @@ def read_reference(subject: Subject) -> str:
                 differ = ", ".join(sorted(row["inputs"].keys() ^ names))
                 raise Failed(f"{REFERENCE}, line {number} has other features than bundle.json lists: {differ}")
     if not rows:
-        raise Failed(f"{REFERENCE} is empty: there is nothing to compare scores with; export the model again")
+        raise Failed(f"{REFERENCE} is empty, so scores cannot be compared; export the model again")
     odd = np.array([bool(row.get("odd")) for row in rows])
     answers = {name: np.array([row[name] for row in rows], np.float32) for name in outputs}
     subject.reference = Reference(subject.raw_inputs([row["inputs"] for row in rows]), answers, odd)

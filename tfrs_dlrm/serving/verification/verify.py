@@ -40,7 +40,7 @@ def verify(
       The findings; a broken bundle raises nothing.
 
     Raises:
-      ValueError: there is no bundle at `path`.
+      ValueError: `path` holds no bundle.
     """
     subject = Subject(newest_version(path), None if data is None else local_copy(data), frozenset(allowed))
     report = VerificationReport(path if is_store_url(path) else subject.path)

@@ -33,8 +33,8 @@ class TableUsage:
       most: int64 [at most `top`], the rows with most lookups, most first.
       most_lookups: int64, the lookups of each of `most`.
       half: how many of the rows with most lookups have half of all lookups.
-      norm_mean: the mean Euclidean norm of the vectors of rows with lookups; nan if there are none.
-      dead_norm_mean: the mean Euclidean norm of the vectors of dead rows; nan if there are none.
+      norm_mean: the mean Euclidean norm of the vectors of rows with lookups; nan without any.
+      dead_norm_mean: the mean Euclidean norm of the vectors of dead rows; nan without any.
       edges: float64 [bins + 1], the bins of a histogram of the norms of all rows.
       used_norms: int64 [bins], the number of rows with lookups per bin.
       dead_norms: int64 [bins], the number of dead rows per bin.

@@ -331,7 +331,7 @@ def test_java_and_pyspark(monkeypatch, tmp_path):
         spark_session.check("local")
     monkeypatch.delenv("JAVA_HOME")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(OSError, match="needs Java, and there is no java on the PATH; install Java 17"):
+    with pytest.raises(OSError, match="needs Java, and the PATH has no java; install Java 17"):
         spark_session.check("local")
     monkeypatch.setitem(sys.modules, "pyspark", None)
     with pytest.raises(ImportError, match=r"engine='spark' needs PySpark: pip install .*\[spark\]'"):

@@ -28,18 +28,18 @@ class LocalEngine:
     """The engine on this machine."""
 
     def count(self, job: PrepareJob, workspace: Workspace, report: Progress) -> None:
-        """See `Engine`."""
+        """See `Engine.count`."""
         _run(CountingPass(job), job, workspace, report)
 
     def vocabularies(
         self, job: PrepareJob, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
     ) -> Iterator[tuple[str, Iterator[Sequence[str]]]]:
-        """See `Engine`."""
+        """See `Engine.vocabularies`."""
         for table, (min_count, max_size) in settings.items():
             yield table, by_falling_count(workspace.counts, table, min_count, max_size)
 
     def encode(self, job: PrepareJob, workspace: Workspace, schema: Schema, report: Progress) -> None:
-        """See `Engine`."""
+        """See `Engine.encode`."""
         _run(EncodingPass(job, Encoder(schema, workspace.output)), job, workspace, report)
 
 

@@ -59,17 +59,17 @@ class SparkEngine:
         self._spark = spark
 
     def count(self, job: PrepareJob, workspace: Workspace, report: Progress) -> None:
-        """See `Engine`."""
+        """See `Engine.count`."""
         self._pass("vocabulary", COUNTED, len(job.train_files), _site(job, workspace), None, report)
 
     def encode(self, job: PrepareJob, workspace: Workspace, schema: Schema, report: Progress) -> None:
-        """See `Engine`."""
+        """See `Engine.encode`."""
         self._pass("encode", ENCODED, len(job.files), _site(job, workspace), schema, report)
 
     def vocabularies(
         self, job: PrepareJob, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
     ) -> Iterator[tuple[str, Iterator[Sequence[str]]]]:
-        """See `Engine`."""
+        """See `Engine.vocabularies`."""
         if not settings:
             return
         files = self._sorted_values(job, workspace, settings)

@@ -153,7 +153,7 @@ def check_java() -> None:
     java = os.path.join(home, "bin", "java") if home else shutil.which("java")
     advice = f"install Java {JAVA} (on Debian: apt-get install openjdk-{JAVA}-jre-headless), or set JAVA_HOME to one"
     if java is None or not os.path.isfile(java):
-        where = f"JAVA_HOME={home} has no bin/java" if home else "there is no java on the PATH"
+        where = f"JAVA_HOME={home} has no bin/java" if home else "the PATH has no java"
         raise OSError(f"engine='spark' needs Java, and {where}; {advice}")
     shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False).stderr
     version = re.search(r'version "(?:1\.)?(\d+)', shown)
