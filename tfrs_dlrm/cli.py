@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from tfrs_dlrm.messages.suggestions import did_you_mean
+from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.programs import launch
 from tfrs_dlrm.programs.commands import SCRIPTS, module_name
 

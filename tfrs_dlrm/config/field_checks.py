@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from tfrs_dlrm.messages.suggestions import did_you_mean
+from tfrs_dlrm.messages import did_you_mean
 
 
 def refuse(field: str, value: object, wanted: str) -> NoReturn:

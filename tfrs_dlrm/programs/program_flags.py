@@ -6,13 +6,15 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.config import RunConfig, as_model
+from tfrs_dlrm.config.field_checks import unknown_field
 from tfrs_dlrm.config.recipes import find_recipe
-from tfrs_dlrm.programs.recipe_flag import RecipeParser
 
 _HELP = ("--help", "-h", "-help", "--helpshort", "--helpfull")
 
@@ -104,7 +106,7 @@ class ProgramFlags:
             raise UsageError(f"{e}; --help lists the flags") from e
         except Exception as e:  # config_flags lets through whatever a recipe or a conversion raises
             parser = self._values["config"].parser if self._recipe else None
-            unknown = parser.unknown_field() if isinstance(parser, RecipeParser) else ""
+            unknown = parser.unknown_field() if isinstance(parser, _RecipeParser) else ""
             raise UsageError(unknown or f"--config: {str(e).strip()}") from e
         missing = [f"--{name}" for name in self._required if not self._values[name].value]
         if missing:
@@ -148,8 +150,44 @@ class ProgramFlags:
             delattr(self._values, name)
         text = f"A recipe (default: {self._recipe}). --config.SECTION.FIELD=VALUE changes one field of it."
         config_flags.DEFINE_config_file("config", None, text, self._values, sys_argv=[*argv])
-        self._values["config"].parser = RecipeParser(argv)
+        self._values["config"].parser = _RecipeParser(argv)
         return argv
+
+
+class _RecipeParser(ConfigFileFlagParser):
+    """Loads a recipe. If the command line names another model, its other fields refer to that model.
+
+    Args:
+      arguments: the command line.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__("config")
+        self._arguments = arguments
+        self._recipe: Any = None
+
+    def parse(self, path: str) -> Any:
+        """Loads the file, and switches the model."""
+        self._recipe = super().parse(path)
+        name = _model_name(self._arguments)
+        if name and isinstance(self._recipe, RunConfig):
+            try:
+                self._recipe.model = as_model(self._recipe.model, name)
+            except ValueError as e:
+                raise flags.Error(str(e)) from e
+        return self._recipe
+
+    def unknown_field(self) -> str:
+        """Names the first --config.SECTION.FIELD that the recipe lacks, and the fields it has; empty if none."""
+        for argument in self._arguments:
+            if not argument.startswith("--config.") or not isinstance(self._recipe, RunConfig):
+                continue
+            path, holder = argument.removeprefix("--config.").split("=")[0].split("."), self._recipe
+            for depth, name in enumerate(path):
+                if not hasattr(holder, "__dataclass_fields__") or name not in holder.__dataclass_fields__:
+                    return unknown_field(".".join(["config", *path[:depth]]), holder, name)
+                holder = getattr(holder, name)
+        return ""
 
 
 class RecipeHolder:
@@ -198,3 +236,13 @@ def _with_recipe(argv: Sequence[str], default: str) -> Sequence[str]:
         if argument == "--":
             break
     return [program, f"--config={find_recipe(default)}", *arguments]
+
+
+def _model_name(arguments: Sequence[str]) -> str:
+    """Returns the last value of --config.model.name; empty if the flag is missing."""
+    found = ""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name.lstrip("-") == "config.model.name" and name.startswith("-"):
+            found = value if equals else following
+    return found

@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tfrs_dlrm.messages.suggestions import did_you_mean
+from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Table, TextFormat
 from tfrs_dlrm.schema.plain import build, plain
 from tfrs_dlrm.schema.validation import (

@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from tfrs_dlrm.messages.suggestions import did_you_mean
+from tfrs_dlrm.messages import did_you_mean
 
 SCHEME = "kafka://"
 FORMATS = ("json", "tsv", "csv")

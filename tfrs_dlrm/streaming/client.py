@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from tfrs_dlrm.messages.installation import install_command
+from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.reader import BrokerUnavailable, OffsetRange, StreamError
 

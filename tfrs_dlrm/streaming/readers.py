@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 from packaging.version import Version
 
-from tfrs_dlrm.messages.installation import install_command
+from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.confluent import ConfluentReader
 from tfrs_dlrm.streaming.reader import StreamError, StreamReader

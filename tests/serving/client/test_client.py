@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import stand_in
 
-from tfrs_dlrm.messages.installation import install_command
+from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.serving import ServingClient
 from tfrs_dlrm.serving import protocol as errors
 

@@ -7,7 +7,7 @@ import doctor_site
 import pytest
 
 from tfrs_dlrm.distribute import cluster
-from tfrs_dlrm.messages.installation import install_command
+from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.tools.doctor import check_tpu, tpu_check
 from tfrs_dlrm.tools.doctor.machine import Machine
 from tfrs_dlrm.tools.doctor.packages import examine_packages

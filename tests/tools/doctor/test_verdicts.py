@@ -3,7 +3,7 @@ import json
 import doctor_site
 import pytest
 
-from tfrs_dlrm.messages.installation import install_command
+from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.tools.doctor.machine import Machine
 from tfrs_dlrm.tools.doctor.packages import examine_packages
 from tfrs_dlrm.tools.doctor.verdicts import verdicts, warnings

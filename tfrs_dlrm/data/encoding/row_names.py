@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT
 from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
-from tfrs_dlrm.messages.suggestions import did_you_mean
+from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.schema import CategoricalFeature, Encoding, Schema
 
 # The name of the row that all unseen values share, and of the lack of any value.

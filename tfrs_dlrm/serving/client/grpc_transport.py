@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.messages.installation import install_command
+from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.serving.client.transport import ModelSpec, VersionStatus, read_status
 from tfrs_dlrm.serving.protocol import REQUEST_ID, from_code
 from tfrs_dlrm.serving.runtime import protos

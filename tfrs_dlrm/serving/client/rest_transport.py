@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 from google.protobuf import json_format
 
-from tfrs_dlrm.messages.installation import install_command
+from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.serving.client.transport import ModelSpec, VersionStatus, read_status
 from tfrs_dlrm.serving.protocol import REQUEST_ID, DeadlineExceeded, ServingError, Unavailable, from_status
 from tfrs_dlrm.serving.runtime import protos

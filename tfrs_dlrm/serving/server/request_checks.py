@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from tfrs_dlrm.messages.suggestions import did_you_mean
+from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.serving.bundle.manifest import BundleFeature, BundleManifest
 from tfrs_dlrm.serving.protocol import InvalidRequest, is_rank
 from tfrs_dlrm.serving.runtime import protos

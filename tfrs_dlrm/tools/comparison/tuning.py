@@ -12,7 +12,7 @@ from absl import logging
 
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.layers.hashing import derive_seed
-from tfrs_dlrm.messages.installation import install_command
+from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.tools.comparison.contestants import Contestant
 
 # By field: the bounds, in which values are drawn evenly by their logarithm.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tfrs_dlrm.distribute.cluster import is_host_port, unreachable
-from tfrs_dlrm.messages.installation import install_command
+from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.tools.doctor.machine import TPU_FILES, Machine, examine_machine
 from tfrs_dlrm.tools.doctor.packages import TENSORFLOWS, Packages, examine_packages
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tfrs_dlrm.distribute.cluster import tf_config_problems
 from tfrs_dlrm.distribute.placement import STRATEGIES
-from tfrs_dlrm.messages.installation import install_command
+from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.tools.doctor.machine import Machine
 from tfrs_dlrm.tools.doctor.packages import Packages
 from tfrs_dlrm.tools.doctor.tpu_check import Problem, libtpu_problems, tpu_problems

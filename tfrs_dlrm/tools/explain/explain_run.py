@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
-from tfrs_dlrm.messages.suggestions import did_you_mean
+from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import Progress, local_copy

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from tfrs_dlrm.data.encoding.row_names import encoding_of, find_row
-from tfrs_dlrm.messages.suggestions import did_you_mean
+from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.tools.explain.table_usage import all_row_vectors, row_vectors

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from absl import logging
 
-from tfrs_dlrm.messages.installation import install_command
+from tfrs_dlrm.messages import install_command
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

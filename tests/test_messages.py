@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from tfrs_dlrm.messages import installation
-from tfrs_dlrm.messages.installation import install_command
+from tfrs_dlrm import messages
+from tfrs_dlrm.messages import install_command
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def test_from_a_checkout(monkeypatch, tmp_path):
@@ -14,5 +14,5 @@ def test_from_a_checkout(monkeypatch, tmp_path):
 
 
 def test_from_an_index(monkeypatch, tmp_path):
-    monkeypatch.setattr(installation, "_HOME", tmp_path)
+    monkeypatch.setattr(messages, "_HOME", tmp_path)
     assert install_command("tpu") == "pip install 'tfrs-dlrm[tpu]'"

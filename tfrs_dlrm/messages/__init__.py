@@ -1,1 +1,0 @@
-"""Parts of error messages: similar names, and commands that install what is missing. Loads nothing."""
