@@ -243,7 +243,7 @@ def test_refuses():
     for model in (td.FactorizationMachine, td.DeepFM):
         with pytest.raises(ValueError, match=rf"'tags': 3\}}: {model.__name__} needs D \+ 1 for all"):
             model(schema)
-        with pytest.raises(ValueError, match=f"no categorical features, whose vectors {model.__name__} multiplies"):
+        with pytest.raises(ValueError, match=f"no categorical features; {model.__name__} multiplies their vectors"):
             model(Schema(Label("y"), schema.dense))
     with pytest.raises(ValueError, match=r"user='user', item='x': the names of two categorical.* user, item, tags"):
         td.MatrixFactorization(schema, item="x")

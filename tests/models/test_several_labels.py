@@ -247,7 +247,7 @@ def test_a_model_with_one_number_for_several_labels_is_refused(data):
         def compute_logits(self, dense, embeddings, training):
             return dense[:, :1]
 
-    message = r"One.compute_logits returned shape \(1, 1\); \[B, 3\] is needed, a column for each label"
+    message = r"One.compute_logits returned shape \(1, 1\); return \[B, 3\], a column for each label"
     with pytest.raises(ValueError, match=message):
         One(td.Schema.load(f"{data}/schema.json")).build()
     schema = td.Schema.load(f"{data}/schema.json").with_dim(1)
