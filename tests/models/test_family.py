@@ -238,16 +238,16 @@ def test_refuses():
     for model in (td.DeepFM, td.WideAndDeep, td.EmbeddingMLP, td.DCN):
         with pytest.raises(ValueError, match=r"top_mlp=\[8\] must end in 1, the logit"):
             model(schema, top_mlp=(8,))
-    with pytest.raises(ValueError, match=r"\{'user': 4, 'item': 4, 'tags': 3\}: LogisticRegression needs 1 for all"):
+    with pytest.raises(ValueError, match=r"\{'user': 4, 'item': 4, 'tags': 3\}; LogisticRegression needs 1 for all"):
         td.LogisticRegression(schema)
     for model in (td.FactorizationMachine, td.DeepFM):
-        with pytest.raises(ValueError, match=rf"'tags': 3\}}: {model.__name__} needs D \+ 1 for all"):
+        with pytest.raises(ValueError, match=rf"'tags': 3\}}; {model.__name__} needs the same for all"):
             model(schema)
         with pytest.raises(ValueError, match=f"no categorical features; {model.__name__} multiplies their vectors"):
             model(Schema(Label("y"), schema.dense))
     with pytest.raises(ValueError, match=r"user='user', item='x': the names of two categorical.* user, item, tags"):
         td.MatrixFactorization(schema, item="x")
-    with pytest.raises(ValueError, match=r"\{'user': 4, 'tags': 3\}: MatrixFactorization needs D \+ 1"):
+    with pytest.raises(ValueError, match=r"\{'user': 4, 'tags': 3\}; MatrixFactorization needs the same"):
         td.MatrixFactorization(schema, item="tags")
     with pytest.raises(ValueError, match="table 'user': dim=1; WideAndDeep needs at least 2"):
         td.WideAndDeep(schema.with_dim(1))

@@ -1,4 +1,4 @@
-"""Checks of configuration fields. Each error names the field, its value, and what is expected."""
+"""Checks of configuration fields. Each error names the field, its value, and the expected values."""
 
 import dataclasses
 import math

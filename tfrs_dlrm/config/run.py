@@ -10,7 +10,7 @@ from typing import Any
 
 from tfrs_dlrm.config.field_checks import check_at_least, check_choice, refuse
 from tfrs_dlrm.config.models.base import ModelConfig
-from tfrs_dlrm.config.models.dlrm import DLRMConfig
+from tfrs_dlrm.config.models.deep_models import DLRMConfig
 from tfrs_dlrm.config.models.registry import model_config
 from tfrs_dlrm.distribute.cluster import is_host_port
 
@@ -32,7 +32,7 @@ class DataConfig:
       schema: the JSON file that describes the raw logs.
       raw_train: paths and glob patterns of raw training logs, separated by commas.
       raw_eval: paths and glob patterns of raw evaluation logs.
-      eval_fraction: the share of the training logs to evaluate on, if there is no `raw_eval`.
+      eval_fraction: the share of the training logs to evaluate on, if `raw_eval` is empty.
       bad_rows: how malformed raw rows are handled: `error` or `quarantine`.
       synthetic_rows: draws this many training rows from a planted model, in place of raw logs.
       synthetic_eval_rows: the number of evaluation rows drawn from the planted model.
@@ -86,11 +86,11 @@ class StreamConfig:
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """How the weights move.
+    """The optimizers and their learning rates.
 
     The learning rates rise linearly over `warmup_steps`, hold, and from step `decay_start_step` fall over `decay_steps`
-    as a polynomial of degree `decay_power` to `end_learning_rate`. With `plateau_factor` they are cut as well wherever
-    evaluations find nothing better.
+    as a polynomial of degree `decay_power` to `end_learning_rate`. With `plateau_factor` they are also cut when
+    evaluations stop improving.
 
     Attributes:
       dense: the optimizer of the MLPs: `adagrad`, `adam` or `sgd`.
@@ -108,7 +108,7 @@ class OptimizerConfig:
       embedding_weight_decay: decoupled weight decay of the rows that a batch looks up, see `RowOptimizer`.
       embedding_l1: L1, for `ftrl` only.
       plateau_factor: multiplies the rates after every `plateau_patience` evaluations in a row that are not the best so
-        far, by `train.monitor`; 1 leaves them as they are.
+        far, by `train.monitor`; 1 never changes them.
       plateau_patience: 1 cuts after each such evaluation.
     """
 
@@ -130,10 +130,10 @@ class OptimizerConfig:
     dense_accumulator: float = 0.1
 
     def per_table(self) -> dict[str, str]:
-        """`embedding_per_table` as a dictionary.
+        """Returns `embedding_per_table` as a dictionary.
 
         Raises:
-          ValueError: it is not of that form.
+          ValueError: it does not have the form TABLE=OPTIMIZER,... .
         """
         pairs = [item.partition("=") for item in self.embedding_per_table.split(",") if item.strip()]
         out = {table.strip(): optimizer.strip() for table, _, optimizer in pairs}
@@ -168,8 +168,8 @@ class TrainConfig:
       steps_per_execution: steps between two returns to Python.
       seed: for initial weights and the order of examples.
       tensorboard: whether to write event files.
-      async_checkpoints: writes checkpoints while training goes on, from a copy of tables and slots, wherever that takes
-        less than half of the memory that is left; else training waits.
+      async_checkpoints: writes checkpoints from a copy of tables and slots while training continues, if the copy takes
+        less than half of the free memory; else training waits.
     """
 
     batch_size: int = 2048
@@ -200,10 +200,10 @@ class RunConfig:
     stream: StreamConfig = dataclasses.field(default_factory=StreamConfig)
 
     def check(self) -> None:
-        """Checks every field, and that they fit together.
+        """Checks each field, and that the fields fit together.
 
         Raises:
-          ValueError: naming the field, its value and what is allowed.
+          ValueError: a field is wrong; the message has its name, its value, and the allowed values.
         """
         _check_data(self.data)
         self.model.check()
@@ -219,10 +219,10 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RunConfig":
-        """Reads `to_dict`.
+        """Reads the result of `to_dict`.
 
         Raises:
-          ValueError: it was written by another version.
+          ValueError: another version wrote it.
         """
         try:
             model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["model"].items()}

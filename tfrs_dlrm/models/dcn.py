@@ -18,37 +18,40 @@ from tfrs_dlrm.schema import Schema
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class DCN(RankingModel):
-    """A cross network and an MLP, one after the other or side by side.
+    """DCN-v2: a cross network, which multiplies features explicitly, followed by an MLP or next to one.
 
         x_0 = concat(v_1, ..., v_n, x)
-        x_L = cross network(x_0)
-        stacked:   logit = MLP(x_L)
-        parallel:  logit = w . x_L + MLP(x_0)
+        x_{l+1} = x_0 * (W_l x_l + b_l) + x_l                 for l = 0, ..., cross_layers - 1
+        stacked:   logit = MLP(x_last)
+        parallel:  logit = w . x_last + MLP(x_0)
 
-    The paper's parallel form concatenates x_L with the last hidden layer and takes the logit of both, which is the same
-    sum. With `top_mlp` (1,) there is no hidden layer, and stacked is the cross network alone.
+    v_i is the vector of categorical feature i, and x the dense features [B, schema.dense_width]. The output of
+    `compute_logits` is [B, L] for L labels.
 
-    With a `dense_mlp`, x_0 has its output in the place of x. Stacked, it is then the DLRM-DCNv2 of MLPerf: a DLRM whose
-    dot products are a cross network (mlcommons/training, `recommendation_v2`).
+    The paper's parallel form concatenates x_last with the last hidden layer, which gives the same sum. With `top_mlp`
+    (1,) there is no hidden layer, and the stacked form is the cross network alone.
+
+    With a `dense_mlp`, its output replaces x in x_0. The stacked form is then MLPerf's DLRM-DCNv2: a DLRM with a cross
+    network in place of dot products (mlcommons/training, `recommendation_v2`).
 
     Args:
-      schema: of the features; none is a sequence. Tables may have any dimensions.
-      top_mlp: outputs of the MLP's layers, ReLU after each but the last, which is the logit: 1. Several labels
-        have one each.
-      cross_layers: L; the cross network has products of up to L + 1 inputs.
-      cross_rank: of its matrices; 0 for full ones.
+      schema: of the features; no sequences. Tables may have any dimensions.
+      top_mlp: outputs of the MLP's layers, with ReLU after each but the last, which must be 1. With several labels, the
+        last layer has an output per label.
+      cross_layers: the number of cross layers; n layers multiply up to n + 1 inputs.
+      cross_rank: the rank of the matrices W_l; 0 for full matrices.
       cross_structure: `stacked` or `parallel`.
-      dropout: the share of the hidden outputs of the MLPs that training drops.
-      batch_norm: whether the hidden layers of the MLPs are normalized.
-      seed: makes all initial weights a function of it.
-      dense_mlp: outputs of the layers of an MLP over the dense features, ReLU after each; none leaves them as they are.
-        Unused without dense features.
+      dropout: the share of the MLPs' hidden outputs that training drops, from 0 up to 1.
+      batch_norm: whether the MLPs' hidden layers are batch normalized.
+      seed: determines all initial weights.
+      dense_mlp: outputs of the layers of an MLP over the dense features, with ReLU after each; empty uses the dense
+        features unchanged. Without dense features it has no effect.
 
     Raises:
-      ValueError: a feature is a sequence, the MLP does not end in 1, or the structure is another.
+      ValueError: a feature is a sequence, `top_mlp` does not end in 1, or `cross_structure` is unknown.
     """
 
-    # Products of many numbers make more of a rounded digit than sums do.
+    # Products of many numbers amplify rounding more than sums do.
     rounding = 1e-5
 
     def __init__(
@@ -96,7 +99,7 @@ class DCN(RankingModel):
             )
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits [B, labels]; see the class."""
+        """Computes logits [B, L]; see `RankingModel.compute_logits`."""
         if self.dense_mlp is not None:
             dense = self.dense_mlp(dense, training=training)
         inputs = concatenated(dense, embeddings)
@@ -106,7 +109,7 @@ class DCN(RankingModel):
         return self.cross_logit(crossed) + self.top_mlp(inputs, training=training)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, the schema as JSON."""
+        """See `RankingModel.get_config`."""
         return super().get_config() | {
             "top_mlp": [*self.top_mlp.units[:-1], 1],
             "cross_layers": self.cross_network.layers,

@@ -19,24 +19,25 @@ from tfrs_dlrm.schema import Schema
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class DeepFM(RankingModel):
-    """A factorization machine and an MLP over the same vectors.
+    """DeepFM: a factorization machine and an MLP over the same vectors.
 
         logit = FM(x) + MLP(concat(x_1 v_1, ..., x_n v_n))
         FM(x) = sum_i w_i x_i + sum_{i<j} (v_i . v_j) x_i x_j
 
-    Rows of tables and dense features are as in `FactorizationMachine`: tables of dimension D + 1, and n vectors [D],
-    those of dense features among them, go into the MLP: [B, n D]. Its last layer has the bias.
+    As in `FactorizationMachine`, each of the n features has a vector v_i [D] and a weight w_i, and all tables have
+    dimension D + 1. The vectors of dense features are included in the MLP's input [B, n D]. The MLP has the bias. The
+    output of `compute_logits` is [B].
 
     Args:
-      schema: of the features; at least one is categorical, none is a sequence.
-      top_mlp: outputs of the MLP's layers, ReLU after each but the last, which is 1.
-      dropout: the share of the MLP's hidden outputs that training drops.
-      batch_norm: whether the MLP's hidden layers are normalized.
-      seed: makes all initial weights a function of it.
+      schema: of the features; at least one categorical feature, no sequences, one label.
+      top_mlp: outputs of the MLP's layers, with ReLU after each but the last, which must be 1.
+      dropout: the share of the MLP's hidden outputs that training drops, from 0 up to 1.
+      batch_norm: whether the MLP's hidden layers are batch normalized.
+      seed: determines all initial weights.
 
     Raises:
-      ValueError: a feature is a sequence, there are several labels, the tables have different dimensions, or the MLP
-        does not end in 1.
+      ValueError: a feature is a sequence, the schema has several labels or no categorical feature, the tables differ
+        in dimension, or `top_mlp` does not end in 1.
     """
 
     linear_weights = True
@@ -64,7 +65,7 @@ class DeepFM(RankingModel):
         )
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits [B]; see the class."""
+        """Computes logits [B]; see `RankingModel.compute_logits`."""
         rows = tf.cast(tf.stack(embeddings, axis=1), tf.float32)  # [B, F, D + 1]
         if dense is not None:
             rows = tf.concat([rows, self.dense_vectors(dense)], axis=1)
@@ -73,7 +74,7 @@ class DeepFM(RankingModel):
         return linear_and_pairs(rows) + tf.cast(deep[:, 0], tf.float32)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, the schema as JSON."""
+        """See `RankingModel.get_config`."""
         return super().get_config() | {
             "top_mlp": list(self.top_mlp.units),
             "dropout": self.top_mlp.dropout,

@@ -20,39 +20,40 @@ from tfrs_dlrm.schema import Schema
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class DLRM(RankingModel):
-    """Embeddings and a bottom MLP, the dot products between them, a top MLP.
+    """DLRM: dot products between embeddings and a bottom MLP's output, followed by a top MLP.
 
-        logit
+        logit [B, L]
           top MLP
             concat: bottom vector [B, D], dot products [B, P]
               dot interaction of F vectors [B, D], P = F (F - 1) / 2
                 bottom MLP    embedding ... embedding
                   dense          C1            Cn
 
-    Without dense features there is no bottom MLP, and the dot products are all that the top MLP sees.
+    L is the number of labels. Without dense features there is no bottom MLP, and the top MLP reads the dot products
+    only.
 
-    D is the last number of the bottom MLP; without one, the largest dimension among the tables. The vectors of tables
-    of another dimension are projected to D by a matrix for each table (Ginart et al. 2019, "Mixed Dimension
+    D is the last number of the bottom MLP, or without dense features the largest dimension of a table. The vectors of
+    tables of another dimension are projected to D by a matrix per table (Ginart et al. 2019, "Mixed Dimension
     Embeddings", arXiv 1909.11810).
 
-    With the `interaction` "cat", which the reference has beside "dot", the top MLP sees all vectors side by side, and
-    no products: [B, F D]. The tables and the bottom MLP may have any dimensions then, and nothing is projected.
+    With `interaction` "cat", which the paper's reference code has too, the top MLP reads all vectors concatenated, and
+    no products. Tables and bottom MLP may then have any dimensions, and nothing is projected.
 
     Args:
-      schema: of the features; none may be a sequence.
-      bottom_mlp: outputs of the bottom MLP's layers, ReLU after each; the last is D. Unused without dense features.
-      top_mlp: outputs of the top MLP's layers, ReLU after each but the last, which is the logit: 1. Several labels
-        share all layers but the last, which has an output for each ("shared bottom", Caruana 1997, "Multitask
-        Learning").
-      self_interaction: whether the dot products of the vectors with themselves are in; then P = F (F + 1) / 2.
-      seed: makes all initial weights a function of it.
+      schema: of the features; no sequences.
+      bottom_mlp: outputs of the bottom MLP's layers, with ReLU after each; the last is D. Without dense features it has
+        no effect.
+      top_mlp: outputs of the top MLP's layers, with ReLU after each but the last, which must be 1. Several labels share
+        all layers but the last, which has an output per label ("shared bottom", Caruana 1997, "Multitask Learning").
+      self_interaction: whether to include the dot product of each vector with itself; then P = F (F + 1) / 2.
+      seed: determines all initial weights.
       interaction: `dot` or `cat`.
-      dropout: the share of the hidden outputs of both MLPs that training drops.
-      batch_norm: whether the hidden layers of both MLPs are normalized.
+      dropout: the share of both MLPs' hidden outputs that training drops, from 0 up to 1.
+      batch_norm: whether both MLPs' hidden layers are batch normalized.
 
     Raises:
-      ValueError: the MLPs end in other numbers than they should, a feature is a sequence, or fewer than two vectors
-        would interact.
+      ValueError: an MLP ends in a wrong number, a feature is a sequence, fewer than two vectors would interact, or
+        `interaction` is unknown or does not fit `self_interaction`.
     """
 
     def __init__(
@@ -98,14 +99,14 @@ class DLRM(RankingModel):
         )
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits [B, labels]; see the class."""
+        """Computes logits [B, L]; see `RankingModel.compute_logits`."""
         vectors = [self.projected(f.name, v) for f, v in zip(self.schema.categorical, embeddings, strict=True)]
         bottom = [] if dense is None else [self.bottom_mlp(dense, training=training)]
         interacted = vectors if self.interaction is None else [self.interaction([*bottom, *vectors])]
         return self.top_mlp(tf.concat([*bottom, *interacted], axis=1), training=training)
 
     def projected(self, feature: str, vectors: tf.Tensor) -> tf.Tensor:
-        """The vectors [B, dim of its table] of a feature as [B, D]."""
+        """Returns the vectors [B, dim of its table] of a feature as [B, D]."""
         table = self._table_of[feature]
         return self.projections[table](vectors) if table in self.projections else vectors
 
@@ -128,7 +129,11 @@ class DLRM(RankingModel):
         return ServedLayers(self.schema, bottom, projections, self.top_mlp, self.self_interaction, self.dim)
 
     def _is_plain(self) -> bool:
-        """Whether dot products in float32 go into a plain top MLP: no subclass overrides `compute_logits`."""
+        """Returns whether `DLRMRowScorer` and `DLRMCandidateScorer` compute this model.
+
+        They do for dot products in float32 and a top MLP without batch normalization, unless a subclass overrides
+        `compute_logits`.
+        """
         known = (
             type(self).compute_logits is DLRM.compute_logits
             and self.interaction is not None
@@ -137,7 +142,7 @@ class DLRM(RankingModel):
         return known and self.compute_dtype == "float32"
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, the schema as JSON."""
+        """See `RankingModel.get_config`."""
         bottom = {"bottom_mlp": list(self.bottom_mlp.units)} if self.schema.dense else {}
         return (
             super().get_config()
@@ -165,7 +170,8 @@ def _check(
     vectors = len(schema.categorical) + bool(schema.dense)
     if vectors < 2:
         raise ValueError(
-            f"{vectors} vector has nothing to interact with; DLRM needs two categorical features, or one and dense ones"
+            f"{vectors} vector has nothing to interact with; DLRM needs two categorical features, or one and a dense"
+            " feature"
         )
     dims = {t.dim for t in looked_up(schema)}
     ends_elsewhere = not bottom_mlp or (interaction == "dot" and bottom_mlp[-1] not in dims and len(dims) == 1)

@@ -37,11 +37,11 @@ class ServedLayers(NamedTuple):
 
     Attributes:
       schema: of the model.
-      bottom_mlp: None without dense features.
-      projections: by feature, of tables whose dimension is not D.
-      top_mlp: without batch normalization.
+      bottom_mlp: None if the model has no dense features.
+      projections: by feature, for tables of another dimension than D.
+      top_mlp: an MLP without batch normalization.
       self_interaction: whether the dot products of the vectors with themselves are included.
-      dim: D, the dimension of the vectors that interact.
+      dim: D, the dimension of the interacting vectors.
     """
 
     schema: Schema
@@ -89,8 +89,8 @@ class _ServedDLRM(tf.Module):
 class DLRMRowScorer(_ServedDLRM):
     """Computes DLRM's logits for the small batches of serving.
 
-    The products with the bottom vector come first, so that the vector need not be copied next to the others. The lower
-    triangle is copied row by row: transposes, which are faster for large batches, cost more than they save here.
+    The products with the bottom vector come first, so that the vector is not copied next to the others. The lower
+    triangle is copied row by row, since transposes are faster for large batches only.
 
     Args:
       layers: without self-interaction.
@@ -214,8 +214,8 @@ def _runs(products: tf.Tensor, count: int, self_interaction: bool) -> list[tf.Te
 def _dot_products(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Returns [B, m, n] from [B, m, D] and [B, n, D]; fast even if B is 1.
 
-    `tf.matmul` becomes an operation of oneDNN that takes 75 microseconds for a batch of 1 on a CPU, most of DLRM's
-    time there. BatchMatMulV3 is the same product, and oneDNN leaves it alone.
+    On a CPU, oneDNN replaces `tf.matmul` by an operation of 75 microseconds for a batch of 1, most of DLRM's time.
+    BatchMatMulV3 computes the same product, and oneDNN does not replace it.
     """
     return tf.raw_ops.BatchMatMulV3(x=x, y=y, Tout=tf.float32, adj_y=True)
 

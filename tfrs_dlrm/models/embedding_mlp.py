@@ -17,20 +17,23 @@ from tfrs_dlrm.schema import Schema
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class EmbeddingMLP(RankingModel):
-    """An MLP over embeddings and numbers side by side.
+    """An MLP over the concatenation of all features.
 
         logit = MLP(concat(v_1, ..., v_n, x))
 
+    v_i is the vector of categorical feature i, and x the dense features [B, schema.dense_width]. The output of
+    `compute_logits` is [B, L] for L labels.
+
     Args:
-      schema: of the features; none is a sequence. Tables may have any dimensions.
-      top_mlp: outputs of the MLP's layers, ReLU after each but the last, which is the logit: 1. Several labels
-        have one each.
-      dropout: the share of the MLP's hidden outputs that training drops.
-      batch_norm: whether the MLP's hidden layers are normalized.
-      seed: makes all initial weights a function of it.
+      schema: of the features; no sequences. Tables may have any dimensions.
+      top_mlp: outputs of the MLP's layers, with ReLU after each but the last, which must be 1. With several labels, the
+        last layer has an output per label.
+      dropout: the share of the MLP's hidden outputs that training drops, from 0 up to 1.
+      batch_norm: whether the MLP's hidden layers are batch normalized.
+      seed: determines all initial weights.
 
     Raises:
-      ValueError: a feature is a sequence, or the MLP does not end in 1.
+      ValueError: a feature is a sequence, or `top_mlp` does not end in 1.
     """
 
     def __init__(
@@ -51,11 +54,11 @@ class EmbeddingMLP(RankingModel):
         )
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits [B, labels]; see the class."""
+        """Computes logits [B, L]; see `RankingModel.compute_logits`."""
         return self.top_mlp(concatenated(dense, embeddings), training=training)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, the schema as JSON."""
+        """See `RankingModel.get_config`."""
         return super().get_config() | {
             "top_mlp": [*self.top_mlp.units[:-1], 1],
             "dropout": self.top_mlp.dropout,

@@ -16,20 +16,22 @@ from tfrs_dlrm.schema import Schema
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class FactorizationMachine(RankingModel):
-    """A weight of each feature, and the dot product of the vectors of every two.
+    """A factorization machine: a linear weight per feature, and a dot product per pair of features.
 
         logit = b + sum_i w_i x_i + sum_{i<j} (v_i . v_j) x_i x_j
 
-    Of a categorical feature x is 1, and w and v are of its value: a row of its table is v [D] and, as its last number,
-    w; the tables have dimension D + 1. A dense feature has one w and one v. Several values of one feature are combined
-    as its table says, and count as one v (those of one feature are not multiplied with each other).
+    A categorical feature has x_i = 1, and its value selects w_i and v_i: a row of its table is v_i [D] followed by w_i,
+    so all tables have dimension D + 1. A dense feature has one w_i and one v_i. Multiple values of a feature are pooled
+    with the table's `combiner` into one v_i, and are not multiplied with each other. The output of `compute_logits` is
+    [B].
 
     Args:
-      schema: of the features; at least one is categorical, none is a sequence.
-      seed: makes all initial weights a function of it.
+      schema: of the features; at least one categorical feature, no sequences, one label.
+      seed: determines all initial weights.
 
     Raises:
-      ValueError: a feature is a sequence, there are several labels, or the tables have different dimensions.
+      ValueError: a feature is a sequence, the schema has several labels or no categorical feature, or the tables differ
+        in dimension.
     """
 
     linear_weights = True
@@ -46,7 +48,7 @@ class FactorizationMachine(RankingModel):
         self.bias = Bias(dtype="float32", name="bias")
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits [B]; see the class."""
+        """Computes logits [B]; see `RankingModel.compute_logits`."""
         rows = tf.cast(tf.stack(embeddings, axis=1), tf.float32)  # [B, F, D + 1]
         if dense is not None:
             rows = tf.concat([rows, self.dense_vectors(dense)], axis=1)
@@ -54,10 +56,10 @@ class FactorizationMachine(RankingModel):
 
 
 def linear_and_pairs(rows: tf.Tensor) -> tf.Tensor:
-    """sum_i w_i + sum_{i<j} v_i . v_j, in time linear in F (Rendle 2010, lemma 3.1): [B].
+    """Returns sum_i w_i + sum_{i<j} v_i . v_j, [B], in time linear in F (Rendle 2010, lemma 3.1).
 
     Args:
-      rows: float32 [B, F, D + 1]: v_i [D] and w_i, each times x_i. In fewer bits the difference below would be lost.
+      rows: [B, F, D + 1]: v_i [D] and w_i, multiplied by x_i. The difference of squares needs float32.
     """
     v, w = rows[:, :, :-1], rows[:, :, -1]
     pairs = tf.square(tf.reduce_sum(v, axis=1)) - tf.reduce_sum(tf.square(v), axis=1)

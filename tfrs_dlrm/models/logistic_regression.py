@@ -1,4 +1,4 @@
-"""Logistic regression."""
+"""Logistic regression over categorical values and dense features."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tfrs_dlrm.schema import Schema
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class LogisticRegression(RankingModel):
-    """A weight for each value and each number, added up.
+    """Logistic regression: the sum of a weight per categorical value and a weight per dense feature.
 
         logit = b + sum_i w_i(value of feature i) + sum_j w_j x_j
 
-    The weights of a feature's values are its table, of dimension 1: [B, 1] each. Several values of one feature are
-    combined as its table says.
+    The table of a categorical feature holds the weights of its values, so it has dimension 1. Multiple values are
+    pooled with the table's `combiner`. The output of `compute_logits` is [B, 1].
 
     Args:
-      schema: of the features; tables of dimension 1, no sequences.
-      seed: makes all initial weights a function of it.
+      schema: of the features; all tables have dimension 1, no sequences, one label.
+      seed: determines all initial weights.
 
     Raises:
-      ValueError: a feature is a sequence or a table has another dimension.
+      ValueError: a feature is a sequence, the schema has several labels, or a table has another dimension.
     """
 
     def __init__(self, schema: Schema, seed: int = 0, **kwargs: Any) -> None:
@@ -36,14 +36,16 @@ class LogisticRegression(RankingModel):
         check_one_label("LogisticRegression", schema)
         dims = {t.name: t.dim for t in looked_up(schema)}
         if set(dims.values()) - {1}:
-            raise ValueError(f"tables of dimensions {dims}: LogisticRegression needs 1 for all; see Schema.with_dim")
+            raise ValueError(
+                f"tables have dimensions {dims}; LogisticRegression needs 1 for all; Schema.with_dim(1) sets it"
+            )
         super().__init__(schema, seed, **kwargs)
         if schema.dense:
             self.dense_weights = DenseVectors(1, derive_seed(seed, "dense"), dtype="float32", name="dense_weights")
         self.bias = Bias(dtype="float32", name="bias")
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits [B, 1]; see the class."""
+        """Computes logits [B, 1]; see `RankingModel.compute_logits`."""
         terms = [tf.cast(w, tf.float32) for w in embeddings]
         if dense is not None:
             terms.append(tf.reduce_sum(self.dense_weights(dense), axis=1))

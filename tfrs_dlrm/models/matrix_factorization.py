@@ -15,22 +15,25 @@ from tfrs_dlrm.schema import Schema
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class MatrixFactorization(RankingModel):
-    """The dot product of two features' vectors, and a bias of each value.
+    """Matrix factorization with biases: the dot product of a user's and an item's vector.
 
         logit = b + b_user + b_item + p_user . q_item
 
-    A row of a table is a vector [D] and, as its last number, the bias: tables of dimension D + 1. All other features
-    are left out. Their tables are there, since a schema says what a batch looks up, but they do not learn and no result
-    depends on them; dimension 1 is enough, and is what `ModelConfig.schema` gives them.
+    A row of the two tables is a vector [D] followed by the bias, so both have dimension D + 1. The output of
+    `compute_logits` is [B].
+
+    All other features are ignored. Their tables exist, since the schema decides what a batch looks up, but never
+    change. Dimension 1 is enough for them, which `ModelConfig.schema` sets.
 
     Args:
-      schema: of the features; no sequences.
-      user: the name of one categorical feature.
-      item: the name of the other.
-      seed: makes all initial weights a function of it.
+      schema: of the features; at least two categorical features, no sequences, one label.
+      user: the name of the categorical feature with vector p and bias b_user.
+      item: the name of the categorical feature with vector q and bias b_item.
+      seed: determines all initial weights.
 
     Raises:
-      ValueError: there are no two such features, or their tables have different dimensions.
+      ValueError: a feature is a sequence, the schema has several labels, `user` and `item` do not name two categorical
+        features, or their tables differ in dimension.
     """
 
     linear_weights = True
@@ -41,7 +44,7 @@ class MatrixFactorization(RankingModel):
         names = [f.name for f in schema.categorical]
         if user not in names or item not in names or user == item:
             raise ValueError(
-                f"user={user!r}, item={item!r}: the names of two categorical features are needed; there are"
+                f"user={user!r}, item={item!r}: the names of two categorical features are needed; the schema has"
                 f" {', '.join(names)}"
             )
         self._positions = names.index(user), names.index(item)
@@ -51,11 +54,11 @@ class MatrixFactorization(RankingModel):
         self.bias = Bias(dtype="float32", name="bias")
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits [B]; see the class."""
+        """Computes logits [B]; see `RankingModel.compute_logits`."""
         user, item = (tf.cast(embeddings[i], tf.float32) for i in self._positions)
         product = tf.reduce_sum(user[:, :-1] * item[:, :-1], axis=1)
         return self.bias(user[:, -1] + item[:, -1] + product)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, the schema as JSON."""
+        """See `RankingModel.get_config`."""
         return super().get_config() | {"user": self.user, "item": self.item}

@@ -47,7 +47,7 @@ def check_top_mlp(units: Sequence[int]) -> None:
     """Checks that an MLP ends in one output, the logit.
 
     Raises:
-      ValueError: the last number is not 1, or there is none.
+      ValueError: `units` is empty or does not end in 1.
     """
     if not units or units[-1] != 1:
         raise ValueError(f"top_mlp={list(units)} must end in 1, the logit")

@@ -1,4 +1,4 @@
-"""The task of a label: its loss, its metrics, and the meaning of predictions."""
+"""The tasks of labels: their losses, their metrics, and the meaning of predictions."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from tfrs_dlrm.schema import Label, Schema
 
 
 class Task(abc.ABC):
-    """The task of a label.
+    """The task of a label: what is predicted, and how predictions are judged.
 
-    Three numbers of an example are told apart: what `RankingModel.compute_logits` computes; what the model returns
-    (`returned`), which loss and metrics take; and what an exported model answers (`served`).
+    An example has three numbers: the output of `RankingModel.compute_logits`; the output of the model (`returned`),
+    which loss and metrics take; and the answer of an exported model (`served`).
 
     Attributes:
-      unit: what a number that the model returns is called.
-      output: what the answer is called in the signatures of an exported model.
-      best: the metric that the best checkpoint is chosen by.
-      tuned: the metric that tuning makes small; it says more of a short run than the best one.
-      shown: the metrics that a line of progress has room for, the best one first.
+      unit: the name of a number that the model returns.
+      output: the name of the answer in the signatures of an exported model.
+      best: the metric that chooses the best checkpoint.
+      tuned: the metric that tuning minimizes; for short runs it is less noisy than `best`.
+      shown: the metrics of a progress line, the best one first.
     """
 
     unit: ClassVar[str]
@@ -56,7 +56,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def loss_arguments(self, labels: tf.Tensor, returned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns `y_true` and `y_pred` of the loss. Mixed precision casts `y_true` to bfloat16."""
+        """Returns `y_true` and `y_pred` for `loss`. Mixed precision casts `y_true` to bfloat16."""
 
     @abc.abstractmethod
     def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
@@ -74,9 +74,9 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-        """Returns how much worse `after` is than `before`, both from `evaluate`, by name; the main change first.
+        """Returns how much worse `after` is than `before`, both from `evaluate`; the main change comes first.
 
-        A name is that of a metric, and `_drop` or `_rise`, whichever is for the worse.
+        The names are those of metrics with `_drop` or `_rise`, whichever is the worse direction.
         """
 
     @abc.abstractmethod
@@ -85,7 +85,7 @@ class Task(abc.ABC):
 
 
 class BinaryClassification(Task):
-    """The probability of a 1. The model returns its logit, and the loss is the log loss."""
+    """Predicts the probability that the label is 1. The model returns the logit, and the loss is the log loss."""
 
     unit = "logit"
     output = "probability"
@@ -110,17 +110,17 @@ class BinaryClassification(Task):
         return labels, returned
 
     def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
-        """See `tfrs_dlrm.metrics.default_metrics`."""
+        """Makes AUC, log loss and others; see `tfrs_dlrm.metrics.default_metrics`."""
         return default_metrics(suffix)
 
     def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
-        """See `tfrs_dlrm.metrics.evaluate_scores`."""
+        """Returns AUC, log loss and others; see `tfrs_dlrm.metrics.evaluate_scores`."""
         return evaluate_scores(labels, returned, weights)
 
     def by_group(
         self, groups: ArrayLike, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None
     ) -> Groups:
-        """See `tfrs_dlrm.metrics.group_metrics`."""
+        """Returns AUC and others per group; see `tfrs_dlrm.metrics.group_metrics`."""
         return group_metrics(groups, labels, returned, weights)
 
     def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
@@ -133,15 +133,15 @@ class BinaryClassification(Task):
 
 
 class Regression(Task):
-    """A number. What `compute_logits` computes is how many standard deviations of the labels it is above their mean.
+    """Predicts a number. The output of `compute_logits` is in standard deviations of the labels above their mean.
 
-    The loss is the mean squared error in that unit, (prediction - label)^2 / std^2, so that learning rates and L2 mean
-    the same whatever the labels are measured in: always predicting the mean has a loss of 1. The metrics are in the
-    unit of the labels.
+    The loss is the squared error in that unit, (prediction - label)^2 / std^2. So learning rates and L2 do not depend
+    on the unit of the labels, and always predicting the mean has a loss of 1. The metrics are in the unit of the
+    labels.
 
     Args:
-      mean: of the training labels; 0 where it is not known.
-      std: the standard deviation of the training labels; 1, if it is not known, gives the plain mean squared error.
+      mean: the mean of the training labels; 0 if unknown.
+      std: the standard deviation of the training labels; 1 if unknown, for the plain squared error.
     """
 
     unit = "prediction"
@@ -175,13 +175,13 @@ class Regression(Task):
         return regression_metrics(suffix)
 
     def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
-        """See `tfrs_dlrm.metrics.evaluate_predictions`."""
+        """Returns RMSE and others; see `tfrs_dlrm.metrics.evaluate_predictions`."""
         return evaluate_predictions(labels, returned, weights)
 
     def by_group(
         self, groups: ArrayLike, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None
     ) -> Groups:
-        """See `tfrs_dlrm.metrics.group_errors`."""
+        """Returns the errors per group; see `tfrs_dlrm.metrics.group_errors`."""
         return group_errors(groups, labels, returned, weights)
 
     def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
@@ -196,14 +196,15 @@ class Regression(Task):
 class Tasks:
     """The tasks of all labels of a schema.
 
-    A model has one column of numbers for each label, [B, len(schema.labels)]; where there is one label, [B].
+    Predictions are [B] for one label, and [B, L] for L labels.
 
     Args:
       schema: of the model.
 
     Attributes:
       first: the task of `schema.label`.
-      more: by name, those of `schema.more_labels`.
+      more: the tasks of `schema.more_labels`, by name.
+      loss_weights: the factor of each label's loss.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -218,17 +219,17 @@ class Tasks:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """What stands behind the names of a label's metrics and outputs: nothing for the first, `_NAME` for others."""
+        """The endings of each label's metrics and outputs: empty for the first label, `_NAME` for others."""
         return ("", *(f"_{name}" for name in self.more))
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What the answers are called in the signatures of an exported model."""
+        """The names of the answers in the signatures of an exported model."""
         return tuple(task.output + suffix for task, suffix in zip(self.all, self.suffixes, strict=True))
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The metrics that a line of progress has room for."""
+        """The metrics of a progress line."""
         return (*self.first.shown, *(f"{task.best}_{name}" for name, task in self.more.items()))
 
     def returned(self, scores: tf.Tensor) -> tf.Tensor:

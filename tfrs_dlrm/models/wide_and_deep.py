@@ -18,25 +18,27 @@ from tfrs_dlrm.schema import Schema
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class WideAndDeep(RankingModel):
-    """A linear model and an MLP, trained together.
+    """Wide & Deep: a linear model and an MLP, trained together.
 
         logit = wide + MLP(concat(v_1, ..., v_n, x))
         wide  = sum_i w_i + sum_j w_j x_j
 
-    A row of a table is a vector v, of any dimension, and, as its last number, the wide part's weight w. The MLP's last
-    layer has the bias. Cross-product transformations, which the paper gives its wide part beside the features
-    themselves, are features like others here: columns of the log that hold two values together.
+    A row of a table is a vector v_i, of any dimension, followed by the linear weight w_i of the wide part. x are the
+    dense features [B, schema.dense_width]. The MLP has the bias. The output of `compute_logits` is [B, 1].
+
+    The paper's wide part also has cross-product transformations. Here they are ordinary categorical features: columns
+    of the log that combine two values.
 
     Args:
-      schema: of the features; none is a sequence.
-      top_mlp: outputs of the MLP's layers, ReLU after each but the last, which is 1.
-      dropout: the share of the MLP's hidden outputs that training drops.
-      batch_norm: whether the MLP's hidden layers are normalized.
-      seed: makes all initial weights a function of it.
+      schema: of the features; no sequences, one label.
+      top_mlp: outputs of the MLP's layers, with ReLU after each but the last, which must be 1.
+      dropout: the share of the MLP's hidden outputs that training drops, from 0 up to 1.
+      batch_norm: whether the MLP's hidden layers are batch normalized.
+      seed: determines all initial weights.
 
     Raises:
-      ValueError: a feature is a sequence, there are several labels, a table has no room for a vector and a weight, or
-        the MLP does not end in 1.
+      ValueError: a feature is a sequence, the schema has several labels, a table has a dimension below 2, or `top_mlp`
+        does not end in 1.
     """
 
     linear_weights = True
@@ -66,7 +68,7 @@ class WideAndDeep(RankingModel):
         )
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits [B, 1]; see the class."""
+        """Computes logits [B, 1]; see `RankingModel.compute_logits`."""
         deep = self.top_mlp(concatenated(dense, [v[:, :-1] for v in embeddings]), training=training)
         terms = [tf.cast(v[:, -1:], tf.float32) for v in embeddings]
         if dense is not None:
@@ -74,7 +76,7 @@ class WideAndDeep(RankingModel):
         return tf.add_n([*terms, tf.cast(deep, tf.float32)])
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, the schema as JSON."""
+        """See `RankingModel.get_config`."""
         return super().get_config() | {
             "top_mlp": list(self.top_mlp.units),
             "dropout": self.top_mlp.dropout,

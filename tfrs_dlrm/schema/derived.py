@@ -1,4 +1,4 @@
-"""Schemas with other tables: compressed in one of the ways that `Table` describes, or with linear weights."""
+"""Derives schemas with other tables: compressed in a way that `Table` describes, or with linear weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SHARED = "shared_rows"
 
 
 def with_remainders(schema: Schema, remainders: int, above: int) -> Schema:
-    """With the tables of more than `above` rows stored as quotients and `remainders` remainders.
+    """Returns the schema with tables of more than `above` rows stored as quotients and `remainders` remainders.
 
     Raises:
-      ValueError: a table that is to be compressed has no rows yet, or is compressed otherwise.
+      ValueError: a large table has no `vocabulary_size` yet, or is compressed already.
     """
     large = _large(schema, above)
 
@@ -26,18 +26,18 @@ def with_remainders(schema: Schema, remainders: int, above: int) -> Schema:
 
 
 def with_shared_rows(schema: Schema, rows: int, above: int) -> Schema:
-    """With the rows of all tables of more than `above` rows stored in one table of `rows` rows, by hashing.
+    """Returns the schema with tables of more than `above` rows stored in one table of `rows` rows, by hashing.
 
     Raises:
-      ValueError: a table that is to be compressed has no rows yet, or is compressed otherwise, or the dimensions of
-        such tables differ.
+      ValueError: a large table has no `vocabulary_size` yet, or is compressed already, or the large tables differ in
+        dimension.
     """
     large = _large(schema, above)
     if not large:
         return schema
     dims = {t.dim for t in schema.tables if t.name in large}
     if len(dims) > 1:
-        raise ValueError(f"tables of dimensions {sorted(dims)} cannot share rows; give them one dimension")
+        raise ValueError(f"tables of dimensions {sorted(dims)} cannot share rows; give them the same dimension")
     plain = {"initializer": "uniform", "scale": None, "dtype": "float32", "stored_in": SHARED}
     (first, *_) = (t for t in schema.tables if t.name in large)
     home = Table(SHARED, dims.pop(), rows, initializer=first.initializer, scale=first.scale, dtype=first.dtype)
@@ -58,7 +58,7 @@ def _large(schema: Schema, above: int) -> set[str]:
 
 
 def weights_only(schema: Schema) -> Schema:
-    """With tables of dimension 1, whose rows begin at 0: a value that training never sees adds nothing."""
+    """Returns the schema with tables of dimension 1, initialized with 0: unseen values contribute nothing."""
 
     def narrow(t: Table) -> Table:
         return dataclasses.replace(t, dim=1, initializer=t.initializer if t.stored_in else "zeros")
@@ -67,15 +67,15 @@ def weights_only(schema: Schema) -> Schema:
 
 
 def with_linear_weights(schema: Schema, features: Collection[str], dim: int = 0) -> Schema:
-    """With one more number in each row than a vector has.
+    """Returns the schema with a linear weight after the vector in each table row.
 
     Args:
-      schema: any.
-      features: whose rows these are. Those of other features become as short as they can be.
-      dim: of the vectors; 0 keeps those of the schema.
+      schema: of the data.
+      features: the features that need linear weights. Tables of other features get the smallest possible dimension.
+      dim: the dimension of the vectors; 0 keeps the dimensions of the schema.
 
     Raises:
-      ValueError: another table stores such rows, in pieces of which they are no multiple any more.
+      ValueError: the rows are stored in another table, and the longer row is not a multiple of its dimension.
     """
     used = {f.table for f in schema.categorical if f.name in features}
     unused = {f.table for f in schema.categorical} - used
@@ -85,8 +85,8 @@ def with_linear_weights(schema: Schema, features: Collection[str], dim: int = 0)
         row = (dim or t.dim) + 1
         if t.name in used and row % piece:
             raise ValueError(
-                f"table {t.name!r}: with a linear weight, a vector of {row - 1} takes {row} numbers, no multiple of the"
-                f" dim={piece} of {t.stored_in!r}, which stores them; make the vector one shorter"
+                f"table {t.name!r}: a vector of {row - 1} and a linear weight take {row} numbers, which is not a multiple"
+                f" of dim={piece} of {t.stored_in!r}, which stores them; make the vector one shorter"
             )
         return dataclasses.replace(t, dim=row if t.name in used else piece if t.name in unused else t.dim)
 

@@ -17,7 +17,7 @@ Task = Literal["classification", "regression"]
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """Which column says what happened, and what a model is to say of it.
+    """The column of a log that a model predicts, and how.
 
     For the task `classification` a model predicts the probability of a 1. By default the column holds 0 or 1.
     `positive` and `negative` list the texts that mean 1 and 0; with `threshold`, a number of at least this value is a
@@ -30,11 +30,11 @@ class Label:
       negative: texts that mean 0.
       threshold: a number of at least this is a 1.
       task: `classification` or `regression`.
-      mean: `regression` only: of the training labels, where predictions begin. `prepare` sets it.
-      std: likewise their standard deviation, the unit of the loss.
-      name: of a label beside the first: letters, digits and underscores; by default the column. Metrics and outputs of
-        exported models carry it.
-      loss_weight: of its loss in the sum over several labels.
+      mean: `regression` only: the mean of the training labels, where predictions begin. `prepare` sets it.
+      std: `regression` only: the standard deviation of the training labels, the unit of the loss. `prepare` sets it.
+      name: the name of a further label: letters, digits and underscores; by default the column. It ends the names of
+        metrics and of an exported model's outputs.
+      loss_weight: the factor of this label's loss in the sum over several labels.
     """
 
     column: str
@@ -57,8 +57,8 @@ class DenseFeature:
       column: the column of the log; by default the name.
       transform: `none`; `log1p`, which is log(1 + max(x, 0)); or `standardize`, (x - mean) / standard deviation with
         both taken from the training rows.
-      fill_value: what stands in for a missing number, in the units of the log: a number, `"mean"` (of the training
-        rows), or None where a missing number makes the row a bad one.
+      fill_value: replaces a missing number, in the units of the log: a number, `"mean"` of the training rows, or None,
+        which makes the row malformed.
       indicator: adds a second float, 1 where the number is missing.
     """
 
@@ -78,19 +78,19 @@ class CategoricalFeature:
       column: the column of the log; by default the name.
       encoding: `vocabulary`: rows 1, 2, ... by falling frequency in the training rows (ties by value), row 0 for
         all others; `hash`: a fingerprint of the text modulo the table's rows; `ids`: the numbers are the rows.
-      dtype: what the log and the serving requests hold: `string` or `int64`. Empty (for int64: -1) is a value like
-        any other for `vocabulary` and `hash`, and out of range for `ids`.
+      dtype: the type in the log and in serving requests: `string` or `int64`. The empty text (for int64: -1) is an
+        ordinary value for `vocabulary` and `hash`, and out of range for `ids`.
       min_count: `vocabulary` only: rarer values share row 0.
-      max_size: `vocabulary` only: at most this many values get a row of their own.
+      max_size: `vocabulary` only: at most this many values get separate rows.
       multi_valued: any number of values an example. Implied by `separator`; without one, the column is a list column.
-      separator: what stands between the values in one text field.
+      separator: the text between the values in one text field.
       weights: a column with one weight per value, in the same form. Multi-valued features only.
-      out_of_range: what becomes of values with no row: `oov` (row 0), `error`, `clip` (`ids` only: the nearest
-        row) or `hash` (any row, by fingerprint). Under `ids` with `oov` row 0 is shared with id 0: number from 1.
-      table: the table it looks up; features that name the same table share it. By default its own name.
-      sequence_length: multi-valued features only: keeps the vectors of the first so many values apart, [B,
-        sequence_length, dim] with zeros behind the last, instead of combining them. For models whose `compute_logits`
-        takes sequences; DLRM does not.
+      out_of_range: the policy for values without a row: `oov` (row 0), `error`, `clip` (`ids` only: the nearest row)
+        or `hash` (any row, by fingerprint). With `ids` and `oov`, unknown ids share row 0 with id 0, so number from 1.
+      table: the table it looks up, by default the feature's name; features that name the same table share it.
+      sequence_length: multi-valued features only: returns the vectors of this many first values, [B, sequence_length,
+        dim], padded with zeros, instead of pooling them. The model's `compute_logits` must take sequences, which
+        DLRM's does not.
     """
 
     name: str
@@ -119,14 +119,14 @@ class Table:
     Attributes:
       name: the table's name: letters, digits and underscores.
       dim: floats per row.
-      vocabulary_size: how many rows it has. Left out for vocabularies, where `prepare` sets it.
-      combiner: how the rows of a multi-valued feature become one: `sum`, `mean`, or `sqrtn` (the sum divided by the
-        square root of the sum of squared weights).
+      vocabulary_size: the number of rows. For vocabularies leave it out; `prepare` sets it.
+      combiner: pools the rows of a multi-valued feature: `sum`, `mean`, or `sqrtn` (the sum divided by the square root
+        of the sum of squared weights).
       initializer: `uniform` in [-scale, scale], `normal` with standard deviation `scale`, or `zeros`.
       scale: in the units of the embedding; None is 1 / sqrt(vocabulary_size), as in the reference
         code of DLRM (arXiv 1906.00091).
-      dtype: of the stored rows. `bfloat16` takes half the memory; updates are made in float32 and rounded
-        stochastically, so that steps below the precision of bfloat16 count on average.
+      dtype: the type of the stored rows. `bfloat16` halves the memory. Updates are computed in float32 and rounded
+        stochastically, so that steps below the precision of bfloat16 have an effect on average.
       remainders: stores the table as two: one of vocabulary_size / `remainders` quotients and one of `remainders`
         remainders. A row is the product of row // remainders of the first and row % remainders of the second (Shi et
         al. 2020, "Compositional Embeddings Using Complementary Partitions", arXiv 1909.02164).
@@ -146,16 +146,16 @@ class Table:
 
     @property
     def order_key(self) -> str:
-        """The key of an optional hint in encoded batches: int32 [n], what sorts the ids of this table.
+        """The key of an optional hint in encoded batches: int32 [n], the order that sorts the ids of this table.
 
-        The ids are those of all features that look it up, one feature after the other in the order of the schema,
+        The n ids are those of all features that look up the table, feature by feature in the order of the schema, and
         example by example.
         """
         return f"order/{self.name}"
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The names of the variables that hold its own rows: none where another table stores them."""
+        """The names of the variables that hold the table's rows; empty if another table stores them."""
         if self.stored_in:
             return ()
         return (self.name,) if self.remainders is None else (f"{self.name}__quotient", f"{self.name}__remainder")
@@ -163,13 +163,13 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class TextFormat:
-    """How text files are laid out. Parquet needs none of it but `missing` and `strip`.
+    """The layout of text files. Parquet uses only `missing` and `strip`.
 
     Attributes:
       columns: the names of all columns, in order, for files without a header line; empty for files with one.
-      delimiter: between fields; None takes it from the file name: a comma for .csv, a tab otherwise. Double quotes
-        enclose a field, except between tabs, where they are characters like any other.
-      missing: texts that mean "no value", in dense and categorical columns alike. Empty always does.
+      delimiter: the character between fields; None means a comma for .csv and a tab otherwise. Double quotes enclose
+        a field, except between tabs, where they are ordinary characters.
+      missing: texts that mean "no value", in dense and categorical columns. The empty text always does.
       strip: drops blanks around each value.
     """
 

@@ -1,4 +1,4 @@
-"""Dataclasses as plain JSON values and back, with names and types checked."""
+"""Converts dataclasses to plain JSON values and back, and checks names and types."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses as dictionaries without the fields at their defaults, tuples as lists."""
+    """Returns dataclasses as dictionaries without the fields at their defaults, and tuples as lists."""
     if dataclasses.is_dataclass(value):
         fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
         return {f.name: plain(v) for f, v in fields if f.default is dataclasses.MISSING or v != f.default}
@@ -19,7 +19,7 @@ def plain(value: Any) -> Any:
 
 
 def build(cls: type[T], data: object, where: str) -> T:
-    """Builds dataclass `cls` from JSON objects, checking names and types; `where` begins the messages."""
+    """Makes a dataclass from JSON objects, and checks names and types; messages begin with `where`."""
     if not isinstance(data, dict):
         raise ValueError(f"{where}: a JSON object is expected, got {json.dumps(data)}")
     hints = get_type_hints(cls)
@@ -51,7 +51,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _options(hint: Any) -> list[Any]:
-    """The types and literal values that a (nested) union or literal admits."""
+    """Returns the types and literal values that a (nested) union or literal allows."""
     if get_origin(hint) is Literal:
         return list(get_args(hint))
     if get_origin(hint) in (Union, types.UnionType):

@@ -1,4 +1,4 @@
-"""The description of a log, made of the parts in `features`."""
+"""`Schema`, the description of a log, made of the parts in `features`."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from tfrs_dlrm.schema.validation import (
 )
 from tfrs_dlrm.stores.files import local_path, read_text
 
-# Its name in a prepared directory.
+# The name of the schema in a prepared directory.
 SCHEMA_FILE = "schema.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """The description of a log; see the module docstring.
+    """The description of a log: which columns are labels and features, and how values become rows of tables.
 
-    Models learn `label` and, where there are some, `more_labels` at once; an example may lack any of the latter.
+    A model learns `label` and all of `more_labels` together; an example may lack any of `more_labels`.
 
     Features whose table is not listed in `tables` get `Table(name)` with the defaults of `Table`. The order of `dense`
     and `categorical` is the order of the columns of an encoded batch.
 
     Raises:
-      ValueError: naming the feature or table, what was given and what is allowed.
+      ValueError: a part is wrong; the message names the feature or table, its value, and the allowed values.
     """
 
     label: Label
@@ -65,7 +65,7 @@ class Schema:
         self._check()
 
     def _check(self) -> None:
-        """Checks every part, and that the parts fit together."""
+        """Checks each part, and that the parts fit together."""
         check_label(self.label, "label")
         for label in self.more_labels:
             check_label(label, f"label {label.name!r}")
@@ -91,16 +91,16 @@ class Schema:
 
     @property
     def label_columns(self) -> tuple[str, ...]:
-        """What encoded files call them: `label`, and `label/NAME` for each other."""
+        """The names of the labels in encoded files: `label` for the first, `label/NAME` for the others."""
         return ("label", *(f"label/{label.name}" for label in self.more_labels))
 
     def label_number(self, name: str = "") -> int:
-        """The position among `labels` of the one called `name`, or of the first where that is empty.
+        """Returns the position of a label in `labels`; 0 if `name` is empty.
 
-        The first goes by its column, unless another has that for its name.
+        The name of the first label is its column, unless another label has that name.
 
         Raises:
-          ValueError: there is none; it proposes others.
+          ValueError: no label has that name; the message proposes others.
         """
         numbers = {self.label.column: 0} | {label.name: i for i, label in enumerate(self.more_labels, 1)}
         if name and name not in numbers:
@@ -116,12 +116,12 @@ class Schema:
 
     @property
     def dense_columns(self) -> tuple[str, ...]:
-        """The names of the floats of an encoded example: the feature's, then NAME_missing where it has an indicator."""
+        """The names of an encoded example's floats: per feature its name, then NAME_missing if it has an indicator."""
         return tuple(name for f in self.dense for name in ([f.name, f"{f.name}_missing"] if f.indicator else [f.name]))
 
     @property
     def dense_width(self) -> int:
-        """Floats of an encoded example: one per dense feature, and one more for each with an indicator."""
+        """The number of floats of an encoded example: one per dense feature, and one per indicator."""
         return len(self.dense_columns)
 
     @property
@@ -141,17 +141,17 @@ class Schema:
 
     @property
     def feature_columns(self) -> tuple[str, ...]:
-        """The columns that features are made of (not label and weight), each once."""
+        """The columns that features read, without labels and weight, each once."""
         names = [f.column for f in self.dense]
         for f in self.categorical:
             names += [f.column, *([f.weights] if f.weights else [])]
         return tuple(dict.fromkeys(names))
 
     def table(self, name: str) -> Table:
-        """The table called `name`.
+        """Returns the table called `name`.
 
         Raises:
-          KeyError: there is none.
+          KeyError: no table has that name.
         """
         for table in self.tables:
             if table.name == name:
@@ -159,11 +159,11 @@ class Schema:
         raise KeyError(f"no table {name!r} in the schema")
 
     def table_of(self, feature: CategoricalFeature) -> Table:
-        """The table that `feature` looks up."""
+        """Returns the table that `feature` looks up."""
         return self.table(feature.table)
 
     def select(self, names: Collection[str]) -> Schema:
-        """The same schema with the named features only, in their order, and with the tables that those need."""
+        """Returns the schema with only the named features, in the schema's order, and the tables that they need."""
         categorical = tuple(f for f in self.categorical if f.name in names)
         used = {f.table for f in categorical}
         used |= {self.table(name).stored_in for name in used}
@@ -175,12 +175,12 @@ class Schema:
         )
 
     def with_vocabulary_sizes(self, sizes: Mapping[str, int]) -> Schema:
-        """The same schema with the sizes of the named tables set."""
+        """Returns the schema with the sizes of the named tables set."""
         tables = (dataclasses.replace(t, vocabulary_size=sizes.get(t.name, t.vocabulary_size)) for t in self.tables)
         return dataclasses.replace(self, tables=tuple(tables))
 
     def with_units(self, units: Mapping[str, tuple[float, float]]) -> Schema:
-        """The same schema with mean and standard deviation of labels set, by their `label_columns`."""
+        """Returns the schema with mean and standard deviation of labels set, by `label_columns`."""
 
         def changed(label: Label, column: str) -> Label:
             mean, std = units.get(column, (label.mean, label.std))
@@ -190,24 +190,24 @@ class Schema:
         return dataclasses.replace(self, label=first, more_labels=tuple(others))
 
     def with_dim(self, dim: int) -> Schema:
-        """The same schema with every table of dimension `dim`, but for those that store the rows of others."""
+        """Returns the schema with all tables of dimension `dim`, except tables that store the rows of others."""
         homes = {t.stored_in for t in self.tables}
         tables = (t if t.name in homes else dataclasses.replace(t, dim=dim) for t in self.tables)
         return dataclasses.replace(self, tables=tuple(tables))
 
     def with_mixed_dims(self, dim: int, temperature: float) -> Schema:
-        """The same schema with smaller dimensions for larger tables, whose rows are looked up more rarely.
+        """Returns the schema with smaller dimensions for larger tables, whose rows are looked up more rarely.
 
-        The smallest table gets `dim`, and one with n times as many rows dim / n ** temperature, rounded to a power of
-        2: the "popularity" rule of Ginart et al. 2019, "Mixed Dimension Embeddings" (arXiv 1909.11810), who use
-        temperatures of 0.2 to 0.6. DLRM projects the vectors to one dimension.
+        The smallest table gets `dim`. A table with n times as many rows gets dim / n ** temperature, rounded to a power
+        of 2. This is the "popularity" rule of Ginart et al. 2019, "Mixed Dimension Embeddings" (arXiv 1909.11810), who
+        use temperatures of 0.2 to 0.6. DLRM projects the vectors to one dimension.
 
         Args:
           dim: a power of 2.
-          temperature: at least 0, which gives all tables `dim`.
+          temperature: at least 0; 0 gives all tables `dim`.
 
         Raises:
-          ValueError: an argument is none of these, or a table has no rows yet.
+          ValueError: an argument is out of its range, or a table has no `vocabulary_size` yet.
         """
         if dim < 1 or dim & (dim - 1) or temperature < 0:
             raise ValueError(f"dim={dim}, temperature={temperature}: a power of 2, and at least 0, are needed")
@@ -227,15 +227,15 @@ class Schema:
         return dataclasses.replace(self, tables=tuple(mixed(t) for t in self.tables))
 
     def to_json(self) -> str:
-        """Indented JSON that `from_json` reads back to an equal schema; fields at their defaults are left out."""
+        """Returns indented JSON, which `from_json` reads, without the fields at their defaults."""
         return json.dumps(plain(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Schema:
-        """Reads `to_json`.
+        """Reads the result of `to_json`.
 
         Raises:
-          ValueError: naming the field that is unknown, missing, of the wrong type or out of its range.
+          ValueError: a field is unknown, missing, of the wrong type or out of its range; the message names it.
         """
         try:
             data = json.loads(text)
@@ -255,8 +255,8 @@ class Schema:
         """Reads a JSON file, on a disk or in an object store.
 
         Raises:
-          FileNotFoundError: there is no such file.
-          ValueError: as `from_json`, with the path in front.
+          FileNotFoundError: the file does not exist.
+          ValueError: see `from_json`; the message begins with the path.
         """
         try:
             text = read_text(path)
@@ -269,7 +269,7 @@ class Schema:
 
 
 def difference(old: Schema, new: Schema) -> str:
-    """The first few differences between two schemas in words; empty where they are equal."""
+    """Returns the first few differences between two schemas in words; empty if they are equal."""
 
     def flat(schema: Schema) -> dict[str, Any]:
         out: dict[str, Any] = {"label": schema.label, "weight": schema.weight, "text": schema.text}

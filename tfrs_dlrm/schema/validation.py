@@ -1,4 +1,4 @@
-"""Checks of the parts of a schema. Each error names the feature or table, its value, and what is allowed."""
+"""Checks of the parts of a schema. Each error names the feature or table, its value, and the allowed values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_ROWS = 2**31 - 1
 
 
 def check_label(label: Label, where: str) -> None:
-    """Checks a label; `where` begins the message."""
+    """Checks a label; messages begin with `where`."""
     if not label.column:
         raise ValueError(f"{where}: column is empty; name the column that holds the label")
     _check_choice(where, "task", label.task, Task)
@@ -54,7 +54,7 @@ def check_label(label: Label, where: str) -> None:
 
 
 def check_names(names: Sequence[str], kind: str) -> None:
-    """Checks that names are well formed, not reserved, and differ."""
+    """Checks that names are well formed, not reserved, and unique."""
     for name in names:
         if not _NAME.fullmatch(name):
             raise ValueError(
@@ -105,7 +105,7 @@ def check_table(t: Table, features: Sequence[CategoricalFeature]) -> None:
 
 
 def check_storage(t: Table, tables: Sequence[Table], categorical: Sequence[CategoricalFeature]) -> None:
-    """Checks how the rows of a table are stored, among all tables and features."""
+    """Checks the storage of a table's rows against all tables and features."""
     where = f"table {t.name!r}"
     if t.name.endswith(("__quotient", "__remainder")):
         raise ValueError(f"{where}: the endings __quotient and __remainder are those of parts of a table")
@@ -173,7 +173,7 @@ def check_categorical(f: CategoricalFeature, table: Table) -> None:
 
 
 def check_text(text: TextFormat, read: Sequence[str], categorical: Sequence[CategoricalFeature]) -> None:
-    """Checks the layout of text files, of which the columns `read` are read."""
+    """Checks the layout of text files; `read` lists the columns that the schema reads."""
     columns = text.columns
     if text.delimiter is not None and len(text.delimiter.encode()) != 1:
         raise ValueError(f"text: delimiter={text.delimiter!r}; one character is needed")

@@ -14,7 +14,7 @@ from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
     [
         ("deepfm", {"mixed_dim_temperature": 0.5}, "mixed_dim_temperature=0.5: deepfm needs vectors of one dimension"),
         ("dcn", {"mixed_dim_temperature": 0.5, "embedding_dim": 10}, "embedding_dim=10: .* needs a power of 2"),
-        ("matrix_factorization", {"user": "item"}, "config.model.item='item': it is model.user too"),
+        ("matrix_factorization", {"user": "item"}, "config.model.item='item': model.user is the same feature"),
         ("dlrm", {"interaction": "cat", "self_interaction": True}, "it needs model.interaction='dot'"),
         ("dcn", {"cross_layers": 0}, "config.model.cross_layers=0: at least 1"),
         ("dcn", {"cross_rank": -1}, "at least 0"),

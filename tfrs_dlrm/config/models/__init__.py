@@ -1,1 +1,1 @@
-"""The configuration of each model, in a file of the model's name; `registry` lists them. None loads TensorFlow."""
+"""The configuration of each model; `registry` lists them all. This package does not load TensorFlow."""

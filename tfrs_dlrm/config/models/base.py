@@ -1,4 +1,4 @@
-"""What the configurations of all models share. See `ModelConfig` for how to add a model."""
+"""The base classes of model configurations. `ModelConfig` says how to add a model."""
 
 import abc
 import dataclasses
@@ -15,18 +15,18 @@ Config = TypeVar("Config", bound="ModelConfig")
 
 @dataclasses.dataclass
 class ModelConfig(abc.ABC):
-    """A model, its shape, and how its tables are stored. Each model has a subclass.
+    """The description of a model: its shape, and the storage of its tables. Each model has a subclass.
 
     The fields that a subclass adds are the arguments of the model's Keras class. To add a model, write its Keras class
-    in `tfrs_dlrm/models/`, its configuration in this package, and a line in `registry`.
+    in `tfrs_dlrm/models/`, its configuration in `deep_models` or `shallow_models`, and a line in `registry`.
 
     Attributes:
       name: the model's name in recipes and flags.
       embedding_dim: the dimension of every embedding vector; 0 keeps the dimensions of the schema.
-      mixed_dim_temperature: if not 0, larger tables get smaller dimensions, see `Schema.with_mixed_dims`.
-      remainders: if not 0, large tables are stored as quotients and this many remainders, see `Table`.
-      shared_rows: if not 0, all large tables share this many rows, chosen by hashing, see `Table`.
-      compress_above: tables of more rows than this are large.
+      mixed_dim_temperature: if above 0, larger tables get smaller dimensions; see `Schema.with_mixed_dims`.
+      remainders: if above 0, large tables are stored as quotients and this many remainders; see `Table`.
+      shared_rows: if above 0, all large tables share this many rows, chosen by hashing; see `Table`.
+      compress_above: a table is large if it has more rows than this.
     """
 
     # The Keras class, MODULE:NAME. Loading it loads TensorFlow, which takes seconds.
@@ -45,10 +45,10 @@ class ModelConfig(abc.ABC):
     compress_above: int = 10_000
 
     def check(self) -> None:
-        """Checks every field, and that they fit together.
+        """Checks each field, and that the fields fit together.
 
         Raises:
-          ValueError: names the field, its value, and what is expected.
+          ValueError: a field is wrong; the message has its name, its value, and the expected values.
         """
         if self.name != type(self).name:
             wanted = (
@@ -72,12 +72,12 @@ class ModelConfig(abc.ABC):
         """Returns the names of the features that the model reads.
 
         Raises:
-          ValueError: the data lack one of them.
+          ValueError: the data lack a feature.
         """
         return [*(f.name for f in data.dense), *(f.name for f in data.categorical)]
 
     def schema(self, data: Schema) -> Schema:
-        """Returns the schema of the model: that of its data, with the dimensions and the storage of its tables.
+        """Returns the schema of the data, with the model's dimensions and storage of tables.
 
         Raises:
           ValueError: the model does not fit the data.
@@ -98,11 +98,11 @@ class ModelConfig(abc.ABC):
         return with_linear_weights(data, self.features(data)) if self.linear_weights else data
 
     def with_embedding_dim(self: Config, dim: int) -> Config:
-        """Returns the configuration with another embedding dimension, and what has to change with it."""
+        """Returns the configuration with another embedding dimension, and dependent fields adapted."""
         return dataclasses.replace(self, embedding_dim=dim)
 
     def arguments(self) -> dict[str, Any]:
-        """Returns the arguments of the Keras class besides schema, seed and tables."""
+        """Returns the arguments of the Keras class, except schema, seed and tables."""
         common = {f.name for f in dataclasses.fields(ModelConfig)}
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in common}
 
@@ -112,26 +112,26 @@ class ModelConfig(abc.ABC):
         return getattr(importlib.import_module(module), name)
 
     def build(self, schema: Schema, seed: int, embeddings: Any = None) -> Any:
-        """Makes the model, a `RankingModel` that is not compiled yet.
+        """Makes the Keras model, a `RankingModel`, not compiled.
 
         Args:
-          schema: the model's, from `schema`.
+          schema: the result of `schema`.
           seed: for the initial weights.
-          embeddings: the tables if they exist already, see `RankingModel`.
+          embeddings: existing tables; see `RankingModel`.
         """
         return self.model_class()(schema, seed=seed, embeddings=embeddings, **self.arguments())
 
     def dense_cost(self, schema: Schema) -> DenseCost:
-        """Counts the weights and the arithmetic of everything but the tables.
+        """Counts the weights and the arithmetic of all layers except the tables.
 
         Args:
-          schema: the model's, with the final dimensions of all tables.
+          schema: the result of `schema`, with the final dimensions of all tables.
         """
         return cost.concatenation(sum(cost.vector_dims(schema))) + self.layer_cost(schema)  # each lookup writes once
 
     @abc.abstractmethod
     def layer_cost(self, schema: Schema) -> DenseCost:
-        """Counts the model's layers, without the vectors that lookups write."""
+        """Counts the model's layers, without the vectors written by lookups."""
 
 
 @dataclasses.dataclass

@@ -10,12 +10,12 @@ from tfrs_dlrm.schema import Schema
 
 @dataclasses.dataclass(frozen=True)
 class DenseCost:
-    """What the layers of a model cost: MLPs, projections, interactions, all but the embedding tables.
+    """The cost of a model's dense layers: MLPs, projections and interactions, without the embedding tables.
 
     Attributes:
-      weights: trained numbers: kernels, biases, scales. Moving averages of batch normalization are not counted.
-      flops: of the forward pass of one example; an addition or a multiplication counts as one.
-      activations: numbers that the forward pass of one example writes.
+      weights: the number of trained kernels, biases and scales, without the moving averages of batch normalization.
+      flops: the additions and multiplications of the forward pass of one example.
+      activations: how many numbers the forward pass of one example writes.
     """
 
     weights: int = 0

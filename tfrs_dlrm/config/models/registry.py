@@ -1,18 +1,16 @@
-"""All models by name."""
+"""All model configurations by name."""
 
 import dataclasses
 from typing import Any
 
 from tfrs_dlrm.config.field_checks import check_choice
 from tfrs_dlrm.config.models.base import ModelConfig
-from tfrs_dlrm.config.models.dcn import DCNConfig
-from tfrs_dlrm.config.models.deepfm import DeepFMConfig
-from tfrs_dlrm.config.models.dlrm import DLRMConfig
-from tfrs_dlrm.config.models.embedding_mlp import MLPConfig
-from tfrs_dlrm.config.models.factorization_machine import FactorizationMachineConfig
-from tfrs_dlrm.config.models.logistic_regression import LogisticRegressionConfig
-from tfrs_dlrm.config.models.matrix_factorization import MatrixFactorizationConfig
-from tfrs_dlrm.config.models.wide_and_deep import WideAndDeepConfig
+from tfrs_dlrm.config.models.deep_models import DCNConfig, DeepFMConfig, DLRMConfig, MLPConfig, WideAndDeepConfig
+from tfrs_dlrm.config.models.shallow_models import (
+    FactorizationMachineConfig,
+    LogisticRegressionConfig,
+    MatrixFactorizationConfig,
+)
 
 MODELS: dict[str, type[ModelConfig]] = {
     config.name: config

@@ -1,0 +1,152 @@
+"""The configurations of models with an MLP that ends in the logit."""
+
+import dataclasses
+from typing import ClassVar
+
+from tfrs_dlrm.config.field_checks import check_at_least, check_choice, refuse
+from tfrs_dlrm.config.models import cost
+from tfrs_dlrm.config.models.base import DeepModelConfig, check_units
+from tfrs_dlrm.config.models.cost import DenseCost
+from tfrs_dlrm.schema import Schema
+
+
+@dataclasses.dataclass
+class DLRMConfig(DeepModelConfig):
+    """The configuration of `tfrs_dlrm.models.dlrm.DLRM`.
+
+    Attributes:
+      bottom_mlp: units of the MLP over the dense features; the last must be the embedding dimension.
+      self_interaction: whether the dot products of the vectors with themselves are included.
+      interaction: what the top MLP sees: `dot`, dot products of the vectors, or `cat`, the vectors concatenated.
+    """
+
+    keras_class: ClassVar[str] = "tfrs_dlrm.models.dlrm:DLRM"
+
+    name: str = dataclasses.field(default="dlrm", init=False)
+    _: dataclasses.KW_ONLY
+    bottom_mlp: tuple[int, ...] = (512, 256, 16)
+    self_interaction: bool = False
+    interaction: str = "dot"
+
+    def check(self) -> None:
+        """Checks the bottom MLP and the interaction too."""
+        super().check()
+        check_units("bottom_mlp", self.bottom_mlp)
+        check_choice("model.interaction", self.interaction, ("dot", "cat"))
+        if self.interaction == "cat":
+            if self.self_interaction:
+                refuse("model.self_interaction", self.self_interaction, "it needs model.interaction='dot'")
+        elif self.embedding_dim and self.bottom_mlp[-1] != self.embedding_dim:
+            wanted = f"its last number must be model.embedding_dim={self.embedding_dim}"
+            refuse("model.bottom_mlp", self.bottom_mlp, wanted)
+
+    def with_embedding_dim(self, dim: int) -> "DLRMConfig":
+        """Changes the last layer of the bottom MLP too."""
+        return dataclasses.replace(self, embedding_dim=dim, bottom_mlp=(*self.bottom_mlp[:-1], dim))
+
+    def layer_cost(self, schema: Schema) -> DenseCost:
+        """Counts bottom MLP, projections, interaction and top MLP."""
+        dims, dense = cost.vector_dims(schema), bool(schema.dense)
+        dim = self.bottom_mlp[-1] if dense else max(dims)
+        bottom = self.mlp_cost(schema.dense_width, self.bottom_mlp) if dense else DenseCost()
+        if self.interaction == "cat":
+            return bottom + self.top_cost(sum(dims) + dense * dim, schema)
+        vectors = len(dims) + dense
+        pairs = vectors * (vectors + 1 if self.self_interaction else vectors - 1) // 2
+        projected = {f.table: schema.table_of(f).dim for f in schema.categorical if schema.table_of(f).dim != dim}
+        projections = DenseCost(
+            weights=sum(d * dim for d in projected.values()),
+            flops=sum(2 * d * dim for d in dims if d != dim),
+            activations=sum(dim for d in dims if d != dim),
+        )
+        interaction = DenseCost(
+            flops=2 * vectors * vectors * dim,  # every pair both ways, and each with itself
+            activations=vectors * dim + vectors * vectors + pairs,  # stacked, multiplied, selected
+        )
+        concatenated = cost.concatenation(dim + pairs if dense else 0)
+        top = self.mlp_cost(dense * dim + pairs, (*self.top_mlp[:-1], len(schema.labels)))
+        return bottom + projections + interaction + concatenated + top
+
+
+@dataclasses.dataclass
+class DCNConfig(DeepModelConfig):
+    """The configuration of `tfrs_dlrm.models.dcn.DCN`.
+
+    Attributes:
+      cross_layers: the number of layers of the cross network.
+      cross_rank: the rank of its matrices; 0 for full ones.
+      cross_structure: whether the MLP follows the cross network (`stacked`) or reads the same inputs (`parallel`).
+      dense_mlp: units of an MLP over the dense features; if empty, they are used unchanged.
+    """
+
+    keras_class: ClassVar[str] = "tfrs_dlrm.models.dcn:DCN"
+
+    name: str = dataclasses.field(default="dcn", init=False)
+    _: dataclasses.KW_ONLY
+    cross_layers: int = 3
+    cross_rank: int = 0
+    cross_structure: str = "stacked"
+    dense_mlp: tuple[int, ...] = ()
+
+    def check(self) -> None:
+        """Checks the cross network and the dense MLP too."""
+        super().check()
+        check_units("dense_mlp", self.dense_mlp, may_be_empty=True)
+        check_choice("model.cross_structure", self.cross_structure, ("stacked", "parallel"))
+        check_at_least("model", self, cross_layers=1, cross_rank=0)
+
+    def layer_cost(self, schema: Schema) -> DenseCost:
+        """Counts dense MLP, cross network and top MLP."""
+        width, dense = cost.input_width(schema), DenseCost()
+        if schema.dense and self.dense_mlp:
+            width += self.dense_mlp[-1] - schema.dense_width
+            dense = self.mlp_cost(schema.dense_width, self.dense_mlp)
+        kernel = 2 * width * self.cross_rank if self.cross_rank else width * width
+        layer = DenseCost(kernel + width, 2 * kernel + 3 * width, 3 * width + self.cross_rank)
+        logits = len(schema.labels) if self.cross_structure == "parallel" else 0
+        logit = DenseCost(logits * width, 2 * logits * width, 2 * logits)
+        return dense + layer.times(self.cross_layers) + logit + self.top_cost(width, schema)
+
+
+@dataclasses.dataclass
+class MLPConfig(DeepModelConfig):
+    """The configuration of `tfrs_dlrm.models.embedding_mlp.EmbeddingMLP`."""
+
+    keras_class: ClassVar[str] = "tfrs_dlrm.models.embedding_mlp:EmbeddingMLP"
+
+    name: str = dataclasses.field(default="mlp", init=False)
+
+    def layer_cost(self, schema: Schema) -> DenseCost:
+        """Counts the MLP."""
+        return self.top_cost(cost.input_width(schema), schema)
+
+
+@dataclasses.dataclass
+class DeepFMConfig(DeepModelConfig):
+    """The configuration of `tfrs_dlrm.models.deepfm.DeepFM`."""
+
+    keras_class: ClassVar[str] = "tfrs_dlrm.models.deepfm:DeepFM"
+    linear_weights: ClassVar[bool] = True
+    one_dimension: ClassVar[bool] = True
+
+    name: str = dataclasses.field(default="deepfm", init=False)
+
+    def layer_cost(self, schema: Schema) -> DenseCost:
+        """Counts the factorization machine and the MLP."""
+        vectors = len(schema.categorical) + schema.dense_width
+        width = vectors * (max(cost.vector_dims(schema)) - 1)
+        return cost.factorization_machine(schema) + self.top_cost(width, schema)
+
+
+@dataclasses.dataclass
+class WideAndDeepConfig(DeepModelConfig):
+    """The configuration of `tfrs_dlrm.models.wide_and_deep.WideAndDeep`."""
+
+    keras_class: ClassVar[str] = "tfrs_dlrm.models.wide_and_deep:WideAndDeep"
+    linear_weights: ClassVar[bool] = True
+
+    name: str = dataclasses.field(default="wide_and_deep", init=False)
+
+    def layer_cost(self, schema: Schema) -> DenseCost:
+        """Counts the linear terms and the MLP over all vectors, which are one shorter than table rows."""
+        return cost.linear_part(schema) + self.top_cost(cost.input_width(schema) - len(schema.categorical), schema)
