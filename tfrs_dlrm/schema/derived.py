@@ -85,8 +85,8 @@ def with_linear_weights(schema: Schema, features: Collection[str], dim: int = 0)
         row = (dim or t.dim) + 1
         if t.name in used and row % piece:
             raise ValueError(
-                f"table {t.name!r}: a vector of {row - 1} and a linear weight take {row} numbers, which is not a multiple"
-                f" of dim={piece} of {t.stored_in!r}, which stores them; make the vector one shorter"
+                f"table {t.name!r}: a vector of {row - 1} and a linear weight take {row} numbers, which is not"
+                f" a multiple of dim={piece} of {t.stored_in!r}, which stores them; make the vector one shorter"
             )
         return dataclasses.replace(t, dim=row if t.name in used else piece if t.name in unused else t.dim)
 

@@ -78,7 +78,9 @@ def test_tables_are_as_the_model_needs_them():
     assert dims("matrix_factorization", embedding_dim=8) == {"user": 9, "item": 9, "site": 4, "shared": 4}
     swapped = dims("matrix_factorization", embedding_dim=8, user="item", item="user")
     assert swapped == dims("matrix_factorization", embedding_dim=8)
-    with pytest.raises(ValueError, match="table 'site': with a linear weight, a vector of 8 takes 9 numbers, no"):
+    with pytest.raises(
+        ValueError, match="table 'site': a vector of 8 and a linear weight take 9 numbers, which is not"
+    ):
         dims("deepfm", embedding_dim=8)
     with pytest.raises(ValueError, match=r"config.model.item='page': name a categorical feature.* user, site, item"):
         dims("matrix_factorization", item="page")
