@@ -3,7 +3,7 @@ r"""UCI Adult: does a person of the 1994 census earn more than 50,000 dollars a 
     python train/main.py --config=configs/adult.py \
         --config.data.raw_train=adult.data.gz --config.data.raw_eval=adult.test.gz
 
-docs/start/your-own-data.md explains the steps. The README's table of results says how good it gets.
+docs/start/your-own-data.md explains the steps. docs/guides/recipes.md has its results.
 """
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig

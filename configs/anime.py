@@ -1,11 +1,11 @@
 """Anime ratings: will a user rate a title 8 or more? 419,943 ratings of 7,157 titles by 4,714 users, with genres.
 
-Join the ratings with the titles, then train; the data are prepared on the way:
+Join the ratings with the titles, then train, which prepares the data first:
 
     python -c "import duckdb; duckdb.sql(open('configs/schemas/anime.sql').read())"
     python train/main.py --config=configs/anime.py --config.data.raw_train=ratings.csv
 
-One rating in five, chosen at random, is for evaluation. The README's table of results says how good it gets.
+One rating in five, chosen at random, is for evaluation. docs/guides/recipes.md has its results.
 """
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig

@@ -1,12 +1,12 @@
 """Anime ratings as numbers: which of 1 to 10 will a user give a title? The data of `configs/anime.py`, as a regression.
 
-Join the ratings with the titles, then train; the data are prepared on the way:
+Join the ratings with the titles, then train, which prepares the data first:
 
     python -c "import duckdb; duckdb.sql(open('configs/schemas/anime.sql').read())"
     python train/main.py --config=configs/anime_ratings.py --config.data.raw_train=ratings.csv
 
 One rating in five, chosen at random, is for evaluation. `python train/evaluate.py` prints RMSE and MAE, and those of
-always predicting the mean. These logs hold ratings only; where -1 stands for none, leave such rows out first.
+always predicting the mean. These logs hold ratings only. If -1 means no rating in yours, remove such rows first.
 """
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig

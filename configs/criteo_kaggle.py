@@ -1,7 +1,7 @@
 r"""Criteo Kaggle display advertising (45 million rows, 26 vocabularies) with the DLRM reference's hyper-parameters.
 
-Not run here: the data are not ours to pass on. Take `train.txt` of the Kaggle challenge, set its last seventh, which is
-the seventh day, aside for evaluation, and write the schema of these logs:
+Not run here: we may not distribute the data. Take `train.txt` of the Kaggle challenge, set its last seventh (the
+seventh day) aside for evaluation, and write the schema of these logs:
 
     python -c "from tfrs_dlrm.data.synthetic.synthetic import criteo_schema as s; s().save('criteo.json')"
     python train/main.py --config=configs/criteo_kaggle.py --config.data.raw_train=day_0-5.tsv \

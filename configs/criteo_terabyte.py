@@ -1,7 +1,7 @@
 r"""Criteo Terabyte (4.4 billion rows, 24 days) with the DLRM reference's hyper-parameters for MLPerf.
 
-Not run here: neither the data nor a machine for tables of this size were at hand. At dimension 128 and up to 40
-million rows a table, the tables alone need about 100 GB.
+Not run here: neither the data nor a machine for tables of this size were available. At dimension 128 and up to 40
+million rows per table, the tables alone need about 100 GB.
 
     python train/main.py --config=configs/criteo_terabyte.py --strategy=STRATEGY \
         --config.data.raw_train='day_[0-9].gz,day_1?.gz,day_2[0-2].gz' --config.data.raw_eval=day_23.gz

@@ -1,13 +1,13 @@
 r"""Criteo_x1 of the BARS benchmark: Criteo Kaggle, split 7:2:1 at random, with the numbers already scaled.
 
-Not run here: the data are not ours to pass on. Take train.csv, valid.csv and test.csv (reczoo/Datasets, Criteo_x1:
-33,003,326, 8,250,124 and 4,587,167 rows) and train; the data are prepared on the way:
+Not run here: we may not distribute the data. Take train.csv, valid.csv and test.csv (reczoo/Datasets, Criteo_x1:
+33,003,326, 8,250,124 and 4,587,167 rows) and train, which prepares the data first:
 
     python train/main.py --config=configs/criteo_x1.py \
         --config.data.raw_train=train.csv --config.data.raw_eval=valid.csv
 
-The published numbers are of the test set, with the checkpoint that is best on the validation set. Encode it with the
-same vocabularies, those of train.csv:
+The published numbers are those of the test set, with the best checkpoint on the validation set. Encode the test set
+with the vocabularies of train.csv:
 
     python train/prepare.py --schema=configs/schemas/criteo_x1.json --input=train.csv --eval_input=test.csv \
         --output=data/criteo_x1_test
@@ -15,8 +15,8 @@ same vocabularies, those of train.csv:
 
 Source: reczoo/BARS, ranking/ctr/DLRM/DLRM_criteo_x1: AUC 0.8138, log loss 0.4382. Dimension 10, bottom MLP
 13-400-400-400-10, top MLP 400-400-400-1, batch normalization, dropout 0.2, batch 4096, Adam with 0.001, cut by 10
-wherever an epoch finds no better AUC, until two in a row do not. docs/guides/recipes.md says where this recipe differs
-from theirs, and what other models reached.
+after an epoch without a better AUC, until two such epochs in a row. docs/guides/recipes.md says where this recipe
+differs from theirs, and what other models reached.
 """
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig

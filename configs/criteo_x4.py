@@ -1,8 +1,8 @@
 r"""Criteo_x4 of the BARS benchmark: Criteo Kaggle, split 8:1:1 at random, all 39 features as categories.
 
-Not run here: the data are not ours to pass on. Take train.csv, valid.csv and test.csv (reczoo/Datasets, Criteo_x4:
-36,672,493, 4,584,062 and 4,584,062 rows), turn the integers into the benchmark's buckets, floor(log(x)^2), and train;
-the data are prepared on the way:
+Not run here: we may not distribute the data. Take train.csv, valid.csv and test.csv (reczoo/Datasets, Criteo_x4:
+36,672,493, 4,584,062 and 4,584,062 rows), turn the integers into the benchmark's buckets, floor(log(x)^2), and train,
+which prepares the data first:
 
     python -c "import duckdb; duckdb.sql(open('configs/schemas/criteo_x4.sql').read())"
     python train/main.py --config=configs/criteo_x4.py \
@@ -12,9 +12,9 @@ For the test set, as in `configs/criteo_x1.py`: prepare x4_train.parquet with `-
 evaluate on that.
 
 Source: reczoo/BARS, ranking/ctr/DeepFM/DeepFM_criteo_x4_001: AUC 0.8143, log loss 0.4376. Dimension 16, an MLP of five
-layers of 1000, dropout 0.2, batch 10000, Adam with 0.001, cut by 10 wherever an epoch does not better AUC minus log
-loss, until two in a row do not; values that occur fewer than ten times share a row. It has no DLRM on these data.
-docs/guides/recipes.md says where this recipe differs from theirs, and what other models reached.
+layers of 1000, dropout 0.2, batch 10000, Adam with 0.001, cut by 10 after an epoch without a better AUC minus
+log loss, until two such epochs in a row. Values that occur fewer than ten times share a row. BARS has no DLRM on these
+data. docs/guides/recipes.md says where this recipe differs from theirs, and what other models reached.
 """
 
 from tfrs_dlrm.config import DataConfig, DeepFMConfig, OptimizerConfig, RunConfig, TrainConfig

@@ -1,14 +1,14 @@
 r"""MLPerf's second recommendation benchmark: DLRM-DCNv2 on multi-hot Criteo Terabyte (4.2 billion rows of 23 days).
 
-Not run here: neither the data (3.8 TB) nor a machine for tables of 105 GB were at hand. Make the arrays with the
-scripts of mlcommons/training, recommendation_v2/torchrec_dlrm, turn them into Parquet, and train; the data are prepared
-on the way:
+Not run here: neither the data (3.8 TB) nor a machine for tables of 105 GB were available. Make the arrays with the
+scripts of mlcommons/training, recommendation_v2/torchrec_dlrm, turn them into Parquet, and train, which prepares the
+data first:
 
     python configs/schemas/mlperf_dcn.py --arrays=multi_hot --output=parquet
     python train/main.py --config=configs/mlperf_dcn.py --strategy=STRATEGY \
         --config.data.raw_train='parquet/day_*.parquet' --config.data.raw_eval=parquet/valid.parquet
 
-Source: the README there. Dimension 128, dense MLP 13-512-256-128, three cross layers of rank 512, MLP
+Source: the README of these scripts. Dimension 128, dense MLP 13-512-256-128, three cross layers of rank 512, MLP
 1024-1024-512-256-1, Adagrad with 0.005, batch 65536, one epoch with 20 evaluations, target AUC 0.80275.
 docs/guides/recipes.md says where this recipe differs from theirs. What it would need:
 

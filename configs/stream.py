@@ -1,12 +1,12 @@
 """Continuous training on raw rows in Kafka. See docs/guides/streams.md.
 
-Prepare some days of the log, whose schema, vocabularies and statistics encode the stream, then
+Prepare some days of the log, which give the vocabularies and statistics that encode the stream, then
 
     python train/main.py --config=configs/stream.py --config.data.path=data/NAME --workdir=runs/NAME
         --config.data.source='kafka://HOST:PORT/TOPIC?format=json'
 
-in one line. It runs until it is stopped, and resumes when started again. Learning rates are constant: the rows of
-tomorrow count as those of today. Run here on a mock broker only.
+in one line. It runs until you stop it, and resumes when started again. Learning rates are constant, so that rows of
+tomorrow count as much as those of today. Run here on a mock broker only.
 """
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, RunConfig, TrainConfig

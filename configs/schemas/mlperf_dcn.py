@@ -1,11 +1,11 @@
-r"""Makes Parquet files for `configs/mlperf_dcn.py` of the arrays that MLPerf's scripts make of Criteo Terabyte.
+r"""Converts the arrays that MLPerf's scripts make from Criteo Terabyte to Parquet, for `configs/mlperf_dcn.py`.
 
     python configs/schemas/mlperf_dcn.py --arrays=multi_hot --output=parquet
 
 `multi_hot` holds, for each day of 0 to 23, day_0_labels.npy, day_0_dense.npy, and the folder day_0_sparse_multi_hot
-with 0.npy to 25.npy, which are what day_0_sparse_multi_hot.npz holds: unpacked (`unzip -d day_0_sparse_multi_hot
-day_0_sparse_multi_hot.npz`), they need not fit into memory. The first half of day 23 becomes valid.parquet, the rest
-test.parquet, as in the reference.
+with 0.npy to 25.npy, the content of day_0_sparse_multi_hot.npz. Unpack it (`unzip -d day_0_sparse_multi_hot
+day_0_sparse_multi_hot.npz`), so that the arrays need not fit into memory. The first half of day 23 becomes
+valid.parquet, the second half test.parquet, as in the reference.
 """
 
 import os
