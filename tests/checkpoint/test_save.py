@@ -100,7 +100,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(saved, tmp_path, 
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
     monkeypatch.setattr(tf.raw_ops, "MergeV2Checkpoints", full)
-    with pytest.raises(OSError, match=r"the disk is full; .* save again once there is room"):
+    with pytest.raises(OSError, match=r"the disk is full; .* free some space, then save again"):
         td.save_checkpoint(model, str(tmp_path / "other"))
     assert os.listdir(tmp_path) == ["saved"]
 

@@ -69,7 +69,7 @@ def test_a_run_with_everything_in_its_way(kafka, config, tmp_path, monkeypatch):
         patch.setattr(loop.StreamProgress, "warn", warn_and_mend)
         # As train/main.py has it.
         result = train_on_stream(config, workdir, tf.distribute.OneDeviceStrategy("/cpu:0"))
-    assert result.reason == "the rows that were there at the start are done"
+    assert result.reason == "the rows that the topic held at the start are done"
     records = lines(workdir, "metrics.jsonl")
     assert sum(r["rows"] for r in records) == ROWS and records[-1]["retries"] >= 1 and records[-1]["lag"] == 0
     assert all(r["eval"]["log_loss"] > 0 and r["train"]["loss"] > 0 for r in records)

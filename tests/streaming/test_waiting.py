@@ -59,7 +59,7 @@ def test_it_ends_at_the_end_or_when_nothing_comes(clock):
     found, _ = make(clock, bounds, stop_at_end=True)  # with 16 rows
     clock.now = 50.0
     assert found.ranges({0: 0}) == {0: (0, 10)} and found.ranges({0: 10}) == {0: (10, 16)}
-    assert found.ranges({0: 16}) == {} and found.reason == "the rows that were there at the start are done"
+    assert found.ranges({0: 16}) == {} and found.reason == "the rows that the topic held at the start are done"
     assert clock.now == 50.0
     idle, _ = make(clock, topic(clock, 1, last=60), idle_seconds=20)
     assert idle.ranges({0: 61}) == {} and idle.reason == "no row came for 20 s"

@@ -55,7 +55,7 @@ def test_rows_that_are_gone_are_an_error():
         StreamError, match="partition 1: 7 rows that were not trained on are gone: the checkpoint resumes at"
     ):
         check_retained(address, {0: 5, 1: 3}, {0: (5, 9), 1: (10, 20)})
-    with pytest.raises(StreamError, match="resumes at offset 5, and the topic ends at 4; was it created anew"):
+    with pytest.raises(StreamError, match="resumes at offset 5, and the topic ends at 4; was it recreated"):
         check_retained(address, {0: 5}, {0: (0, 4)})
     with pytest.raises(StreamError, match="partition 1 does not exist any more"):
         check_retained(address, {0: 0, 1: 0}, {0: (0, 4)})

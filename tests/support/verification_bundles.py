@@ -68,7 +68,7 @@ def no_graph(path):
 
 def stranger(path):
     (path / "variables/old.bak").write_text("x")
-    return {"files": "variables/old.bak is there but not listed"}
+    return {"files": "variables/old.bak exists but is not listed"}
 
 
 def _warmup(path):

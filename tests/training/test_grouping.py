@@ -84,7 +84,7 @@ def test_the_text_lines_up_and_says_what_is_left_out(folder):
     assert len({len(line) for line in table}) == 1
     assert [line.split()[0] for line in table] == ["examples", *(line.split()[0] for line in table[1:])]
     assert "GAUC by user: 0." in lines[7] and "0 groups without both classes" in lines[8]
-    assert lines[9] == "Values of user are hashed: a group is a bucket, perhaps of several values."
+    assert lines[9] == "Values of user are hashed: a group is a bucket, which may hold several values."
 
 
 def test_mistakes_are_found_before_anything_is_scored(folder, tmp_path):

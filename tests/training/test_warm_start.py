@@ -137,7 +137,7 @@ def test_slots_of_other_optimizers_begin_anew(days, optimizer):
     """Even where they have the same names: FTRL would take the rows to 0 with the accumulators of Adagrad."""
     model = compiled(str(days / "new"), optimizer=optimizer(0.01))
     report = td.warm_start(model, str(days / "new"), str(days / "run"))
-    assert "table 'site' has another optimizer than before, whose slots begin anew" in report.notes
+    assert "table 'site' has another optimizer than before, whose slots start again" in report.notes
     assert not any(np.any(v) for v in model.embedding_optimizer.slots["site"].values())
     old, new = (load(days / "run").embeddings.tables["site"].numpy(), model.embeddings.tables["site"].numpy())
     np.testing.assert_array_equal(new[rows_of(days / "new")["a2"]], old[rows_of(days / "old")["a2"]])
@@ -156,7 +156,7 @@ def test_the_optimizer_of_the_mlps_may_change(days, optimizer, kept):
     model = compiled(str(days / "new"))
     model.compile(optimizer(), td.RowWiseAdagrad(0.1), metrics=[])
     report = td.warm_start(model, str(days / "new"), str(days / "run"))
-    assert ("the MLPs have another optimizer than before, whose slots begin anew" in report.notes) == (not kept)
+    assert ("the MLPs have another optimizer than before, whose slots start again" in report.notes) == (not kept)
     assert int(model.optimizer.iterations) == 0
     if kept:
         assert all(np.any(v) for v in model.optimizer.variables if v.shape.rank == 2)

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 MODULUS = 1 << 64
 BASE = 0x1E3779B97F4A7C15
-# The numbers are widened to int64, so many of them at a time.
+# How many numbers are widened to int64 at a time.
 _NUMBERS_AT_A_TIME = 1 << 20
 _INTEGERS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
 

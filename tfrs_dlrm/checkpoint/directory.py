@@ -33,12 +33,12 @@ def steps(directory: str) -> dict[int, str]:
 
 
 def step_path(directory: str, step: int) -> str:
-    """Where the checkpoint of a step is."""
+    """Returns the path of the checkpoint of a step."""
     return os.path.join(directory, f"step-{step}")
 
 
 def begin(path: str) -> str:
-    """Makes an empty directory in which to write what `publish` will give its name."""
+    """Makes an empty directory, to which `publish` gives its name once it is written."""
     unfinished = _unfinished(path)
     os.makedirs(unfinished)
     return unfinished
@@ -82,7 +82,7 @@ def remove(path: str) -> None:
 
 
 def tidy(directory: str) -> None:
-    """Removes what interrupted runs left."""
+    """Removes files that interrupted runs left."""
     for name in os.listdir(directory) if os.path.isdir(directory) else []:
         path = os.path.join(directory, name)
         if name.startswith(_REPLACED) and not os.path.exists(former := os.path.join(directory, name[len(_REPLACED) :])):

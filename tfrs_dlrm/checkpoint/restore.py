@@ -19,7 +19,7 @@ _NOT_ITS_FAULT = (tf.errors.AbortedError, tf.errors.ResourceExhaustedError, tf.e
 
 
 def restore_contents(contents: CheckpointContents, path: str) -> CheckpointManifest:
-    """Overwrites the contents with those of a checkpoint and returns its manifest.
+    """Overwrites the contents with a checkpoint and returns its manifest.
 
     Raises:
       FileNotFoundError: the path is no checkpoint.
@@ -46,9 +46,9 @@ def restore_contents(contents: CheckpointContents, path: str) -> CheckpointManif
 
 
 def restore_checkpoint(model: RankingModel, path: str) -> None:
-    """Reads what `save_checkpoint` or a run wrote.
+    """Restores a checkpoint that `save_checkpoint` or a run wrote.
 
-    If the model is compiled, its row optimizers must be those of the checkpoint and are restored with their slots.
+    If the model is compiled, its row optimizers must equal the checkpoint's and are restored with their slots.
     Otherwise only weights and tables are. The tables may be on any devices, shared out in any way.
 
     Args:

@@ -83,7 +83,7 @@ class CheckpointWriter:
             raise
 
     def discard(self) -> None:
-        """Removes what is written so far: the disk may be full."""
+        """Removes the files written so far: the disk may be full."""
         self._batches = {}
         shutil.rmtree(self.unfinished, ignore_errors=True)
 
@@ -106,7 +106,7 @@ def save_checkpoint(model: RankingModel, path: str) -> None:
     if distribution.any_process(os.path.exists(local_path(path))):
         raise FileExistsError(f"{path}: already exists; choose another name, or remove it")
     model.build()
-    with disk_full(f"{path}: save again once there is room"):
+    with disk_full(path, "save again"):
         contents = CheckpointContents.of(model)
         step = int(model.embedding_optimizer.iterations.numpy()) if contents.optimizers else 0
         saving = CheckpointWriter(contents, path, step)

@@ -19,11 +19,11 @@ from tfrs_dlrm.checkpoint.checksum import MODULUS, checksum
 from tfrs_dlrm.checkpoint.manifest import ManifestEntry
 from tfrs_dlrm.embeddings.storage import LogicalTable, TableShard
 
-# The size of what is written at a time, and of what is checked after reading: so much additional memory is needed.
+# The bytes to write, or to check after reading, at a time: the additional memory that is needed.
 PART_BYTES = 64 << 20
 # Of a host with very many rows the parts are larger, so that the files are not more than this.
 _PARTS_OF_A_HOST = 1024
-# So many parts side by side on each host, where nothing else is to be done meanwhile.
+# How many parts are processed at a time on each host, if it has no other work.
 AT_A_TIME = min(4, os.cpu_count() or 1)
 _Item = TypeVar("_Item")
 _Out = TypeVar("_Out")
@@ -123,7 +123,7 @@ def write_rows(
 
     Args:
       work: from `batches(stored)`.
-      stored: what they are the rows of.
+      stored: the table or slot that the rows are of.
       prefix: of the files; their directory is seen by all hosts.
       at_a_time: how many batches side by side on each host.
 
@@ -158,15 +158,15 @@ def write_rows(
 
 
 def read_rows(directory: str, entries: Mapping[str, ManifestEntry], stored: Mapping[str, LogicalTable]) -> None:
-    """Overwrites all rows of `stored` with those of a checkpoint, and makes sure that it did.
+    """Overwrites all rows of `stored` with the rows of a checkpoint, and checks the result.
 
     Args:
       directory: the checkpoint.
-      entries: what it holds, by name.
-      stored: by the same names, of the same shapes and dtypes, and perhaps shared out in another way.
+      entries: the contents of the checkpoint, by name.
+      stored: by the same names, of the same shapes and dtypes, however they are shared out.
 
     Raises:
-      ValueError: the rows are not those that were written.
+      ValueError: the rows differ from the rows that were written.
       tf.errors.OpError: a file is damaged.
     """
     pieces = _by_host(stored)
@@ -241,7 +241,7 @@ def _by_host(stored: Mapping[str, LogicalTable]) -> dict[str, list[tuple[str, Ta
 def _side_by_side(
     function: Callable[[str, _Item], _Out], work: Mapping[str, Sequence[_Item]], at_a_time: int = AT_A_TIME
 ) -> list[_Out]:
-    """`function(host, item)` of everything: on all hosts at the same time, and on each so many at a time."""
+    """Calls `function(host, item)` for all items: on all hosts at the same time, several at a time on each."""
     lanes = [(host, some[i::at_a_time]) for host, some in work.items() for i in range(min(at_a_time, len(some)))]
     with ThreadPoolExecutor(max(1, len(lanes))) as pool:
         return [out for outs in pool.map(lambda lane: [function(lane[0], x) for x in lane[1]], lanes) for out in outs]

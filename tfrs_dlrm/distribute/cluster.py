@@ -103,7 +103,7 @@ def job_in_tf_config(strategy: str) -> str:
 
 
 def tf_config_problems(text: str, strategy: str = "") -> list[str]:
-    """Describes what is wrong with the value of TF_CONFIG, a sentence each; empty if it is right.
+    """Describes the mistakes in the value of TF_CONFIG, a sentence each; empty if it is right.
 
     Args:
       text: of the environment variable.

@@ -23,7 +23,7 @@ class Device:
       source: where the numbers are from.
       most: the largest number of chips in a TPU slice, or of GPUs in a machine; 0 without a limit.
       replicas: copies of the dense weights and of replicated tables on the device.
-      embedding_hardware: what looks up embeddings: `V1`, `SparseCore`, or empty if nothing does.
+      embedding_hardware: the hardware that looks up embeddings: `V1`, `SparseCore`, or empty.
       sparse_cores: SparseCores per chip.
       counted_cores: how many the name of a TPU slice counts per chip: 2 in `v4-32`, which has 16 chips.
     """

@@ -54,7 +54,7 @@ class LocalCluster:
       workers: how many.
       servers: how many, of `parameter_server`.
       program: the command that every process runs.
-      logs: the directory for what they print, a file each.
+      logs: the directory for their output, a file each.
       environment: more variables for all of them.
       terminal: whether the coordinator, or the first worker of `multi_worker`, prints to the terminal instead.
 
@@ -136,7 +136,7 @@ class LocalCluster:
                     return code
                 continue
             if not self._asynchronous:
-                # Workers that step together end together; one that fails takes the others with it.
+                # Workers that step together end together: if one fails, all do.
                 if code == 0 and each is not self.main:
                     continue
                 return code

@@ -124,7 +124,7 @@ class PlacedTable:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where each table goes; in the order of the schema."""
+    """The place of each table; in the order of the schema."""
 
     topology: Topology
     tables: tuple[PlacedTable, ...]
@@ -148,7 +148,7 @@ def place(schema: Schema, topology: Topology, replicate_below: int | None = None
       schema: with the final sizes and dimensions of all tables.
       topology: the devices.
       replicate_below: in bytes: smaller tables are replicated under `mirrored` and `tpu`, and kept whole, though not
-        copied, under `parameter_server`. By default that of `REPLICATE_BELOW`.
+        copied, under `parameter_server`. By default `REPLICATE_BELOW`.
 
     Raises:
       ValueError: a table has no rows.

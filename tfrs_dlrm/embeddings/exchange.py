@@ -38,7 +38,7 @@ def update(
       optimizer: built for them.
       gradients: the gradients of this replica by name of the table; the same names in every replica.
       batch_size: the examples of this replica.
-      chunked: the tables with very many lookups, as those of multi-valued features.
+      chunked: the tables with very many lookups, such as tables of multi-valued features.
       orders: permutations that sort the ids of some tables, see `Table.order_key`; for one replica.
 
     Raises:

@@ -1,6 +1,6 @@
 """Layouts: how the rows of a table are stored in rows of variables, plainly or compressed.
 
-A layout computes the vectors of bags, and from the gradients of the vectors those of the variables' rows. Optimizers,
+A layout computes the vectors of bags, and turns their gradients into gradients of the variables' rows. Optimizers,
 checkpoints and sharding know variables only.
 """
 
@@ -24,7 +24,7 @@ Variables: TypeAlias = "Mapping[str, TableVariable | QuantizedRows]"
 
 
 class Layout(abc.ABC):
-    """How a table is stored in variables."""
+    """A way to store a table in variables."""
 
     @abc.abstractmethod
     def vectors(self, variables: Variables, bags: Bags) -> tf.Tensor:
@@ -32,7 +32,7 @@ class Layout(abc.ABC):
 
     @abc.abstractmethod
     def lookup_gradients(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, LookupGradient]:
-        """Returns the gradient of each variable, given that of the vectors, float32 [size, dim]."""
+        """Returns the gradient of each variable, given the gradient of the vectors, float32 [size, dim]."""
 
 
 class PlainLayout(Layout):

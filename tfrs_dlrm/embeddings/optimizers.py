@@ -83,7 +83,7 @@ class Adagrad(_Accumulating):
 class RowWiseAdagrad(_Accumulating):
     """a += mean(g^2); w -= rate * g / (sqrt(a) + epsilon), with one accumulator per row.
 
-    The slot is smaller than that of Adagrad by the factor `dim`: facebookresearch/dlrm, `optim/rwsadagrad.py`; FBGEMM,
+    The slot is smaller than Adagrad's by the factor `dim`: facebookresearch/dlrm, `optim/rwsadagrad.py`; FBGEMM,
     `EXACT_ROWWISE_ADAGRAD`.
     """
 
@@ -156,7 +156,7 @@ class FTRL(RowOptimizer):
     multiplied by the rate. At a constant rate that is the same; under a schedule the paper's z would rescale each row
     when the rate changes. With the default `initial_accumulator` of 0, a row starts at its initial value and without L1
     moves as under `Adagrad`; the 0.1 of Keras and TensorFlow pulls it to 0 at the first step. The two slots are each as
-    large as the table. There is no `weight_decay`: z would undo it.
+    large as the table. It has no `weight_decay`: z would undo it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where the rows of a table or slot are: in one variable, in copies on several devices, or in shards.
+"""The places of the rows of a table or slot: in one variable, in copies on several devices, or in shards.
 
 Checkpoints and other readers of whole tables use `LogicalTable`; what computes on rows uses variables.
 """

@@ -57,7 +57,7 @@ class CrossNetwork(keras.layers.Layer):
         return layer
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, d] -> [B, d], in the compute dtype."""
+        """Maps [B, d] to [B, d], in the compute dtype."""
         x = inputs
         for i in range(self.layers):
             x = inputs * self.outer[i](self.inner[i](x) if self.rank else x) + x

@@ -77,7 +77,7 @@ class DotInteraction(keras.layers.Layer):
 
 
 def _vector_count(input_shape: Any) -> int:
-    """F, from the shape of one tensor or a list of shapes."""
+    """Returns F, from the shape of one tensor or a list of shapes."""
     if isinstance(input_shape, (list, tuple)) and isinstance(input_shape[0], (list, tuple, tf.TensorShape)):
         shapes = [tf.TensorShape(s) for s in input_shape]
         if any(s.rank != 2 for s in shapes) or len({s[1] for s in shapes}) > 1:

@@ -37,7 +37,7 @@ class DenseVectors(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, W] -> [B, W, dim], in the compute dtype."""
+        """Maps [B, W] to [B, W, dim], in the compute dtype."""
         return inputs[:, :, tf.newaxis] * self.vectors
 
     def get_config(self) -> dict[str, Any]:

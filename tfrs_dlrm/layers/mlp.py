@@ -25,7 +25,7 @@ class Dense(keras.layers.Dense):
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, ..., fan_in] -> [B, ..., units]."""
+        """Maps [B, ..., fan_in] to [B, ..., units]."""
         inputs = tf.cast(inputs, self.compute_dtype)
         outputs = tf.matmul(inputs, self.kernel) if inputs.shape.rank == 2 else tf.tensordot(inputs, self.kernel, 1)
         if self.use_bias:
@@ -136,7 +136,7 @@ class MLP(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """[B, fan_in] -> [B, units[-1]], in the compute dtype; `training` affects batch norm and dropout only."""
+        """Maps [B, fan_in] to [B, units[-1]], in the compute dtype; `training` affects batch norm and dropout only."""
         x = inputs
         for i, layer in enumerate(self.dense_layers):
             x = layer(x)

@@ -47,7 +47,7 @@ class Groups:
 
 @dataclasses.dataclass(frozen=True)
 class GroupMetrics(Groups):
-    """How good probabilities are within each group.
+    """The quality of probabilities within each group.
 
     Attributes:
       auc: see `exact_auc`; nan if only one class has weight.
@@ -72,7 +72,7 @@ class GroupedAUC:
       groups: how many groups have an AUC.
       examples: how many examples these groups have.
       groups_left_out: how many groups have no AUC, because only one class has weight in them.
-      examples_left_out: how many examples those groups have.
+      examples_left_out: how many examples the left-out groups have.
     """
 
     gauc: float

@@ -201,7 +201,7 @@ class ExpectedCalibrationError(SumMetric):
 
 @_register
 class OutOfRangeIds(SumMetric):
-    """How many ids were outside their tables; they follow the feature's `out_of_range` policy.
+    """The number of ids outside their tables; they follow the feature's `out_of_range` policy.
 
     Args:
       features: the names of the categorical features.

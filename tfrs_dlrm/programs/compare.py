@@ -13,7 +13,7 @@ _MODELS = FLAGS.texts(
     "The models, each as [LABEL@]NAME[:SECTION.FIELD=VALUE]...",
 )
 _SIZES = FLAGS.string("sizes", "", "The NAME of one model, to compare several sizes of it in place of --models.")
-_DATA = FLAGS.string("data", "", "A prepared directory; by default that of the recipe.")
+_DATA = FLAGS.string("data", "", "A prepared directory; by default data.path of the recipe.")
 _SEEDS = FLAGS.integer("seeds", 5, "How many runs of each model.", least=1)
 _BUDGET = FLAGS.integer("budget", 0, "How many trials of learning rates and regularization for each model.", least=0)
 _SHARE = FLAGS.number("trial_share", 1.0, "The length of a trial as a share of the length of a run.")

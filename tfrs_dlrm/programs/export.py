@@ -14,7 +14,7 @@ _CONTEXT = FLAGS.texts(
     "context", [], "Features that all candidates of a request share, such as the user; adds the signature `rank`."
 )
 _TABLES = FLAGS.enum("tables", "float32", ["float32", "float16", "int8"], "How to store the rows of the tables.")
-_DATA = FLAGS.string("data", None, "Prepared data to measure smaller tables on; by default those of the run.")
+_DATA = FLAGS.string("data", None, "Prepared data to measure smaller tables on; by default the data of the run.")
 _KEEP = FLAGS.integer("keep", None, "How many of the newest versions to keep; by default all.", least=1)
 
 

@@ -30,7 +30,7 @@ def run(program: str, arguments: Sequence[str] | None = None) -> NoReturn:
 
     Args:
       program: the name of a subcommand of `tfrs-dlrm`.
-      arguments: its command line without the first word; by default that of this process.
+      arguments: its command line without the first word; by default the one of this process.
     """
     try:
         code = _execute(program, sys.argv[1:] if arguments is None else arguments)

@@ -26,8 +26,8 @@ class UsageError(Exception):
 class ProgramFlags:
     """The flags of one program.
 
-    They are kept apart from absl's global flags and from those of other programs, so that several programs can run in
-    one process. Each method that defines a flag returns a holder, whose `value` is that of the last command line.
+    They are kept apart from absl's global flags and from the flags of other programs, so that several programs can run
+    in one process. Each method that defines a flag returns a holder, whose `value` comes from the last command line.
 
     Args:
       text: what the program does; the first line of `--help`.
@@ -143,7 +143,7 @@ class ProgramFlags:
         """Defines --config for one command line; returns it with the path of the recipe.
 
         ml_collections finds the overrides in the command line that it gets when the flag is defined. So the flag is
-        defined anew for each, after the flags of the overrides before were removed.
+        defined again for each, after the flags of earlier overrides are removed.
         """
         argv = _with_recipe(argv, self._recipe) if argv else argv
         for name in [name for name in self._values if name.partition(".")[0] == "config"]:

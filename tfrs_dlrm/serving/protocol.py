@@ -28,8 +28,8 @@ class ServingError(Exception):
 
     Args:
       message: what was given, and what is expected.
-      code: the gRPC code, as `INTERNAL`; by default that of the class.
-      status: the HTTP status; by default that of the code.
+      code: the gRPC code, as `INTERNAL`; by default the code of the class.
+      status: the HTTP status; by default the status of the code.
     """
 
     code = "INTERNAL"

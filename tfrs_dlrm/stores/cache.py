@@ -89,7 +89,7 @@ class CachedCopy:
             raise ValueError(f"{self.address}: another process of this machine works on it; stop that one first") from e
 
     def done_writing(self) -> None:
-        """Ends what `write_alone` began."""
+        """Releases the lock of `write_alone`."""
         if self._writer:
             self._writer.close()
             self._writer = None

@@ -1,4 +1,4 @@
-"""Errors of object stores: which ones are temporary, how often to try again, and what to tell the user."""
+"""Errors of object stores: which are temporary, how often to try again, and advice for the user."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ T = TypeVar("T")
 # repeats each request once more.
 ATTEMPTS = 6
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
-# No attempt begins after so many seconds: a store that accepts connections but never answers takes 40 seconds each.
+# After so many seconds no attempt begins: a store that accepts connections but never answers takes 40 seconds each.
 LIMIT = 60.0
 
-_LOGIN = "check the credentials: those of the environment are used (AWS_ACCESS_KEY_ID, ~/.aws, the machine's role, ...)"
+_LOGIN = "check the credentials: they come from the environment (AWS_ACCESS_KEY_ID, ~/.aws, the machine's role, ...)"
 # Codes and words in messages of pyarrow's clients for errors that stay, and what to do about each.
 _LASTING = {
     "NO_SUCH_BUCKET": "the bucket does not exist; make it first",

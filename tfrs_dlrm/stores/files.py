@@ -80,14 +80,15 @@ def read_json(path: str) -> Any:
 
 
 @contextlib.contextmanager
-def disk_full(advice: str) -> Iterator[None]:
-    """Turns "no space left" into an OSError with errno ENOSPC and advice."""
+def disk_full(path: str, then: str = "run the same command again") -> Iterator[None]:
+    """Turns "no space left" into an OSError with errno ENOSPC, which names `path` and what to do `then`."""
     try:
         yield
     except Exception as e:  # DuckDB's errors are no OSError
         if getattr(e, "errno", None) != errno.ENOSPC and "No space left on device" not in str(e):
             raise
-        raise OSError(errno.ENOSPC, f"the disk is full; nothing half-written has its final name. {advice}") from e
+        text = "the disk is full; nothing half-written has its final name"
+        raise OSError(errno.ENOSPC, f"{text}. {path}: free some space, then {then}") from e
 
 
 def finite(data: Any) -> Any:

@@ -50,7 +50,7 @@ class Mirror:
         return os.path.join(self._copy.home, self._copy.state()["directory"])
 
     def listing(self) -> Listing | None:
-        """Reads what is published."""
+        """Reads the list of published files."""
         return Listing.read(Store(self.address))
 
     def write_alone(self) -> None:
@@ -62,7 +62,7 @@ class Mirror:
         self._copy.write_alone()
 
     def done_writing(self) -> None:
-        """Ends what `write_alone` began."""
+        """Releases the lock of `write_alone`."""
         self._copy.done_writing()
 
     def pull(self) -> bool:
@@ -73,7 +73,7 @@ class Mirror:
         writing stay as well.
 
         Raises:
-          ValueError: what was published is gone, or damaged.
+          ValueError: the published files are gone, or damaged.
           StoreError: the store cannot be reached or refuses.
         """
         with self._copy.transfer_lock():
@@ -89,7 +89,7 @@ class Mirror:
                     return True
                 except (FileNotFoundError, ValueError):
                     if attempt == _ATTEMPTS or self.listing() == listing:
-                        raise  # otherwise something else has been published meanwhile
+                        raise  # otherwise another publication has replaced it
         raise AssertionError("not reached")
 
     def push(self) -> None:
@@ -97,7 +97,7 @@ class Mirror:
 
         Raises:
           FileExistsError: the address holds something else.
-          ValueError: another process has published under the address meanwhile, or the local directory lost files.
+          ValueError: another process has published at the address since, or the local directory lost files.
           StoreError: the store cannot be reached or refuses; the published files stay as they were.
         """
         with self._copy.transfer_lock():
@@ -147,7 +147,7 @@ class Mirror:
     def _check_mine(self, found: Listing | None, state: Mapping[str, Any]) -> Listing | None:
         """Returns what is published, if this copy equals it or is a change of it."""
         if found and (found.id, found.version) != (state["id"], state["version"]):
-            raise ValueError(f"{self.address}: another process has published something there; is it running twice?")
+            raise ValueError(f"{self.address}: another process has published at this address; is it running twice?")
         return found
 
     def _upload(
@@ -188,7 +188,7 @@ def local_copy(path: str, progress: Progress | None = None) -> str:
 
     Raises:
       FileNotFoundError: nothing is published at the address.
-      ValueError: what was published is gone or damaged, or the address is of an unknown kind.
+      ValueError: the published files are gone or damaged, or the address is of an unknown kind.
       StoreError: the store cannot be reached or refuses.
     """
     if not is_store_url(path):
@@ -206,7 +206,7 @@ def _has(path: str, name: str, entry: PublishedFile, stamps: Mapping[str, Any], 
     """Whether a local file equals the published one."""
     if not os.path.isfile(path):
         return False
-    if entry.crc32c is None:  # the local file is newer if nothing was published meanwhile
+    if entry.crc32c is None:  # the local file is newer if nothing was published since
         return same
     if os.path.getsize(path) != entry.bytes:
         return False

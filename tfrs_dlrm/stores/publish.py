@@ -29,7 +29,7 @@ def publish(directory: str, address: str, last: Collection[str] = (), progress: 
       progress: called with the progress.
 
     Raises:
-      FileExistsError: something is published under the address already, perhaps meanwhile.
+      FileExistsError: something is published at the address already.
       StoreError: the store cannot be reached or refuses.
     """
     store = Store(address)
@@ -40,14 +40,12 @@ def publish(directory: str, address: str, last: Collection[str] = (), progress: 
     files = upload_all(store, directory, [n for n in names if n not in last], progress)
     files |= upload_all(store, directory, [n for n in names if n in last], None)
     if Listing.read(store) is not None:
-        raise FileExistsError(
-            f"{address}: another process has published something there meanwhile; choose another address"
-        )
+        raise FileExistsError(f"{address}: another process has just published at this address; choose another address")
     Listing(secrets.token_hex(8), secrets.token_hex(8), files).write(store)
 
 
 def unpublish(address: str, first: Collection[str] = ()) -> None:
-    """Removes what `publish` wrote, and nothing else. If it is interrupted, call it again.
+    """Removes the files that `publish` wrote, and no other. If interrupted, call it again.
 
     Args:
       address: the URL that the files are published under.

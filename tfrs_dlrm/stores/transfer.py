@@ -28,7 +28,7 @@ def upload_all(
     progress: Progress | None,
     objects: Mapping[str, str] | None = None,
 ) -> dict[str, PublishedFile]:
-    """Writes files of a directory as objects of the same names, or of those that `objects` gives.
+    """Writes files of a directory as objects of the same names, or of the names in `objects`.
 
     Raises:
       FileNotFoundError: one of the files is gone.
@@ -47,7 +47,7 @@ def download_all(store: Store, directory: str, files: Mapping[str, PublishedFile
     """Writes objects as files of a directory, each of which becomes visible when it is complete.
 
     Raises:
-      ValueError: an object differs from what was published.
+      ValueError: an object differs from the published one.
       StoreError: see `Store`.
     """
 

@@ -20,14 +20,14 @@ _SECRETS = ("password", "secret", "token", "jaas", ".pem", "oauthbearer.config")
 
 @dataclasses.dataclass(frozen=True)
 class StreamAddress:
-    """Where the rows of a stream are, and in which form.
+    """The address of a stream of rows, and their format.
 
     Attributes:
       servers: HOST or HOST:PORT of some brokers, separated by commas.
       topic: of raw rows with their labels.
       format: of a message: `json`, an object with a field for each column of the schema; or `tsv` or `csv`, one line.
-      columns: the names of the fields of a line; by default those of `text.columns` in the schema.
-      absent: what a field counts as that a JSON object does not have: `malformed` or `missing`.
+      columns: the names of the fields of a line; by default `text.columns` of the schema.
+      absent: how to read a field that a JSON object lacks: `malformed` or `missing`.
       start: where a run without a checkpoint begins: with the `earliest` row that is left, or after the `latest`.
       reader: `confluent` or `tensorflow_io`; empty for the one that works with the TensorFlow here.
       dead_letter: a topic that malformed messages are also sent to, in addition to the quarantine file.

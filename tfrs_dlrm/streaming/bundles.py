@@ -1,4 +1,4 @@
-"""Exports a SavedModel every so many windows."""
+"""Exports a SavedModel after every N windows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bundles:
 
         Args:
           model: as it is in the checkpoint.
-          checkpoint: the path of it.
+          checkpoint: its path.
           window: the last one done.
 
         Raises:

@@ -61,7 +61,7 @@ class TopicClient:
                 for p in self._partitions
             }
         except kafka.KafkaException as e:
-            self._partitions = []  # ask anew
+            self._partitions = []  # ask again
             raise self.error(e.args[0]) from e
 
     def error(self, error: Any) -> Exception:
@@ -113,7 +113,7 @@ def settings(address: StreamAddress) -> dict[str, Any]:
         "bootstrap.servers": address.servers,
         # Lines of librdkafka would break the progress bar; failures are reported where they are seen.
         "log_level": 0,
-        # In milliseconds. At the end of a partition a consumer cannot be told to do something else for so long.
+        # In milliseconds: how long a consumer at the end of a partition ignores other requests.
         "fetch.wait.max.ms": 50,
         "reconnect.backoff.max.ms": 2000,
     }

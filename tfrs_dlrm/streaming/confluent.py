@@ -19,7 +19,7 @@ _STALL = 15.0
 
 
 class ConfluentReader:
-    """See `StreamReader`. Messages behind the requested ones are kept for the next call.
+    """Reads with confluent-kafka; see `StreamReader`. Later messages are kept for the next call.
 
     Args:
       address: of the topic.
@@ -48,7 +48,7 @@ class ConfluentReader:
         try:
             return self._read({p: r for p, r in ranges.items() if r[0] < r[1]})
         except BaseException:
-            self._next = {}  # begin anew
+            self._next = {}  # start again at the requested offsets
             raise
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class ConfluentReader:
                 raise self._client.error(error)
             self._ended[partition] = raw.offset()
             if partition in todo and raw.offset() >= ranges[partition][1]:
-                todo.discard(partition)  # its last offsets hold no messages, as those of transactions do
+                todo.discard(partition)  # its last offsets hold no messages, as in transactions
             return
         message = Message.of(partition, raw.offset(), raw.value())
         if partition in todo and message.offset < ranges[partition][1]:
@@ -104,7 +104,7 @@ class ConfluentReader:
             todo.discard(partition)
 
     def _place(self, ranges: dict[int, OffsetRange]) -> None:
-        """Makes sure that the next messages are those that `ranges` begin with."""
+        """Makes sure that the next messages are the first of `ranges`."""
         if all(self._next.get(p) == begin for p, (begin, _) in ranges.items()):
             return
         from confluent_kafka import KafkaException, TopicPartition

@@ -49,8 +49,8 @@ def train_on_stream(
 ) -> Result:
     """Trains along `config.data.source`, in `workdir`; resumes the run that `workdir` holds.
 
-    Whatever kills it, the weights of its last checkpoint have seen each row before its offsets once, and no row behind
-    them. `metrics.jsonl` has a line for each window, `quarantine.jsonl` for each malformed message,
+    Even if the run is killed, the weights of its last checkpoint have seen each row before its offsets once, and no
+    later row. `metrics.jsonl` has a line for each window, `quarantine.jsonl` for each malformed message,
     `windows.jsonl` the offsets of each window.
 
     Args:
@@ -82,7 +82,7 @@ def train_on_stream(
         first = Retries(_FIRST_ANSWER, logging.warning)
         first(reader.bounds)
         first(lambda: check_dead_letter(address))
-        with precision(config.train.precision), distribution.strategy.scope(), disk_full(f"{workdir}: {RUN_AGAIN}"):
+        with precision(config.train.precision), distribution.strategy.scope(), disk_full(workdir, RUN_AGAIN):
             data_dir = ensure_prepared(config.data, config.train.seed, prepare_progress)
             schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
             model = make_model(config.model, schema, config.train.seed)
@@ -161,7 +161,7 @@ class StreamRun(Run):
         return self.finish(reason)
 
     def _begin(self) -> None:
-        """Starts anew, and records where: the earliest and the latest row may be others tomorrow."""
+        """Starts a new run, and records where: the earliest and the latest row may differ tomorrow."""
         for name in (WINDOWS_FILE, QUARANTINE_FILE, METRICS_FILE):
             if os.path.exists(self.home.file(name)):
                 os.remove(self.home.file(name))
@@ -174,7 +174,7 @@ class StreamRun(Run):
         self._save()
 
     def _resume(self, checkpoint: str) -> None:
-        """Forgets what came after a checkpoint."""
+        """Drops the records of windows after a checkpoint."""
         self._saved = window = self._state.windows
         self._progress.say(f"resuming from {checkpoint}, after window {window}")
         self._journal = WindowJournal(self.home.file(WINDOWS_FILE))
@@ -206,7 +206,7 @@ class StreamRun(Run):
             self._export()
 
     def _measured(self, decoded: Decoded, begun: float) -> dict[str, Any]:
-        """Returns what the line of a window says about the run; `begun` is when the window was."""
+        """Returns the state of the run for the line of a window, which began at `begun`."""
         return {
             "step": self.counter.step,
             "malformed": int(self._state.malformed.numpy()),

@@ -26,7 +26,7 @@ _DELIMITERS = {"tsv": "\t", "csv": ","}
 
 @dataclasses.dataclass(frozen=True)
 class Malformed:
-    """A message that is no row: where it is, what is wrong, and how it begins."""
+    """A message that is no row: its place, the reason, and its first bytes."""
 
     message: Message
     column: str
@@ -68,7 +68,7 @@ class Decoder:
       address: says how a message is laid out.
 
     Raises:
-      ValueError: lines without known columns, or without those that the schema reads.
+      ValueError: lines without known columns, or without columns that the schema reads.
     """
 
     def __init__(self, encoder: Encoder, address: StreamAddress):
@@ -113,7 +113,7 @@ class Decoder:
     def _lines(
         self, messages: Sequence[Message], numbers: list[int], malformed: dict[int, Malformed]
     ) -> tuple[RawBlock | None, list[int]]:
-        """A block of those of `numbers` that are one line each, and their numbers."""
+        """Returns a block of the messages in `numbers` that are one line each, and their numbers."""
         lines, kept = [], []
         for i in numbers:
             line = messages[i].value.removesuffix(b"\n").removesuffix(b"\r")
@@ -131,7 +131,7 @@ class Decoder:
     def _objects(
         self, messages: Sequence[Message], numbers: list[int], malformed: dict[int, Malformed]
     ) -> tuple[RawBlock | None, list[int]]:
-        """A block of those of `numbers` that are JSON objects with the fields of the schema, and their numbers."""
+        """Returns a block of the messages in `numbers` that are JSON objects of the schema, and their numbers."""
         columns: dict[str, list[Any]] = {field.column: [] for field in self._fields}
         kept, missing = [], object()
         absent = None if self._address.absent == "missing" else missing

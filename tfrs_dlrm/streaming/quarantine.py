@@ -1,4 +1,4 @@
-"""Sets malformed messages aside: in a file, and perhaps in another topic."""
+"""Sets malformed messages aside: in a file and, if the address names one, in another topic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Quarantine:
       path: the file: one JSON object a line.
       address: of the stream.
       bad_rows: `error` refuses malformed messages.
-      limit: refuses windows without any row after so many malformed messages in a row; 0 for no limit.
+      limit: how many malformed messages in a row end the run, in windows without any row; 0 for no limit.
     """
 
     def __init__(self, path: str, address: StreamAddress, bad_rows: str, limit: int):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
-# In seconds, between two tries.
+# The pause between two tries, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 # No row of a log is longer. Of longer messages only the first bytes are kept, for the quarantine file.
 MAX_BYTES = 1 << 20
@@ -53,7 +53,7 @@ class StreamReader(Protocol):
     """Reads a topic. It does not store which rows were read: the offsets are in the checkpoint, not in the broker."""
 
     def bounds(self) -> dict[int, OffsetRange]:
-        """Returns, by partition, its oldest offset that is left, and the offset of the next message.
+        """Returns, by partition, its oldest offset, and the offset of the next message.
 
         Raises:
           StreamError: the topic does not exist, or may not be read.
@@ -80,10 +80,10 @@ class Stopped(Exception):
 
 
 class Retries:
-    """Calls what may raise `BrokerUnavailable` until it does not.
+    """Repeats a call as long as it raises `BrokerUnavailable`.
 
     Args:
-      seconds: gives up after so long.
+      seconds: the longest wait.
       say: is told of every retry.
       stopping: whether to stop waiting.
 
@@ -96,14 +96,14 @@ class Retries:
         self.count = 0
 
     def __call__(self, work: Callable[[], T], seconds: float | None = None) -> T:
-        """Returns what `work` returns.
+        """Returns the result of `work`.
 
         Args:
           work: is called again after each `BrokerUnavailable`.
           seconds: another limit than usual.
 
         Raises:
-          StreamError: the broker was away for so long.
+          StreamError: the broker was away for longer.
           Stopped: the run is to end.
         """
         limit = self._seconds if seconds is None else seconds

@@ -30,8 +30,8 @@ class TensorFlowIOReader:
     """A `StreamReader` that uses tensorflow-io.
 
     tensorflow-io gives messages without their offsets, which are counted here. So it is for topics whose offsets have
-    no gaps, unlike those of compacted topics and of transactions. What a topic holds is asked by confluent-kafka, which
-    the extra `io` brings along, and so is the last message of what was counted, to be sure.
+    no gaps, unlike those of compacted topics and of transactions. confluent-kafka, which the extra `io` brings
+    along, asks for the bounds of a topic, and checks the last message that was counted.
 
     Args:
       address: of the topic.
@@ -94,8 +94,8 @@ class TensorFlowIOReader:
 class _Reading(threading.Thread):
     """Reads some messages of one partition; without a broker, for ever.
 
-    All datasets of tensorflow-io share one consumer, which the latest takes from the others. So each is read to its end
-    before there is another, and nothing may read ahead: behind the last message, or an error, that would never end.
+    All datasets of tensorflow-io share one consumer, which the latest takes over. So each is read to its end before
+    the next is made. Nothing may read ahead: behind the last message or an error, that would never end.
     """
 
     def __init__(self, topic: str, settings: list[str], partition: int, begin: int, end: int):

@@ -42,7 +42,7 @@ class Waiting:
         """Returns the offsets of a window by partition; empty if the run is to end, and `reason` says why.
 
         Args:
-          begins: by partition, the next offset. Others have been made meanwhile, and are read from their begin.
+          begins: by partition, the next offset. Later partitions are read from their begin.
         """
         config, waiting = self._config, time.monotonic()
         idle = waiting
@@ -52,7 +52,7 @@ class Waiting:
             if size == config.window_rows:
                 return ranges
             if self._until is not None:
-                self.reason = "" if size else "the rows that were there at the start are done"
+                self.reason = "" if size else "the rows that the topic held at the start are done"
                 return ranges
             if size and now - waiting >= config.window_seconds:
                 return ranges
@@ -134,7 +134,7 @@ def check_retained(address: StreamAddress, begins: Mapping[int, int], bounds: Ma
     for partition, offset in begins.items():
         if partition not in bounds:
             raise StreamError(
-                f"{address}: partition {partition} does not exist any more; was the topic created anew? Then {_ANEW}"
+                f"{address}: partition {partition} does not exist any more; was the topic recreated? Then {_ANEW}"
             )
         first, end = bounds[partition]
         where = f"{address}: partition {partition}"
@@ -146,6 +146,6 @@ def check_retained(address: StreamAddress, begins: Mapping[int, int], bounds: Ma
             )
         if offset > end:
             raise StreamError(
-                f"{where}: the checkpoint resumes at offset {offset}, and the topic ends at {end}; was it created anew?"
+                f"{where}: the checkpoint resumes at offset {offset}, and the topic ends at {end}; was it recreated?"
                 f" Then {_ANEW}"
             )

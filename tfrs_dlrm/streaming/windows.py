@@ -31,7 +31,7 @@ class StreamWindow:
 
     @property
     def size(self) -> int:
-        """How many offsets it has; some of them may hold no row."""
+        """The number of offsets; some of them may hold no row."""
         return sum(end - begin for begin, end in self.ranges.values())
 
 
@@ -140,7 +140,7 @@ class WindowJournal:
 
 
 class StreamState(tf.Module):
-    """How far a run along a stream is, saved with the weights.
+    """The progress of a run along a stream, saved with the weights.
 
     Attributes:
       step: the train steps so far.

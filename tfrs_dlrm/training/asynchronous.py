@@ -17,7 +17,7 @@ from tfrs_dlrm.distribute.cluster import ServerLost
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
 
-# Between two looks at how far the workers are, in seconds.
+# Seconds between two looks at the progress of the workers.
 _LOOK = 0.25
 
 
@@ -47,13 +47,13 @@ class Workers:
     def fit(
         self, steps: int, callbacks: Sequence[keras.callbacks.Callback], stop: Callable[[], bool]
     ) -> dict[str, float] | None:
-        """Trains so many steps, as `model.fit` with one epoch would, and returns the metrics; None of no step at all.
+        """Trains `steps` steps, as `model.fit` with one epoch would; returns the metrics, or None after no step.
 
         Args:
           steps: over all workers.
           callbacks: are told the number of steps done, from time to time, and the metrics.
-          stop: asked from time to time; once it says so, no more steps are handed out, and the callbacks are told
-            when those under way are done.
+          stop: asked from time to time; if true, no more steps are handed out, and the callbacks are told once
+            the running steps are done.
         """
         model, coordinator = self._model, self._coordinator
         model.reset_metrics()
@@ -87,10 +87,10 @@ class Workers:
 
 @contextlib.contextmanager
 def server_lost() -> Iterator[None]:
-    """Tells errors of parameter servers that do not answer from all others.
+    """Turns errors of parameter servers that do not answer into `ServerLost`.
 
     Raises:
-      ServerLost: where TensorFlow raised one of those.
+      ServerLost: a parameter server does not answer.
     """
     try:
         yield

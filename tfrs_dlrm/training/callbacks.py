@@ -85,7 +85,7 @@ class EndRound(keras.callbacks.Callback):
 
 
 class StopOnSignal(keras.callbacks.Callback):
-    """On SIGTERM ends the run at the next step, or at the next evaluation if that is what the step leads to.
+    """On SIGTERM ends the run at the next step, or at the evaluation if one follows the step.
 
     It listens inside `with`, in the main thread only.
 

@@ -88,7 +88,7 @@ def score(model: RankingModel, data: tf.data.Dataset, progress: Callable[[int], 
     """Scores every example of a finite dataset, in its order, on all devices of the strategy of the model.
 
     Args:
-      model: what scores.
+      model: the trained model.
       data: batches of `(features, label[, weight])`, as `evaluation_dataset` makes them. Under a
         `MultiWorkerMirroredStrategy` each process has a part of them, and gets the scores of all.
       progress: called with the number of examples of each batch that is done.
@@ -121,7 +121,7 @@ class Evaluation:
     """The evaluation of one checkpoint.
 
     Attributes:
-      scores: what the model says.
+      scores: the scores of the model.
       checkpoint: its path.
       data: the prepared directory.
       reference: a name and the metrics of something to compare with, where the data come with one.
@@ -133,7 +133,7 @@ class Evaluation:
     reference: dict[str, dict[str, float]]
 
     def columns(self) -> dict[str, dict[str, float]]:
-        """Metrics by the name of what they measure."""
+        """Returns the metrics by name."""
         mean = self.scores.of_the_mean()
         return {"this model": self.scores.metrics(), **({"training mean": mean} if mean else {}), **self.reference}
 
@@ -145,7 +145,7 @@ class Evaluation:
         draw(path, scores.labels, scores.logits, scores.weights, title=title)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return {"checkpoint": self.checkpoint, "data": self.data, "metrics": self.columns()}
 
 
@@ -165,7 +165,7 @@ def evaluate_run(
       split: which rows of it.
       which: the `best` checkpoint or the `latest`.
       progress: as in `score`.
-      strategy: where to compute; by default the strategy in scope. It need not be that of the run.
+      strategy: where to compute; by default the strategy in scope. It need not be the strategy of the run.
 
     Raises:
       FileNotFoundError: the run, its checkpoint or the data do not exist.

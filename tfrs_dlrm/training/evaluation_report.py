@@ -104,7 +104,7 @@ def picture(
 
 @contextlib.contextmanager
 def panels(path: str | os.PathLike[str], title: str) -> Iterator[Sequence[Axes]]:
-    """Three panels side by side; at the end they are written to a PNG, which appears whole or not at all."""
+    """Yields three panels side by side; at the end they are written to a PNG, which appears whole or not at all."""
     figure = Figure(figsize=(15, 5), dpi=100, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     if title:
@@ -124,7 +124,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def _number(value: float) -> str:
-    """Six decimals for what a metric usually is, no decimals for counts, an exponent where six decimals say nothing."""
+    """Formats a metric: six decimals, none for counts, an exponent for very small or very large numbers."""
     if float(value).is_integer() and (isinstance(value, (int, np.integer)) or abs(value) >= 1000):
         return str(int(value))
     return f"{value:.3e}" if 0 < abs(value) < 1e-3 or 1e6 <= abs(value) < math.inf else f"{value:.6f}"
@@ -177,7 +177,7 @@ def _group_edges(z: Floats) -> Floats:
 
 
 def _draw_counts(axes: Axes, p: Floats, w: Floats, edges: Floats, margin: float) -> None:
-    """How the predictions are distributed, along the bottom of the panel, a `margin` of its height above the edge."""
+    """Draws the distribution of the predictions, a `margin` of the height above the lower edge of the panel."""
     heights, _ = np.histogram(p, edges, weights=w)
     counts = axes.twinx()
     counts.stairs(heights, edges, fill=True, color=COLORS[0], alpha=0.18)
@@ -207,13 +207,13 @@ def _draw_scores(axes: Axes, y: Floats, z: Floats, w: Floats) -> None:
 
 
 def dress(axes: Axes, title: str, x: str, y: str) -> None:
-    """Title and names of the axes, without a box."""
+    """Writes the title and the names of the axes, without a box."""
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def say_undefined(axes: Axes, y: Floats) -> None:
-    """Why a panel is empty."""
+    """Says why a panel is empty."""
     what = "no examples" if len(y) == 0 else f"undefined: all {len(y):,} labels are {y[0]:.0f}"
     axes.text(0.5, 0.5, what, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=12)
     axes.set(xticks=[], yticks=[])

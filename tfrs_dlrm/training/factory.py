@@ -42,7 +42,7 @@ def make_model(
 
 
 def tables_for(config: RunConfig) -> Callable[[Schema], TPUEmbeddingTables] | None:
-    """Returns what `make_model` needs to make tables under the strategy in scope; None except on TPUs."""
+    """Returns the `tables` argument of `make_model` for the strategy in scope; None except on TPUs."""
     if not distribution_of().fixed_batches:
         return None
     return lambda schema: tpu_tables(local_copy(config.data.path), schema, config.train.batch_size, config.train.seed)
@@ -53,7 +53,7 @@ def learning_rates(config: OptimizerConfig, factor: tf.Variable | float = 1.0) -
 
     Args:
       config: rates and schedules.
-      factor: what plateaus have made of them; without `plateau_factor` it does not matter.
+      factor: the cuts by plateaus so far; ignored without `plateau_factor`.
     """
     embedding = config.embedding_learning_rate or config.learning_rate
     return {"dense": _rate(config, config.learning_rate, factor), "embedding": _rate(config, embedding, factor)}

@@ -64,12 +64,12 @@ class GroupEvaluation:
             lines = [f"GAUC by {feature}{of}: {found.gauc:.6f} over {over}."]
             lines.append(f"Left out: {left_out}; {self.without_value[feature]:,} examples of missing or unseen values.")
             if encoding_of(self.schema, categorical_feature(self.schema, feature).table) == "hash":
-                lines.append(f"Values of {feature} are hashed: a group is a bucket, perhaps of several values.")
+                lines.append(f"Values of {feature} are hashed: a group is a bucket, which may hold several values.")
             parts.append("\n".join(lines))
         return "\n\n".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: every group, in columns of equal length, those with most examples first."""
+        """Returns plain values: every group, in columns of equal length, the largest groups first."""
         by_value = {}
         for feature, metrics in self.by_value.items():
             ordered = metrics.largest(len(metrics.group))
@@ -159,7 +159,7 @@ class Grouping:
         return GroupEvaluation(*which, by_value, gauc, without, self._schema, self._directory)
 
     def _metrics(self, evaluation: Evaluation, split: Split, feature: str) -> Groups:
-        """Within the groups of one feature."""
+        """Measures within the groups of one feature."""
         scores = evaluation.scores.of_label(self.label)
         groups, examples = _groups(evaluation.data, split, feature)
         if scores.examples is not None:

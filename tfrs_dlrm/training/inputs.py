@@ -46,7 +46,7 @@ def distributed_dataset(
       repeat: has no end.
       shuffle_rows: how many rows are shuffled at a time.
       tables: `model.embeddings`, needed on TPUs.
-      service: what `input_service` gave.
+      service: the result of `input_service`.
 
     Raises:
       FileNotFoundError, ValueError: as `dataset`.
@@ -85,7 +85,7 @@ def _fixed_batches(
     start_step: int,
     shuffle_rows: int,
 ) -> Any:
-    """Training batches without end, in the form that the tables take; several hosts each read a part of the records."""
+    """Returns endless training batches in the form of the tables; several hosts each read a part of the records."""
     source = record_dataset if distribution.reads_records else dataset
     if distribution.reads_records:
         write_records(directory, shuffle_rows=shuffle_rows)
@@ -142,5 +142,5 @@ def epoch_steps(directory: str, batch_size: int) -> int:
 
 
 def _batches_per_step(context: tf.distribute.InputContext | None) -> int:
-    """How many batches of its part a process takes in a step: one for each of its replicas."""
+    """Returns how many batches of its part a process takes in a step: one for each of its replicas."""
     return 1 if context is None else context.num_replicas_in_sync // context.num_input_pipelines

@@ -67,7 +67,7 @@ def train_and_evaluate(
         precision(config.train.precision),
         distribution.strategy.scope(),
         server_lost(),
-        disk_full(f"{workdir}: {RUN_AGAIN}"),
+        disk_full(workdir, RUN_AGAIN),
     ):
         service = input_service(config.data.service)
         # One process writes, and the others see what it wrote.

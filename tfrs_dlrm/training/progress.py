@@ -47,7 +47,7 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Event files: the training metrics every `EVERY` steps, and what `write` is given."""
+    """Event files: the training metrics every `EVERY` steps, and the values of `write`."""
 
     EVERY = 50
 
@@ -69,7 +69,7 @@ class TensorBoard(keras.callbacks.Callback):
                 tf.summary.scalar(f"{prefix}/{name}", value)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes the last events."""
         self._writer.close()
 
 
@@ -80,7 +80,7 @@ class TrainingProgress:
       counter: the step.
       bar: draws one line on standard error; None logs lines instead.
       tensorboard: the directory of event files; empty for none.
-      metrics: the names of those in a line.
+      metrics: the names of the metrics in a line.
     """
 
     def __init__(self, counter: StepCounter, bar: ProgressBar | None, tensorboard: str, metrics: Sequence[str]):
@@ -89,7 +89,7 @@ class TrainingProgress:
 
     @property
     def callbacks(self) -> list[keras.callbacks.Callback]:
-        """For `model.fit`."""
+        """The callbacks for `model.fit`."""
         return [c for c in (self._bar, self._board) if c]
 
     def say(self, line: str) -> None:

@@ -22,12 +22,12 @@ from tfrs_dlrm.training.warm_start import warm_start
 from tfrs_dlrm.training.workdir import METRICS_FILE, Workdir
 
 RESULT_FILE = "result.json"
-RUN_AGAIN = "run the same command again once there is room, and it resumes from the last checkpoint"
+RUN_AGAIN = "run the same command again, which resumes from the last checkpoint"
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
       step: the last step.
@@ -89,7 +89,7 @@ class Run(abc.ABC):
       home: the directory of the run, begun.
       model: compiled.
       state: how far the run is.
-      saved: what is saved with the model, by name, the state included.
+      saved: the objects to save with the model, by name, the state included.
       key: the number of each line in `metrics.jsonl`: `step` or `window`.
 
     Attributes:
@@ -118,7 +118,7 @@ class Run(abc.ABC):
     @property
     @abc.abstractmethod
     def position(self) -> str:
-        """How far the run is, in words."""
+        """The progress of the run, in words."""
 
     @property
     def tensorboard(self) -> str:
@@ -151,7 +151,7 @@ class Run(abc.ABC):
         return NonFiniteError(f"{what}. The last good checkpoint is {self.last_checkpoint or 'none'}")
 
     def save(self, best: bool = False) -> str:
-        """Writes a checkpoint, perhaps in the background, and returns its path. `check_finite` comes first."""
+        """Writes a checkpoint, in the background if so configured, and returns its path. Call `check_finite` first."""
         self._step.assign(self.counter.step)
         self.last_checkpoint = self.checkpoints.save(self.counter.step, best)
         return self.last_checkpoint

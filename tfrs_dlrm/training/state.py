@@ -1,4 +1,4 @@
-"""How far a run is and how good it was, when it evaluates, and when it ends."""
+"""The progress of a run and its best evaluation, when it evaluates, and when it ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def quality(monitor: str, task: Task, metrics: Mapping[str, float]) -> float:
 
 
 class RunState(tf.Module):
-    """How far a run is and how good it was, saved with the weights.
+    """The progress of a run and its best evaluation, saved with the weights.
 
     Args:
       config: says whether and when learning rates are cut.
@@ -65,13 +65,13 @@ class RunState(tf.Module):
 
 
 class RunLimits:
-    """When a run evaluates and when it ends. A round is what it trains from one evaluation to the next.
+    """Decides when a run evaluates and when it ends. A round lasts from one evaluation to the next.
 
     Args:
       config: the run.
       epoch: the steps of an epoch.
       state: how far the run is.
-      best: what makes an evaluation the best, in words.
+      best: the metric that makes an evaluation the best, in words.
     """
 
     def __init__(self, config: RunConfig, epoch: int, state: RunState, best: str) -> None:
@@ -80,7 +80,7 @@ class RunLimits:
         self.round = self._train.eval_every_steps or epoch
 
     def next_rounds(self, step: int) -> tuple[int, int]:
-        """How many steps the next round has, and how many rounds in a row have as many.
+        """Returns the number of steps of the next round, and the number of rounds in a row of that length.
 
         A first round that begins at a checkpoint in its middle is shorter, and so may be the last.
         """
@@ -92,7 +92,7 @@ class RunLimits:
         return step % self.round == 0 or step >= self.total
 
     def reason_to_stop(self, step: int) -> str:
-        """Why the run ends after a step, in words; empty if it does not."""
+        """Returns why the run ends after a step, in words; empty if it does not."""
         train, state = self._train, self._state
         if train.target_auc and float(state.best_auc.numpy()) >= train.target_auc:
             return f"the evaluation AUC reached the target {train.target_auc:g}"

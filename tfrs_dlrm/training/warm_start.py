@@ -44,7 +44,7 @@ class WarmStart:
     Attributes:
       checkpoint: where the weights are from.
       tables: by name of the table.
-      notes: what the user should know, in words.
+      notes: messages to the user.
     """
 
     checkpoint: str
@@ -64,7 +64,7 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
     Rows of vocabulary tables are matched by value: a value that the old vocabulary has keeps its row and slots wherever
     it stands in the new one, and so does row 0. Other rows stay as they were initialized. Tables of `ids` keep the rows
     that both have. All other weights are taken over as they are. Slots are, where the optimizer is of the same kind.
-    Learning rates are the new model's, and steps are counted from 0, so that schedules begin anew.
+    Learning rates are the new model's, and steps are counted from 0, so that schedules start again.
 
     Args:
       model: compiled, for the vocabularies in `data_dir`.
@@ -100,10 +100,10 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
             of_part, same = _row_copies(model, stored, part, None if table.remainders else matches, checkpoint, kind)
             copies += of_part
             if not same:
-                notes.append(f"table {table.name!r} has another optimizer than before, whose slots begin anew")
+                notes.append(f"table {table.name!r} has another optimizer than before, whose slots start again")
     slots = _dense_slots(model, checkpoint, config.optimizer.dense)
     if slots is None:
-        notes.append("the MLPs have another optimizer than before, whose slots begin anew")
+        notes.append("the MLPs have another optimizer than before, whose slots start again")
     _restore_layers(model, path)
     for variable, key in slots or []:
         variable.assign(checkpoint.dense(key))
@@ -144,7 +144,7 @@ class _RowCopy(NamedTuple):
         entry = checkpoint.rows[self.name]
         matches = np.arange(entry.shape[0]) if self.matches is None else self.matches
         kept = np.flatnonzero(matches >= 0)
-        kept = kept[np.argsort(matches[kept], kind="stable")]  # in the order of their old rows, as those are read
+        kept = kept[np.argsort(matches[kept], kind="stable")]  # in the order of the old rows
         old = matches[kept]
         for first, last in slices(entry):
             begin, end = np.searchsorted(old, [first, last])
@@ -156,7 +156,7 @@ class _RowCopy(NamedTuple):
 
 def _check_features(old: Schema, new: Schema, workdir: str) -> None:
     def comparable(schema: Schema) -> Schema:
-        """Without what may change."""
+        """Returns a schema without the fields that may change."""
         free = {f.table for f in schema.categorical if f.encoding in ("vocabulary", "ids")}
         features = (dataclasses.replace(f, min_count=1, max_size=None) for f in schema.categorical)
         tables = (

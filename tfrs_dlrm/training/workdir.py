@@ -34,7 +34,7 @@ CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 _ENCODER_DIR = "encoder"
 _DIRS = {"latest": "checkpoints", "best": "best"}
-# Fields that give what is in a checkpoint its shape and meaning: it fits only where they are equal.
+# Fields that decide the shape and meaning of a checkpoint: a run resumes only if they are equal.
 _SHAPING = (
     "model",
     ("optimizer", "dense"),
@@ -80,10 +80,10 @@ class Workdir:
             Store(self.name).files()  # raises if the bucket does not exist
 
     def push(self) -> None:
-        """Publishes what is new in the local copy of a run in a store.
+        """Publishes new files of the local copy of a run in a store.
 
         Raises:
-          StoreError: the store cannot be reached or refuses; what is published stays unchanged.
+          StoreError: the store cannot be reached or refuses; the published files stay unchanged.
           ValueError: another process publishes to the same address.
         """
         if self._mirror:
@@ -110,7 +110,7 @@ class Workdir:
                 Store(self.name).upload(path, os.path.basename(path) if inside.startswith("..") else inside)
 
     def shown(self, path: str) -> str:
-        """A path inside as others find it."""
+        """Returns the address of a local file of the run, for messages."""
         return join(self.name, os.path.relpath(path, self.path)) if self._mirror else path
 
     @property
@@ -119,7 +119,7 @@ class Workdir:
         return os.path.join(self.path, _ENCODER_DIR)
 
     def file(self, name: str) -> str:
-        """A path inside."""
+        """Returns the path of a file of the run."""
         return os.path.join(self.path, name)
 
     def begin(self, config: RunConfig, data_dir: str) -> None:
@@ -175,7 +175,7 @@ class Workdir:
     def checkpoints(
         self, model: RankingModel, keep: int, saved: Mapping[str, Any] | None = None, asynchronous: bool = True
     ) -> Checkpoints:
-        """Returns what reads and writes the checkpoints of the run, with what else is `saved` by name."""
+        """Returns the reader and writer of the run's checkpoints, which also hold the objects in `saved`."""
         latest, best = self.file(_DIRS["latest"]), self.file(_DIRS["best"])
         return Checkpoints(model, latest, best, keep, saved, asynchronous, on_whole=self.push)
 

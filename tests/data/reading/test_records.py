@@ -160,7 +160,7 @@ def test_written_again_only_where_something_changed(copy):
     shutil.copytree(home, other / "records")
     shutil.copytree(click_log.make(str(copy.parent / "new"), seed=1), other, dirs_exist_ok=True)
     with pytest.raises(
-        ValueError, match=r"records\.json: made from other prepared data .*write_records makes them anew"
+        ValueError, match=r"records\.json: made from other prepared data .*write_records makes them again"
     ):
         record_dataset(other, 10)
     write_records(other)
@@ -196,7 +196,9 @@ def test_a_full_disk(copy, monkeypatch):
 
     monkeypatch.setattr(tf.io.TFRecordWriter, "write", write)
     shutil.rmtree(copy / "records")
-    with pytest.raises(OSError, match=r"the disk is full; .*prepared: run the same command again once there is room"):
+    with pytest.raises(
+        OSError, match=r"the disk is full; .*prepared: free some space, then run the same command again"
+    ):
         write_records(copy, seed=1)
     assert not list(copy.glob("records*"))  # what was written is given back
 

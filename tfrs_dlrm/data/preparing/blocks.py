@@ -69,7 +69,7 @@ class BlockCounter:
         self._tokenizer = Tokenizer(schema)
 
     def __call__(self, block: RawBlock, keep: Callable[[np.ndarray], np.ndarray]) -> CountedBlock:
-        """Counts those rows of a block for which `keep`, given line numbers, is true."""
+        """Counts the rows of a block for which `keep`, given line numbers, is true."""
         rows = parse(block, self._schema)
         kept = rows.take(keep(rows.numbers))
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]

@@ -1,8 +1,8 @@
 """Prepares raw logs: encodes them to Parquet, with the schema, vocabularies and statistics.
 
-There are two passes over the files. The first counts values and sums numbers of the training rows; the second encodes
+Two passes read the files. The first counts values and sums numbers of the training rows; the second encodes
 all rows. Each pass works segment by segment, a few blocks of one file, and marks the finished ones. A run that was
-killed and is started again skips those, and ends with the same bytes. An engine runs the passes on this machine or on
+killed and is started again skips these, and ends with the same bytes. An engine runs the passes on this machine or on
 a cluster; either resumes what the other began.
 """
 
@@ -93,7 +93,7 @@ def prepare(
         if raw_files.identity(path) in training:
             raise ValueError(f"{path}: given for training and for evaluation")
     report = progress or (lambda *_: None)
-    with disk_full(f"{output}: run the same command again once there is room, and it resumes"):
+    with disk_full(output, "run the same command again, which resumes"):
         if is_store_url(output):
             return _in_store(job, output, report, engine, master)
         return _Preparation(job, output, report).run(engine, master)

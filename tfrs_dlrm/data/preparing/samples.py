@@ -34,7 +34,7 @@ class SampleTaker:
 
     def wanted(self, split: str, segment: str) -> int:
         """Counts how many rows of a segment may be among the first rows of the split."""
-        known = list(self._finished.items())  # another thread may add one meanwhile
+        known = list(self._finished.items())  # another thread may add one
         return max(0, SAMPLES - sum(n for (s, name), n in known if s == split and name < segment))
 
     def take(self, rows: TypedRows, keep: np.ndarray, split: str, segment: str) -> list[dict[str, Any]]:

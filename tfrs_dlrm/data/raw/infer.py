@@ -23,7 +23,7 @@ _ID_NAMES = frozenset(
 )
 # Whole numbers are names if they have at most _FEW values, each of which occurs _OFTEN times on average.
 _FEW, _OFTEN = 32, 10
-# In vocabularies of more than _MANY values, those that occur less than _MIN_COUNT times share a row.
+# In vocabularies of more than _MANY values, values that occur less than _MIN_COUNT times share a row.
 _MANY, _MIN_COUNT = 1000, 5
 _SKEWED = 2.0
 # Fewer rows do not show that the values of a column are unique.

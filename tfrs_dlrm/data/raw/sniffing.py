@@ -17,7 +17,7 @@ from tfrs_dlrm.data.raw.parsing import as_number, fields
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, TextFormat
 from tfrs_dlrm.stores import StoreError
 
-# Texts that mean "no value" in any column, and those that do in a column of numbers.
+# Texts that mean "no value" in any column, and further ones in a column of numbers.
 _MISSING = ("?", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "\\N", "#N/A")
 _MISSING_AMONG_NUMBERS = frozenset({"none", "unknown", "-", "missing"})
 _DELIMITERS = "\t,;|"

@@ -39,7 +39,7 @@ class TypedRows:
 
     @property
     def labels(self) -> np.ndarray:
-        """All labels, float32 [N, len(schema.labels)]."""
+        """Returns all labels, float32 [N, len(schema.labels)]."""
         return np.stack([self.label, *self.more_labels.values()], axis=1)
 
     def __len__(self) -> int:

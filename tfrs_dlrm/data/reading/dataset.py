@@ -133,7 +133,7 @@ def row_blocks(
       directory: a prepared directory.
       split: `train` or `eval`.
       rows: the rows of one block; the last may have fewer.
-      seed: of the order, which is that of the first epoch of `dataset`; None means the order of the log.
+      seed: of the order, as in the first epoch of `dataset`; None means the order of the log.
       shuffle_rows: see `dataset`.
     """
     directory = local_copy(directory)

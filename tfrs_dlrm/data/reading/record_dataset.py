@@ -115,7 +115,7 @@ def _blocks(path: tf.Tensor, size: tf.Tensor, count: tf.Tensor) -> tf.data.Datas
     """The serialized blocks of a file of `size` bytes; errors name the file, unlike TensorFlow's."""
 
     def damaged(path: tf.Tensor) -> tf.Tensor:
-        advice = "remove its directory and let tfrs_dlrm.data.reading.records.write_records make it anew"
+        advice = "remove its directory and let tfrs_dlrm.data.reading.records.write_records make it again"
         message = tf.strings.join([path, ": damaged; ", advice])
         with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
             return tf.identity(path)

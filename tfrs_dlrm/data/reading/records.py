@@ -80,7 +80,7 @@ class RecordIndex:
         if data.get("version") != _VERSION or data.get("prepared") != prepared:
             raise ValueError(
                 f"{path}: made from other prepared data or by another version of tfrs_dlrm;"
-                " tfrs_dlrm.data.reading.records.write_records makes them anew"
+                " tfrs_dlrm.data.reading.records.write_records makes them again"
             )
         files = {split: tuple(RecordFile(**f) for f in data[split]) for split in ("train", "eval")}
         for file in files["train"] + files["eval"]:
@@ -89,7 +89,7 @@ class RecordIndex:
             if has != f"{file.bytes} bytes":
                 raise ValueError(
                     f"{path}: {has}, {file.bytes} bytes are expected;"
-                    " tfrs_dlrm.data.reading.records.write_records makes the records anew"
+                    " tfrs_dlrm.data.reading.records.write_records makes the records again"
                 )
         return cls(**{**data, **files})
 
@@ -127,7 +127,7 @@ def write_records(
         shutil.rmtree(path, ignore_errors=True)
     os.makedirs(unfinished)
     try:
-        with disk_full(f"{directory}: run the same command again once there is room"):
+        with disk_full(directory):
             writer = _RecordWriter(directory, unfinished, progress or (lambda *_: None))
             train, evaluation = writer.write("train", seed, shuffle_rows), writer.write("eval", None, shuffle_rows)
             records = RecordIndex(_VERSION, prepared, train, evaluation)

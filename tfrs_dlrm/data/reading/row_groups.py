@@ -23,7 +23,7 @@ from tfrs_dlrm.stores import local_copy
 
 @dataclasses.dataclass(frozen=True)
 class RowGroup:
-    """Some rows of a Parquet file, from `begin` to before `end` of row group number `index`."""
+    """Rows of a Parquet file, from `begin` to before `end` of row group number `index`."""
 
     path: str
     metadata: pq.FileMetaData

@@ -37,7 +37,7 @@ class ShuffleWindows:
       chunks: the chunks of the pipeline; see `PipelineShare`.
       read: reads one chunk.
       seed: of the order; None keeps chunks and rows in order.
-      shuffle_rows: a window is complete once it has so many rows.
+      shuffle_rows: the rows after which a window is complete.
     """
 
     def __init__(self, chunks: Sequence[RowChunk], read: Callable[[Any], Columns], seed: int | None, shuffle_rows: int):

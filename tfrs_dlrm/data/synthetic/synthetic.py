@@ -93,7 +93,7 @@ def generate(
         os.remove(os.path.join(output, PLANTED_FILE))
     model = PlantedModel(seed)
     report = progress or (lambda rows: None)
-    with disk_full(f"{output}: run the same command again once there is room"):
+    with disk_full(output):
         _write_rows(os.path.join(output, TRAIN_FILE), model, seed, _TRAIN, train_rows, report)
         labels, logits = _write_rows(
             os.path.join(output, EVAL_FILE), model, seed, _EVAL, eval_rows, lambda rows: report(train_rows + rows)

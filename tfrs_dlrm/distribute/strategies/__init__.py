@@ -1,4 +1,4 @@
-"""Where a run computes: one class per strategy holds all that differs under it.
+"""The strategies of a run: one class per strategy holds all that differs under it.
 
 `make_strategy` creates a strategy of TensorFlow by name. Users pass such strategies around, also ones that they made
 themselves, and `distribution_of` finds the class of each. Nothing outside of this package asks for its type.

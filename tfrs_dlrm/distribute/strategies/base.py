@@ -50,7 +50,7 @@ class Distribution:
 
     @property
     def topology(self) -> Topology:
-        """The devices that can hold tables; those of unknown strategies count as one."""
+        """The devices that can hold tables; an unknown strategy counts as one device."""
         return Topology("one_device")
 
     def places(self, schema: Schema, replicate_below: int | None = None) -> Places:
@@ -94,7 +94,7 @@ class Distribution:
 
     @property
     def epoch_share(self) -> tuple[int, int]:
-        """How many processes each read a part of every epoch, and how many batches of its part one takes in a step."""
+        """The number of processes that share an epoch, and of batches that each takes in a step."""
         return 1, 1
 
     def feed(self, read: Read) -> Any:
@@ -137,7 +137,7 @@ class Distribution:
 
 
 def place_on(devices: Sequence[str], schema: Schema, topology: Topology, replicate_below: int | None) -> Places:
-    """Places the tables of a schema on devices by name; only those that are shared out are in the result."""
+    """Places the tables of a schema on devices by name; the result has the tables that are shared out."""
     return {
         table.name: [RowsOnDevice(s.begin, s.end, devices[s.device]) for s in table.shards]
         for table in place(schema, topology, replicate_below).tables

@@ -25,7 +25,7 @@ class Mirrored(Distribution):
 
     @classmethod
     def create(cls, devices: int = 0) -> tf.distribute.Strategy:
-        """Returns a new strategy of so many devices; see `make_strategy`."""
+        """Returns a new strategy of `devices` devices; see `make_strategy`."""
         chosen = _devices(devices)
         # Logical CPUs share their memory, so one of them can add up. Collective ops allow only one number of replicas
         # in a process.

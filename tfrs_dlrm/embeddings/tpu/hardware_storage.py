@@ -105,7 +105,7 @@ class SparseCoreShard(TableShard):
 
 
 class _ConvertedShard(TableShard):
-    """A shard whose numbers on the hardware differ from those of the table or slot."""
+    """A shard whose numbers on the hardware differ from the table or slot."""
 
     def __init__(self, shard: TableShard) -> None:
         self.begin, self.end, self.device = shard.begin, shard.end, shard.device

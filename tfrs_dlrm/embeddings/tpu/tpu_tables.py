@@ -71,7 +71,7 @@ class TPUEmbeddingTables(keras.layers.Layer):
 
     Args:
       schema: the features, and the tables with their sizes.
-      seed: the initial values are a function of (seed, name of the table), equal to those of `EmbeddingTables`.
+      seed: the initial values are a function of (seed, name of the table), as in `EmbeddingTables`.
       placement: the placement of all variables of the tables.
       batch_size: examples of a replica in every batch.
       hotness: for multi-valued features with replicated tables, the largest number of values of an example.

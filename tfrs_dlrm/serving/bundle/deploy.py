@@ -29,7 +29,7 @@ model_config_list {
   }
 }
 """
-# Not run here: there was no Docker and no cluster.
+# Not run here, for lack of Docker and a cluster.
 _COMPOSE = """\
 # docker compose -f deploy/docker-compose.yml up
 services:
@@ -89,7 +89,7 @@ def write_batching(path: str) -> None:
 
 
 def write_deploy(output: str, name: str) -> None:
-    """Writes the files of OUTPUT/deploy that do not exist: operators may have changed those that do."""
+    """Writes the missing files of OUTPUT/deploy: operators may have changed the others."""
     directory = os.path.join(output, "deploy")
     os.makedirs(directory, exist_ok=True)
     # Names of services and labels are lower-case letters, digits and dashes.

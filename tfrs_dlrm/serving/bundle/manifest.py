@@ -86,7 +86,7 @@ class BundleManifest:
       features: the raw inputs.
       signatures: by name, `method`, `inputs` and `outputs` with `dtype` and `shape`.
       checkpoint: the name of the checkpoint with the weights.
-      tolerance: between answers and those of the training side, for the first label.
+      tolerance: between answers and the training side, for the first label.
       rounding: between the answers to two ways of asking the bundle, for the first label.
       tolerance_up_to: `Tolerance.usual` of both.
       more_outputs: by name of the output of each further label, its `task` and the three numbers above.

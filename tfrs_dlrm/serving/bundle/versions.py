@@ -16,7 +16,7 @@ COMPLETING = ("saved_model.pb",)
 
 
 def find_versions(output: str) -> dict[int, str]:
-    """Returns the paths of the versions by number, in order; in a store also of those that are not whole.
+    """Returns the paths of the versions by number, in order; in a store also of incomplete versions.
 
     Raises:
       StoreError: the store cannot be reached or refuses.

@@ -104,14 +104,14 @@ def _tolerances(
     costs = [cost, *cost.more.values()] if cost else []
     numbers = []
     for i, (task, rounding) in enumerate(zip(model.label_tasks.all, _roundings(model, serving, samples), strict=True)):
-        # The compared rows are not those on which the cost was measured.
+        # The compared rows differ from the rows on which the cost was measured.
         tolerance = max(rounding, 2 * costs[i].largest_change) if costs else rounding
         numbers.append({"tolerance": tolerance, "rounding": rounding, "tolerance_up_to": _usual(task)})
     return numbers
 
 
 def _roundings(model: RankingModel, serving: ServingModel, samples: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Measures, per output, how far an answer may be from that of the same model, computed in another order.
+    """Measures, per output, how far an answer may be from the same model, computed in another order.
 
     A model that multiplies many numbers, such as a cross network, amplifies rounding. So rows are scored one by one and
     all together.

@@ -65,7 +65,7 @@ class Exported:
     Attributes:
       path: the SavedModel, in a directory whose name is its version.
       checkpoint: the path of its weights.
-      comparison: of its answers, once loaded again, with those of the trained model.
+      comparison: of its answers, once loaded again, with the trained model.
     """
 
     path: str
@@ -152,7 +152,7 @@ def _export(
     temporary, path = os.path.join(output, f"unfinished-{version}"), os.path.join(output, str(version))
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with disk_full(f"{output}: run the same command again once there is room"):
+        with disk_full(output):
             signatures = make_signatures(serving)
             tf.saved_model.save(serving, temporary, signatures=signatures)
             set_methods(temporary, signatures)

@@ -19,7 +19,7 @@ METHODS = {"regress": "tensorflow/serving/regress", "classify": "tensorflow/serv
 
 
 def make_signatures(model: ServingModel) -> Signatures:
-    """Makes all signatures of a model: `classify` for a label of two classes, and those that rank if it has a context.
+    """Makes all signatures of a model: `classify` for a label of two classes, `rank` and `rank_top_k` with a context.
 
     With several labels, `regress` and `classify` answer for the first, and candidates are ordered by it.
 

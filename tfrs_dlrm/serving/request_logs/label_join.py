@@ -64,7 +64,7 @@ def join_labels(logs: Sequence[str], labels: str, output: str, schema: Schema) -
     os.makedirs(scratch)
     try:
         with (
-            disk_full(f"{output}: run the same command again once there is room"),
+            disk_full(output),
             duckdb.connect(":memory:", config={"memory_limit": "800MB", "temp_directory": scratch}) as connection,
         ):
             _read_logs(connection, files, schema, scratch)

@@ -85,7 +85,7 @@ class RequestLog:
         version: int,
         rows: np.ndarray | None = None,
     ) -> None:
-        """Writes rows of one request: those that `sample` chose.
+        """Writes the rows of one request that `sample` chose.
 
         Args:
           request_id: by which labels are joined.

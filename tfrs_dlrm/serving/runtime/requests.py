@@ -29,7 +29,7 @@ def predict_inputs(request: Any) -> dict[str, np.ndarray]:
 
 
 def serialized_examples(input_: Any) -> np.ndarray:
-    """Returns the serialized Examples of an Input, string [B]; features of an example override those of the context.
+    """Returns the serialized Examples of an Input, string [B]; features of an example override features of the context.
 
     Raises:
       InvalidRequest: the Input has no Example.

@@ -50,7 +50,7 @@ def shape_text(shape: tuple[int | None, ...] | None) -> str:
 
 
 def read_signatures(definitions: Mapping[str, Any]) -> dict[str, Signature]:
-    """Reads SignatureDefs by name, without those that save, restore and initialize."""
+    """Reads SignatureDefs by name, without the ones that save, restore and initialize."""
     return {name: _signature(proto) for name, proto in definitions.items() if not name.startswith("__")}
 
 

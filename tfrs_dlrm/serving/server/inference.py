@@ -29,7 +29,7 @@ _GRAPH_LOCATION = "\n\t [["  # begins the place in the graph, in TensorFlow's me
 
 @dataclasses.dataclass(frozen=True)
 class InferenceOptions:
-    """How models are run.
+    """Options of running models.
 
     Attributes:
       keep: how many of the newest versions of a model to serve.

@@ -90,7 +90,7 @@ class BearerToken:
     Args:
       app: that answers.
       token: that requests need.
-      open_paths: exact paths that need no token, like those of the health checks.
+      open_paths: exact paths that need no token, like the health checks.
     """
 
     def __init__(self, app: ASGIApp, token: str, open_paths: Collection[str] = ()):

@@ -80,7 +80,7 @@ class ServedModel:
         )
 
     async def poll(self) -> None:
-        """Loads versions that are new, newest first, and then unloads those that are too old."""
+        """Loads new versions, the newest first, and then unloads versions that are too old."""
         loop = asyncio.get_running_loop()
         on_disk = await loop.run_in_executor(self._loader, self._find)
         wanted: set[int] = set()
@@ -164,7 +164,7 @@ def find_models(root: str) -> dict[str, str]:
     if is_store_url(root):
         if not fetch_newest(root, 1):
             raise ValueError(
-                f"{root}: no version is published there, as tfrs-dlrm export --output={root} makes; of a store"
+                f"{root}: no version is published, as tfrs-dlrm export --output={root} makes; of a store"
                 " one model is served, so give the address of its versions"
             )
         return {root.rstrip("/").rpartition("/")[2]: root.rstrip("/")}

@@ -99,7 +99,7 @@ def _output(version: ServedVersion) -> str:
 
 
 def _features(version: ServedVersion) -> list[dict[str, Any]]:
-    """Describes the inputs of `serving_default` in the manifest's order, then those that only the signature has."""
+    """Describes the inputs of `serving_default` in the manifest's order, then further inputs of the signature."""
     if version.model is None or DEFAULT_SIGNATURE not in version.model.signatures:
         return []
     inputs = version.model.signatures[DEFAULT_SIGNATURE].inputs

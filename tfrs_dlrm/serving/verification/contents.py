@@ -28,7 +28,7 @@ def check_manifest(subject: Subject) -> str:
 
 
 def check_files(subject: Subject) -> str:
-    """Compares the files with those that bundle.json lists."""
+    """Compares the files with the list in bundle.json."""
     listed, existing = subject.manifest.files, set(files_of(subject.path)) - {MANIFEST}
     problems, size = [], 0
     for name, wanted in sorted(listed.items()):
@@ -41,7 +41,7 @@ def check_files(subject: Subject) -> str:
             problems.append(f"{name} has {found['bytes']} bytes instead of {wanted['bytes']}")
         elif found["sha256"] != wanted["sha256"]:
             problems.append(f"{name} was changed: its SHA-256 is another")
-    problems += [f"{name} is there but not listed in {MANIFEST}" for name in sorted(existing - listed.keys())]
+    problems += [f"{name} exists but is not listed in {MANIFEST}" for name in sorted(existing - listed.keys())]
     if problems:
         raise Failed(f"{'; '.join(problems)}: {_AGAIN}")
     return f"{len(listed)} files, {size:,} bytes, every SHA-256 as listed"

@@ -55,7 +55,7 @@ _FILES = _names("ReadFile WriteFile MatchingFiles WholeFileReaderV2 TextLineRead
 
 
 def check(subject: Subject) -> str:
-    """Compares the operations of saved_model.pb with those that compute."""
+    """Compares the operations of saved_model.pb with the operations that compute."""
     graph, outputs = _read(os.path.join(subject.path, "saved_model.pb"))
     requested = _reachable(graph, outputs)
     problems, count = [], 0

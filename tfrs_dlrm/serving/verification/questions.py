@@ -23,7 +23,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def check_scores(subject: Subject) -> str:
-    """Compares the scores of all reference rows in one batch with those of the training side."""
+    """Compares the scores of all reference rows in one batch with the scores of the training side."""
     rows, found = subject.rows, subject.score(subject.rows.raw)
 
     def place(output: str, i: int) -> str:

@@ -15,7 +15,7 @@ from tfrs_dlrm.tools.doctor.tpu_check import Problem, libtpu_problems, tpu_probl
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Whether a strategy can run here: it can if it has no problems.
+    """A strategy, which can run here if it has no problems.
 
     Attributes:
       strategy: the name of the strategy.

@@ -145,7 +145,7 @@ class SparkEngine:
         return self._spark.range(0, count, 1, max(1, min(count, _TASKS)))
 
     def _collect(self, frame: DataFrame, tick: Callable[[], None] = lambda: None) -> list[Any]:
-        """Collects the rows of a small frame, and calls `tick` meanwhile.
+        """Collects the rows of a small frame, and calls `tick` while it waits.
 
         Raises:
           OSError: executors fail, lack something, or do not start.

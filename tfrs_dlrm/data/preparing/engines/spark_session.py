@@ -42,7 +42,7 @@ def session(master: str | None) -> Iterator[SparkSession]:
     The standard error of Spark and of a local session's processes goes to a file, which is removed after success.
 
     Args:
-      master: the master; None means that of the active session, of `spark-submit`, or `local[*]`.
+      master: the master; None means the one of the active session or `spark-submit`, or `local[*]`.
 
     Raises:
       ImportError: PySpark is missing or too old.
@@ -262,7 +262,7 @@ def _explanation(text: str, master: str) -> str:
         )
     if "exited unexpectedly" in text or "crashed" in text:
         return (
-            f"a Python process of {master} died again and again, perhaps for lack of memory: give executors more"
+            f"a Python process of {master} died several times; it may lack memory: give executors more"
             " (spark.executor.memoryOverhead) or fewer cores each (spark.executor.cores). Then run the same command"
             " again, and it resumes"
         )

@@ -68,7 +68,7 @@ def look(path: str, stretch: Stretch) -> list[int]:
 
     Returns:
       For text, two numbers per piece of `BLOCK_BYTES`: its line breaks, and the byte behind the last of them (0 if
-      there is none). For Parquet, the rows of each row group, or nothing if it cannot be read: the pass raises the
+      it has none). For Parquet, the rows of each row group, or nothing if it cannot be read: the pass raises the
       error when it reaches the file. For .gz files nothing.
     """
     if is_compressed(path):

@@ -9,7 +9,7 @@ from tfrs_dlrm.data.reading.service.worker_graph import LOST, REFUSED, WindowBlo
 
 # Bytes of all blocks that wait for their turn: a dozen windows of Criteo rows.
 CAPACITY = 1 << 30
-# For so many times the patience after a worker falls silent, the next windows are given up sooner.
+# After a worker falls silent, the next windows are given up sooner: for this multiple of the patience.
 _REMEMBER = 6
 
 
@@ -41,7 +41,7 @@ class ReorderBuffer:
 
     @property
     def reason(self) -> str:
-        """Why the last `take` returned nothing."""
+        """The reason why the last `take` returned nothing."""
         return self._reason
 
     @property

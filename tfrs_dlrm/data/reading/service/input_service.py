@@ -131,7 +131,7 @@ class _ServiceRows:
         elif time.monotonic() >= self._retry_at:
             self._buffer.close()
             self._retry_at = math.inf
-            self._buffer = self._begin(item + 1)  # this process reads the current item meanwhile
+            self._buffer = self._begin(item + 1)  # this process reads the current item
         return data
 
     def _read_here(self, window: ShuffleWindow, following: ShuffleWindow | None) -> Columns:

@@ -68,8 +68,8 @@ def window_blocks(job: ReadRequest, prepared: str, first: int, end: int) -> tf.d
 def load(request: np.ndarray, item: np.int64) -> tuple[np.ndarray, np.bytes_, np.ndarray]:
     """Reads, shuffles and encodes a window; returns the numbers of its blocks, the name of this worker, and the bytes.
 
-    There are no blocks if the epoch has no window of that number. Errors are sent as blocks: if they were raised, the
-    trainer would not get the name of the worker.
+    If the epoch has no window of that number, the result has no blocks. Errors are sent as blocks: if they were
+    raised, the trainer would not get the name of the worker.
     """
     number, data = np.zeros([0], np.int64), list[bytes]()
     try:
