@@ -145,7 +145,7 @@ def compared(log: str, directory: str, rows: int, models: Sequence[str], seeds: 
 
     data, best = prepared(log, directory, rows)
     contestants = comparison.contestants(recipe(data, rows), models)
-    options = comparison.Options(seeds=seeds, measure=False)
+    options = comparison.ComparisonOptions(seeds=seeds, measure=False)
     outcomes, costs = comparison.compare(contestants, os.path.join(directory, "runs"), options, print)
     found = comparison.summary(outcomes, costs)
     return {label: one | {"planted": best[kind(label)], "planted_all": best["all"]} for label, one in found.items()}

@@ -37,7 +37,7 @@ def main() -> None:
     output = local_path(_OUTPUT.value) or os.path.join("runs", f"compare-{_CONFIG.name}")
     models = comparison.sizes(_SIZES.value, config) if _SIZES.value else _MODELS.value
     found = comparison.contestants(config, models)
-    options = comparison.Options(_SEEDS.value, _BUDGET.value, _SHARE.value, _MEASURE.value)
+    options = comparison.ComparisonOptions(_SEEDS.value, _BUDGET.value, _SHARE.value, _MEASURE.value)
 
     def say(line: str) -> None:
         print(line, flush=True)

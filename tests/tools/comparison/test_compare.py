@@ -131,7 +131,7 @@ def test_a_regression_is_compared_by_its_rmse():
 def test_a_comparison_tunes_trains_measures_and_goes_on(tmp_path, monkeypatch):
     data = click_log.make(str(tmp_path / "log"))
     found = comparison.contestants(recipe(data), ["logistic_regression", "dlrm"])
-    options = comparison.Options(seeds=2, budget=2, trial_share=0.5)
+    options = comparison.ComparisonOptions(seeds=2, budget=2, trial_share=0.5)
     output, said = str(tmp_path / "out"), []
     real, runs = run.train_and_evaluate, []
 
@@ -172,5 +172,5 @@ def test_synthetic_data_are_drawn_once_for_all_seeds(tmp_path):
     base = recipe(str(tmp_path / "data"))
     base.data.synthetic_rows, base.data.synthetic_eval_rows, base.train.steps = 2_000, 500, 5
     found = comparison.contestants(base, ["logistic_regression"])
-    outcomes, _ = comparison.compare(found, str(tmp_path / "out"), comparison.Options(seeds=2, measure=False))
+    outcomes, _ = comparison.compare(found, str(tmp_path / "out"), comparison.ComparisonOptions(seeds=2, measure=False))
     assert [o.metrics["examples"] for o in outcomes] == [250, 250]

@@ -1,4 +1,4 @@
-"""What a comparison shows: a table, numbers for other programs, and pictures."""
+"""The report of a comparison: a table, numbers for other programs, and pictures."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 
 
 def summary(outcomes: Sequence[Outcome], costs: Mapping[str, Cost]) -> dict[str, dict[str, Any]]:
-    """By label: the mean and spread of each metric over the seeds, against the first label, and what it takes.
+    """Returns, by label, the mean and spread of each metric over the seeds, the change from the first label, the cost.
 
     The spread is the standard deviation; None for one seed. `difference` is the mean difference of the first metric
-    (the AUC; of a regression, the RMSE) from the first label's, and `p_value` that of a paired t-test of it, seed by
-    seed; None for the first, and for one seed.
+    (AUC, or RMSE for a regression) from the first label's. `p_value` is that of a paired t-test of these differences,
+    seed by seed; None for the first label, and for one seed.
     """
     by_label: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -50,7 +50,7 @@ def summary(outcomes: Sequence[Outcome], costs: Mapping[str, Cost]) -> dict[str,
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Lines it up, a row for each label. No newline at the end."""
+    """Returns a `summary` as aligned text, a row per label, without a newline at the end."""
     best, second, *others = next(iter(found.values()))["metrics"]
     rows = [["", title(best), "", "vs first", "p", title(second), "", *map(title, others)]]
     rows[0] += ["parameters", "MB", "examples/s", "ms, 1 row", "ms, 256"]
@@ -157,5 +157,5 @@ def _draw_curves(panel: Axes, outcomes: Sequence[Outcome], metric: str) -> None:
 
 
 def _best(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The metric that models are compared by."""
+    """Returns the metric that models are compared by."""
     return str(next(iter(found.values()))["metrics"][0])

@@ -1,4 +1,4 @@
-"""What is compared: recipes that differ from a common one in the model, and in what else is said."""
+"""Contestants: recipes that differ from a common recipe in the model and in further fields."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from tfrs_dlrm.config import RunConfig, as_model
+from tfrs_dlrm.config import ModelConfig, RunConfig, as_model
 from tfrs_dlrm.config.field_checks import unknown_field
 
 _SECTIONS = ("model", "optimizer", "train")
+# What `sizes` varies.
+_DIMS = (2, 4, 8, 16, 32)
+_TEMPERATURES = (0.3, 0.6)
+_REMAINDERS = (16, 256)
+_SHARED_ROWS = (4_096, 32_768)
 
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """One of those that are compared.
+    """A recipe under a label.
 
     Attributes:
-      label: what it is called.
-      config: its recipe.
+      label: its name in reports.
+      config: the recipe.
     """
 
     label: str
@@ -27,21 +32,21 @@ class Contestant:
 
     @property
     def directory(self) -> str:
-        """Its label as the name of a directory."""
+        """The label as the name of a directory."""
         return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in self.label)
 
 
 def contestants(base: RunConfig, texts: Sequence[str]) -> list[Contestant]:
-    """Reads what a user writes.
+    """Parses contestants.
 
     Args:
-      base: the recipe in common.
-      texts: `[LABEL@]NAME[:SECTION.FIELD=VALUE]...` each, as `dcn` or
-        `low rank@dcn:model.cross_rank=16:optimizer.embedding_l2=1e-4`; a tuple is written `64-32-1`. Without a label
-        it is called by the whole text.
+      base: the common recipe.
+      texts: a text `[LABEL@]NAME[:SECTION.FIELD=VALUE]...` per contestant, for example `dcn` or
+        `low rank@dcn:model.cross_rank=16:optimizer.embedding_l2=1e-4`; a tuple is written `64-32-1`. Without a label,
+        the whole text is the label.
 
     Raises:
-      ValueError: one is written twice, a field or value is none, or they do not fit together.
+      ValueError: a contestant is given twice, a field or value is wrong, or fields do not fit together.
     """
     found = [_contestant(base, text.strip()) for text in texts]
     if not found:
@@ -54,10 +59,10 @@ def contestants(base: RunConfig, texts: Sequence[str]) -> list[Contestant]:
 
 
 def set_field(config: RunConfig, path: str, value: str) -> None:
-    """Sets `SECTION.FIELD` to what a user wrote.
+    """Sets the field `SECTION.FIELD` from text.
 
     Raises:
-      ValueError: there is no such field, or the value is of another type.
+      ValueError: the field does not exist, or the value is of another type.
     """
     section, _, name = path.partition(".")
     if section not in _SECTIONS:
@@ -98,3 +103,40 @@ def _converted(text: str, like: Any) -> Any:
     if isinstance(like, tuple):
         return tuple(int(part) for part in text.split("-") if part)
     return type(like)(text)
+
+
+def sizes(name: str, base: RunConfig) -> list[str]:
+    """Returns texts for `contestants`: one model with tables of several sizes.
+
+    They have other dimensions, mixed dimensions, quotients and remainders, or rows shared by hashing. The recipe's
+    dimension comes first, since the others are compared with it.
+
+    Args:
+      name: of the model.
+      base: the recipe, whose `model.embedding_dim` is a power of 2.
+
+    Raises:
+      ValueError: `model.embedding_dim` is not a power of 2.
+    """
+    model = as_model(base.model, name)
+    base_dim = model.embedding_dim
+    if base_dim < 1 or base_dim & (base_dim - 1):
+        raise ValueError(f"model.embedding_dim={base_dim}: a power of 2 is needed, to vary it")
+    found = [_text(model, f"dim {dim}", dim) for dim in (base_dim, *(d for d in _DIMS if d != base_dim))]
+    for temperature in _TEMPERATURES:
+        found.append(_text(model, f"mixed {temperature}", base_dim, f"model.mixed_dim_temperature={temperature}"))
+    for remainders in _REMAINDERS:
+        found.append(_text(model, f"quotient-remainder {remainders}", base_dim, f"model.remainders={remainders}"))
+    for rows in _SHARED_ROWS:
+        found.append(_text(model, f"{rows} shared rows", base_dim, f"model.shared_rows={rows}"))
+    return found
+
+
+def _text(model: ModelConfig, label: str, dim: int, *changes: str) -> str:
+    before, after = dataclasses.asdict(model), dataclasses.asdict(model.with_embedding_dim(dim))
+    resized = [f"model.{name}={_written(value)}" for name, value in after.items() if value != before[name]]
+    return ":".join([f"{label}@{model.name}", *resized, *changes])
+
+
+def _written(value: int | tuple[int, ...]) -> str:
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)

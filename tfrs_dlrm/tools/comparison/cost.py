@@ -1,4 +1,4 @@
-"""What a model takes: parameters, bytes, and the time of a train step and of an answer."""
+"""Measures the cost of a model: parameters, bytes, and the time of a train step and of an answer."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _COST_FILE = "cost.json"
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a model takes, whatever its seed.
+    """The cost of a model, which does not depend on its seed.
 
     Attributes:
-      parameters: trainable numbers, rows of tables included.
-      bytes: of the exported tables and layers.
-      examples_per_second: of train steps, on batches in memory.
-      latency_ms: p50 of the exported model in TensorFlow's C++ runtime, by rows of a request.
+      parameters: the number of trainable numbers, rows of tables included.
+      bytes: the size of the exported tables and layers.
+      examples_per_second: the speed of train steps, on batches in memory.
+      latency_ms: the p50 of the exported model in TensorFlow's C++ runtime, by rows per request.
     """
 
     parameters: int
@@ -42,14 +42,14 @@ class Cost:
 
 
 def measure(workdir: str, home: str) -> Cost:
-    """Exports the last checkpoint of a run, times it, and deletes the export; what is known already is read.
+    """Exports the last checkpoint of a run, times it, and deletes the export; an earlier result is read instead.
 
     Args:
-      workdir: of the run.
-      home: of the contestant, where the answer is kept.
+      workdir: the directory of the run.
+      home: the directory of the contestant, which keeps the result.
 
     Raises:
-      ValueError: the export does not pass its verification.
+      ValueError: the export fails its verification.
     """
     path = os.path.join(home, _COST_FILE)
     if os.path.isfile(path):
@@ -76,7 +76,7 @@ def measure(workdir: str, home: str) -> Cost:
 
 
 def _speed(model: Any, config: RunConfig) -> float:
-    """Examples/s of train steps on a batch that is in memory, the median of single steps."""
+    """Returns examples/s of train steps on a batch in memory, by the median step."""
     model.compile(*make_optimizers(config.optimizer))
     batch = next(iter(dataset(config.data.path, config.train.batch_size, sort_ids=True)))
     step = model.make_train_function()

@@ -1,4 +1,4 @@
-"""What is known of one model trained with one seed."""
+"""The outcome of one run: a model trained with one seed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ OUTCOME_FILE = "outcome.json"
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Of one run.
+    """The metrics of one run.
 
     Attributes:
-      label: of the contestant.
-      seed: of the run.
-      shown: the metrics to show, that which models are compared by first.
-      metrics: of the last checkpoint on the half of the evaluation set that nothing was chosen by.
-      curve: by evaluation, the step and the metrics of the whole evaluation set.
-      chosen: what tuning chose, by field.
+      label: the contestant's label.
+      seed: the seed of the run.
+      shown: the metrics to show; models are compared by the first.
+      metrics: the metrics of the last checkpoint on the half of the evaluation set that no choice depends on.
+      curve: per evaluation, the step and the metrics on the whole evaluation set.
+      chosen: the values that tuning chose, by field.
     """
 
     label: str
@@ -35,21 +35,21 @@ class Outcome:
     chosen: dict[str, Any]
 
     def save(self, workdir: str) -> None:
-        """Writes it into the directory of the run."""
+        """Writes the outcome into the directory of the run."""
         write_json(os.path.join(workdir, OUTCOME_FILE), dataclasses.asdict(self))
 
     @classmethod
     def load(cls, workdir: str) -> Outcome | None:
-        """Reads `save`; None where the run has not come to its end."""
+        """Reads the outcome of a run; None if the run has not finished."""
         path = os.path.join(workdir, OUTCOME_FILE)
         return cls(**read_json(path)) if os.path.isfile(path) else None
 
 
 def halves(scores: Scores) -> tuple[Scores, Scores]:
-    """The even rows, for choices, and the odd ones, for what is reported; of the first label, where there are several.
+    """Returns the first label's scores of the even rows, for choices, and of the odd rows, for reports.
 
     Raises:
-      ValueError: there are fewer than two.
+      ValueError: the scores have fewer than two rows.
     """
     if len(scores.labels) < 2:
         raise ValueError(

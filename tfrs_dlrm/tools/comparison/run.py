@@ -1,4 +1,4 @@
-"""The comparison itself: tunes, trains, scores and measures, and goes on where it was interrupted."""
+"""Runs a comparison: tunes, trains, scores and measures, and resumes an interrupted comparison."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _CONFIG_FILE, _CHOSEN_FILE = "comparison.json", "chosen.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """How models are compared.
+class ComparisonOptions:
+    """The options of a comparison.
 
     Attributes:
-      seeds: how many runs of each, from the recipe's seed upward.
-      budget: trials of learning rates and regularization for each model; 0 takes the recipe's.
+      seeds: the number of runs per model, from the recipe's seed upward.
+      budget: the number of tuning trials per model; 0 keeps the recipe's learning rates and regularization.
       trial_share: the length of a trial as a share of a run's.
       measure: whether to time train steps and the exported model.
     """
@@ -47,7 +47,7 @@ class Options:
     measure: bool = True
 
     def check(self) -> None:
-        """Raises ValueError where a number is out of range."""
+        """Raises ValueError if a number is out of range."""
         if self.seeds < 1 or self.budget < 0 or not 0 < self.trial_share <= 1:
             raise ValueError(f"{self}: seeds from 1, a budget from 0 and a trial_share in (0, 1] are needed")
 
@@ -55,26 +55,26 @@ class Options:
 def compare(
     contestants: Sequence[Contestant],
     output: str,
-    options: Options,
+    options: ComparisonOptions,
     say: Callable[[str], None] = lambda line: None,
     prepare_progress: Progress | None = None,
     show_progress: bool = False,
 ) -> tuple[list[Outcome], dict[str, Cost]]:
-    """Trains each contestant with each seed; what is done already in `output` is not done again.
+    """Trains each contestant with each seed, and skips runs that `output` has already.
 
-    The evaluation set is halved: tuning looks at its even rows, and what is returned was measured on its odd rows, of
-    the last checkpoint of each run. So nothing that is reported was used for a choice.
+    The evaluation set is halved: tuning sees the even rows, and the returned metrics are those of the odd rows, for the
+    last checkpoint of each run. So no choice depends on the reported rows.
 
     Args:
       contestants: what to compare, on the same data.
       output: the directory of all runs.
-      options: how.
-      say: is told what is being done.
-      prepare_progress: is told how far the preparation of raw data is, where there is any.
+      options: seeds, tuning and measurements.
+      say: called with a line per finished run or trial.
+      prepare_progress: called with the progress of the preparation, if raw data must be prepared.
       show_progress: draws a progress bar on standard error.
 
     Returns:
-      The outcomes in the order of contestants and seeds, and what each contestant takes, by label.
+      The outcomes in the order of contestants and seeds, and the cost of each contestant, by label.
 
     Raises:
       ValueError: the data have no evaluation set, or `output` holds another comparison.
@@ -108,22 +108,22 @@ def compare(
 
 
 class _Clock:
-    """Says what is done, and about how long the rest takes.
+    """Reports finished runs, and estimates the remaining time.
 
     Args:
-      say: takes a line.
-      runs: that there are to do; a shorter one counts as a part of one.
+      say: called with a line.
+      runs: the number of runs to do; a shorter run counts as a part of one.
     """
 
     def __init__(self, say: Callable[[str], None], runs: float) -> None:
         self._say, self._left, self._done, self._begin = say, runs, 0.0, time.monotonic()
 
     def skip(self, runs: float) -> None:
-        """Some were done before."""
+        """Removes runs that were finished before."""
         self._left -= runs
 
     def done(self, runs: float, line: str) -> None:
-        """Some are done now."""
+        """Counts runs that finished now, and reports them."""
         self._left, self._done = self._left - runs, self._done + runs
         left = (time.monotonic() - self._begin) / self._done * self._left
         self._say(f"{line} ({left / 60:.0f} min left)")
@@ -133,20 +133,19 @@ def _shown(outcome: Outcome) -> str:
     return ", ".join(f"{name} {outcome.metrics[name]:.5f}" for name in outcome.shown[:2])
 
 
-def _begin(contestants: Sequence[Contestant], output: str, options: Options) -> None:
-    """Makes the directory, or makes sure that what is in there is of the same recipes."""
+def _begin(contestants: Sequence[Contestant], output: str, options: ComparisonOptions) -> None:
+    """Makes the directory, or checks that its contents are from the same recipes."""
     path = os.path.join(local_path(output), _CONFIG_FILE)
     found = read_json(path) if os.path.isfile(path) else {}
     os.makedirs(output, exist_ok=True)
     for c in contestants:
         recipe = {"config": c.config.to_dict(), "budget": options.budget, "trial_share": options.trial_share}
-        there = found.setdefault(c.label, recipe)
-        if there != recipe:
+        if found.setdefault(c.label, recipe) != recipe:
             raise ValueError(f"{output}: holds {c.label} of another recipe or budget; choose another --output")
     write_json(path, found)
 
 
-def _chosen(contestant: Contestant, home: str, options: Options, clock: _Clock, where: str) -> dict[str, Any]:
+def _chosen(contestant: Contestant, home: str, options: ComparisonOptions, clock: _Clock, where: str) -> dict[str, Any]:
     path = os.path.join(home, _CHOSEN_FILE)
     if os.path.isfile(path):
         clock.skip(options.budget * options.trial_share)
@@ -169,7 +168,7 @@ def _chosen(contestant: Contestant, home: str, options: Options, clock: _Clock, 
 def _seeded(config: RunConfig, i: int) -> RunConfig:
     config = copy.deepcopy(config)
     config.train.seed += i
-    # They are prepared; a recipe that draws or splits them would do so with the seed of the run.
+    # The data are prepared. Fields that draw or split data would do so again with the seed of this run.
     config.data = dataclasses.replace(
         config.data, synthetic_rows=0, raw_train="", raw_eval="", eval_fraction=0.0, schema=""
     )
@@ -177,7 +176,7 @@ def _seeded(config: RunConfig, i: int) -> RunConfig:
 
 
 def _loss(config: RunConfig, workdir: str) -> float:
-    """What is to be small of a run, on the rows that choices are made by; infinite where it diverges."""
+    """Trains a run and returns the tuned metric on the rows for choices; infinite if the run diverges."""
     try:
         train_and_evaluate(config, workdir)
     except FloatingPointError:

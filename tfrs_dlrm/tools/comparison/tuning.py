@@ -1,4 +1,4 @@
-"""Learning rates and regularization, chosen within a budget of trials: each a shorter run of its own."""
+"""Tunes learning rates and regularization within a budget of trials, which are shorter runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.tools.comparison.contestants import Contestant
 
-# By field: the bounds, in which values are drawn evenly by their logarithm.
+# Bounds by field, within which values are drawn uniformly by their logarithm.
 _LOGARITHMIC = {
     "optimizer.learning_rate": (1e-4, 3e-2),
     "optimizer.embedding_learning_rate": (1e-3, 3e-1),
     "optimizer.embedding_l2": (1e-7, 3e-1),
 }
-# Likewise, evenly.
+# Bounds by field, within which values are drawn uniformly.
 _EVEN = {"model.dropout": (0.0, 0.5)}
 _STUDY_FILE = "study.log"
 
@@ -34,17 +34,17 @@ def tune(
     loss: Callable[[RunConfig, str], float],
     done: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
-    """The best values found, by `SECTION.FIELD`; empty where there are no trials.
+    """Returns the best values found, by `SECTION.FIELD`; empty if `trials` is 0.
 
-    The first trial is the recipe as it stands. Trials that are finished are not repeated when this is called again.
+    The first trial is the unchanged recipe. A second call does not repeat finished trials.
 
     Args:
-      contestant: whose recipe it is.
-      directory: of the trials.
-      trials: how many.
-      share: of the recipe's steps or epochs, the length of a trial.
-      loss: trains a recipe in a directory and returns what is to be small.
-      done: called after each trial with the number of those that are finished, and the best loss so far.
+      contestant: has the recipe.
+      directory: keeps the trials.
+      trials: the number of trials.
+      share: the length of a trial as a share of the recipe's steps or epochs.
+      loss: trains a recipe in a directory and returns the number to minimize.
+      done: called after each trial with the number of finished trials and the best loss so far.
 
     Raises:
       ImportError: Optuna is not installed.
@@ -68,7 +68,7 @@ def tune(
     spaces = _spaces(contestant.config)
     if not study.trials:
         study.enqueue_trial(
-            {name: max(bounds[0], _own(contestant.config, name)) for name, (bounds, _) in spaces.items()}
+            {name: max(bounds[0], _recipe_value(contestant.config, name)) for name, (bounds, _) in spaces.items()}
         )
 
     def objective(trial: optuna.Trial) -> float:
@@ -92,7 +92,7 @@ def tune(
 
 
 def _sampler(contestant: Contestant, trials: int) -> Any:
-    """One that is random for the first third of the trials only, and differs from contestant to contestant."""
+    """Returns a sampler that is random for the first third of the trials, with a seed per contestant."""
     import optuna
 
     seed = derive_seed(contestant.config.train.seed, contestant.label)
@@ -100,7 +100,7 @@ def _sampler(contestant: Contestant, trials: int) -> Any:
 
 
 def applied(config: RunConfig, values: dict[str, Any]) -> RunConfig:
-    """A recipe with other values of some fields."""
+    """Returns the recipe with other values of some fields."""
     config = copy.deepcopy(config)
     for path, value in values.items():
         section, name = path.split(".")
@@ -109,7 +109,7 @@ def applied(config: RunConfig, values: dict[str, Any]) -> RunConfig:
 
 
 def shortened(config: RunConfig, share: float) -> RunConfig:
-    """A recipe of a part of the length, evaluated at its end only."""
+    """Returns the recipe with a share of its length, evaluated only at its end."""
     config = copy.deepcopy(config)
     train, optimizer = config.train, config.optimizer
     if train.steps:
@@ -124,22 +124,22 @@ def shortened(config: RunConfig, share: float) -> RunConfig:
 
 
 def _spaces(config: RunConfig) -> dict[str, tuple[tuple[float, float], bool]]:
-    """By `SECTION.FIELD`: bounds, widened to the recipe's own value, and whether they are logarithmic."""
+    """Returns, by `SECTION.FIELD`, bounds that include the recipe's value, and whether they are logarithmic."""
     spaces = {}
     for fields, log in ((_LOGARITHMIC, True), (_EVEN, False)):
         for name, (low, high) in fields.items():
             section, field = name.split(".")
-            if not hasattr(getattr(config, section), field):  # as of a model without dropout
+            if not hasattr(getattr(config, section), field):  # for example, a model without dropout
                 continue
-            own = _own(config, name)
-            spaces[name] = ((min(low, own) if own else low), max(high, own)), log
+            value = _recipe_value(config, name)
+            spaces[name] = ((min(low, value) if value else low), max(high, value)), log
     return spaces
 
 
-def _own(config: RunConfig, path: str) -> float:
-    """The recipe's value; 0 where a logarithmic one is off."""
+def _recipe_value(config: RunConfig, path: str) -> float:
+    """Returns the recipe's value; 0 turns a logarithmic field off."""
     section, name = path.split(".")
     value = float(getattr(getattr(config, section), name))
-    if name == "embedding_learning_rate":  # 0 is that of the rest
+    if name == "embedding_learning_rate":  # 0 means `learning_rate`
         return value or config.optimizer.learning_rate
     return value
