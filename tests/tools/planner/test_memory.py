@@ -130,5 +130,5 @@ def test_optimizers_of_unknown_tables_are_refused():
     config = RunConfig(
         model=DLRMConfig(8, bottom_mlp=(8,), top_mlp=(1,)), optimizer=OptimizerConfig(embedding_per_table="hashed=sgd")
     )
-    with pytest.raises(ValueError, match="table 'hashed' has no rows of its own; there is plain, half, made__quotient"):
+    with pytest.raises(ValueError, match="table 'hashed' stores no rows; name one of plain, half, made__quotient"):
         plan(SCHEMA, config, Topology("one_device", chip="CPU"))

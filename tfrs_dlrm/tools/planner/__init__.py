@@ -1,4 +1,4 @@
-r"""What a run would need and take on devices that need not be there. Nothing here loads TensorFlow.
+r"""Predicts the memory, traffic and time of a run on any devices, without them and without TensorFlow.
 
     plan = plan_run(config, "tpu", "v4-32")
     print("\n".join(lines(plan)))
@@ -27,31 +27,31 @@ __all__ = ["Plan", "lines", "parse_topology", "plan", "plan_run"]
 
 
 def plan(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
-    """The plan of a run.
+    """Plans a run.
 
     Args:
-      schema: of vocabularies whose size is not known yet, `max_size` is taken for it.
-      config: model, optimizers and batch; where the data are does not matter.
+      schema: of the data; if the size of a vocabulary is unknown, `max_size` replaces it.
+      config: model, optimizers and batch; the data section is ignored.
       topology: the devices.
 
     Raises:
-      ValueError: the configuration is not one, or a table has no size yet.
+      ValueError: the configuration is invalid, or the size of a table is unknown.
     """
     computed = compute(schema, config, topology)
     return dataclasses.replace(computed, notes=notes(computed), remedies=remedies(computed))
 
 
 def plan_run(config: RunConfig, strategy: str, topology: str) -> Plan:
-    """The plan of a run as its recipe and its flags describe it.
+    """Plans a run from its recipe and its flags.
 
     Args:
-      config: the schema is that of the prepared data in `data.path`, or where there are none, `data.schema`.
+      config: the run; its schema is that of the prepared data in `data.path`, or else `data.schema`.
       strategy: see `tfrs_dlrm.distribute.placement.STRATEGIES`.
       topology: see `parse_topology`.
 
     Raises:
-      ValueError: the configuration or the topology is not one, or a table has no size yet.
-      FileNotFoundError: there is no schema.
+      ValueError: the configuration or the topology is invalid, or the size of a table is unknown.
+      FileNotFoundError: no schema was found.
     """
     devices = parse_topology(strategy, topology)
     path = _schema_path(config)
@@ -64,6 +64,6 @@ def plan_run(config: RunConfig, strategy: str, topology: str) -> Plan:
 
 
 def _schema_path(config: RunConfig) -> str:
-    """Where there is a schema: that of the prepared data knows the sizes of tables."""
+    """Returns the path of the schema; the schema of prepared data comes first, since it has the sizes of tables."""
     prepared = os.path.join(config.data.path, SCHEMA_FILE)
     return prepared if config.data.path and exists(prepared) else find_schema(config.data.schema)

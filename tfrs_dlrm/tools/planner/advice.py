@@ -1,4 +1,4 @@
-"""What to know about a plan, and what to change where it does not fit."""
+"""Notes on a plan, and remedies if it does not fit."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tfrs_dlrm.tools.planner.memory import table_name
 from tfrs_dlrm.tools.planner.plans import Plan, Remedy, compute
 from tfrs_dlrm.tools.planner.topologies import device_of, topology_text
 
-# Copies of this size on every worker deserve a word, and lookups this far from even.
+# Notes mention larger copies on every worker, and a larger imbalance of lookups.
 _LARGE = 10**9
 _UNEVEN = 1.5
-# More devices are tried by doubling, up to so many where nothing else limits them.
+# The most devices to try by doubling, if the hardware has no limit.
 _MOST_DEVICES = 1024
 _SERVER_MEMORY = 512 * 10**9
 
 
 def notes(plan: Plan) -> tuple[str, ...]:
-    """In words."""
+    """Returns what to know about a plan, as sentences."""
     return tuple(_notes(plan))
 
 
@@ -68,7 +68,7 @@ def _notes(plan: Plan) -> Iterator[str]:
 
 
 def remedies(plan: Plan) -> tuple[Remedy, ...]:
-    """Changes, one at a time, that make the fullest device need less; none where it fits."""
+    """Returns single changes that make the fullest device need less; empty if the plan fits."""
     if plan.fits is not False:
         return ()
     found = [_more_devices(plan, plan.topology), *_smaller(plan), _other_devices(plan)]
@@ -86,7 +86,7 @@ def _smaller(plan: Plan) -> Iterator[Remedy]:
         rowwise = dataclasses.replace(optimizer, embedding="rowwise_adagrad", embedding_l1=0.0)
         config = dataclasses.replace(plan.config, optimizer=rowwise)
         yield _remedy("optimizer.embedding=rowwise_adagrad", compute(plan.schema, config, plan.topology))
-    if any(t.stored_in for t in plan.schema.tables):  # whose dimensions depend on those of their stores
+    if any(t.stored_in for t in plan.schema.tables):  # their dimensions depend on those of the storing tables
         return
     if model.embedding_dim > 1:
         half = model.embedding_dim // 2
@@ -100,7 +100,7 @@ def _smaller(plan: Plan) -> Iterator[Remedy]:
 
 
 def _more_devices(plan: Plan, topology: Topology) -> Remedy | None:
-    """The first doubling of the devices that fits."""
+    """Returns the first doubling of the devices that fits."""
     most = device_of(topology).most or _MOST_DEVICES
     while topology.strategy != "one_device" and 2 * topology.devices <= most:
         topology = dataclasses.replace(topology, devices=2 * topology.devices)
@@ -111,7 +111,7 @@ def _more_devices(plan: Plan, topology: Topology) -> Remedy | None:
 
 
 def _other_devices(plan: Plan) -> Remedy | None:
-    """The smallest cluster that fits of the kind that holds most."""
+    """Returns the smallest fitting cluster of the kind of device with the most memory."""
     if plan.topology.strategy == "parameter_server" or plan.topology.chip == "v5p":
         return None
     if plan.topology.strategy == "tpu":

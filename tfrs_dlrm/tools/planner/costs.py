@@ -1,4 +1,4 @@
-"""How long a train step takes at least, by a cost model: what is to be done, divided by what the hardware can do."""
+"""The cost model of a train step's time: the work divided by the speed of the hardware."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tfrs_dlrm.distribute.placement import Topology
 from tfrs_dlrm.tools.planner.memory import examples_each
 from tfrs_dlrm.tools.planner.traffic import Flow
 
-# Assumed shares of what data sheets promise: products of MLPs rarely fill the matrix units, rows are read at random,
-# and exchanges of all with all share links.
+# Assumed shares of the speeds in data sheets: MLPs rarely fill the matrix units, rows are read at random, and
+# all-to-all exchanges share links.
 COMPUTE_UTILISATION = 0.4
 MEMORY_UTILISATION = 0.5
 LINK_UTILISATION = 0.5
@@ -23,13 +23,13 @@ PASSES = 3
 
 @dataclasses.dataclass(frozen=True)
 class StepTime:
-    """Seconds of a step on the busiest device; under `parameter_server`, of the steps of all workers side by side.
+    """The seconds of a step on the busiest device; under `parameter_server`, of one step of every worker at once.
 
     Attributes:
-      compute: of the dense half.
+      compute: the arithmetic of the dense layers.
       memory: reading and writing device memory.
-      link: between devices.
-      examples: how many the step covers.
+      link: transfers between devices.
+      examples: the number of examples of the step.
     """
 
     compute: float
@@ -39,7 +39,7 @@ class StepTime:
 
     @property
     def bottleneck(self) -> Literal["compute", "memory", "link"]:
-        """What takes longest."""
+        """The part that takes longest."""
         times: dict[Literal["compute", "memory", "link"], float] = {
             "compute": self.compute,
             "memory": self.memory,
@@ -49,24 +49,24 @@ class StepTime:
 
     @property
     def most_examples_per_second(self) -> float:
-        """If all three overlap perfectly."""
+        """The speed if the three parts overlap perfectly."""
         return self.examples / max(self.compute, self.memory, self.link)
 
     @property
     def examples_per_second_in_turn(self) -> float:
-        """If they follow one another."""
+        """The speed if the three parts follow one another."""
         return self.examples / (self.compute + self.memory + self.link)
 
 
 def step_flops(dense: DenseCost, config: RunConfig, topology: Topology) -> float:
-    """FLOP of one step on each device, or worker, that computes."""
+    """Returns the FLOP of one step on each computing device or worker."""
     return PASSES * dense.flops * examples_each(config, topology)
 
 
 def step_time(
     flows: tuple[Flow, ...], dense: DenseCost, config: RunConfig, topology: Topology, device: Device
 ) -> StepTime:
-    """The cost model."""
+    """Returns the time of a step by the cost model."""
     peak = device.bfloat16 if config.train.precision == "bfloat16" else device.float32
     return StepTime(
         compute=step_flops(dense, config, topology) / (peak * COMPUTE_UTILISATION),
@@ -77,7 +77,7 @@ def step_time(
 
 
 def busiest(flows: tuple[Flow, ...], where: str, topology: Topology) -> float:
-    """Bytes that the busiest device, server or worker moves in one direction."""
+    """Returns the bytes that the busiest device, server or worker moves in one direction."""
     chosen = [f for f in flows if f.where == where]
     if not chosen:
         return 0.0

@@ -1,4 +1,4 @@
-"""How many bytes of tables, slots and weights are on each device."""
+"""The bytes of tables, slots and weights on each device."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from tfrs_dlrm.config.models.cost import DenseCost
 from tfrs_dlrm.distribute.hardware import TPUS, Device
 from tfrs_dlrm.distribute.placement import PlacedTable, Placement, Topology
 
-# What each row optimizer remembers in float32: so many numbers for each number of a row, and so many for each row. It
-# is what `RowOptimizer.slot_types` says, which cannot be asked without loading TensorFlow; a test compares them.
+# The float32 slots of each row optimizer: numbers per number of a row, and numbers per row. A test compares them with
+# `RowOptimizer.slot_types`, which needs TensorFlow.
 ROW_SLOTS = {"rowwise_adagrad": (0, 1), "adagrad": (1, 0), "lazy_adam": (2, 0), "ftrl": (2, 0), "sgd": (0, 0)}
-# Slots of the Keras optimizers: numbers for each weight. SGD has one for the momentum even without any.
+# The slots of the Keras optimizers: numbers per weight. SGD has a slot for the momentum even if it is 0.
 DENSE_SLOTS = {"adagrad": 1, "adam": 2, "sgd": 1}
-# In TPU embedding memory, rows are float32 and as long as a multiple of so many numbers. TensorFlow says so of
-# SparseCore (`sparse_core_layout.cc`); of V1 it is an assumption.
+# In TPU embedding memory, rows are float32 and padded to a multiple of this many numbers: on SparseCore by TensorFlow's
+# `sparse_core_layout.cc`, on V1 by assumption.
 _TPU_ALIGNMENT = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredTable:
-    """A placed variable and its slots, in bytes.
+    """A placed table variable and its slots, in bytes.
 
     Attributes:
-      placed: where it goes.
-      optimizer: of its rows.
-      row: bytes of one row as it is stored.
-      slots_row: bytes of the slots of one row.
-      rows_on: how many rows are on each device, with padding and copies.
+      placed: the variable and its devices.
+      optimizer: the name of its row optimizer.
+      row: the bytes of one stored row.
+      slots_row: the bytes of the slots of one row.
+      rows_on: the number of rows on each device, with padding and copies.
     """
 
     placed: PlacedTable
@@ -39,30 +39,30 @@ class StoredTable:
 
     @property
     def most(self) -> int:
-        """Of rows and slots on the device that has most of them."""
+        """The bytes of rows and slots on the device with the most rows."""
         return max(self.rows_on) * (self.row + self.slots_row)
 
     @property
     def bytes(self) -> int:
-        """Of all rows, once."""
+        """The bytes of all rows, without copies."""
         return self.placed.rows * self.row
 
     @property
     def slots(self) -> int:
-        """Of the slots of all rows, once."""
+        """The bytes of the slots of all rows, without copies."""
         return self.placed.rows * self.slots_row
 
 
 @dataclasses.dataclass(frozen=True)
 class DeviceMemory:
-    """What one device holds, in bytes. All but `step` are exact; counters of some bytes are left out.
+    """The memory of one device, in bytes. Only `step` is estimated; small counters are not included.
 
     Attributes:
-      tables: rows of embeddings.
-      slots: what the row optimizers remember of them.
-      dense_weights: of MLPs and projections.
-      dense_slots: what their optimizer remembers.
-      step: estimated: activations and gradients of one train step.
+      tables: rows of tables.
+      slots: slots of the row optimizers.
+      dense_weights: weights of MLPs and projections.
+      dense_slots: slots of the dense weights' optimizer.
+      step: activations and gradients of one train step.
     """
 
     tables: int
@@ -73,28 +73,28 @@ class DeviceMemory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.tables + self.slots + self.dense_weights + self.dense_slots + self.step
 
 
 def table_name(variable: str) -> str:
-    """The table that a variable is part of; see `Table.parts`."""
+    """Returns the name of the table that a variable is part of; see `Table.parts`."""
     return variable.removesuffix("__quotient").removesuffix("__remainder")
 
 
 def stored_tables(placement: Placement, optimizer: OptimizerConfig, device: Device) -> tuple[StoredTable, ...]:
-    """The tables of a placement with their slots.
+    """Returns the tables of a placement with their slots.
 
     Raises:
-      ValueError: `optimizer.embedding_per_table` names a table that has no rows of its own.
+      ValueError: `optimizer.embedding_per_table` names an unknown table, or one whose rows another table stores.
     """
     per_table = optimizer.per_table()
     known = {t.name for t in placement.tables} | {table_name(t.name) for t in placement.tables}
     for name in per_table:
         if name not in known:
             raise ValueError(
-                f"config.optimizer.embedding_per_table={optimizer.embedding_per_table!r}: table {name!r} has no rows of"
-                f" its own; there is {', '.join(t.name for t in placement.tables)}"
+                f"config.optimizer.embedding_per_table={optimizer.embedding_per_table!r}: table {name!r} stores no"
+                f" rows; name one of {', '.join(t.name for t in placement.tables)}"
             )
     names = [
         per_table.get(t.name) or per_table.get(table_name(t.name)) or optimizer.embedding for t in placement.tables
@@ -106,10 +106,10 @@ def stored_tables(placement: Placement, optimizer: OptimizerConfig, device: Devi
 def device_memory(
     tables: tuple[StoredTable, ...], dense: DenseCost, config: RunConfig, topology: Topology, device: Device
 ) -> tuple[DeviceMemory, ...]:
-    """What each device that holds tables holds in all."""
+    """Returns the memory of each device that holds tables."""
     weights, slots = 4 * dense.weights, 4 * dense.weights * DENSE_SLOTS[config.optimizer.dense]
     if topology.strategy == "parameter_server":
-        # Variables go to the servers in turn, which comes near an even share; activations are on the workers.
+        # Variables go to the servers in turn, almost evenly; activations are on the workers.
         weights, slots, step = -(-weights // topology.devices), -(-slots // topology.devices), 0
     else:
         weights, slots = weights * device.replicas, slots * device.replicas
@@ -131,14 +131,14 @@ def device_memory(
 
 
 def step_bytes(dense: DenseCost, config: RunConfig, topology: Topology) -> int:
-    """Estimated bytes of activations, their gradients and those of weights, on a device or worker that computes."""
+    """Estimates the bytes of activations and gradients on a computing device or worker."""
     number = 2 if config.train.precision == "bfloat16" else 4
     examples = examples_each(config, topology)
     return round(2 * dense.activations * number * examples) + 4 * dense.weights
 
 
 def examples_each(config: RunConfig, topology: Topology) -> float:
-    """The examples of a step on each device that computes; a step of a parameter server's worker is its own."""
+    """Returns the examples of a step per computing device; under `parameter_server`, a worker takes a whole batch."""
     replicas = 1 if topology.strategy == "parameter_server" else topology.devices
     return config.train.batch_size / replicas
 
@@ -168,7 +168,7 @@ def _up(number: int, unit: int) -> int:
 
 
 def host_bytes(tables: tuple[StoredTable, ...], topology: Topology) -> int:
-    """Bytes that each host of a TPU slice holds: V1 hardware keeps a copy of its tables and slots there, in shares."""
+    """Returns the bytes of tables and slots that V1 hardware copies to each host of a TPU slice; else 0."""
     if topology.strategy != "tpu" or TPUS[topology.chip].embedding_hardware != "V1":
         return 0
     hosts = -(-topology.devices // 4)

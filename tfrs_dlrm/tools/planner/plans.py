@@ -1,4 +1,4 @@
-"""The plan of a run: memory, traffic and time on devices that need not be there."""
+"""The plan of a run: its memory, traffic and time on given devices."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tfrs_dlrm.tools.planner.memory import (
 from tfrs_dlrm.tools.planner.topologies import device_of, topology_text
 from tfrs_dlrm.tools.planner.traffic import Flow, flows
 
-# The rest of a device's memory is left to the runtime, to libraries and to what the estimate of a step does not see.
+# The share of a device's memory for a run; the runtime, libraries and errors of the step's estimate need the other.
 USABLE = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class Remedy:
-    """A change to a run, the bytes that the fullest device then needs, and whether it fits."""
+    """A change to a run, the bytes that the fullest device needs after it, and whether the run then fits."""
 
     change: str
     need: int
@@ -39,23 +39,23 @@ class Remedy:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run would need and take.
+    """The memory, traffic and time of a run.
 
     Attributes:
-      schema: of the data, with the final sizes of all tables.
+      schema: the schema of the data, with the final sizes of all tables.
       config: the run.
       topology: the devices.
-      device: the data sheet of each, as far as the topology does not say.
-      tables: where each variable goes, and its bytes.
-      dense: the dense half.
-      memory: of each device that holds tables.
-      worker_memory: estimated bytes of a step on a worker, under `parameter_server`; else 0.
-      host_memory: bytes that each TPU host keeps a copy of, where it does.
-      flows: bytes that a step moves.
-      time: of a step.
-      at_most: tables whose sizes are not known but limited by `max_size`, which the plan takes for them.
-      notes: what to know about it, in words.
-      remedies: what to change, where it does not fit.
+      device: the data sheet of a device, completed by the topology.
+      tables: the devices and the bytes of each variable.
+      dense: the cost of the dense layers.
+      memory: the memory of each device that holds tables.
+      worker_memory: the estimated bytes of a step on a worker under `parameter_server`; else 0.
+      host_memory: the bytes of tables and slots that each TPU host copies; else 0.
+      flows: the bytes that a step moves.
+      time: the time of a step.
+      at_most: tables of unknown size, which the plan replaces by their `max_size`.
+      notes: what to know about the plan, as sentences.
+      remedies: changes that reduce memory, if the plan does not fit.
     """
 
     schema: Schema
@@ -75,27 +75,27 @@ class Plan:
 
     @property
     def need(self) -> int:
-        """Bytes on the fullest device."""
+        """The bytes on the fullest device."""
         return max(m.total for m in self.memory)
 
     @property
     def usable(self) -> int | None:
-        """Bytes of a device that tables, weights and steps may take; None where its memory is not known."""
+        """The bytes of a device for tables, weights and steps; None if its memory is unknown."""
         return None if self.topology.memory is None else int(self.topology.memory * USABLE)
 
     @property
     def fits(self) -> bool | None:
-        """Whether the fullest device can hold it all; None where its memory is not known."""
+        """Whether the run fits on the fullest device; None if its memory is unknown."""
         return None if self.usable is None else self.need <= self.usable
 
     @property
     def bytes_imbalance(self) -> float:
-        """Tables and slots on the fullest device, divided by the mean."""
+        """The bytes of tables and slots on the fullest device, divided by the mean."""
         return _imbalance([m.tables + m.slots for m in self.memory])
 
     @property
     def lookups_imbalance(self) -> float:
-        """Lookups at the device with most, divided by the mean."""
+        """The lookups on the busiest device, divided by the mean."""
         lookups = [0.0] * self.topology.devices
         for table in self.tables:
             for shard in table.placed.shards:
@@ -105,7 +105,7 @@ class Plan:
         return _imbalance(lookups)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON; sizes are bytes and times seconds."""
+        """Returns the plan as plain values for JSON; sizes are in bytes and times in seconds."""
         time = dataclasses.asdict(self.time) | {
             "bottleneck": self.time.bottleneck,
             "most_examples_per_second": self.time.most_examples_per_second,
@@ -140,7 +140,7 @@ class Plan:
 
 
 def compute(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
-    """A plan without notes and remedies; see `tfrs_dlrm.tools.planner.plan`."""
+    """Computes a plan without notes and remedies; see `tfrs_dlrm.tools.planner.plan`."""
     dataclasses.replace(config, data=DataConfig(path=".")).check()
     schema, at_most = _sized(schema)
     of_model = config.model.schema(schema)
@@ -165,7 +165,7 @@ def compute(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
 
 
 def _sized(schema: Schema) -> tuple[Schema, tuple[str, ...]]:
-    """The schema with the largest sizes that vocabularies can have, and the names of their tables."""
+    """Returns the schema with unknown sizes replaced by the largest possible, and the names of their tables."""
     largest = {f.table: f.max_size + 1 for f in schema.categorical if f.max_size is not None}  # and row 0
     at_most = tuple(t.name for t in schema.tables if t.vocabulary_size is None and t.name in largest)
     missing = [t.name for t in schema.tables if t.vocabulary_size is None and t.name not in largest]

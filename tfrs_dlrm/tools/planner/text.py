@@ -1,4 +1,4 @@
-"""A plan for people: tables that line up."""
+"""Prints a plan as aligned text."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _NOUNS = {"parameter_server": "server", "tpu": "chip", "multi_worker": "worker"}
 
 
 def lines(plan: Plan) -> list[str]:
-    """The plan, line by line."""
-    parts = [_head(plan), _tables(plan), _memory(plan), _traffic(plan), _time(plan), _remarks(plan)]
+    """Returns the plan as lines of text."""
+    parts = [_heading(plan), _tables(plan), _memory(plan), _traffic(plan), _time(plan), _remarks(plan)]
     return list(itertools.chain.from_iterable([*part, ""] for part in parts if part))[:-1]
 
 
-def _head(plan: Plan) -> list[str]:
+def _heading(plan: Plan) -> list[str]:
     topology, config = plan.topology, plan.config
     devices = f"{topology.devices} x {plan.device.name}"
     if topology.strategy == "parameter_server":
@@ -69,7 +69,7 @@ def _cells(table: StoredTable) -> tuple[str, ...]:
 
 
 def _on(tables: Sequence[StoredTable]) -> str:
-    """The numbers of the devices that hold rows of tables."""
+    """Returns the numbers of the devices that hold rows of tables, as text."""
     devices = sorted({d for t in tables for d, rows in enumerate(t.rows_on) if rows})
     if len(devices) == len(tables[0].rows_on):
         return "all"
@@ -165,7 +165,7 @@ def _remarks(plan: Plan) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: tuple[int, ...]) -> list[str]:
-    """The cells of each column one below the other; those of the columns `left` to the left, others to the right."""
+    """Returns rows with aligned columns: the columns `left` to the left, all others to the right."""
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
 
     def line(row: Sequence[str]) -> Iterator[str]:

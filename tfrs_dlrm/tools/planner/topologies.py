@@ -1,4 +1,4 @@
-"""Topologies by the names that people give them: `v4-32`, `8x80GB`, `4x64GB+8`."""
+"""Reads and writes the names of topologies, such as `v4-32`, `8x80GB` or `4x64GB+8`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "T
 
 
 def parse_topology(strategy: str, text: str) -> Topology:
-    """Reads what `--topology` says of the devices of a strategy.
+    """Parses the value of `--topology`, the devices of a strategy.
 
     Args:
       strategy: one of `STRATEGIES`.
       text: see the module docstring; empty is one CPU under `one_device`.
 
     Raises:
-      ValueError: with the forms that exist, or because no slice of a TPU pod is so large.
+      ValueError: the text has none of the forms, which the message lists, or no TPU slice is that large.
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy {strategy!r} is unknown; there is {', '.join(STRATEGIES)}")
@@ -37,7 +37,7 @@ def parse_topology(strategy: str, text: str) -> Topology:
 
 
 def topology_text(topology: Topology) -> str:
-    """What `parse_topology` reads as this topology."""
+    """Returns the text that `parse_topology` parses as this topology."""
     if topology.strategy == "tpu":
         return f"{topology.chip}-{topology.devices * TPUS[topology.chip].counted_cores}"
     memory = "" if topology.memory is None else f"{topology.memory / 10**9:.12g}GB"
@@ -51,7 +51,7 @@ def topology_text(topology: Topology) -> str:
 
 
 def device_of(topology: Topology) -> Device:
-    """The device that holds a topology's tables: an A100 for a GPU without a name."""
+    """Returns the device that holds a topology's tables; a GPU without a name counts as an A100."""
     if topology.strategy == "tpu":
         return TPUS[topology.chip]
     if topology.strategy == "parameter_server" or topology.chip == "CPU":

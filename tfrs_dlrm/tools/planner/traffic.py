@@ -1,8 +1,8 @@
-"""How many bytes a train step moves, and where: between devices, and in the memory of each.
+"""The bytes that a train step moves: between devices, and in the memory of each.
 
-Counted for each device, so that the busiest shows, as `embeddings.exchange` moves them; embedding hardware is thought
-to do the same. A value of a multi-valued feature counts as a vector of its own, and ids count as different as far as
-the table has rows: both make it rather more.
+They are counted per device, to find the busiest, for the transfers of `embeddings.exchange`. Embedding hardware is
+assumed to move the same bytes. Two simplifications overestimate: each value of a multi-valued feature counts as a
+vector, and ids count as different up to the number of rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tfrs_dlrm.tools.planner.memory import DENSE_SLOTS, StoredTable, examples_ea
 Where = Literal["link", "memory", "input"]
 _ID = 4
 _FLOAT = 4
-_COUNT = 4  # how many examples a combined gradient is from
+_COUNT = 4  # the number of examples in a combined gradient
 _PURPOSES: dict[str, Where] = {
     "ids": "link",
     "vectors": "link",
@@ -36,15 +36,15 @@ _PURPOSES: dict[str, Where] = {
 
 @dataclasses.dataclass
 class Flow:
-    """Bytes that one step moves for one purpose.
+    """The bytes that one step moves for one purpose.
 
     Attributes:
       what: the purpose.
-      where: `link`: between devices; `memory`: read from and written to a device's own memory; `input`: from the hosts.
-      sent: by each device that holds tables; of `memory`, all that is read or written.
-      received: likewise.
-      worker_sent: under `parameter_server`, by the worker whose step it is.
-      worker_received: likewise.
+      where: `link`: between devices; `memory`: read from and written to a device's memory; `input`: from the hosts.
+      sent: bytes sent by each device that holds tables; for `memory`, all bytes read or written.
+      received: bytes received by each device that holds tables.
+      worker_sent: under `parameter_server`, bytes sent by the worker of the step.
+      worker_received: under `parameter_server`, bytes received by the worker of the step.
     """
 
     what: str
@@ -56,7 +56,7 @@ class Flow:
 
     @property
     def total(self) -> float:
-        """Bytes of the step, each counted once."""
+        """The bytes of the step, each counted once."""
         return max(sum(self.sent) + self.worker_sent, sum(self.received) + self.worker_received)
 
 
@@ -68,7 +68,7 @@ def flows(
     topology: Topology,
     device: Device,
 ) -> tuple[Flow, ...]:
-    """All of one step; under `parameter_server`, of one worker's step."""
+    """Returns the flows of one step; under `parameter_server`, of one worker's step."""
     count = topology.devices
     step = _Step(topology, config.train.batch_size, examples_each(config, topology))
     out = {what: Flow(what, where, [0.0] * count, [0.0] * count) for what, where in _PURPOSES.items()}
@@ -85,7 +85,7 @@ def flows(
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """Attributes: the devices; the examples of the step; and those of each device, or worker, that computes."""
+    """The devices, the examples of the step, and the examples per computing device or worker."""
 
     topology: Topology
     batch: int
@@ -96,7 +96,7 @@ class _Step:
         return self.topology.strategy == "parameter_server"
 
     def compute(self, flow: Flow, sent: float = 0.0, received: float = 0.0) -> None:
-        """Adds bytes of every device that computes, or of the worker."""
+        """Adds bytes to every computing device, or to the worker."""
         if self.servers:
             flow.worker_sent += sent
             flow.worker_received += received
@@ -106,28 +106,28 @@ class _Step:
             flow.received[d] += received
 
     def exchange(self, flow: Flow, loads: list[float], size: float, to_owner: bool) -> None:
-        """Adds `size` bytes for each lookup between those who compute and the owners of the rows.
+        """Adds the bytes of lookups between the computing devices and the owners of the rows.
 
         Args:
-          flow: to add to.
-          loads: lookups of an example at each owner.
-          size: bytes of one.
-          to_owner: or from there.
+          flow: is changed.
+          loads: lookups per example at each owner.
+          size: bytes per lookup.
+          to_owner: whether the bytes go to the owner or come from it.
         """
         total = sum(loads)
         for d, load in enumerate(loads):
             others = 1 if self.servers else self.topology.devices - 1
             at_owner = size * self.examples * others * load
-            of_own = 0.0 if self.servers else size * self.examples * (total - load)
-            flow.received[d] += at_owner if to_owner else of_own
-            flow.sent[d] += of_own if to_owner else at_owner
+            at_others = 0.0 if self.servers else size * self.examples * (total - load)
+            flow.received[d] += at_owner if to_owner else at_others
+            flow.sent[d] += at_others if to_owner else at_owner
         if self.servers:
             flow.worker_sent += size * self.examples * total * to_owner
             flow.worker_received += size * self.examples * total * (not to_owner)
 
 
 def _shared(out: dict[str, Flow], table: StoredTable, step: _Step) -> None:
-    """Rows that are on one device each."""
+    """Adds the flows of a table whose rows are on one device each."""
     placed, devices = table.placed, step.topology.devices
     loads, touched = [0.0] * devices, [0.0] * devices
     if placed.kind == "tpu_embedding":
@@ -159,7 +159,7 @@ def _shared(out: dict[str, Flow], table: StoredTable, step: _Step) -> None:
 
 
 def _copied(out: dict[str, Flow], table: StoredTable, step: _Step, turn: int) -> None:
-    """Rows that are on every device. Under `parameter_server` there are none."""
+    """Adds the flows of a table that every device copies, which `parameter_server` never does."""
     placed, devices = table.placed, step.topology.devices
     vector = _FLOAT * placed.dim
     lookups = step.examples * placed.lookups
@@ -174,20 +174,20 @@ def _copied(out: dict[str, Flow], table: StoredTable, step: _Step, turn: int) ->
         return
     step.compute(updates, sent=touched * 2 * (table.row + table.slots_row))
     if step.topology.strategy == "multi_worker":
-        # Each combines the duplicates of its own examples and sends the rest to all others.
-        own = min(lookups, float(placed.rows))
-        between = (devices - 1) * own * (vector + 2 * _ID + _COUNT)
+        # Each worker combines the duplicates in its examples and sends the unique rows to all other workers.
+        unique = min(lookups, float(placed.rows))
+        between = (devices - 1) * unique * (vector + 2 * _ID + _COUNT)
         step.compute(gradients, sent=between, received=between)
-        step.compute(updates, sent=(lookups + devices * own) * vector)
+        step.compute(updates, sent=(lookups + devices * unique) * vector)
         return
-    # All send theirs to one, each table to another one, which combines them and sends the rest to all copies.
-    there, back = lookups * (vector + _ID), touched * (vector + _ID + _COUNT)
+    # All devices send gradients to one device, another for each table, which combines them and updates all copies.
+    to_one, back = lookups * (vector + _ID), touched * (vector + _ID + _COUNT)
     step.compute(updates, sent=touched * vector)
     updates.sent[turn % devices] += (step.batch * placed.lookups + touched) * vector
     for d in range(devices):
-        here = d == turn % devices
-        gradients.sent[d] += (devices - 1) * back if here else there
-        gradients.received[d] += (devices - 1) * there if here else back
+        combines = d == turn % devices
+        gradients.sent[d] += (devices - 1) * back if combines else to_one
+        gradients.received[d] += (devices - 1) * to_one if combines else back
 
 
 def _dense(out: dict[str, Flow], dense: DenseCost, config: RunConfig, step: _Step, device: Device) -> None:
