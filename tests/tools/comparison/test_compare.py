@@ -45,7 +45,7 @@ def test_what_a_user_writes_becomes_recipes():
         (["dlmr"], r"'dlmr': config.model.name='dlmr': choose one of"),
         (["dlrm:model.dropuot=0.1"], r"model \(dlrm\) has no field 'dropuot'; did you mean 'dropout'"),
         (["dlrm:model.top_mlp=a"], r"model.top_mlp=a: numbers with - between needed, as \(8, 1\) is"),
-        (["dlrm:data.path=x"], "'data.path' is none of model.FIELD"),
+        (["dlrm:data.path=x"], "'data.path' is unknown; name one of model.FIELD"),
         (["dlrm:model.top_mlp"], "is not of the form SECTION.FIELD=VALUE"),
         (["dlrm:model.top_mlp=8-2"], r"config.model.top_mlp=\(8, 2\): its last number must be 1"),
     ],

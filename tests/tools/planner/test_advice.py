@@ -76,7 +76,7 @@ def test_what_it_warns_of():
     config = RunConfig(model=DLRMConfig(16, bottom_mlp=(16,), top_mlp=(1,)))
     assert "Tables of bfloat16 are float32 in TPU embedding memory" in text("tpu", "v4-8", schema=half, config=config)
     assert "Features a are taken to have 10 values in each example" in text("mirrored", "2", schema=half, config=config)
-    assert "no saying whether it fits" in text("mirrored", "2")
+    assert "cannot say whether the run fits" in text("mirrored", "2")
     one = Schema(Label("y"), TERABYTE.dense, (CategoricalFeature("a"),), (Table("a", vocabulary_size=10**8),))
     assert "has 3.70 times the mean of the lookups" in text("mirrored", "4x80GB", schema=one, config=config)
 

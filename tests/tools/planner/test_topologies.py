@@ -41,10 +41,10 @@ def test_forms(strategy, text, topology):
 @pytest.mark.parametrize(
     "strategy, text, message",
     [
-        ("gpus", "8", "strategy 'gpus' is unknown; there is one_device, mirrored"),
-        ("one_device", "8x80GB", "topology '8x80GB' is none of strategy one_device; give one like 80GB"),
+        ("gpus", "8", "strategy 'gpus' is unknown; choose one of one_device, mirrored"),
+        ("one_device", "8x80GB", "topology '8x80GB' does not fit strategy one_device; give one like 80GB"),
         ("one_device", "80", "give one like 80GB"),
-        ("mirrored", "", "topology '' is none of strategy mirrored; give one like 8x80GB"),
+        ("mirrored", "", "topology '' does not fit strategy mirrored; give one like 8x80GB"),
         ("mirrored", "80GB", "like 8x80GB"),
         ("mirrored", "0x80GB", "like 8x80GB"),
         ("mirrored", "8x80", "like 8x80GB"),
@@ -56,7 +56,7 @@ def test_forms(strategy, text, topology):
         ("parameter_server", "4xA100", r"like 4 \(servers\), 4x64GB \(with the memory of each\) or 4x64GB\+8"),
         ("parameter_server", "4+", r"4x64GB\+8"),
         ("parameter_server", "4+0", r"4x64GB\+8"),
-        ("tpu", "v4", "topology 'v4' is none of strategy tpu; give one like v4-32, v2-8, v3-8, v5p-16"),
+        ("tpu", "v4", "topology 'v4' does not fit strategy tpu; give one like v4-32, v2-8, v3-8, v5p-16"),
         ("tpu", "v4-33", "which count TensorCores, two a chip"),
         ("tpu", "v7-8", "like v4-32"),
         ("tpu", "v6e-0", "like v4-32"),

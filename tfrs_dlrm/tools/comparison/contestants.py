@@ -66,7 +66,9 @@ def set_field(config: RunConfig, path: str, value: str) -> None:
     """
     section, _, name = path.partition(".")
     if section not in _SECTIONS:
-        raise ValueError(f"{path}={value}: {path!r} is none of {', '.join(f'{s}.FIELD' for s in _SECTIONS)}")
+        raise ValueError(
+            f"{path}={value}: {path!r} is unknown; name one of {', '.join(f'{s}.FIELD' for s in _SECTIONS)}"
+        )
     holder = getattr(config, section)
     fields = {f.name: getattr(holder, f.name) for f in dataclasses.fields(holder) if f.init}
     if name not in fields:

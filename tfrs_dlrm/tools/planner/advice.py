@@ -28,7 +28,7 @@ def _notes(plan: Plan) -> Iterator[str]:
     topology, config = plan.topology, plan.config
     copied = sum(t.bytes + t.slots for t in plan.tables if t.placed.kind == "replicated")
     if plan.usable is None:
-        yield "The memory of the devices is not known, so there is no saying whether it fits."
+        yield "The memory of the devices is unknown, so the plan cannot say whether the run fits."
     if topology.strategy == "multi_worker" and copied > _LARGE and topology.devices > 1:
         yield (
             f"Every worker holds all {size_text(copied)} of tables and slots; parameter_server shares them out among"
@@ -53,7 +53,7 @@ def _notes(plan: Plan) -> Iterator[str]:
     if plan.lookups_imbalance > _UNEVEN:
         yield (
             f"The busiest of the {topology.devices} devices has {plan.lookups_imbalance:.2f} times the mean of the"
-            " lookups: whoever holds the frequent rows of a large table is busiest."
+            " lookups: it holds the frequent rows of a large table."
         )
     if plan.at_most:
         yield f"max_size is taken for the size of tables {', '.join(plan.at_most)}, which is not known yet."
@@ -61,7 +61,7 @@ def _notes(plan: Plan) -> Iterator[str]:
     if multi:
         yield f"Features {', '.join(multi)} are taken to have {VALUES} values in each example."
     if topology.strategy == "parameter_server":
-        yield "Each worker makes steps of the whole batch, on its own; their rates add up as long as servers keep up."
+        yield "Each worker takes steps of a whole batch by itself; the rates add up while the servers keep up."
     elif config.train.batch_size % (topology.devices * plan.device.replicas):
         replicas = topology.devices * plan.device.replicas
         yield f"batch_size={config.train.batch_size} does not divide evenly among {replicas} replicas."

@@ -29,10 +29,10 @@ def parse_topology(strategy: str, text: str) -> Topology:
       ValueError: the text has none of the forms, which the message lists, or no TPU slice is that large.
     """
     if strategy not in STRATEGIES:
-        raise ValueError(f"strategy {strategy!r} is unknown; there is {', '.join(STRATEGIES)}")
+        raise ValueError(f"strategy {strategy!r} is unknown; choose one of {', '.join(STRATEGIES)}")
     topology = _tpu(text) if strategy == "tpu" else _others(strategy, text)
     if topology is None:
-        raise ValueError(f"topology {text!r} is none of strategy {strategy}; give one like {_FORMS[strategy]}")
+        raise ValueError(f"topology {text!r} does not fit strategy {strategy}; give one like {_FORMS[strategy]}")
     return topology
 
 
