@@ -156,7 +156,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(data, whole, tmp_path, monke
     config = make_config(data, async_checkpoints=asynchronous)
     with monkeypatch.context() as patch:
         patch.setattr(save, "write_rows", full)
-        with pytest.raises(OSError, match=r"the disk is full; .* it resumes from the last checkpoint"):
+        with pytest.raises(OSError, match=r"the disk is full; .* which resumes from the last checkpoint"):
             train_and_evaluate(config, str(tmp_path / "cut"))
     assert steps_of(tmp_path / "cut" / "checkpoints") == ["step-20"]
     train_and_evaluate(config, str(tmp_path / "cut"))

@@ -172,8 +172,7 @@ class TrainingRun(Run):
             tables=self.model.embeddings,
             service=self._service,
         )
-        end = EndRound(self._end_round, [] if self._ends_round() else self.model.metrics)
-        callbacks += [end, self._listener]
+        callbacks += [EndRound(self._end_round, [] if self._ends_round() else self.model.metrics), self._listener]
         self.model.fit(batches, steps_per_epoch=steps, epochs=rounds, callbacks=callbacks, verbose=0)
 
     def _fit_on_workers(self, steps: int, callbacks: list[keras.callbacks.Callback]) -> None:
