@@ -126,8 +126,7 @@ class StreamRun(Run):
         super().__init__(config, data_dir, home, model, self._state, {"stream": self._state}, "window")
         self._decoder = Decoder(Encoder.load(data_dir), address)
         self._learner = Learner(model, schema, config.train)
-        refused = config.data.bad_rows, config.stream.malformed_in_a_row
-        self._quarantine = Quarantine(home.file(QUARANTINE_FILE), address, *refused)
+        self._quarantine = Quarantine(home.file(QUARANTINE_FILE), address, config)
         self._bundles = Bundles(self._stream, home.encoder_dir)
         self._saved = -1  # the window of the last checkpoint
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.client import ANSWER, TopicClient, producer
 from tfrs_dlrm.streaming.messages import Decoded, Malformed
@@ -23,13 +24,13 @@ class Quarantine:
     Args:
       path: the file: one JSON object a line.
       address: of the stream.
-      bad_rows: `error` refuses malformed messages.
-      limit: how many malformed messages in a row end the run, in windows without any row; 0 for no limit.
+      config: `data.bad_rows=error` refuses malformed messages; after `stream.malformed_in_a_row` in a row, windows
+        without any row are refused.
     """
 
-    def __init__(self, path: str, address: StreamAddress, bad_rows: str, limit: int):
+    def __init__(self, path: str, address: StreamAddress, config: RunConfig):
         self.records = RunRecords(path, "window")
-        self._address, self._bad_rows, self._limit = address, bad_rows, limit
+        self._address, self._bad_rows, self._limit = address, config.data.bad_rows, config.stream.malformed_in_a_row
         self._producer: Any = producer(address) if address.dead_letter else None
 
     def add(self, window: int, malformed: Sequence[Malformed]) -> None:
