@@ -1,4 +1,4 @@
-"""What a log contains and how each of its columns becomes a number or the row of an embedding table.
+"""The schema: the columns of a log, and how each becomes a number or the row of an embedding table.
 
 A `Schema` is the one description that `prepare`, the encoder, the models and the exported SavedModel share. It is
 plain data: JSON in (`Schema.load`) and JSON out (`Schema.save`). `tfrs_dlrm.infer_schema` proposes one from a file.
