@@ -72,7 +72,7 @@ run-s3: $(SETUP)  ## the quickstart in an S3 on loopback that fails one request 
 	  $(BIN)/python export/verify.py s3://trial/exports/quickstart'
 
 PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations=10 $(TESTS)
-SLOW := cluster or spark or browser or realdata or matrix or process
+SLOW := cluster or spark or browser or realdata or matrix or process or slow
 
 test: $(SETUP)  ## every unit and whole small paths: at most 8 minutes on 2 cores
 	@$(PYTEST) -m 'not ($(SLOW))'

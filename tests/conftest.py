@@ -21,7 +21,7 @@ import tfrs_dlrm  # noqa: F401  (chooses Keras 2; loads no TensorFlow)
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 _BY_FIXTURE = {"spark": "spark", "browser": "browser", "real_data": "realdata"}
 # Files with such tests are begun first, so that no worker starts the longest of them when the other has ended.
-_LONGEST_FIRST = ("cluster", "spark", "browser", "realdata", "process", "matrix")
+_LONGEST_FIRST = ("cluster", "spark", "browser", "realdata", "process", "matrix", "slow")
 
 
 class _FourDevices(importlib.abc.MetaPathFinder):

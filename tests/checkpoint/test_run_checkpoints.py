@@ -82,7 +82,7 @@ def test_written_without_a_copy_where_there_is_no_room_for_one(tmp_path, monkeyp
     monkeypatch.setattr(rows.PartBatch, "write", noted)
     if why == "memory":
         size = sum(v.nbytes for v in (np.asarray(x) for x in make().get_weights()))
-        monkeypatch.setattr(save, "available", lambda host: size)
+        monkeypatch.setattr(save, "memory_of_host", lambda host: size)
     checkpoints = checkpoints_of(make(), tmp_path, asynchronous=why == "memory")
     checkpoints.save(1)
     assert names(tmp_path) == (["step-1"], []) and written

@@ -41,6 +41,7 @@ def strategy(replicas: int) -> tf.distribute.Strategy:
 
 
 @pytest.mark.parametrize("saved_on", matrix([1, 2, 3, 4], fast=[1, 3]))
+@pytest.mark.slow
 def test_any_number_of_replicas_to_any_other(tmp_path, monkeypatch, saved_on):
     """Tables shared out, slots included; on one device the next steps are as if uninterrupted."""
     monkeypatch.setattr(placement, "REPLICATE_BELOW", dict.fromkeys(placement.REPLICATE_BELOW, 1000))

@@ -46,6 +46,7 @@ def assert_equal(found, expected):
 
 # 64 examples are 16 for each of four replicas; 22, 22 and 20 for three.
 @pytest.mark.parametrize("replicas", matrix([3, 4], fast=[3]))
+@pytest.mark.slow
 def test_replicas_equal_one_device(data, expected, replicas):
     assert_equal(tiny_run.run(make_strategy("mirrored", replicas), data, 50), expected)
 

@@ -283,7 +283,7 @@ def save(model, data, path):
     tf.saved_model.save(serving, path, signatures=signatures)
 
 
-@pytest.mark.parametrize("form", matrix([*MODELS, "dlrm cat"], fast=["dlrm cat"]))
+@pytest.mark.parametrize("form", matrix([*MODELS, "dlrm cat"], fast=[]))
 def test_trains_and_serves(form, data, tmp_path):
     """The loaded SavedModel says of raw rows what the best checkpoint of the run says of encoded ones."""
     result = train_and_evaluate(run_config(data, form), str(tmp_path / "run"))
@@ -311,6 +311,7 @@ def test_trains_and_serves(form, data, tmp_path):
     np.testing.assert_allclose(ranked, signatures["serving_default"](**alike)["probability"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_drops_and_normalizes_as_if_it_had_not_stopped(data, tmp_path):
     def weights(name):
         path = Workdir(str(tmp_path / name)).checkpoint("latest")
@@ -330,6 +331,7 @@ def test_a_resumed_run_drops_and_normalizes_as_if_it_had_not_stopped(data, tmp_p
     assert len(moved) == 3 and counted == [12] * 3  # of the hidden layers: one of the bottom MLP, two of the top MLP
 
 
+@pytest.mark.slow
 def test_batch_normalization_is_over_all_replicas(data):
     def trained(strategy):
         with strategy.scope():

@@ -208,6 +208,7 @@ def exported(run, tmp_path_factory):
     return export(run[0], output, options=ExportOptions(context=("user",)))
 
 
+@pytest.mark.slow
 def test_a_planted_rating_is_learned_down_to_its_noise(data, run):
     workdir, result = run
     labels = pq.read_table(f"{data}/eval").column("label").to_numpy()

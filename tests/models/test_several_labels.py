@@ -235,6 +235,7 @@ def test_labels_share_all_but_the_last_layer(data, form):
     assert config.dense_cost(several).weights == sum(v.shape.num_elements() for v in model.dense_variables)
 
 
+@pytest.mark.slow
 def test_labels_of_other_models_than_dlrm_are_exported(data, tmp_path):
     model = td.DCN(td.Schema.load(f"{data}/schema.json"), top_mlp=(8, 1), cross_rank=2)
     model.build()

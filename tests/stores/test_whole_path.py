@@ -157,6 +157,7 @@ def test_a_run_goes_from_machine_to_machine(store, place, raw, tmp_path, monkeyp
     assert list(fetch_newest(exports, 1)) == [2]
 
 
+@pytest.mark.slow
 def test_a_store_that_refuses_in_mid_run_loses_nothing(store, place, raw, tmp_path, monkeypatch):
     local, workdir = str(tmp_path / "prepared"), f"{place}/run"
     prepare(click_log.SCHEMA, [str(raw / "a.csv.gz")], local, eval_fraction=0.3)

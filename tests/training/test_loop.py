@@ -85,6 +85,7 @@ def test_stops_at_the_target(data, tmp_path):
     assert again == result
 
 
+@pytest.mark.slow
 def test_stops_without_improvement_and_keeps_the_best(data, tmp_path):
     result = train_and_evaluate(make_config(data, epochs=100, patience=3), str(tmp_path))
     aucs = [json.loads(line)["eval"]["auc"] for line in lines(tmp_path)]
@@ -113,6 +114,7 @@ def test_sigterm_changes_nothing(data, whole, tmp_path, monkeypatch, step):
     assert_same_run(whole, tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_sigterm_on_the_last_step_lets_the_run_end(data, tmp_path, monkeypatch):
     count = StepCounter.on_train_batch_end
 
@@ -126,6 +128,7 @@ def test_sigterm_on_the_last_step_lets_the_run_end(data, tmp_path, monkeypatch):
     assert result.step == 30 and result.best and steps_of(tmp_path / "best") == ["step-30"]
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_under_other_limits(data, tmp_path):
     stopped = train_and_evaluate(make_config(data, target_auc=0.5), str(tmp_path))
     assert "target 0.5" in stopped.reason
@@ -133,6 +136,7 @@ def test_a_run_that_stopped_goes_on_under_other_limits(data, tmp_path):
     assert result.step > stopped.step and "all" in result.reason
 
 
+@pytest.mark.slow
 def test_an_evaluation_set_of_one_class_is_refused(tmp_path):
     lines = [f"{int(i < 300)},{i}.5,,s{i % 5},u{i},1,t1,1,1\n" for i in range(400)]
     header = "clicked,price,age,site,user,slot,tags,tag_weights,weight\n"
@@ -145,6 +149,7 @@ def test_an_evaluation_set_of_one_class_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("asynchronous", matrix([True, False], fast=[True]))
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_last_good_checkpoint(data, whole, tmp_path, monkeypatch, asynchronous):
     real = save.write_rows
 
@@ -163,6 +168,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(data, whole, tmp_path, monke
     assert_same_run(whole, tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_steps_per_execution_changes_no_weight(data, whole, tmp_path):
     train_and_evaluate(make_config(data, steps_per_execution=7), str(tmp_path / "seven"))
     assert_same_run(whole, tmp_path / "seven")
@@ -263,6 +269,7 @@ def test_data_of_another_schema_or_vocabulary_are_refused(data, tmp_path):
         evaluate_run(workdir, again)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(data, whole, tmp_path):
     train_and_evaluate(make_config(data, steps=40), str(tmp_path / "cut"))
     latest = tmp_path / "cut" / "checkpoints" / "step-40" / "rows.data-00000-of-00001"
@@ -271,6 +278,7 @@ def test_a_damaged_checkpoint_is_passed_over(data, whole, tmp_path):
     assert_same_run(whole, tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_and_evaluates(data, tmp_path):
     result = train_and_evaluate(make_config(data, epochs=4, precision="bfloat16"), str(tmp_path))
     assert result.best["auc"] > 0.62
@@ -295,6 +303,7 @@ def test_ids_out_of_range_are_counted_in_the_log(data, tmp_path):
 
 
 @pytest.mark.parametrize("compressed", matrix(["remainders", "stored_in", "bfloat16", "mixed"], fast=["mixed"]))
+@pytest.mark.slow
 def test_a_run_on_compressed_tables_resumes_and_exports(data, tmp_path, compressed):
     """Bit by bit, as on plain ones."""
     copy = str(tmp_path / "prepared")

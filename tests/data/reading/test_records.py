@@ -55,7 +55,7 @@ def contents(path):
     }
 
 
-@pytest.mark.parametrize("batch_size", [1, 100, 256, 700])
+@pytest.mark.parametrize("batch_size", matrix([1, 100, 256, 700], fast=[100]))
 def test_evaluation_is_what_dataset_gives(directory, batch_size):
     data, expected = (f(directory, batch_size, split="eval") for f in (record_dataset, dataset))
     assert data.element_spec == expected.element_spec and len(data) == len(expected)
@@ -99,7 +99,7 @@ def test_a_seed_decides_the_order(directory):
     assert len({str(e) for e in [*epochs(5), *epochs(6), *epochs(None), *epochs(None)]}) == 8
 
 
-@pytest.mark.parametrize("epochs", [0, 1, 2])
+@pytest.mark.parametrize("epochs", matrix([0, 1, 2], fast=[1]))
 def test_start_step_is_skipping(directory, epochs):
     def batches(start):
         data = record_dataset(directory, 100, seed=3, repeat=True, start_step=start)
@@ -112,7 +112,7 @@ def test_start_step_is_skipping(directory, epochs):
 
 
 @pytest.mark.parametrize("pipelines", matrix([2, 3], fast=[3]))
-@pytest.mark.parametrize("split", ["train", "eval"])
+@pytest.mark.parametrize("split", matrix(["train", "eval"], fast=["train"]))
 def test_input_pipelines_share_the_rows(directory, pipelines, split):
     def part(i, **kwargs):
         context = tf.distribute.InputContext(pipelines, i, num_replicas_in_sync=2 * pipelines)

@@ -183,6 +183,7 @@ def test_encoded_numbers_have_to_be_finite(exported, rows):
         SavedModel(exported).run("encoded", inputs)
 
 
+@pytest.mark.slow
 def test_warmup_requests_run_for_every_signature(exported):
     model = SavedModel(exported)
     asked = set()
@@ -233,6 +234,7 @@ def test_reference_rows_have_the_training_side_s_probabilities(exported, rows):
 
 
 @pytest.mark.parametrize("storage", matrix(["float16", "int8"], fast=["int8"]))
+@pytest.mark.slow
 def test_smaller_tables_say_what_they_cost(trained, tmp_path, storage):
     data, model, _ = trained
     path, comparison = export_model(model, data, str(tmp_path / "clicks"), ExportOptions(storage=storage))

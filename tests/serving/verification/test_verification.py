@@ -82,6 +82,7 @@ def test_a_damaged_bundle_fails_with_a_message_about_that(bundle, damage):
     assert not any(ended[name] == "ok" for name in expected if name)
 
 
+@pytest.mark.slow
 def test_a_warmup_record_that_is_broken_is_the_only_finding(bundle):
     verification_bundles.broken_warmup(bundle)
     assert list(failures(verify(str(bundle), latency=False))) == ["warmup"]
@@ -96,6 +97,7 @@ def test_a_graph_that_reads_files_is_not_loaded(bundle):
     assert "operations" not in failures(allowed) and allowed.load_seconds
 
 
+@pytest.mark.slow
 def test_other_data_than_the_bundles_is_named(exported, bundle, tmp_path):
     data = shutil.copytree(exported[1], tmp_path / "data")
     lines = (data / "samples.jsonl").read_text().splitlines()

@@ -168,6 +168,7 @@ def test_a_comparison_tunes_trains_measures_and_goes_on(tmp_path, monkeypatch):
         comparison.compare(other, output, options)
 
 
+@pytest.mark.slow
 def test_synthetic_data_are_drawn_once_for_all_seeds(tmp_path):
     base = recipe(str(tmp_path / "data"))
     base.data.synthetic_rows, base.data.synthetic_eval_rows, base.train.steps = 2_000, 500, 5

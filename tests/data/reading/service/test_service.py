@@ -86,6 +86,7 @@ def rows(batch):
     return [repr(row) for row in zip(*lists, strict=True)]
 
 
+@pytest.mark.slow
 def test_batches_are_those_of_this_process(directory, running):
     service = connect(running)
     # From the middle of an epoch into the one after the next; ids sorted as for one device.
