@@ -150,7 +150,7 @@ def test_a_growing_directory_goes_from_machine_to_machine(store, place, tmp_path
 
     other_machine(monkeypatch, tmp_path, "cache")
     write("log", b"xyz")
-    with pytest.raises(ValueError, match="another process has published something"):
+    with pytest.raises(ValueError, match="another process has published at this address"):
         mirror().push()
     mirror().pull()  # the other went on meanwhile
     assert tree(mirror().path) == {"fixed-2": b"2", "log": b"abc"}
@@ -284,7 +284,7 @@ def test_only_one_process_writes_and_the_others_leave_the_copy_alone(store, plac
     other.push()
     other_machine(monkeypatch, tmp_path, "cache")
     assert run(place).pull() and "steps/2" in tree(writer.path)
-    with pytest.raises(ValueError, match="another process has published something"):
+    with pytest.raises(ValueError, match="another process has published at this address"):
         writer.push()
     writer.done_writing()
     run(place).pull()
@@ -310,7 +310,7 @@ def test_of_two_that_publish_at_a_time_one_is_told(store, place, tmp_path, monke
         return found
 
     monkeypatch.setattr(Mirror, "_upload", meanwhile)
-    with pytest.raises(ValueError, match="another process has published something"):
+    with pytest.raises(ValueError, match="another process has published at this address"):
         mirror.push()
     assert set(mirror.listing().files) == {"steps/1", "steps/3"}
 

@@ -136,7 +136,7 @@ def test_samples_are_needed_and_have_the_size_of_batches():
         tables._state.samples = (encoded_batch(SCHEMA, 32),)
         with pytest.raises(ValueError, match="has 32 examples; those of a replica have batch_size=64"):
             tables.compile(Adagrad())
-        with pytest.raises(ValueError, match="batch_size=6 of a replica: the 4 SparseCores of a chip share"):
+        with pytest.raises(ValueError, match="batch_size=6 of a replica; the 4 SparseCores of a chip need"):
             make_tables("SparseCore", SCHEMA, batch_size=6).compile(Adagrad())
         with pytest.raises(ValueError, match="give samples, about 20 encoded batches"):
             type(tables)(SCHEMA, 0, tables.placement, BATCH)
