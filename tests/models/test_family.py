@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression as ScikitLearn
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import MODELS, DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config.models.base import DeepModelConfig
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.data.reading.dataset import dataset
@@ -144,6 +145,7 @@ def in_numpy(name, model, features):
         if model.cross_structure == "stacked":
             return numpy_mlp(model.top_mlp, crossed)[:, 0]
         return (crossed @ model.cross_logit.kernel.numpy() + numpy_mlp(model.top_mlp, side_by_side))[:, 0]
+    assert name == "dlrm", f"write the formula of {name}"
     bottom = [numpy_mlp(model.bottom_mlp, x, final_relu=True)] if x.size else []
     if model.interaction is None:
         return numpy_mlp(model.top_mlp, np.concatenate([*bottom, *rows], axis=1))[:, 0]
@@ -235,7 +237,7 @@ def test_refuses():
         model = config().model_class()
         with pytest.raises(ValueError, match=rf"'user' is a sequence, which {model.__name__} does not support"):
             model(Schema(Label("y"), (), (history, *categorical[1:]), schema.tables))
-    for model in (td.DeepFM, td.WideAndDeep, td.EmbeddingMLP, td.DCN):
+    for model in (c().model_class() for c in MODELS.values() if issubclass(c, DeepModelConfig)):
         with pytest.raises(ValueError, match=r"top_mlp=\[8\] must end in 1, the logit"):
             model(schema, top_mlp=(8,))
     with pytest.raises(ValueError, match=r"\{'user': 4, 'item': 4, 'tags': 3\}; LogisticRegression needs 1 for all"):

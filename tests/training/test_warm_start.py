@@ -13,6 +13,7 @@ from cases import matrix
 import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
+from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 SCHEMA = Schema(
@@ -132,7 +133,10 @@ def test_a_run_learns_the_new_ids_and_starts_warm_only_once(days, tmp_path):
     assert again.step == result.step  # it goes on with its own checkpoint, which is the end
 
 
-@pytest.mark.parametrize("optimizer", matrix([td.LazyAdam, td.Adagrad, td.FTRL, td.SGD], fast=[td.FTRL]))
+OTHERS = [optimizer for optimizer in ROW_OPTIMIZERS.values() if optimizer is not td.RowWiseAdagrad]
+
+
+@pytest.mark.parametrize("optimizer", matrix(OTHERS, fast=[td.FTRL]))
 def test_slots_of_other_optimizers_begin_anew(days, optimizer):
     """Even where they have the same names: FTRL would take the rows to 0 with the accumulators of Adagrad."""
     model = compiled(str(days / "new"), optimizer=optimizer(0.01))

@@ -24,7 +24,7 @@ from typing import Any
 EXIT_SERVER_LOST = 75
 
 # The jobs that a strategy's TF_CONFIG must name.
-_JOBS = {"multi_worker": ("worker",), "parameter_server": ("chief", "worker", "ps")}
+JOBS = {"parameter_server": ("chief", "worker", "ps"), "multi_worker": ("worker",)}
 _EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
 _HOST_PORT = re.compile(r"[^\s:/]+:(\d{1,5})")
 # In seconds: how long to wait for an answer, and between two lines about a cluster that is not complete.
@@ -120,7 +120,7 @@ def tf_config_problems(text: str, strategy: str = "") -> list[str]:
     if not problems:
         every = [address for addresses in cluster.values() for address in addresses]
         problems = [f"TF_CONFIG names {a} more than once" for a in sorted(set(every)) if every.count(a) > 1]
-    for job in _JOBS.get(strategy, ()):
+    for job in JOBS.get(strategy, ()):
         if not cluster.get(job):
             problems.append(f"TF_CONFIG's cluster has no {job}, which {strategy} needs; it has {', '.join(cluster)}")
     if strategy == "multi_worker" and "chief" in cluster:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST
+from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST, JOBS
 from tfrs_dlrm.stores.files import local_path
 
 # How often one task may end in a row without a minute of life in between.
@@ -72,8 +72,8 @@ class LocalCluster:
         environment: Mapping[str, str] | None = None,
         terminal: bool = True,
     ) -> None:
-        if strategy not in ("parameter_server", "multi_worker"):
-            raise ValueError(f"strategy {strategy!r} has no cluster; parameter_server and multi_worker do")
+        if strategy not in JOBS:
+            raise ValueError(f"strategy {strategy!r} has no cluster; choose one of {', '.join(JOBS)}")
         if workers < 1 or (strategy == "parameter_server" and servers < 1):
             raise ValueError(f"workers={workers}, servers={servers}; at least 1 of each is needed")
         self._program, self._logs, self._environment = list(program), logs, dict(environment or {})

@@ -57,8 +57,10 @@ def update(
         raise ValueError(f"{strategy.num_replicas_in_sync} replicas: call `update` in strategy.run, in each of them")
     elif exchange == "gather":
         _gather(replica, tables, optimizer, gradients, batch_size)
-    else:
+    elif exchange == "merge":
         replica.merge_call(_MergedStep(tables, optimizer, chunked), args=(gradients, batch_size))
+    else:
+        raise ValueError(f"the strategy's exchange={exchange!r} is unknown; choose merge, gather or send")
     optimizer.iterations.assign_add(1)
 
 

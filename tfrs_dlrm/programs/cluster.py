@@ -8,13 +8,12 @@ started again, and a coordinator resumes from its last checkpoint.
 
 import sys
 
+from tfrs_dlrm.distribute.cluster import JOBS
 from tfrs_dlrm.programs.commands import process
 from tfrs_dlrm.programs.program_flags import ProgramFlags
 
 FLAGS = ProgramFlags(__doc__, tensorflow=False, arguments="-- [flags of train]")
-_STRATEGY = FLAGS.enum(
-    "strategy", "parameter_server", ["parameter_server", "multi_worker"], "The strategy of the cluster."
-)
+_STRATEGY = FLAGS.enum("strategy", "parameter_server", [*JOBS], "The strategy of the cluster.")
 _WORKERS = FLAGS.integer("workers", 2, "How many workers.", least=1)
 _SERVERS = FLAGS.integer("servers", 2, "For parameter_server: how many servers.", least=1)
 _LOGS = FLAGS.string("logs", "runs/cluster-logs", "The directory for the logs of the processes in the background.")

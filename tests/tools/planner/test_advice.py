@@ -88,11 +88,11 @@ def test_every_model_has_remedies_that_it_can_follow(name):
     model = any_model(**fields | {"name": name})
     found = planned("mirrored", "2x1GB", config=dataclasses.replace(CONFIG, model=model))
     changes = {r.change for r in found.remedies}
-    assert ("model.embedding_dim=64" in changes) == (name != "logistic_regression")
-    assert ("model.mixed_dim_temperature=0.3" in changes) == (name in ("dlrm", "wide_and_deep", "mlp", "dcn"))
+    has_vectors = name != "logistic_regression"
+    assert ("model.embedding_dim=64" in changes) == has_vectors
+    assert ("model.mixed_dim_temperature=0.3" in changes) == (has_vectors and not model.one_dimension)
     dims = {t.placed.name: t.placed.dim for t in found.tables}
-    linear = {"factorization_machine": 129, "deepfm": 129, "wide_and_deep": 129, "logistic_regression": 1}
     if name == "matrix_factorization":
         assert {t: d for t, d in dims.items() if d > 1} == {names[0]: 129, names[9]: 129}
     else:
-        assert set(dims.values()) == {linear.get(name, 128)}
+        assert set(dims.values()) == {128 + model.linear_weights if has_vectors else 1}

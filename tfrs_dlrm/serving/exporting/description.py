@@ -92,7 +92,7 @@ def _signature(name: str, signature: Any) -> dict[str, Any]:
     def tensors(specs: Mapping[str, Any]) -> dict[str, Any]:
         return {n: {"dtype": s.dtype.name, "shape": s.shape.as_list()} for n, s in sorted(specs.items())}
 
-    method = name if name in METHODS else "predict"
+    method = METHODS.get(name, "predict").rpartition("/")[2]
     inputs = signature.structured_input_signature[1]
     return {"method": method, "inputs": tensors(inputs), "outputs": tensors(signature.structured_outputs)}
 

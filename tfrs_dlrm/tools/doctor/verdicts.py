@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from tfrs_dlrm.distribute.cluster import tf_config_problems
+from tfrs_dlrm.distribute.cluster import JOBS, tf_config_problems
 from tfrs_dlrm.distribute.placement import STRATEGIES
 from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.tools.doctor.machine import Machine
@@ -103,7 +103,7 @@ def warnings(machine: Machine, packages: Packages, devices: Sequence[str] = ()) 
 
 
 def _cluster_problems(strategy: str, machine: Machine) -> list[Problem]:
-    if strategy not in ("multi_worker", "parameter_server"):
+    if strategy not in JOBS:
         return []
     trial = f"for a trial here, tfrs-dlrm cluster --strategy={strategy}"
     text = machine.environment.get("TF_CONFIG")
