@@ -18,7 +18,7 @@ def run(program, **environment):
 @pytest.mark.parametrize(
     "program, environment",
     [
-        ("import tensorflow as tf; tf.keras.layers.Dense; import tfrs_dlrm", {}),
+        pytest.param("import tensorflow as tf; tf.keras.layers.Dense; import tfrs_dlrm", {}, marks=pytest.mark.process),
         ("import tfrs_dlrm", {"TF_USE_LEGACY_KERAS": "0"}),
     ],
 )
@@ -29,6 +29,7 @@ def test_keras_3_is_refused_with_what_to_write(program, environment):
     assert "Write `import tfrs_dlrm` above the first use of tf.keras" in done.stderr
 
 
+@pytest.mark.process
 def test_importing_keras_3_by_its_own_name_does_no_harm():
     done = run("import keras, tensorflow as tf, tfrs_dlrm; print(tf.keras.layers.Layer.__module__)")
     assert done.stdout.startswith("tf_keras."), done.stderr[-500:]

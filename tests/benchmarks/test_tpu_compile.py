@@ -45,6 +45,7 @@ def test_stablehlo_has_nothing_that_tpus_have_not(make, precision):
 
 
 @pytest.mark.parametrize("precision, tolerance", [("float32", 1e-5), ("bfloat16", 0.25)])
+@pytest.mark.slow
 def test_compiled_by_xla_it_is_the_train_step(make, precision, tolerance):
     half = make("criteo_kaggle", precision)
     half.model.compile(keras.optimizers.SGD(1.0), metrics=[])  # whose steps are the gradients

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from cases import matrix
 from fake_tpu import encoded_batch
 
 from tfrs_dlrm.distribute.placement import Topology, place
@@ -52,9 +53,12 @@ def dense_tables(seed: int = 0) -> TPUEmbeddingTables:
 
 @pytest.mark.parametrize(
     ("name", "regularization"),
-    [(name, {}) for name in OPTIMIZERS]
-    + [(name, {"l2": 0.5}) for name in OPTIMIZERS]
-    + [(name, {"weight_decay": 0.7}) for name in OPTIMIZERS if name != "ftrl"],
+    matrix(
+        [(name, {}) for name in OPTIMIZERS]
+        + [(name, {"l2": 0.5}) for name in OPTIMIZERS]
+        + [(name, {"weight_decay": 0.7}) for name in OPTIMIZERS if name != "ftrl"],
+        fast=[("ftrl", {}), ("rowwise", {"l2": 0.5}), ("adam", {"weight_decay": 0.7})],
+    ),
 )
 def test_steps_equal_those_of_embedding_tables(name, regularization):
     """Compiled by XLA, as TPUs compile it; the same lookups, tables and slots as the sparse engine has."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from cases import matrix
 
 from tfrs_dlrm.distribute.placement import RowsOnDevice
 from tfrs_dlrm.distribute.strategies import make_strategy
@@ -93,7 +94,10 @@ def steps_on_one_device(make_optimizer, batches) -> dict:
     return rows_of(tables, optimizer)
 
 
-@pytest.mark.parametrize(("name", "devices"), [*((name, 4) for name in OPTIMIZERS), ("rowwise", 2)])
+@pytest.mark.parametrize(
+    ("name", "devices"),
+    matrix([*((name, 4) for name in OPTIMIZERS), ("rowwise", 2)], fast=[("rowwise", 2), ("per table", 4)]),
+)
 def test_replicas_take_the_step_of_one_device(name, devices):
     """Two steps, with parts of the batch of different sizes, one of them empty."""
     sizes = [7, 0, 12, 5][:devices]

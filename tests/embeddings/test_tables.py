@@ -123,6 +123,7 @@ def test_an_sgd_update_is_the_gradient_of_the_plain_layer(combiner, weighted):
         np.testing.assert_allclose(before[name] - table, tf.convert_to_tensor(gradients[name]), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_no_op_reads_a_whole_table():
     """It would copy it, since tables are written by scatter ops; see `pool`."""
     tables, optimizer = make_tables(), RowWiseAdagrad(l2=0.1)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from cases import matrix
 from sklearn.metrics import log_loss, mean_absolute_error, mean_squared_error, roc_auc_score
 
 from tfrs_dlrm.metrics import evaluate_scores, group_errors, group_metrics, grouped_auc
@@ -43,7 +44,7 @@ def by_pandas(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({group: of(part) for group, part in frame.groupby("group")}).T
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", matrix([False, True], fast=[True]))
 def test_equals_pandas_and_scikit_learn(weighted):
     frame = examples(20_000, 900)
     if not weighted:

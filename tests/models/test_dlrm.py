@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from cases import matrix
 from layer_checks import global_policy
 
 from tfrs_dlrm.models import DLRM
@@ -97,7 +98,7 @@ def test_weights_are_a_function_of_the_seed():
         assert not np.array_equal(a, c)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", matrix(["float32", "mixed_bfloat16"], fast=["mixed_bfloat16"]))
 def test_learns_an_interaction(policy):
     """The label says whether `a` and `b` are both even or both odd: nothing that one feature alone tells."""
     features = batch(size=2000)

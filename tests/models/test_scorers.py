@@ -26,7 +26,7 @@ def rows(schema: Schema, count: int, rng: np.random.Generator) -> Inputs:
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("top_mlp", [(1,), (6, 5, 1)])
+@pytest.mark.parametrize("top_mlp", [pytest.param((1,), marks=pytest.mark.matrix), (6, 5, 1)])
 @pytest.mark.parametrize("schema", [SCHEMA, NO_DENSE, SCHEMA.with_dim(8), SCHEMA.select("abu"), NO_DENSE.with_dim(4)])
 def test_dlrm_in_few_operations_is_dlrm(schema, top_mlp, batch):
     model = td.DLRM(schema, (7, 8), top_mlp, seed=3)
@@ -52,7 +52,7 @@ def test_a_dlrm_with_a_score_of_its_own_is_asked():
 
 
 @pytest.mark.parametrize("self_interaction", [False, True])
-@pytest.mark.parametrize("top_mlp", [(1,), (6, 5, 1)])
+@pytest.mark.parametrize("top_mlp", [pytest.param((1,), marks=pytest.mark.matrix), (6, 5, 1)])
 @pytest.mark.parametrize(
     ("schema", "shared"),
     [(SCHEMA, "abu"), (SCHEMA, "bvx"), (SCHEMA, "ab"), (SCHEMA, "uvw"), (NO_DENSE, "vx"), (NO_DENSE, "u")],

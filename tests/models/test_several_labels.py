@@ -266,6 +266,7 @@ def test_a_model_with_one_number_for_several_labels_is_refused(data):
 # ---- a run and its export --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_label_is_learned_and_the_first_one_chooses(data, run):
     workdir, result = run
     records = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]

@@ -107,6 +107,7 @@ def test_what_evaluations_make_of_the_factor(patience, cuts):
     assert (float(state.best_auc.numpy()), int(state.best_step.numpy())) == (0.71, 6)
 
 
+@pytest.mark.slow
 def test_the_rates_of_a_run_are_those_worked_out_by_hand(data, whole, tmp_path, monkeypatch):
     """And its weights are, bit by bit, those of a run with Keras' schedule of these rates."""
     found = [r["learning_rate"] for r in records(whole)]
@@ -166,6 +167,7 @@ def test_patience_goes_by_what_is_monitored(data, tmp_path):
         make_config(data, monitor="log_loss", target_auc=0.7).check()
 
 
+@pytest.mark.slow
 def test_replicas_cut_as_one_device_does(data, whole, tmp_path):
     train_and_evaluate(make_config(data, steps=70), str(tmp_path), make_strategy("mirrored", 3))
     one, three = ([r["learning_rate"] for r in records(directory)] for directory in (whole, tmp_path))

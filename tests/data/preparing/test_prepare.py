@@ -434,6 +434,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(start(killed), 0)[1]) == 0
 """
 
 
+@pytest.mark.process
 def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path, moments):
     frame(600).to_csv(tmp_path / "log.csv", index=False)
     spoil(tmp_path / "log.csv")

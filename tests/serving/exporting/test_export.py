@@ -103,6 +103,7 @@ def test_signature_is_flat_and_named_by_feature(run, exported):
         assert json.load(f)["instances"][0].keys() == inputs.keys()
 
 
+@pytest.mark.slow
 def test_what_smaller_tables_cost_is_told(run, exported, tmp_path):
     smaller = export(run[1], str(tmp_path / "model"), options=exporting.ExportOptions(storage="int8"))
     assert exported.comparison.cost is None and smaller.comparison.cost.examples == PreparedManifest.load(run[0]).rows(
@@ -120,6 +121,7 @@ def test_nothing_of_training_is_in_it(run, exported):
     assert held == sum(v.shape.num_elements() for v in model.trainable_variables)
 
 
+@pytest.mark.process
 def test_needs_nothing_but_tensorflow(exported, tmp_path):
     """Another process, without this package, loads and runs it from another place."""
     moved = tmp_path / "elsewhere"
@@ -154,6 +156,7 @@ def test_versions_count_up_and_a_failure_publishes_nothing(run, tmp_path, monkey
     assert sorted(os.listdir(output)) == ["3", "4", "deploy"]
 
 
+@pytest.mark.slow
 def test_smaller_tables_of_a_run_are_measured_on_its_data(run, tmp_path):
     exported = export(run[1], str(tmp_path / "model"), options=exporting.ExportOptions(storage="int8"))
     accuracy = read_manifest(exported.path).accuracy
@@ -166,6 +169,7 @@ def test_no_run_no_checkpoint(tmp_path, run):
         export(str(tmp_path), str(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_a_model_that_amplifies_rounding_is_allowed_as_much_as_it_rounds(run, tmp_path):
     """A sine of thousands makes of the seventh digit the fourth; of rows far from usual ones it would make anything."""
 

@@ -258,6 +258,7 @@ def python(program):
     return ran.stdout
 
 
+@pytest.mark.process
 def test_protos_leave_tensorflow_unloaded_and_importable(echo):
     program = f"""
 import sys

@@ -72,6 +72,7 @@ def ask(server, rows):
     return places
 
 
+@pytest.mark.slow
 def test_a_log_of_requests_is_prepared_as_the_log_it_came_from(exported, tmp_path):
     data, root = exported
     rows = read_samples(data)[:ROWS]

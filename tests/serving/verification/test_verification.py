@@ -61,7 +61,7 @@ def test_a_good_bundle_passes_in_a_process_without_pythons_tensorflow(exported, 
     assert len({line.index(" ok ") for line in table if " ok " in line}) == 1 and max(map(len, table)) <= 120
 
 
-FAST = ("flipped_byte", "changed_score", "calls_python", "other_weights")
+FAST = ("flipped_byte", "changed_score", "calls_python")
 
 
 def test_a_good_bundle_passes(bundle):

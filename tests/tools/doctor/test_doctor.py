@@ -21,6 +21,7 @@ def run(*command, shadow=None):
     return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.process
 def test_reports_what_is_here():
     done = run("-m", "tfrs_dlrm.cli", "doctor")
     assert done.returncode == 0 and done.stderr == ""

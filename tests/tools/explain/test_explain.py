@@ -82,6 +82,7 @@ def found(folder):
         return explain_run(str(folder / "run"), asked, progress=bar)
 
 
+@pytest.mark.slow
 def test_what_the_label_depends_on_is_important_and_nothing_else(found):
     drops = {f.feature: f.worsening["auc_drop"].mean() for f in found.importance.features}
     rises = {f.feature: f.worsening["log_loss_rise"].mean() for f in found.importance.features}
