@@ -271,7 +271,8 @@ class RankingModel(tfrs.models.Model):
         return tf.cast(logits, tf.float32)
 
     def _loss(self, ids: Any, labels: tf.Tensor, predictions: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
-        assert self._label_losses is not None, "compile makes it"
+        if self._label_losses is None:
+            raise RuntimeError(f"{type(self).__name__} has no losses yet; call compile before training or evaluating")
         return self._label_losses(labels, predictions, weights, self.losses, ids.out_of_range)
 
     def _scores(self, features: Any) -> Any:
