@@ -74,13 +74,13 @@ run-s3: $(SETUP)  ## the quickstart in an S3 on loopback that fails one request 
 PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations=10 $(TESTS)
 SLOW := cluster or spark or browser or realdata or matrix or process or slow
 
-test: $(SETUP)  ## every unit and whole small paths: at most 8 minutes on 2 cores
+test: $(SETUP)  ## every unit and whole small paths; the goal is 8 minutes on 2 cores
 	@$(PYTEST) -m 'not ($(SLOW))'
 
 test-rest: $(SETUP)  ## what `make test` leaves out: clusters, Spark, the browser, real data, programs, combinations
 	@$(PYTEST) -m '$(SLOW)'
 
-test-all: $(SETUP)  ## all tests, and which lines of the library they reach: at most 30 minutes on 2 cores
+test-all: $(SETUP)  ## all tests, and which lines of the library they reach; the goal is 30 minutes on 2 cores
 	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 test-io: $(IO_VENV)/installed  ## on TensorFlow 2.17 with tensorflow-io: streams, and a whole small run
