@@ -68,6 +68,7 @@ def _freed_memory() -> Iterator[None]:
     yield
     if "tf_keras" in sys.modules:
         sys.modules["tf_keras"].backend.clear_session()
+    process_memory.forget_custom_gradients()
     gc.collect()
     process_memory.trim()
 
