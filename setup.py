@@ -87,6 +87,7 @@ setup(
             "pyspark[sql]>=4.0,<5",
             "pytest>=8",
             "pytest-cov>=7",
+            "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",
             "pyyaml>=6",
             "ruff>=0.6",
