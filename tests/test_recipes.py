@@ -43,7 +43,8 @@ def weights(config: RunConfig, schema: Schema, name: str = "") -> int:
     config.model = as_model(config.model, name or config.model.name)
     config.check()
     final = config.model.schema(schema)
-    return sum(t.vocabulary_size * t.dim for t in final.tables) + config.model.dense_cost(final).weights
+    rows = sum(t.vocabulary_size * t.dim for t in config.model.table_schema(final).tables)
+    return rows + config.model.dense_cost(final).weights
 
 
 def with_vocabulary_sizes(name: str, total: int) -> Schema:

@@ -144,7 +144,7 @@ def test_the_variables_are_those_of_the_real_tables():
     schema = schema_of(
         Table("plain", dim=4, vocabulary_size=10),
         Table("made", dim=4, vocabulary_size=103, remainders=10, dtype="bfloat16"),
-        Table("hashed", dim=8, vocabulary_size=1000, stored_in="store"),
+        Table("hashed", dim=7, vocabulary_size=1000, stored_in="store"),
         Table("store", dim=4, vocabulary_size=50),
         hashed={"multi_valued": True},
     )

@@ -228,6 +228,34 @@ def test_logistic_regression_of_numbers_alone():
     np.testing.assert_allclose(model.bias.bias, -np.mean(errors), atol=1e-6)
 
 
+def test_dim_is_that_of_the_vectors():
+    for model in (td.DeepFM, td.WideAndDeep):
+        made = model(SCHEMA.with_dim(16), top_mlp=(1,))
+        made.build()
+        assert {t.dim for t in made.schema.tables} == {16}
+        assert {name: tuple(v.shape) for name, v in made.embeddings.tables.items()} == {
+            "user": (12, 17),
+            "tags": (7, 17),
+            "item": (9, 17),
+        }
+        inputs = 7 * 16 if model is td.DeepFM else 4 * 16 + 3  # three numbers, which have vectors in DeepFM
+        assert made.top_mlp.dense_layers[0].kernel.shape == (inputs, 1)
+    assert td.FactorizationMachine(SCHEMA.with_dim(1)).embeddings.tables["user"].shape == (12, 2)
+
+
+def test_a_model_of_ones_own_with_linear_weights():
+    class Wide(td.RankingModel):
+        linear_weights = True
+
+        def compute_logits(self, dense, embeddings, training):
+            return tf.add_n([v[:, -1] for v in embeddings])
+
+    made = Wide(SCHEMA)
+    rows = rows_of_tables(made, batch())
+    assert [r.shape[1] for r in rows] == [4, 6, 5, 5]
+    np.testing.assert_allclose(made(batch()), sum(r[:, -1] for r in rows), rtol=1e-5)
+
+
 def test_refuses():
     names = {"user": 4, "item": 4, "tags": 3}
     categorical = tuple(CategoricalFeature(name) for name in names)
@@ -251,8 +279,17 @@ def test_refuses():
         td.MatrixFactorization(schema, item="x")
     with pytest.raises(ValueError, match=r"\{'user': 4, 'tags': 3\}; MatrixFactorization needs the same"):
         td.MatrixFactorization(schema, item="tags")
-    with pytest.raises(ValueError, match="table 'user': dim=1; WideAndDeep needs at least 2"):
-        td.WideAndDeep(schema.with_dim(1))
+    tags = Schema(Label("y"), (), categorical[2:], schema.tables[2:])
+    with pytest.raises(
+        ValueError, match=r"rows of {'tags': 3} numbers; .* needs {'tags': 4}; make them for its schema"
+    ):
+        td.EmbeddingMLP(tags.with_dim(4), embeddings=td.EmbeddingTables(tags))
+    with pytest.raises(ValueError, match=r"needs {'tags': 4}; make them for schema.with_linear_weights\(\)"):
+        td.WideAndDeep(tags, embeddings=td.EmbeddingTables(tags))
+    td.WideAndDeep(tags, embeddings=td.EmbeddingTables(tags.with_linear_weights()))
+    with pytest.raises(ValueError, match=r"make them for schema.with_linear_weights\(\['user', 'item'\]\)"):
+        td.MatrixFactorization(schema, embeddings=td.EmbeddingTables(schema))
+    td.MatrixFactorization(schema, embeddings=td.EmbeddingTables(schema.with_linear_weights(["user", "item"])))
     with pytest.raises(ValueError, match="cross_structure='both': choose stacked or parallel"):
         td.DCN(schema, cross_structure="both")
     with pytest.raises(ValueError, match="interaction='sum', self_interaction=False: choose dot, with or without"):

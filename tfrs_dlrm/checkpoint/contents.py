@@ -20,7 +20,7 @@ class CheckpointContents:
     """The parts of a model that a checkpoint is made of, or restored to.
 
     Attributes:
-      schema: of the model.
+      schema: of the tables.
       rows: the tables and slots by name: `tables/NAME`, `slots/TABLE/NAME`.
       dense: everything else.
       optimizers: whether slots and optimizers are included.
@@ -60,7 +60,7 @@ class CheckpointContents:
         rest = _without(model, {id(o) for o in omitted}, {})
         dense = tf.train.Checkpoint(model=rest, **(extra or {}))
         stored = model.embeddings.logical_tables(row_optimizer if optimizers else None)
-        return cls(model.schema, stored, dense, optimizers, model.distribute_strategy, model.embeddings)
+        return cls(model.embeddings.schema, stored, dense, optimizers, model.distribute_strategy, model.embeddings)
 
 
 def layers(model: RankingModel) -> tf.train.Checkpoint:

@@ -44,7 +44,7 @@ class CheckpointManifest:
 
     Attributes:
       step: of the run.
-      schema: of the model.
+      schema: of the tables.
       rows: the tables and slots by name: `tables/NAME`, `slots/TABLE/NAME`.
       files: the size of each other file in bytes.
     """

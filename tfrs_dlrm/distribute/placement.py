@@ -230,7 +230,7 @@ def _variables(table: Table, schema: Schema) -> list[_Variable]:
             " sizes of all vocabularies, or set vocabulary_size"
         )
     users = [f for f in schema.categorical if table.name in (f.table, schema.table_of(f).stored_in)]
-    lookups = float(sum(_values(f) * schema.table_of(f).dim // table.dim for f in users))
+    lookups = float(sum(_values(f) * schema.pieces(schema.table_of(f)) for f in users))
     skewed = any(f.encoding == "vocabulary" and f.table == table.name for f in users)
     if table.remainders is None:
         return [_Variable(table.name, table.vocabulary_size, table.dim, table.dtype, lookups, int(skewed), False)]

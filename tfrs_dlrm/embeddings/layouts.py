@@ -85,21 +85,22 @@ class QuotientRemainderLayout(Layout):
 class HashedLayout(Layout):
     """Row i is the concatenation of several rows of a variable that tables share; see `Table.stored_in`."""
 
-    def __init__(self, table: Table, home: Table):
+    def __init__(self, table: Table, schema: Schema):
+        home = schema.table(table.stored_in)
         if home.vocabulary_size is None:
             raise ValueError(f"table {home.name!r} has no vocabulary_size; set it")
         self._name, self._home, self._buckets = table.name, home.name, home.vocabulary_size
-        self._pieces = table.dim // home.dim
+        self._dim, self._width, self._pieces = table.dim, home.dim, schema.pieces(table)
 
     def vectors(self, variables: Variables, bags: Bags) -> tf.Tensor:
         """See `Layout.vectors`."""
         pieces = [read_rows(variables[self._home], self._rows(bags, i)) for i in range(self._pieces)]
-        return pool(tf.concat(pieces, axis=1), bags)
+        return pool(tf.concat(pieces, axis=1)[:, : self._dim], bags)
 
     def lookup_gradients(self, variables: Variables, bags: Bags, gradient: tf.Tensor) -> dict[str, LookupGradient]:
         """See `Layout.lookup_gradients`."""
         del variables
-        pieces = tf.concat(tf.split(_scaled(gradient, bags), self._pieces, axis=1), axis=0)
+        pieces = tf.concat(in_pieces(_scaled(gradient, bags), self._pieces, self._width), axis=0)
         rows = tf.concat([self._rows(bags, i) for i in range(self._pieces)], axis=0)
         size = tf.cast(bags.size, tf.int32)
         positions = tf.concat([bags.positions() + i * size for i in range(self._pieces)], axis=0)
@@ -113,8 +114,14 @@ class HashedLayout(Layout):
 def make_layout(table: Table, schema: Schema) -> Layout:
     """Returns the layout of a table."""
     if table.stored_in:
-        return HashedLayout(table, schema.table(table.stored_in))
+        return HashedLayout(table, schema)
     return PlainLayout(table) if table.remainders is None else QuotientRemainderLayout(table)
+
+
+def in_pieces(gradient: tf.Tensor, pieces: int, width: int) -> list[tf.Tensor]:
+    """Splits the gradient of vectors [size, dim] into those of stored rows [size, width], with zeros at the end."""
+    missing = pieces * width - gradient.shape[1]
+    return tf.split(tf.pad(gradient, [[0, 0], [0, missing]]) if missing else gradient, pieces, axis=1)
 
 
 def _scaled(gradient: tf.Tensor, bags: Bags) -> tf.Tensor:

@@ -24,9 +24,9 @@ class DeepFM(RankingModel):
         logit = FM(x) + MLP(concat(x_1 v_1, ..., x_n v_n))
         FM(x) = sum_i w_i x_i + sum_{i<j} (v_i . v_j) x_i x_j
 
-    As in `FactorizationMachine`, each of the n features has a vector v_i [D] and a weight w_i, and all tables have
-    dimension D + 1. The vectors of dense features are included in the MLP's input [B, n D]. The MLP has the bias. The
-    output of `compute_logits` is [B].
+    As in `FactorizationMachine`, each of the n features has a vector v_i [D], where D is `dim` of all tables, and a
+    weight w_i, the last of the D + 1 numbers of a row. The vectors of dense features are included in the MLP's input
+    [B, n D]. The MLP has the bias. The output of `compute_logits` is [B].
 
     Args:
       schema: of the features; at least one categorical feature, no sequences, one label.

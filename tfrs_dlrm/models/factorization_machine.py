@@ -21,9 +21,9 @@ class FactorizationMachine(RankingModel):
         logit = b + sum_i w_i x_i + sum_{i<j} (v_i . v_j) x_i x_j
 
     A categorical feature has x_i = 1, and its value selects w_i and v_i: a row of its table is v_i [D] followed by w_i,
-    so all tables have dimension D + 1. A dense feature has one w_i and one v_i. Multiple values of a feature are pooled
-    with the table's `combiner` into one v_i, and are not multiplied with each other. The output of `compute_logits` is
-    [B].
+    D + 1 numbers, where D is `dim` of all tables. A dense feature has one w_i and one v_i. Multiple values of a feature
+    are pooled with the table's `combiner` into one v_i, and are not multiplied with each other. The output of
+    `compute_logits` is [B].
 
     Args:
       schema: of the features; at least one categorical feature, no sequences, one label.

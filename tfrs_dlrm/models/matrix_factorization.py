@@ -19,11 +19,11 @@ class MatrixFactorization(RankingModel):
 
         logit = b + b_user + b_item + p_user . q_item
 
-    A row of the two tables is a vector [D] followed by the bias, so both have dimension D + 1. The output of
+    D is `dim` of the two tables. Their rows are a vector [D] followed by the bias, D + 1 numbers. The output of
     `compute_logits` is [B].
 
-    All other features are ignored. Their tables exist, since the schema decides what a batch looks up, but never
-    change. Dimension 1 is enough for them, which `ModelConfig.schema` sets.
+    All other features are ignored. Their tables exist, since the schema decides what a batch looks up, but have rows of
+    one number and never change.
 
     Args:
       schema: of the features; at least two categorical features, no sequences, one label.
@@ -48,10 +48,15 @@ class MatrixFactorization(RankingModel):
                 f" {', '.join(names)}"
             )
         self._positions = names.index(user), names.index(item)
+        self.user, self.item = user, item
         vector_dim("MatrixFactorization", schema, [schema.categorical[i] for i in self._positions])
         super().__init__(schema, seed, **kwargs)
-        self.user, self.item = user, item
         self.bias = Bias(dtype="float32", name="bias")
+
+    @property
+    def linear_features(self) -> tuple[str, str]:
+        """See `RankingModel.linear_features`."""
+        return self.user, self.item
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B]; see `RankingModel.compute_logits`."""

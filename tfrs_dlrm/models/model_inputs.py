@@ -54,22 +54,21 @@ def check_top_mlp(units: Sequence[int]) -> None:
 
 
 def vector_dim(model: str, schema: Schema, features: Sequence[CategoricalFeature]) -> int:
-    """Returns D, for features whose table rows are a vector of D numbers followed by a linear weight.
+    """Returns the dimension of the vectors of features that need vectors of one dimension.
 
     Raises:
-      ValueError: no features are given, their tables differ in dimension, or a row has no room for both.
+      ValueError: no features are given, or their tables differ in dimension.
     """
     dims = {schema.table_of(f).name: schema.table_of(f).dim for f in features}
     if not dims:
         raise ValueError(
             f"the schema has no categorical features; {model} multiplies their vectors, so list at least one"
         )
-    if len(set(dims.values())) > 1 or min(dims.values()) < 2:
+    if len(set(dims.values())) > 1:
         raise ValueError(
-            f"tables have dimensions {dims}; {model} needs the same for all, at least 2, for a vector and a linear"
-            " weight; Schema.with_dim makes them equal"
+            f"tables have dimensions {dims}; {model} needs the same for all; Schema.with_dim makes them equal"
         )
-    return next(iter(dims.values())) - 1
+    return next(iter(dims.values()))
 
 
 def concatenated(dense: tf.Tensor | None, embeddings: Sequence[tf.Tensor]) -> tf.Tensor:

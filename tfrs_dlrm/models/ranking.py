@@ -19,7 +19,13 @@ from tfrs_dlrm.models.label_losses import LabelLosses
 from tfrs_dlrm.models.model_inputs import dense_inputs, one_example
 from tfrs_dlrm.models.scorers import BroadcastScorer, CandidateScorer, ModelScorer, RowScorer
 from tfrs_dlrm.models.tasks import Tasks
-from tfrs_dlrm.models.training_setup import check_compile, check_not_sharded, make_row_optimizer, make_tables
+from tfrs_dlrm.models.training_setup import (
+    check_compile,
+    check_not_sharded,
+    check_tables,
+    make_row_optimizer,
+    make_tables,
+)
 from tfrs_dlrm.schema import Schema
 
 
@@ -51,7 +57,7 @@ class RankingModel(tfrs.models.Model):
     """
 
     built: bool
-    # Whether the last number of a table's row is a linear weight of the value, and only the numbers before it a vector.
+    # Whether a table's row is the vector of `dim` numbers followed by a linear weight of the value.
     linear_weights: ClassVar[bool] = False
     # How far apart an export may find two probabilities of one row, computed in different orders.
     rounding: ClassVar[float] = 1e-6
@@ -68,7 +74,10 @@ class RankingModel(tfrs.models.Model):
         super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.seed = seed
-        self.embeddings = make_tables(schema, seed, replicate_below) if embeddings is None else embeddings
+        rows = schema.with_linear_weights(self.linear_features) if self.linear_weights else schema
+        if embeddings is not None:
+            check_tables(embeddings, rows, self.linear_weights, self.linear_features)
+        self.embeddings = make_tables(rows, seed, replicate_below) if embeddings is None else embeddings
         # Metrics are summed over replicas inside a step. Keras would add their results over workers, AUC included.
         self.distribute_reduction_method = "first"
         self.label_tasks = Tasks(schema)
@@ -84,7 +93,7 @@ class RankingModel(tfrs.models.Model):
         Args:
           dense: float32 [B, schema.dense_width]; None if the schema has no dense features.
           embeddings: for each of `schema.categorical`, [B, dim of its table] in the compute dtype; [B, sequence_length,
-            dim] for a feature with `sequence_length`.
+            dim] for a feature with `sequence_length`. With `linear_weights`, rows have dim + 1 numbers.
           training: whether this is a train step.
 
         Returns:
@@ -186,6 +195,14 @@ class RankingModel(tfrs.models.Model):
             self.embeddings.compile(self.embedding_optimizer)
             losses = [self.task, *self.more_tasks]
             self._label_losses = LabelLosses(self.schema, self.label_tasks, losses, metrics)
+
+    @property
+    def linear_features(self) -> Sequence[str] | None:
+        """The features whose values have a linear weight, if the model has `linear_weights`; None for all.
+
+        Tables that only other features look up get rows of one number.
+        """
+        return None
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfrs_dlrm.distribute.strategies import distribution_of
@@ -23,6 +23,29 @@ def make_tables(schema: Schema, seed: int, replicate_below: int | None) -> Embed
     """
     places = distribution_of().places(schema, replicate_below)
     return EmbeddingTables(schema, seed, places, name="embeddings")
+
+
+def check_tables(
+    tables: EmbeddingTables | TPUEmbeddingTables, needed: Schema, linear_weights: bool, features: Sequence[str] | None
+) -> None:
+    """Checks that existing tables have the rows that a model needs.
+
+    Args:
+      tables: the tables.
+      needed: the schema that they should have.
+      linear_weights: whether the model's rows end in linear weights.
+      features: the features that have them; None for all.
+
+    Raises:
+      ValueError: the tables are others, or have rows of other lengths.
+    """
+    found, wanted = ({(t.name, t.dim) for t in schema.tables} for schema in (tables.schema, needed))
+    if found != wanted:
+        source = f"schema.with_linear_weights({list(features) if features else ''})" if linear_weights else "its schema"
+        raise ValueError(
+            f"embeddings: tables with rows of {dict(found - wanted)} numbers; the model needs {dict(wanted - found)};"
+            f" make them for {source}"
+        )
 
 
 def make_row_optimizer(given: RowOptimizer | Mapping[str, RowOptimizer] | None) -> RowOptimizer:

@@ -11,7 +11,7 @@ import tf_keras as keras
 from tfrs_dlrm.layers.factorization import DenseVectors
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import MLP
-from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, check_top_mlp, concatenated, looked_up
+from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, check_top_mlp, concatenated
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
@@ -23,7 +23,7 @@ class WideAndDeep(RankingModel):
         logit = wide + MLP(concat(v_1, ..., v_n, x))
         wide  = sum_i w_i + sum_j w_j x_j
 
-    A row of a table is a vector v_i, of any dimension, followed by the linear weight w_i of the wide part. x are the
+    A row of a table is a vector v_i of `dim` numbers followed by the linear weight w_i of the wide part. x are the
     dense features [B, schema.dense_width]. The MLP has the bias. The output of `compute_logits` is [B, 1].
 
     The paper's wide part also has cross-product transformations. Here they are ordinary categorical features: columns
@@ -37,8 +37,7 @@ class WideAndDeep(RankingModel):
       seed: determines all initial weights.
 
     Raises:
-      ValueError: a feature is a sequence, the schema has several labels, a table has a dimension below 2, or `top_mlp`
-        does not end in 1.
+      ValueError: a feature is a sequence, the schema has several labels, or `top_mlp` does not end in 1.
     """
 
     linear_weights = True
@@ -55,11 +54,6 @@ class WideAndDeep(RankingModel):
         check_no_sequences("WideAndDeep", schema)
         check_one_label("WideAndDeep", schema)
         check_top_mlp(top_mlp)
-        for table in looked_up(schema):
-            if table.dim < 2:
-                raise ValueError(
-                    f"table {table.name!r}: dim=1; WideAndDeep needs at least 2, a vector and the wide part's weight"
-                )
         super().__init__(schema, seed, **kwargs)
         if schema.dense:
             self.dense_weights = DenseVectors(1, derive_seed(seed, "dense"), dtype="float32", name="dense_weights")

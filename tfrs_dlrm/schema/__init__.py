@@ -10,7 +10,7 @@ plain data: JSON in (`Schema.load`) and JSON out (`Schema.save`). `tfrs_dlrm.inf
     )
 """
 
-from tfrs_dlrm.schema.derived import weights_only, with_linear_weights, with_remainders, with_shared_rows
+from tfrs_dlrm.schema.derived import weights_only, with_remainders, with_shared_rows
 from tfrs_dlrm.schema.features import (
     CategoricalFeature,
     Combiner,
@@ -49,7 +49,6 @@ __all__ = [
     "Transform",
     "difference",
     "weights_only",
-    "with_linear_weights",
     "with_remainders",
     "with_shared_rows",
 ]

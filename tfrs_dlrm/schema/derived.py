@@ -1,9 +1,8 @@
-"""Derives schemas with other tables: compressed in a way that `Table` describes, or with linear weights."""
+"""Derives schemas with other tables: compressed in a way that `Table` describes, or of linear weights alone."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
 
 from tfrs_dlrm.schema.features import Table
 from tfrs_dlrm.schema.schema import Schema
@@ -64,30 +63,3 @@ def weights_only(schema: Schema) -> Schema:
         return dataclasses.replace(t, dim=1, initializer=t.initializer if t.stored_in else "zeros")
 
     return dataclasses.replace(schema, tables=tuple(narrow(t) for t in schema.tables))
-
-
-def with_linear_weights(schema: Schema, features: Collection[str], dim: int = 0) -> Schema:
-    """Returns the schema with a linear weight after the vector in each table row.
-
-    Args:
-      schema: of the data.
-      features: the features that need linear weights. Tables of other features get the smallest possible dimension.
-      dim: the dimension of the vectors; 0 keeps the dimensions of the schema.
-
-    Raises:
-      ValueError: the rows are stored in another table, and the longer row is not a multiple of its dimension.
-    """
-    used = {f.table for f in schema.categorical if f.name in features}
-    unused = {f.table for f in schema.categorical} - used
-
-    def fitted(t: Table) -> Table:
-        piece = schema.table(t.stored_in).dim if t.stored_in else 1
-        row = (dim or t.dim) + 1
-        if t.name in used and row % piece:
-            raise ValueError(
-                f"table {t.name!r}: a vector of {row - 1} and a linear weight take {row} numbers, which is not"
-                f" a multiple of dim={piece} of {t.stored_in!r}, which stores them; make the vector one shorter"
-            )
-        return dataclasses.replace(t, dim=row if t.name in used else piece if t.name in unused else t.dim)
-
-    return dataclasses.replace(schema, tables=tuple(fitted(t) for t in schema.tables))

@@ -118,7 +118,7 @@ class Table:
 
     Attributes:
       name: the table's name: letters, digits and underscores.
-      dim: floats per row.
+      dim: the dimension of its vectors. Models with linear weights store one more number in each row.
       vocabulary_size: the number of rows. For vocabularies leave it out; `prepare` sets it.
       combiner: pools the rows of a multi-valued feature: `sum`, `mean`, or `sqrtn` (the sum divided by the square root
         of the sum of squared weights).
@@ -130,8 +130,9 @@ class Table:
       remainders: stores the table as two: one of vocabulary_size / `remainders` quotients and one of `remainders`
         remainders. A row is the product of row // remainders of the first and row % remainders of the second (Shi et
         al. 2020, "Compositional Embeddings Using Complementary Partitions", arXiv 1909.02164).
-      stored_in: stores the rows in another table, which may store many: row i is dim / (dim of that table) of its rows
-        side by side, chosen by hashing i and the name (Coleman et al. 2023, "Unified Embedding", arXiv 2305.12102).
+      stored_in: stores the rows in another table, which may store many: row i is as many of its rows side by side as
+        `dim` numbers take, cut to `dim`. They are chosen by hashing i and the name (Coleman et al. 2023, "Unified
+        Embedding", arXiv 2305.12102).
     """
 
     name: str

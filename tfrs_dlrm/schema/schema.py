@@ -162,6 +162,10 @@ class Schema:
         """Returns the table that `feature` looks up."""
         return self.table(feature.table)
 
+    def pieces(self, table: Table) -> int:
+        """Returns how many rows of another table store a row of `table`; 1 if the table stores its rows."""
+        return -(-table.dim // self.table(table.stored_in).dim) if table.stored_in else 1
+
     def select(self, names: Collection[str]) -> Schema:
         """Returns the schema with only the named features, in the schema's order, and the tables that they need."""
         categorical = tuple(f for f in self.categorical if f.name in names)
@@ -194,6 +198,22 @@ class Schema:
         homes = {t.stored_in for t in self.tables}
         tables = (t if t.name in homes else dataclasses.replace(t, dim=dim) for t in self.tables)
         return dataclasses.replace(self, tables=tuple(tables))
+
+    def with_linear_weights(self, features: Collection[str] | None = None) -> Schema:
+        """Returns the schema with rows of tables that end in a linear weight: `dim` of the tables is one larger.
+
+        A table that stores the rows of such tables gets longer rows too, if the vectors fill its rows.
+
+        Args:
+          features: the features whose values have a linear weight; by default all. Tables that only other features look
+            up get dimension 1.
+        """
+        used = {f.table for f in self.categorical if features is None or f.name in features}
+        unused = {f.table for f in self.categorical} - used
+        stored = {t.name: self.table(t.stored_in) for t in self.tables if t.name in used and t.stored_in}
+        longer = used | {home.name for name, home in stored.items() if self.table(name).dim % home.dim == 0}
+        dims = {t.name: t.dim + 1 if t.name in longer else 1 if t.name in unused else t.dim for t in self.tables}
+        return dataclasses.replace(self, tables=tuple(dataclasses.replace(t, dim=dims[t.name]) for t in self.tables))
 
     def with_mixed_dims(self, dim: int, temperature: float) -> Schema:
         """Returns the schema with smaller dimensions for larger tables, whose rows are looked up more rarely.

@@ -128,8 +128,6 @@ def check_storage(t: Table, tables: Sequence[Table], categorical: Sequence[Categ
             raise ValueError(f"{where}: stored_in={t.stored_in!r} is not among the tables; add it, with its rows")
         if store.remainders is not None or store.stored_in:
             raise ValueError(f"{where}: stored_in={t.stored_in!r} is compressed too; name a table that is not")
-        if t.dim % store.dim:
-            raise ValueError(f"{where}: dim={t.dim} is no multiple of the dim={store.dim} of {store.name!r}, its store")
         for field in ("dtype", "initializer", "scale"):
             if getattr(t, field) != getattr(Table, field):
                 raise ValueError(

@@ -34,10 +34,10 @@ def make_model(
       config: its name and shape.
       schema: of the data.
       seed: of the initial weights.
-      tables: makes them for the schema of the model, where the strategy in scope needs that; see `tpu_tables`.
+      tables: makes them for the schema of the tables, where the strategy in scope needs that; see `tpu_tables`.
     """
     schema = config.schema(schema)
-    embeddings = tables(schema) if tables else None
+    embeddings = tables(config.table_schema(schema)) if tables else None
     return config.build(schema, seed, embeddings)
 
 

@@ -62,6 +62,7 @@ def test_weights_are_those_of_real_models(schema, model):
     schema = model.schema(schema)
     real = model.build(schema, seed=0)
     real.build()
+    assert (real.schema, real.embeddings.schema) == (schema, model.table_schema(schema))
     found = model.dense_cost(schema)
     assert found.weights == sum(np.prod(v.shape) for v in real.dense_variables)
     assert found.flops >= found.weights - 1

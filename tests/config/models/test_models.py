@@ -66,23 +66,29 @@ def test_tables_are_as_the_model_needs_them():
     stored = (Table("site", 8, stored_in="shared"), Table("shared", 4, 100))
     schema = Schema(Label("y"), (), categorical, (Table("user", 16, 9), Table("item", 16, 9), *stored))
 
-    def dims(name, **fields):
-        return {t.name: t.dim for t in model_config(name, **fields).schema(schema).tables}
+    def dims(name, data=schema, **fields):
+        """The dimensions of vectors, and the numbers of rows where they are others."""
+        config = model_config(name, **fields)
+        vectors = config.schema(data)
+        found = [{t.name: t.dim for t in x.tables} for x in (vectors, config.table_schema(vectors))]
+        return found[:1] if found[0] == found[1] else found
 
-    assert dims("dlrm", embedding_dim=8) == {"user": 8, "item": 8, "site": 8, "shared": 4}
-    assert dims("logistic_regression") == {"user": 1, "item": 1, "site": 1, "shared": 1}
-    assert dims("deepfm", embedding_dim=7) == {"user": 8, "item": 8, "site": 8, "shared": 4}
+    assert dims("dlrm", embedding_dim=8) == [{"user": 8, "item": 8, "site": 8, "shared": 4}]
+    assert dims("logistic_regression") == [{"user": 1, "item": 1, "site": 1, "shared": 1}]
+    assert dims("deepfm", embedding_dim=8) == [
+        {"user": 8, "item": 8, "site": 8, "shared": 4},
+        {"user": 9, "item": 9, "site": 9, "shared": 5},  # still two of its rows
+    ]
+    assert dims("deepfm", embedding_dim=7)[1] == {"user": 8, "item": 8, "site": 8, "shared": 4}
     plain = schema.select(("user", "item")).with_vocabulary_sizes({"user": 9, "item": 100})
-    mixed = model_config("wide_and_deep", embedding_dim=8, mixed_dim_temperature=0.5).schema(plain)
-    assert {t.name: t.dim for t in mixed.tables} == {"user": 9, "item": 3}
-    assert dims("matrix_factorization", embedding_dim=8) == {"user": 9, "item": 9, "site": 4, "shared": 4}
-    swapped = dims("matrix_factorization", embedding_dim=8, user="item", item="user")
-    assert swapped == dims("matrix_factorization", embedding_dim=8)
-    with pytest.raises(
-        ValueError, match="table 'site': a vector of 8 and a linear weight take 9 numbers, which is not"
-    ):
-        dims("deepfm", embedding_dim=8)
+    mixed = dims("wide_and_deep", plain, embedding_dim=8, mixed_dim_temperature=0.5)
+    assert mixed == [{"user": 8, "item": 2}, {"user": 9, "item": 3}]
+    shared = dims("deepfm", plain, embedding_dim=8, shared_rows=7, compress_above=50)
+    assert shared[1] == {"user": 9, "item": 9, "shared_rows": 9}
+    of_two = dims("matrix_factorization", embedding_dim=8)
+    assert of_two[1] == {"user": 9, "item": 9, "site": 1, "shared": 4}
+    assert of_two == dims("matrix_factorization", embedding_dim=8, user="item", item="user")
     with pytest.raises(ValueError, match=r"config.model.item='page': name a categorical feature.* user, site, item"):
-        dims("matrix_factorization", item="page")
+        model_config("matrix_factorization", item="page").table_schema(schema)
     zeros = {t.name: t.initializer for t in model_config("logistic_regression").schema(schema).tables}
     assert zeros == {"user": "zeros", "item": "zeros", "site": "uniform", "shared": "zeros"}

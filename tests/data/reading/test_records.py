@@ -216,7 +216,9 @@ def test_damage(directory, copy, split):
     path.unlink()
     with pytest.raises(tf.errors.NotFoundError, match=r"00001\.tfrecord; No such file"):
         list(data)
-    with pytest.raises(ValueError, match=rf"00001\.tfrecord: no such file, {len(good)} bytes are expected; .*makes the records again"):
+    with pytest.raises(
+        ValueError, match=rf"00001\.tfrecord: no such file, {len(good)} bytes are expected; .*makes the records again"
+    ):
         record_dataset(copy, 10, split=split)
     path.write_bytes(good[:-1])
     with pytest.raises(ValueError, match=rf"00001\.tfrecord: {len(good) - 1} bytes, {len(good)} bytes are expected"):

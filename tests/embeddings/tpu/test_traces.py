@@ -39,7 +39,7 @@ RAGGED = Schema(
         Table("large", 8, 500),
         Table("huge", 8, 2000, combiner="sqrtn"),
         Table("small", 8, 20),
-        Table("hashed", 8, 5000, stored_in="home"),
+        Table("hashed", 7, 5000, stored_in="home"),
         Table("home", 4, 600),
     ),
 )

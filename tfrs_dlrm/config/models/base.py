@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 from tfrs_dlrm.config.field_checks import check_at_least, refuse
 from tfrs_dlrm.config.models import cost
 from tfrs_dlrm.config.models.cost import DenseCost
-from tfrs_dlrm.schema import Schema, with_linear_weights, with_remainders, with_shared_rows
+from tfrs_dlrm.schema import Schema, with_remainders, with_shared_rows
 
 Config = TypeVar("Config", bound="ModelConfig")
 
@@ -31,7 +31,7 @@ class ModelConfig(abc.ABC):
 
     # The Keras class, MODULE:NAME. Loading it loads TensorFlow, which takes seconds.
     keras_class: ClassVar[str]
-    # Whether the last number of a table's row is a linear weight of the value.
+    # Whether a table's row is a vector followed by a linear weight of the value.
     linear_weights: ClassVar[bool] = False
     # Whether all embedding vectors need the same dimension.
     one_dimension: ClassVar[bool] = False
@@ -77,25 +77,31 @@ class ModelConfig(abc.ABC):
         return [*(f.name for f in data.dense), *(f.name for f in data.categorical)]
 
     def schema(self, data: Schema) -> Schema:
-        """Returns the schema of the data, with the model's dimensions and storage of tables.
+        """Returns the schema of the data, with the model's dimensions of vectors and its storage of tables.
 
         Raises:
           ValueError: the model does not fit the data.
         """
-        data = self.with_table_dims(data)
+        data = self.with_vector_dims(data)
         if self.remainders:
             return with_remainders(data, self.remainders, self.compress_above)
         return with_shared_rows(data, self.shared_rows, self.compress_above) if self.shared_rows else data
 
-    def with_table_dims(self, data: Schema) -> Schema:
-        """Returns the schema with the dimension of each table, linear weights included."""
-        if self.linear_weights and not self.mixed_dim_temperature:
-            return with_linear_weights(data, self.features(data), self.embedding_dim)
+    def with_vector_dims(self, data: Schema) -> Schema:
+        """Returns the schema with the dimension of each table's vectors."""
         if self.embedding_dim:
             data = data.with_dim(self.embedding_dim)
         if self.mixed_dim_temperature:
             data = data.with_mixed_dims(self.embedding_dim, self.mixed_dim_temperature)
-        return with_linear_weights(data, self.features(data)) if self.linear_weights else data
+        return data
+
+    def table_schema(self, schema: Schema) -> Schema:
+        """Returns the schema of the tables, whose rows may be longer than the vectors.
+
+        Args:
+          schema: the result of `schema`.
+        """
+        return schema.with_linear_weights(self.features(schema)) if self.linear_weights else schema
 
     def with_embedding_dim(self: Config, dim: int) -> Config:
         """Returns the configuration with another embedding dimension, and dependent fields adapted."""
@@ -125,9 +131,10 @@ class ModelConfig(abc.ABC):
         """Counts the weights and the arithmetic of all layers except the tables.
 
         Args:
-          schema: the result of `schema`, with the final dimensions of all tables.
+          schema: the result of `schema`.
         """
-        return cost.concatenation(sum(cost.vector_dims(schema))) + self.layer_cost(schema)  # each lookup writes once
+        rows = sum(cost.vector_dims(self.table_schema(schema)))
+        return cost.concatenation(rows) + self.layer_cost(schema)  # each lookup writes once
 
     @abc.abstractmethod
     def layer_cost(self, schema: Schema) -> DenseCost:

@@ -64,8 +64,8 @@ def linear_part(schema: Schema) -> DenseCost:
 
 def factorization_machine(schema: Schema) -> DenseCost:
     """Counts linear terms and the products of all pairs of vectors, in time linear in the number of features."""
-    row, width = max(vector_dims(schema)), schema.dense_width
-    rows, dim = len(schema.categorical) + width, row - 1
+    dim, width = max(vector_dims(schema)), schema.dense_width
+    rows, row = len(schema.categorical) + width, dim + 1
     return DenseCost(
         weights=width * row,
         flops=width * row + rows + 3 * rows * dim + 3 * dim,  # sums of vectors, of their squares, their difference

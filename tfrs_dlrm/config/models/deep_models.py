@@ -134,7 +134,7 @@ class DeepFMConfig(DeepModelConfig):
     def layer_cost(self, schema: Schema) -> DenseCost:
         """Counts the factorization machine and the MLP."""
         vectors = len(schema.categorical) + schema.dense_width
-        width = vectors * (max(cost.vector_dims(schema)) - 1)
+        width = vectors * max(cost.vector_dims(schema))
         return cost.factorization_machine(schema) + self.top_cost(width, schema)
 
 
@@ -148,5 +148,5 @@ class WideAndDeepConfig(DeepModelConfig):
     name: str = dataclasses.field(default="wide_and_deep", init=False)
 
     def layer_cost(self, schema: Schema) -> DenseCost:
-        """Counts the linear terms and the MLP over all vectors, which are one shorter than table rows."""
-        return cost.linear_part(schema) + self.top_cost(cost.input_width(schema) - len(schema.categorical), schema)
+        """Counts the linear terms and the MLP over all vectors."""
+        return cost.linear_part(schema) + self.top_cost(cost.input_width(schema), schema)

@@ -21,7 +21,7 @@ class LogisticRegressionConfig(ModelConfig):
 
     name: str = dataclasses.field(default="logistic_regression", init=False)
 
-    def with_table_dims(self, data: Schema) -> Schema:
+    def with_vector_dims(self, data: Schema) -> Schema:
         """Returns the schema with tables of dimension 1."""
         return weights_only(data)
 
@@ -79,5 +79,5 @@ class MatrixFactorizationConfig(ModelConfig):
 
     def layer_cost(self, schema: Schema) -> DenseCost:
         """Counts the dot product and the sum of the biases."""
-        dim = max(cost.vector_dims(schema)) - 1
+        dim = max(cost.vector_dims(schema.select((self.user, self.item))))
         return DenseCost(weights=1, flops=2 * dim + 3, activations=dim + 4)

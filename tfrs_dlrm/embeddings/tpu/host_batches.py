@@ -51,7 +51,7 @@ def lookups(schema: Schema, hardware: Collection[str]) -> tuple[HardwareLookup, 
         if f.table in hardware:
             found.append(HardwareLookup(f.name, f, f.table))
         elif table.stored_in in hardware:
-            parts = range(table.dim // schema.table(table.stored_in).dim)
+            parts = range(schema.pieces(table))
             found += [HardwareLookup(f"{f.name}/{i}", f, table.stored_in, i) for i in parts]
     return tuple(found)
 

@@ -15,7 +15,7 @@ from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.bags import Bags, one_hot_bags, padded_bags
 from tfrs_dlrm.embeddings.gradients import DenseGradient, LookupGradient
 from tfrs_dlrm.embeddings.ids import Features
-from tfrs_dlrm.embeddings.layouts import make_layout
+from tfrs_dlrm.embeddings.layouts import in_pieces, make_layout
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import LogicalTable, TableVariable, logical_tables
 from tfrs_dlrm.embeddings.tpu.hardware import EmbeddingHardware, SparseCoreHardware, V1Hardware, hardware_tables
@@ -209,7 +209,8 @@ class TPUEmbeddingTables(keras.layers.Layer):
             if f.name in self._layouts:
                 vectors.append(self._layouts[f.name].vectors(self.tables, ids.bags[f.name]))
             else:
-                vectors.append(tf.concat([_of_sequence(f, found[x.key]) for x in self._lookups_of(f)], axis=-1))
+                pieces = [_of_sequence(f, found[x.key]) for x in self._lookups_of(f)]
+                vectors.append(tf.concat(pieces, axis=-1)[..., : self.schema.table_of(f).dim])
         return [tf.cast(v, self.compute_dtype) for v in vectors]
 
     def update(self, features: TPUIds, gradients: Sequence[tf.Tensor | None], optimizer: RowOptimizer) -> None:
@@ -227,7 +228,8 @@ class TPUEmbeddingTables(keras.layers.Layer):
             flat = None if gradient is None else tf.reshape(tf.cast(gradient, tf.float32), [-1, gradient.shape[-1]])
             if f.name not in self._layouts:
                 lookups_of = self._lookups_of(f)
-                parts = [None] * len(lookups_of) if flat is None else tf.split(flat, len(lookups_of), axis=1)
+                width = self.schema.table(lookups_of[0].table).dim
+                parts = [None] * len(lookups_of) if flat is None else in_pieces(flat, len(lookups_of), width)
                 by_lookup |= {x.key: part for x, part in zip(lookups_of, parts, strict=True)}
             elif flat is not None:
                 found = self._layouts[f.name].lookup_gradients(self.tables, features.bags[f.name], flat)

@@ -40,7 +40,7 @@ class ServingModel(tf.Module):
         self.schema = schema = model.schema  # the encoder's may have other dimensions
         self._shared, self._individual = _split(schema, context)
         self.storage = storage
-        self.tables = ServingTables(schema, model.embeddings.tables, storage)
+        self.tables = ServingTables(model.embeddings.schema, model.embeddings.tables, storage)
         self.tasks = model.label_tasks
         self._read_ids = IdReader(schema)
         rows, candidates = model.row_scorer(), None

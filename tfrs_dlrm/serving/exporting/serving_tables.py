@@ -23,7 +23,7 @@ class ServingTables(tf.Module):
     """The rows of all tables of a schema.
 
     Args:
-      schema: of the model.
+      schema: of the tables.
       variables: the tables' rows by name, as in `EmbeddingTables.tables`.
       storage: of the rows.
 

@@ -136,10 +136,11 @@ def row_vectors(model: RankingModel, table: str, first: int, last: int) -> np.nd
 
     Leaves out the linear weight after the vector, see `RankingModel.linear_weights`.
     """
-    layout = make_layout(model.schema.table(table), model.schema)
+    stored = model.embeddings.schema
+    layout = make_layout(stored.table(table), stored)
     rows = tf.range(first, last, dtype=tf.int32)
     values = layout.vectors(model.embeddings.tables, one_hot_bags(rows)).numpy().astype(np.float64)
-    return values[:, :-1] if model.linear_weights else values
+    return values[:, : model.schema.table(table).dim]
 
 
 def all_row_vectors(model: RankingModel, table: str) -> Iterator[tuple[int, np.ndarray]]:

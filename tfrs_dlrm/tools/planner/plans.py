@@ -145,7 +145,7 @@ def compute(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
     schema, at_most = _sized(schema)
     of_model = config.model.schema(schema)
     device, dense = device_of(topology), config.model.dense_cost(of_model)
-    tables = stored_tables(place(of_model, topology), config.optimizer, device)
+    tables = stored_tables(place(config.model.table_schema(of_model), topology), config.optimizer, device)
     moved = flows(tables, dense, of_model, config, topology, device)
     servers = topology.strategy == "parameter_server"
     return Plan(
