@@ -3,7 +3,7 @@ import pytest
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.reader import StreamError
 from tfrs_dlrm.streaming.waiting import check_retained
-from tfrs_dlrm.streaming.windows import StreamWindow, WindowJournal, compose
+from tfrs_dlrm.streaming.windows import StreamState, StreamWindow, WindowJournal, compose
 
 
 def test_a_window_by_hand():
@@ -24,6 +24,16 @@ def test_windows_are_full_and_leave_nobody_out(rows):
             assert begin == begins[p] and begin < end <= ends[p]
             begins[p], seen[p] = end, seen[p] + end - begin
     assert begins == ends
+
+
+def test_the_state_after_two_windows_by_hand():
+    state = StreamState()
+    state.advance(StreamWindow(1, {0: (0, 4), 2: (3, 5)}), step=2, rows=5, malformed=1)
+    assert state.next_offsets() == {0: 4, 1: 0, 2: 5}
+    state.advance(StreamWindow(2, {1: (0, 2), 3: (7, 8)}), step=2, rows=0, malformed=3)
+    assert state.next_offsets() == {0: 4, 1: 2, 2: 5, 3: 8}
+    counters = (state.windows, *(int(v) for v in (state.step, state.rows, state.malformed, state.malformed_in_a_row)))
+    assert counters == (2, 2, 5, 4, 3)
 
 
 def test_a_window_that_was_begun_is_begun_again(tmp_path):
