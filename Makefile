@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test test-rest test-all test-io test-lowest lint format types docs check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service verify-tpu clean
+.PHONY: help run run-s3 test test-rest test-all test-io test-lowest lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -102,6 +102,9 @@ types: $(SETUP)  ## types
 
 docs: $(DOCS)  ## the documentation as a site, in site/; fails at a broken link
 	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true PYTHONPATH=. TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m mkdocs build --quiet
+
+tutorials: $(DOCS)  ## runs the notebooks of docs/tutorials and stores their outputs
+	@TF_CPP_MIN_LOG_LEVEL=2 PYTHONPATH=$(CURDIR) $(BIN)/python -m nbconvert --to notebook --execute --inplace docs/tutorials/*.ipynb
 
 check: lint types test  ## the quick part of what CI runs
 

@@ -74,7 +74,14 @@ setup(
         # `tfrs-dlrm serve` and tfrs_dlrm.serving.ServingClient.
         "serving": _SERVING,
         # `make docs`
-        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26", "mkdocs-gen-files>=0.5"],
+        "docs": [
+            "ipykernel>=6.29",
+            "mkdocs>=1.6,<2",
+            "mkdocs-gen-files>=0.5",
+            "mkdocs-material>=9.5,<10",
+            "mkdocstrings[python]>=0.26",
+            "nbconvert>=7.16",
+        ],
         "dev": [
             *_SERVING,
             _KAFKA,
@@ -91,6 +98,7 @@ setup(
             "pytest-xdist>=3.5",
             "pyyaml>=6",
             "ruff>=0.6",
+            "safetensors>=0.4.3",
             "scikit-learn>=1.4",
             "setuptools>=68",
             "wheel>=0.43",

@@ -1,12 +1,14 @@
-"""Writes the pages of the reference from the code, each time the site is built; a script of mkdocs-gen-files."""
+"""Writes the reference from the code and the tutorials from notebooks; a script of mkdocs-gen-files."""
 
 import dataclasses
 import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import mkdocs_gen_files
+from nbconvert import MarkdownExporter
 
 import tfrs_dlrm
 from tfrs_dlrm import schema
@@ -86,6 +88,17 @@ def schema_page() -> Iterator[str]:
     yield f"::: {schema.TextFormat.__module__}.TextFormat\n"
 
 
+def tutorials() -> Iterator[tuple[str, str | bytes]]:
+    """The notebooks as pages, with their pictures: the name of each file and its content."""
+    for path in sorted(Path("docs/tutorials").glob("*.ipynb")):
+        resources = {"output_files_dir": f"{path.stem}-pictures", "unique_key": path.stem}
+        page, found = MarkdownExporter().from_filename(str(path), resources)
+        download = f'\n\n[The notebook]({path.name}){{: download="" }}\n'
+        yield f"tutorials/{path.stem}.md", page.replace(".ipynb)", ".md)") + download
+        for name, picture in found["outputs"].items():
+            yield f"tutorials/{name}", picture
+
+
 for path, page in (
     ("reference/flags.md", flags_page()),
     ("reference/configuration.md", configuration_page()),
@@ -94,3 +107,6 @@ for path, page in (
 ):
     with mkdocs_gen_files.open(path, "w") as file:
         file.write("\n".join(page) + "\n")
+for path, content in tutorials():
+    with mkdocs_gen_files.open(path, "w" if isinstance(content, str) else "wb") as file:
+        file.write(content)

@@ -188,3 +188,39 @@ def test_the_warm_start_of_the_page_on_embeddings(log, call):
     call(*(a.replace("tuesday", "monday") for a in train if "warm_start" not in a), short)
     said = r"warm start from runs/monday/best/step-\d+: [0-9,]+ rows of tables kept, 1 new, 1 dropped"
     assert re.search(said, call(*train, short).err)
+
+
+@pytest.mark.matrix
+def test_the_page_on_other_libraries(log, monkeypatch):
+    page = "docs/start/coming-from.md"
+    monkeypatch.chdir(log)
+    rng = np.random.default_rng(0)
+    shapes = {f"emb_l.{i}": (9 + i, 16) for i in range(26)}
+    shapes |= {"bot_l.0": (512, 13), "bot_l.2": (256, 512), "bot_l.4": (64, 256), "bot_l.6": (16, 64)}
+    shapes |= {"top_l.0": (512, 16 + 27 * 26 // 2), "top_l.2": (256, 512), "top_l.4": (1, 256)}
+    state = {f"{name}.weight": rng.normal(size=shape) for name, shape in shapes.items()}
+    state |= {f"{name}.bias": rng.normal(size=shape[0]) for name, shape in shapes.items() if "emb" not in name}
+    np.savez("dlrm.npz", **state)
+    names = {}
+    exec("\n".join(fenced(page, "python")), names)
+    exec(fenced(page, "py")[0], names)
+
+    # TFRS orders features by name, and the bottom MLP's vector is the last.
+    model, theirs = names["model"], names["ranking"]
+    batch = next(iter(names["train"]))[0]
+    one_hot = {"user": batch["ids"][:, 0], "site": batch["ids"][:, 1]}
+    inputs = {"dense_features": batch["dense"], "sparse_features": one_hot | {"tags": batch["tags"]}}
+    theirs(inputs)
+    for config, table in theirs._embedding_layer.embedding_tables.items():
+        rows = model.embeddings.tables[config.name].numpy()
+        table[: len(rows)].assign(rows)
+    position = {"bottom": 3, "user": 2, "site": 0, "tags": 1}
+    pairs = [(a, b) for i, a in enumerate(position.values()) for b in list(position.values())[:i]]
+    of_theirs = [(i, j) for i in range(4) for j in range(i)]
+    order = [*range(16), *(16 + of_theirs.index((max(pair), min(pair))) for pair in pairs)]
+    theirs._bottom_stack.set_weights(model.bottom_mlp.get_weights())
+    kernel, *others = model.top_mlp.get_weights()
+    permuted = np.empty_like(kernel)
+    permuted[order] = kernel
+    theirs._top_stack.set_weights([permuted, *others])
+    np.testing.assert_allclose(theirs(inputs), model(batch), rtol=0, atol=1e-5)

@@ -38,7 +38,7 @@ def _use_keras_2() -> None:
 _use_keras_2()
 
 if TYPE_CHECKING:
-    from tfrs_dlrm.checkpoint import restore_checkpoint, save_checkpoint
+    from tfrs_dlrm.checkpoint import restore_checkpoint, restore_facebook_dlrm, save_checkpoint
     from tfrs_dlrm.data.encoding.encoder import Encoder
     from tfrs_dlrm.data.preparing.prepare import prepare
     from tfrs_dlrm.data.raw.infer import infer_schema
