@@ -104,7 +104,8 @@ docs: $(DOCS)  ## the documentation as a site, in site/; fails at a broken link
 	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true PYTHONPATH=. TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m mkdocs build --quiet
 
 tutorials: $(DOCS)  ## runs the notebooks of docs/tutorials and stores their outputs
-	@TF_CPP_MIN_LOG_LEVEL=2 PYTHONPATH=$(CURDIR) $(BIN)/python -m nbconvert --to notebook --execute --inplace docs/tutorials/*.ipynb
+	@TF_CPP_MIN_LOG_LEVEL=3 CUDA_VISIBLE_DEVICES= PYTHONPATH=$(CURDIR) $(BIN)/python -m nbconvert --log-level=WARN --to notebook --execute \
+	  --ExecutePreprocessor.extra_arguments=--IPKernelApp.capture_fd_output=False --inplace docs/tutorials/*.ipynb
 
 check: lint types test  ## the quick part of what CI runs
 
