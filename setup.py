@@ -90,6 +90,7 @@ setup(
             "optuna>=4.0",
             "pandas>=2.1",
             "playwright>=1.40",
+            "polars>=1.0",
             "psutil>=5.9",
             "pyspark[sql]>=4.0,<5",
             "pytest>=8",

@@ -40,6 +40,7 @@ _use_keras_2()
 if TYPE_CHECKING:
     from tfrs_dlrm.checkpoint import restore_checkpoint, restore_facebook_dlrm, save_checkpoint
     from tfrs_dlrm.data.encoding.encoder import Encoder
+    from tfrs_dlrm.data.preparing.fit_encoder import fit_encoder
     from tfrs_dlrm.data.preparing.prepare import prepare
     from tfrs_dlrm.data.raw.infer import infer_schema
     from tfrs_dlrm.data.reading.dataset import dataset, steps_per_epoch

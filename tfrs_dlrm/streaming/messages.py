@@ -153,8 +153,7 @@ class Decoder:
         if not kept:
             return None, kept
         table = pa.table({f.column: pa.array(columns[f.column], f.type) for f in self._fields})
-        # A block of Parquet is the kind that has typed columns.
-        return RawBlock(f"{self._address}.parquet", 0, 1, len(kept), table, self._schema.columns), kept
+        return RawBlock(str(self._address), 0, 1, len(kept), table, self._schema.columns), kept
 
 
 class _FieldError(Exception):

@@ -1,11 +1,16 @@
 """Raw values to rows and floats: by hand, and against a dictionary in Python for every combination of settings."""
 
+import gc
 import json
 import math
+import os
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
@@ -234,3 +239,138 @@ def test_a_directory_that_does_not_fit(tmp_path):
     (tmp_path / "vocabulary" / "c.txt").write_text("")
     with pytest.raises(ValueError, match=r"c\.txt: the vocabulary is empty"):
         Encoder(schema, str(tmp_path))
+
+
+LAYER_SCHEMA = Schema(
+    Label("y"),
+    dense=(DenseFeature("price", transform="standardize", indicator=True),),
+    categorical=(
+        CategoricalFeature("site"),
+        CategoricalFeature("slot", column="s", encoding="ids", dtype="int64"),
+        CategoricalFeature("tags", separator="|", weights="w", table="site"),
+        CategoricalFeature("listed", multi_valued=True, encoding="hash"),
+    ),
+    tables=(Table("site", vocabulary_size=4), Table("slot", vocabulary_size=10), Table("listed", vocabulary_size=7)),
+)
+LAYER_RAW = {
+    "price": [1e7 / 3, math.nan, 2.0],
+    "site": ["a", "new", ""],
+    "slot": [9, 10, -1],
+    "tags": ["b|a", "", "new"],
+    "tags_weights": ["1|0.5", "", "2"],
+    "listed": [["x", "y"], ["", ""], ["z", ""]],
+}
+
+
+@pytest.fixture
+def layer(tmp_path):
+    statistics = {"price": {"count": 9, "mean": 1.25, "std": 3.0}}
+    return build(tmp_path, LAYER_SCHEMA, {"site": ["b", "a", "<missing>"]}, statistics)
+
+
+def tensors(layer):
+    return {k: tf.constant(v, layer.signature()[k].dtype) for k, v in LAYER_RAW.items()}
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        for x, y in zip(*(tf.nest.flatten(t[name], expand_composites=True) for t in (a, b)), strict=True):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y, err_msg=name)
+
+
+@pytest.mark.parametrize("form", ["keras", "directory", "config"])
+def test_a_layer_of_a_model_that_is_saved_needs_no_other_file(tmp_path, layer, form):
+    raw = tensors(layer)
+    expected = layer.encode(raw)
+    inputs = {n: keras.Input(s.shape[1:], dtype=s.dtype, name=n) for n, s in layer.signature().items()}
+    model = keras.Model(inputs, layer(inputs))
+    assert_same(model(raw), expected)
+    if form == "config":
+        loaded = keras.models.clone_model(model)
+    else:
+        path = tmp_path / ("model.keras" if form == "keras" else "model")
+        model.save(path)
+        for source in (tmp_path / "vocabulary", tmp_path / "statistics.json"):
+            source.rename(f"{source}-gone")
+        loaded = keras.models.load_model(path)
+    assert_same(loaded(raw), expected)
+    again = loaded.get_layer("encoder")
+    assert again.schema == layer.schema
+    tf.saved_model.save(loaded, str(tmp_path / "again"))
+    assert_same(tf.saved_model.load(str(tmp_path / "again"))(raw), expected)
+    files = again._directory
+    if form != "directory":  # Keras keeps what it loads from a directory
+        del model, loaded, again
+        gc.collect()
+        assert not os.path.exists(files)
+
+
+def test_a_layer_in_a_dataset_and_under_a_policy(layer):
+    raw = tensors(layer)
+    expected = layer(raw)
+    data = tf.data.Dataset.from_tensor_slices(raw).batch(3).map(layer)
+    assert_same(next(iter(data)), expected)
+    with_policy = Encoder(layer.schema, layer._directory, dtype="mixed_bfloat16")
+    assert_same(with_policy(raw), expected)
+    assert layer.weights == [] and Encoder.from_config(layer.get_config()).name == "encoder"
+
+
+def test_a_frame_or_arrays_have_the_meaning_of_the_log(layer):
+    expected = layer(tensors(layer))
+    lists = [["x", "y"], [], ["z"]]
+    frame = pd.DataFrame(
+        {
+            "price": LAYER_RAW["price"],
+            "site": pd.Series(["a", "new", None], dtype="category"),
+            "s": pd.array([9, 10, None], "Int64"),
+            "tags": ["b|a", None, "new"],
+            "w": ["1|0.5", None, "2"],
+            "listed": lists,
+        }
+    )
+    assert_same(layer(frame), expected)
+    assert_same(layer(pa.Table.from_pandas(frame)), expected)
+    assert {k: (v.dtype, v.shape.rank) for k, v in layer.raw_inputs(frame).items()} == {
+        k: (s.dtype, s.shape.rank) for k, s in layer.signature().items()
+    }
+    arrays = {
+        "price": np.array(LAYER_RAW["price"]),
+        "site": np.array(["a", "new", None], object),
+        "slot": np.array([[9], [10], [-1]], np.int32),
+        "tags": pd.Series(["b|a", pd.NA, "new"], dtype=object),
+        "tags_weights": LAYER_RAW["tags_weights"],
+        "listed": np.array(LAYER_RAW["listed"]),
+    }
+    assert_same(layer(arrays), expected)
+    assert_same(layer(arrays | {"site": tf.constant(LAYER_RAW["site"]), "unused": [1]}), expected)
+    # Tensors of neighbouring dtypes and ranks, as Keras users have them.
+    near = tensors(layer)
+    near |= {"price": tf.cast(near["price"], tf.float64)[:, None], "slot": tf.cast(near["slot"], tf.int32)[:, None]}
+    near["listed"] = tf.ragged.constant(lists)
+    assert_same(layer(near), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"site": None}, "no input 'site'; given are price, slot"),
+        ({"site": tf.constant([1, 2, 3])}, "input 'site' is int32; string is expected"),
+        ({"slot": tf.constant([1.0, 2.0, 3.0])}, "input 'slot' is float32; int64 is expected"),
+        ({"price": tf.ones([3, 2])}, r"input 'price' has the shape \(3, 2\); \(None,\) is expected"),
+        ({"price": np.array(["1", "cheap", "3"])}, "row 2, column 'price': 'cheap' is not a finite"),
+        ({"slot": np.array([1.5, 2, 3])}, "row 1, column 'slot': 1.5 is not a whole number"),
+        ({"site": np.array(["a", 1, None], object)}, "input 'site': its values have no common type"),
+        ({"site": np.array(["a", "b"])}, "inputs of several lengths: .*'site': 2"),
+    ],
+)
+def test_inputs_of_the_wrong_kind(layer, change, message):
+    raw = {k: v for k, v in (tensors(layer) | change).items() if v is not None}
+    with pytest.raises(ValueError, match=message):
+        layer(raw)
+
+
+def test_an_array_without_names(layer):
+    with pytest.raises(ValueError, match=r"takes a DataFrame, or arrays or tensors by name \(price, site.*a ndarray"):
+        layer(np.zeros([3, 2]))

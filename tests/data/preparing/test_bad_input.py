@@ -80,12 +80,12 @@ def test_a_bad_row(tmp_path, line, message):
         (
             "log.csv",
             "y,cost,site,tags,tw\n",
-            r"log\.csv: no column 'price', 'slot'; the file has: y, cost, site, tags, tw; if",
+            r"log\.csv: no column 'price', 'slot'; it has: y, cost, site, tags, tw; if",
         ),
         (
             "log.tsv",
             HEADER + GOOD,
-            r"log\.tsv: no column 'y', .*; the file has: y,price,site,slot,tags,tw; if the file has no",
+            r"log\.tsv: no column 'y', .*; it has: y,price,site,slot,tags,tw; if the file has no",
         ),
         ("log.csv", GOOD, r"log\.csv: no column .*if the file has no header line, list its columns in text\.columns"),
         ("log.csv", b"y,pr\xffce\n1,2\n", r"log\.csv: line 1: invalid UTF-8 in the header: .*0xff in position 4"),
@@ -159,7 +159,7 @@ def test_damaged_parquet_input(tmp_path):
         run(tmp_path, None, "log.parquet", PLAIN)
     table = pa.table({"y": [0, 1], "price": [1.0, 2.0], "site": [1, 2]})
     pq.write_table(table.rename_columns(["y", "price", "price"]), tmp_path / "twice.parquet")
-    with pytest.raises(ValueError, match=r"twice\.parquet: no column 'site'; the file has: y, price, price$"):
+    with pytest.raises(ValueError, match=r"twice\.parquet: no column 'site'; it has: y, price, price$"):
         run(tmp_path, None, "twice.parquet", PLAIN)
     only_price = Schema(Label("y"), dense=(DenseFeature("price"),))
     with pytest.raises(ValueError, match=r"twice\.parquet: column 'price' occurs 2 times"):

@@ -158,7 +158,7 @@ def test_the_label_is_known_by_its_name(tmp_path):
         infer_schema(with_label(tmp_path, "click", flags, target=flags, other=flags))
     with pytest.raises(ValueError, match="unclear which column is the label; no column holds two values"):
         infer_schema(with_label(tmp_path, "c", ["1", "2", "3"] * 20))
-    with pytest.raises(ValueError, match="no column 'bougth' for the label; the file has: a, bought"):
+    with pytest.raises(ValueError, match="no column 'bougth' for the label; it has: a, bought"):
         infer_schema(with_label(tmp_path, "bought", flags), label="bougth")
     with pytest.raises(ValueError, match=r"column 'c' cannot be the label; .* it holds: 'p', 'q', 'r'"):
         infer_schema(with_label(tmp_path, "c", ["p", "q", "r"] * 20), label="c")

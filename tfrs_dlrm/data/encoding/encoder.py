@@ -1,44 +1,65 @@
 """Encodes raw values to ids and floats, in TensorFlow operations.
 
-`prepare` runs this encoder offline, and the exported SavedModel contains it. With one implementation, a model sees the
-same inputs in training and in serving.
+`prepare` runs this encoder offline, and the exported SavedModel and `raw_model` contain it. With one implementation, a
+model sees the same inputs in training and in serving.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import shutil
+import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras as keras
 
-from tfrs_dlrm.data.encoding.statistics import DenseStatistics, dense_statistics
+from tfrs_dlrm.data.encoding.dense_columns import dense_column, encode_dense
+from tfrs_dlrm.data.encoding.raw_values import RawValues, conformed, is_tensors, to_tensors
+from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, dense_statistics
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT, Tokenizer
-from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
+from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, read_vocabulary, vocabulary_file, write_vocabulary
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.layers.hashing import fingerprint_rows
-from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, DenseFeature, Schema
+from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, Schema
 from tfrs_dlrm.stores import local_copy
+from tfrs_dlrm.stores.files import write_json
 
 
-class Encoder(tf.Module):
-    """Encodes batches of raw values.
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class Encoder(keras.layers.Layer):
+    """A Keras layer that encodes batches of raw values: the first layer of a model of raw inputs.
+
+        encoder = td.Encoder.load("data/clicks")
+        specs = encoder.signature()
+        raw = {name: keras.Input(s.shape[1:], dtype=s.dtype, name=name) for name, s in specs.items()}
+        features = encoder(raw)  # or dataset.map(encoder), or encoder(frame)
+
+    The layer has no weights. Its configuration holds the vocabularies, so a saved model needs no other file.
 
     Args:
       schema: a schema with all table sizes, as `prepare` writes it.
       directory: a prepared directory, which holds the vocabularies and statistics.
+      name: of the layer.
+      **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
       ValueError: a table size is not set, or differs from the size of the vocabulary.
       FileNotFoundError: a vocabulary or the statistics are missing.
     """
 
-    def __init__(self, schema: Schema, directory: str):
-        super().__init__(name="encoder")
+    def __init__(self, schema: Schema, directory: str, name: str = "encoder", **kwargs: Any):
+        # No policy may round the numbers of the log.
+        super().__init__(name=name, autocast=False, **kwargs)
         self.schema = schema
-        statistics = dense_statistics(schema, directory)
-        self._dense = {f.name: _dense_column(f, statistics.get(f.name)) for f in schema.dense}
+        self._directory = directory
+        self._statistics = dense_statistics(schema, directory)
+        self._dense = {f.name: dense_column(f, self._statistics.get(f.name)) for f in schema.dense}
         self.tokenizer = Tokenizer(schema)
         self._lookups: dict[str, tf.lookup.StaticHashTable] = {}
         # By table, the row of a missing value; None if looking up its text gives the same row.
@@ -62,6 +83,33 @@ class Encoder(tf.Module):
         directory = local_copy(directory)
         return cls(Schema.load(os.path.join(directory, SCHEMA_FILE)), directory)
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor, with the content of the directory in its place.
+
+        Raises:
+          FileNotFoundError: the directory is gone.
+        """
+        config: dict[str, Any] = super().get_config()
+        return config | {
+            "schema": json.loads(self.schema.to_json()),
+            "statistics": {name: dataclasses.asdict(s) for name, s in self._statistics.items()},
+            "vocabularies": {name: "\n".join(read_vocabulary(self._directory, name)) for name in self._lookups},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Encoder:
+        """Makes an encoder from `get_config`. Its vocabularies are temporary files, which are removed with it."""
+        arguments = dict(config)
+        schema = Schema.from_json(json.dumps(arguments.pop("schema")))
+        directory = tempfile.mkdtemp(prefix="encoder-")
+        os.makedirs(os.path.join(directory, VOCABULARY_DIR))
+        write_json(os.path.join(directory, STATISTICS_FILE), {"dense": arguments.pop("statistics")})
+        for table, values in arguments.pop("vocabularies").items():
+            write_vocabulary([values.split("\n")], schema.table(table), 1, vocabulary_file(directory, table))
+        encoder = cls(schema, directory, **arguments)
+        weakref.finalize(encoder, shutil.rmtree, directory, ignore_errors=True)
+        return encoder
+
     def signature(self) -> dict[str, tf.TensorSpec]:
         """Returns the specs of the raw inputs by name, of `__call__` and of serving requests.
 
@@ -79,11 +127,39 @@ class Encoder(tf.Module):
                 specs[f.weights_name] = tf.TensorSpec(shape, tf.float32 if is_list else tf.string, f.weights_name)
         return specs
 
-    def __call__(self, raw: Mapping[str, tf.Tensor], part: Schema | None = None) -> dict[str, tf.Tensor]:
+    def raw_inputs(self, data: RawValues) -> dict[str, tf.Tensor]:
+        """Converts raw values in memory to tensors as `signature` describes them.
+
+        Args:
+          data: a DataFrame or Arrow table with the columns of the log, labels not needed; or arrays by the names of
+            `signature`. They are read as `prepare` reads them; NaN, None and pd.NA are missing values.
+
+        Raises:
+          BadRowError: a value cannot be read.
+          ValueError: a column is missing, or its type cannot hold what the schema says.
+        """
+        return to_tensors(data, self.schema, self.signature())
+
+    def __call__(self, raw: RawValues, *args: Any, **kwargs: Any) -> dict[str, tf.Tensor]:
+        """Encodes raw values: tensors by the names of `signature`, or whatever `raw_inputs` takes; see `call`."""
+        return super().__call__(raw if is_tensors(raw) else self.raw_inputs(raw), *args, **kwargs)
+
+    def call(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Encodes a batch of raw values; see `encode` for results and errors.
+
+        Args:
+          raw: the values, by the names of `signature`. Other numeric dtypes are cast, and [B, 1] may stand for [B].
+
+        Raises:
+          ValueError: an input is missing, or of another kind.
+        """
+        return self.encode(conformed(raw, self.signature()))
+
+    def encode(self, raw: Mapping[str, tf.Tensor], part: Schema | None = None) -> dict[str, tf.Tensor]:
         """Encodes a batch of raw values.
 
         Args:
-          raw: the values, by the names of `signature`.
+          raw: the values, exactly as in `signature`; list columns may also be ragged.
           part: a schema with the features to encode (`Schema.select`); by default all.
 
         Returns:
@@ -116,7 +192,7 @@ class Encoder(tf.Module):
         Infinities count as missing: a serving request may hold anything, and a score must not be NaN.
         """
         names = [f.name for f in (self.schema if part is None else part).dense]
-        return _encode_dense(values, [self._dense[name] for name in names])
+        return encode_dense(values, [self._dense[name] for name in names])
 
     def rows(self, feature: CategoricalFeature, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Looks up the row of each value, int32 [N], and whether the value has a row, bool [N].
@@ -195,50 +271,6 @@ class Encoder(tf.Module):
         message = f"feature '{feature.name}': no row for value"
         check = tf.debugging.Assert(tf.reduce_all(known), [message, tf.boolean_mask(values, ~known)[:1]])
         return [check] if check is not None else []
-
-
-class _DenseColumn(NamedTuple):
-    """The encoding of one dense feature: `fill` where missing, then log1p if set, then (x - mean) * scale."""
-
-    fill: np.float32
-    log1p: bool
-    mean: np.float32
-    scale: np.float32
-    indicator: bool
-
-
-def _dense_column(feature: DenseFeature, statistics: DenseStatistics | None) -> _DenseColumn:
-    mean, std = (statistics.mean, statistics.std) if statistics else (0.0, 1.0)
-    fill = 0.0 if feature.fill_value is None else mean if feature.fill_value == "mean" else feature.fill_value
-    standardize = feature.transform == "standardize"
-    # A constant column holds no information; divided by its deviation, rounding errors would become noise.
-    scale = 1 / std if std > 1e-12 * max(1.0, abs(mean)) else 0.0
-    return _DenseColumn(
-        np.float32(fill),
-        feature.transform == "log1p",
-        np.float32(mean if standardize else 0.0),
-        np.float32(scale if standardize else 1.0),
-        feature.indicator,
-    )
-
-
-def _encode_dense(values: tf.Tensor, columns: Sequence[_DenseColumn]) -> tf.Tensor:
-    """Encodes raw numbers, float32 [N, F], NaN where missing, to [N, W], all columns at once."""
-    present = tf.math.is_finite(values)
-    x = tf.where(present, values, np.array([c.fill for c in columns]))
-    log1p = np.array([c.log1p for c in columns])
-    if log1p.any():
-        logarithms = tf.math.log1p(tf.maximum(x, 0))
-        x = logarithms if log1p.all() else tf.where(log1p, logarithms, x)
-    mean, scale = np.array([c.mean for c in columns]), np.array([c.scale for c in columns])
-    if mean.any() or (scale != 1).any():
-        x = (x - mean) * scale
-    if not any(c.indicator for c in columns):
-        return x
-    order = []  # positions in the columns of x, followed by the indicators
-    for i, c in enumerate(columns):
-        order += [i, len(columns) + i] if c.indicator else [i]
-    return tf.gather(tf.concat([x, tf.cast(~present, tf.float32)], axis=1), order, axis=1)
 
 
 def _lookup(directory: str, table: str, rows: int) -> tf.lookup.StaticHashTable:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 
+from tfrs_dlrm.data.encoding.arrow_tensors import to_tensor
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.statistics import Moments
 from tfrs_dlrm.data.encoding.tokenizer import Tokenizer
 from tfrs_dlrm.data.preparing.manifest import encoded_schema
-from tfrs_dlrm.data.raw.parsing import MISSING_INT, BadRow
+from tfrs_dlrm.data.raw.parsing import BadRow
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.typed_rows import TypedRows, parse
 from tfrs_dlrm.schema import CategoricalFeature, Schema
@@ -141,7 +141,7 @@ class BlockEncoder:
         else:
             indices = np.arange(len(raw))
             values, weights = self._encoder.tokenizer.values(
-                f, _tensor(raw), None if raw_weights is None else _tensor(raw_weights)
+                f, to_tensor(raw), None if raw_weights is None else to_tensor(raw_weights)
             )
         ids, known = self._encoder.rows(f, values.values)
         take = pa.array(indices)
@@ -166,27 +166,14 @@ class BlockEncoder:
                 value = rows.categorical[f.name][int(i)].as_py()
                 size = self._schema.table_of(f).vocabulary_size
                 reason = f"feature {f.name!r}: {value!r} has no row in its table of {size}, and out_of_range is 'error'"
-                bad.append(BadRow(block.path, number, f.column, reason, text))
+                bad.append(BadRow(block.path, number, f.column, reason, text, block.unit))
         return good, sorted(bad, key=lambda b: b.row)
 
 
 def _distinct(array: pa.Array) -> tuple[tf.Tensor, np.ndarray]:
     """Returns the distinct values of an array as a tensor, and the position of each element among them."""
     encoded = array.dictionary_encode("encode")
-    return _tensor(encoded.dictionary), encoded.indices.to_numpy(zero_copy_only=False)
-
-
-def _tensor(array: pa.Array) -> tf.Tensor | tf.RaggedTensor:
-    """Converts strings, numbers, or lists of them to a tensor; null becomes "", MISSING_INT, NaN or an empty list."""
-    if pa.types.is_list(array.type):
-        array = pc.if_else(pc.is_null(array), pa.scalar([], array.type), array)
-        splits = np.concatenate([[0], np.cumsum(pc.list_value_length(array).to_numpy(zero_copy_only=False))])
-        return tf.RaggedTensor.from_row_splits(_tensor(array.flatten()), splits.astype(np.int64))
-    if pa.types.is_string(array.type):
-        values = pc.fill_null(array, "").cast(pa.binary()).to_numpy(zero_copy_only=False)
-        return tf.constant(values, tf.string) if len(values) else tf.zeros([0], tf.string)
-    missing = MISSING_INT if pa.types.is_integer(array.type) else np.nan
-    return tf.constant(pc.fill_null(array, missing).to_numpy(zero_copy_only=False))
+    return to_tensor(encoded.dictionary), encoded.indices.to_numpy(zero_copy_only=False)
 
 
 def _ragged_of_one(f: CategoricalFeature, values: tf.Tensor) -> tf.Tensor | tf.RaggedTensor:

@@ -1,4 +1,4 @@
-"""The job of a call of `prepare`: the files, which of their rows are for evaluation, and the segments of the work.
+"""The job of a call of `prepare`: the logs, which of their rows are for evaluation, and the segments of the work.
 
 A segment is a few consecutive blocks of one file. Its borders depend on the file alone, so that a run that was
 interrupted finds the same segments again.
@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tfrs_dlrm.data.raw import raw_files
+from tfrs_dlrm.data.raw import raw_files, sources
+from tfrs_dlrm.data.raw.frames import Frame, RawInput
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 
@@ -22,31 +23,40 @@ BLOCKS_PER_SEGMENT = 4
 
 @dataclasses.dataclass(frozen=True)
 class PrepareJob:
-    """The arguments of `prepare` that decide its output: equal jobs give equal bytes."""
+    """The arguments of `prepare` that decide its output: equal jobs give equal bytes. A file may also be a frame."""
 
     schema: Schema
-    train_files: tuple[str, ...]
-    eval_files: tuple[str, ...]
+    train_files: tuple[RawInput, ...]
+    eval_files: tuple[RawInput, ...]
     eval_fraction: float
     seed: int
     bad_rows: BadRows
 
     @property
-    def files(self) -> tuple[str, ...]:
+    def files(self) -> tuple[RawInput, ...]:
         """All files: first those for training, then those for evaluation."""
         return self.train_files + self.eval_files
 
     def fingerprint(self) -> dict[str, Any]:
-        """Returns plain values that differ if the output may differ; files count by size and time of modification."""
-        stats = [(raw_files.absolute(f), *raw_files.stat(f)) for f in self.files]
+        """Returns plain values that differ if the output may differ.
+
+        Files count by size and time of modification, frames by their content.
+        """
         return {
             "schema": json.loads(self.schema.to_json()),
-            "files": [{"path": path, "bytes": size, "modified_ns": ns} for path, size, ns in stats],
+            "files": [self._stamp(file) for file in self.files],
             "eval_files": len(self.eval_files),
             "eval_fraction": self.eval_fraction,
             "seed": self.seed,
             "bad_rows": self.bad_rows,
         }
+
+    def _stamp(self, file: RawInput) -> dict[str, Any]:
+        if isinstance(file, Frame):
+            content = sources.frame_content(file, self.schema)
+            return {"rows": content.rows, "sha256": content.sha256}
+        size, modified_ns = raw_files.stat(file)
+        return {"path": raw_files.absolute(file), "bytes": size, "modified_ns": modified_ns}
 
     def in_eval(self, file: int, numbers: np.ndarray) -> np.ndarray:
         """Whether rows, by their numbers in a file, belong to the evaluation set: bool [N]."""

@@ -10,34 +10,28 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from absl import logging
-
-from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, Moments, needs_statistics
-from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, vocabulary_file, vocabulary_settings, write_vocabulary
-from tfrs_dlrm.data.preparing.blocks import regression_labels
+from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
+from tfrs_dlrm.data.preparing.counting import check_rows, count
 from tfrs_dlrm.data.preparing.engines import Engine, EngineName
 from tfrs_dlrm.data.preparing.engines.local import LocalEngine
 from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
 from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PreparedManifest, PreparedShard
-from tfrs_dlrm.data.preparing.passes import no_moments
 from tfrs_dlrm.data.preparing.samples import SAMPLES, write_samples
-from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, Workspace, check_same
-from tfrs_dlrm.data.raw import raw_files
-from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.data.preparing.workspace import ENCODED, Workspace, check_same
+from tfrs_dlrm.data.raw.frames import Frame, RawInputs, expand_inputs, input_identity, is_frame
+from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import Mirror, Progress, Store, check_free, is_store_url, join
-from tfrs_dlrm.stores.files import disk_full, read_json, write_json
+from tfrs_dlrm.stores.files import disk_full, read_json
 
 
 def prepare(
     schema: Schema,
-    inputs: Sequence[str],
+    inputs: RawInputs,
     output: str,
     *,
-    eval_inputs: Sequence[str] = (),
+    eval_inputs: RawInputs = (),
     eval_fraction: float = 0.0,
     seed: int = 0,
     bad_rows: BadRows = "error",
@@ -49,17 +43,19 @@ def prepare(
 
     Args:
       schema: describes the logs.
-      inputs: paths and glob patterns of the training logs, on a disk, `s3://` or `gs://`: .tsv, .csv (plain or .gz),
-        .parquet; any mixture.
+      inputs: the training logs. Paths and glob patterns, on a disk, `s3://` or `gs://`: .tsv, .csv (plain or .gz),
+        .parquet. Data in memory: pandas and polars DataFrames, pyarrow Tables, DuckDB relations, and all else that has
+        `__arrow_c_stream__`. One of them, or a list of any mixture. A frame gives the bytes that a Parquet file of it
+        would give; a preparation that was killed resumes if it is called with equal values.
       output: the directory to write. It holds `train/` and `eval/` with Parquet shards, `schema.json` with the size
         of every table, `vocabulary/`, `statistics.json`, and `prepared.json`, which is written last. For a URL such as
         `s3://BUCKET/PREFIX` the local copy is prepared first (see `tfrs_dlrm.stores`).
-      eval_inputs: paths and patterns of the evaluation logs; or give
+      eval_inputs: the evaluation logs, as `inputs`; or give
       eval_fraction: the share of the rows of `inputs` to set aside for evaluation, chosen at random by `seed`.
       seed: see `eval_fraction`.
       bad_rows: `error` stops at the first malformed row; `quarantine` writes malformed rows to `quarantine.jsonl`
         with file, line, column and reason, and continues.
-      engine: `duckdb` works on this machine, `spark` on a Spark cluster; both write the same bytes.
+      engine: `duckdb` works on this machine, `spark` on a Spark cluster and on files only; both write the same bytes.
         See docs/guides/cluster.md.
       master: the Spark master: `local[*]` (all cores of this machine; the default), `spark://HOST:PORT`, `yarn`,
         `k8s://...`.
@@ -78,7 +74,8 @@ def prepare(
     """
     if not 0 <= eval_fraction < 1:
         raise ValueError(f"eval_fraction={eval_fraction} is not in [0, 1)")
-    if eval_inputs and eval_fraction:
+    with_eval = is_frame(eval_inputs) or len(eval_inputs) > 0  # type: ignore[arg-type]
+    if with_eval and eval_fraction:
         raise ValueError("give either eval_inputs or eval_fraction, not both")
     if bad_rows not in ("error", "quarantine"):
         raise ValueError(f"bad_rows={bad_rows!r} is neither 'error' nor 'quarantine'")
@@ -86,12 +83,14 @@ def prepare(
         raise ValueError(f"engine={engine!r} is neither 'duckdb' nor 'spark'")
     if master is not None and engine != "spark":
         raise ValueError(f"master={master!r} is for engine='spark', this is engine={engine!r}")
-    eval_files = raw_files.expand(eval_inputs) if eval_inputs else []
-    job = PrepareJob(schema, tuple(raw_files.expand(inputs)), tuple(eval_files), eval_fraction, seed, bad_rows)
-    training = set(map(raw_files.identity, job.train_files))
-    for path in job.eval_files:
-        if raw_files.identity(path) in training:
-            raise ValueError(f"{path}: given for training and for evaluation")
+    eval_files = expand_inputs(eval_inputs, "eval_inputs") if with_eval else ()
+    job = PrepareJob(schema, expand_inputs(inputs, "inputs"), eval_files, eval_fraction, seed, bad_rows)
+    training = set(map(input_identity, job.train_files))
+    for file in job.eval_files:
+        if input_identity(file) in training:
+            raise ValueError(f"{file}: given for training and for evaluation")
+    if engine == "spark" and (frames := [file for file in job.files if isinstance(file, Frame)]):
+        raise ValueError(f"{frames[0]}: engine='spark' reads files; write it to Parquet, or leave out engine")
     report = progress or (lambda *_: None)
     with disk_full(output, "run the same command again, which resumes"):
         if is_store_url(output):
@@ -143,74 +142,18 @@ class _Preparation:
             return manifest
         with _engine(engine, master) as running:
             self._workspace.begin(fingerprint)
-            schema = self._count(running)
+            schema = count(self._job, self._workspace, running, self._progress)
             running.encode(self._job, self._workspace, schema, self._progress)
         manifest = self._manifest(fingerprint)
         write_samples(self._output, self._samples("eval" if manifest.eval else "train"))
         self._workspace.end(manifest)
         return manifest
 
-    def _count(self, engine: Engine) -> Schema:
-        """Writes vocabularies and statistics, and the schema with the size of every table."""
-        schema, path = self._job.schema, os.path.join(self._output, SCHEMA_FILE)
-        if os.path.exists(path):
-            return Schema.load(path)
-        settings = {t.name: s for t in schema.tables if (s := vocabulary_settings(schema, t))}
-        if regression_labels(schema) or settings or any(needs_statistics(f) for f in schema.dense):
-            engine.count(self._job, self._workspace, self._progress)
-            self._check_rows(sum(mark["rows"] for mark in self._workspace.marks(COUNTED)))
-        rows = self._write_vocabularies(engine.vocabularies(self._job, self._workspace, settings), settings)
-        moments = self._moments()
-        self._write_statistics(moments)
-        schema = schema.with_vocabulary_sizes(rows).with_units(self._units(moments))
-        schema.save(path)
-        return schema
-
-    def _write_vocabularies(
-        self,
-        vocabularies: Iterator[tuple[str, Iterator[Sequence[str]]]],
-        settings: Mapping[str, tuple[int, int | None]],
-    ) -> dict[str, int]:
-        """The rows of each table with a vocabulary: one for each value, and one for all others."""
-        os.makedirs(os.path.join(self._output, VOCABULARY_DIR), exist_ok=True)
-        rows = {}
-        for name, values in vocabularies:
-            table, (min_count, _) = self._job.schema.table(name), settings[name]
-            rows[name] = 1 + write_vocabulary(values, table, min_count, vocabulary_file(self._output, name))
-            if table.vocabulary_size is not None and table.vocabulary_size != rows[name]:
-                logging.info(
-                    "table %r: vocabulary_size=%d becomes %d, as counted", name, table.vocabulary_size, rows[name]
-                )
-        return rows
-
-    def _units(self, moments: Moments) -> dict[str, tuple[float, float]]:
-        """The mean and standard deviation of each regression label, by column."""
-        found = {}
-        for position, number in enumerate(regression_labels(self._job.schema), len(self._job.schema.dense)):
-            mean, std = float(moments.mean[position]), float(moments.std[position])
-            # Labels that are all equal, except for rounding, are not scaled.
-            found[self._job.schema.label_columns[number]] = mean, std if std > 1e-6 * abs(mean) else 1.0
-        return found
-
-    def _moments(self) -> Moments:
-        """Sums the moments of all segments."""
-        return sum((Moments(*mark["moments"]) for mark in self._workspace.marks(COUNTED)), no_moments(self._job.schema))
-
-    def _write_statistics(self, moments: Moments) -> None:
-        schema = self._job.schema
-        dense = {}
-        for i, f in enumerate(schema.dense):
-            if moments.count[i] > 0:
-                dense[f.name] = {"count": int(moments.count[i]), "mean": moments.mean[i], "std": moments.std[i]}
-            elif needs_statistics(f):
-                raise ValueError(f"feature {f.name!r}: no training row has a value in column {f.column!r}")
-        write_json(os.path.join(self._workspace.output, STATISTICS_FILE), {"dense": dense})
-
     def _manifest(self, fingerprint: dict[str, Any]) -> PreparedManifest:
         """Makes the manifest from the marks of the second pass, and joins the bad rows of all segments."""
         marks = self._workspace.marks(ENCODED)
         rows = {s: sum(m["rows"][s] for m in marks) for s in ("train", "eval")}
-        self._check_rows(rows["train"])
+        check_rows(self._job, rows["train"])
         shards = {
             s: tuple(PreparedShard(f"{s}/{m['name']}.parquet", m["rows"][s]) for m in marks if m["rows"][s])
             for s in rows
@@ -231,9 +174,3 @@ class _Preparation:
                 break
             found += self._workspace.read_mark(ENCODED, name)["samples"][split]
         return found[:SAMPLES]
-
-    def _check_rows(self, rows: int) -> None:
-        if rows == 0:
-            more = f" and {len(self._job.train_files) - 1} more files" if len(self._job.train_files) > 1 else ""
-            hint = "; bad_rows='error' says what is wrong with the first" if self._job.bad_rows == "quarantine" else ""
-            raise ValueError(f"{self._job.train_files[0]}{more}: no usable row for training{hint}")

@@ -1,4 +1,4 @@
-"""Proposes a schema from the first rows of a file, for somebody who knows the data to read and correct."""
+"""Proposes a schema from the first rows of a log, for somebody who knows the data to read and correct."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfrs_dlrm.data.raw.frames import ArrowStream, expand_inputs
 from tfrs_dlrm.data.raw.sniffing import SampledColumn, read_first_rows
 from tfrs_dlrm.schema import RESERVED_NAMES, CategoricalFeature, DenseFeature, Label, RawType, Schema, Task
 
@@ -35,20 +36,20 @@ Feature = DenseFeature | CategoricalFeature
 
 @dataclasses.dataclass(frozen=True)
 class SchemaProposal:
-    """A proposed schema and its reasons: `notes` holds one line per column of the file, in order."""
+    """A proposed schema and its reasons: `notes` holds one line per column of the log, in order."""
 
     schema: Schema
     notes: dict[str, str]
 
     def kinds(self) -> dict[str, str]:
-        """Returns the proposed role of each column of the file, in a word or two."""
+        """Returns the proposed role of each column of the log, in a word or two."""
         kinds = dict.fromkeys(self.notes, "left out") | {self.schema.label.column: "label"}
         kinds |= {f.column: f"dense, {f.transform}" for f in self.schema.dense}
         return kinds | {f.column: "multi-valued" if f.multi_valued else "categorical" for f in self.schema.categorical}
 
 
 def infer_schema(
-    path: str,
+    data: str | ArrowStream,
     *,
     label: str | None = None,
     columns: Sequence[str] = (),
@@ -64,7 +65,8 @@ def infer_schema(
     out.
 
     Args:
-      path: a TSV, CSV (plain or .gz) or Parquet file.
+      data: a TSV, CSV (plain or .gz) or Parquet file, or data in memory: a pandas or polars DataFrame, a pyarrow
+        Table, a DuckDB relation.
       label: the column of the label; by default the one with a usual name, such as "click", and two values. Of two
         texts the positive one is "yes" or "true", otherwise the rarer. Of two numbers it is the larger. More numbers
         get a threshold that at most half of the rows reach.
@@ -77,7 +79,9 @@ def infer_schema(
       FileNotFoundError: the file does not exist.
       ValueError: the file is empty or damaged, has no header while no `columns` are given, or has no clear label.
     """
-    text, first_rows = read_first_rows(path, columns, delimiter, rows)
+    source = expand_inputs(data, "data")[0]
+    path = str(source)
+    text, first_rows = read_first_rows(source, columns, delimiter, rows)
     if task == "regression" and label is None:
         raise ValueError(f"{path}: any column of numbers may be what is to be predicted; give its name as label")
     name = _label_column(path, first_rows, label)
@@ -111,7 +115,7 @@ def infer_schema(
 def _label_column(path: str, first_rows: dict[str, SampledColumn], given: str | None) -> str:
     if given is not None:
         if given not in first_rows:
-            raise ValueError(f"{path}: no column {given!r} for the label; the file has: {', '.join(first_rows)[:500]}")
+            raise ValueError(f"{path}: no column {given!r} for the label; it has: {', '.join(first_rows)[:500]}")
         return given
     two = [c.name for c in first_rows.values() if c.distinct == 2]
     named = [n for n in first_rows if re.sub(r"[^a-z]", "", n.lower()) in _LABEL_NAMES]

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfrs_dlrm.data.raw.raw_files import is_parquet
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.text import is_utf8, read_text
 from tfrs_dlrm.schema import Schema
@@ -21,17 +20,18 @@ MAX_FLOAT = float(np.finfo(np.float32).max)
 
 @dataclasses.dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used: its place, the reason, and its content."""
+    """A row that cannot be used: its place, the reason, its content, and whether `row` counts lines or rows."""
 
     path: str
     row: int
     column: str
     reason: str
     text: str
+    unit: str = "line"
 
     def __str__(self) -> str:
         column = f", column {self.column!r}" if self.column else ""
-        return f"{self.path}: {'row' if is_parquet(self.path) else 'line'} {self.row}{column}: {self.reason}"
+        return f"{self.path}: {self.unit} {self.row}{column}: {self.reason}"
 
 
 class BadRowError(ValueError):
@@ -51,7 +51,7 @@ def fields(block: RawBlock, schema: Schema) -> tuple[dict[str, pa.Array], np.nda
     """
     if isinstance(block.data, bytes):
         return read_text(block, schema)
-    columns = {name: _flat(block.data.column(name)) for name in schema.columns}
+    columns = {name: _flat(block.data.column(name)) for name in block.columns}
     return columns, block.first_row + np.arange(block.data.num_rows), {}
 
 
@@ -149,6 +149,8 @@ class ColumnParser:
             return array.cast(target, safe=not pa.types.is_floating(target))
         except pa.ArrowException as e:
             what = f"a column of type {array.type} cannot be read as {target}"
+            if pa.types.is_temporal(array.type):
+                what += "; make numbers or texts of it, such as the hour or the weekday"
             raise ValueError(f"{self.path}: column {column!r}: {what}: {e}") from e
 
     def integers(self, column: str) -> pa.Array:
@@ -176,7 +178,8 @@ class ColumnParser:
             return []
         lines = sorted(self._bad_lines)
         texts = self._block.texts(lines)
-        return [BadRow(self.path, n, *self._bad_lines[n], text) for n, text in zip(lines, texts, strict=True)]
+        unit = self._block.unit
+        return [BadRow(self.path, n, *self._bad_lines[n], text, unit) for n, text in zip(lines, texts, strict=True)]
 
 
 def as_number(text: str | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Reads the first rows of a file by column, and finds its layout, for `infer_schema`."""
+"""Reads the first rows of a log by column, and finds its layout, for `infer_schema`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.raw import raw_files, sources
+from tfrs_dlrm.data.raw.frames import Frame, RawInput
 from tfrs_dlrm.data.raw.parsing import as_number, fields
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, TextFormat
 from tfrs_dlrm.stores import StoreError
@@ -86,12 +87,12 @@ class SampledColumn:
 
 
 def read_first_rows(
-    path: str, columns: Sequence[str], delimiter: str | None, rows: int
+    path: RawInput, columns: Sequence[str], delimiter: str | None, rows: int
 ) -> tuple[TextFormat, dict[str, SampledColumn]]:
-    """Reads the layout of a file, and its first `rows` rows by column. Lines that are no rows are left out.
+    """Reads the layout of a log, and its first `rows` rows by column. Lines that are no rows are left out.
 
     Args:
-      path: text or Parquet, as `sources.blocks` reads it.
+      path: a file or frame, as `sources.blocks` reads it.
       columns: the names of the columns of a text file without a header line.
       delimiter: of a text file; None finds it.
       rows: how many rows to read.
@@ -99,8 +100,9 @@ def read_first_rows(
     Raises:
       ValueError: the file is empty, damaged, or has no header; the message names it.
     """
-    path = raw_files.expand([path])[0]
-    if raw_files.is_parquet(path):
+    if isinstance(path, Frame):
+        names, text = list(path.columns), TextFormat()
+    elif raw_files.is_parquet(path):
         names, text = _parquet_names(path), TextFormat()
     else:
         line = sources.first_line(path)
@@ -152,7 +154,7 @@ def _check_header(path: str, first: Sequence[str], columns: Sequence[str]) -> No
         )
 
 
-def _arrays(path: str, names: Sequence[str], text: TextFormat, rows: int) -> dict[str, pa.Array]:
+def _arrays(path: RawInput, names: Sequence[str], text: TextFormat, rows: int) -> dict[str, pa.Array]:
     """Reads the first rows without conversion."""
     features = tuple(CategoricalFeature(f"c{i}", column=name) for i, name in enumerate(names))
     everything = Schema(Label(names[0]), categorical=features, text=text)

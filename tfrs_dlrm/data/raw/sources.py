@@ -1,7 +1,7 @@
-"""Raw log files as sequences of blocks: where each begins and ends, and which columns it has.
+"""Raw logs as sequences of blocks: where each begins and ends, and which columns it has.
 
-A block is a bounded piece of one file, cut at a line or row boundary. The cuts depend on the file alone, so a run that
-was interrupted finds the same blocks again.
+A block is a bounded piece of one file or frame, cut at a line or row boundary. The cuts depend on the file alone, so a
+run that was interrupted finds the same blocks again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.raw import raw_files
+from tfrs_dlrm.data.raw.frames import Frame, FrameContent, RawInput
 from tfrs_dlrm.data.raw.raw_files import is_compressed, is_parquet, usual_delimiter
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import StoreError
@@ -27,16 +28,16 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclasses.dataclass(frozen=True)
 class RawBlock:
-    """A piece of a raw file.
+    """A piece of a raw file, or of a frame.
 
     Attributes:
-      path: the file.
+      path: the file, or the name of the frame.
       index: the position of the block in its file, from 0.
-      first_row: the number of its first line (text, counted from 1 with the header) or row (Parquet, from 1).
+      first_row: the number of its first line (text, counted from 1 with the header) or row (of a table, from 1).
       rows: the number of lines or rows.
-      data: whole lines of text, or a table with at least the columns of the schema.
-      columns: the names of the fields of a line, in order; the schema's columns for Parquet.
-      delimiter: between the fields of a line; empty for Parquet.
+      data: whole lines of text, or a table with at least `columns`.
+      columns: the names of the fields of a line, in order; of a table, the columns to read.
+      delimiter: between the fields of a line; empty for a table.
     """
 
     path: str
@@ -46,6 +47,11 @@ class RawBlock:
     data: bytes | pa.Table
     columns: tuple[str, ...]
     delimiter: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What `first_row` counts: `line` or `row`."""
+        return "line" if isinstance(self.data, bytes) else "row"
 
     def texts(self, rows: Sequence[int]) -> list[str]:
         """Returns the content of lines or rows by number, for messages; bytes that are no UTF-8 appear as escapes."""
@@ -76,24 +82,56 @@ class BlockStart:
 
 
 def blocks(
-    path: str, schema: Schema, position: Callable[[int], None] | None = None, start: BlockStart | None = None
+    path: RawInput, schema: Schema, position: Callable[[int], None] | None = None, start: BlockStart | None = None
 ) -> Iterator[RawBlock]:
-    """Yields the blocks of one file, in order.
+    """Yields the blocks of one file or frame, in order.
 
     Args:
-      path: a .parquet file, or text (.tsv, .csv or any other name), which may be compressed as .gz.
+      path: a frame, a .parquet file, or text (.tsv, .csv or any other name), which may be compressed as .gz.
       schema: names the columns and the layout of text files.
       position: called with the number of bytes of the file read so far, for progress bars.
-      start: the block to begin with; by default the first. A .gz file can only be read from the first.
+      start: the block to begin with; by default the first. A .gz file or a frame can only be read from the first.
 
     Raises:
-      ValueError: a column is missing, or the file is damaged or cut off; the message names the file.
+      ValueError: a column is missing, the file is damaged or cut off, or the frame changed; the message names it.
     """
     report = position or (lambda _: None)
-    if is_parquet(path):
+    if isinstance(path, Frame):
+        yield from frame_blocks(path, schema.columns, report)
+    elif is_parquet(path):
         yield from _parquet_blocks(path, schema, report, start or BlockStart(0, 1, 0, 0))
     else:
         yield from _text_blocks(path, schema, report, start or BlockStart(0, 1, 0, 0))
+
+
+def frame_blocks(
+    frame: Frame, columns: Sequence[str], position: Callable[[int], None] | None = None
+) -> Iterator[RawBlock]:
+    """Yields some columns of a frame, cut as those of a Parquet file with as many rows; see `blocks`."""
+    _check_columns(frame.name, columns, frame.columns, "")
+    first_row, size = 1, 0
+    for index, table in enumerate(frame.tables(columns, BLOCK_ROWS)):
+        yield RawBlock(frame.name, index, first_row, table.num_rows, table, tuple(columns))
+        first_row, size = first_row + table.num_rows, size + table.nbytes
+        if position:
+            position(size)
+    if first_row == 1:
+        raise ValueError(f"{frame.name}: it has no rows")
+
+
+def size_of(source: RawInput, schema: Schema) -> int:
+    """Returns the bytes that `blocks` reads, as it reports them."""
+    return frame_content(source, schema).size if isinstance(source, Frame) else raw_files.size(source)
+
+
+def frame_content(frame: Frame, schema: Schema) -> FrameContent:
+    """Returns the content of the columns that a schema reads.
+
+    Raises:
+      ValueError: a column is missing, or the frame has no rows.
+    """
+    _check_columns(frame.name, schema.columns, frame.columns, "")
+    return frame.content(schema.columns, BLOCK_ROWS)
 
 
 def first_line(path: str) -> str:
@@ -120,7 +158,7 @@ def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], st
     try:
         file = pq.ParquetFile(raw_files.open_file(path), page_checksum_verification=True)
         size, names = raw_files.size(path), file.schema_arrow.names
-        _check_columns(path, schema, names, "")
+        _check_columns(path, schema.columns, names, "")
         if file.metadata.num_rows == 0:
             raise ValueError(f"{path}: the file has no rows")
         first_row, index, skip = start.first_row, start.index, start.after
@@ -229,15 +267,15 @@ def _header(path: str, line: bytes, delimiter: str, schema: Schema) -> tuple[str
     names = split_line(text, delimiter) if text else []
     names = [n.strip() for n in names] if schema.text.strip else names
     hint = "; if the file has no header line, list its columns in text.columns of the schema"
-    _check_columns(path, schema, names, hint)
+    _check_columns(path, schema.columns, names, hint)
     return tuple(names)
 
 
-def _check_columns(path: str, schema: Schema, names: Sequence[str], hint: str) -> None:
-    missing = [name for name in schema.columns if name not in names]
+def _check_columns(path: str, columns: Sequence[str], names: Sequence[str], hint: str) -> None:
+    missing = [name for name in columns if name not in names]
     if missing:
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; the file has: {shown[:500]}{hint}")
-    for name in schema.columns:
+        raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; it has: {shown[:500]}{hint}")
+    for name in columns:
         if names.count(name) > 1:
             raise ValueError(f"{path}: column {name!r} occurs {names.count(name)} times; give each column another name")

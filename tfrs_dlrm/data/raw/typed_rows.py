@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfrs_dlrm.data.raw.parsing import MAX_FLOAT, BadRow, ColumnParser, as_number, is_list, is_text
+from tfrs_dlrm.data.raw.parsing import MAX_FLOAT, BadRow, BadRowError, ColumnParser, as_number, is_list, is_text
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
+
+
+class TypedFeatures(NamedTuple):
+    """The features of rows, typed but not encoded; see `TypedRows`."""
+
+    dense: np.ndarray
+    categorical: dict[str, pa.Array]
+    value_weights: dict[str, pa.Array]
 
 
 @dataclasses.dataclass
@@ -70,6 +79,25 @@ def parse(block: RawBlock, schema: Schema) -> TypedRows:
     label = _label(columns, schema.label)
     more_labels = {x.name: _label(columns, x, optional=True) for x in schema.more_labels}
     weight = _weight(columns, schema.weight) if schema.weight else None
+    rows = TypedRows(columns.lines, label, weight, *_features(columns, schema), columns.bad_rows(), more_labels)
+    return rows if columns.good.all() else rows.take(columns.good)
+
+
+def parse_features(block: RawBlock, schema: Schema) -> TypedFeatures:
+    """Parses a block without labels or weight: its columns are `schema.feature_columns`.
+
+    Raises:
+      BadRowError: a row cannot be used.
+      ValueError: see `parse`.
+    """
+    columns = ColumnParser(block, schema)
+    features = _features(columns, schema)
+    for bad in columns.bad_rows():
+        raise BadRowError(bad)
+    return features
+
+
+def _features(columns: ColumnParser, schema: Schema) -> TypedFeatures:
     dense = np.empty((len(columns.lines), len(schema.dense)), np.float32)
     for i, f in enumerate(schema.dense):
         with np.errstate(over="ignore"):  # those rows are refused
@@ -78,8 +106,7 @@ def parse(block: RawBlock, schema: Schema) -> TypedRows:
             columns.refuse(np.isnan(dense[:, i]), f.column, lambda _: "missing, and fill_value is null")
     categorical = {f.name: _categorical(columns, f) for f in schema.categorical}
     weights = {f.name: _value_weights(columns, f, categorical[f.name]) for f in schema.multi_hot if f.weights}
-    rows = TypedRows(columns.lines, label, weight, dense, categorical, weights, columns.bad_rows(), more_labels)
-    return rows if columns.good.all() else rows.take(columns.good)
+    return TypedFeatures(dense, categorical, weights)
 
 
 def _label(columns: ColumnParser, label: Label, optional: bool = False) -> np.ndarray:

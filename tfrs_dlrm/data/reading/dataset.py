@@ -1,4 +1,4 @@
-"""Reads encoded Parquet as batches for `model.fit`.
+"""Reads encoded Parquet, or a frame in memory, as batches for `model.fit`.
 
 The order of the examples is a function of (seed, epoch, step). Each input pipeline gets some row groups. In each epoch
 it shuffles them, joins neighbours to windows, and shuffles the rows of each window. The file footers tell where windows
@@ -14,15 +14,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.manifest import Split
+from tfrs_dlrm.data.raw.frames import ArrowStream, is_frame
 from tfrs_dlrm.data.reading.columns import Columns, IdOrders, assemble, signature
+from tfrs_dlrm.data.reading.frame_rows import share_of_frame
 from tfrs_dlrm.data.reading.parts import PipelineShare, prefetched
-from tfrs_dlrm.data.reading.row_groups import RowGroup, share_of_split, shuffle_windows
+from tfrs_dlrm.data.reading.row_groups import share_of_split, shuffle_windows
 from tfrs_dlrm.data.reading.row_sources import ReadRequest, RowService, RowSource
+from tfrs_dlrm.data.reading.windows import ShuffleWindows
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import local_copy
 
@@ -31,9 +36,10 @@ SHUFFLE_ROWS = 1 << 19
 
 
 def dataset(
-    directory: str,
+    data: str | ArrowStream,
     batch_size: int,
     *,
+    encoder: Encoder | str | None = None,
     split: Split = "train",
     shuffle: bool | None = None,
     seed: int = 0,
@@ -53,9 +59,12 @@ def dataset(
     one of `schema.more_labels` is missing.
 
     Args:
-      directory: a prepared directory, on a disk or in an object store, which is copied to the local cache.
+      data: a prepared directory, on a disk or in an object store, which is copied to the local cache. Or a pandas or
+        polars DataFrame, a pyarrow Table or a DuckDB relation of raw values, which is encoded here and kept in memory:
+        for the batches that `prepare` and this function would make of it together.
       batch_size: B, summed over all replicas.
-      split: `train` or `eval`.
+      encoder: for data in memory: of `fit_encoder`, `Encoder.load`, or the prepared directory that has it.
+      split: `train` or `eval`; of data in memory it says how they are used.
       shuffle: whether to shuffle; by default for `train` only.
       seed: of the order.
       start_step: the number of batches to skip, over all epochs; they are not read.
@@ -73,37 +82,65 @@ def dataset(
 
     Raises:
       FileNotFoundError: the directory holds no prepared data.
-      ValueError: a shard is damaged or does not match the schema, the split is empty, or has too few rows for one
-        batch.
+      BadRowError: a row in memory cannot be used.
+      ValueError: a shard is damaged or does not match the schema, a column is missing, the split is empty, or has too
+        few rows for one batch.
     """
     shuffle = split == "train" if shuffle is None else shuffle
     drop_remainder = shuffle if drop_remainder is None else drop_remainder
-    named, directory = directory, local_copy(directory)
     if batch_size < 1 or start_step < 0:
         raise ValueError(f"batch_size={batch_size} and start_step={start_step}: give at least 1 and 0")
-    share = share_of_split(directory, split, context, batch_size, drop_remainder)
+    order = seed if shuffle else None
+    share: PipelineShare[Any]
+    if isinstance(data, (str, os.PathLike)):
+        if encoder is not None:
+            raise ValueError(f"encoder=...: {data} is prepared, and so encoded already; leave it out")
+        directory = local_copy(data)
+        share = share_of_split(directory, split, context, batch_size, drop_remainder)
+        schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
+        windows = shuffle_windows(schema, share, order, shuffle_rows)
+    else:
+        encoder, directory = _encoder_of(data, encoder, service), f"the {type(data).__name__}"
+        schema = encoder.schema
+        share = share_of_frame(data, encoder, context, batch_size, drop_remainder)
+        windows = ShuffleWindows(share.chunks, lambda chunk: chunk.columns, order, shuffle_rows)
     per_epoch = share.batches
     if per_epoch == 0:
         raise ValueError(
             f"{directory}: {share.rows} {split} rows are too few for a batch of {share.batch_size}; lower it"
         )
-    schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
-    windows = shuffle_windows(schema, share, seed if shuffle else None, shuffle_rows)
-    request = ReadRequest.of(named, split, seed if shuffle else None, shuffle_rows, context)
 
     def open_rows(epoch: int, first_row: int) -> contextlib.AbstractContextManager[RowSource]:
         if service is None:
             return contextlib.nullcontext(windows)
+        request = ReadRequest.of(str(data), split, order, shuffle_rows, context)
         return service.open(request, windows, epoch, first_row, repeat)
 
     epochs = _Epochs(_BatchReader(schema, share, sort_ids), open_rows, start_step, repeat)
     size = share.batch_size if drop_remainder else None
-    data = tf.data.Dataset.from_generator(epochs, output_signature=signature(schema, size, sort_ids))
-    data = data.map(lambda *columns: assemble(schema, columns, sort_ids), num_parallel_calls=1, deterministic=True)
+    batches = tf.data.Dataset.from_generator(epochs, output_signature=signature(schema, size, sort_ids))
+    batches = batches.map(
+        lambda *columns: assemble(schema, columns, sort_ids), num_parallel_calls=1, deterministic=True
+    )
     cardinality = tf.data.INFINITE_CARDINALITY if repeat else per_epoch
     if repeat or start_step % per_epoch == 0:
-        data = data.apply(tf.data.experimental.assert_cardinality(cardinality))
-    return prefetched(data)
+        batches = batches.apply(tf.data.experimental.assert_cardinality(cardinality))
+    return prefetched(batches)
+
+
+def _encoder_of(data: object, encoder: Encoder | str | None, service: RowService | None) -> Encoder:
+    """Returns the encoder of data in memory."""
+    kind = type(data).__name__
+    if not is_frame(data):
+        raise ValueError(f"a {kind} is neither a prepared directory nor a table; give a DataFrame or a pyarrow Table")
+    if service is not None:
+        raise ValueError(f"service=...: input workers do not see the {kind}; prepare it, and give the directory")
+    if encoder is None:
+        raise ValueError(
+            f"the {kind} has raw values, which need an encoder: give encoder=tfrs_dlrm.fit_encoder(schema, frame), of"
+            " the training rows, or the directory that prepare wrote"
+        )
+    return encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
 
 
 def steps_per_epoch(
@@ -181,7 +218,7 @@ def _until_exit(epochs: Iterator[Iterator[tuple]]) -> Iterator[tuple]:
 class _BatchReader:
     """The batches of one input pipeline, as tuples of NumPy arrays in the order of `signature`."""
 
-    def __init__(self, schema: Schema, share: PipelineShare[RowGroup], sort_ids: bool):
+    def __init__(self, schema: Schema, share: PipelineShare[Any], sort_ids: bool):
         self.share = share
         self._orders = IdOrders(schema) if sort_ids else None
 

@@ -36,7 +36,6 @@ class ServingModel(tf.Module):
         self, model: RankingModel, encoder: Encoder, context: Collection[str] = (), storage: Storage = "float32"
     ):
         super().__init__(name="serving")
-        self.encoder = encoder
         self.schema = schema = model.schema  # the encoder's may have other dimensions
         self._shared, self._individual = _split(schema, context)
         self.storage = storage
@@ -47,10 +46,16 @@ class ServingModel(tf.Module):
         if self._shared is not None and self._individual is not None:
             candidates = model.candidate_scorer(self._shared, self._individual)
         # Saving follows attributes: from the model to its optimizers, and from layers to Keras' functions of training.
-        # A plain object is not followed, so only the variables and lookup tables of the scorers are saved.
-        self._scorers = types.SimpleNamespace(rows=rows, candidates=candidates)
-        self._kept = _computed_with(rows) + _computed_with(candidates)
+        # A plain object is not followed, so only the variables and lookup tables of its parts are saved.
+        self._parts = types.SimpleNamespace(encoder=encoder, rows=rows, candidates=candidates)
+        self._kept = [x for part in (encoder, rows, candidates) for x in _computed_with(part)]
         self._compute_dtype = model.embeddings.compute_dtype
+
+    @property
+    def encoder(self) -> Encoder:
+        """Encodes raw values."""
+        encoder: Encoder = self._parts.encoder
+        return encoder
 
     @property
     def context(self) -> tuple[str, ...]:
@@ -105,7 +110,7 @@ class ServingModel(tf.Module):
 
     def score_raw(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Returns probabilities, or numbers of a regression, float32 [B]; for several labels [B, labels]."""
-        return self._served(self._scorers.rows(self._inputs(raw, self.schema)))
+        return self._served(self._parts.rows(self._inputs(raw, self.schema)))
 
     def score_encoded(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Scores encoded rows as `score_raw`; ids outside the table follow the feature's `out_of_range` policy."""
@@ -125,7 +130,7 @@ class ServingModel(tf.Module):
         if self.schema.one_hot:
             rows["ids"] = tf.stack([checked.rows[f.name] for f in self.schema.one_hot], axis=1)
         inputs = Inputs(features.get("dense"), self._vectors(rows, self.schema))
-        return self.tasks.returned(self._scorers.rows(inputs))
+        return self.tasks.returned(self._parts.rows(inputs))
 
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Scores N candidates in each of B contexts as `score_raw`, float32 [B, N] or [B, N, labels].
@@ -142,14 +147,14 @@ class ServingModel(tf.Module):
             if not self._is_context(name):
                 flat[name] = tf.reshape(value, tf.concat([[contexts * candidates], tf.shape(value)[2:]], axis=0))
         shared, individual = (self._inputs(flat, part) for part in (self._shared, self._individual))
-        answers = self._served(self._scorers.candidates(shared, individual, candidates))
+        answers = self._served(self._parts.candidates(shared, individual, candidates))
         return tf.reshape(answers, [contexts, candidates, *answers.shape[1:]])
 
     def _served(self, scores: tf.Tensor) -> tf.Tensor:
         return self.tasks.served(self.tasks.returned(scores))
 
     def _inputs(self, raw: Mapping[str, tf.Tensor], part: Schema) -> Inputs:
-        features = self.encoder(raw, part)
+        features = self.encoder.encode(raw, part)
         return Inputs(features.get("dense"), self._vectors(features, part))
 
     def _vectors(self, features: Mapping[str, Any], part: Schema) -> list[tf.Tensor] | tf.Tensor:
@@ -166,12 +171,12 @@ class ServingModel(tf.Module):
         return name in weights or name in _names(self._shared)
 
 
-def _computed_with(scorer: Any) -> list[Any]:
-    """Returns the variables and lookup tables of a scorer."""
-    if not isinstance(scorer, tf.Module):
+def _computed_with(part: Any) -> list[Any]:
+    """Returns the variables and lookup tables of an encoder or a scorer."""
+    if not isinstance(part, tf.Module):
         return []
     kinds = (tf.Variable, tf.saved_model.experimental.TrackableResource)
-    return [x for x in tf.train.TrackableView(scorer).descendants() if isinstance(x, kinds)]
+    return [x for x in tf.train.TrackableView(part).descendants() if isinstance(x, kinds)]
 
 
 def _split(schema: Schema, context: Collection[str]) -> tuple[Schema | None, Schema | None]:

@@ -15,7 +15,8 @@ from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
 from tfrs_dlrm.data.preparing.passes import CountingPass, EncodingPass, Pass, rows_of
 from tfrs_dlrm.data.preparing.value_counts import by_falling_count
 from tfrs_dlrm.data.preparing.workspace import Workspace
-from tfrs_dlrm.data.raw import raw_files, sources
+from tfrs_dlrm.data.raw import sources
+from tfrs_dlrm.data.raw.frames import RawInput
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import Progress
@@ -45,7 +46,7 @@ class LocalEngine:
 
 def _run(work: Pass, job: PrepareJob, workspace: Workspace, report: Progress) -> None:
     """Works on the blocks of all unfinished segments in parallel, and finishes the segments in order."""
-    sizes = [raw_files.size(job.files[file]) for file in work.files]
+    sizes = [sources.size_of(job.files[file], job.schema) for file in work.files]
     rows, ahead = 0, (os.cpu_count() or 1) + 1
     report(work.stage, 0, sum(sizes), 0)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -67,9 +68,9 @@ def _is_done(work: Pass, workspace: Workspace, file: int, segment: int) -> bool:
 
 
 class _FileBlocks:
-    """The blocks of a file, and how many of its bytes have been read."""
+    """The blocks of a file or frame, and how many of its bytes have been read."""
 
-    def __init__(self, path: str, schema: Schema):
+    def __init__(self, path: RawInput, schema: Schema):
         self._path, self._schema, self.position = path, schema, 0
 
     def __iter__(self) -> Iterator[RawBlock]:

@@ -224,7 +224,7 @@ class _PassProgress:
 
 
 def _site(job: PrepareJob, workspace: Workspace) -> Site:
-    paths = tuple(map(raw_files.absolute, job.files))
+    paths = tuple(raw_files.absolute(str(file)) for file in job.files)
     cuts = sources.BLOCK_BYTES, sources.BLOCK_ROWS, prepare_job.BLOCKS_PER_SEGMENT
     sizes = tuple(map(raw_files.size, paths))
     return Site(job, paths, sizes, os.path.abspath(workspace.output), workspace.run, cuts)

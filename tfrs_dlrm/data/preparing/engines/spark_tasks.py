@@ -168,7 +168,7 @@ class _UnitRun:
     @property
     def _given(self) -> str:
         """The path as it was given to `prepare`, for messages and for the list of bad rows."""
-        return self._site.job.files[self._unit.file]
+        return str(self._site.job.files[self._unit.file])
 
     def _blocks(self) -> Iterator[RawBlock]:
         unit = self._unit

@@ -1,0 +1,119 @@
+"""Raw values in the forms that users have, as the tensors that the encoder takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from tfrs_dlrm.data.encoding.arrow_tensors import to_tensor
+from tfrs_dlrm.data.raw.frames import ArrowStream, Frame, is_frame
+from tfrs_dlrm.data.raw.parsing import MISSING_INT
+from tfrs_dlrm.data.raw.sources import frame_blocks
+from tfrs_dlrm.data.raw.typed_rows import parse_features
+from tfrs_dlrm.schema import CategoricalFeature, Schema
+
+Specs = Mapping[str, tf.TensorSpec]
+RawValues = ArrowStream | Mapping[str, Any]
+
+
+def is_tensors(data: object) -> bool:
+    """Whether the data are tensors by name, symbolic ones included."""
+    return isinstance(data, Mapping) and not any(map(_is_array, data.values()))
+
+
+def to_tensors(data: RawValues, schema: Schema, specs: Specs) -> dict[str, tf.Tensor]:
+    """Converts a frame, or arrays by feature name, to the tensors of `Encoder.signature`.
+
+    Raises:
+      BadRowError: a value cannot be read.
+      ValueError: the data are something else, a column is missing, or its type cannot hold what the schema says.
+    """
+    if isinstance(data, Mapping):
+        schema = _by_feature_name(schema)
+        frame = Frame(_table(data, schema, specs))
+    elif is_frame(data):
+        frame = Frame(data)
+    else:
+        raise ValueError(
+            f"the encoder takes a DataFrame, or arrays or tensors by name ({', '.join(specs)}); this is a"
+            f" {type(data).__name__}"
+        )
+    parts: dict[str, list[Any]] = {name: [] for name in specs}
+    for block in frame_blocks(frame, schema.feature_columns):
+        dense, categorical, weights = parse_features(block, schema)
+        for i, f in enumerate(schema.dense):
+            parts[f.name].append(tf.constant(dense[:, i]))
+        for feature in schema.categorical:
+            parts[feature.name].append(to_tensor(categorical[feature.name]))
+            if feature.weights:
+                parts[feature.weights_name].append(to_tensor(weights[feature.name]))
+    return {name: _joined(parts[name], spec) for name, spec in specs.items()}
+
+
+def conformed(raw: Mapping[str, tf.Tensor], specs: Specs) -> dict[str, tf.Tensor]:
+    """Converts tensors to the dtypes and ranks of specs; ragged ones may stand for padded ones.
+
+    Raises:
+      ValueError: an input is missing, or of another kind.
+    """
+    missing = [name for name in specs if name not in raw]
+    if missing:
+        raise ValueError(f"no input {', '.join(map(repr, missing))}; given are {', '.join(raw)}")
+    return {name: _conformed(name, raw[name], spec) for name, spec in specs.items()}
+
+
+def _conformed(name: str, value: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+    if value.shape.rank == 2 and spec.shape.rank == 1 and value.shape[1] == 1:
+        value = tf.squeeze(value, axis=1)
+    if value.shape.rank not in (None, spec.shape.rank):
+        raise ValueError(f"input {name!r} has the shape {value.shape}; {spec.shape} is expected")
+    if value.dtype == spec.dtype:
+        return value
+    number = value.dtype.is_integer or (value.dtype.is_floating and spec.dtype.is_floating)
+    if not number or spec.dtype == tf.string:
+        raise ValueError(f"input {name!r} is {value.dtype.name}; {spec.dtype.name} is expected, as in the log")
+    return tf.cast(value, spec.dtype)
+
+
+def _is_array(value: object) -> bool:
+    """Whether a value is an array or list of Python, NumPy, pandas, polars or Arrow, and not a tensor."""
+    return isinstance(value, (np.ndarray, list, tuple)) or hasattr(value, "to_numpy")
+
+
+def _by_feature_name(schema: Schema) -> Schema:
+    """Returns the schema of a log whose columns have the names of `Encoder.signature`."""
+
+    def renamed(f: CategoricalFeature) -> CategoricalFeature:
+        return dataclasses.replace(f, column=f.name, weights=f.weights and f.weights_name)
+
+    dense = tuple(dataclasses.replace(f, column=f.name) for f in schema.dense)
+    return dataclasses.replace(schema, dense=dense, categorical=tuple(map(renamed, schema.categorical)))
+
+
+def _table(arrays: Mapping[str, Any], schema: Schema, specs: Specs) -> pa.Table:
+    columns = {}
+    for name, spec in specs.items():
+        if name in arrays:
+            value = arrays[name]
+            array = value.numpy() if tf.is_tensor(value) else value
+            if isinstance(array, np.ndarray) and array.ndim == 2:
+                array = array[:, 0] if spec.shape.rank == 1 and array.shape[1] == 1 else array.tolist()
+            try:
+                columns[name] = pa.array(array, from_pandas=True)
+            except (pa.ArrowException, TypeError, ValueError) as e:
+                raise ValueError(f"input {name!r}: its values have no common type: {e}") from e
+    if len(set(map(len, columns.values()))) > 1:
+        raise ValueError(f"inputs of several lengths: { {name: len(c) for name, c in columns.items()} }")
+    return pa.table(columns)
+
+
+def _joined(parts: list[Any], spec: tf.TensorSpec) -> tf.Tensor:
+    joined = tf.concat(parts, axis=0) if len(parts) > 1 else parts[0]
+    if not isinstance(joined, tf.RaggedTensor):
+        return joined
+    return joined.to_tensor({tf.string: "", tf.int64: MISSING_INT}.get(spec.dtype, 0.0))

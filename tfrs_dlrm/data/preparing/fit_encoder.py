@@ -1,0 +1,31 @@
+"""An encoder whose vocabularies and statistics are those of rows in memory, without a prepared directory."""
+
+from __future__ import annotations
+
+import tempfile
+
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.preparing.counting import count
+from tfrs_dlrm.data.preparing.engines.local import LocalEngine
+from tfrs_dlrm.data.preparing.job import PrepareJob
+from tfrs_dlrm.data.preparing.workspace import Workspace
+from tfrs_dlrm.data.raw.frames import RawInputs, expand_inputs
+from tfrs_dlrm.schema import Schema
+
+
+def fit_encoder(schema: Schema, inputs: RawInputs) -> Encoder:
+    """Returns the encoder that `prepare` would write for the same training rows.
+
+    Its `schema` has the size of every table, and is that of the model. See `dataset` for batches of the rows.
+
+    Args:
+      schema: describes the rows.
+      inputs: the training rows; see `prepare`.
+
+    Raises:
+      FileNotFoundError, ValueError, BadRowError: see `prepare`.
+    """
+    job = PrepareJob(schema, expand_inputs(inputs, "inputs"), (), 0.0, 0, "error")
+    with tempfile.TemporaryDirectory(prefix="fit_encoder-") as directory:
+        schema = count(job, Workspace(directory), LocalEngine(), lambda *_: None)
+        return Encoder.from_config(Encoder(schema, directory).get_config())
