@@ -40,7 +40,7 @@ class DenseHalf:
         """
         with tf.GradientTape() as tape:
             tape.watch(activations)
-            logits = self.model({"dense": dense}, list(activations), training=True)
+            logits = self.model.logits({"dense": dense}, list(activations), training=True)
             total = self.model.task(labels[:, tf.newaxis], logits[:, tf.newaxis], compute_metrics=False)
             loss = total / tf.cast(tf.size(labels), tf.float32)
         variables = self.model.dense_variables

@@ -37,7 +37,7 @@ def test_forward_equals_numpy(dense, self_interaction):
     schema = Schema(Label("y"), dense, CATEGORICAL, TABLES)
     model = DLRM(schema, bottom_mlp=(8, 4), top_mlp=(8, 5, 1), self_interaction=self_interaction)
     features = batch(schema)
-    logits = model(features)
+    logits = model.logits(features)
 
     vectors = [model.embeddings.tables[c].numpy()[features["ids"][:, i]] for i, c in enumerate("abc")]
     bottom = [numpy_mlp(features["dense"].numpy(), model.bottom_mlp, final_relu=True)] if dense else []
@@ -62,7 +62,7 @@ def test_tables_of_other_dimensions_are_projected(dense, tmp_path):
     schema = Schema(Label("y"), dense, features, tables)
     model = DLRM(schema, (8, 4), (1,))
     rows = batch(schema)
-    logits = model(rows)
+    logits = model.logits(rows)
     assert set(model.projections) == {"b", "c"}
 
     vectors = []
@@ -125,8 +125,8 @@ def test_saved_models_take_encoded_batches(tmp_path):
     model.fit(batch(), tf.ones([6]), verbose=0)
     tf.saved_model.save(model, str(tmp_path))
     serve = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
-    (logits,) = serve(**batch(size=3)).values()
-    np.testing.assert_allclose(logits, model(batch(size=3)), rtol=1e-5)
+    (probabilities,) = serve(**batch(size=3)).values()
+    np.testing.assert_allclose(probabilities, model(batch(size=3)), rtol=1e-5)
 
 
 def test_refuses():

@@ -165,9 +165,10 @@ def test_forward_equals_numpy(form, schema):
     for size in (6, 1):
         features = batch(schema, size)
         expected = in_numpy(form.split()[0], model, features)
-        found = model(features)
+        found = model.logits(features)
         assert found.dtype == tf.float32
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(model(features), 1 / (1 + np.exp(-expected)), rtol=1e-5, atol=1e-5)
     assert np.std(in_numpy(form.split()[0], model, batch(schema))) > 0.1
 
 
@@ -175,7 +176,7 @@ def test_forward_equals_numpy(form, schema):
 def test_gradients_reach_every_weight_and_every_table(form):
     model = make(form)
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(tf.square(model(batch())))
+        loss = tf.reduce_sum(tf.square(model.logits(batch())))
     gradients = tape.gradient(loss, model.trainable_variables)
     unused = {"matrix_factorization": ["tags"]}.get(form, [])
     for v, g in zip(model.trainable_variables, gradients, strict=True):
@@ -194,8 +195,8 @@ def test_config_round_trip_and_bfloat16(form):
         half.build()
     for twin, tolerance in ((again, 0), (half, 0.05)):
         twin.set_weights(model.get_weights())
-        expected = model(batch()).numpy()
-        np.testing.assert_allclose(twin(batch()), expected, atol=tolerance * np.abs(expected).max())
+        expected = model.logits(batch()).numpy()
+        np.testing.assert_allclose(twin.logits(batch()), expected, atol=tolerance * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("model", [td.EmbeddingMLP, td.DCN])

@@ -96,7 +96,7 @@ def test_trains_as_plain_keras_does():
     optimizer = keras.optimizers.SGD(0.5)
     for features, labels, weights in dataset(5):
         with tf.GradientTape() as tape:
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=plain(features))
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=plain.logits(features))
             loss = tf.reduce_mean(weights * losses)
         gradients = tape.gradient(loss, plain.trainable_variables)
         optimizer.apply_gradients(zip(gradients, plain.trainable_variables, strict=True))

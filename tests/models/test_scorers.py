@@ -34,7 +34,7 @@ def test_dlrm_in_few_operations_is_dlrm(schema, top_mlp, batch):
     scorer = model.row_scorer()
     assert isinstance(scorer, DLRMRowScorer)
     inputs = rows(schema, batch, np.random.default_rng(1))
-    expected = ModelScorer(model.call, [])(inputs).numpy()
+    expected = ModelScorer(model.logits, [])(inputs).numpy()
     assert expected.shape == (batch,)
     np.testing.assert_allclose(scorer(inputs), expected, rtol=1e-5, atol=1e-5)
 
@@ -47,7 +47,7 @@ def test_a_dlrm_with_a_score_of_its_own_is_asked():
     model = Doubled(SCHEMA, (7, 8), (1,))
     model.build()
     inputs = rows(SCHEMA, 5, np.random.default_rng(1))
-    np.testing.assert_allclose(model.row_scorer()(inputs), model({"dense": inputs.dense}, inputs.vectors))
+    np.testing.assert_allclose(model.row_scorer()(inputs), model.logits({"dense": inputs.dense}, inputs.vectors))
     assert isinstance(model.candidate_scorer(SCHEMA.select("abu"), SCHEMA.select("vwx")), BroadcastScorer)
 
 
@@ -66,7 +66,7 @@ def test_dlrm_once_per_context_is_dlrm_row_by_row(schema, shared, top_mlp, self_
     assert isinstance(scorer, DLRMCandidateScorer)
     rng = np.random.default_rng(1)
     given = rows(context, contexts, rng), rows(own, contexts * candidates, rng), tf.constant(candidates)
-    together = BroadcastScorer(ModelScorer(model.call, []), schema, context, own)(*given).numpy()
+    together = BroadcastScorer(ModelScorer(model.logits, []), schema, context, own)(*given).numpy()
     assert together.shape == (contexts * candidates,)
     np.testing.assert_allclose(scorer(*given), together, rtol=1e-5, atol=1e-5)
     if len(top_mlp) > 1 and contexts > 1:  # as it is served: operations are fused then

@@ -185,8 +185,10 @@ def test_loss_and_metrics_are_those_of_each_label_where_it_is_known():
     y = np.stack([rng.integers(0, 2, 50), rng.integers(0, 2, 50), rng.normal(10, 2, 50)], axis=1).astype(np.float32)
     known = rng.random((50, 3)) < [1, 0.6, 0.4]
     features = {"dense": tf.constant(x), "ids": tf.zeros([50, 1], tf.int32)}
-    returned = np.stack([x[:, 0], x[:, 1], 10 + 2 * x[:, 2]], axis=1)
-    np.testing.assert_allclose(model(features), returned, rtol=1e-6)
+    scores = np.stack([x[:, 0], x[:, 1], 10 + 2 * x[:, 2]], axis=1)
+    np.testing.assert_allclose(model.logits(features), scores, rtol=1e-6)
+    probabilities = 1 / (1 + np.exp(-x[:, :2]))
+    np.testing.assert_allclose(model(features), np.column_stack([probabilities, scores[:, 2]]), rtol=1e-5)
     found = model.train_on_batch(features, np.where(known, y, np.nan), w, return_dict=True)
 
     probability, errors = 1 / (1 + np.exp(-x.astype(np.float64))), x[:, 2] - (y[:, 2] - 10) / 2
@@ -223,12 +225,12 @@ def test_labels_share_all_but_the_last_layer(data, form):
     model.build()
     assert sum(v.shape[-1] == 3 for v in model.dense_variables) == (3 if "parallel" in form else 2)
     features = next(iter(td.dataset(data, 64)))[0]
-    answers = model(features).numpy()
+    answers = model.logits(features).numpy()
     for i, label in enumerate(several.labels):
         alone = config.build(dataclasses.replace(several, label=label, more_labels=()), seed=2)
         alone.build()
         alone.set_weights([w[..., i : i + 1] if w.shape[-1] == 3 else w for w in model.get_weights()])
-        np.testing.assert_allclose(answers[:, i], alone(features), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(answers[:, i], alone.logits(features), rtol=1e-5, atol=1e-5)
     again = type(model).from_config(model.get_config())
     again.build()
     assert [v.shape for v in again.dense_variables] == [v.shape for v in model.dense_variables]
@@ -298,10 +300,10 @@ def test_groups_are_of_the_label_that_was_chosen_where_it_is_known(data, run, tm
     rows["value"] = ["<unseen>" if row == 0 else names[row - 1] for row in rows["item"]]
     model, _, _ = load_model(run[0])
     features = [x for x, *_ in td.dataset(data, 5000, split="eval", shuffle=False)]
-    returned = np.concatenate([model(x).numpy() for x in features])
+    scores = np.concatenate([model.logits(x).numpy() for x in features])
 
     def by_pandas(label, column, measure):
-        frame = rows.assign(y=rows[label].astype(np.float64), z=returned[:, column].astype(np.float64))
+        frame = rows.assign(y=rows[label].astype(np.float64), z=scores[:, column].astype(np.float64))
         frame = frame[frame["y"].notna()]
         return {value: (len(part), measure(part)) for value, part in frame.groupby("value")}
 
@@ -375,8 +377,7 @@ def test_what_is_exported_answers_for_each_label(data, run, exported):
     found = signatures["serving_default"](**raw)
     assert sorted(found) == sorted(OUTPUTS)
     model, _, _ = load_model(run[0])
-    logits = model(td.Encoder.load(data)(raw)).numpy().astype(np.float64)
-    expected = dict(zip(OUTPUTS, [*(1 / (1 + np.exp(-logits[:, :2]))).T, logits[:, 2]], strict=True))
+    expected = dict(zip(OUTPUTS, model(td.Encoder.load(data)(raw)).numpy().T, strict=True))
     for name in OUTPUTS:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 

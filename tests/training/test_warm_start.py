@@ -126,7 +126,7 @@ def test_unchanged_ids_keep_their_scores_rows_and_slots(days):
 def test_a_run_learns_the_new_ids_and_starts_warm_only_once(days, tmp_path):
     result = td.train_and_evaluate(config(str(days / "new"), warm_start=str(days / "run")), str(tmp_path / "run"))
     model = load(tmp_path / "run")
-    scores = model(batch(days / "new", ["new", "a2", "b1"])).numpy()
+    scores = model.logits(batch(days / "new", ["new", "a2", "b1"])).numpy()
     assert scores[0] > 1 and scores[1] > 1 and scores[2] < -1
     assert result.best["auc"] > 0.999
     again = td.train_and_evaluate(config(str(days / "new"), warm_start="nowhere"), str(tmp_path / "run"))

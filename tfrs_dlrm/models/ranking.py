@@ -37,7 +37,7 @@ class RankingModel(tfrs.models.Model):
                 return tf.add_n(embeddings)
 
     The input is an encoded batch of B examples; the output is float32 [B], or [B, L] for L labels. For a label of the
-    task `classification` it is the logit, whose `tf.sigmoid` is the probability that the label is 1. For `regression`
+    task `classification` it is the probability that the label is 1, and `logits` returns its logit. For `regression`
     it is the predicted number; see `tfrs_dlrm.models.tasks`.
 
     The loss of several labels is the sum of their losses, each multiplied by its `loss_weight`. Except for the first
@@ -105,19 +105,32 @@ class RankingModel(tfrs.models.Model):
         )
 
     def call(
-        self, features: Features, activations: list[tf.Tensor] | tf.Tensor | None = None, training: bool = False
+        self,
+        features: Features,
+        activations: list[tf.Tensor] | tf.Tensor | None = None,
+        training: bool = False,
+        logits: bool = False,
     ) -> tf.Tensor:
-        """Returns the logits or predicted numbers of an encoded batch, float32 [B], or [B, L] for L labels.
+        """Returns the probabilities or predicted numbers of an encoded batch, float32 [B], or [B, L] for L labels.
 
         Args:
           features: `dense`, `ids` and multi-valued features of the schema.
           activations: the result of `self.embeddings.lookup(features)`, if it is known already.
           training: whether this is a train step.
+          logits: returns logits in place of probabilities.
 
         Raises:
           ValueError: a feature is missing or has a shape that the schema does not allow.
         """
-        return self.label_tasks.returned(self._checked_logits(features, activations, training))
+        scores = self.label_tasks.scores(self._checked_logits(features, activations, training))
+        return scores if logits else self.label_tasks.served(scores)
+
+    def logits(
+        self, features: Features, activations: list[tf.Tensor] | tf.Tensor | None = None, training: bool = False
+    ) -> tf.Tensor:
+        """Returns the logits or predicted numbers of an encoded batch; see `call` for the arguments."""
+        # Through Keras' `__call__`, which collects losses and tells layers whether they train.
+        return self(features, activations, training=training, logits=True)
 
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """Trains on a batch (features, label[, weight]); returns the metrics since the start of the epoch."""
@@ -126,7 +139,7 @@ class RankingModel(tfrs.models.Model):
         activations = self.embeddings.lookup(ids)
         with tf.GradientTape() as tape:
             tape.watch(activations)
-            loss = self._loss(ids, labels, self(features, activations, training=True), weights)
+            loss = self._loss(ids, labels, self(features, activations, training=True, logits=True), weights)
         variables = self.dense_variables
         activation_gradients, gradients = tape.gradient(loss, (activations, variables))
         if self.embeddings.trainable:
@@ -144,8 +157,8 @@ class RankingModel(tfrs.models.Model):
         """Returns the loss of a batch (features, label[, weight]), and adds the batch to the metrics."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
         ids: Any = self.embeddings.prepare(features)
-        predictions = self(features, self.embeddings.lookup(ids), training=training)
-        return self._loss(ids, labels, predictions, weights)
+        scores = self(features, self.embeddings.lookup(ids), training=training, logits=True)
+        return self._loss(ids, labels, scores, weights)
 
     def build(self, input_shape: Any = None) -> None:
         """Creates every weight by a call on one example; `compile` and the first call do so too.
@@ -287,11 +300,11 @@ class RankingModel(tfrs.models.Model):
             )
         return tf.cast(logits, tf.float32)
 
-    def _loss(self, ids: Any, labels: tf.Tensor, predictions: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    def _loss(self, ids: Any, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
         if self._label_losses is None:
             raise RuntimeError(f"{type(self).__name__} has no losses yet; call compile before training or evaluating")
-        return self._label_losses(labels, predictions, weights, self.losses, ids.out_of_range)
+        return self._label_losses(labels, scores, weights, self.losses, ids.out_of_range)
 
     def _scores(self, features: Any) -> Any:
-        """Returns `call` without training, in each replica of the strategy."""
-        return self.distribute_strategy.run(lambda x: self(x, training=False), args=(features,))
+        """Returns `logits` without training, in each replica of the strategy."""
+        return self.distribute_strategy.run(lambda x: self(x, training=False, logits=True), args=(features,))

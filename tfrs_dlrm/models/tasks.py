@@ -25,11 +25,11 @@ from tfrs_dlrm.schema import Label, Schema
 class Task(abc.ABC):
     """The task of a label: what is predicted, and how predictions are judged.
 
-    An example has three numbers: the output of `RankingModel.compute_logits`; the output of the model (`returned`),
-    which loss and metrics take; and the answer of an exported model (`served`).
+    An example has three numbers: the output of `RankingModel.compute_logits`; the score (`scores`), which
+    `RankingModel.logits` returns and loss and metrics take; and the answer of the model, also when served (`served`).
 
     Attributes:
-      unit: the name of a number that the model returns.
+      unit: the name of a score.
       output: the name of the answer in the signatures of an exported model.
       best: the metric that chooses the best checkpoint.
       tuned: the metric that tuning minimizes; for short runs it is less noisy than `best`.
@@ -43,32 +43,32 @@ class Task(abc.ABC):
     shown: ClassVar[tuple[str, ...]]
 
     @abc.abstractmethod
-    def returned(self, scores: tf.Tensor) -> tf.Tensor:
-        """Returns what the model returns, float32 [B], from the output of `compute_logits`."""
+    def scores(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns scores, float32 [B], from the output of `compute_logits`."""
 
     @abc.abstractmethod
-    def served(self, returned: tf.Tensor) -> tf.Tensor:
-        """Returns what an exported model answers, float32 [B], from what the model returns."""
+    def served(self, scores: tf.Tensor) -> tf.Tensor:
+        """Returns what the model answers, float32 [B], from scores."""
 
     @abc.abstractmethod
     def loss(self) -> keras.losses.Loss:
         """Makes the loss, summed over examples; `loss_arguments` returns its arguments."""
 
     @abc.abstractmethod
-    def loss_arguments(self, labels: tf.Tensor, returned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss_arguments(self, labels: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns `y_true` and `y_pred` for `loss`. Mixed precision casts `y_true` to bfloat16."""
 
     @abc.abstractmethod
     def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
-        """Makes metrics of (label, what the model returns, weight), whose names end in `suffix`."""
+        """Makes metrics of (label, score, weight), whose names end in `suffix`."""
 
     @abc.abstractmethod
-    def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
+    def evaluate(self, labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
         """Returns exact metrics of arrays in memory."""
 
     @abc.abstractmethod
     def by_group(
-        self, groups: ArrayLike, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None
+        self, groups: ArrayLike, labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None
     ) -> Groups:
         """Returns exact metrics per group; `groups` are whole numbers [N]."""
 
@@ -85,7 +85,7 @@ class Task(abc.ABC):
 
 
 class BinaryClassification(Task):
-    """Predicts the probability that the label is 1. The model returns the logit, and the loss is the log loss."""
+    """Predicts the probability that the label is 1. The score is its logit, and the loss is the log loss."""
 
     unit = "logit"
     output = "probability"
@@ -93,35 +93,35 @@ class BinaryClassification(Task):
     tuned = "log_loss"
     shown = ("auc", "log_loss", "normalized_entropy", "calibration")
 
-    def returned(self, scores: tf.Tensor) -> tf.Tensor:
+    def scores(self, outputs: tf.Tensor) -> tf.Tensor:
         """Returns logits."""
-        return scores
+        return outputs
 
-    def served(self, returned: tf.Tensor) -> tf.Tensor:
+    def served(self, scores: tf.Tensor) -> tf.Tensor:
         """Returns probabilities."""
-        return tf.sigmoid(returned)
+        return tf.sigmoid(scores)
 
     def loss(self) -> keras.losses.Loss:
         """Makes the log loss."""
         return keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum")
 
-    def loss_arguments(self, labels: tf.Tensor, returned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss_arguments(self, labels: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns both unchanged; bfloat16 represents 0 and 1 exactly."""
-        return labels, returned
+        return labels, scores
 
     def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
         """Makes AUC, log loss and others; see `tfrs_dlrm.metrics.default_metrics`."""
         return default_metrics(suffix)
 
-    def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
+    def evaluate(self, labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
         """Returns AUC, log loss and others; see `tfrs_dlrm.metrics.evaluate_scores`."""
-        return evaluate_scores(labels, returned, weights)
+        return evaluate_scores(labels, scores, weights)
 
     def by_group(
-        self, groups: ArrayLike, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None
+        self, groups: ArrayLike, labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None
     ) -> Groups:
         """Returns AUC and others per group; see `tfrs_dlrm.metrics.group_metrics`."""
-        return group_metrics(groups, labels, returned, weights)
+        return group_metrics(groups, labels, scores, weights)
 
     def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
         """Returns the changes of AUC and log loss."""
@@ -153,36 +153,36 @@ class Regression(Task):
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         self.mean, self.std = mean, std
 
-    def returned(self, scores: tf.Tensor) -> tf.Tensor:
+    def scores(self, outputs: tf.Tensor) -> tf.Tensor:
         """Returns predictions in the unit of the labels."""
-        return self.mean + self.std * scores
+        return self.mean + self.std * outputs
 
-    def served(self, returned: tf.Tensor) -> tf.Tensor:
+    def served(self, scores: tf.Tensor) -> tf.Tensor:
         """Returns the predictions unchanged."""
-        return returned
+        return scores
 
     def loss(self) -> keras.losses.Loss:
         """Makes the squared error."""
         return keras.losses.MeanSquaredError(reduction="sum")
 
-    def loss_arguments(self, labels: tf.Tensor, returned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss_arguments(self, labels: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns zeros and the errors, since labels would be rounded to bfloat16."""
-        errors = (returned - labels) / self.std
+        errors = (scores - labels) / self.std
         return tf.zeros_like(errors), errors
 
     def metrics(self, suffix: str = "") -> list[keras.metrics.Metric]:
         """Makes RMSE and MAE."""
         return regression_metrics(suffix)
 
-    def evaluate(self, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
+    def evaluate(self, labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
         """Returns RMSE and others; see `tfrs_dlrm.metrics.evaluate_predictions`."""
-        return evaluate_predictions(labels, returned, weights)
+        return evaluate_predictions(labels, scores, weights)
 
     def by_group(
-        self, groups: ArrayLike, labels: ArrayLike, returned: ArrayLike, weights: ArrayLike | None = None
+        self, groups: ArrayLike, labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None
     ) -> Groups:
         """Returns the errors per group; see `tfrs_dlrm.metrics.group_errors`."""
-        return group_errors(groups, labels, returned, weights)
+        return group_errors(groups, labels, scores, weights)
 
     def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
         """Returns the changes of RMSE and MAE."""
@@ -232,14 +232,14 @@ class Tasks:
         """The metrics of a progress line."""
         return (*self.first.shown, *(f"{task.best}_{name}" for name, task in self.more.items()))
 
-    def returned(self, scores: tf.Tensor) -> tf.Tensor:
-        """Applies `Task.returned` to each label's column."""
-        columns = zip(self.all, self.columns(scores), strict=True)
-        return self._joined([task.returned(column) for task, column in columns])
+    def scores(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Applies `Task.scores` to each label's column."""
+        columns = zip(self.all, self.columns(outputs), strict=True)
+        return self._joined([task.scores(column) for task, column in columns])
 
-    def served(self, returned: tf.Tensor) -> tf.Tensor:
+    def served(self, scores: tf.Tensor) -> tf.Tensor:
         """Applies `Task.served` to each label's column."""
-        columns = zip(self.all, self.columns(returned), strict=True)
+        columns = zip(self.all, self.columns(scores), strict=True)
         return self._joined([task.served(column) for task, column in columns])
 
     def named(self, served: tf.Tensor) -> dict[str, tf.Tensor]:

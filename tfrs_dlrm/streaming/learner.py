@@ -34,7 +34,7 @@ class Learner:
         @tf.function(input_signature=signature(schema, None, sort_ids=False))
         def logits(*arrays: tf.Tensor) -> tf.Tensor:
             features = assemble(schema, arrays, sort_ids=False)[0]
-            return strategy.run(lambda x: model(x, training=False), args=(features,))
+            return strategy.run(lambda x: model(x, training=False, logits=True), args=(features,))
 
         @tf.function(input_signature=signature(schema, None, sort_ids=True))
         def train_step(*arrays: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -35,7 +35,7 @@ def test_candidates_score_as_rows_of_their_own(trained, context):
     request = {n: v[::6] if n in shared else tf.reshape(v, [4, 6]) for n, v in raw.items()}
     assert {n: s.shape.rank for n, s in serving.rank_signature().items()} == {n: v.ndim for n, v in request.items()}
     scores = serving.score_candidates(request)
-    trained_side = tf.sigmoid(model(encoder({n: tf.constant(v) for n, v in expected.items()})))
+    trained_side = model(encoder({n: tf.constant(v) for n, v in expected.items()}))
     np.testing.assert_allclose(scores, tf.reshape(trained_side, [4, 6]), atol=1e-6)
     # One context, one candidate.
     one = serving.score_candidates({n: v[:1] if n in shared else v[:1, :1] for n, v in request.items()})
@@ -54,7 +54,7 @@ def test_encoded_rows_score_as_raw_ones(trained):
         for name, spec in serving.encoded_signature().items()
     }
     np.testing.assert_allclose(serving.score_encoded(padded), serving.score_raw(raw), atol=1e-6)
-    np.testing.assert_allclose(serving.score_raw(raw), tf.sigmoid(model(encoded)), atol=1e-6)
+    np.testing.assert_allclose(serving.score_raw(raw), model(encoded), atol=1e-6)
 
 
 def test_a_context_has_to_be_some_of_the_features(trained):

@@ -51,7 +51,7 @@ def rows(trained):
     """Raw rows, their encoded form, and the training side's probabilities."""
     data, model, encoder = trained
     raw = to_tensors(read_samples(data)[:60], encoder.signature())
-    return {k: v.numpy() for k, v in raw.items()}, encoder(raw), tf.sigmoid(model(encoder(raw))).numpy()
+    return {k: v.numpy() for k, v in raw.items()}, encoder(raw), model(encoder(raw)).numpy()
 
 
 class _Python:
@@ -140,7 +140,7 @@ def test_rank_scores_each_candidate_in_its_context(served, trained, rows, count)
     shared = {*CONTEXT, "tags_weights"}
     raw = {k: v[:count] for k, v in rows[0].items()}
     together = {k: tf.constant(np.repeat(v[:1], count, axis=0) if k in shared else v) for k, v in raw.items()}
-    expected = tf.sigmoid(model(encoder(together))).numpy()
+    expected = model(encoder(together)).numpy()
     request = {k: v[:1] if k in shared else v[np.newaxis] for k, v in raw.items()}
     ranked = served.run("rank", request)
     np.testing.assert_allclose(ranked["scores"], expected[np.newaxis], atol=1e-6)
@@ -165,7 +165,7 @@ def test_an_example_may_leave_features_out(served, trained, rows):
     _, model, encoder = trained
     values = {tf.float32: np.nan, tf.int64: -1, tf.string: ""}
     missing = {k: tf.constant([values[s.dtype]], s.dtype) for k, s in encoder.signature().items()}
-    expected = tf.sigmoid(model(encoder(missing))).numpy()
+    expected = model(encoder(missing)).numpy()
     empty = tf.train.Example().SerializeToString()
     found = served.run("serialized_examples", {"examples": strings([empty])})
     np.testing.assert_allclose(found["probability"], expected, atol=1e-6)

@@ -70,9 +70,9 @@ def write_reference(
 ) -> None:
     """Writes rows of the log, then odd rows, with the answers of the trained model behind the encoder."""
     odd = odd_rows(serving.schema, samples[0])
-    rows, tasks = [*samples, *odd], model.label_tasks
+    rows = [*samples, *odd]
     encoded = serving.encoder(to_tensors(rows, serving.raw_signature()))
-    answers = {name: v.numpy() for name, v in tasks.named(tasks.served(model(encoded, training=False))).items()}
+    answers = {name: v.numpy() for name, v in model.label_tasks.named(model(encoded, training=False)).items()}
     with open(os.path.join(path, REFERENCE), "w", encoding="utf-8") as f:
         for i, row in enumerate(rows):
             line = {"inputs": row} | {name: float(column[i]) for name, column in answers.items()}

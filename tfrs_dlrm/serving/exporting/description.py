@@ -121,7 +121,7 @@ def _roundings(model: RankingModel, serving: ServingModel, samples: Sequence[Map
 
     @tf.function(reduce_retracing=True)
     def answers(features: Features) -> tf.Tensor:
-        return tf.reshape(tasks.served(model(features, training=False)), [-1, len(tasks.all)])
+        return tf.reshape(model(features, training=False), [-1, len(tasks.all)])
 
     alone = [answers({name: v[i : i + 1] for name, v in encoded.items()}) for i in range(len(samples))]
     differences = tf.reduce_max(tf.abs(tf.concat(alone, axis=0) - answers(encoded)), axis=0).numpy().tolist()

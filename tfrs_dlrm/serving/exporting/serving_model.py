@@ -130,7 +130,7 @@ class ServingModel(tf.Module):
         if self.schema.one_hot:
             rows["ids"] = tf.stack([checked.rows[f.name] for f in self.schema.one_hot], axis=1)
         inputs = Inputs(features.get("dense"), self._vectors(rows, self.schema))
-        return self.tasks.returned(self._parts.rows(inputs))
+        return self.tasks.scores(self._parts.rows(inputs))
 
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Scores N candidates in each of B contexts as `score_raw`, float32 [B, N] or [B, N, labels].
@@ -150,8 +150,8 @@ class ServingModel(tf.Module):
         answers = self._served(self._parts.candidates(shared, individual, candidates))
         return tf.reshape(answers, [contexts, candidates, *answers.shape[1:]])
 
-    def _served(self, scores: tf.Tensor) -> tf.Tensor:
-        return self.tasks.served(self.tasks.returned(scores))
+    def _served(self, outputs: tf.Tensor) -> tf.Tensor:
+        return self.tasks.served(self.tasks.scores(outputs))
 
     def _inputs(self, raw: Mapping[str, tf.Tensor], part: Schema) -> Inputs:
         features = self.encoder.encode(raw, part)
