@@ -201,7 +201,9 @@ def test_checkpoint_names(tmp_path):
     names = {name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE") for name, _ in tf.train.list_variables(path)}
     optimizer = {n for n in names if n.startswith("model/optimizer/")}
     assert names - optimizer - {"_CHECKPOINTABLE_OBJECT_GRAPH"} == {
+        "model/embedding_optimizer/followed_rate",
         "model/embedding_optimizer/iterations",
+        "model/embedding_optimizer/rate",
         "model/embedding_optimizer/slots/a/accumulator",
         "model/embedding_optimizer/slots/tags/accumulator",
         "model/embeddings/tables/a",
@@ -246,8 +248,6 @@ def test_weights_restore_into_a_model_that_is_not_compiled(tmp_path):
 def test_refuses():
     with pytest.raises(NotImplementedError, match="RankingModel does not implement compute_logits"):
         RankingModel(SCHEMA).compile()
-    with pytest.raises(ValueError, match=r"compile\(loss=...\) is not supported: the schema's labels set the losses"):
-        Tower(SCHEMA).compile(loss="mse")
     features = next(iter(dataset(1)))[0]
     with pytest.raises(ValueError, match=r"\[B, 2\] is needed for this schema; found shape \(16, 1\)"):
         Tower(SCHEMA)(features | {"dense": features["dense"][:, :1]})
@@ -271,12 +271,11 @@ def test_a_shared_embedding_optimizer_is_refused():
         logistic_regression(embedding_optimizer=optimizer)
 
 
-@pytest.mark.parametrize("given", ["adam", keras.optimizers.Adam()])
-def test_what_is_no_row_optimizer_is_refused(given):
-    with pytest.raises(ValueError, match=r"is not a row optimizer; give td.RowWiseAdagrad"):
-        Tower(SCHEMA).compile(embedding_optimizer=given)
-    with pytest.raises(ValueError, match=r"PerTableOptimizer: 'a' is a .*; one of RowWiseAdagrad"):
-        Tower(SCHEMA).compile(embedding_optimizer={"a": given})
+def test_what_is_no_row_optimizer_is_refused():
+    with pytest.raises(ValueError, match="embedding_optimizer='adam' is not a row optimizer"):
+        Tower(SCHEMA).compile(embedding_optimizer="adam")
+    with pytest.raises(ValueError, match=r"PerTableOptimizer: 'a'=Adam\(...\): no row optimizer has the formula"):
+        Tower(SCHEMA).compile(embedding_optimizer={"a": keras.optimizers.Adam()})
 
 
 def test_each_table_by_its_own_optimizer_from_a_mapping():

@@ -150,7 +150,7 @@ class IdReader:
     def _one_hot(self, features: Features) -> tf.Tensor:
         """Returns the ids of single-valued features, int [B, F]."""
         names = [f.name for f in self._schema.one_hot]
-        ids = _get(features, "ids")
+        ids = with_width(_get(features, "ids"), len(names))
         if ids.shape.rank != 2 or ids.shape[1] != len(names):
             raise ValueError(f"ids of shape {ids.shape}; [B, {len(names)}] is needed, one column each for {names}")
         return _integers("ids", ids)
@@ -179,6 +179,18 @@ class IdReader:
             splits = (tf.cast(r.row_splits, tf.int64) for r in (ids, weights))
             tf.debugging.assert_equal(*splits, message)
         return ids, tf.cast(weights, tf.float32)
+
+
+def with_width(values: tf.Tensor, width: int) -> tf.Tensor:
+    """Returns a tensor [B, width] with its static width, which tensors from Python generators lack.
+
+    Tensors of another rank or known width are returned unchanged.
+
+    Raises:
+      tf.errors.InvalidArgumentError: at run time, the width is another one.
+    """
+    unknown = isinstance(values, tf.Tensor) and values.shape.rank == 2 and values.shape[1] is None
+    return tf.ensure_shape(values, [None, width]) if unknown else values
 
 
 def make_bags(schema: Schema, rows: Mapping[str, Any], weights: Mapping[str, Any]) -> list[Bags]:

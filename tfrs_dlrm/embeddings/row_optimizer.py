@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import abc
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from tf_keras.optimizers.schedules import LearningRateSchedule
@@ -38,9 +39,13 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
 
     Checkpoints name the slots `slots/<table>/<slot>`. Slots are float32, also those of bfloat16 tables.
 
+    A learning rate that is a number may be set at any time: `optimizer.learning_rate = 0.01`. After `follow`, it also
+    changes by the same factor as the rate of a Keras optimizer. Two variables, both saved in checkpoints, hold it:
+    `rate`, the number that was set, and `followed_rate`, the rate of the Keras optimizer at that time, 0 if there is
+    none. A step has the rate `rate * (present rate of the Keras optimizer / followed_rate)`.
+
     Args:
-      learning_rate: a number, or a schedule of `iterations`. The traced train step contains it, so it cannot be set
-        later; use a schedule.
+      learning_rate: a number, or a schedule of `iterations`.
       l2: adds l2 / 2 times the batch mean of the squared norms of the looked-up rows to the minimised loss: l2 * w * n
         / B to the gradient of a row that n of B examples look up. The reported loss leaves it out. Each value of a
         multi-valued feature counts, whatever its weight.
@@ -58,16 +63,81 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         for name, value in named.items():
             if value < 0:
                 raise ValueError(f"{name}={value} is negative")
-        self._learning_rate = learning_rate
+        self._given_rate = learning_rate
         self.l2 = l2
         self.weight_decay = weight_decay
-        self.iterations: Any = None  # a tf.Variable int64, once built
+        # Variables, once built; the rates only if the learning rate is a number.
+        self.iterations: Any = None
+        self.rate: Any = None
+        self.followed_rate: Any = None
         self.slots: dict[str, dict[str, TableVariable]] = {}
+        # In plain objects, which no checkpoint follows.
+        self._built_for = types.SimpleNamespace(tables={})
+        self._follows = types.SimpleNamespace(rate=None)
 
     @property
     def learning_rate(self) -> Rate:
-        """The learning rate as given to the constructor."""
-        return self._learning_rate
+        """The present learning rate, a number; or the schedule.
+
+        Setting a number takes effect at the next step, without a new trace.
+
+        Raises:
+          ValueError: when set to a negative number, or to a schedule after `build`.
+          TypeError: when set while it is a schedule.
+        """
+        if self.rate is None:
+            return self._given_rate
+        present = float(self.rate_at(tf.constant(0)))
+        return self._given_rate if np.float32(self._given_rate) == present else present
+
+    @learning_rate.setter
+    def learning_rate(self, rate: Rate) -> None:
+        if isinstance(self._given_rate, LearningRateSchedule) or isinstance(rate, LearningRateSchedule):
+            raise TypeError(
+                f"{type(self).__name__}: a schedule cannot be set or replaced; give the rate or the schedule to the"
+                " constructor of a new optimizer, and compile the model with it"
+            )
+        if rate < 0:
+            raise ValueError(f"learning_rate={rate} is negative")
+        self._set_rate(rate)
+
+    @property
+    def rules(self) -> Sequence[RowOptimizer]:
+        """The optimizers whose formulas the tables follow."""
+        return [self]
+
+    def follow(self, optimizer: Any) -> None:
+        """Makes learning rates change by the same factor as the rate of a Keras optimizer. Schedules do not change.
+
+        The present rate stays as it is. A Keras optimizer with a schedule is not followed.
+
+        Args:
+          optimizer: of the dense weights.
+        """
+        followed = getattr(optimizer, "learning_rate", None)
+        if isinstance(getattr(optimizer, "_learning_rate", None), LearningRateSchedule):
+            followed = None  # a variable that repeats the schedule
+        for rule in self.rules:
+            present = rule.learning_rate
+            rule._follows.rate = followed if isinstance(followed, tf.Variable) else None
+            if not isinstance(present, LearningRateSchedule):
+                rule._set_rate(present)
+
+    def rate_at(self, iterations: tf.Tensor) -> tf.Tensor:
+        """Returns the learning rate of a step, a float32 scalar.
+
+        Args:
+          iterations: the number of steps before, an integer scalar.
+        """
+        if isinstance(self._given_rate, LearningRateSchedule):
+            return tf.cast(self._given_rate(iterations), tf.float32)
+        if self.rate is None:
+            return tf.constant(self._given_rate, tf.float32)
+        rate = tf.convert_to_tensor(self.rate)
+        if self._follows.rate is None:
+            return rate
+        before, now = tf.convert_to_tensor(self.followed_rate), tf.cast(self._follows.rate, tf.float32)
+        return rate * tf.where(before > 0.0, now / before, 1.0)
 
     def build(self, tables: Mapping[str, TableVariable], elsewhere: Collection[str] = ()) -> None:
         """Creates all slots; call it outside of traced functions. A second call changes nothing.
@@ -81,13 +151,9 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         """
         del elsewhere
         if self.iterations is None:
-            self.iterations = tf.Variable(
-                0,
-                dtype=tf.int64,
-                trainable=False,
-                name="iterations",
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            )
+            self.iterations = _scalar(0, tf.int64, "iterations")
+            for rule in self.rules:
+                rule._make_rates()
             self.slots = {
                 name: {
                     slot: make_slot(table, f"{name}/{slot}", initial, per_row)
@@ -95,8 +161,7 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
                 }
                 for name, table in tables.items()
             }
-            # In a plain object, which no checkpoint follows.
-            self._built_for = types.SimpleNamespace(tables=dict(tables))
+            self._built_for.tables = dict(tables)
         built = self._built_for.tables
         if built.keys() != tables.keys() or any(built[name] is not table for name, table in tables.items()):
             raise ValueError(f"{type(self).__name__} has slots of other tables; make a new optimizer for each model")
@@ -145,8 +210,7 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         """
         rule = self.rule(name)
         iterations = tf.convert_to_tensor(self.iterations)
-        rate = rule.learning_rate(iterations) if callable(rule.learning_rate) else rule.learning_rate
-        rate, step = tf.cast(rate, tf.float32), tf.cast(iterations + 1, tf.float32)
+        rate, step = rule.rate_at(iterations), tf.cast(iterations + 1, tf.float32)
         key = derive_seed(salt, name)
 
         def write(variable: tf.Variable, rows: Any, old: tf.Tensor, new: tf.Tensor, seed: Any = None) -> None:
@@ -173,8 +237,19 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
 
         gradient.visit(apply)
 
+    def _set_rate(self, rate: float) -> None:
+        self._given_rate = rate
+        if self.rate is not None:
+            self.rate.assign(rate)
+            self.followed_rate.assign(0.0 if self._follows.rate is None else self._follows.rate)
+
+    def _make_rates(self) -> None:
+        if self.rate is None and not isinstance(self._given_rate, LearningRateSchedule):
+            self.rate = _scalar(self._given_rate, tf.float32, "rate")
+            self.followed_rate = _scalar(0.0, tf.float32, "followed_rate")
+
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor."""
+        """Returns the arguments of the constructor, with the present learning rate."""
         rate = self.learning_rate
         if isinstance(rate, LearningRateSchedule):
             rate = keras.optimizers.schedules.serialize(rate)
@@ -187,6 +262,11 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         if isinstance(rate, dict):
             rate = keras.optimizers.schedules.deserialize(rate)
         return cls(**(config | {"learning_rate": rate}))
+
+
+def _scalar(initial: float, dtype: tf.DType, name: str) -> tf.Variable:
+    only_first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(initial, dtype=dtype, trainable=False, name=name, aggregation=only_first)
 
 
 def _where(rows: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -11,6 +12,7 @@ import tf_keras as keras
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.metrics import OutOfRangeIds
 from tfrs_dlrm.models.tasks import Tasks
+from tfrs_dlrm.models.user_metrics import check_names, make_metrics, takes_scores
 from tfrs_dlrm.schema import Schema
 
 
@@ -27,7 +29,10 @@ class LabelLosses:
       schema: of the model.
       tasks: the tasks of its labels.
       losses: a `tfrs.tasks.Ranking` per label.
-      metrics: metrics of the first label; None for the default metrics of every label.
+      metrics: metrics of the first label, see `make_metrics`; None for the default metrics of every label.
+
+    Raises:
+      ValueError: a metric is unknown, or two have one name.
     """
 
     def __init__(
@@ -35,15 +40,16 @@ class LabelLosses:
         schema: Schema,
         tasks: Tasks,
         losses: Sequence[keras.layers.Layer],
-        metrics: Sequence[keras.metrics.Metric] | None,
+        metrics: Any,
     ) -> None:
         self._tasks, self._loss_weights, self._losses = tasks.all, tasks.loss_weights, losses
         self._mean = keras.metrics.Mean(name="loss")
         if metrics is None:
             self._label_metrics = [t.metrics(suffix) for t, suffix in zip(tasks.all, tasks.suffixes, strict=True)]
         else:
-            self._label_metrics = [list(metrics), *([] for _ in tasks.more)]
+            self._label_metrics = [make_metrics(metrics, tasks.first), *([] for _ in tasks.more)]
         self.out_of_range = OutOfRangeIds([f.name for f in schema.categorical])
+        check_names(self.metrics)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -53,7 +59,7 @@ class LabelLosses:
     def __call__(
         self,
         labels: tf.Tensor,
-        predictions: tf.Tensor,
+        scores: tf.Tensor,
         weights: tf.Tensor | None,
         regularization: Sequence[tf.Tensor],
         out_of_range: tf.Tensor,
@@ -62,16 +68,16 @@ class LabelLosses:
 
         Args:
           labels: [B], or [B, L] for L labels.
-          predictions: what the model returns, of the same shape.
-          weights: [B] or None.
+          scores: logits or predicted numbers, of the same shape.
+          weights: [B] of any number type, or None.
           regularization: the regularization losses of layers.
           out_of_range: the number of ids outside their tables, per categorical feature.
         """
-        examples = tf.cast(tf.shape(predictions)[0], tf.float32)
+        examples = tf.cast(tf.shape(scores)[0], tf.float32)
         columns = len(self._tasks)
-        labels, predictions = tf.reshape(labels, [-1, columns]), tf.reshape(predictions, [-1, columns])
-        weights = None if weights is None else tf.reshape(weights, [-1, 1])
-        parts = zip(tf.split(labels, columns, axis=1), tf.split(predictions, columns, axis=1), strict=True)
+        labels, scores = tf.reshape(labels, [-1, columns]), tf.reshape(scores, [-1, columns])
+        weights = None if weights is None else tf.reshape(tf.cast(weights, tf.float32), [-1, 1])
+        parts = zip(tf.split(labels, columns, axis=1), tf.split(scores, columns, axis=1), strict=True)
         total = sum(self._label_loss(i, *part, weights) for i, part in enumerate(parts))
         added = sum(tf.cast(term, tf.float32) for term in regularization)
         # At the end of an epoch, a replica may have no examples.
@@ -80,19 +86,18 @@ class LabelLosses:
         self.out_of_range.update_state(out_of_range)
         return _replica_share(loss, total, examples, added)
 
-    def _label_loss(
-        self, number: int, labels: tf.Tensor, predictions: tf.Tensor, weights: tf.Tensor | None
-    ) -> tf.Tensor:
+    def _label_loss(self, number: int, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
         """Returns the weighted sum of one label's losses, all inputs being [B, 1], and updates its metrics."""
         if number:  # labels other than the first may be missing, as NaN
             known = tf.math.is_finite(labels)
             labels = tf.where(known, labels, 0.0)
             known = tf.cast(known, tf.float32)
             weights = known if weights is None else weights * known
-        # Mixed precision casts the first argument; predictions and weights stay float32.
-        arguments = self._tasks[number].loss_arguments(labels, predictions)
-        loss = self._losses[number](*arguments, sample_weight=weights, compute_metrics=False)
+        task = self._tasks[number]
+        # Mixed precision casts the first argument; scores and weights stay float32.
+        loss = self._losses[number](*task.loss_arguments(labels, scores), sample_weight=weights, compute_metrics=False)
         for metric in self._label_metrics[number]:
+            predictions = scores if takes_scores(metric) else task.served(scores)
             metric.update_state(labels, predictions, sample_weight=weights)
         weight = self._loss_weights[number]
         return loss if weight == 1.0 else weight * loss

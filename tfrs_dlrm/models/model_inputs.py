@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfrs_dlrm.embeddings.ids import Features
+from tfrs_dlrm.embeddings.ids import Features, with_width
 from tfrs_dlrm.schema import CategoricalFeature, Schema, Table
 
 
@@ -88,6 +88,8 @@ def dense_inputs(schema: Schema, features: Features) -> tf.Tensor | None:
     if not width:
         return None
     dense = features.get("dense")
+    if dense is not None:
+        dense = with_width(dense, width)
     if dense is None or dense.shape[-1] != width:
         found = "nothing" if dense is None else f"shape {dense.shape}"
         raise ValueError(f"features['dense'] of shape [B, {width}] is needed for this schema; found {found}")

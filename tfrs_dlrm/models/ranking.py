@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,11 +20,12 @@ from tfrs_dlrm.models.model_inputs import dense_inputs, one_example
 from tfrs_dlrm.models.scorers import BroadcastScorer, CandidateScorer, ModelScorer, RowScorer
 from tfrs_dlrm.models.tasks import Tasks
 from tfrs_dlrm.models.training_setup import (
-    check_compile,
     check_not_sharded,
     check_tables,
+    keras_arguments,
     make_row_optimizer,
     make_tables,
+    summary_of_tables,
 )
 from tfrs_dlrm.schema import Schema
 
@@ -84,6 +85,7 @@ class RankingModel(tfrs.models.Model):
         # Checkpoints know the first by the name `task`.
         self.task, *self.more_tasks = [tfrs.tasks.Ranking(loss=task.loss()) for task in self.label_tasks.all]
         self._label_losses: LabelLosses | None = None  # until `compile`
+        self._compiled_logits: Any = None  # `compute_logits` by XLA, if `compile` is asked for it
         # One trace for all evaluations of a model.
         self.scores = tf.function(self._scores, reduce_retracing=True)
 
@@ -178,8 +180,8 @@ class RankingModel(tfrs.models.Model):
     def compile(
         self,
         optimizer: keras.optimizers.Optimizer | str = "adam",
-        embedding_optimizer: RowOptimizer | Mapping[str, RowOptimizer] | None = None,
-        metrics: Sequence[keras.metrics.Metric] | None = None,
+        embedding_optimizer: RowOptimizer | keras.optimizers.Optimizer | str | Mapping[str, Any] | None = None,
+        metrics: Any = None,
         **kwargs: Any,
     ) -> None:
         """Prepares training and evaluation, and creates all variables that they need.
@@ -187,25 +189,34 @@ class RankingModel(tfrs.models.Model):
         Args:
           optimizer: updates all weights except the tables.
           embedding_optimizer: updates the tables; each model needs its instance. The default is `RowWiseAdagrad()`.
-            A mapping gives optimizers by table name, and the default updates tables that it does not name; see
-            `PerTableOptimizer`.
-          metrics: of the first label, called with (label, logit or number, weight); `loss` is always reported too. By
-            default every label has `tfrs_dlrm.metrics.default_metrics()` or, for a regression, `regression_metrics()`.
-            The names of further labels' metrics end in the label's name.
-          **kwargs: arguments of `keras.Model.compile`, except for `loss`, `loss_weights` and `weighted_metrics`.
+            A name is one of `rowwise_adagrad`, `adagrad`, `sgd`, `lazy_adam` and `ftrl`. A Keras optimizer is replaced
+            by the row optimizer of the same formula, if there is one. A mapping gives all these by table name, and the
+            default updates tables that it does not name; see `PerTableOptimizer`. Learning rates that are numbers
+            change by the same factor as the one of `optimizer`; see `RowOptimizer`.
+          metrics: of the first label: names, such as `accuracy`, Keras metrics, or functions of (label, prediction).
+            They get probabilities or predicted numbers, except for the metrics of this package and those with
+            `from_logits=True`, which get logits. `loss` is always reported too. By default every label has
+            `tfrs_dlrm.metrics.default_metrics()` or, for a regression, `regression_metrics()`. The names of further
+            labels' metrics end in the label's name.
+          **kwargs: arguments of `keras.Model.compile`. `loss` may only repeat the loss of the labels' task. With
+            `jit_compile=True`, XLA compiles `compute_logits` and its gradient in train steps, the rest not.
 
         Raises:
-          ValueError: a loss or weighted metrics are given, the embedding optimizer is not a `RowOptimizer`, or the
-            dtype policy is mixed_float16.
+          ValueError: another loss, weights of losses or weighted metrics are given; a metric or the embedding optimizer
+            is unknown or has no equal here; `jit_compile` is true under a strategy of several devices; or the dtype
+            policy is mixed_float16.
         """
-        check_compile(kwargs, self.dtype_policy.name)
         with self.distribute_strategy.scope():
+            arguments = keras_arguments(kwargs, self.schema, self.dtype_policy.name)
             self.build()
-            super().compile(optimizer=optimizer, **kwargs)
+            super().compile(optimizer=optimizer, **arguments)
+            jit = kwargs.get("jit_compile")
+            self._compiled_logits = tf.function(self.compute_logits, jit_compile=True) if jit else None
             if isinstance(self.optimizer, keras.optimizers.Optimizer):  # legacy ones make slots at the first step
                 self.optimizer.build(self.dense_variables)
             self.embedding_optimizer = make_row_optimizer(embedding_optimizer)
             self.embeddings.compile(self.embedding_optimizer)
+            self.embedding_optimizer.follow(self.optimizer)
             losses = [self.task, *self.more_tasks]
             self._label_losses = LabelLosses(self.schema, self.label_tasks, losses, metrics)
 
@@ -262,6 +273,22 @@ class RankingModel(tfrs.models.Model):
         del custom_objects
         return cls(**(config | {"schema": Schema.from_json(json.dumps(config["schema"]))}))
 
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: list[float] | None = None,
+        print_fn: Callable[[str], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prints Keras' summary, and below it the tables that Keras does not know, with a total of all parameters.
+
+        Builds the model. The arguments are those of `keras.Model.summary`.
+        """
+        self.build()
+        super().summary(line_length, positions, print_fn, **kwargs)
+        for line in summary_of_tables(self.embeddings, self.count_params()):
+            (print_fn or print)(line)
+
     def get_weights(self) -> list[np.ndarray]:
         """Returns all weights as Keras does.
 
@@ -285,7 +312,8 @@ class RankingModel(tfrs.models.Model):
     ) -> tf.Tensor:
         """Returns the result of `compute_logits` as float32 [B], or [B, L] for L labels."""
         embeddings = self.embeddings(features) if activations is None else activations
-        logits = self.compute_logits(dense_inputs(self.schema, features), embeddings, training)
+        compute = self._compiled_logits if training is True and self._compiled_logits else self.compute_logits
+        logits = compute(dense_inputs(self.schema, features), embeddings, training)
         labels = len(self.schema.labels)
         if labels > 1 and (logits.shape.rank != 2 or logits.shape[1] != labels):
             raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import tensorflow as tf
@@ -34,6 +34,7 @@ class Task(abc.ABC):
       best: the metric that chooses the best checkpoint.
       tuned: the metric that tuning minimizes; for short runs it is less noisy than `best`.
       shown: the metrics of a progress line, the best one first.
+      keras_loss: the loss in Keras, as a function and as a class.
     """
 
     unit: ClassVar[str]
@@ -41,6 +42,7 @@ class Task(abc.ABC):
     best: ClassVar[str]
     tuned: ClassVar[str]
     shown: ClassVar[tuple[str, ...]]
+    keras_loss: ClassVar[tuple[Callable[..., tf.Tensor], type[keras.losses.Loss]]]
 
     @abc.abstractmethod
     def scores(self, outputs: tf.Tensor) -> tf.Tensor:
@@ -92,6 +94,7 @@ class BinaryClassification(Task):
     best = "auc"
     tuned = "log_loss"
     shown = ("auc", "log_loss", "normalized_entropy", "calibration")
+    keras_loss = (keras.losses.binary_crossentropy, keras.losses.BinaryCrossentropy)
 
     def scores(self, outputs: tf.Tensor) -> tf.Tensor:
         """Returns logits."""
@@ -149,6 +152,7 @@ class Regression(Task):
     best = "rmse"
     tuned = "rmse"
     shown = ("rmse", "mae")
+    keras_loss = (keras.losses.mean_squared_error, keras.losses.MeanSquaredError)
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         self.mean, self.std = mean, std

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tf_keras as keras
+
 from tfrs_dlrm.distribute.strategies import distribution_of
+from tfrs_dlrm.embeddings.keras_optimizers import as_row_optimizer
 from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
 from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import ShardedTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
+from tfrs_dlrm.models.tasks import Task, task_of
 from tfrs_dlrm.schema import Schema
 
 
@@ -48,37 +52,84 @@ def check_tables(
         )
 
 
-def make_row_optimizer(given: RowOptimizer | Mapping[str, RowOptimizer] | None) -> RowOptimizer:
+def make_row_optimizer(given: Any) -> RowOptimizer:
     """Returns the row optimizer for the `embedding_optimizer` of `RankingModel.compile`.
 
     Raises:
-      ValueError: it is not a `RowOptimizer`.
+      ValueError: it is no row optimizer, and no name or Keras optimizer that stands for one.
     """
-    if given is None:
-        return RowWiseAdagrad()
     if isinstance(given, Mapping):
         return PerTableOptimizer(RowWiseAdagrad(), given)
-    if not isinstance(given, RowOptimizer):
-        raise ValueError(
-            f"embedding_optimizer={given!r} is not a row optimizer; give td.RowWiseAdagrad(rate), td.SGD(rate) or"
-            " another RowOptimizer, which updates looked-up rows only"
-        )
-    return given
+    return RowWiseAdagrad() if given is None else as_row_optimizer(given)
 
 
-def check_compile(arguments: Mapping[str, Any], dtype_policy: str) -> None:
-    """Checks the Keras arguments of `RankingModel.compile`, and the model's dtype policy.
+def keras_arguments(arguments: Mapping[str, Any], schema: Schema, dtype_policy: str) -> dict[str, Any]:
+    """Returns the arguments of `RankingModel.compile` that Keras needs, after a check of all.
+
+    Keras' `jit_compile` is left out: the shapes of lookups and of updates of rows depend on the ids, which XLA does not
+    compile. Call this in the strategy's scope.
+
+    Args:
+      arguments: by name, as the user gave them.
+      schema: of the model.
+      dtype_policy: of the model.
 
     Raises:
-      ValueError: a loss or weighted metrics are given, or the policy is mixed_float16.
+      ValueError: the loss is not the one of the labels; weights of losses or weighted metrics are given; `jit_compile`
+        is true under a strategy of TPUs, of several replicas, or of a cluster; or the policy is mixed_float16.
     """
-    for name in {"loss", "loss_weights", "weighted_metrics"} & set(arguments):
+    loss = arguments.get("loss")
+    for label in schema.labels if loss is not None else ():
+        function, _ = task_of(label).keras_loss
+        if not _is_loss(loss, task_of(label)):
+            raise ValueError(
+                f"compile(loss={loss!r}) is not supported: the schema's labels set the losses, and the one of"
+                f" {label.name or label.column!r} ({label.task}) is {function.__name__}; leave loss out"
+            )
+    for name in ("loss_weights", "weighted_metrics"):
+        if arguments.get(name):
+            raise ValueError(
+                f"compile({name}=...) is not supported: the schema's labels set the losses and their weights, and all"
+                f" metrics are weighted; leave {name} out"
+            )
+    distribution = distribution_of()
+    one_device = (
+        not distribution.fixed_batches
+        and not distribution.asynchronous
+        and distribution.strategy.num_replicas_in_sync == 1
+    )
+    if arguments.get("jit_compile") and not one_device:
         raise ValueError(
-            f"compile({name}=...) is not supported: the schema's labels set the losses and their weights, and all"
-            f" metrics are weighted; leave {name} out"
+            f"compile(jit_compile=True) is not supported under the strategy {distribution.name}: TPUs compile every"
+            " step without it, and XLA compiles nothing that reads other devices; leave jit_compile out"
         )
     if dtype_policy == "mixed_float16":
         raise ValueError("dtype policy mixed_float16 needs loss scaling, which is not supported; use mixed_bfloat16")
+    ours = ("loss", "loss_weights", "weighted_metrics", "jit_compile")
+    return {name: value for name, value in arguments.items() if name not in ours}
+
+
+def summary_of_tables(embeddings: EmbeddingTables | TPUEmbeddingTables, counted: int) -> list[str]:
+    """Returns lines on the tables that are no weights of Keras, for `summary`: shards, and tables on TPU hardware.
+
+    Args:
+      embeddings: of the model.
+      counted: the parameters that Keras counts.
+
+    Returns:
+      A line for each table and one with the total; nothing if Keras counts all tables.
+    """
+    lines, total = [], counted
+    for table in embeddings.schema.tables:
+        for name in table.parts:
+            variable = embeddings.tables.get(name)
+            if variable is None or isinstance(variable, ShardedTable):
+                rows, dim = (table.vocabulary_size or 0, table.dim) if variable is None else variable.shape
+                lines.append(f"  {name}: {rows:,} rows x {dim}, {table.dtype}, {rows * dim:,} parameters")
+                total += rows * dim
+    if not lines:
+        return []
+    return ["Tables shared out over devices, not counted above:", *lines, f"Total params with these tables: {total:,}"]
 
 
 def check_not_sharded(tables: EmbeddingTables | TPUEmbeddingTables) -> None:
@@ -93,3 +144,16 @@ def check_not_sharded(tables: EmbeddingTables | TPUEmbeddingTables) -> None:
             f"tables {', '.join(sharded)} are sharded over devices, and Keras' weights do not include them; use"
             " td.save_checkpoint and td.restore_checkpoint (or replicate_below, to copy tables to each device)"
         )
+
+
+def _is_loss(given: Any, task: Task) -> bool:
+    """Whether a Keras loss, or its name, is the one of a task; both kinds of `from_logits` are."""
+    function, cls = task.keras_loss
+    try:
+        loss = keras.losses.get(given)
+    except (TypeError, ValueError):
+        return False
+    if type(loss) is not cls:
+        return loss is function
+    config = loss.get_config()
+    return config["reduction"] in ("auto", "sum_over_batch_size") and not config.get("label_smoothing")

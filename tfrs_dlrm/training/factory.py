@@ -75,6 +75,15 @@ def make_optimizers(
     return dense, PerTableOptimizer(default, per_table) if per_table else default
 
 
+def set_rates(model: RankingModel, config: OptimizerConfig) -> None:
+    """Sets learning rates that are numbers; a restored model has those of its checkpoint, which may be others."""
+    rates = learning_rates(config)
+    if not callable(rates["dense"]):
+        model.optimizer.learning_rate = rates["dense"]
+        for rule in model.embedding_optimizer.rules:
+            rule.learning_rate = rates["embedding"]
+
+
 def _dense_arguments(config: OptimizerConfig) -> dict[str, float]:
     if config.dense != "adagrad":
         return {}

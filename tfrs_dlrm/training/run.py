@@ -18,6 +18,7 @@ from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.stores.files import finite, write_json
 from tfrs_dlrm.training.callbacks import StepCounter
 from tfrs_dlrm.training.evaluation import NonFiniteError
+from tfrs_dlrm.training.factory import set_rates
 from tfrs_dlrm.training.warm_start import warm_start
 from tfrs_dlrm.training.workdir import METRICS_FILE, Workdir
 
@@ -129,6 +130,7 @@ class Run(abc.ABC):
     def restore(self) -> str:
         """Restores the latest checkpoint and returns its path; empty if the run is new."""
         self.last_checkpoint = self.checkpoints.restore() or ""
+        set_rates(self.model, self.config.optimizer)
         self.counter.step = int(self._step.numpy())
         return self.last_checkpoint
 

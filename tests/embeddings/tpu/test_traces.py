@@ -134,8 +134,9 @@ def test_train_step(kind, dtype, data):
         received, sent = (next(o for o in trace.on_chip if o.type == t) for t in v1[1:])
         tables = {x.key: model.schema.table(x.table) for x in model.embeddings._lookups}
         shapes = [[BATCH, tables[key].dim] for key in sorted(tables)]
-        # No learning rates behind the gradients, since it is a constant.
-        assert [t.shape for t in received.outputs] == [t.shape for t in sent.inputs] == shapes
+        # The learning rate, which may be set, is behind the gradients.
+        assert [t.shape for t in received.outputs] == [t.shape for t in sent.inputs[:-1]] == shapes
+        assert sent.inputs[-1].shape == []
         assert {t.dtype for t in (*received.outputs, *sent.inputs)} == {tf.float32}
 
 
@@ -206,7 +207,9 @@ def test_configuration_of_the_hardware(kind, hosts):
         assert (proto.num_hosts, proto.num_tensor_cores) == (hosts, 4)
         shapes = {d.name: (d.vocabulary_size, d.dimension) for d in proto.table_descriptor}
         assert shapes == {"large": (500, 8), "huge": (2000, 8), "home": (600, 4)}
-        assert {d.optimization_parameters.learning_rate.constant for d in proto.table_descriptor} == {np.float32(0.1)}
+        assert {
+            d.optimization_parameters.learning_rate.WhichOneof("learning_rate") for d in proto.table_descriptor
+        } == {"dynamic"}
         assert {d.optimization_parameters.WhichOneof("parameters") for d in proto.table_descriptor} == {"adagrad"}
         assert {tuple(d.input_shape) for d in proto.feature_descriptor} == {(BATCH,)}
         assert len(api._variables["large"]["parameters"].variables) == hosts

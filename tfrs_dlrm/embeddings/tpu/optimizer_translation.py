@@ -116,12 +116,9 @@ def _refuse(table: str, rule: RowOptimizer, sparse_core: bool) -> None:
         )
 
 
-def _rate(rule: RowOptimizer, iterations: tf.Variable) -> float | Callable[[], tf.Tensor]:
-    """Returns the learning rate: a number, or a function that returns the one of the step."""
-    schedule = rule.learning_rate
-    if not callable(schedule):
-        return float(schedule)
-    return lambda: tf.cast(schedule(tf.convert_to_tensor(iterations)), tf.float32)
+def _rate(rule: RowOptimizer, iterations: tf.Variable) -> Callable[[], tf.Tensor]:
+    """Returns a function that returns the learning rate of the step."""
+    return lambda: rule.rate_at(tf.convert_to_tensor(iterations))
 
 
 def _corrected_rate(rule: LazyAdam, iterations: tf.Variable) -> Callable[[], tf.Tensor]:
@@ -131,6 +128,6 @@ def _corrected_rate(rule: LazyAdam, iterations: tf.Variable) -> Callable[[], tf.
     def corrected() -> tf.Tensor:
         step = tf.cast(tf.convert_to_tensor(iterations) + 1, tf.float32)
         correction = tf.sqrt(1 - rule.beta_2**step) / (1 - rule.beta_1**step)
-        return (rate() if callable(rate) else rate) * correction
+        return rate() * correction
 
     return corrected

@@ -1,0 +1,92 @@
+"""The metrics that a user gives to `compile`: by name, as functions, and as Keras metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tf_keras as keras
+
+from tfrs_dlrm.messages import did_you_mean
+from tfrs_dlrm.metrics.keras_metrics import SumMetric
+from tfrs_dlrm.models.tasks import BinaryClassification, Task
+
+# What Keras calls them depends on the shape of labels; ours are binary.
+_BINARY = {
+    "accuracy": keras.metrics.binary_accuracy,
+    "acc": keras.metrics.binary_accuracy,
+    "crossentropy": keras.metrics.binary_crossentropy,
+    "ce": keras.metrics.binary_crossentropy,
+}
+
+
+def make_metrics(given: Any, task: Task) -> list[keras.metrics.Metric]:
+    """Makes the metrics of a label; call it in the strategy's scope.
+
+    Args:
+      given: a metric or a sequence of metrics, each a `keras.metrics.Metric`, a function of (label, prediction), or a
+        name: of our metrics for the task in any case (`auc`, `rmse`), or of a Keras metric (`accuracy`, `Precision`).
+      task: of the label.
+
+    Raises:
+      ValueError: a name is unknown, or a metric is none of these.
+    """
+    metrics = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    ours = {m.name: m for m in task.metrics()} if any(isinstance(m, str) for m in metrics) else {}
+    return [_metric(m, ours, isinstance(task, BinaryClassification)) for m in metrics]
+
+
+def check_names(metrics: Sequence[keras.metrics.Metric]) -> None:
+    """Checks that the names of metrics, under which Keras reports them, differ.
+
+    Raises:
+      ValueError: two metrics have one name.
+    """
+    names = [m.name for m in metrics]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"metrics={names}: {', '.join(map(repr, twice))} stands for two metrics ('loss' and 'out_of_range' are"
+            " always reported); give one of them another name, as in keras.metrics.AUC(name='other')"
+        )
+
+
+def takes_scores(metric: keras.metrics.Metric) -> bool:
+    """Whether a metric is computed from logits, and not from probabilities.
+
+    Ours are; Keras' metrics if they were made with `from_logits=True`.
+    """
+    return isinstance(metric, SumMetric) or bool(metric.get_config().get("from_logits", False))
+
+
+def _metric(given: Any, ours: dict[str, keras.metrics.Metric], binary: bool) -> keras.metrics.Metric:
+    if isinstance(given, keras.metrics.Metric):
+        return given
+    if not isinstance(given, str):
+        name = getattr(given, "__name__", "")
+        if not callable(given) or not name:
+            raise ValueError(
+                f"metrics: {given!r} is not a metric; give a keras.metrics.Metric, a function of (label, prediction),"
+                " or a name"
+            )
+        return keras.metrics.MeanMetricWrapper(given, name=name)
+    if given.lower() in ours:
+        return ours.pop(given.lower())
+    if given.lower() in _BINARY and binary:
+        return keras.metrics.MeanMetricWrapper(_BINARY[given.lower()], name=given)
+    return _keras_metric(given, [*ours, *(_BINARY if binary else ())])
+
+
+def _keras_metric(name: str, known: Sequence[str]) -> keras.metrics.Metric:
+    keras_names = [n for n, value in vars(keras.metrics).items() if callable(value) and not n.startswith("_")]
+    if name not in keras_names and name not in keras.utils.get_custom_objects():
+        names = ", ".join(map(repr, known))
+        raise ValueError(
+            f"metrics: no metric is called {name!r};"
+            f" {did_you_mean(name, [*known, *keras_names]) or f'known are {names}, and the names of Keras metrics'}"
+        )
+    try:
+        found = keras.metrics.get(name)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"metrics: {name!r} needs arguments; give keras.metrics.{name}(...) itself: {e}") from e
+    return found if isinstance(found, keras.metrics.Metric) else keras.metrics.MeanMetricWrapper(found, name=name)
