@@ -254,7 +254,7 @@ def test_a_model_of_ones_own_with_linear_weights():
     made = Wide(SCHEMA)
     rows = rows_of_tables(made, batch())
     assert [r.shape[1] for r in rows] == [4, 6, 5, 5]
-    np.testing.assert_allclose(made(batch()), sum(r[:, -1] for r in rows), rtol=1e-5)
+    np.testing.assert_allclose(made.logits(batch()), sum(r[:, -1] for r in rows), rtol=1e-5)
 
 
 def test_refuses():
