@@ -80,6 +80,22 @@ def test_the_programs_in_your_own_code(log, page, monkeypatch, capsys):
     assert os.path.isfile(log / "exports" / "clicks" / "1" / "saved_model.pb")
 
 
+def test_the_page_on_dataframes(log, monkeypatch, capsys):
+    in_memory, prepared = fenced("docs/start/from-a-dataframe.md", "python")
+    monkeypatch.chdir(log)
+    names = {}
+    exec(in_memory, names)
+    assert sorted(path.name for path in log.iterdir()) == ["clicks.csv", "clicks.keras"]
+    expected = names["raw"].predict(names["encoder"].raw_inputs(names["held_out"]), verbose=0)
+    (log / "clicks.csv").unlink()
+    again = keras.models.load_model("clicks.keras")
+    found = again.predict(names["encoder"].raw_inputs(names["held_out"]), verbose=0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    exec(prepared, names)
+    assert float(re.search(r"'auc': (0\.\d+)", capsys.readouterr().out).group(1)) > 0.65
+    assert (log / "exports" / "clicks" / "1" / "saved_model.pb").is_file()
+
+
 @pytest.mark.matrix
 def test_the_page_on_the_quickstart(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)

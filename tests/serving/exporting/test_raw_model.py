@@ -1,0 +1,77 @@
+"""A model of raw values: the same answers as the exported bundle and as the programs, saved in each form of Keras."""
+
+import click_log
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import tfrs_dlrm as td
+from tfrs_dlrm.data.preparing.samples import SAMPLES, read_samples, to_tensors
+from tfrs_dlrm.training.evaluation import score
+from tfrs_dlrm.training.inputs import evaluation_dataset
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A log whose evaluation rows have missing and unseen values, and a model trained on it."""
+    data = click_log.make(str(tmp_path_factory.mktemp("log")))
+    model = td.DLRM(td.Schema.load(f"{data}/schema.json"), (16, 8), (16, 1))
+    model.compile(embedding_optimizer=td.RowWiseAdagrad(0.1))
+    model.fit(td.dataset(data, 64), epochs=2, verbose=0)
+    return data, model
+
+
+@pytest.fixture(scope="module")
+def expected(trained):
+    """The probabilities that the programs compute for the samples, which are the first evaluation rows."""
+    data, model = trained
+    logits = score(model, evaluation_dataset(data, 100)).logits[:SAMPLES]
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+
+def raw_rows(data):
+    encoder = td.Encoder.load(data)
+    raw = to_tensors(read_samples(data), encoder.signature())
+    assert np.isnan(raw["age"]).any() and (encoder(raw)["ids"].numpy()[:, 0] == 0).any()  # missing ages, unseen sites
+    assert (raw["slot"].numpy() >= 5).any() and (raw["tags"].numpy() == b"").any()
+    return raw
+
+
+def test_raw_model_bundle_and_programs_agree(tmp_path, trained, expected):
+    data, model = trained
+    raw = raw_rows(data)
+    whole = td.raw_model(model, data)
+    answers = {"called": whole(raw), "predicted": whole.predict(raw, batch_size=100, verbose=0)}
+    answers["with an encoder"] = td.raw_model(model, td.Encoder.load(data))(raw)
+    path, _ = td.export_model(model, data, str(tmp_path / "exports"))
+    answers["bundle"] = tf.saved_model.load(path).signatures["serving_default"](**raw)["probability"]
+    whole.save(tmp_path / "whole.keras")
+    whole.save(tmp_path / "whole")
+    for name in ("whole.keras", "whole"):
+        answers[name] = keras.models.load_model(tmp_path / name)(raw)
+    (answers["served"],) = tf.saved_model.load(str(tmp_path / "whole")).signatures["serving_default"](**raw).values()
+    for name, found in answers.items():
+        assert found.shape == (SAMPLES,), name
+        np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=name)
+
+
+def test_rows_of_a_frame(trained, expected, tmp_path):
+    """The columns of the log, of which the label is not needed."""
+    data, model = trained
+    log = pd.DataFrame(read_samples(data)).rename(columns={"tags_weights": "tag_weights"})
+    whole = td.raw_model(model, data)
+    raw = td.Encoder.load(data).raw_inputs(log)
+    np.testing.assert_allclose(whole.predict(raw, verbose=0), expected, atol=1e-6)
+    np.testing.assert_allclose(model.predict(td.Encoder.load(data)(log), verbose=0), expected, atol=1e-6)
+
+
+def test_the_encoder_has_to_be_that_of_the_training_data(tmp_path, trained):
+    data, model = trained
+    other = click_log.make(str(tmp_path / "other"), rows=400, seed=1)
+    with pytest.raises(ValueError, match="the encoder and the model differ in site; give the encoder of the data"):
+        td.raw_model(model, other)
+    encoder = td.Encoder(td.Schema.load(f"{data}/schema.json"), data, name="price")
+    with pytest.raises(ValueError, match="feature 'price': a layer has this name; give the price another"):
+        td.raw_model(model, encoder)
