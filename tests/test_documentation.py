@@ -92,7 +92,7 @@ def test_the_page_on_dataframes(log, monkeypatch, capsys):
     found = again.predict(names["encoder"].raw_inputs(names["held_out"]), verbose=0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     exec(prepared, names)
-    assert float(re.search(r"'auc': (0\.\d+)", capsys.readouterr().out).group(1)) > 0.65
+    assert float(re.search(r"'auc': (0\.\d+)", capsys.readouterr().out).group(1)) > 0.6
     assert (log / "exports" / "clicks" / "1" / "saved_model.pb").is_file()
 
 
