@@ -80,6 +80,7 @@ def test_the_programs_in_your_own_code(log, page, monkeypatch, capsys):
     assert os.path.isfile(log / "exports" / "clicks" / "1" / "saved_model.pb")
 
 
+@pytest.mark.matrix
 def test_the_page_on_dataframes(log, monkeypatch, capsys):
     in_memory, prepared = fenced("docs/start/from-a-dataframe.md", "python")
     monkeypatch.chdir(log)
