@@ -30,6 +30,7 @@ setup(
     package_data={
         "tfrs_dlrm": ["py.typed"],
         "tfrs_dlrm.serving.server": ["page/*"],
+        "tfrs_dlrm.tools.report": ["page.*"],
         "tfrs_dlrm.configs.schemas": ["*.json", "*.sql"],
     },
     entry_points={"console_scripts": ["tfrs-dlrm = tfrs_dlrm.cli:main"]},

@@ -11,7 +11,7 @@ import mkdocs_gen_files
 from nbconvert import MarkdownExporter
 
 import tfrs_dlrm
-from tfrs_dlrm import schema
+from tfrs_dlrm import plots, schema
 from tfrs_dlrm.config import MODELS, RunConfig, model_config
 from tfrs_dlrm.programs.commands import SCRIPTS, module_name
 from tfrs_dlrm.programs.program_flags import description
@@ -74,8 +74,8 @@ def api_page() -> Iterator[str]:
     yield "# Public names\n\nAll of them are attributes of `tfrs_dlrm`, usually imported as `td`.\n"
     for name in sorted(tfrs_dlrm.__all__, key=str.lower):
         found = getattr(tfrs_dlrm, name)
-        if found.__module__.startswith("tfrs_dlrm.schema."):
-            continue  # on the page of the schema
+        if inspect.ismodule(found) or found.__module__.startswith("tfrs_dlrm.schema."):
+            continue  # on a page of its own
         yield f"::: {found.__module__}.{name}\n"
 
 
@@ -99,11 +99,20 @@ def tutorials() -> Iterator[tuple[str, str | bytes]]:
             yield f"tutorials/{name}", picture
 
 
+def plots_page() -> Iterator[str]:
+    """The functions that draw."""
+    yield f"# Pictures\n\n{inspect.cleandoc(plots.__doc__ or '')}\n"
+    yield "They are attributes of `td.plots`, as in `td.plots.roc_curve(labels, model.predict(data))`.\n"
+    for name in plots.__all__:
+        yield f"::: {getattr(plots, name).__module__}.{name}\n"
+
+
 for path, page in (
     ("reference/flags.md", flags_page()),
     ("reference/configuration.md", configuration_page()),
     ("reference/api.md", api_page()),
     ("reference/schema.md", schema_page()),
+    ("reference/plots.md", plots_page()),
 ):
     with mkdocs_gen_files.open(path, "w") as file:
         file.write("\n".join(page) + "\n")

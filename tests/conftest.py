@@ -5,9 +5,11 @@ import importlib.abc
 import importlib.util
 import os
 import random
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -22,6 +24,11 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 _BY_FIXTURE = {"spark": "spark", "browser": "browser", "real_data": "realdata"}
 # Files with such tests are begun first, so that no worker starts the longest of them when the other has ended.
 _LONGEST_FIRST = ("cluster", "spark", "browser", "realdata", "process", "matrix", "slow")
+
+_CHROMIUM = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
 class _FourDevices(importlib.abc.MetaPathFinder):
@@ -87,3 +94,18 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"no real data at {REAL_DATA}")
     return REAL_DATA
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; skips where there is none."""
+    path = shutil.which("chromium")
+    if path is None:
+        message = "no chromium on the PATH; on Debian: apt-get install chromium"
+        pytest.fail(message) if os.environ.get("REQUIRE_CHROMIUM") else pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=_CHROMIUM)
+        yield browser
+        browser.close()

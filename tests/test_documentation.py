@@ -191,6 +191,15 @@ def test_the_page_on_embeddings():
     }
 
 
+def test_the_page_on_reports(tmp_path, monkeypatch):
+    (program,) = fenced("docs/guides/report.md", "python")
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    assert (tmp_path / "scores.svg").read_text().count("negative") == 1
+    page = (ROOT / "docs/guides/report.md").read_text()
+    assert not [name for name in td.plots.__all__ if f"`{name}`" not in page and not name.startswith("save_")]
+
+
 @pytest.mark.matrix
 def test_the_warm_start_of_the_page_on_embeddings(log, call):
     page = "docs/guides/embeddings.md"

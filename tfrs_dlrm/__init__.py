@@ -38,6 +38,7 @@ def _use_keras_2() -> None:
 _use_keras_2()
 
 if TYPE_CHECKING:
+    from tfrs_dlrm import plots
     from tfrs_dlrm.checkpoint import restore_checkpoint, restore_facebook_dlrm, save_checkpoint
     from tfrs_dlrm.data.encoding.encoder import Encoder
     from tfrs_dlrm.data.preparing.fit_encoder import fit_encoder
@@ -86,7 +87,9 @@ __all__ = sorted(_MODULE_OF)
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'tfrs_dlrm' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    module = _MODULE_OF[name]
+    is_module = module == __name__  # `from tfrs_dlrm import plots`
+    value = importlib.import_module(f"{module}.{name}") if is_module else getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
 

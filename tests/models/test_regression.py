@@ -29,7 +29,6 @@ from tfrs_dlrm.serving.exporting.export import ExportOptions, export
 from tfrs_dlrm.serving.protocol import InvalidRequest
 from tfrs_dlrm.serving.request_logs.scored_rows import ScoredRequest
 from tfrs_dlrm.serving.verification.verify import verify
-from tfrs_dlrm.tools.explain import pictures
 from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_model
@@ -245,7 +244,7 @@ def test_groups_have_the_errors_that_pandas_finds(data, run):
         Grouping(run[0], gauc=["user", "item"])
 
 
-def test_what_a_rating_depends_on_is_what_its_model_relies_on(run, tmp_path):
+def test_what_a_rating_depends_on_is_what_its_model_relies_on(run):
     """See `rating_log.write`: the effects of user, item and price add up, and nothing acts together."""
     found = explain_run(run[0], Questions(interaction_examples=200))
     rises = {f.feature: f.worsening["rmse_rise"].mean() for f in found.importance.features}
@@ -260,7 +259,7 @@ def test_what_a_rating_depends_on_is_what_its_model_relies_on(run, tmp_path):
     assert f"to RMSE {run[1].best['rmse']:.6f} and MAE " in text and "second difference of the prediction|" in text
     assert set(data["importance"]) == {"rmse", "mae", "examples", "seeds", "features"} and data["label"] == "rating"
     assert len(data["importance"]["features"][0]["rmse_rises"]) == 3
-    assert len(pictures.draw_pictures(found, str(tmp_path))) == 3
+    assert len(td.plots.explanation(found.to_dict())) == 3
 
 
 def test_the_best_checkpoint_has_the_lowest_error(run):

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
-from tfrs_dlrm.training import evaluation_report as report
+from tfrs_dlrm.stores.files import write_json
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.groups import Grouping
 from tfrs_dlrm.training.loop import train_and_evaluate
@@ -43,7 +43,7 @@ def test_groups_are_those_of_the_raw_log(folder, tmp_path):
     grouping = Grouping(run, ["site", "slot", "tags"], ["site", "user"])
     evaluation = evaluate_run(run)
     found = grouping.measure(evaluation, "eval")
-    report.write_json(tmp_path / "groups.json", found.to_dict())
+    write_json(tmp_path / "groups.json", found.to_dict())
     data = json.loads((tmp_path / "groups.json").read_text())
 
     raw = pd.read_csv(folder / "eval.csv", keep_default_na=False)

@@ -20,19 +20,21 @@ _EDGES = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)[1:-1]
 
 
 class Reliability(NamedTuple):
-    """Predictions and outcomes by bin of predicted probability: four arrays [bins], one entry per non-empty bin.
+    """Predictions and labels by bin of the prediction: arrays [bins], one entry per non-empty bin.
 
     Attributes:
       weight: total weight of the bin's examples.
       effective_examples: weight squared over the sum of squared weights: with equal weights, the number of examples.
-      prediction_mean: their weighted mean probability.
-      label_mean: the weighted share of positives among them.
+      prediction_mean: their weighted mean prediction.
+      label_mean: their weighted mean label: the share of positives.
+      label_variance: the weighted variance of their labels.
     """
 
     weight: Floats
     effective_examples: Floats
     prediction_mean: Floats
     label_mean: Floats
+    label_variance: Floats
 
 
 def exact_auc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
@@ -74,7 +76,7 @@ def reliability(
         default 0.05, 0.1, ... 0.95: 20 bins of equal width.
     """
     y, z, w = as_columns(labels, logits, weights)
-    return _reliability(y, sigmoid(z), w, _EDGES if edges is None else np.asarray(edges, np.float64))
+    return binned_means(y, sigmoid(z), w, _EDGES if edges is None else np.asarray(edges, np.float64))
 
 
 def evaluate_scores(labels: ArrayLike, logits: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
@@ -95,7 +97,7 @@ def evaluate_scores(labels: ArrayLike, logits: ArrayLike, weights: ArrayLike | N
     y, z, w = as_columns(labels, logits, weights)
     probabilities = sigmoid(z)
     base_rate, prediction_mean, loss = _mean(y, w), _mean(probabilities, w), _mean(log_losses(y, z), w)
-    bins = _reliability(y, probabilities, w, _EDGES)
+    bins = binned_means(y, probabilities, w, _EDGES)
     return {
         "examples": len(y),
         "weight": float(w.sum()),
@@ -165,18 +167,25 @@ def log_losses(y: Floats, z: Floats) -> Floats:
     return np.logaddexp(0.0, z) - y * z
 
 
-def _reliability(y: Floats, probabilities: Floats, w: Floats, edges: Floats) -> Reliability:
-    index = np.searchsorted(edges, probabilities, side="right")
+def binned_means(y: Floats, predictions: Floats, w: Floats, edges: Floats) -> Reliability:
+    """Compares labels and predictions of any kind in bins of the prediction, which ascending `edges` separate."""
+    index = np.searchsorted(edges, predictions, side="right")
 
     def total(values: Floats) -> Floats:
         return np.bincount(index, values, len(edges) + 1).astype(np.float64)
 
     weight = total(w)
     kept = weight > 0
-    weight = weight[kept]
-    return Reliability(
-        weight, weight**2 / total(w**2)[kept], total(w * probabilities)[kept] / weight, total(w * y)[kept] / weight
+    divisor = np.where(kept, weight, 1.0)
+    label_mean = total(w * y) / divisor
+    columns = (
+        weight,
+        weight**2 / np.where(kept, total(w**2), 1.0),
+        total(w * predictions) / divisor,
+        label_mean,
+        total(w * (y - label_mean[index]) ** 2) / divisor,
     )
+    return Reliability(*(column[kept] for column in columns))
 
 
 def _entropy(rate: float) -> float:

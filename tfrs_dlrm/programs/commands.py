@@ -18,6 +18,7 @@ SCRIPTS = {
     "train": "train/main.py",
     "evaluate": "train/evaluate.py",
     "explain": "train/explain.py",
+    "report": "train/report.py",
     "compare": "train/compare.py",
     "cluster": "train/local_cluster.py",
     "input-service": "train/input_service.py",

@@ -1,5 +1,6 @@
 """Trains several models on the same data with several seeds, and compares them side by side."""
 
+import dataclasses
 import os
 import sys
 
@@ -25,6 +26,7 @@ def main() -> None:
     """Trains the models, and writes a table, JSON and pictures."""
     import tensorflow as tf
 
+    from tfrs_dlrm import plots
     from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.stores.files import local_path, write_json
     from tfrs_dlrm.tools import comparison
@@ -50,7 +52,8 @@ def main() -> None:
         sys.exit(143)
     summary = comparison.summary(outcomes, costs)
     write_json(os.path.join(output, "compare.json"), summary)
-    pictures = comparison.draw(outcomes, summary, output)
+    curves = plots.comparison_curves([dataclasses.asdict(outcome) for outcome in outcomes])
+    pictures = plots.save_figures({"quality": plots.comparison(summary), "curves": curves}, output)
     print(f"\n{comparison.table(summary)}\n")
     print(
         f"Measured on {config.data.path}, on the odd rows of its evaluation set, with {_SEEDS.value} seeds and the last"

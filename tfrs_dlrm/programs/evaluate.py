@@ -25,10 +25,11 @@ def main() -> None:
     """Scores the checkpoint and its groups, and writes the reports."""
     from tfrs_dlrm.distribute.cluster import ServerLost
     from tfrs_dlrm.distribute.strategies import distribution_of
+    from tfrs_dlrm.plots import save_figure
     from tfrs_dlrm.programs.progress_bars import examples_bar
-    from tfrs_dlrm.stores.files import local_path
-    from tfrs_dlrm.training import evaluation_report as report
+    from tfrs_dlrm.stores.files import local_path, write_json
     from tfrs_dlrm.training.evaluation import evaluate_run
+    from tfrs_dlrm.training.evaluation_report import table
     from tfrs_dlrm.training.groups import Grouping
     from tfrs_dlrm.training.workdir import Workdir
 
@@ -47,14 +48,14 @@ def main() -> None:
     output = output or workdir.path
     os.makedirs(output, exist_ok=True)
     paths = [os.path.join(output, f"evaluation.{ending}") for ending in ("json", "png")]
-    report.write_json(paths[0], evaluation.to_dict())
-    evaluation.picture(paths[1], grouping.label)
+    write_json(paths[0], evaluation.to_dict())
+    save_figure(evaluation.figure(grouping.label), paths[1])
     print(f"{evaluation.checkpoint} on {evaluation.data} ({_SPLIT.value})\n")
-    print(report.table(evaluation.columns()))
+    print(table(evaluation.columns()))
     if _GROUP_BY.value or _GAUC.value:
         groups = grouping.measure(evaluation, _SPLIT.value)
         paths.append(path or os.path.join(output, "groups.json"))
-        report.write_json(paths[-1], groups.to_dict())
+        write_json(paths[-1], groups.to_dict())
         print(f"\n{groups.text(_TOP.value)}")
     if not _OUTPUT.value:
         workdir.add(paths)

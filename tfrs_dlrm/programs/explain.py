@@ -24,10 +24,10 @@ _OUTPUT = FLAGS.string("output", "", "The directory to write; by default explana
 
 def main() -> None:
     """Measures, and writes text, JSON and pictures."""
+    from tfrs_dlrm import plots
     from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.stores.files import local_path, write_json
     from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
-    from tfrs_dlrm.tools.explain.pictures import draw_pictures
     from tfrs_dlrm.training.workdir import Workdir
 
     questions = Questions(
@@ -48,7 +48,7 @@ def main() -> None:
     os.makedirs(output, exist_ok=True)
     path = os.path.join(output, "explanation.json")
     write_json(path, found.to_dict())
-    pictures = draw_pictures(found, output)
+    pictures = plots.save_figures(plots.explanation(found.to_dict()), output)
     if not _OUTPUT.value:
         workdir.add([path, *pictures])
         path, *pictures = (workdir.shown(p) for p in (path, *pictures))

@@ -14,11 +14,20 @@ from tfrs_dlrm.stores.store import Store
 from tfrs_dlrm.stores.urls import is_store_url, split_object
 
 
+def write_text(path: str, text: str) -> None:
+    """Writes a text in UTF-8.
+
+    Raises:
+      ValueError: the path is the URL of an object store.
+    """
+    with open(f"{local_path(path)}.tmp", "w", encoding="utf-8") as f:
+        f.write(text)
+    os.replace(f"{path}.tmp", path)
+
+
 def write_json(path: str, data: Any) -> None:
     """Writes indented JSON; NaN and infinities become null."""
-    with open(f"{local_path(path)}.tmp", "w", encoding="utf-8") as f:
-        f.write(json.dumps(finite(data), indent=2, allow_nan=False) + "\n")
-    os.replace(f"{path}.tmp", path)
+    write_text(path, json.dumps(finite(data), indent=2, allow_nan=False) + "\n")
 
 
 def local_path(path: str | os.PathLike[str]) -> str:

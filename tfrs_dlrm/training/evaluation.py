@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.preparing.on_demand import REFERENCE_FILE
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.tasks import BinaryClassification, Regression, Task, Tasks
+from tfrs_dlrm.plots import classification, regression
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import read_json
-from tfrs_dlrm.training import evaluation_report as report
 from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.inputs import evaluation_dataset
-from tfrs_dlrm.training.regression_report import regression_picture
 from tfrs_dlrm.training.tpu import fixed_batches
 from tfrs_dlrm.training.workdir import Which, Workdir
 
@@ -137,12 +137,12 @@ class Evaluation:
         mean = self.scores.of_the_mean()
         return {"this model": self.scores.metrics(), **({"training mean": mean} if mean else {}), **self.reference}
 
-    def picture(self, path: str, label: int = 0) -> None:
-        """Draws a PNG of one label, by its position in the schema; see `report.picture` and `regression_picture`."""
+    def figure(self, label: int = 0) -> Figure:
+        """Draws the figure of one label, by its position in the schema: `td.plots.classification` or `regression`."""
         scores = self.scores.of_label(label)
-        draw = regression_picture if isinstance(scores.task, Regression) else report.picture
+        draw = regression if isinstance(scores.task, Regression) else classification
         title = f"{self.checkpoint}, {list(self.scores.more)[label - 1]}" if label else self.checkpoint
-        draw(path, scores.labels, scores.logits, scores.weights, title=title)
+        return draw(scores.labels, scores.logits, scores.weights, title=title)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values."""

@@ -15,8 +15,8 @@ from tfrs_dlrm.data.reading.row_groups import looked_up
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.metrics import GroupedAUC, GroupMetrics, Groups, grouped_auc
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.training import evaluation_report as report
 from tfrs_dlrm.training.evaluation import Evaluation
+from tfrs_dlrm.training.evaluation_report import table
 from tfrs_dlrm.training.workdir import Workdir
 
 # The group of the examples that have no value of a multi-valued feature.
@@ -57,7 +57,7 @@ class GroupEvaluation:
         for feature, metrics in self.by_value.items():
             count, shown = len(metrics.group), metrics.largest(top)
             which = f"the {top} largest of {count:,} groups" if count > top else f"{count:,} groups"
-            parts.append(f"By {feature}{of}, {which}:\n\n{report.table(self._columns(feature, shown))}")
+            parts.append(f"By {feature}{of}, {which}:\n\n{table(self._columns(feature, shown))}")
         for feature, found in self.gauc.items():
             over = f"{found.groups:,} groups, {found.examples:,} examples"
             left_out = f"{found.groups_left_out:,} groups without both classes, {found.examples_left_out:,} examples"

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from types import SimpleNamespace
 
 import click_log
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import serving_bundles
 import tensorflow as tf
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from serving_bundles import by_hand
 
 import tfrs_dlrm as td
@@ -20,23 +19,7 @@ from tfrs_dlrm.serving import ServingClient
 from tfrs_dlrm.serving.exporting.export import ExportOptions, export_model
 from tfrs_dlrm.serving.server.security import Security
 
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 HOSTILE = '</td><img src=x onerror="document.title=1"><script>alert(1)</script>'
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium")
-    if path is None:
-        message = "no chromium on the PATH; on Debian: apt-get install chromium"
-        pytest.fail(message) if os.environ.get("REQUIRE_CHROMIUM") else pytest.skip(message)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from cases import matrix
 import tfrs_dlrm as td
 from tfrs_dlrm.config import MODELS, DataConfig, RunConfig, TrainConfig
 from tfrs_dlrm.layers.hashing import hashed_rows
-from tfrs_dlrm.tools.explain import pictures
 from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
 from tfrs_dlrm.training.factory import load_model
 from tfrs_dlrm.training.loop import train_and_evaluate
@@ -70,7 +69,7 @@ def test_every_model_is_explained(name, data, tmp_path):
     if name == "matrix_factorization":
         check_what_it_does_not_look_at(tmp_path)
     if name == "logistic_regression":
-        assert len(pictures.draw_pictures(found, str(tmp_path))) == 3
+        assert len(td.plots.explanation(found.to_dict())) == 3
 
 
 def check_what_it_does_not_look_at(tmp_path):

@@ -132,6 +132,7 @@ def open_shard(path: str, metadata: pq.FileMetaData | None = None) -> Iterator[p
 
 def open_row_groups(directory: str, split: Split) -> Iterator[tuple[pq.ParquetFile, int]]:
     """Yields, for each row group of a split in the order of the log, the open file and the group's number in it."""
+    directory = local_copy(directory)
     for shard in PreparedManifest.load(directory).shards(split):
         with open_shard(os.path.join(directory, shard.path)) as file:
             for i in range(file.num_row_groups):

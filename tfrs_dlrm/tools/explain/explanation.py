@@ -8,12 +8,13 @@ from typing import Any
 
 from tfrs_dlrm.data.encoding.row_names import row_names
 from tfrs_dlrm.data.preparing.manifest import Split
+from tfrs_dlrm.metrics.names import title
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.tools.explain.importance import PermutationImportance
 from tfrs_dlrm.tools.explain.interactions import Interactions
 from tfrs_dlrm.tools.explain.neighbours import NearestRows
 from tfrs_dlrm.tools.explain.table_usage import TableUsage
-from tfrs_dlrm.training import evaluation_report as report
+from tfrs_dlrm.training import evaluation_report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +115,12 @@ class Explanation:
 
 
 def _importance_text(found: PermutationImportance) -> str:
-    metrics = " and ".join(f"{report.title(name)} {value:.6f}" for name, value in found.metrics.items())
-    title = (
+    metrics = " and ".join(f"{title(name)} {value:.6f}" for name, value in found.metrics.items())
+    head = (
         f"Importance: what exchanging a feature's values among {found.examples:,} examples does to {metrics}\n(mean and"
         f" spread of {found.seeds} permutations):"
     )
-    return f"{title}\n\n{_table({f.feature: f.summary() for f in found.features})}"
+    return f"{head}\n\n{_table({f.feature: f.summary() for f in found.features})}"
 
 
 def _interactions_text(found: Interactions, top: int) -> str:
@@ -133,4 +134,6 @@ def _interactions_text(found: Interactions, top: int) -> str:
 def _table(rows: dict[str, dict[str, float]]) -> str:
     """Returns rows of equal columns as an aligned table."""
     columns = next(iter(rows.values()), {})
-    return report.table({column: {name: row[column] for name, row in rows.items()} for column in columns}, False)
+    return evaluation_report.table(
+        {column: {name: row[column] for name, row in rows.items()} for column in columns}, False
+    )
