@@ -37,9 +37,9 @@ def test_curves_of_a_run():
     assert lines_of(td.plots.training_curves(RECORDS)) == {
         "loss": {"train": [[10, 30], [0.7, 0.5]]},
         "AUC": {"train": [[10, 30], [0.6, nan]], "eval": [[10, 30], [0.61, 0.64]]},
-        "learning_rate": {"dense": [[10, 30], [1, 2]]},
+        "learning rate": {"dense": [[10, 30], [1, 2]]},
     }
-    assert set(lines_of(td.plots.training_curves(RECORDS, ["auc"]))) == {"AUC", "learning_rate"}
+    assert set(lines_of(td.plots.training_curves(RECORDS, ["auc"]))) == {"AUC", "learning rate"}
     windows = [{"window": i, "eval": {"auc": 0.5 + i / 10}, "train": {}} for i in range(3)]
     figure = td.plots.training_curves(windows)
     assert figure.axes[0].get_xlabel() == "window"
@@ -55,7 +55,7 @@ def test_curves_of_what_fit_returns():
     assert lines_of(figure) == {
         "loss": {"train": [[1, 2], [3.0, 2.0]], "eval": [[1, 2], [3.5, 2.5]]},
         "AUC": {"train": [[1, 2], [0.5, 0.6]]},
-        "learning_rate": {"learning rate": [[1, 2], [0.1, 0.05]]},
+        "learning rate": {"learning rate": [[1, 2], [0.1, 0.05]]},
     }
 
 

@@ -16,6 +16,7 @@ from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.raw.infer import infer_schema
 from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.data.reading.dataset import dataset
+from tfrs_dlrm.programs import launch
 from tfrs_dlrm.serving.bundle.versions import fetch_newest, find_versions
 from tfrs_dlrm.serving.exporting.export import ExportOptions, export
 from tfrs_dlrm.serving.server.served_model import ServedModel, find_models
@@ -130,6 +131,8 @@ def test_a_run_goes_from_machine_to_machine(store, place, raw, tmp_path, monkeyp
     monkeypatch.setenv("TFRS_DLRM_CACHE", str(tmp_path / "third machine"))
     found, wanted = (evaluate_run(w) for w in (workdir, str(tmp_path / "run")))
     assert found.scores.metrics() == wanted.scores.metrics()
+    assert launch.call("report", [f"--workdir={workdir}", "--examples=50"]) == 0
+    assert "By slot" in Store(workdir).read("report.html").decode()
     names = Store(workdir).files()
     assert sorted({n.split("/")[1] for n in names if n.startswith("checkpoints/")}) == ["step-40", "step-60"]
     assert {"metrics.jsonl", "result.json", "config.json"} <= names.keys()

@@ -33,7 +33,7 @@ def groups(columns: Mapping[str, Sequence[Any]], feature: str = "", top: int = 2
     order = np.argsort(-examples, kind="stable")[:top]
     metric = "auc" if "auc" in columns else "rmse"
     numbers = {name: np.asarray(columns[name], np.float64)[order] for name in ("label_mean", "prediction_mean", metric)}
-    figure = new_figure(12, 1.6 + 0.24 * len(order))
+    figure = new_figure(12, 1.9 + 0.24 * len(order))
     sizes, means, quality = figure.subplots(1, 3, sharey=True)
     rows = np.arange(len(order))
     sizes.barh(rows, examples[order], color=SLATE)
@@ -43,9 +43,10 @@ def groups(columns: Mapping[str, Sequence[Any]], feature: str = "", top: int = 2
     dress(sizes, "Examples")
     dress(means, "Mean label and prediction")
     dress(quality, title(metric))
-    means.legend(frameon=False)
-    for axes in (means, quality):
-        axes.grid(axis="y", alpha=0.3)
+    figure.legend(*means.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    for axes in (sizes, means, quality):
+        axes.locator_params(axis="x", nbins=5)
+        axes.grid(axis="x", alpha=0.3)
     values = [str(value) for value in columns["value"]]
     names = [values[i] if len(values[i]) <= _LONGEST else f"{values[i][:_LONGEST]}..." for i in order]
     sizes.set_yticks(rows, names, parse_math=False)

@@ -71,12 +71,13 @@ def _add(panels: dict[str, Lines], record: Mapping[str, Any], position: float) -
 
 
 def _drawn(panels: Mapping[str, Lines], position: str) -> Figure:
-    columns = min(_COLUMNS, len(panels))
+    columns = 2 if len(panels) == 4 else min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = new_figure(4.5 * columns, 3.5 * rows)
+    figure = new_figure(4.5 * columns, 3.4 * rows)
+    figure.get_layout_engine().set(h_pad=0.15)
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, lines) in zip(all_axes, panels.items(), strict=False):
-        dress(axes, title(name), position)
+        dress(axes, title(name).replace("_", " "), position)
         for color, (line, (x, y)) in zip(COLORS, lines.items(), strict=False):
             marker = "o-" if len(x) <= 50 else "-"
             axes.plot(x, np.asarray(y, np.float64), marker, markersize=3, linewidth=1.2, color=color, label=line)

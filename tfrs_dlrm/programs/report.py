@@ -22,7 +22,7 @@ _OUTPUT = FLAGS.string("output", "", "The HTML file; by default report.html in t
 
 def main() -> None:
     """Scores the checkpoint, and writes the page."""
-    from tfrs_dlrm.programs.progress_bars import PrepareBar, examples_bar
+    from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.stores.files import local_path, write_text
     from tfrs_dlrm.tools.report.findings import ReportOptions, examine
     from tfrs_dlrm.tools.report.page import page
@@ -38,8 +38,8 @@ def main() -> None:
         bundle=_BUNDLE.value,
         latency=_LATENCY.value,
     )
-    with examples_bar("evaluate") as scored, PrepareBar() as bar:
-        found = examine(_WORKDIR.value, options, scored, bar)
+    with PrepareBar() as bar:
+        found = examine(_WORKDIR.value, options, bar)
     workdir = Workdir(_WORKDIR.value)
     path = output or workdir.file("report.html")
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)

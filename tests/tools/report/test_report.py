@@ -111,7 +111,7 @@ def test_the_page_says_what_other_programs_say_and_escapes_it(folder, written):
     shown = Page(text)
     assert len(shown.check()) == 7  # curves, three of the scores, two of groups, importance
     assert shown.headings == [
-        NAME, "Data", "Model", "Optimizers", "Training", "Evaluation", f"Label {NAME}", "Features", "Export",
+        NAME, "Evaluation", f"Label {NAME}", "Training", "Features", "Data", "Model", "Optimizers", "Export",
     ]  # fmt: skip
     metrics = evaluate_run(str(folder / NAME)).scores.metrics()
     assert {name: float(cells[0].replace(",", "")) for name, cells in shown.table("Metrics of").items()} == (
@@ -126,7 +126,7 @@ def test_the_page_says_what_other_programs_say_and_escapes_it(folder, written):
     manifest = json.loads(next((folder / NAME / "best").glob("*/manifest.json")).read_text())
     table = shown.table("Tables as")["site"]
     assert [int(n) for n in table[:2]] == manifest["rows"]["tables/site"]["shape"]
-    assert float(table[3]) == pytest.approx(np.prod(manifest["rows"]["tables/site"]["shape"]) * 4 / 1e6, rel=1e-3)
+    assert float(table[3]) == pytest.approx(np.prod(manifest["rows"]["tables/site"]["shape"]) * 4 / 1e6, rel=5e-3)
     layers = shown.table("Weights of")
     assert sum(int(row[1].replace(",", "")) for row in layers.values()) == sum(
         (3 * 8 + 8, (8 + 10) * 8 + 8, 8 + 1)  # 5 vectors have 10 products; age has an indicator

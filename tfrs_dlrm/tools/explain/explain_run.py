@@ -137,12 +137,12 @@ def _of_features(
     """Measures importance and interactions, if asked for; a single feature has no interactions."""
     importance, strengths = None, None
     if "importance" in questions.parts:
-        advance = _stage(progress, "importance", len(sample) * (1 + len(features) * questions.seeds))
+        advance = stage(progress, "importance", len(sample) * (1 + len(features) * questions.seeds))
         importance = permutation_importance(model, sample, features, questions.seeds, batch_size, advance)
     if "interactions" in questions.parts and len(features) > 1:
         sample = sample.first(questions.interaction_examples)
         total = len(sample) * (1 + questions.seeds * math.comb(len(features) + 1, 2))
-        advance = _stage(progress, "interactions", total)
+        advance = stage(progress, "interactions", total)
         strengths = interactions(model, sample, features, questions.seeds, batch_size, advance)
     return importance, strengths
 
@@ -160,7 +160,7 @@ def _tables(
     train_rows = PreparedManifest.load(data).rows("train")
     asked = {table for table, _ in queries.values()}
     tables = [table for table in dict.fromkeys(users) if "tables" in questions.parts or table in asked]
-    advance = _stage(progress, "tables", train_rows * sum(users.count(table) for table in tables))
+    advance = stage(progress, "tables", train_rows * sum(users.count(table) for table in tables))
     usage, found = [], {}
     for table in tables:
         counts = count_lookups(looked_at, data, table, advance)
@@ -174,7 +174,7 @@ def _tables(
     return usage, [found[query] for query in queries]
 
 
-def _stage(progress: Progress | None, name: str, total: int) -> Callable[[int], None]:
+def stage(progress: Progress | None, name: str, total: int) -> Callable[[int], None]:
     """Returns a function to call with the number of finished examples, each time some are."""
     done = 0
 

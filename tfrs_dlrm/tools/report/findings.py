@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from tfrs_dlrm.serving.verification.verification_report import VerificationRepor
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.stores import Progress, join, local_copy
 from tfrs_dlrm.stores.files import exists, read_json
-from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
+from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run, stage
 from tfrs_dlrm.training.evaluation import Evaluation, evaluate_run
 from tfrs_dlrm.training.groups import GroupEvaluation, Grouping
 from tfrs_dlrm.training.run import RESULT_FILE, RunRecords
@@ -99,19 +99,13 @@ class Findings:
     verification: VerificationReport | None
 
 
-def examine(
-    workdir: str,
-    options: ReportOptions = ReportOptions(),
-    scored: Callable[[int], None] | None = None,
-    progress: Progress | None = None,
-) -> Findings:
+def examine(workdir: str, options: ReportOptions = ReportOptions(), progress: Progress | None = None) -> Findings:
     """Collects the findings about a run, on one device.
 
     Args:
       workdir: the directory of the run.
       options: of the report.
-      scored: called with the number of examples of each batch that is scored.
-      progress: called with the progress of the importance of features.
+      progress: called with the progress of evaluation and importance, in examples.
 
     Raises:
       FileNotFoundError: the run, its checkpoint or the data do not exist.
@@ -125,6 +119,8 @@ def examine(
     groupings = [Grouping(workdir, group_by, label=label) for label in labels]
     data = local_copy(options.data or config.data.path)
     verification = verify(options.bundle, latency=options.latency) if options.bundle else None
+    manifest = PreparedManifest.load(data)
+    scored = stage(progress, "evaluate", manifest.rows(options.split))
     evaluation = evaluate_run(workdir, options.data, options.split, options.which, scored)
     checkpoint = home.checkpoint(options.which)
     result = home.file(RESULT_FILE)
@@ -133,7 +129,7 @@ def examine(
         options=options,
         config=config,
         schema=config.model.schema(data_schema),
-        manifest=PreparedManifest.load(data),
+        manifest=manifest,
         mean_labels=_mean_labels(data, data_schema),
         checkpoint=CheckpointManifest.read(checkpoint),
         layers=_layers(checkpoint),

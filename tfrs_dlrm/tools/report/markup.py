@@ -42,11 +42,17 @@ def together(parts: Iterable[Html]) -> Html:
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Html:
-    """Makes a table whose first column names the rows; numbers are aligned to the right."""
-    lines = [element("tr", *(element("th", name, scope="col") for name in head))]
-    body = [element("tr", element("th", _text(name), scope="row"), *map(_cell, cells)) for name, *cells in rows]
-    whole = element("table", element("caption", caption), element("thead", *lines), element("tbody", *body))
-    return element("div", whole, class_="wide")
+    """Makes a table whose first column names the rows; columns of numbers are aligned to the right."""
+    lines = [[value.item() if isinstance(value, np.generic) else value for value in row] for row in rows]
+    right = [{"class_": "number"} if all(map(_is_number, column)) else {} for column in zip(*lines, strict=True)]
+    right = right or [{}] * len(head)
+    names = [element("th", name, scope="col", **kind) for name, kind in zip(head, right, strict=True)]
+    body = []
+    for first, *others in lines:
+        cells = [element("td", _text(value), **kind) for value, kind in zip(others, right[1:], strict=True)]
+        body.append(element("tr", element("th", _text(first), scope="row"), *cells))
+    parts = [element("caption", caption), element("thead", element("tr", *names)), element("tbody", *body)]
+    return element("div", element("table", *parts), class_="wide")
 
 
 def facts(pairs: Mapping[str, Any], class_: str = "facts") -> Html:
@@ -76,10 +82,9 @@ def _image(figure: Figure, kind: str) -> bytes:
     return file.getvalue()
 
 
-def _cell(value: Any) -> Html:
-    value = value.item() if isinstance(value, np.generic) else value
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return element("td", _text(value), **({"class_": "number"} if is_number else {}))
+def _is_number(value: Any) -> bool:
+    """Whether a cell is a number, or lacks one."""
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def _text(value: Any) -> str:
@@ -87,8 +92,6 @@ def _text(value: Any) -> str:
         return "-"
     if isinstance(value, Html):
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_number(value):
         return str(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.6g}"
+    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1e5 else f"{value:.6g}"

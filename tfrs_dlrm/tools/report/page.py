@@ -17,11 +17,11 @@ def page(found: Findings) -> str:
     """Returns a whole HTML file, which loads nothing from elsewhere."""
     title = os.path.basename(found.workdir.rstrip("/")) or found.workdir
     shown = {
+        "Evaluation": sections.evaluation(found),
+        "Training": sections.training(found),
+        "Features": sections.features(found),
         "Data": sections.data(found),
         "Model": sections.model(found),
-        "Training": sections.training(found),
-        "Evaluation": sections.evaluation(found),
-        "Features": sections.features(found),
         "Export": sections.export(found),
     }
     links = (element("li", element("a", name, href=f"#{name.lower()}")) for name in shown)

@@ -16,7 +16,7 @@ from tfrs_dlrm.tools.report.label_pictures import group_pictures, score_pictures
 from tfrs_dlrm.tools.report.markup import Html, element, facts, picture, table, together
 from tfrs_dlrm.training.evaluation import Scores
 
-_FEATURES = 30
+_FEATURES = 15
 _BYTES = {"float32": 4, "bfloat16": 2}
 # Fields of a run's optimizers that are shown in any case; the others only where they differ from their defaults.
 _RATES = ("dense", "learning_rate", "embedding", "embedding_learning_rate")
@@ -202,7 +202,7 @@ def _table_rows(found: Findings) -> Iterator[tuple[Any, ...]]:
         kind, _, of = name.partition("/")
         if kind == "tables":
             slots = sum(mb for other, mb in size.items() if other.startswith(f"slots/{of}/"))
-            yield of, entry.shape[0], entry.shape[1], entry.dtype, size[name], slots
+            yield of, *entry.shape, entry.dtype, float(f"{size[name]:.3g}"), float(f"{slots:.3g}")
 
 
 def _parameters(found: Findings) -> tuple[int, int]:
