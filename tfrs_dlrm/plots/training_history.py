@@ -74,7 +74,7 @@ def _drawn(panels: Mapping[str, Lines], position: str) -> Figure:
     columns = 2 if len(panels) == 4 else min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = new_figure(4.5 * columns, 3.4 * rows)
-    figure.get_layout_engine().set(h_pad=0.15)
+    figure.set_layout_engine("constrained", h_pad=0.15)
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, lines) in zip(all_axes, panels.items(), strict=False):
         dress(axes, title(name).replace("_", " "), position)
