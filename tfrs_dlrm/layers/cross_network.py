@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.layers.hashing import derive_seed
-from tfrs_dlrm.layers.mlp import Dense
+from tfrs_dlrm.layers.mlp import Dense, build_sublayer
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
@@ -53,7 +53,7 @@ class CrossNetwork(keras.layers.Layer):
         seed = None if self.seed is None else derive_seed(self.seed, name)
         initializer = keras.initializers.GlorotNormal(seed)
         layer = Dense(units, use_bias=use_bias, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
-        layer.build([None, inputs])
+        build_sublayer(layer, inputs)
         return layer
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -17,6 +17,7 @@ Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
 _MOMENTUM = 0.9
 
 
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class Dense(keras.layers.Dense):
     """A `keras.layers.Dense` whose bias has an exact gradient in bfloat16 too.
 
@@ -40,6 +41,15 @@ def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> Any:
         return upstream, tf.matmul(tf.ones([1, tf.shape(flat)[0]], flat.dtype), flat)[0]
 
     return tf.nn.bias_add(x, bias), gradient
+
+
+def build_sublayer(layer: keras.layers.Layer, width: int) -> None:
+    """Builds a layer inside another one for inputs [B, width].
+
+    The names of its variables begin with its name: in a HDF5 file, names must be unique.
+    """
+    with tf.name_scope(layer.name):
+        layer.build([None, width])
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
@@ -126,13 +136,13 @@ class MLP(keras.layers.Layer):
         """Creates the weights."""
         fan_in = tf.TensorShape(input_shape)[-1]
         for layer, units in zip(self.dense_layers, self.units, strict=True):
-            layer.build([None, fan_in])
+            build_sublayer(layer, fan_in)
             fan_in = units
         for i, units in enumerate(self.units[:-1]):
             if self.batch_norm:
-                self.batch_norms[i].build([None, units])
+                build_sublayer(self.batch_norms[i], units)
             if self.dropout:
-                self.dropouts[i].build([None, units])
+                build_sublayer(self.dropouts[i], units)
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:

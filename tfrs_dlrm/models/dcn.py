@@ -80,22 +80,26 @@ class DCN(RankingModel):
                 seed=derive_seed(seed, "dense_mlp"),
                 dropout=dropout,
                 batch_norm=batch_norm,
+                dtype=self.dtype_policy,
                 name="dense_mlp",
             )
-        self.cross_network = CrossNetwork(cross_layers, cross_rank, derive_seed(seed, "cross"), name="cross_network")
+        self.cross_network = CrossNetwork(
+            cross_layers, cross_rank, derive_seed(seed, "cross"), dtype=self.dtype_policy, name="cross_network"
+        )
         labels = len(schema.labels)
         self.top_mlp = MLP(
             (*top_mlp[:-1], labels),
             seed=derive_seed(seed, "top_mlp"),
             dropout=dropout,
             batch_norm=batch_norm,
+            dtype=self.dtype_policy,
             name="top_mlp",
         )
         self.cross_structure = cross_structure
         if cross_structure == "parallel":
             initializer = keras.initializers.GlorotNormal(derive_seed(seed, "cross_logit"))
             self.cross_logit = keras.layers.Dense(
-                labels, use_bias=False, kernel_initializer=initializer, name="cross_logit"
+                labels, use_bias=False, kernel_initializer=initializer, dtype=self.dtype_policy, name="cross_logit"
             )
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:

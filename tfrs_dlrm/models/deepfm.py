@@ -61,7 +61,12 @@ class DeepFM(RankingModel):
                 dim + 1, derive_seed(seed, "dense"), dtype="float32", name="dense_vectors"
             )
         self.top_mlp = MLP(
-            top_mlp, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
+            top_mlp,
+            seed=derive_seed(seed, "top_mlp"),
+            dropout=dropout,
+            batch_norm=batch_norm,
+            dtype=self.dtype_policy,
+            name="top_mlp",
         )
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:

@@ -77,6 +77,7 @@ class DLRM(RankingModel):
                 seed=derive_seed(seed, "bottom_mlp"),
                 dropout=dropout,
                 batch_norm=batch_norm,
+                dtype=self.dtype_policy,
                 name="bottom_mlp",
             )
         self._table_of = {f.name: f.table for f in schema.categorical}
@@ -86,16 +87,24 @@ class DLRM(RankingModel):
                 self.dim,
                 use_bias=False,
                 kernel_initializer=keras.initializers.GlorotUniform(derive_seed(seed, f"projection/{t.name}")),
+                dtype=self.dtype_policy,
                 name=f"projection_{t.name}",
             )
             for t in looked_up(schema)
             if t.dim != self.dim and interaction == "dot"
         }
         self.self_interaction = self_interaction
-        self.interaction = DotInteraction(self_interaction, name="interaction") if interaction == "dot" else None
+        self.interaction = None
+        if interaction == "dot":
+            self.interaction = DotInteraction(self_interaction, dtype=self.dtype_policy, name="interaction")
         units = (*top_mlp[:-1], len(schema.labels))
         self.top_mlp = MLP(
-            units, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
+            units,
+            seed=derive_seed(seed, "top_mlp"),
+            dropout=dropout,
+            batch_norm=batch_norm,
+            dtype=self.dtype_policy,
+            name="top_mlp",
         )
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:

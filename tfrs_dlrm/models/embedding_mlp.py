@@ -50,7 +50,12 @@ class EmbeddingMLP(RankingModel):
         super().__init__(schema, seed, **kwargs)
         units = (*top_mlp[:-1], len(schema.labels))
         self.top_mlp = MLP(
-            units, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
+            units,
+            seed=derive_seed(seed, "top_mlp"),
+            dropout=dropout,
+            batch_norm=batch_norm,
+            dtype=self.dtype_policy,
+            name="top_mlp",
         )
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:

@@ -58,7 +58,12 @@ class WideAndDeep(RankingModel):
         if schema.dense:
             self.dense_weights = DenseVectors(1, derive_seed(seed, "dense"), dtype="float32", name="dense_weights")
         self.top_mlp = MLP(
-            top_mlp, seed=derive_seed(seed, "top_mlp"), dropout=dropout, batch_norm=batch_norm, name="top_mlp"
+            top_mlp,
+            seed=derive_seed(seed, "top_mlp"),
+            dropout=dropout,
+            batch_norm=batch_norm,
+            dtype=self.dtype_policy,
+            name="top_mlp",
         )
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
