@@ -39,6 +39,7 @@ setup(
         "absl-py>=2.1",
         "duckdb>=1.1",
         "google-crc32c>=1.5",
+        "h5py>=3.8",
         "matplotlib>=3.8",
         "ml-collections>=1.1",
         "numpy>=1.26",

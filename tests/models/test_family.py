@@ -21,7 +21,7 @@ from tfrs_dlrm.serving.exporting.export import ExportOptions, export
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.training.evaluation import score
-from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.workdir import Workdir
 
@@ -328,7 +328,7 @@ def test_trains_and_serves(form, data, tmp_path):
     """The loaded SavedModel says of raw rows what the best checkpoint of the run says of encoded ones."""
     result = train_and_evaluate(run_config(data, form), str(tmp_path / "run"))
     assert result.step == 12
-    model, _, _ = load_model(str(tmp_path / "run"))
+    model, _, _ = load_run(str(tmp_path / "run"))
     assert type(model) is MODELS[form.split()[0]]().model_class()
     if form == "dlrm cat":  # all of an export, which compares each of its signatures with the model
         path = export(

@@ -31,7 +31,7 @@ from tfrs_dlrm.serving.request_logs.scored_rows import ScoredRequest
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
 from tfrs_dlrm.training.evaluation import evaluate_run
-from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.groups import Grouping
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.warm_start import warm_start
@@ -306,7 +306,7 @@ def test_what_is_exported_says_what_was_trained(run, exported, data):
     serve = tf.saved_model.load(exported.path).signatures["serving_default"]
     raw = to_tensors(read_samples(data), td.Encoder.load(data).signature())
     predictions = serve(**raw)["prediction"].numpy()
-    model, _, _ = load_model(run[0])
+    model, _, _ = load_run(run[0])
     encoded = td.Encoder.load(data)(raw)
     np.testing.assert_allclose(predictions, model(encoded), rtol=1e-5)
     labels = pq.read_table(f"{data}/eval").column("label").to_numpy()[:256]

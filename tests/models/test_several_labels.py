@@ -32,7 +32,7 @@ from tfrs_dlrm.serving.request_logs.scored_rows import ScoredRequest
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
 from tfrs_dlrm.training.evaluation import evaluate_run
-from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.groups import Grouping
 from tfrs_dlrm.training.loop import train_and_evaluate
 
@@ -298,7 +298,7 @@ def test_groups_are_of_the_label_that_was_chosen_where_it_is_known(data, run):
     rows = pq.read_table(f"{data}/eval").to_pandas()
     names = Path(data, "vocabulary/item.txt").read_text().split()
     rows["value"] = ["<unseen>" if row == 0 else names[row - 1] for row in rows["item"]]
-    model, _, _ = load_model(run[0])
+    model, _, _ = load_run(run[0])
     features = [x for x, *_ in td.dataset(data, 5000, split="eval", shuffle=False)]
     scores = np.concatenate([model.logits(x).numpy() for x in features])
 
@@ -375,7 +375,7 @@ def test_what_is_exported_answers_for_each_label(data, run, exported):
     raw = to_tensors(read_samples(data), td.Encoder.load(data).signature())
     found = signatures["serving_default"](**raw)
     assert sorted(found) == sorted(OUTPUTS)
-    model, _, _ = load_model(run[0])
+    model, _, _ = load_run(run[0])
     expected = dict(zip(OUTPUTS, model(td.Encoder.load(data)(raw)).numpy().T, strict=True))
     for name in OUTPUTS:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)

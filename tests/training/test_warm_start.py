@@ -91,9 +91,9 @@ def batch(directory, sites: list[str]) -> dict:
 
 
 def load(directory) -> td.DLRM:
-    from tfrs_dlrm.training.factory import load_model
+    from tfrs_dlrm.training.factory import load_run
 
-    return load_model(str(directory))[0]
+    return load_run(str(directory))[0]
 
 
 def test_unchanged_ids_keep_their_scores_rows_and_slots(days):

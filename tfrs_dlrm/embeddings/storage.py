@@ -189,6 +189,35 @@ def logical_tables(
     return found
 
 
+def check_shapes(found: Mapping[str, Sequence[int]], tables: Mapping[str, TableVariable]) -> None:
+    """Checks that saved tables have the names and shapes of the tables of a model.
+
+    Args:
+      found: the shapes of the saved tables.
+      tables: of the model.
+
+    Raises:
+      ValueError: a table is missing, unknown, or has another shape.
+    """
+    expected = {name: list(t.shape) for name, t in tables.items()}
+    shapes = {name: [int(n) for n in shape] for name, shape in found.items()}
+    differences = [
+        f"table {name!r} has {_rows(shapes.get(name))} in the file and {_rows(expected.get(name))} in the model"
+        for name in sorted(expected.keys() | shapes.keys())
+        if shapes.get(name) != expected.get(name)
+    ]
+    if differences:
+        raise ValueError(
+            f"the weights are those of another schema: {'; '.join(differences)}. Load them into a model of the schema"
+            " that they were saved with, or let td.warm_start match the rows of a run by their values. Nothing was"
+            " overwritten"
+        )
+
+
+def _rows(shape: Sequence[int] | None) -> str:
+    return "no rows" if shape is None else f"{shape[0]} rows of {shape[1]}"
+
+
 def copies(variable: tf.Variable) -> tuple[tf.Variable, ...]:
     """Returns the copies that `tf.distribute` keeps of a variable on each device, or the variable itself."""
     return tuple(getattr(variable, "values", (variable,)))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
@@ -15,7 +16,7 @@ from tfrs_dlrm.embeddings.gradients import LookupGradient
 from tfrs_dlrm.embeddings.ids import Features, IdReader, PreparedIds
 from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
-from tfrs_dlrm.embeddings.storage import LogicalTable, TableVariable, logical_tables
+from tfrs_dlrm.embeddings.storage import LogicalTable, TableVariable, check_shapes, logical_tables
 from tfrs_dlrm.embeddings.variables import make_variables
 from tfrs_dlrm.schema import Schema
 
@@ -132,6 +133,24 @@ class EmbeddingTables(keras.layers.Layer):
 
     def load(self) -> None:
         """Does nothing: `logical_tables` writes the variables. TPU hardware needs it."""
+
+    def save_own_variables(self, store: MutableMapping[str, np.ndarray]) -> None:
+        """Writes whole tables to a `.keras` or `.weights.h5` file; Keras calls this.
+
+        bfloat16 tables are written as float32, which has all their values: HDF5 has no bfloat16.
+        """
+        for name, table in self.tables.items():
+            store[name] = table.numpy().astype(np.float32)
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Overwrites the tables with those of a file; Keras calls this.
+
+        Raises:
+          ValueError: the file has other tables, or tables of other sizes. Nothing was overwritten then.
+        """
+        check_shapes({name: store[name].shape for name in store}, self.tables)
+        for name, table in self.tables.items():
+            table.assign(np.asarray(store[name]).astype(table.dtype.as_numpy_dtype))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor, the schema as JSON."""

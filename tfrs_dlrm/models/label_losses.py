@@ -31,6 +31,9 @@ class LabelLosses:
       losses: a `tfrs.tasks.Ranking` per label.
       metrics: metrics of the first label, see `make_metrics`; None for the default metrics of every label.
 
+    Attributes:
+      given: the metrics made of `metrics`, or None.
+
     Raises:
       ValueError: a metric is unknown, or two have one name.
     """
@@ -44,10 +47,11 @@ class LabelLosses:
     ) -> None:
         self._tasks, self._loss_weights, self._losses = tasks.all, tasks.loss_weights, losses
         self._mean = keras.metrics.Mean(name="loss")
-        if metrics is None:
+        self.given = None if metrics is None else make_metrics(metrics, tasks.first)
+        if self.given is None:
             self._label_metrics = [t.metrics(suffix) for t, suffix in zip(tasks.all, tasks.suffixes, strict=True)]
         else:
-            self._label_metrics = [make_metrics(metrics, tasks.first), *([] for _ in tasks.more)]
+            self._label_metrics = [self.given, *([] for _ in tasks.more)]
         self.out_of_range = OutOfRangeIds([f.name for f in schema.categorical])
         check_names(self.metrics)
 

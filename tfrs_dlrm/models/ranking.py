@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
@@ -15,13 +14,14 @@ from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
+from tfrs_dlrm.models.keras_saving import CompileArguments, KerasSaving
 from tfrs_dlrm.models.label_losses import LabelLosses
 from tfrs_dlrm.models.model_inputs import dense_inputs, one_example
 from tfrs_dlrm.models.scorers import BroadcastScorer, CandidateScorer, ModelScorer, RowScorer
 from tfrs_dlrm.models.tasks import Tasks
 from tfrs_dlrm.models.training_setup import (
-    check_not_sharded,
     check_tables,
+    dtype_policy,
     keras_arguments,
     make_row_optimizer,
     make_tables,
@@ -29,8 +29,11 @@ from tfrs_dlrm.models.training_setup import (
 )
 from tfrs_dlrm.schema import Schema
 
+# Arguments of `keras.Model.compile` that a saved model keeps.
+_SAVED_OPTIONS = ("run_eagerly", "steps_per_execution", "jit_compile")
 
-class RankingModel(tfrs.models.Model):
+
+class RankingModel(KerasSaving):
     """A model that predicts the labels of a schema. Subclasses implement `compute_logits`.
 
         class LogisticRegression(RankingModel):  # with tables of dimension 1
@@ -75,10 +78,13 @@ class RankingModel(tfrs.models.Model):
         super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self.seed = seed
+        self.replicate_below = replicate_below
         rows = schema.with_linear_weights(self.linear_features) if self.linear_weights else schema
-        if embeddings is not None:
+        if embeddings is None:
+            embeddings = make_tables(rows, seed, replicate_below, self.dtype_policy)
+        else:
             check_tables(embeddings, rows, self.linear_weights, self.linear_features)
-        self.embeddings = make_tables(rows, seed, replicate_below) if embeddings is None else embeddings
+        self.embeddings = embeddings
         # Metrics are summed over replicas inside a step. Keras would add their results over workers, AUC included.
         self.distribute_reduction_method = "first"
         self.label_tasks = Tasks(schema)
@@ -176,6 +182,8 @@ class RankingModel(tfrs.models.Model):
                 self(example, activations=self.embeddings.zeros(1))
             else:  # without `activations`, so that a saved model does not ask for them
                 self(example)
+            # Notes the shapes, with which Keras builds a loaded model before it loads the weights.
+            keras.layers.Layer.build(self, {name: values.shape for name, values in example.items()})
 
     def compile(
         self,
@@ -206,6 +214,9 @@ class RankingModel(tfrs.models.Model):
             is unknown or has no equal here; `jit_compile` is true under a strategy of several devices; or the dtype
             policy is mixed_float16.
         """
+        if kwargs.pop("from_serialized", False):
+            self.compile_from_saved_model()
+            return
         with self.distribute_strategy.scope():
             arguments = keras_arguments(kwargs, self.schema, self.dtype_policy.name)
             self.build()
@@ -219,6 +230,8 @@ class RankingModel(tfrs.models.Model):
             self.embedding_optimizer.follow(self.optimizer)
             losses = [self.task, *self.more_tasks]
             self._label_losses = LabelLosses(self.schema, self.label_tasks, losses, metrics)
+        options = {name: kwargs[name] for name in _SAVED_OPTIONS if name in kwargs}
+        self._compile_arguments = CompileArguments(self._label_losses.given, options)
 
     @property
     def linear_features(self) -> Sequence[str] | None:
@@ -264,14 +277,23 @@ class RankingModel(tfrs.models.Model):
         return BroadcastScorer(self.row_scorer(), self.schema, context, candidate)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor, the schema as JSON; subclasses add further arguments."""
-        return {"name": self.name, "schema": json.loads(self.schema.to_json()), "seed": self.seed}
+        """Returns the arguments of the constructor, the schema as JSON; subclasses add further arguments.
+
+        `embeddings` is left out: the model is made with new tables, for the strategy in scope.
+        """
+        return keras.layers.Layer.get_config(self) | {
+            "dtype": self.dtype_policy.name,
+            "schema": json.loads(self.schema.to_json()),
+            "seed": self.seed,
+            "replicate_below": self.replicate_below,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RankingModel:
-        """Makes a model from `get_config`."""
+        """Makes a model from `get_config`, all its layers under the dtype policy of the model."""
         del custom_objects
-        return cls(**(config | {"schema": Schema.from_json(json.dumps(config["schema"]))}))
+        with dtype_policy(config.get("dtype", keras.mixed_precision.global_policy())):
+            return cls(**(config | {"schema": Schema.from_json(json.dumps(config["schema"]))}))
 
     def summary(
         self,
@@ -288,24 +310,6 @@ class RankingModel(tfrs.models.Model):
         super().summary(line_length, positions, print_fn, **kwargs)
         for line in summary_of_tables(self.embeddings, self.count_params()):
             (print_fn or print)(line)
-
-    def get_weights(self) -> list[np.ndarray]:
-        """Returns all weights as Keras does.
-
-        Raises:
-          ValueError: tables are sharded over devices.
-        """
-        check_not_sharded(self.embeddings)
-        return super().get_weights()
-
-    def set_weights(self, weights: list[np.ndarray]) -> None:
-        """Sets all weights as Keras does.
-
-        Raises:
-          ValueError: tables are sharded over devices.
-        """
-        check_not_sharded(self.embeddings)
-        super().set_weights(weights)
 
     def _checked_logits(
         self, features: Features, activations: list[tf.Tensor] | tf.Tensor | None = None, training: bool = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tf_keras as keras
@@ -12,21 +13,26 @@ from tfrs_dlrm.embeddings.keras_optimizers import as_row_optimizer
 from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
 from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
-from tfrs_dlrm.embeddings.storage import ShardedTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.models.tasks import Task, task_of
 from tfrs_dlrm.schema import Schema
 
 
-def make_tables(schema: Schema, seed: int, replicate_below: int | None) -> EmbeddingTables:
+def make_tables(schema: Schema, seed: int, replicate_below: int | None, dtype: Any) -> EmbeddingTables:
     """Makes the tables of a schema, placed on the devices of the strategy in scope.
+
+    Args:
+      schema: of the model.
+      seed: of the initial values.
+      replicate_below: see `RankingModel`.
+      dtype: the dtype policy of the vectors.
 
     Raises:
       ValueError: a table has no rows, the strategy is a TPU's, or the tables do not fit.
     """
     places = distribution_of().places(schema, replicate_below)
-    return EmbeddingTables(schema, seed, places, name="embeddings")
+    return EmbeddingTables(schema, seed, places, dtype=dtype, name="embeddings")
 
 
 def check_tables(
@@ -132,20 +138,6 @@ def summary_of_tables(embeddings: EmbeddingTables | TPUEmbeddingTables, counted:
     return ["Tables shared out over devices, not counted above:", *lines, f"Total params with these tables: {total:,}"]
 
 
-def check_not_sharded(tables: EmbeddingTables | TPUEmbeddingTables) -> None:
-    """Checks that Keras' weights include the tables.
-
-    Raises:
-      ValueError: a table is sharded over devices.
-    """
-    sharded = [name for name, t in tables.tables.items() if isinstance(t, ShardedTable)]
-    if sharded:
-        raise ValueError(
-            f"tables {', '.join(sharded)} are sharded over devices, and Keras' weights do not include them; use"
-            " td.save_checkpoint and td.restore_checkpoint (or replicate_below, to copy tables to each device)"
-        )
-
-
 def _is_loss(given: Any, task: Task) -> bool:
     """Whether a Keras loss, or its name, is the one of a task; both kinds of `from_logits` are."""
     function, cls = task.keras_loss
@@ -157,3 +149,14 @@ def _is_loss(given: Any, task: Task) -> bool:
         return loss is function
     config = loss.get_config()
     return config["reduction"] in ("auto", "sum_over_batch_size") and not config.get("label_smoothing")
+
+
+@contextlib.contextmanager
+def dtype_policy(policy: Any) -> Iterator[None]:
+    """Sets the dtype policy under which layers are made: a name such as `mixed_bfloat16`, or a policy."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)

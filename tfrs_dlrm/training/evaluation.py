@@ -20,7 +20,7 @@ from tfrs_dlrm.plots import classification, regression
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import read_json
 from tfrs_dlrm.training.asynchronous import server_lost
-from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.tpu import fixed_batches
 from tfrs_dlrm.training.workdir import Which, Workdir
@@ -173,7 +173,7 @@ def evaluate_run(
       ServerLost: a parameter server does not answer.
     """
     with (strategy or tf.distribute.get_strategy()).scope(), server_lost():
-        model, config, checkpoint = load_model(workdir, which)
+        model, config, checkpoint = load_run(workdir, which)
         name = data or config.data.path
         data, home = local_copy(name), Workdir(workdir)
         PreparedManifest.load(data)

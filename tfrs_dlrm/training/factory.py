@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.checkpoint import restore_checkpoint
+from tfrs_dlrm.checkpoint.contents import CheckpointContents
+from tfrs_dlrm.checkpoint.restore import restore_contents
 from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
@@ -16,9 +17,11 @@ from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
 from tfrs_dlrm.embeddings.row_optimizer import Rate, RowOptimizer
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.training_setup import dtype_policy
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.training.schedules import ScaledRate, WarmupPolynomialDecay
+from tfrs_dlrm.training.state import RunState
 from tfrs_dlrm.training.tpu import tpu_tables
 from tfrs_dlrm.training.workdir import Which, Workdir
 
@@ -98,12 +101,33 @@ def _row_optimizer(config: OptimizerConfig, name: str, rate: Rate) -> RowOptimiz
     return ROW_OPTIMIZERS[name](rate, l2=config.embedding_l2, **extra)
 
 
-def load_model(workdir: str, which: Which = "best") -> tuple[RankingModel, RunConfig, str]:
+def load_model(workdir: str, which: Which = "best") -> RankingModel:
+    """Loads the model of a run of the training programs, compiled as in the run, to score or to train on.
+
+        model = td.load_model("runs/clicks")
+        model.evaluate(td.dataset("data/clicks", batch_size=1024, split="eval"))
+
+    The tables are placed on the devices of the strategy in scope, whatever the strategy of the run was. Optimizers,
+    their slots and the learning rates are those of the checkpoint. Call `compile` for others.
+
+    Args:
+      workdir: the directory of the run, or its address in an object store.
+      which: `best`, by evaluation AUC (of a regression: RMSE) or by `train.monitor`, or `latest`.
+
+    Raises:
+      FileNotFoundError: the directory holds no run or no checkpoint.
+      ValueError: the checkpoint is damaged.
+    """
+    return load_run(workdir, which, compiled=True)[0]
+
+
+def load_run(workdir: str, which: Which = "best", compiled: bool = False) -> tuple[RankingModel, RunConfig, str]:
     """Returns the trained model of a run, its configuration, and the path of the checkpoint.
 
     Args:
       workdir: the directory of the run.
-      which: `best`, by evaluation AUC (of a regression: RMSE) or what `train.monitor` says, or `latest`.
+      which: see `load_model`.
+      compiled: whether the model is compiled; on TPUs, whose tables are made together with their slots, it always is.
 
     Raises:
       FileNotFoundError: the directory holds no run or no checkpoint.
@@ -111,25 +135,21 @@ def load_model(workdir: str, which: Which = "best") -> tuple[RankingModel, RunCo
     """
     home = Workdir(workdir)
     config = home.config()
+    state = RunState(config.optimizer)
+    path = home.checkpoint(which)
     with precision(config.train.precision):
         model = make_model(config.model, home.schema(), config.train.seed, tables_for(config))
         model.build()
-        if distribution_of().fixed_batches:  # whose tables are made together with their slots
-            model.compile(*make_optimizers(config.optimizer))
-    path = home.checkpoint(which)
-    restore_checkpoint(model, path)
+        if compiled or distribution_of().fixed_batches:
+            model.compile(*make_optimizers(config.optimizer, state.rate_factor))
+    cuts = {"state": state} if config.optimizer.plateau_factor < 1 else {}
+    restore_contents(CheckpointContents.of(model, cuts), path)
     return model, config, path
 
 
-@contextlib.contextmanager
-def precision(name: str) -> Iterator[None]:
+def precision(name: str) -> contextlib.AbstractContextManager[None]:
     """Sets the dtype policy under which layers are made: `float32` or `bfloat16`."""
-    before = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy("mixed_bfloat16" if name == "bfloat16" else "float32")
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_global_policy(before)
+    return dtype_policy("mixed_bfloat16" if name == "bfloat16" else "float32")
 
 
 def _rate(config: OptimizerConfig, peak: float, factor: tf.Variable | float) -> Rate:

@@ -22,7 +22,7 @@ from tfrs_dlrm.serving.exporting.comparison import odd_rows
 from tfrs_dlrm.serving.exporting.export import export
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.training.evaluation import score
-from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.loop import train_and_evaluate
 
 
@@ -48,7 +48,7 @@ def exported(run, tmp_path_factory):
 
 def test_raw_values_score_as_the_encoded_rows_of_the_log(run, exported):
     data, workdir = run
-    model, _, _ = load_model(workdir)
+    model, _, _ = load_run(workdir)
     samples = read_samples(data)
     scores = score(model, dataset(data, 256, split="eval").take(1))
     serve = tf.saved_model.load(exported.path).signatures["serving_default"]
@@ -63,7 +63,7 @@ def test_raw_values_score_as_the_encoded_rows_of_the_log(run, exported):
 
 def test_missing_unseen_and_malformed_values_score_as_in_training(run, exported):
     data, workdir = run
-    model, _, _ = load_model(workdir)
+    model, _, _ = load_run(workdir)
     encoder = Encoder.load(data)
     raw = to_tensors(odd_rows(encoder.schema, read_samples(data)[0]), encoder.signature())
     assert np.isnan(raw["price"].numpy()[0]) and np.isinf(raw["price"].numpy()[2])
@@ -117,7 +117,7 @@ def test_what_smaller_tables_cost_is_told(run, exported, tmp_path):
 def test_nothing_of_training_is_in_it(run, exported):
     variables = tf.train.list_variables(os.path.join(exported.path, "variables", "variables"))
     held = sum(np.prod(shape, dtype=int) for name, shape in variables if "VARIABLE_VALUE" in name)
-    model, _, _ = load_model(run[1])
+    model, _, _ = load_run(run[1])
     assert held == sum(v.shape.num_elements() for v in model.trainable_variables)
 
 

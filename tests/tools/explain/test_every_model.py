@@ -10,7 +10,7 @@ import tfrs_dlrm as td
 from tfrs_dlrm.config import MODELS, DataConfig, RunConfig, TrainConfig
 from tfrs_dlrm.layers.hashing import hashed_rows
 from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
-from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.loop import train_and_evaluate
 
 
@@ -26,7 +26,7 @@ def explained(data, folder, neighbours=(), *, name, **model):
     config = RunConfig(DataConfig(path=data), any_model(name, **shape | model), train=train)
     train_and_evaluate(config, f"{folder}/run")
     asked = Questions(examples=100, interaction_examples=20, seeds=1, neighbours=neighbours, top=4)
-    return load_model(f"{folder}/run")[0], explain_run(f"{folder}/run", asked)
+    return load_run(f"{folder}/run")[0], explain_run(f"{folder}/run", asked)
 
 
 def check_norms(found, table, rows):

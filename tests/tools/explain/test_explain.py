@@ -17,7 +17,7 @@ from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Ta
 from tfrs_dlrm.stores.files import write_json
 from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
 from tfrs_dlrm.tools.explain.neighbours import nearest_rows
-from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.loop import train_and_evaluate
 
 SCHEMA = Schema(
@@ -103,7 +103,7 @@ def test_the_planted_pair_interacts_most(found):
 
 def test_lookups_and_dead_rows_are_those_of_the_data(folder, found):
     train = pq.read_table(folder / "data" / "train").to_pandas()
-    model, _, _ = load_model(str(folder / "run"))
+    model, _, _ = load_run(str(folder / "run"))
     columns = {"device": [train.device], "users": [train.user], "slot": [train.slot], "query": [train["query"]]}
     columns["site"] = [train.site, np.concatenate(train.likes.to_numpy())]
     usage = {u.table: u for u in found.tables}
@@ -130,7 +130,7 @@ def test_lookups_and_dead_rows_are_those_of_the_data(folder, found):
 
 
 def test_neighbours_are_those_of_numpy(folder, found):
-    model, _, _ = load_model(str(folder / "run"))
+    model, _, _ = load_run(str(folder / "run"))
     table = model.embeddings.tables["site"].numpy().astype(np.float64)
     values = ["<unseen>", *(folder / "data/vocabulary/site.txt").read_text().split()]
     row = values.index("s3.example")
@@ -223,7 +223,7 @@ def test_single_numbers_have_the_nearest_numbers_as_neighbours():
 
 
 def test_vectors_without_a_direction_have_no_neighbours(folder):
-    model, _, _ = load_model(str(folder / "run"))
+    model, _, _ = load_run(str(folder / "run"))
     slot = model.embeddings.tables["slot"]
     slot.assign(np.where(np.arange(9)[:, None] < 7, 0, slot.numpy()))
     assert nearest_rows(model, "slot", 7, 5).rows == [8]

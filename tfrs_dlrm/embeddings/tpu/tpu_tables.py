@@ -272,6 +272,17 @@ class TPUEmbeddingTables(keras.layers.Layer):
         if self.hardware is not None:
             self.hardware.load()
 
+    def save_own_variables(self, store: Any) -> None:
+        """Refuses: Keras' files have no place for tables on TPUs.
+
+        Raises:
+          ValueError: always.
+        """
+        raise ValueError(
+            "Keras' formats cannot store tables on TPUs; use td.save_checkpoint(model, path), which"
+            " td.restore_checkpoint reads under any strategy, and save the restored model"
+        )
+
     def _sample(self, batch: Features) -> dict[str, Any]:
         mapped = self.host_map(batch)
         count = mapped[OUT_OF_RANGE].shape[0]

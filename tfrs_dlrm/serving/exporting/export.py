@@ -30,7 +30,7 @@ from tfrs_dlrm.serving.exporting.serving_model import ServingModel
 from tfrs_dlrm.serving.exporting.signatures import make_signatures, set_methods
 from tfrs_dlrm.stores import Store, is_store_url, join, local_copy, publish, visible_files
 from tfrs_dlrm.stores.files import disk_full
-from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.workdir import Which, Workdir
 
 EXAMPLE_FILE = "example_request.json"
@@ -87,7 +87,7 @@ def export(workdir: str, output: str, which: Which = "best", options: ExportOpti
       ValueError: the options do not fit the model, or the exported model disagrees with the trained one.
       OSError: the disk is full.
     """
-    model, config, checkpoint = load_model(workdir, which)
+    model, config, checkpoint = load_run(workdir, which)
     options = dataclasses.replace(options, evaluation=options.evaluation or config.data.path)
     path, comparison = export_model(model, Workdir(workdir).encoder_dir, output, options, checkpoint)
     return Exported(path, checkpoint, comparison)

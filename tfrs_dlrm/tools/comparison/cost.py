@@ -18,7 +18,7 @@ from tfrs_dlrm.serving.exporting.export import export_model
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import read_json, write_json
-from tfrs_dlrm.training.factory import load_model, make_optimizers
+from tfrs_dlrm.training.factory import load_run, make_optimizers
 
 _STEPS, _WARM_STEPS = 60, 10
 _COST_FILE = "cost.json"
@@ -54,7 +54,7 @@ def measure(workdir: str, home: str) -> Cost:
     path = os.path.join(home, _COST_FILE)
     if os.path.isfile(path):
         return Cost(**read_json(path))
-    model, config, _ = load_model(workdir, "latest")
+    model, config, _ = load_run(workdir, "latest")
     exported = os.path.join(home, "exported")
     shutil.rmtree(exported, ignore_errors=True)
     export_model(model, local_copy(config.data.path), exported)

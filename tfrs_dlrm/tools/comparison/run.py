@@ -22,7 +22,7 @@ from tfrs_dlrm.tools.comparison.cost import Cost, measure
 from tfrs_dlrm.tools.comparison.outcome import Outcome, halves
 from tfrs_dlrm.tools.comparison.tuning import applied, tune
 from tfrs_dlrm.training.evaluation import Scores, score
-from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.workdir import METRICS_FILE, Workdir
@@ -186,7 +186,7 @@ def _loss(config: RunConfig, workdir: str) -> float:
 
 
 def _scores(workdir: str) -> Scores:
-    model, config, _ = load_model(workdir, "latest")
+    model, config, _ = load_run(workdir, "latest")
     return score(model, evaluation_dataset(config.data.path, config.train.eval_batch_size, "eval"))
 
 

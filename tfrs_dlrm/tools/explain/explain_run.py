@@ -17,7 +17,7 @@ from tfrs_dlrm.tools.explain.importance import PermutationImportance, permutatio
 from tfrs_dlrm.tools.explain.interactions import Interactions, interactions
 from tfrs_dlrm.tools.explain.sample import Sample, draw_sample
 from tfrs_dlrm.tools.explain.table_usage import TableUsage, count_lookups, table_usage
-from tfrs_dlrm.training.factory import load_model
+from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.workdir import Which, Workdir
 
 PARTS = ("importance", "interactions", "tables")
@@ -84,7 +84,7 @@ def explain_run(
     asks_model = {"importance", "interactions"} & set(questions.parts)
     if asks_model:
         manifest.shards(split)  # raises if it is empty
-    model, _, checkpoint = load_model(workdir, which)
+    model, _, checkpoint = load_run(workdir, which)
     usage, found = _tables(questions, model, looked_at, data, queries, progress)
     importance, strengths = None, None
     if asks_model:
