@@ -149,7 +149,7 @@ def test_the_page_on_models_has_every_model_and_flags_that_there_are():
 
 
 def test_the_page_on_checkpoints(tmp_path, monkeypatch, capsys):
-    own_code, plain = fenced("docs/guides/checkpoints.md", "python")
+    own_code, _, keras_code, _, plain = fenced("docs/guides/checkpoints.md", "python")
     monkeypatch.chdir(tmp_path)
     made = []
 
@@ -160,6 +160,9 @@ def test_the_page_on_checkpoints(tmp_path, monkeypatch, capsys):
     exec(own_code, {"td": td, "make_model": make_model})
     assert len(made) == 2
     small_model.assert_equal(*(small_model.everything(model) for model in made))
+    names = {"keras": keras, "model": made[0]}
+    exec(keras_code, names)
+    small_model.assert_equal(*(small_model.everything(model) for model in (made[0], names["model"])))
     (tmp_path / "runs/clicks/best").mkdir(parents=True)
     (tmp_path / "checkpoints/monday").rename("runs/clicks/best/step-7")
     assert "tfrs_dlrm" not in plain

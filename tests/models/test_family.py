@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 from any_model import any_model
 from cases import matrix
-from layer_checks import global_policy
+from family import FORMS, NO_DENSE, SCHEMA, batch, make
 from sklearn.linear_model import LogisticRegression as ScikitLearn
 
 import tfrs_dlrm as td
@@ -24,59 +24,6 @@ from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.workdir import Workdir
-
-SCHEMA = Schema(
-    Label("y"),
-    dense=(DenseFeature("price"), DenseFeature("age", indicator=True)),
-    categorical=(
-        CategoricalFeature("user"),
-        CategoricalFeature("tags", multi_valued=True, weights="tag_weights"),
-        CategoricalFeature("item"),
-        CategoricalFeature("last_item", table="item"),
-    ),
-    tables=(Table("user", 3, 12), Table("tags", 5, 7, combiner="sqrtn"), Table("item", 4, 9)),
-)
-NO_DENSE = Schema(Label("y"), (), SCHEMA.categorical, SCHEMA.tables)
-DEEP = {"top_mlp": (6, 5, 1), "embedding_dim": 4, "bottom_mlp": (5, 4)}
-FORMS = {
-    "dlrm": DEEP,
-    "dlrm cat": DEEP | {"interaction": "cat", "bottom_mlp": (5, 3), "batch_norm": True, "dropout": 0.3},
-    "logistic_regression": {},
-    "matrix_factorization": {"embedding_dim": 4},
-    "factorization_machine": {"embedding_dim": 4},
-    "deepfm": DEEP,
-    "wide_and_deep": DEEP | {"embedding_dim": 0, "batch_norm": True},
-    "mlp": DEEP | {"embedding_dim": 0, "dropout": 0.5},
-    "dcn": DEEP,
-    "dcn low_rank, parallel": DEEP | {"cross_rank": 2, "cross_structure": "parallel"},
-    "dcn of mlperf": DEEP | {"cross_rank": 2, "dense_mlp": (5, 4), "batch_norm": True},
-    "dcn low rank": DEEP | {"cross_rank": 3, "cross_layers": 2, "top_mlp": (1,)},
-}
-
-
-def make(form: str, schema: Schema = SCHEMA) -> td.RankingModel:
-    """A model of random weights, all of which matter."""
-    config = any_model(form.split()[0], **FORMS[form])
-    model = config.build(config.schema(schema), seed=1)
-    model.build()
-    rng = np.random.default_rng(5)
-    for v in model.variables:
-        if v.dtype == tf.float32:
-            v.assign(rng.uniform(0.2, 1, v.shape) if "variance" in v.name else rng.normal(0, 0.8, v.shape))
-    return model
-
-
-def batch(schema: Schema = SCHEMA, size: int = 6) -> dict[str, tf.Tensor | tf.RaggedTensor]:
-    rng = np.random.default_rng(0)
-    lengths = np.array([2, 0, 1, 3, 1, 2])[:size]
-    features = {
-        "ids": tf.constant(rng.integers(0, [12, 9, 9], [6, 3])[:size], tf.int32),
-        "tags": tf.RaggedTensor.from_row_lengths(rng.integers(0, 7, 9).astype(np.int32)[: lengths.sum()], lengths),
-        "tags_weights": tf.RaggedTensor.from_row_lengths(rng.uniform(0.5, 2, 9).astype("f")[: lengths.sum()], lengths),
-    }
-    if schema.dense:
-        features["dense"] = tf.constant(rng.normal(size=(6, 3))[:size], tf.float32)
-    return features
 
 
 def rows_of_tables(model, features):
@@ -190,9 +137,9 @@ def test_config_round_trip_and_bfloat16(form):
     again = type(model).from_config(model.get_config())
     assert again.get_config() == model.get_config()
     again.build()
-    with global_policy("mixed_bfloat16"):
-        half = type(model).from_config(model.get_config())
-        half.build()
+    half = type(model).from_config(model.get_config() | {"dtype": "mixed_bfloat16"})
+    half.build()
+    assert {x.compute_dtype for x in half._flatten_layers() if "mlp" in x.name or x is half} == {"bfloat16"}
     for twin, tolerance in ((again, 0), (half, 0.05)):
         twin.set_weights(model.get_weights())
         expected = model.logits(batch()).numpy()

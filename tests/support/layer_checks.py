@@ -22,7 +22,7 @@ def global_policy(name: str) -> Iterator[None]:
 
 
 def check_layer(layer: keras.layers.Layer, inputs: Any, path: Path, tables: bool = False) -> None:
-    """Checks the config, dtypes, gradients, save and load, and batches of 1.
+    """Checks the config, dtypes, gradients, batches of 1, and saving and loading in every format.
 
     Args:
       layer: any; it is called here.
@@ -48,6 +48,7 @@ def check_layer(layer: keras.layers.Layer, inputs: Any, path: Path, tables: bool
     else:
         _check_gradient(_twin(layer, inputs, "float64"), _cast(inputs, tf.float64), step=1e-6, tolerance=1e-6)
     _check_saved_model(layer, inputs, outputs, path)
+    _check_keras_files(layer, inputs, outputs, path)
 
 
 def _twin(layer: keras.layers.Layer, inputs: Any, dtype: str | None = None) -> keras.layers.Layer:
@@ -101,6 +102,24 @@ def _check_saved_model(layer: keras.layers.Layer, inputs: Any, outputs: Any, pat
     tf.saved_model.save(module, str(path))
     loaded = tf.saved_model.load(str(path))
     _assert_close(loaded.serve(inputs), outputs, 1e-6)
+
+
+def _check_keras_files(layer: keras.layers.Layer, inputs: Any, outputs: Any, path: Path) -> None:
+    """Saves and loads the layer inside a functional model."""
+    symbolic = tf.nest.map_structure(lambda x: keras.Input(type_spec=_spec(x)), inputs)
+    model = keras.Model(symbolic, layer(symbolic))
+    for name in ("model.keras", "model"):
+        model.save(path / name)
+        loaded = keras.models.load_model(path / name)
+        _assert_close(loaded(inputs), outputs, 1e-6)
+        assert [type(x) for x in loaded.layers] == [type(x) for x in model.layers]
+    for name in ("weights.h5", "model.weights.h5", "weights") if layer.weights else ():
+        model.save_weights(path / name)
+        clone = keras.models.clone_model(model)
+        for v in clone.variables:
+            v.assign(tf.zeros_like(v))
+        clone.load_weights(path / name)
+        _assert_close(clone(inputs), outputs, 1e-6)
 
 
 def _spec(x: tf.Tensor | tf.RaggedTensor) -> tf.TypeSpec:
