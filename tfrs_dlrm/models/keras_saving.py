@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -189,18 +190,23 @@ class KerasSaving(tfrs.models.Model):
         Keras loads their variables into objects of no use, and then compiles with an optimizer of its own making.
         """
         restored = self.optimizer, self.embedding_optimizer
-        self.compile_from_config(self._serialized_attributes["metadata"]["training_config"]["ranking"])
+        saved = self._serialized_attributes["metadata"]["training_config"]["ranking_model"]
+        self.compile_from_config(json.loads(saved))
         for old, new in zip(restored, (self.optimizer, self.embedding_optimizer), strict=True):
-            saved = optimizer_variables(old)
+            loaded = optimizer_variables(old)
             for name, variable in optimizer_variables(new).items():
-                if name in saved:  # legacy Keras optimizers make slots later
-                    variable.assign(saved[name])
+                if name in loaded:  # legacy Keras optimizers make slots later
+                    variable.assign(loaded[name])
 
     def _get_compile_args(self, user_metrics: bool = True) -> dict[str, Any]:
         """Returns what a SavedModel stores of `compile`: in Keras' format, which has no row optimizer, and in ours."""
         del user_metrics
         unused = dict.fromkeys(("loss", "metrics", "weighted_metrics", "loss_weights"))
-        return {"optimizer": self.optimizer, **unused, "ranking": self.get_compile_config()}
+        return {
+            "optimizer": self.optimizer,
+            **unused,
+            "ranking_model": json.dumps(self.get_compile_config(), default=float),
+        }
 
     def _sublayers(self) -> list[keras.layers.Layer]:
         found = self._flatten_layers(include_self=False)

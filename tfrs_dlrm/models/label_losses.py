@@ -54,6 +54,8 @@ class LabelLosses:
             self._label_metrics = [self.given, *([] for _ in tasks.more)]
         self.out_of_range = OutOfRangeIds([f.name for f in schema.categorical])
         check_names(self.metrics)
+        for metric in self.metrics:  # every epoch begins with zeros, so Keras' files leave them out
+            metric.save_own_variables = metric.load_own_variables = lambda store: None
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

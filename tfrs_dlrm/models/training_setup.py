@@ -13,6 +13,7 @@ from tfrs_dlrm.embeddings.keras_optimizers import as_row_optimizer
 from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
 from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
+from tfrs_dlrm.embeddings.storage import ShardedTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.models.tasks import Task, task_of
