@@ -64,8 +64,8 @@ VALUES = {
 }
 # Objects of the strategy in scope, which configs leave out, and arguments of layers that nobody gives.
 NOT_IN_CONFIGS = {"self", "embeddings", "places", "kwargs"}
-# Arguments of another kind: one is tested in tests/embeddings, the other is that of Keras.
-OTHERWISE = {"PerTableOptimizer", "Dense"}
+# Tested in tests/embeddings and tests/data, for want of simple values; and a layer of Keras.
+OTHERWISE = {"PerTableOptimizer", "Encoder", "Dense"}
 
 
 def classes() -> dict[str, type]:

@@ -189,7 +189,7 @@ def logical_tables(
     return found
 
 
-def check_shapes(found: Mapping[str, Sequence[int]], tables: Mapping[str, TableVariable]) -> None:
+def check_shapes(found: Mapping[str, Any], tables: Mapping[str, TableVariable]) -> None:
     """Checks that saved tables have the names and shapes of the tables of a model.
 
     Args:
