@@ -125,8 +125,13 @@ def test_bad_rows_of_a_frame(tmp_path, log):
     assert manifest.bad_rows == 1 and manifest.rows("train") == 299
     (line,) = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(line)["unit"] == "row" and "cheap" in json.loads(line)["text"]
-    with pytest.raises(BadRowError, match="row 3, column 'price'"):
+    with pytest.raises(
+        BadRowError, match=r"row 3, column 'price'.*\. Correct it, or leave the row out; prepare can set"
+    ):
         td.dataset(spoiled, 32, encoder=str(tmp_path / "out"))
+    with pytest.raises(BadRowError, match="or set such rows aside with bad_rows='quarantine'"):
+        td.fit_encoder(SCHEMA, spoiled)
+    assert td.fit_encoder(SCHEMA, spoiled, bad_rows="quarantine").schema == td.Schema.load(tmp_path / "out/schema.json")
 
 
 def test_a_frame_gives_the_batches_of_its_prepared_directory(tmp_path, log, small_blocks):

@@ -67,6 +67,28 @@ def test_rows_of_a_frame(trained, expected, tmp_path):
     np.testing.assert_allclose(model.predict(td.Encoder.load(data)(log), verbose=0), expected, atol=1e-6)
 
 
+def test_lists_and_several_labels():
+    frame = pd.DataFrame(
+        {
+            "clicked": [0, 1, 1, 0] * 5,
+            "paid": [1.0, None, 3.0, 2.0] * 5,
+            "tags": [["a", "b"], [], None, ["b"]] * 5,
+            "slot": pd.array([3, None, 1, 9], "Int64").repeat(5),
+        }
+    )
+    tags = td.CategoricalFeature("tags", multi_valued=True)
+    slot = td.CategoricalFeature("slot", dtype="int64")
+    labels = td.Label("clicked"), (td.Label("paid", task="regression"),)
+    schema = td.Schema(labels[0], (), (tags, slot), more_labels=labels[1]).with_dim(4)
+    encoder = td.fit_encoder(schema, frame)
+    model = td.EmbeddingMLP(encoder.schema, top_mlp=(4, 1))
+    raw = td.raw_model(model, encoder)
+    rows = frame[["slot", "tags"]]
+    answers = raw.predict(encoder.raw_inputs(rows), verbose=0)
+    assert answers.shape == (20, 2) and encoder.raw_inputs(rows)["tags"].shape == (20, 2)
+    np.testing.assert_allclose(answers, model(encoder(rows)), atol=1e-6)
+
+
 def test_the_encoder_has_to_be_that_of_the_training_data(tmp_path, trained):
     data, model = trained
     other = click_log.make(str(tmp_path / "other"), rows=400, seed=1)

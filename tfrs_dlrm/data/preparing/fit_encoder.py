@@ -7,13 +7,13 @@ import tempfile
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.counting import count
 from tfrs_dlrm.data.preparing.engines.local import LocalEngine
-from tfrs_dlrm.data.preparing.job import PrepareJob
+from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
 from tfrs_dlrm.data.preparing.workspace import Workspace
 from tfrs_dlrm.data.raw.frames import RawInputs, expand_inputs
 from tfrs_dlrm.schema import Schema
 
 
-def fit_encoder(schema: Schema, inputs: RawInputs) -> Encoder:
+def fit_encoder(schema: Schema, inputs: RawInputs, *, bad_rows: BadRows = "error") -> Encoder:
     """Returns the encoder that `prepare` would write for the same training rows.
 
     Its `schema` has the size of every table, and is that of the model. See `dataset` for batches of the rows.
@@ -21,11 +21,12 @@ def fit_encoder(schema: Schema, inputs: RawInputs) -> Encoder:
     Args:
       schema: describes the rows.
       inputs: the training rows; see `prepare`.
+      bad_rows: `error` stops at the first malformed row, `quarantine` leaves malformed rows out.
 
     Raises:
       FileNotFoundError, ValueError, BadRowError: see `prepare`.
     """
-    job = PrepareJob(schema, expand_inputs(inputs, "inputs"), (), 0.0, 0, "error")
+    job = PrepareJob(schema, expand_inputs(inputs, "inputs"), (), 0.0, 0, bad_rows)
     with tempfile.TemporaryDirectory(prefix="fit_encoder-") as directory:
         schema = count(job, Workspace(directory), LocalEngine(), lambda *_: None)
         return Encoder.from_config(Encoder(schema, directory).get_config())

@@ -35,10 +35,15 @@ class BadRow:
 
 
 class BadRowError(ValueError):
-    """A malformed row was found, and bad_rows is 'error'."""
+    """A malformed row was found, and none may be.
 
-    def __init__(self, bad: BadRow):
-        super().__init__(f"{bad}. Correct it, or set such rows aside with bad_rows='quarantine'")
+    Args:
+      bad: the row.
+      mend: what to do, other than to correct it.
+    """
+
+    def __init__(self, bad: BadRow, mend: str = "set such rows aside with bad_rows='quarantine'"):
+        super().__init__(f"{bad}. Correct it, or {mend}")
         self.bad = bad
 
 

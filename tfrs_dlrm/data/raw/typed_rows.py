@@ -93,7 +93,7 @@ def parse_features(block: RawBlock, schema: Schema) -> TypedFeatures:
     columns = ColumnParser(block, schema)
     features = _features(columns, schema)
     for bad in columns.bad_rows():
-        raise BadRowError(bad)
+        raise BadRowError(bad, "leave the row out")
     return features
 
 

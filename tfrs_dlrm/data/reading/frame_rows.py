@@ -51,7 +51,7 @@ def share_of_frame(
     for block in sources.blocks(frame, encoder.schema):
         encoded = encode(block)
         if encoded.bad:
-            raise BadRowError(encoded.bad[0])
+            raise BadRowError(encoded.bad[0], "leave the row out; prepare can set such rows aside")
         chunks.append(FrameRows(Columns.of(encoded.table, encoder.schema)))
     if context is not None and len(chunks) < context.num_input_pipelines:
         chunks = [part for chunk in chunks for part in chunk.cut(context.num_input_pipelines)]
