@@ -40,10 +40,8 @@ def test_curves_of_a_run():
         "learning rate": {"dense": [[10, 30], [1, 2]]},
     }
     assert set(lines_of(td.plots.training_curves(RECORDS, ["auc"]))) == {"AUC", "learning rate"}
-    windows = [{"window": i, "eval": {"auc": 0.5 + i / 10}, "train": {}} for i in range(3)]
-    figure = td.plots.training_curves(windows)
-    assert figure.axes[0].get_xlabel() == "window"
-    assert lines_of(figure) == {"AUC": {"eval": [[0, 1, 2], [0.5, 0.6, 0.7]]}}
+    windows = [{"window": i, "step": 5 * i, "eval": {"auc": 0.5 + i / 10}, "train": {}} for i in range(3)]
+    assert lines_of(td.plots.training_curves(windows)) == {"AUC": {"eval": [[0, 5, 10], [0.5, 0.6, 0.7]]}}
     with pytest.raises(ValueError, match="the history has none of rmse; it has loss, auc, examples, learning_rate"):
         td.plots.training_curves(RECORDS, ["rmse"])
 

@@ -16,6 +16,8 @@ from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
 from tfrs_dlrm.streaming import client, confluent, loop
 from tfrs_dlrm.streaming.loop import train_on_stream
 from tfrs_dlrm.streaming.reader import StreamError
+from tfrs_dlrm.tools.report.findings import ReportOptions, examine
+from tfrs_dlrm.tools.report.page import page
 from tfrs_dlrm.training.callbacks import Interrupted
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.run import RunRecords
@@ -80,6 +82,9 @@ def test_a_run_with_everything_in_its_way(kafka, config, tmp_path, monkeypatch):
     (letter,) = kafka.messages("bad")
     assert letter.key().decode() == f"clicks/{bad['partition']}/{bad['offset']}"
     assert letter.value() == big[:1024] and dict(letter.headers())["reason"].decode() == bad["reason"]
+
+    found = examine(workdir, ReportOptions(split="train", examples=0))
+    assert len(found.history) == len(records) and page(found).count("<img") == 5  # curves, scores, groups of site
 
     # SIGTERM while there is nothing to do: a checkpoint, and where it goes on.
     waiting = change(config, stream=change(config.stream, stop_at_end=False))

@@ -49,8 +49,8 @@ def draw_calibration(axes: Axes, examples: Scored) -> None:
     axes.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle=":")
     for i, (name, curve) in enumerate(curves.items()):
         bars = 2 * np.sqrt(curve.label_variance / curve.effective_examples)
-        color, x, y = COLORS[i % len(COLORS)], curve.prediction_mean, curve.label_mean
-        axes.errorbar(x, y, bars, fmt="o-", markersize=4, linewidth=1, color=color, zorder=4 - i, label=name)
+        color, points = COLORS[i % len(COLORS)], (curve.prediction_mean, curve.label_mean)
+        axes.errorbar(*points, bars, fmt="o-", markersize=4, linewidth=1, color=color, zorder=4 - i, label=name)
     margin = 0.02 if scale == "linear" else 0.0  # in the scale of the axes
     ends = (low - margin * (high - low), high + margin * (high - low))
     axes.set(xscale=scale, yscale=scale, xlim=ends, ylim=ends)

@@ -33,7 +33,7 @@ def training_curves(
     if isinstance(history, Mapping):
         position, panels = "epoch", _of_fit(history)
     else:
-        position, panels = "window" if history and "window" in history[0] else "step", {}
+        position, panels = "step", {}
         for record in history:
             _add(panels, record, record[position])
     trained = [name for name, lines in panels.items() if "train" in lines or name == _RATES]
