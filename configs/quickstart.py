@@ -16,7 +16,6 @@ def get_config() -> RunConfig:
         optimizer=OptimizerConfig(
             dense="adam",
             learning_rate=0.005,
-            embedding="rowwise_adagrad",
             embedding_learning_rate=0.03,
             embedding_l2=1e-3,
             warmup_steps=20,

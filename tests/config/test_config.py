@@ -32,7 +32,7 @@ def test_recipes_are_sound_and_survive_json(recipe):
         ("model.top_mlp", (64, 2), r"config.model.top_mlp=\(64, 2\): its last number must be 1"),
         ("model.top_mlp", (0, 1), "a tuple of positive whole numbers"),
         ("optimizer.dense", "adm", "config.optimizer.dense='adm': choose one of adagrad, adam, sgd"),
-        ("optimizer.embedding", "adam", "choose one of rowwise_adagrad, adagrad, lazy_adam, ftrl, sgd"),
+        ("optimizer.embedding", "adam", "choose one of auto, rowwise_adagrad, adagrad, lazy_adam, ftrl, sgd"),
         ("optimizer.embedding_per_table", "c=adam", "TABLE=OPTIMIZER,... is needed, each table once, with one of"),
         ("optimizer.embedding_per_table", "c=sgd,c=ftrl", "each table once"),
         ("optimizer.embedding_l1", 0.1, "only ftrl has it"),

@@ -68,6 +68,16 @@ def test_other_models_are_traced(data, kind, name):
         assert [o for o in graph.get_operations() if o.type == "TPUReplicateMetadata"]
 
 
+def test_the_default_is_an_optimizer_that_the_tables_can_have(data):
+    for replicate_below, kind in ((0, td.Adagrad), (1 << 20, td.RowWiseAdagrad)):
+        with fake_tpu("V1") as strategy, strategy.scope():
+            schema = td.Schema.load(f"{data}/schema.json")
+            tables = tpu_tables(data, schema, BATCH, 0, replicate_below)
+            model = td.DLRM(schema, (16, 8), (16, 1), embeddings=tables)
+            model.compile(embedding_optimizer="auto")
+            assert type(model.embedding_optimizer) is kind
+
+
 def test_scores_are_those_of_the_examples_there_are(data, monkeypatch):
     """Groups of a batch for each replica, the last of them filled up."""
     with fake_tpu("V1") as strategy, strategy.scope():

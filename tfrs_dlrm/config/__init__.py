@@ -9,6 +9,7 @@ from tfrs_dlrm.config.models.shallow_models import (
     MatrixFactorizationConfig,
 )
 from tfrs_dlrm.config.run import (
+    AUTO,
     DENSE_OPTIMIZERS,
     EMBEDDING_OPTIMIZERS,
     MONITORS,
@@ -17,9 +18,11 @@ from tfrs_dlrm.config.run import (
     RunConfig,
     StreamConfig,
     TrainConfig,
+    automatic_row_optimizer,
 )
 
 __all__ = [
+    "AUTO",
     "DENSE_OPTIMIZERS",
     "EMBEDDING_OPTIMIZERS",
     "MODELS",
@@ -39,5 +42,6 @@ __all__ = [
     "TrainConfig",
     "WideAndDeepConfig",
     "as_model",
+    "automatic_row_optimizer",
     "model_config",
 ]

@@ -16,9 +16,19 @@ from tfrs_dlrm.distribute.cluster import is_host_port
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
 EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")
+AUTO = "auto"
 _PRECISIONS = ("float32", "bfloat16")
 # The metrics that can choose the best evaluation; the empty one stands for that of the label's task.
 MONITORS = ("", "log_loss", "auc_minus_log_loss")
+
+
+def automatic_row_optimizer(on_hardware: bool) -> str:
+    """Returns the row optimizer that `auto` stands for: the one with the smallest slots that adapts its steps.
+
+    Args:
+      on_hardware: whether tables are on TPU embedding hardware.
+    """
+    return "adagrad" if on_hardware else "rowwise_adagrad"
 
 
 @dataclasses.dataclass
@@ -96,7 +106,8 @@ class OptimizerConfig:
       dense: the optimizer of the MLPs: `adagrad`, `adam` or `sgd`.
       learning_rate: the learning rate of the MLPs.
       dense_accumulator: for `adagrad`, the initial sums of squared gradients of the MLPs: Keras has 0.1, PyTorch 0.
-      embedding: the optimizer of the tables: `rowwise_adagrad`, `adagrad`, `lazy_adam`, `ftrl` or `sgd`.
+      embedding: the optimizer of the tables: `rowwise_adagrad`, `adagrad`, `lazy_adam`, `ftrl` or `sgd`. `auto` is
+        `rowwise_adagrad`, or `adagrad` if tables are on TPU embedding hardware, which has no row-wise one.
       embedding_learning_rate: the learning rate of the tables; 0 is the same as `learning_rate`.
       embedding_l2: L2 on the rows that a batch looks up, see `RowOptimizer`.
       warmup_steps: 0 for none.
@@ -114,7 +125,7 @@ class OptimizerConfig:
 
     dense: str = "adam"
     learning_rate: float = 0.001
-    embedding: str = "rowwise_adagrad"
+    embedding: str = AUTO
     embedding_learning_rate: float = 0.02
     embedding_l2: float = 0.0
     warmup_steps: int = 0
@@ -128,6 +139,23 @@ class OptimizerConfig:
     plateau_factor: float = 1.0
     plateau_patience: int = 1
     dense_accumulator: float = 0.1
+
+    def resolved(self, on_hardware: bool) -> "OptimizerConfig":
+        """Returns the configuration with the optimizer that `auto` stands for.
+
+        Args:
+          on_hardware: whether tables are on TPU embedding hardware.
+        """
+        return (
+            dataclasses.replace(self, embedding=automatic_row_optimizer(on_hardware))
+            if self.embedding == AUTO
+            else self
+        )
+
+    @property
+    def row_optimizers(self) -> str:
+        """The optimizers of the tables as text, such as `adagrad and site=ftrl`."""
+        return " and ".join(text for text in (self.embedding, self.embedding_per_table) if text)
 
     def per_table(self) -> dict[str, str]:
         """Returns `embedding_per_table` as a dictionary.
@@ -256,7 +284,7 @@ def _check_data(c: DataConfig) -> None:
 
 def _check_optimizer(c: OptimizerConfig) -> None:
     check_choice("optimizer.dense", c.dense, DENSE_OPTIMIZERS)
-    check_choice("optimizer.embedding", c.embedding, EMBEDDING_OPTIMIZERS)
+    check_choice("optimizer.embedding", c.embedding, (AUTO, *EMBEDDING_OPTIMIZERS))
     check_at_least("optimizer", c, learning_rate=0, embedding_learning_rate=0, embedding_l2=0, end_learning_rate=0)
     c.per_table()
     check_at_least("optimizer", c, embedding_weight_decay=0, embedding_l1=0, dense_accumulator=0)

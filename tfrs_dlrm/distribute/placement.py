@@ -129,6 +129,11 @@ class Placement:
     topology: Topology
     tables: tuple[PlacedTable, ...]
 
+    @property
+    def on_hardware(self) -> tuple[str, ...]:
+        """The names of the tables on TPU embedding hardware."""
+        return tuple(t.name for t in self.tables if t.kind == "tpu_embedding")
+
     def table(self, name: str) -> PlacedTable:
         """Returns the placement of the variable of that name.
 

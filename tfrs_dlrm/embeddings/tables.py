@@ -50,6 +50,9 @@ class EmbeddingTables(keras.layers.Layer):
       ValueError: a table has no vocabulary_size.
     """
 
+    # The names of the tables on TPU embedding hardware, which needs `TPUEmbeddingTables`.
+    on_hardware: tuple[str, ...] = ()
+
     def __init__(self, schema: Schema, seed: int = 0, places: Places | None = None, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)  # the weights of multi-valued features stay float32
         self.schema = schema

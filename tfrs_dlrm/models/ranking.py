@@ -196,11 +196,12 @@ class RankingModel(KerasSaving):
 
         Args:
           optimizer: updates all weights except the tables.
-          embedding_optimizer: updates the tables; each model needs its instance. The default is `RowWiseAdagrad()`.
-            A name is one of `rowwise_adagrad`, `adagrad`, `sgd`, `lazy_adam` and `ftrl`. A Keras optimizer is replaced
-            by the row optimizer of the same formula, if there is one. A mapping gives all these by table name, and the
-            default updates tables that it does not name; see `PerTableOptimizer`. Learning rates that are numbers
-            change by the same factor as the one of `optimizer`; see `RowOptimizer`.
+          embedding_optimizer: updates the tables; each model needs its instance. The default, `auto`, is
+            `RowWiseAdagrad()` or, if tables are on TPU embedding hardware, which has none, `Adagrad()`. Other names are
+            `rowwise_adagrad`, `adagrad`, `sgd`, `lazy_adam` and `ftrl`. A Keras optimizer is replaced by the row
+            optimizer of the same formula, if there is one. A mapping gives all these by table name, and the default
+            updates tables that it does not name; see `PerTableOptimizer`. Learning rates that are numbers change by the
+            same factor as the one of `optimizer`; see `RowOptimizer`.
           metrics: of the first label: names, such as `accuracy`, Keras metrics, or functions of (label, prediction).
             They get probabilities or predicted numbers, except for the metrics of this package and those with
             `from_logits=True`, which get logits. `loss` is always reported too. By default every label has
@@ -225,7 +226,7 @@ class RankingModel(KerasSaving):
             self._compiled_logits = tf.function(self.compute_logits, jit_compile=True) if jit else None
             if isinstance(self.optimizer, keras.optimizers.Optimizer):  # legacy ones make slots at the first step
                 self.optimizer.build(self.dense_variables)
-            self.embedding_optimizer = make_row_optimizer(embedding_optimizer)
+            self.embedding_optimizer = make_row_optimizer(embedding_optimizer, self.embeddings)
             self.embeddings.compile(self.embedding_optimizer)
             self.embedding_optimizer.follow(self.optimizer)
             losses = [self.task, *self.more_tasks]

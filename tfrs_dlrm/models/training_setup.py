@@ -8,9 +8,9 @@ from typing import Any
 
 import tf_keras as keras
 
+from tfrs_dlrm.config import AUTO, automatic_row_optimizer
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.keras_optimizers import as_row_optimizer
-from tfrs_dlrm.embeddings.optimizers import RowWiseAdagrad
 from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import ShardedTable
@@ -59,15 +59,16 @@ def check_tables(
         )
 
 
-def make_row_optimizer(given: Any) -> RowOptimizer:
+def make_row_optimizer(given: Any, tables: EmbeddingTables | TPUEmbeddingTables) -> RowOptimizer:
     """Returns the row optimizer for the `embedding_optimizer` of `RankingModel.compile`.
 
     Raises:
       ValueError: it is no row optimizer, and no name or Keras optimizer that stands for one.
     """
+    default = automatic_row_optimizer(bool(tables.on_hardware))
     if isinstance(given, Mapping):
-        return PerTableOptimizer(RowWiseAdagrad(), given)
-    return RowWiseAdagrad() if given is None else as_row_optimizer(given)
+        return PerTableOptimizer(default, given)
+    return as_row_optimizer(default if given is None or given == AUTO else given)
 
 
 def keras_arguments(arguments: Mapping[str, Any], schema: Schema, dtype_policy: str) -> dict[str, Any]:

@@ -107,6 +107,11 @@ class CategoricalFeature:
     sequence_length: int | None = None
 
     @property
+    def whole_rows(self) -> bool:
+        """Whether each of its vectors is one row of the table, neither pooled with others nor weighted."""
+        return not self.multi_valued or (self.sequence_length is not None and not self.weights)
+
+    @property
     def weights_name(self) -> str:
         """The key of the weights in raw and in encoded batches."""
         return f"{self.name}_weights"

@@ -30,7 +30,7 @@ from tfrs_dlrm.streaming.waiting import RetainedTopic, Waiting
 from tfrs_dlrm.streaming.windows import StreamState, StreamWindow, WindowJournal
 from tfrs_dlrm.training.callbacks import Interrupted, StopOnSignal
 from tfrs_dlrm.training.evaluation import NonFiniteError
-from tfrs_dlrm.training.factory import make_model, make_optimizers, precision
+from tfrs_dlrm.training.factory import make_model, make_optimizers, precision, with_row_optimizers
 from tfrs_dlrm.training.run import RUN_AGAIN, Result, Run
 from tfrs_dlrm.training.workdir import METRICS_FILE, Workdir
 
@@ -86,10 +86,12 @@ def train_on_stream(
             data_dir = ensure_prepared(config.data, config.train.seed, prepare_progress)
             schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
             model = make_model(config.model, schema, config.train.seed)
+            config, optimizers = with_row_optimizers(config, model.embeddings, home.begun())
             model.compile(*make_optimizers(config.optimizer))
             try:
                 home.begin(config, data_dir)
-                return StreamRun(config, data_dir, address, home, model, schema, reader).train(show_progress)
+                run = StreamRun(config, data_dir, address, home, model, schema, reader)
+                return run.train(show_progress, optimizers)
             finally:
                 home.end()
     finally:
@@ -135,10 +137,11 @@ class StreamRun(Run):
         """See `Run.position`."""
         return f"after window {self._state.windows}"
 
-    def train(self, show_progress: bool) -> Result:
-        """Trains until the stream is to end, or a signal comes."""
+    def train(self, show_progress: bool, begins_with: str) -> Result:
+        """Trains until the stream is to end, or a signal comes; says `begins_with` first."""
         resumed, state = self.restore(), self._state
         self._progress = StreamProgress(int(state.rows.numpy()), show_progress, self.tensorboard, self.counter)
+        self._progress.say(begins_with)
         listener = StopOnSignal(self.counter, lambda: True, self._save)
         stopping, reason = lambda: listener.received, ""
         self._retries = Retries(self._stream.retry_seconds, self._progress.warn, stopping)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
@@ -10,11 +11,12 @@ import tf_keras as keras
 
 from tfrs_dlrm.checkpoint.contents import CheckpointContents
 from tfrs_dlrm.checkpoint.restore import restore_contents
-from tfrs_dlrm.config import ModelConfig, OptimizerConfig, RunConfig
+from tfrs_dlrm.config import AUTO, ModelConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
 from tfrs_dlrm.embeddings.row_optimizer import Rate, RowOptimizer
+from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.training_setup import dtype_policy
@@ -51,6 +53,25 @@ def tables_for(config: RunConfig) -> Callable[[Schema], TPUEmbeddingTables] | No
     return lambda schema: tpu_tables(local_copy(config.data.path), schema, config.train.batch_size, config.train.seed)
 
 
+def with_row_optimizers(
+    config: RunConfig, tables: EmbeddingTables | TPUEmbeddingTables, begun: RunConfig | None
+) -> tuple[RunConfig, str]:
+    """Returns the configuration with the row optimizer that `auto` stands for, and a line that names all of them.
+
+    Args:
+      config: the run.
+      tables: of its model.
+      begun: the run that the directory holds, perhaps begun under another strategy; a resumed run keeps its optimizer.
+    """
+    optimizer, why = config.optimizer.resolved(bool(tables.on_hardware)), ""
+    if config.optimizer.embedding == AUTO:
+        why = " (auto: TPU embedding hardware has no rowwise_adagrad)" if tables.on_hardware else " (auto)"
+        if begun and begun.optimizer.embedding != optimizer.embedding:
+            optimizer = dataclasses.replace(optimizer, embedding=begun.optimizer.embedding)
+            why = " (auto: the one that this run began with)"
+    return dataclasses.replace(config, optimizer=optimizer), f"row optimizers: {optimizer.row_optimizers}{why}"
+
+
 def learning_rates(config: OptimizerConfig, factor: tf.Variable | float = 1.0) -> dict[str, Rate]:
     """Returns the learning rates of the `dense` weights and of the tables, `embedding`.
 
@@ -70,7 +91,11 @@ def rates_at(rates: Mapping[str, Rate], step: int) -> dict[str, float]:
 def make_optimizers(
     config: OptimizerConfig, factor: tf.Variable | float = 1.0
 ) -> tuple[keras.optimizers.Optimizer, RowOptimizer]:
-    """Returns the optimizers of the dense weights and of the tables; arguments as in `learning_rates`."""
+    """Returns the optimizers of the dense weights and of the tables; arguments as in `learning_rates`.
+
+    `auto` stands for the row optimizer of tables that are not on TPU embedding hardware; see `with_row_optimizers`.
+    """
+    config = config.resolved(on_hardware=False)
     rates = learning_rates(config, factor)
     dense = _DENSE[config.dense](rates["dense"], **_dense_arguments(config))
     per_table = {table: _row_optimizer(config, name, rates["embedding"]) for table, name in config.per_table().items()}

@@ -20,7 +20,15 @@ from tfrs_dlrm.stores.files import disk_full
 from tfrs_dlrm.training.asynchronous import Workers, server_lost
 from tfrs_dlrm.training.callbacks import EndRound, Interrupted, StopOnNonFiniteLoss, StopOnSignal
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
-from tfrs_dlrm.training.factory import learning_rates, make_model, make_optimizers, precision, rates_at, tables_for
+from tfrs_dlrm.training.factory import (
+    learning_rates,
+    make_model,
+    make_optimizers,
+    precision,
+    rates_at,
+    tables_for,
+    with_row_optimizers,
+)
 from tfrs_dlrm.training.inputs import (
     distributed_dataset,
     epoch_steps,
@@ -78,13 +86,14 @@ def train_and_evaluate(
         schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
         check_goals(config, schema, bool(PreparedManifest.load(data_dir).eval))
         model = make_model(config.model, schema, config.train.seed, tables_for(config))
+        home = Workdir(workdir)
+        config, optimizers = with_row_optimizers(config, model.embeddings, home.begun())
         state = RunState(config.optimizer)
         dense, embedding = make_optimizers(config.optimizer, state.rate_factor)
         model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
-        home = Workdir(workdir)
         try:
             _begin(home, config, data_dir, distribution)
-            return TrainingRun(config, data_dir, home, model, state, service).train(show_progress)
+            return TrainingRun(config, data_dir, home, model, state, service).train(show_progress, optimizers)
         finally:
             home.end()
 
@@ -129,8 +138,8 @@ class TrainingRun(Run):
         """See `Run.position`."""
         return f"at step {self.counter.step}"
 
-    def train(self, show_progress: bool) -> Result:
-        """Trains to the end."""
+    def train(self, show_progress: bool, begins_with: str) -> Result:
+        """Trains to the end; says `begins_with` first."""
         resumed = self.restore()
         begun = [f"resuming from {resumed}"] if resumed else self.warm_start()
         if self.distribution.is_chief:
@@ -138,7 +147,7 @@ class TrainingRun(Run):
         shown = show_progress and self.distribution.is_chief
         bar = ProgressBar(self.counter, self._limits.total, self.config.train.batch_size) if shown else None
         self._progress = TrainingProgress(self.counter, bar, self.tensorboard, self.model.label_tasks.shown)
-        for line in [*begun, *out_of_range_lines(self.data_dir, self._manifest)]:
+        for line in [begins_with, *begun, *out_of_range_lines(self.data_dir, self._manifest)]:
             self._progress.say(line)
         anywhere = self.distribution.any_process if self.distribution.several_processes else None
         self._listener = StopOnSignal(self.counter, self._ends_round, self.save_and_wait, anywhere)

@@ -132,8 +132,8 @@ class Workdir:
             self._mirror.write_alone()
         for name in _DIRS.values():
             directory.tidy(self.file(name))
-        if any(directory.steps(self.file(name)) for name in _DIRS.values()):
-            self._check_config(config)
+        if begun := self.begun():
+            self._check_config(begun, config)
             self.check_data(data_dir)
             logging.info("%s: resuming the run in this directory", self.name)
         else:
@@ -142,6 +142,10 @@ class Workdir:
             _copy_encoder(data_dir, self.encoder_dir)
         write_json(self.file(CONFIG_FILE), config.to_dict())
         self.push()
+
+    def begun(self) -> RunConfig | None:
+        """Returns the configuration of the run that a new process would resume; None without a checkpoint."""
+        return self.config() if any(directory.steps(self.file(name)) for name in _DIRS.values()) else None
 
     def config(self) -> RunConfig:
         """Returns the configuration of the run.
@@ -195,8 +199,8 @@ class Workdir:
                 " the rows of their tables mean other values"
             )
 
-    def _check_config(self, config: RunConfig) -> None:
-        old, new = self.config().to_dict(), config.to_dict()
+    def _check_config(self, begun: RunConfig, config: RunConfig) -> None:
+        old, new = begun.to_dict(), config.to_dict()
         for key in _SHAPING:
             section, *field = (key,) if isinstance(key, str) else key
             for name in field or new[section]:

@@ -109,7 +109,6 @@ def test_duplicates_are_added_up_before_the_formula():
     ("rule", "sparse_core", "text"),
     [
         (RowWiseAdagrad(), False, r"has no RowWiseAdagrad: use td.Adagrad.*embedding_optimizer=\{'t': td.Adagrad"),
-        (SGD(l2=0.1), False, "has no l2=0.1 as SGD means it; set it to 0"),
         (SGD(weight_decay=0.1), False, r"no weight_decay=0.1 for SGD \(only Adagrad has it\)"),
         (LazyAdam(weight_decay=0.1), False, r"no weight_decay=0.1 for LazyAdam \(only Adagrad has it\)"),
         (Adagrad(weight_decay=0.1), True, r"no weight_decay=0.1 for Adagrad \(SparseCore has none\)"),

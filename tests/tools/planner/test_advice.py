@@ -65,8 +65,14 @@ def test_what_it_warns_of():
     assert "Every worker holds all 192 GB of tables and slots; parameter_server" in text("multi_worker", "4x80GB")
     assert "v5e has no embedding hardware: every chip holds all 192 GB" in text("tpu", "v5e-16")
     assert "Each host keeps a copy of its chips' tables and slots: 48" in text("tpu", "v4-32")
-    rowwise = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(), train=TrainConfig(batch_size=100))
+    rowwise = dataclasses.replace(
+        CONFIG, optimizer=OptimizerConfig(embedding="rowwise_adagrad"), train=TrainConfig(batch_size=100)
+    )
     assert "the plan takes adagrad for 16 tables" in text("tpu", "v4-32", config=rowwise)
+    automatic = dataclasses.replace(CONFIG, optimizer=OptimizerConfig())
+    assert "so optimizer.embedding=auto is adagrad here" in text("tpu", "v4-32", config=automatic)
+    assert "tables by adagrad," in "\n".join(lines(planned("tpu", "v4-32", config=automatic)))
+    assert "tables by rowwise_adagrad," in "\n".join(lines(planned("tpu", "v5e-16", config=automatic)))
     assert "batch_size=100 does not divide evenly among 8 replicas" in text("tpu", "v3-8", config=rowwise)
     half = Schema(
         Label("y"),
@@ -76,6 +82,10 @@ def test_what_it_warns_of():
     config = RunConfig(model=DLRMConfig(16, bottom_mlp=(16,), top_mlp=(1,)))
     assert "Tables of bfloat16 are float32 in TPU embedding memory" in text("tpu", "v4-8", schema=half, config=config)
     assert "Features a are taken to have 10 values in each example" in text("mirrored", "2", schema=half, config=config)
+    pooled = dataclasses.replace(config, optimizer=OptimizerConfig(embedding_l2=0.1))
+    assert "pools the rows of features a, so it has no l2" in text("tpu", "v4-8", schema=half, config=pooled)
+    shared = dataclasses.replace(pooled, model=dataclasses.replace(config.model, shared_rows=10**5))
+    assert "pools the rows of features a, so" in text("tpu", "v4-8", schema=half, config=shared)
     assert "cannot say whether the run fits" in text("mirrored", "2")
     one = Schema(Label("y"), TERABYTE.dense, (CategoricalFeature("a"),), (Table("a", vocabulary_size=10**8),))
     assert "has 3.70 times the mean of the lookups" in text("mirrored", "4x80GB", schema=one, config=config)

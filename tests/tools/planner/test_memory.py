@@ -115,7 +115,11 @@ def test_sparse_core_tables_are_padded_as_tensorflow_does(name):
 def test_on_tpus_row_wise_adagrad_has_full_slots_and_copies_are_for_each_core():
     table = Table("big", 12, vocabulary_size=1_000_001), Table("small", 12, vocabulary_size=10)
     schema = Schema(Label("y"), categorical=(CategoricalFeature("big"), CategoricalFeature("small")), tables=table)
-    config = RunConfig(model=DLRMConfig(0, bottom_mlp=(12,), top_mlp=(1,)), train=TrainConfig(batch_size=64))
+    config = RunConfig(
+        model=DLRMConfig(0, bottom_mlp=(12,), top_mlp=(1,)),
+        optimizer=OptimizerConfig(embedding="rowwise_adagrad"),
+        train=TrainConfig(batch_size=64),
+    )
     v3 = plan(schema, config, parse_topology("tpu", "v3-8"))
     big, small = v3.tables
     # 12 numbers take 16; four chips; two cores, each with a copy.

@@ -114,7 +114,8 @@ def test_multi_worker_by_hand():
 
 
 def test_sparse_cores_by_hand():
-    planned = plan(SCHEMA, dataclasses.replace(CONFIG, optimizer=OptimizerConfig()), parse_topology("tpu", "v6e-2"))
+    rowwise = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(embedding="rowwise_adagrad"))
+    planned = plan(SCHEMA, rowwise, parse_topology("tpu", "v6e-2"))
     b = planned.tables[1]
     # Rows of 4 take 8 floats, and a full slot; 1,000,000 is a multiple of 8 x 2 SparseCores x 2 chips.
     assert (b.rows_on, b.row, b.slots_row) == ((500_000, 500_000), 32, 32)

@@ -97,8 +97,6 @@ def _refuse(table: str, rule: RowOptimizer, sparse_core: bool) -> None:
             f"{where} has no RowWiseAdagrad: use td.Adagrad, whose slot is as large as the table, or td.SGD, which has"
             f" none; for this table alone, embedding_optimizer={{{table!r}: td.Adagrad(0.01)}}"
         )
-    if rule.l2:
-        raise ValueError(f"{where} has no l2={rule.l2} as {name} means it; set it to 0, or use weight_decay")
     if rule.weight_decay and (sparse_core or not isinstance(rule, Adagrad)):
         can = "SparseCore has none" if sparse_core else "only Adagrad has it"
         raise ValueError(f"{where} has no weight_decay={rule.weight_decay} for {name} ({can}); set it to 0")

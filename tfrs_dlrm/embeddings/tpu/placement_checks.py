@@ -9,6 +9,7 @@ from absl import logging
 from tfrs_dlrm.distribute.placement import Placement, size_text
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
+from tfrs_dlrm.embeddings.tpu.host_batches import HardwareLookup
 from tfrs_dlrm.schema import Schema
 
 
@@ -45,6 +46,23 @@ def check_tables(
             "SparseCores have a fixed capacity for the ids of a batch, measured on samples: give samples, about 20"
             " encoded batches of one replica"
         )
+
+
+def check_l2(optimizer: RowOptimizer, lookups: Sequence[HardwareLookup]) -> None:
+    """Checks that the gradients of the activations can include the l2 of all rows on embedding hardware.
+
+    Raises:
+      ValueError: rows with l2 are pooled or weighted before their activations are known.
+    """
+    for x in lookups:
+        l2 = optimizer.rule(x.table).l2
+        if l2 and not x.feature.whole_rows:
+            raise ValueError(
+                f"table {x.table!r} is on TPU embedding hardware, which pools or weights the rows of feature"
+                f" {x.feature.name!r} and does not return each of them, so it has no l2={l2} for them. Set l2 to 0: for"
+                f" this table by embedding_optimizer={{{x.table!r}: td.Adagrad(0.01)}}, for all tables of a run by"
+                " --config.optimizer.embedding_l2=0"
+            )
 
 
 def check_memory(placement: Placement, optimizer: RowOptimizer) -> None:

@@ -20,7 +20,7 @@ from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import LogicalTable, TableVariable, logical_tables
 from tfrs_dlrm.embeddings.tpu.hardware import EmbeddingHardware, SparseCoreHardware, V1Hardware, hardware_tables
 from tfrs_dlrm.embeddings.tpu.host_batches import OUT_OF_RANGE, HardwareLookup, HostMap, lookups
-from tfrs_dlrm.embeddings.tpu.placement_checks import check_memory, check_tables, log_placement
+from tfrs_dlrm.embeddings.tpu.placement_checks import check_l2, check_memory, check_tables, log_placement
 from tfrs_dlrm.embeddings.variables import make_variables
 from tfrs_dlrm.schema import CategoricalFeature, Schema
 
@@ -35,6 +35,7 @@ class TPUIds:
       ids: by key of the lookup on the embedding hardware.
       weights: by key of the lookup on the embedding hardware; None for lookups without weights.
       batch_size: the number of examples.
+      activations: by key of the lookup on the embedding hardware, float32 [n, dim], once looked up.
       out_of_range: int32 [len(schema.categorical)], how many ids of each feature were outside the table.
       call: the name of this call, unique in a step.
       token: passed from the lookup to the update.
@@ -44,6 +45,7 @@ class TPUIds:
     present: dict[str, tf.Tensor]
     ids: dict[str, Any]
     weights: dict[str, Any]
+    activations: dict[str, tf.Tensor]
     batch_size: tf.Tensor
     out_of_range: tf.Tensor
     call: str
@@ -98,21 +100,28 @@ class TPUEmbeddingTables(keras.layers.Layer):
         self.placement = placement
         self.batch_size = batch_size
         self.kind = distribution_of().embedding_hardware
-        on_hardware = [t.name for t in placement.tables if t.kind == "tpu_embedding"]
-        check_tables(schema, on_hardware, self.kind, batch_size, samples)
-        self.host_map = HostMap(schema, on_hardware, hotness or {})
-        self._lookups = lookups(schema, on_hardware)
+        check_tables(schema, self.on_hardware, self.kind, batch_size, samples)
+        self.host_map = HostMap(schema, self.on_hardware, hotness or {})
+        self._lookups = lookups(schema, self.on_hardware)
         self._layouts = {
             f.name: make_layout(schema.table_of(f), schema)
             for f in schema.categorical
             if f not in {x.feature for x in self._lookups}
         }
         self.tables: dict[str, TableVariable] = {
-            name: v for t in schema.tables if t.name not in on_hardware for name, v in make_variables(t, seed).items()
+            name: v
+            for t in schema.tables
+            if t.name not in self.on_hardware
+            for name, v in make_variables(t, seed).items()
         }
         # In a plain object, which no TensorFlow checkpoint follows: `logical_tables` saves these.
         self._state = types.SimpleNamespace(hardware=None, optimizer=None, samples=tuple(samples), calls=0)
         log_placement(placement, self.kind)
+
+    @property
+    def on_hardware(self) -> tuple[str, ...]:
+        """The names of the tables on embedding hardware."""
+        return self.placement.on_hardware
 
     @property
     def hardware(self) -> EmbeddingHardware | None:
@@ -131,11 +140,11 @@ class TPUEmbeddingTables(keras.layers.Layer):
                 "the embedding tables were compiled with another optimizer, and TPUs are set up for one only; make a"
                 " new model, after tf.tpu.experimental.initialize_tpu_system()"
             )
-        names = [t.name for t in self.placement.tables if t.kind == "tpu_embedding"]
-        optimizer.build(self.tables, elsewhere=names)
+        optimizer.build(self.tables, elsewhere=self.on_hardware)
         check_memory(self.placement, optimizer)
-        if names and state.optimizer is None:
-            tables = hardware_tables(self.schema, names, self._lookups, optimizer, self.kind == "SparseCore")
+        check_l2(optimizer, self._lookups)
+        if self.on_hardware and state.optimizer is None:
+            tables = hardware_tables(self.schema, self.on_hardware, self._lookups, optimizer, self.kind == "SparseCore")
             if self.kind == "V1":
                 state.hardware = V1Hardware(tables, self._lookups, self.batch_size, self.seed)
             else:
@@ -173,7 +182,8 @@ class TPUEmbeddingTables(keras.layers.Layer):
                 " steps_per_epoch or steps): of one that ends tf.distribute does not know the size of the last batches"
             )
         self._state.calls += 1
-        ids = TPUIds({}, {}, {}, {}, tf.shape(counts)[0], tf.reduce_sum(counts, axis=0), f"call_{self._state.calls}")
+        size, call = tf.shape(counts)[0], f"call_{self._state.calls}"
+        ids = TPUIds({}, {}, {}, {}, {}, size, tf.reduce_sum(counts, axis=0), call)
         columns = iter(tf.unstack(features["ids"], axis=1) if "ids" in features else ())
         for f in self.schema.categorical:
             if f.name not in self._layouts:
@@ -199,17 +209,16 @@ class TPUEmbeddingTables(keras.layers.Layer):
           ValueError: a table is on embedding hardware, and `compile` was not called.
         """
         ids = features if isinstance(features, TPUIds) else self.prepare(features)
-        found: dict[str, tf.Tensor] = {}
         if self._lookups:
             if self.hardware is None:
                 raise ValueError("the tables on embedding hardware are not made yet; call compile(optimizer) first")
-            found, ids.token = self.hardware.look_up(ids.ids, ids.weights, ids.call)
+            ids.activations, ids.token = self.hardware.look_up(ids.ids, ids.weights, ids.call)
         vectors = []
         for f in self.schema.categorical:
             if f.name in self._layouts:
                 vectors.append(self._layouts[f.name].vectors(self.tables, ids.bags[f.name]))
             else:
-                pieces = [_of_sequence(f, found[x.key]) for x in self._lookups_of(f)]
+                pieces = [_of_sequence(f, ids.activations[x.key]) for x in self._lookups_of(f)]
                 vectors.append(tf.concat(pieces, axis=-1)[..., : self.schema.table_of(f).dim])
         return [tf.cast(v, self.compute_dtype) for v in vectors]
 
@@ -230,7 +239,10 @@ class TPUEmbeddingTables(keras.layers.Layer):
                 lookups_of = self._lookups_of(f)
                 width = self.schema.table(lookups_of[0].table).dim
                 parts = [None] * len(lookups_of) if flat is None else in_pieces(flat, len(lookups_of), width)
-                by_lookup |= {x.key: part for x, part in zip(lookups_of, parts, strict=True)}
+                by_lookup |= {
+                    x.key: self._with_l2(x, part, features.activations, optimizer)
+                    for x, part in zip(lookups_of, parts, strict=True)
+                }
             elif flat is not None:
                 found = self._layouts[f.name].lookup_gradients(self.tables, features.bags[f.name], flat)
                 for name, of_variable in found.items():
@@ -291,6 +303,24 @@ class TPUEmbeddingTables(keras.layers.Layer):
                 f"a batch of samples has {count} examples; those of a replica have batch_size={self.batch_size}"
             )
         return mapped
+
+    def _with_l2(
+        self,
+        lookup: HardwareLookup,
+        gradient: tf.Tensor | None,
+        activations: Mapping[str, tf.Tensor],
+        optimizer: RowOptimizer,
+    ) -> tf.Tensor | None:
+        """Adds the l2 of looked-up rows to the gradient of their activations, which are the rows; see `check_l2`.
+
+        The hardware adds up the gradients of a row that n examples look up, so its l2 is added n times, as
+        `RowOptimizer` has it.
+        """
+        l2 = optimizer.rule(lookup.table).l2
+        if gradient is None or not l2:
+            return gradient
+        examples = self.batch_size * tf.distribute.get_strategy().num_replicas_in_sync
+        return gradient + (l2 / examples) * activations[lookup.key]
 
     def _lookups_of(self, f: CategoricalFeature) -> list[HardwareLookup]:
         return [x for x in self._lookups if x.feature is f]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from tfrs_dlrm.config import AUTO
 from tfrs_dlrm.distribute.hardware import TPUS
 from tfrs_dlrm.distribute.placement import VALUES, Topology, size_text
 from tfrs_dlrm.tools.planner.memory import table_name
@@ -40,13 +41,23 @@ def _notes(plan: Plan) -> Iterator[str]:
             " and their gradients, as large as the tables, are summed over all chips. v5p and v6e share tables out."
         )
     embedding = [t for t in plan.tables if t.placed.kind == "tpu_embedding"]
+    names, schema = {t.placed.name for t in embedding}, config.model.schema(plan.schema)
     adagrad = sum(t.optimizer == "rowwise_adagrad" for t in embedding)
     if adagrad:
         yield (
             f"Embedding hardware has no row-wise Adagrad: the plan takes adagrad for {adagrad} tables, as a run must,"
-            " by --config.optimizer.embedding=adagrad."
+            " by --config.optimizer.embedding=auto."
         )
-    if any(plan.schema.table(table_name(t.placed.name)).dtype == "bfloat16" for t in embedding):
+    if config.optimizer.embedding == AUTO and embedding:
+        yield "Embedding hardware has no row-wise Adagrad, so optimizer.embedding=auto is adagrad here."
+    homes = {f.name: schema.table_of(f).stored_in or f.table for f in schema.categorical if not f.whole_rows}
+    pooled = [feature for feature, home in homes.items() if home in names]
+    if pooled and plan.optimizer.embedding_l2:
+        yield (
+            f"Embedding hardware pools the rows of features {', '.join(pooled)}, so it has no l2 for them, and the run"
+            " needs --config.optimizer.embedding_l2=0."
+        )
+    if any(schema.table(table_name(t.placed.name)).dtype == "bfloat16" for t in embedding):
         yield "Tables of bfloat16 are float32 in TPU embedding memory."
     if plan.host_memory:
         yield f"Each host keeps a copy of its chips' tables and slots: {size_text(plan.host_memory)} of its memory."
@@ -82,7 +93,7 @@ def _smaller(plan: Plan) -> Iterator[Remedy]:
         tables = (dataclasses.replace(t, dtype="bfloat16") if t.parts else t for t in plan.schema.tables)
         schema = dataclasses.replace(plan.schema, tables=tuple(tables))
         yield _remedy('tables of "dtype": "bfloat16"', compute(schema, plan.config, plan.topology))
-    if not on_tpu and optimizer.embedding not in ("sgd", "rowwise_adagrad"):
+    if not on_tpu and plan.optimizer.embedding not in ("sgd", "rowwise_adagrad"):
         rowwise = dataclasses.replace(optimizer, embedding="rowwise_adagrad", embedding_l1=0.0)
         config = dataclasses.replace(plan.config, optimizer=rowwise)
         yield _remedy("optimizer.embedding=rowwise_adagrad", compute(plan.schema, config, plan.topology))

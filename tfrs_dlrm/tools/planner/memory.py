@@ -88,6 +88,7 @@ def stored_tables(placement: Placement, optimizer: OptimizerConfig, device: Devi
     Raises:
       ValueError: `optimizer.embedding_per_table` names an unknown table, or one whose rows another table stores.
     """
+    optimizer = optimizer.resolved(bool(placement.on_hardware))
     per_table = optimizer.per_table()
     known = {t.name for t in placement.tables} | {table_name(t.name) for t in placement.tables}
     for name in per_table:

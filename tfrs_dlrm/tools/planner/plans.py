@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
-from tfrs_dlrm.config import DataConfig, RunConfig
+from tfrs_dlrm.config import DataConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.config.models.cost import DenseCost
 from tfrs_dlrm.distribute.hardware import Device
 from tfrs_dlrm.distribute.placement import Topology, place
@@ -72,6 +72,11 @@ class Plan:
     at_most: tuple[str, ...]
     notes: tuple[str, ...] = ()
     remedies: tuple[Remedy, ...] = ()
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """The optimizers of the run, with the one that `auto` stands for."""
+        return self.config.optimizer.resolved(any(t.placed.kind == "tpu_embedding" for t in self.tables))
 
     @property
     def need(self) -> int:

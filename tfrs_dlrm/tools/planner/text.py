@@ -35,8 +35,7 @@ def _heading(plan: Plan) -> list[str]:
         )
     return [
         f"{topology.strategy} {topology_text(topology)}: {devices}",
-        f"batch {config.train.batch_size}, {config.train.precision}; tables by {config.optimizer.embedding}"
-        f"{' and ' + config.optimizer.embedding_per_table if config.optimizer.embedding_per_table else ''},"
+        f"batch {config.train.batch_size}, {config.train.precision}; tables by {plan.optimizer.row_optimizers},"
         f" dense weights by {config.optimizer.dense}",
     ]
 
