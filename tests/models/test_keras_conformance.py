@@ -64,17 +64,32 @@ def test_early_stopping_restores_the_best_weights():
     assert_same_weights(model, first)
 
 
-@pytest.mark.parametrize("name", ["weights-{epoch}"])
-def test_model_checkpoint_saves_what_can_be_loaded(name, tmp_path):
-    path = str(tmp_path / name)
-    model = make()
-    fit(model, epochs=2, callbacks=[keras.callbacks.ModelCheckpoint(path, save_weights_only=True)])
-    again = make()
-    again.load_weights(path.format(epoch=2))
+@pytest.mark.parametrize("name", ["tensorflow-{epoch}", "{epoch}.h5", "{epoch}.weights.h5", "{epoch}.keras"])
+def test_model_checkpoint_saves_what_can_be_loaded_and_trained_on(name, tmp_path):
+    path, whole = str(tmp_path / name), name.endswith(".keras")
+    model = make(metrics=["auc", "accuracy", keras.metrics.mean_absolute_error])
+    fit(model, epochs=2, callbacks=[keras.callbacks.ModelCheckpoint(path, save_weights_only=not whole)])
+    model.optimizer.learning_rate = 0.005  # not saved yet
+    fit(
+        model,
+        callbacks=[keras.callbacks.ModelCheckpoint(path.format(epoch="{epoch}-slow"), save_weights_only=not whole)],
+    )
+    found = path.format(epoch="1-slow")
+    again = keras.models.load_model(found) if whole else make()
+    if not whole:
+        again.load_weights(found)
     assert_same_weights(model, again)
-    for m in (model, again):
-        fit(m, epochs=2)
-    assert_same_weights(model, again)
+    if name == "{epoch}.weights.h5":  # has slots, but no learning rates
+        again.optimizer.learning_rate = 0.005
+    if name != "{epoch}.h5":  # has no optimizers
+        assert again.embedding_optimizer.learning_rate == pytest.approx(0.005)
+        for m in (model, again):
+            fit(m, epochs=2)
+            m.optimizer.learning_rate = 0.004
+            fit(m)
+        assert_same_weights(model, again)
+    expected = model.evaluate(*arrays(), verbose=0, return_dict=True).keys() if whole else {"loss", "out_of_range"}
+    assert again.evaluate(*arrays(), verbose=0, return_dict=True).keys() == expected
 
 
 def test_backup_and_restore_resumes_where_a_fit_was_interrupted(tmp_path):
