@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
@@ -29,7 +30,7 @@ def raw_model(model: RankingModel, encoder: Encoder | str) -> keras.Model:
 
     Returns:
       A model that returns what `model` returns: probabilities, or numbers of a regression, float32 [B]; for several
-      labels [B, labels].
+      labels [B, labels]. Of one label, its name is that of the bundle: `probability` or `prediction`.
 
     Raises:
       ValueError: the encoder is of other features than the model, or a feature has the name of a layer.
@@ -41,7 +42,10 @@ def raw_model(model: RankingModel, encoder: Encoder | str) -> keras.Model:
         if name in specs:
             raise ValueError(f"feature {name!r}: a layer has this name; give the {name} another, by its argument name")
     inputs = {name: keras.Input(spec.shape[1:], dtype=spec.dtype, name=name) for name, spec in specs.items()}
-    return keras.Model(inputs, model(encoder(inputs)), name=f"raw_{model.name}")
+    answers = model(encoder(inputs))
+    if not model.schema.more_labels:
+        answers = keras.layers.Activation("linear", name=model.label_tasks.first.output, dtype=tf.float32)(answers)
+    return keras.Model(inputs, answers, name=f"raw_{model.name}")
 
 
 def _check_same_features(model: Schema, encoder: Schema) -> None:
