@@ -11,10 +11,13 @@ from cases import matrix
 from fake_tpu import KINDS, fake_tpu
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import DLRMConfig, MatrixFactorizationConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, MatrixFactorizationConfig, RunConfig, TrainConfig
+from tfrs_dlrm.distribute import placement
 from tfrs_dlrm.training.evaluation import score
+from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.factory import make_model as make_family_model
 from tfrs_dlrm.training.inputs import distributed_dataset
+from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.tpu import most_values, tpu_tables
 
 BATCH = 64
@@ -76,6 +79,21 @@ def test_the_default_is_an_optimizer_that_the_tables_can_have(data):
             model = td.DLRM(schema, (16, 8), (16, 1), embeddings=tables)
             model.compile(embedding_optimizer="auto")
             assert type(model.embedding_optimizer) is kind
+
+
+@pytest.mark.parametrize("kind", matrix(["V1", "SparseCore"], fast=["V1"]))
+def test_a_run_of_another_strategy_is_loaded_whatever_its_row_optimizer_is(data, tmp_path, monkeypatch, kind):
+    train = TrainConfig(batch_size=BATCH, steps=1, tensorboard=False)
+    train_and_evaluate(RunConfig(DataConfig(path=data), CONFIGS["matrix_factorization"], train=train), str(tmp_path))
+    trained = load_run(str(tmp_path))[0].embeddings.tables["site"].numpy()
+    monkeypatch.setitem(placement.REPLICATE_BELOW, "tpu", 0)
+    with fake_tpu(kind) as strategy, strategy.scope():
+        model, config, _ = load_run(str(tmp_path))
+        assert config.optimizer.embedding == "rowwise_adagrad" and "site" in model.embeddings.on_hardware
+        shards = model.embeddings.logical_tables()["tables/site"].shards
+        np.testing.assert_array_equal(np.concatenate([s.read(0, s.end - s.begin) for s in shards]), trained)
+        with pytest.raises(ValueError, match="'site' is on TPU embedding hardware, which has no RowWiseAdagrad"):
+            load_run(str(tmp_path), compiled=True)
 
 
 def test_scores_are_those_of_the_examples_there_are(data, monkeypatch):

@@ -152,7 +152,9 @@ def load_run(workdir: str, which: Which = "best", compiled: bool = False) -> tup
     Args:
       workdir: the directory of the run.
       which: see `load_model`.
-      compiled: whether the model is compiled; on TPUs, whose tables are made together with their slots, it always is.
+      compiled: whether the model is compiled as in the run, with the slots of the checkpoint. If not, on TPUs, whose
+        tables are made when it is compiled, it has an optimizer without slots: so a run is scored there, whatever its
+        row optimizer is.
 
     Raises:
       FileNotFoundError: the directory holds no run or no checkpoint.
@@ -165,10 +167,12 @@ def load_run(workdir: str, which: Which = "best", compiled: bool = False) -> tup
     with precision(config.train.precision):
         model = make_model(config.model, home.schema(), config.train.seed, tables_for(config))
         model.build()
-        if compiled or distribution_of().fixed_batches:
+        if compiled:
             model.compile(*make_optimizers(config.optimizer, state.rate_factor))
+        elif distribution_of().fixed_batches:
+            model.compile(embedding_optimizer="sgd")
     cuts = {"state": state} if config.optimizer.plateau_factor < 1 else {}
-    restore_contents(CheckpointContents.of(model, cuts), path)
+    restore_contents(CheckpointContents.of(model, cuts, optimizers=compiled), path)
     return model, config, path
 
 
