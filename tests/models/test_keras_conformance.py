@@ -163,6 +163,9 @@ def test_class_weight_is_a_sample_weight():
     fit(both, features, labels, sample_weight=weights, class_weight={0: 2.0, 1: 1.0})
     fit(product, features, labels, sample_weight=np.where(labels == 1, weights, 2 * weights))
     assert_same_weights(both, product, atol=1e-6)
+    several = Schema(Label("y"), SCHEMA.dense, SCHEMA.categorical, SCHEMA.tables, more_labels=(Label("z"),))
+    with pytest.raises(ValueError, match=r"class_weight={0: 2.0}: an example has 2 labels, .* give sample_weight, a"):
+        td.DLRM(several, (8, 4), (8, 1)).fit(features, np.stack([labels, labels], axis=1), class_weight={0: 2.0})
 
 
 def test_validation_data_is_an_evaluation_and_validation_split_the_last_examples():
@@ -191,13 +194,18 @@ def test_predictions_are_probabilities_of_dicts_datasets_and_generators():
     assert expected.dtype == np.float32 and 0 < expected.min() < 0.5 < expected.max() < 1
 
 
-@pytest.mark.parametrize("how", ["generator", "train_on_batch", "eagerly", "steps_per_execution", "jit_compile"])
-def test_every_way_to_train_is_the_same(how):
+@pytest.fixture(scope="module")
+def whole():
+    """A model after two epochs of a plain fit, and its losses."""
+    model = make()
+    return model, fit(model, epochs=2)["loss"]
+
+
+@pytest.mark.parametrize("how", ["generator", "train_on_batch", "run_eagerly", "steps_per_execution", "jit_compile"])
+def test_every_way_to_train_is_the_same(how, whole):
     features, labels = arrays()
-    whole, other = make(), make(**{"run_eagerly": how == "eagerly", "jit_compile": how == "jit_compile"})
-    if how == "steps_per_execution":
-        other = make(steps_per_execution=4)
-    losses = fit(whole, epochs=2)["loss"]
+    options = {"run_eagerly": True, "jit_compile": True, "steps_per_execution": 4}
+    other = make(**{how: options[how]} if how in options else {})
     batches = list(dataset(features, labels))
     if how == "generator":
         found = fit(other, iter(batches * 2), batch_size=None, epochs=2, steps_per_epoch=4)["loss"]
@@ -208,10 +216,10 @@ def test_every_way_to_train_is_the_same(how):
             found.append([other.train_on_batch(*b, reset_metrics=False)[0] for b in batches][-1])
     else:
         found = fit(other, epochs=2)["loss"]
-    assert found == pytest.approx(losses, rel=1e-5)
+    assert found == pytest.approx(whole[1], rel=1e-5)
     exact = how in ("generator", "steps_per_execution")
-    assert_same_weights(whole, other, atol=0.0 if exact else 1e-6)
-    evaluations = (m.evaluate(features, labels, verbose=0, return_dict=True) for m in (other, whole))
+    assert_same_weights(whole[0], other, atol=0.0 if exact else 1e-6)
+    evaluations = (m.evaluate(features, labels, verbose=0, return_dict=True) for m in (other, whole[0]))
     assert next(evaluations) == pytest.approx(next(evaluations), rel=1e-4)
 
 

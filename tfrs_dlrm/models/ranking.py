@@ -234,6 +234,22 @@ class RankingModel(KerasSaving):
         options = {name: kwargs[name] for name in _SAVED_OPTIONS if name in kwargs}
         self._compile_arguments = CompileArguments(self._label_losses.given, options)
 
+    def fit(
+        self, *args: Any, class_weight: Mapping[int, float] | None = None, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit` does.
+
+        Raises:
+          ValueError: `class_weight` is given and the schema has several labels: Keras would take their columns for
+            classes.
+        """
+        if class_weight is not None and self.schema.more_labels:
+            raise ValueError(
+                f"class_weight={class_weight}: an example has {len(self.schema.labels)} labels, each with its class;"
+                " give sample_weight, a weight per example"
+            )
+        return super().fit(*args, class_weight=class_weight, **kwargs)
+
     @property
     def linear_features(self) -> Sequence[str] | None:
         """The features whose values have a linear weight, if the model has `linear_weights`; None for all.
