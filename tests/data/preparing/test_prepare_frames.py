@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import tensorflow as tf
+from cases import matrix
 
 import tfrs_dlrm as td
 from tfrs_dlrm.data.preparing import job as prepare_job
@@ -62,7 +63,7 @@ def assert_same_but_for_the_inputs(a, b):
     return inputs
 
 
-@pytest.mark.parametrize("form", [pd.DataFrame, polars_frame, batches, relation])
+@pytest.mark.parametrize("form", matrix([pd.DataFrame, polars_frame, batches, relation], [pd.DataFrame, relation]))
 def test_a_frame_is_prepared_to_the_bytes_of_its_parquet_file(tmp_path, log, small_blocks, form):
     log.to_parquet(tmp_path / "log.parquet")
     td.prepare(SCHEMA, [str(tmp_path / "log.parquet")], str(tmp_path / "file"), eval_fraction=0.3)

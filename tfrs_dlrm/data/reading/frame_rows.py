@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import tensorflow as tf
 
@@ -13,7 +12,7 @@ from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.frames import ArrowStream, Frame
 from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.data.reading.columns import Columns
-from tfrs_dlrm.data.reading.parts import PipelineShare, pipeline_share
+from tfrs_dlrm.data.reading.parts import PipelineShare, one_for_each, pipeline_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +26,9 @@ class FrameRows:
         """The number of rows."""
         return len(self.columns)
 
-    def cut(self, parts: int) -> list[FrameRows]:
-        """Cuts the rows into several parts of similar size."""
-        ends = [self.rows * i // parts for i in range(parts + 1)]
-        return [FrameRows(self.columns.slice(begin, end)) for begin, end in itertools.pairwise(ends) if end > begin]
+    def part(self, begin: int, end: int) -> FrameRows:
+        """Returns the rows from `begin` to before `end`."""
+        return FrameRows(self.columns.slice(begin, end))
 
 
 def share_of_frame(
@@ -53,7 +51,5 @@ def share_of_frame(
         if encoded.bad:
             raise BadRowError(encoded.bad[0], "leave the row out; prepare can set such rows aside")
         chunks.append(FrameRows(Columns.of(encoded.table, encoder.schema)))
-    if context is not None and len(chunks) < context.num_input_pipelines:
-        chunks = [part for chunk in chunks for part in chunk.cut(context.num_input_pipelines)]
     rows = sum(chunk.rows for chunk in chunks)
-    return pipeline_share(chunks, context, batch_size, drop_remainder, f"{frame}: {rows} rows")
+    return pipeline_share(one_for_each(chunks, context), context, batch_size, drop_remainder, f"{frame}: {rows} rows")

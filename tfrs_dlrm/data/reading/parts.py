@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -17,7 +18,15 @@ class RowChunk(Protocol):
         """The number of rows."""
 
 
+class CuttableChunk(RowChunk, Protocol):
+    """Rows of which one pipeline can read a part."""
+
+    def part(self: C, begin: int, end: int) -> C:
+        """Returns the rows from `begin` to before `end`."""
+
+
 P = TypeVar("P", bound=RowChunk)
+C = TypeVar("C", bound=CuttableChunk)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +76,18 @@ def pipeline_share(
     else:
         batches = -(-sum(p.rows for p in selected) // size)
     return PipelineShare(tuple(selected), size, batches)
+
+
+def one_for_each(chunks: Sequence[C], context: tf.distribute.InputContext | None) -> list[C]:
+    """Returns the chunks, each cut into parts of similar size if there are fewer chunks than input pipelines."""
+    pipelines = 1 if context is None else context.num_input_pipelines
+    if len(chunks) >= pipelines:
+        return list(chunks)
+    parts = []
+    for chunk in chunks:
+        ends = [chunk.rows * i // pipelines for i in range(pipelines + 1)]
+        parts += [chunk.part(begin, end) for begin, end in itertools.pairwise(ends) if end > begin]
+    return parts
 
 
 def prefetched(data: tf.data.Dataset) -> tf.data.Dataset:

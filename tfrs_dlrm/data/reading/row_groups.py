@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +14,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, PreparedShard, Split, encoded_schema
 from tfrs_dlrm.data.reading.columns import Columns
-from tfrs_dlrm.data.reading.parts import PipelineShare, pipeline_share
+from tfrs_dlrm.data.reading.parts import PipelineShare, one_for_each, pipeline_share
 from tfrs_dlrm.data.reading.windows import ShuffleWindows
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import local_copy
@@ -36,11 +35,9 @@ class RowGroup:
         """The number of rows."""
         return self.end - self.begin
 
-    def cut(self, parts: int) -> list[RowGroup]:
-        """Cuts the group into several of similar size."""
-        ends = [self.begin + self.rows * i // parts for i in range(parts + 1)]
-        pairs = itertools.pairwise(ends)
-        return [dataclasses.replace(self, begin=begin, end=end) for begin, end in pairs if end > begin]
+    def part(self, begin: int, end: int) -> RowGroup:
+        """Returns its rows from `begin` to before `end`."""
+        return dataclasses.replace(self, begin=self.begin + begin, end=self.begin + end)
 
     def read(self, schema: Schema) -> Columns:
         """Reads the rows."""
@@ -55,10 +52,9 @@ def share_of_split(
     """Selects the row groups of a split for an input pipeline; see `pipeline_share` for arguments and errors."""
     shards = PreparedManifest.load(directory).shards(split)
     groups = _list_row_groups(directory, shards, encoded_schema(Schema.load(os.path.join(directory, SCHEMA_FILE))))
-    if context is not None and len(groups) < context.num_input_pipelines:
-        groups = [part for g in groups for part in g.cut(context.num_input_pipelines)]
     rows = sum(g.rows for g in groups)
-    return pipeline_share(groups, context, batch_size, drop_remainder, f"{directory}: {rows} {split} rows")
+    what = f"{directory}: {rows} {split} rows"
+    return pipeline_share(one_for_each(groups, context), context, batch_size, drop_remainder, what)
 
 
 def _list_row_groups(directory: str, shards: Sequence[PreparedShard], expected: pa.Schema) -> list[RowGroup]:
