@@ -39,8 +39,8 @@ def data(schema: Schema, steps: int = STEPS, seed: int = 0) -> tf.data.Dataset:
     return batches.map(lambda y: (features, y))
 
 
-def train(model: td.RankingModel, steps: int = STEPS, seed: int = 0) -> None:
-    model.fit(data(model.schema, steps, seed), verbose=0)
+def train(model: td.RankingModel, steps: int = STEPS, seed: int = 0) -> dict:
+    return model.fit(data(model.schema, steps, seed), verbose=0).history
 
 
 def compiled(model: td.RankingModel, optimizer: str = "rowwise", metrics=None) -> td.RankingModel:
@@ -77,7 +77,7 @@ CASES = [
     *((form, labels, "float32", "lazy_adam") for form in SEVERAL for labels in ("number", "several")),
     *((form, "click", "mixed_bfloat16", "rowwise") for form in ("dlrm cat", "dcn of mlperf", "deepfm")),
 ]
-FAST = [("dlrm cat", "click", "mixed_bfloat16", "rowwise"), ("dcn", "several", "float32", "lazy_adam")]
+FAST = [("deepfm", "click", "mixed_bfloat16", "rowwise")]
 
 
 @pytest.mark.parametrize(("form", "labels", "policy", "optimizer"), matrix(CASES, FAST))
@@ -91,12 +91,10 @@ def test_a_loaded_model_goes_on_bit_by_bit(form, labels, policy, optimizer, tmp_
     for each in loaded:
         assert type(each) is type(model) and each.get_config() == model.get_config()
         assert_equal(each, model)
-    for each in (model, *loaded):
-        train(each)
-    for each in loaded:
+    histories = [train(each) for each in (model, *loaded)]
+    for each, history in zip(loaded, histories[1:], strict=True):
+        assert history == histories[0]
         assert_equal(each, model)
-        assert each.metrics_names == model.metrics_names
-        assert each.evaluate(data(schema, 1), verbose=0) == model.evaluate(data(schema, 1), verbose=0)
 
 
 @pytest.mark.parametrize("name", ["w.h5", "w.weights.h5", "w", "whole.keras", "saved_model"])

@@ -50,6 +50,17 @@ def test_fit_and_scores_are_traced_from_prepared_data(data, kind, replicate_belo
         assert bool(placed) == bool(kind) and ("user" in placed) == (bool(kind) and replicate_below < 1600)
 
 
+def test_keras_formats_refuse_tables_on_tpus(data, tmp_path):
+    with fake_tpu("V1") as strategy, strategy.scope():
+        model = make_model(data, 1000)
+        for name, refused in [("m.keras", model.save), ("m", model.save), ("w.h5", model.save_weights)]:
+            with pytest.raises(ValueError, match="tables on a TPU are no weights of a Keras model; use td.save_check"):
+                refused(f"{tmp_path}/{name}")
+        with pytest.raises(ValueError, match="tables on a TPU"):
+            model.get_weights()
+    assert not list(tmp_path.iterdir())
+
+
 # Of matrix factorization, the other features have no gradients.
 CONFIGS = {
     "matrix_factorization": MatrixFactorizationConfig(8, item="site"),
