@@ -54,7 +54,7 @@ def test_keras_formats_refuse_tables_on_tpus(data, tmp_path):
     with fake_tpu("V1") as strategy, strategy.scope():
         model = make_model(data, 1000)
         for name, refused in [("m.keras", model.save), ("m", model.save), ("w.h5", model.save_weights)]:
-            with pytest.raises(ValueError, match=r"tables on a TPU are no weights of a Keras model; use td\.save_check"):
+            with pytest.raises(ValueError, match=r"tables on a TPU are no weights of a Keras model; use td\.save"):
                 refused(f"{tmp_path}/{name}")
         with pytest.raises(ValueError, match="tables on a TPU"):
             model.get_weights()
