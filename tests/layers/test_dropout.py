@@ -32,6 +32,13 @@ def test_what_is_dropped_is_a_function_of_seed_and_step(tmp_path):
     np.testing.assert_array_equal(restored(ONES, training=True), two)
 
 
+def test_without_a_seed_the_weights_say_what_is_dropped_next():
+    first, other = Dropout(0.5), Dropout(0.5)
+    assert not np.array_equal(first(ONES, training=True), other(ONES, training=True))
+    other.set_weights(first.get_weights())
+    np.testing.assert_array_equal(other(ONES, training=True), first(ONES, training=True))
+
+
 def test_the_gradient_passes_where_nothing_was_dropped():
     layer = Dropout(0.5, seed=3)
     with tf.GradientTape() as tape:

@@ -227,6 +227,18 @@ def test_other_row_optimizers_keep_their_slots(tmp_path, caplog):
     assert other.embedding_optimizer.iterations == 0
 
 
+def test_a_constructor_that_does_not_take_its_config(tmp_path):
+    class Narrow(Wide):
+        def __init__(self, schema):
+            super().__init__(schema)
+
+    Narrow(SCHEMA).save(f"{tmp_path}/m.keras")
+    with pytest.raises(
+        TypeError, match=r"Narrow could not be made from its config: .*\. Its constructor has to"
+    ):
+        keras.models.load_model(f"{tmp_path}/m.keras", {"Narrow": Narrow})
+
+
 def test_the_name_of_the_package_is_in_the_file(tmp_path):
     """Without `import tfrs_dlrm` it is what Keras says."""
     make("dlrm").save(f"{tmp_path}/m.keras")

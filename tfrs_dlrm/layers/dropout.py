@@ -19,7 +19,7 @@ class Dropout(keras.layers.Layer):
 
     Args:
       rate: the share of the inputs to drop, in [0, 1).
-      seed: None draws one.
+      seed: None drops others each time.
 
     Raises:
       ValueError: the rate is outside [0, 1).
@@ -31,7 +31,9 @@ class Dropout(keras.layers.Layer):
             raise ValueError(f"rate={rate}; a number in [0, 1) is needed, the share of the inputs to drop")
         self.rate = rate
         self.seed = seed
-        self._key = random.randrange(1 << 31) if seed is None else seed
+        self._key = seed or 0
+        # Without a seed the count begins anywhere, so that the saved count alone says what is dropped next.
+        self._start = random.randrange(1 << 62) if seed is None else 0
 
     def build(self, input_shape: Any) -> None:
         """Creates the counter of train steps: one per replica, all equal."""
@@ -39,7 +41,7 @@ class Dropout(keras.layers.Layer):
             name="steps",
             shape=[],
             dtype=tf.int64,
-            initializer="zeros",
+            initializer=keras.initializers.Constant(self._start),
             trainable=False,
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,

@@ -307,10 +307,21 @@ class RankingModel(KerasSaving):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RankingModel:
-        """Makes a model from `get_config`, all its layers under the dtype policy of the model."""
+        """Makes a model from `get_config`, all its layers under the dtype policy of the model.
+
+        Raises:
+          TypeError: the constructor of a subclass does not take the arguments.
+        """
         del custom_objects
-        with dtype_policy(config.get("dtype", keras.mixed_precision.global_policy())):
-            return cls(**(config | {"schema": Schema.from_json(json.dumps(config["schema"]))}))
+        arguments = config | {"schema": Schema.from_json(json.dumps(config["schema"]))}
+        try:
+            with dtype_policy(config.get("dtype", keras.mixed_precision.global_policy())):
+                return cls(**arguments)
+        except TypeError as e:
+            raise TypeError(
+                f"{cls.__name__} could not be made from its config: {e}. Its constructor has to take **kwargs and pass"
+                " them to super().__init__, and its get_config to add what else the constructor takes"
+            ) from e
 
     def summary(
         self,
