@@ -233,9 +233,7 @@ def test_a_constructor_that_does_not_take_its_config(tmp_path):
             super().__init__(schema)
 
     Narrow(SCHEMA).save(f"{tmp_path}/m.keras")
-    with pytest.raises(
-        TypeError, match=r"Narrow could not be made from its config: .*\. Its constructor has to"
-    ):
+    with pytest.raises(TypeError, match=r"Narrow could not be made from its config: .*\. Its constructor has to"):
         keras.models.load_model(f"{tmp_path}/m.keras", {"Narrow": Narrow})
 
 
