@@ -223,6 +223,17 @@ def test_small_batches(tmp_path, batch):
     assert encoded["m"].to_list() == [[1, 1]] * batch
 
 
+def test_a_directory_that_is_prepared_again_has_the_new_vocabulary(tmp_path):
+    """TensorFlow would keep the lines of the first file of a path as long as the process lives."""
+    schema = Schema(Label("y"), (), (CategoricalFeature("site"),), (Table("site", vocabulary_size=3),))
+    first = build(tmp_path, schema, {"site": ["a", "b"]})
+    (tmp_path / "vocabulary" / "site.txt").write_text("b\na\n")
+    second = Encoder(schema, str(tmp_path))
+    raw = {"site": tf.constant(["a", "b"])}
+    assert first(raw)["ids"].numpy().tolist() == [[1], [2]]
+    assert second(raw)["ids"].numpy().tolist() == [[2], [1]]
+
+
 def test_a_directory_that_does_not_fit(tmp_path):
     schema = Schema(Label("y"), dense=(DenseFeature("d", fill_value="mean"),), categorical=(CategoricalFeature("c"),))
     with pytest.raises(ValueError, match=r"statistics\.json: no statistics of feature 'd'"):

@@ -7,6 +7,7 @@ model sees the same inputs in training and in serving.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -273,6 +274,27 @@ class Encoder(keras.layers.Layer):
         return [check] if check is not None else []
 
 
+class _Lines(tf.lookup.TextFileInitializer):
+    """The lines of a file with their numbers.
+
+    A process keeps the tables of files under a name, which is the path in TensorFlow. A log that is prepared again would
+    get the lines of the first time. So the name is the digest of the contents.
+    """
+
+    def __init__(self, path: str) -> None:
+        index = tf.lookup.TextFileIndex
+        super().__init__(path, tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER)
+        digest = hashlib.blake2b(digest_size=16)
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        self._digest = digest.hexdigest()
+
+    @property
+    def _shared_name(self) -> str:
+        return f"vocabulary_{self._digest}"
+
+
 def _lookup(directory: str, table: str, rows: int) -> tf.lookup.StaticHashTable:
     """Makes the table from text to its line number in the vocabulary, -1 if it is not found."""
     path = vocabulary_file(directory, table)
@@ -280,10 +302,7 @@ def _lookup(directory: str, table: str, rows: int) -> tf.lookup.StaticHashTable:
         raise FileNotFoundError(f"table {table!r}: no vocabulary at {path}; is {directory} a prepared directory?")
     if os.path.getsize(path) == 0:
         raise ValueError(f"{path}: the vocabulary is empty")
-    source = tf.lookup.TextFileInitializer(
-        path, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
-    )
-    lookup = tf.lookup.StaticHashTable(source, default_value=-1, name=f"vocabulary_{table}")
+    lookup = tf.lookup.StaticHashTable(_Lines(path), default_value=-1, name=f"vocabulary_{table}")
     size = int(lookup.size().numpy())
     if size + 1 != rows:
         raise ValueError(f"{path}: {size} values, but table {table!r} has {rows} rows; prepare the data again")
