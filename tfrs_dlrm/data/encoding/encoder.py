@@ -277,8 +277,8 @@ class Encoder(keras.layers.Layer):
 class _Lines(tf.lookup.TextFileInitializer):
     """The lines of a file with their numbers.
 
-    A process keeps the tables of files under a name, which is the path in TensorFlow: a directory that is prepared again
-    would get the lines of the first time. Here the name is the digest of the contents.
+    A process keeps the tables of files under a name. In TensorFlow that is the path, so a directory that is prepared
+    again would get the lines of the first time. Here it is the digest of the contents.
     """
 
     def __init__(self, path: str) -> None:
