@@ -1,7 +1,10 @@
 """The Keras 2 guard, and the public names. Each case needs a process of its own."""
 
+import ast
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +41,25 @@ def test_importing_keras_3_by_its_own_name_does_no_harm():
 def test_import_alone_loads_no_tensorflow():
     done = run("import sys, tfrs_dlrm; print('tensorflow' in sys.modules)")
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import tfrs_dlrm, tf_keras",
+        pytest.param("import tensorflow, tf_keras, tfrs_dlrm", marks=pytest.mark.matrix),
+        pytest.param("import tfrs_dlrm; tfrs_dlrm.MLP; import tf_keras", marks=pytest.mark.matrix),
+        pytest.param(
+            "import tfrs_dlrm, tensorflow; tensorflow.keras.layers; import tf_keras", marks=pytest.mark.matrix
+        ),
+    ],
+)
+def test_keras_finds_every_class_that_it_saves_once_both_are_imported(imports):
+    show = "print([n for n in tf_keras.utils.get_custom_objects() if n.startswith('tfrs_dlrm>')])"
+    done = run(f"{imports}; {show}")
+    sources = (path.read_text(encoding="utf-8") for path in Path(tfrs_dlrm.__file__).parent.rglob("*.py"))
+    written = {f"tfrs_dlrm>{name}" for s in sources for name in re.findall(r"^@.*[rR]egister.*\nclass (\w+)", s, re.M)}
+    assert set(ast.literal_eval(done.stdout)) == written and len(written) > 30, done.stderr[-500:]
 
 
 def test_public_names_exist():

@@ -6,10 +6,20 @@ TensorFlow decides which Keras `tf.keras` is when it is first used, so this modu
 
 import ast
 import importlib
+import importlib.abc
 import importlib.util
 import os
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+
+def _tf_keras_loader() -> tuple[Any, dict[str, Any]]:
+    """Returns what `tf.keras` is, and its attributes; None and nothing before TensorFlow is imported."""
+    tensorflow = sys.modules.get("tensorflow")
+    # A lazy loader until first used, then the module itself. Any attribute access would resolve it: read its __dict__.
+    keras = vars(tensorflow).get("keras") if tensorflow else None
+    return keras, object.__getattribute__(keras, "__dict__") if keras is not None else {}
 
 
 def _use_keras_2() -> None:
@@ -21,10 +31,7 @@ def _use_keras_2() -> None:
     if importlib.util.find_spec("tf_keras") is None:
         raise ImportError("tfrs_dlrm needs Keras 2: pip install 'tf-keras' of the same minor version as tensorflow")
     wish = os.environ.get("TF_USE_LEGACY_KERAS")
-    tensorflow = sys.modules.get("tensorflow")
-    # A lazy loader until first used, then the module itself. Any attribute access would resolve it: read its __dict__.
-    keras = vars(tensorflow).get("keras") if tensorflow else None
-    state = object.__getattribute__(keras, "__dict__") if keras is not None else {}
+    _, state = _tf_keras_loader()
     is_keras_3 = state.get("_tfll_keras_version") == "keras_3" or state.get("__name__") == "keras._tf_keras.keras"
     if is_keras_3 or wish not in (None, "1", "true", "True"):
         raise ImportError(
@@ -92,8 +99,65 @@ def __getattr__(name: str) -> Any:
     is_module = module == __name__  # `from tfrs_dlrm import plots`
     value = importlib.import_module(f"{module}.{name}") if is_module else getattr(importlib.import_module(module), name)
     globals()[name] = value
+    if "tf_keras" in sys.modules:
+        _register()
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+# What Keras may meet in a file: models, layers, metrics, optimizers and schedules.
+_REGISTERING = ("models", "embeddings", "metrics", "data.encoding.encoder", "training.schedules")
+
+
+def _register() -> None:
+    """Registers all classes that Keras saves, so that `keras.models.load_model` finds them."""
+    for name in _REGISTERING:
+        importlib.import_module(f"tfrs_dlrm.{name}")
+
+
+class _AfterKeras(importlib.abc.MetaPathFinder):
+    """Registers the classes as soon as the user has imported Keras, which takes seconds to load."""
+
+    _searching = False
+
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> Any:
+        if name != "tf_keras" or self._searching:
+            return None
+        self._searching = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._searching = False
+        if spec is None or spec.loader is None:
+            return spec
+        load = spec.loader.exec_module
+
+        def load_and_register(module: ModuleType) -> None:
+            load(module)
+            sys.meta_path.remove(self)
+            loader, state = _tf_keras_loader()
+            if state.get("_tfll_initialized") and "_tfll_keras_version" not in state:
+                loader._initialize()  # which imports Keras just now, and needs it done before others use `tf.keras`
+            # Not while a module of ours is being imported, which the others may need; `__getattr__` does it then.
+            if not any(getattr(m.__spec__, "_initializing", False) for m in _loaded()):
+                _register()
+
+        spec.loader.exec_module = load_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def _loaded() -> list[ModuleType]:
+    return [module for name, module in sys.modules.items() if name.startswith("tfrs_dlrm")]
+
+
+def _register_once_keras_is_loaded() -> None:
+    if "tf_keras" in sys.modules:
+        _register()
+    else:
+        sys.meta_path.insert(0, _AfterKeras())
+
+
+_register_once_keras_is_loaded()

@@ -66,6 +66,12 @@ def assert_same_run(a, b):
         np.testing.assert_array_equal(left[name], right[name], err_msg=name)
 
 
+def test_a_batch_with_more_rows_than_there_are_is_refused_before_training(data, tmp_path):
+    with pytest.raises(ValueError, match=r"\d+ train rows are too few for a batch of 100000; lower it by --config\.t"):
+        train_and_evaluate(make_config(data, batch_size=100000), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").rglob("*.index"))
+
+
 def test_a_run_learns_and_reports(data, tmp_path):
     result = train_and_evaluate(make_config(data, epochs=6, tensorboard=True), str(tmp_path))
     records = [json.loads(line) for line in lines(tmp_path)]

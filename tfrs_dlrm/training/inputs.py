@@ -136,9 +136,20 @@ def evaluation_dataset(directory: str, batch_size: int, split: Split = "eval") -
 
 
 def epoch_steps(directory: str, batch_size: int) -> int:
-    """The steps of an epoch over the training set under the strategy in scope."""
+    """Returns the steps of an epoch over the training set under the strategy in scope.
+
+    Raises:
+      ValueError: the rows are too few for one step.
+    """
     processes, batches = distribution_of().epoch_share
-    return steps_per_epoch(directory, batch_size, pipelines=processes, replicas=processes * batches) // batches
+    steps = steps_per_epoch(directory, batch_size, pipelines=processes, replicas=processes * batches) // batches
+    if not steps:
+        rows = steps_per_epoch(directory, 1)
+        raise ValueError(
+            f"{directory}: {rows} train rows are too few for a batch of {batch_size}; lower it by"
+            f" --config.train.batch_size={max(1, rows // 10)}"
+        )
+    return steps
 
 
 def _batches_per_step(context: tf.distribute.InputContext | None) -> int:
