@@ -1,5 +1,6 @@
 import click_log
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import tfrs_dlrm as td
@@ -34,3 +35,10 @@ def test_a_run_is_loaded_as_a_compiled_model(tmp_path):
     np.testing.assert_allclose(found["log_loss"], result.best["log_loss"], rtol=1e-4)
     model.fit(td.dataset(data, 128, shuffle=False).take(3), verbose=0)
     assert model.embedding_optimizer.iterations == 11
+
+
+def test_refuses_other_checkpoints_and_files(tmp_path):
+    with pytest.raises(ValueError, match="which='last': choose one of 'latest', 'best'"):
+        Workdir(str(tmp_path)).checkpoint("last")
+    with pytest.raises(ValueError, match=r"m.keras is no run .* keras.models.load_model loads what model.save wrote"):
+        td.load_model(tmp_path / "m.keras")

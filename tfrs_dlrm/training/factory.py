@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
@@ -141,8 +142,12 @@ def load_model(workdir: str, which: Which = "best") -> RankingModel:
 
     Raises:
       FileNotFoundError: the directory holds no run or no checkpoint.
-      ValueError: the checkpoint is damaged.
+      ValueError: the checkpoint is damaged, `which` is unknown, or `workdir` is a file that `model.save` wrote.
     """
+    if os.fspath(workdir).endswith(".keras"):
+        raise ValueError(
+            f"{workdir} is no run of the training programs; keras.models.load_model loads what model.save wrote"
+        )
     return load_run(workdir, which, compiled=True)[0]
 
 

@@ -167,8 +167,10 @@ class Workdir:
 
         Raises:
           FileNotFoundError: the run has no checkpoint of this kind.
-          ValueError: the checkpoints were written by an older version of this package.
+          ValueError: the kind is unknown, or the checkpoints were written by an older version of this package.
         """
+        if which not in _DIRS:
+            raise ValueError(f"which={which!r}: choose one of {', '.join(map(repr, _DIRS))}")
         paths = list(directory.steps(self.file(_DIRS[which])).values())
         if not paths:
             raise FileNotFoundError(
