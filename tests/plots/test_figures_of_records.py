@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tf_keras as keras
 
 import tfrs_dlrm as td
 
@@ -48,8 +49,11 @@ def test_curves_of_a_run():
 
 def test_curves_of_what_fit_returns():
     history = {"loss": [3.0, 2.0], "auc": [0.5, 0.6], "val_loss": [3.5, 2.5], "lr": [0.1, 0.05]}
+    fitted = keras.callbacks.History()
+    fitted.history = history
     figure = td.plots.training_curves(history)
     assert figure.axes[0].get_xlabel() == "epoch"
+    assert lines_of(td.plots.training_curves(fitted)) == lines_of(figure)
     assert lines_of(figure) == {
         "loss": {"train": [[1, 2], [3.0, 2.0]], "eval": [[1, 2], [3.5, 2.5]]},
         "AUC": {"train": [[1, 2], [0.5, 0.6]]},

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from tfrs_dlrm.metrics.names import title
 from tfrs_dlrm.plots.figure import COLORS, dress, new_figure
+
+if TYPE_CHECKING:
+    import tf_keras as keras
 
 _COLUMNS = 3
 _RATES = "learning_rate"
@@ -19,17 +22,19 @@ Lines = dict[str, tuple[list[float], list[float]]]
 
 
 def training_curves(
-    history: Mapping[str, Sequence[float]] | Sequence[Mapping[str, Any]], metrics: Sequence[str] = ()
+    history: keras.callbacks.History | Mapping[str, Sequence[float]] | Sequence[Mapping[str, Any]],
+    metrics: Sequence[str] = (),
 ) -> Figure:
     """Draws a panel per metric, with a line for training and one for evaluation, and a panel of the learning rates.
 
     Args:
-      history: the `history` of what `model.fit` returns, or the lines of a run's `metrics.jsonl`.
+      history: what `model.fit` returns, or its `history`, or the lines of a run's `metrics.jsonl`.
       metrics: the metrics to draw; by default all that training reports.
 
     Raises:
       ValueError: the history has none of the metrics.
     """
+    history = getattr(history, "history", history)
     if isinstance(history, Mapping):
         position, panels = "epoch", _of_fit(history)
     else:
