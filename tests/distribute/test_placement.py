@@ -180,7 +180,8 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="memory=0 bytes; a positive number is needed"):
         Topology("mirrored", 2, memory=0)
     with pytest.raises(
-        ValueError, match="table 'site' has no vocabulary_size yet; take the schema that `prepare` wrote"
+        ValueError,
+        match=r"table 'site' has no vocabulary_size yet; take the schema that `prepare` wrote, or `td.fit_encoder",
     ):
         place(schema_of(Table("site")), Topology("mirrored", 2))
     with pytest.raises(KeyError, match="no table 'x' in the placement"):

@@ -194,7 +194,10 @@ def test_initial_values_depend_on_seed_and_name_alone():
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match=r"table 'f' has no vocabulary_size yet.*`prepare`.*set vocabulary_size"):
+    with pytest.raises(
+        ValueError,
+        match=r"table 'f' has no vocabulary_size yet.*`prepare`.*`td.fit_encoder\(...\).schema`.*set vocabulary_size",
+    ):
         EmbeddingTables(Schema(Label("y"), categorical=(CategoricalFeature("f"),)))
     tables = make_tables()
     with pytest.raises(ValueError, match=r"no 'words_weights', only \['ids', 'words'\]"):

@@ -231,8 +231,8 @@ def _variables(table: Table, schema: Schema) -> list[_Variable]:
         return []
     if table.vocabulary_size is None:
         raise ValueError(
-            f"table {table.name!r} has no vocabulary_size yet; take the schema that `prepare` wrote, which has the"
-            " sizes of all vocabularies, or set vocabulary_size"
+            f"table {table.name!r} has no vocabulary_size yet; take the schema that `prepare` wrote, or"
+            " `td.fit_encoder(...).schema`, which have the sizes of all vocabularies, or set vocabulary_size"
         )
     users = [f for f in schema.categorical if table.name in (f.table, schema.table_of(f).stored_in)]
     lookups = float(sum(_values(f) * schema.pieces(schema.table_of(f)) for f in users))

@@ -34,8 +34,8 @@ def make_variables(table: Table, seed: int, places: Places | None = None) -> dic
     """
     if table.vocabulary_size is None:
         raise ValueError(
-            f"table {table.name!r} has no vocabulary_size yet; take the schema that `prepare` wrote, which has the"
-            " sizes of all vocabularies, or set vocabulary_size"
+            f"table {table.name!r} has no vocabulary_size yet; take the schema that `prepare` wrote, or"
+            " `td.fit_encoder(...).schema`, which have the sizes of all vocabularies, or set vocabulary_size"
         )
     return {part.name: _variable(part, (places or {}).get(part.name)) for part in _parts(table, seed)}
 

@@ -48,7 +48,10 @@ def _large(schema: Schema, above: int) -> set[str]:
     used = {f.table for f in schema.categorical}
     missing = [t.name for t in schema.tables if t.name in used and t.vocabulary_size is None]
     if missing:
-        raise ValueError(f"tables {missing} have no vocabulary_size yet; take the schema that `prepare` wrote")
+        raise ValueError(
+            f"tables {missing} have no vocabulary_size yet; take the schema that `prepare` wrote, or"
+            " `td.fit_encoder(...).schema`"
+        )
     large = {t.name for t in schema.tables if t.name in used and (t.vocabulary_size or 0) > above}
     for t in schema.tables:
         if t.name in large and (t.remainders is not None or t.stored_in):

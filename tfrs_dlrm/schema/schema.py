@@ -235,7 +235,10 @@ class Schema:
         rows = {t.name: t.vocabulary_size for t in self.tables if t.name in used}
         missing = [name for name, n in rows.items() if n is None]
         if missing:
-            raise ValueError(f"tables {missing} have no vocabulary_size yet; take the schema that `prepare` wrote")
+            raise ValueError(
+                f"tables {missing} have no vocabulary_size yet; take the schema that `prepare` wrote, or"
+                " `td.fit_encoder(...).schema`"
+            )
         smallest = min(n for n in rows.values() if n is not None)
 
         def mixed(table: Table) -> Table:
