@@ -18,7 +18,7 @@ from tfrs_dlrm.embeddings.layouts import make_layout
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import LogicalTable, TableVariable, check_shapes, logical_tables
 from tfrs_dlrm.embeddings.variables import make_variables
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import Schema, check_schema
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
@@ -54,6 +54,7 @@ class EmbeddingTables(keras.layers.Layer):
     on_hardware: tuple[str, ...] = ()
 
     def __init__(self, schema: Schema, seed: int = 0, places: Places | None = None, **kwargs: Any) -> None:
+        check_schema(type(self).__name__, schema)
         super().__init__(autocast=False, **kwargs)  # the weights of multi-valued features stay float32
         self.schema = schema
         self.seed = seed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.ids import Features, with_width
-from tfrs_dlrm.schema import CategoricalFeature, Schema, Table
+from tfrs_dlrm.schema import CategoricalFeature, Schema, Table, check_schema
 
 
 def looked_up(schema: Schema) -> list[Table]:
@@ -20,8 +20,9 @@ def check_no_sequences(model: str, schema: Schema) -> None:
     """Checks that each feature has one vector per example.
 
     Raises:
-      ValueError: a feature is a sequence.
+      ValueError: a feature is a sequence, or `schema` is no schema.
     """
+    check_schema(model, schema)
     for f in schema.categorical:
         if f.sequence_length is not None:
             raise ValueError(

@@ -27,7 +27,7 @@ from tfrs_dlrm.models.training_setup import (
     make_tables,
     summary_of_tables,
 )
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import Schema, check_schema
 
 # Arguments of `keras.Model.compile` that a saved model keeps.
 _SAVED_OPTIONS = ("run_eagerly", "steps_per_execution", "jit_compile")
@@ -74,6 +74,7 @@ class RankingModel(KerasSaving):
         replicate_below: int | None = None,
         **kwargs: Any,
     ) -> None:
+        check_schema(type(self).__name__, schema)
         # Layers cast their inputs; until then dense features stay float32.
         super().__init__(autocast=False, **kwargs)
         self.schema = schema

@@ -26,7 +26,7 @@ from tfrs_dlrm.schema.features import (
     TextFormat,
     Transform,
 )
-from tfrs_dlrm.schema.schema import SCHEMA_FILE, Schema, difference
+from tfrs_dlrm.schema.schema import SCHEMA_FILE, Schema, check_schema, difference
 from tfrs_dlrm.schema.validation import MAX_ROWS, RESERVED_NAMES
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "Task",
     "TextFormat",
     "Transform",
+    "check_schema",
     "difference",
     "weights_only",
     "with_remainders",

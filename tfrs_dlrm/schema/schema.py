@@ -291,6 +291,17 @@ class Schema:
             raise ValueError(f"{os.fspath(path)}: {e}") from e
 
 
+def check_schema(model: str, given: Any) -> None:
+    """Checks that the schema which a model or its tables got is one.
+
+    Raises:
+      ValueError: it is something else, such as an encoder.
+    """
+    if not isinstance(given, Schema):
+        mend = "encoder.schema" if isinstance(getattr(given, "schema", None), Schema) else "a tfrs_dlrm.Schema"
+        raise ValueError(f"{model}: the schema is of type {type(given).__name__}; give {mend}")
+
+
 def difference(old: Schema, new: Schema) -> str:
     """Returns the first few differences between two schemas in words; empty if they are equal."""
 
