@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.ids import Features, with_width
@@ -41,6 +43,28 @@ def check_one_label(model: str, schema: Schema) -> None:
         raise ValueError(
             f"{model} predicts one label and the schema has {len(schema.labels)}; DLRM, DCN and EmbeddingMLP learn"
             " several at once"
+        )
+
+
+def check_batches(given: Any) -> None:
+    """Checks that the input of a model is none that a model cannot take: raw values, or a single array or tensor.
+
+    Args:
+      given: a mapping of features, or what gives batches of them: a dataset, a generator.
+
+    Raises:
+      ValueError: it is a DataFrame or another table in memory, or an array or a tensor.
+    """
+    if hasattr(given, "__arrow_c_stream__") or hasattr(given, "__dataframe__"):
+        raise ValueError(
+            f"a model takes encoded batches, and a {type(given).__name__} has raw values: train and evaluate on"
+            " td.dataset(frame, 1024, encoder=encoder), and predict with"
+            " td.raw_model(model, encoder).predict(encoder.raw_inputs(frame))"
+        )
+    if isinstance(given, (np.ndarray, tf.Tensor)):
+        raise ValueError(
+            f"a model takes a mapping of features, such as {{'dense': ..., 'ids': ...}}, as td.dataset gives; found one"
+            f" {'array' if isinstance(given, np.ndarray) else 'tensor'} of shape {given.shape}"
         )
 
 

@@ -16,7 +16,7 @@ from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.models.keras_saving import CompileArguments, KerasSaving
 from tfrs_dlrm.models.label_losses import LabelLosses
-from tfrs_dlrm.models.model_inputs import dense_inputs, one_example
+from tfrs_dlrm.models.model_inputs import check_batches, dense_inputs, one_example
 from tfrs_dlrm.models.scorers import BroadcastScorer, CandidateScorer, ModelScorer, RowScorer
 from tfrs_dlrm.models.tasks import Tasks
 from tfrs_dlrm.models.training_setup import (
@@ -129,8 +129,9 @@ class RankingModel(KerasSaving):
           logits: returns logits in place of probabilities.
 
         Raises:
-          ValueError: a feature is missing or has a shape that the schema does not allow.
+          ValueError: a feature is missing or has a shape that the schema does not allow, or `features` is no mapping.
         """
+        check_batches(features)
         scores = self.label_tasks.scores(self._checked_logits(features, activations, training))
         return scores if logits else self.label_tasks.served(scores)
 
@@ -236,20 +237,41 @@ class RankingModel(KerasSaving):
         self._compile_arguments = CompileArguments(self._label_losses.given, options)
 
     def fit(
-        self, *args: Any, class_weight: Mapping[int, float] | None = None, **kwargs: Any
+        self, x: Any = None, *args: Any, class_weight: Mapping[int, float] | None = None, **kwargs: Any
     ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does.
 
         Raises:
           ValueError: `class_weight` is given and the schema has several labels: Keras would take their columns for
-            classes.
+            classes. Or the data are raw values, such as a DataFrame.
         """
+        validation = kwargs.get("validation_data")
+        for given in (x, validation[0] if isinstance(validation, tuple) else validation):
+            check_batches(given)
         if class_weight is not None and self.schema.more_labels:
             raise ValueError(
                 f"class_weight={class_weight}: an example has {len(self.schema.labels)} labels, each with its class;"
                 " give sample_weight, a weight per example"
             )
-        return super().fit(*args, class_weight=class_weight, **kwargs)
+        return super().fit(x, *args, class_weight=class_weight, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates as `keras.Model.evaluate` does.
+
+        Raises:
+          ValueError: the data are raw values, such as a DataFrame.
+        """
+        check_batches(x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Predicts as `keras.Model.predict` does.
+
+        Raises:
+          ValueError: the data are raw values, such as a DataFrame.
+        """
+        check_batches(x)
+        return super().predict(x, *args, **kwargs)
 
     @property
     def linear_features(self) -> Sequence[str] | None:
