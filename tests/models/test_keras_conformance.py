@@ -246,6 +246,11 @@ def test_the_loss_may_be_named(task):
     for loss in (*next(iter(losses.values())), smoothed, keras.losses.MeanSquaredError("sum"), "hinge", "no such loss"):
         with pytest.raises(ValueError, match=rf"is not supported: the schema's labels set the losses.* 'y' \({task}\)"):
             model.compile(loss=loss)
+    if task == "classification":
+        with pytest.raises(
+            ValueError, match=r"with label_smoothing=0.1\) .*'y' .* without label_smoothing; leave loss"
+        ):
+            model.compile(loss=smoothed)
     for argument in ("loss_weights", "weighted_metrics"):
         with pytest.raises(ValueError, match=rf"compile\({argument}=...\) is not supported"):
             model.compile(**{argument: ["accuracy"]})

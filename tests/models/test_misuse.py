@@ -1,5 +1,6 @@
 """Mistakes that users of models make, and the messages that mend them."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -54,3 +55,24 @@ def test_raw_values_and_single_arrays_are_no_batches():
         for array, kind in ((np.zeros((1, 3)), "array|tensor"), (tf.zeros((1, 3)), "tensor")):
             with pytest.raises(ValueError, match=rf"a mapping of features.* found one ({kind}) of shape \(1, 3\)"):
                 call(array)
+
+
+TWO = dataclasses.replace(
+    SCHEMA, label=td.Label("clicked"), more_labels=(td.Label("cents", task="regression", name="spend"),)
+)
+
+
+def test_the_losses_of_several_labels():
+    model = td.EmbeddingMLP(TWO, (4, 1))
+    for loss in (["binary_crossentropy", "mse"], {"spend": "mse", "clicked": "binary_crossentropy"}):
+        model.compile(loss=loss)
+    for loss, text in (
+        ("binary_crossentropy", r"loss='binary_crossentropy'\) is not .*'spend' \(regression\) is mean_squared_error"),
+        (["mse", "mse"], r"loss='mse'\) is not .* 'clicked' \(classification\) is binary_crossentropy"),
+        ({"clicked": "binary_crossentropy", "spend": "mae"}, r"loss='mae'\) is not .* 'spend' \(regression\)"),
+        ({"clicked": "binary_crossentropy"}, r"loss=None\) is not .* 'spend' \(regression\)"),
+        ({"clicked": "binary_crossentropy", "spent": "mse"}, "no label is called 'spent'; did you mean 'spend'?"),
+        (["mse"], "1 losses for 2 labels"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            model.compile(loss=loss)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tensorflow as tf
 import tf_keras as keras
 from numpy.typing import ArrayLike
 
+from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.metrics import (
     Groups,
     default_metrics,
@@ -256,6 +257,25 @@ class Tasks:
 
     def _joined(self, columns: list[tf.Tensor]) -> tf.Tensor:
         return tf.stack(columns, axis=-1) if self.more else columns[0]
+
+
+def of_labels(argument: str, given: Mapping[str, Any], schema: Schema) -> list[Any]:
+    """Returns what a mapping by label name gives each label of a schema; None for labels that it does not name.
+
+    Raises:
+      ValueError: the mapping names a label that the schema does not have; `argument` begins the message.
+    """
+    names = [label_name(label) for label in schema.labels]
+    for name in given:
+        if name not in names:
+            mend = did_you_mean(str(name), names) or f"the labels are {names}"
+            raise ValueError(f"{argument}: no label is called {name!r}; {mend}")
+    return [given.get(name) for name in names]
+
+
+def label_name(label: Label) -> str:
+    """Returns the name of a label; the first label has that of its column, unless it is given another."""
+    return label.name or label.column
 
 
 def task_of(label: Label) -> Task:

@@ -16,7 +16,7 @@ from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import ShardedTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
-from tfrs_dlrm.models.tasks import Task, task_of
+from tfrs_dlrm.models.tasks import Task, label_name, of_labels, task_of
 from tfrs_dlrm.schema import Schema
 
 
@@ -86,14 +86,8 @@ def keras_arguments(arguments: Mapping[str, Any], schema: Schema, dtype_policy: 
       ValueError: the loss is not the one of the labels; weights of losses or weighted metrics are given; `jit_compile`
         is true under a strategy of TPUs, of several replicas, or of a cluster; or the policy is mixed_float16.
     """
-    loss = arguments.get("loss")
-    for label in schema.labels if loss is not None else ():
-        function, _ = task_of(label).keras_loss
-        if not _is_loss(loss, task_of(label)):
-            raise ValueError(
-                f"compile(loss={loss!r}) is not supported: the schema's labels set the losses, and the one of"
-                f" {label.name or label.column!r} ({label.task}) is {function.__name__}; leave loss out"
-            )
+    if arguments.get("loss") is not None:
+        _check_loss(arguments["loss"], schema)
     for name in ("loss_weights", "weighted_metrics"):
         if arguments.get(name):
             raise ValueError(
@@ -138,6 +132,33 @@ def summary_of_tables(embeddings: EmbeddingTables | TPUEmbeddingTables, counted:
     if not lines:
         return []
     return ["Tables shared out over devices, not counted above:", *lines, f"Total params with these tables: {total:,}"]
+
+
+def _check_loss(given: Any, schema: Schema) -> None:
+    """Checks that a loss for all labels, a list of a loss per label, or a mapping by label name is what they have.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if isinstance(given, Mapping):
+        losses = of_labels(f"compile(loss={given!r})", given, schema)
+    elif isinstance(given, (list, tuple)):
+        losses = list(given)
+    else:
+        losses = [given] * len(schema.labels)
+    if len(losses) != len(schema.labels):
+        raise ValueError(
+            f"compile(loss={given!r}): {len(losses)} losses for {len(schema.labels)} labels; leave loss out"
+        )
+    for loss, label in zip(losses, schema.labels, strict=True):
+        if not _is_loss(loss, task_of(label)):
+            function, _ = task_of(label).keras_loss
+            smoothing = isinstance(loss, keras.losses.Loss) and loss.get_config().get("label_smoothing")
+            raise ValueError(
+                f"compile(loss={loss!r}{f' with label_smoothing={smoothing}' if smoothing else ''}) is not supported:"
+                f" the schema's labels set the losses, and the one of {label_name(label)!r} ({label.task}) is"
+                f" {function.__name__}{', without label_smoothing' if smoothing else ''}; leave loss out"
+            )
 
 
 def _is_loss(given: Any, task: Task) -> bool:
