@@ -79,8 +79,11 @@ def test_one_metric_needs_no_list():
         (["log_los"], "classification", "did you mean 'log_loss'"),
         (["recal"], "classification", r"did you mean 'Recall' or|did you mean 'Recall'"),
         (["xyzzy"], "classification", "known are 'auc', 'log_loss', .*, and the names of Keras metrics"),
-        (["auc"], "regression", "no metric is called 'auc'"),
-        (["accuracy"], "regression", "no metric is called 'accuracy'"),
+        *(
+            ([name], "regression", f"'{name}' judges a classification, and the label is a regression; known are 'rmse'")
+            for name in ("auc", "AUC", "accuracy", "log_loss", "Precision", "binary_crossentropy", "F1Score")
+        ),
+        (["Acuracy"], "regression", "no metric is called 'Acuracy'; known are 'rmse', 'mae', and the names"),
         (["MeanIoU"], "classification", r"'MeanIoU' needs arguments; give keras.metrics.MeanIoU\(...\) itself"),
         (["auc", keras.metrics.AUC()], "classification", r"'auc' stands for two metrics .* keras.metrics.AUC\(name="),
         ([keras.metrics.Mean(name="loss")], "classification", "'loss' stands for two metrics"),

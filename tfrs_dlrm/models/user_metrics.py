@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,11 @@ _BINARY = {
     "crossentropy": keras.metrics.binary_crossentropy,
     "ce": keras.metrics.binary_crossentropy,
 }
+# Of Keras' metrics that judge classes or probabilities.
+_CLASSIFICATION = re.compile(
+    "accuracy|crossentropy|auc|precision|recall|positives|negatives|hinge|iou|f1|fbeta|sensitivity|specificity|^kl",
+    re.IGNORECASE,
+)
 
 
 def make_metrics(given: Any, task: Task) -> list[keras.metrics.Metric]:
@@ -29,7 +35,8 @@ def make_metrics(given: Any, task: Task) -> list[keras.metrics.Metric]:
       task: of the label.
 
     Raises:
-      ValueError: a name is unknown, or a metric is none of these.
+      ValueError: a name is unknown or, for a regression, that of a metric of classifications, or a metric is none of
+        these.
     """
     metrics = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     ours = {m.name: m for m in task.metrics()} if any(isinstance(m, str) for m in metrics) else {}
@@ -74,11 +81,20 @@ def _metric(given: Any, ours: dict[str, keras.metrics.Metric], binary: bool) -> 
         return ours.pop(given.lower())
     if given.lower() in _BINARY and binary:
         return keras.metrics.MeanMetricWrapper(_BINARY[given.lower()], name=given)
-    return _keras_metric(given, [*ours, *(_BINARY if binary else ())])
+    return _keras_metric(given, [*ours, *(_BINARY if binary else ())], binary)
 
 
-def _keras_metric(name: str, known: Sequence[str]) -> keras.metrics.Metric:
+def _keras_metric(name: str, known: Sequence[str], binary: bool) -> keras.metrics.Metric:
     keras_names = [n for n, value in vars(keras.metrics).items() if callable(value) and not n.startswith("_")]
+    if not binary:
+        others = {m.name for m in BinaryClassification().metrics()} | _BINARY.keys()
+        if name.lower() in others or (name in keras_names and _CLASSIFICATION.search(name)):
+            names = ", ".join(map(repr, known))
+            raise ValueError(
+                f"metrics: {name!r} judges a classification, and the label is a regression; known are {names}, and the"
+                " names of Keras' metrics of numbers, such as 'MeanSquaredError'"
+            )
+        keras_names = [n for n in keras_names if not _CLASSIFICATION.search(n)]
     if name not in keras_names and name not in keras.utils.get_custom_objects():
         names = ", ".join(map(repr, known))
         raise ValueError(
