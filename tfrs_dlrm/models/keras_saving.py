@@ -25,11 +25,11 @@ class CompileArguments:
     """The arguments of `compile` that the optimizers do not tell. A plain object, which no checkpoint follows.
 
     Attributes:
-      metrics: as given.
+      metrics: of each label, if any were given.
       options: the arguments of `keras.Model.compile` to repeat, by name.
     """
 
-    metrics: Sequence[keras.metrics.Metric] | None
+    metrics: Sequence[Sequence[keras.metrics.Metric]] | None
     options: dict[str, Any]
 
 
@@ -165,7 +165,7 @@ class KerasSaving(tfrs.models.Model):
         return self._compile_arguments.options | {
             "optimizer": keras.utils.serialize_keras_object(self.optimizer),
             "embedding_optimizer": keras.utils.serialize_keras_object(self.embedding_optimizer),
-            "metrics": None if metrics is None else [keras.utils.serialize_keras_object(m) for m in metrics],
+            "metrics": metrics and [[keras.utils.serialize_keras_object(m) for m in of_label] for of_label in metrics],
             "frozen": [i for i, layer in enumerate(self._sublayers()) if not layer.trainable],
         }
 
@@ -180,7 +180,8 @@ class KerasSaving(tfrs.models.Model):
         self.compile(
             optimizer=_deserialized(arguments.pop("optimizer"), keras.optimizers.deserialize),
             embedding_optimizer=_deserialized(row_optimizer, keras.utils.legacy.deserialize_keras_object),
-            metrics=None if metrics is None else [_deserialized(m, keras.metrics.deserialize) for m in metrics],
+            metrics=metrics
+            and [[_deserialized(m, keras.metrics.deserialize) for m in of_label] for of_label in metrics],
             **arguments,
         )
 

@@ -12,7 +12,7 @@ import tf_keras as keras
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.metrics import OutOfRangeIds
 from tfrs_dlrm.models.tasks import Tasks
-from tfrs_dlrm.models.user_metrics import check_names, make_metrics, takes_scores
+from tfrs_dlrm.models.user_metrics import check_names, metrics_by_label, takes_scores
 from tfrs_dlrm.schema import Schema
 
 
@@ -29,10 +29,10 @@ class LabelLosses:
       schema: of the model.
       tasks: the tasks of its labels.
       losses: a `tfrs.tasks.Ranking` per label.
-      metrics: metrics of the first label, see `make_metrics`; None for the default metrics of every label.
+      metrics: see `metrics_by_label`; None for the default metrics of every label.
 
     Attributes:
-      given: the metrics made of `metrics`, or None.
+      given: the metrics made of `metrics`, a list per label, or None.
 
     Raises:
       ValueError: a metric is unknown, or two have one name.
@@ -47,11 +47,9 @@ class LabelLosses:
     ) -> None:
         self._tasks, self._loss_weights, self._losses = tasks.all, tasks.loss_weights, losses
         self._mean = keras.metrics.Mean(name="loss")
-        self.given = None if metrics is None else make_metrics(metrics, tasks.first)
-        if self.given is None:
-            self._label_metrics = [t.metrics(suffix) for t, suffix in zip(tasks.all, tasks.suffixes, strict=True)]
-        else:
-            self._label_metrics = [self.given, *([] for _ in tasks.more)]
+        self.given = None if metrics is None else metrics_by_label(metrics, schema, tasks)
+        defaults = zip(tasks.all, tasks.suffixes, strict=True)
+        self._label_metrics = self.given or [task.metrics(suffix) for task, suffix in defaults]
         self.out_of_range = OutOfRangeIds([f.name for f in schema.categorical])
         check_names(self.metrics)
         for metric in self.metrics:  # every epoch begins with zeros, so Keras' files leave them out

@@ -205,12 +205,13 @@ class RankingModel(KerasSaving):
             updates tables that it does not name; see `PerTableOptimizer`. Learning rates that are numbers change by the
             same factor as the one of `optimizer`; see `RowOptimizer`.
           metrics: of the first label: names, such as `accuracy`, Keras metrics, or functions of (label, prediction).
-            They get probabilities or predicted numbers, except for the metrics of this package and those with
-            `from_logits=True`, which get logits. `loss` is always reported too. By default every label has
-            `tfrs_dlrm.metrics.default_metrics()` or, for a regression, `regression_metrics()`. The names of further
-            labels' metrics end in the label's name.
-          **kwargs: arguments of `keras.Model.compile`. `loss` may only repeat the loss of the labels' task. With
-            `jit_compile=True`, XLA compiles `compute_logits` and its gradient in train steps, the rest not.
+            Of several labels: a mapping of these by label name, or a list with a list per label. They get probabilities
+            or predicted numbers, except for the metrics of this package and those with `from_logits=True`, which get
+            logits. `loss` is always reported too. By default every label has `tfrs_dlrm.metrics.default_metrics()` or,
+            for a regression, `regression_metrics()`. The names of further labels' metrics end in the label's name.
+          **kwargs: arguments of `keras.Model.compile`. `loss` may only repeat the loss of the labels' task, of several
+            labels as a list or by label name. With `jit_compile=True`, XLA compiles `compute_logits` and its gradient
+            in train steps, the rest not.
 
         Raises:
           ValueError: another loss, weights of losses or weighted metrics are given; a metric or the embedding optimizer

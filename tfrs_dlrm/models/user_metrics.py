@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tf_keras as keras
 
 from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.metrics.keras_metrics import SumMetric
-from tfrs_dlrm.models.tasks import BinaryClassification, Task
+from tfrs_dlrm.models.tasks import BinaryClassification, Task, Tasks, of_labels
+from tfrs_dlrm.schema import Schema
 
 # What Keras calls them depends on the shape of labels; ours are binary.
 _BINARY = {
@@ -21,9 +22,39 @@ _BINARY = {
 }
 # Of Keras' metrics that judge classes or probabilities.
 _CLASSIFICATION = re.compile(
-    "accuracy|crossentropy|auc|precision|recall|positives|negatives|hinge|iou|f1|fbeta|sensitivity|specificity|^kl",
+    "accuracy|crossentropy|auc|precision|recall|positives|negatives|hinge|iou|f1|fbeta|sensitivity|specificity|^kl|^kullback",
     re.IGNORECASE,
 )
+
+
+def metrics_by_label(given: Any, schema: Schema, tasks: Tasks) -> list[list[keras.metrics.Metric]]:
+    """Makes the metrics of each label; call it in the strategy's scope.
+
+    The names of further labels' metrics end in `_LABEL`, as those of their default metrics do.
+
+    Args:
+      given: a mapping by label name, or a list with a list per label, of what `make_metrics` takes; or what
+        `make_metrics` takes itself, for the first label.
+      schema: of the model.
+      tasks: the tasks of its labels.
+
+    Raises:
+      ValueError: there is no such label, there are more or fewer lists than labels, or see `make_metrics`.
+    """
+    if isinstance(given, Mapping):
+        per_label = of_labels("metrics", given, schema)
+    elif isinstance(given, (list, tuple)) and given and all(isinstance(m, (list, tuple)) for m in given):
+        per_label = list(given)
+    else:
+        per_label = [given, *([] for _ in tasks.more)]
+    if len(per_label) != len(tasks.all):
+        raise ValueError(f"metrics={given!r}: {len(per_label)} lists for {len(tasks.all)} labels; give one for each")
+    made = [make_metrics([] if m is None else m, task) for m, task in zip(per_label, tasks.all, strict=True)]
+    for metrics, suffix in zip(made, tasks.suffixes, strict=True):
+        for metric in metrics:
+            if not metric.name.endswith(suffix):  # it does if it was compiled before
+                metric._name = metric.name + suffix
+    return made
 
 
 def make_metrics(given: Any, task: Task) -> list[keras.metrics.Metric]:
