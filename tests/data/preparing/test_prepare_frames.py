@@ -174,3 +174,5 @@ def test_a_dataset_of_a_frame_says_what_it_needs(tmp_path, log):
         td.dataset(str(tmp_path), 32, encoder=encoder)
     with pytest.raises(ValueError, match="input workers do not see the DataFrame"):
         td.dataset(log, 32, encoder=encoder, service=object())
+    with pytest.raises(ValueError, match="split='Eval' is unknown; give 'train' or 'eval'"):
+        td.dataset(log, 32, encoder=encoder, split="Eval")

@@ -17,6 +17,12 @@ MANIFEST_FILE = "prepared.json"
 Split = Literal["train", "eval"]
 
 
+def check_split(split: str) -> None:
+    """Raises a ValueError if there is no such split."""
+    if split not in ("train", "eval"):
+        raise ValueError(f"split={split!r} is unknown; give 'train' or 'eval'")
+
+
 @dataclasses.dataclass(frozen=True)
 class PreparedShard:
     """One Parquet file: its path below the prepared directory, and its rows."""
@@ -49,8 +55,7 @@ class PreparedManifest:
         Raises:
           ValueError: the split does not exist, or is empty.
         """
-        if split not in ("train", "eval"):
-            raise ValueError(f"split={split!r} is unknown; give 'train' or 'eval'")
+        check_split(split)
         shards: tuple[PreparedShard, ...] = getattr(self, split)
         if not shards:
             raise ValueError(f"the {split} set is empty; prepare the data with eval inputs or an eval fraction")

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
-from tfrs_dlrm.data.preparing.manifest import Split
+from tfrs_dlrm.data.preparing.manifest import Split, check_split
 from tfrs_dlrm.data.raw.frames import ArrowStream, is_frame
 from tfrs_dlrm.data.reading.columns import Columns, IdOrders, assemble, signature
 from tfrs_dlrm.data.reading.frame_rows import share_of_frame
@@ -83,13 +83,14 @@ def dataset(
     Raises:
       FileNotFoundError: the directory holds no prepared data.
       BadRowError: a row in memory cannot be used.
-      ValueError: a shard is damaged or does not match the schema, a column is missing, the split is empty, or has too
-        few rows for one batch.
+      ValueError: a shard is damaged or does not match the schema, a column is missing, the split is unknown or empty,
+        or has too few rows for one batch.
     """
     shuffle = split == "train" if shuffle is None else shuffle
     drop_remainder = shuffle if drop_remainder is None else drop_remainder
     if batch_size < 1 or start_step < 0:
         raise ValueError(f"batch_size={batch_size} and start_step={start_step}: give at least 1 and 0")
+    check_split(split)
     order = seed if shuffle else None
     share: PipelineShare[Any]
     if isinstance(data, (str, os.PathLike)):
