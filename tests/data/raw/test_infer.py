@@ -209,6 +209,7 @@ def test_parquet(tmp_path):
             "gap": pa.array([None if i % 4 == 0 else i % 50 for i in range(n)], pa.float64()),
             "empty": pa.nulls(n),
             "struct": [{"a": i} for i in range(n)],
+            "session": pa.array([i.to_bytes(16, "big") for i in range(n)], pa.uuid()),
         }
     )
     pq.write_table(table, tmp_path / "log.parquet", row_group_size=50)
@@ -229,7 +230,33 @@ def test_parquet(tmp_path):
     )
     assert proposal.notes["empty"] == "no value in 100 rows" and "timestamp" in proposal.notes["when"]
     assert "list" in proposal.notes["embedding"] and "struct" in proposal.notes["struct"]
+    assert proposal.notes["session"] == (
+        "of type extension<arrow.uuid>; numbers and texts are needed, such as its fields, or its text"
+    )
+    with pytest.raises(ValueError, match=r"column 'session' cannot be the label; .* it holds: extension<arrow\.uuid>"):
+        infer_schema(table, label="session")
     assert prepare(proposal.schema, [str(tmp_path / "log.parquet")], str(tmp_path / "out")).rows("train") == n
+
+
+@pytest.mark.parametrize("form", ["frame", "parquet", "csv"])
+def test_infinite_numbers_stay_numbers(tmp_path, form):
+    n = 100
+    whole = [float(i % 5) for i in range(n)]
+    data = {"y": [0, 1] * (n // 2), "price": [i / 7 for i in range(n)], "slot": whole, "rank": whole[:]}
+    without = infer_schema(pa.table(data))
+    data["price"][3], data["price"][4], data["slot"][5] = np.inf, -np.inf, np.inf
+    given = table = pa.table(data)
+    if form == "parquet":
+        pq.write_table(table, given := str(tmp_path / "log.parquet"))
+    elif form == "csv":
+        given = write_csv(tmp_path / "log.csv", {k: [f"{v:g}" for v in column] for k, column in data.items()})
+    proposal = infer_schema(given)
+    assert proposal.schema == without.schema
+    then = "of 100 rows: prepare stops at such rows, or sets them aside with bad_rows='quarantine'"
+    assert proposal.notes["price"] == f"numbers from 0 to 14.1429; infinite in 2 {then}"
+    assert proposal.notes["slot"].endswith(f"; infinite in 1 {then}") and "infinite" not in proposal.notes["rank"]
+    manifest = prepare(proposal.schema, given, str(tmp_path / "out"), bad_rows="quarantine")
+    assert (manifest.rows("train"), manifest.bad_rows) == (n - 3, 3)
 
 
 def test_names_are_made_of_letters_and_unlike_each_other(tmp_path):

@@ -134,6 +134,7 @@ def _is_zero_one(numbers: np.ndarray | None) -> bool:
 def _label(path: str, column: SampledColumn, task: Task) -> tuple[Label, str]:
     none = f"; {column.missing:.1%} of the rows have none, which makes them bad rows" if column.missing else ""
     numbers = column.numbers
+    none += "" if numbers is None else _infinite(column)
     if task == "regression":
         if numbers is None or not len(numbers):
             raise ValueError(
@@ -184,8 +185,9 @@ def _feature(column: SampledColumn, name: str) -> tuple[Feature | None, str]:
         return _list(column, name, missing)
     kind, distinct = column.values.type, column.distinct
     present = len(column.values) - column.values.null_count
-    if pa.types.is_temporal(kind) or pa.types.is_nested(kind):
-        return None, f"of type {kind}; numbers and texts are needed, such as the hour or the weekday"
+    if pa.types.is_temporal(kind) or distinct == 0:
+        example = "the hour or the weekday" if pa.types.is_temporal(kind) else "its fields, or its text"
+        return None, f"of type {kind}; numbers and texts are needed, such as {example}"
     if distinct == 1 and not missing:
         return None, f"always {str(next(iter(column.counts)))[:40]!r}"
     unique = distinct == len(column.values) >= _ENOUGH_ROWS
@@ -193,7 +195,8 @@ def _feature(column: SampledColumn, name: str) -> tuple[Feature | None, str]:
         if not column.is_whole or not _is_name(column, distinct, present):
             return _dense(column, name, column.numbers, missing)
         dtype: RawType = "int64" if column.numbers.min() >= 0 else "string"
-        return _vocabulary(name, column.name, distinct, dtype), f"{distinct:,} whole numbers{missing}{_rare(distinct)}"
+        note = f"{distinct:,} whole numbers{missing}{_rare(distinct)}{_infinite(column) if dtype == 'int64' else ''}"
+        return _vocabulary(name, column.name, distinct, dtype), note
     separator, parts = _separator(column)
     if separator:
         feature = dataclasses.replace(_vocabulary(name, column.name, parts, "string"), separator=separator)
@@ -201,6 +204,12 @@ def _feature(column: SampledColumn, name: str) -> tuple[Feature | None, str]:
     if unique or (distinct > 0.9 * present and present >= _ENOUGH_ROWS):
         return None, f"{distinct:,} values in {present:,} rows: an identifier, or free text"
     return _vocabulary(name, column.name, distinct, "string"), f"{distinct:,} values{missing}{_rare(distinct)}"
+
+
+def _infinite(column: SampledColumn) -> str:
+    """Says how many rows `prepare` refuses because the number is infinite."""
+    then = "prepare stops at such rows, or sets them aside with bad_rows='quarantine'"
+    return f"; infinite in {column.infinite:,} of {len(column.values):,} rows: {then}" if column.infinite else ""
 
 
 def _is_name(column: SampledColumn, distinct: int, present: int) -> bool:
@@ -229,7 +238,7 @@ def _dense(column: SampledColumn, name: str, numbers: np.ndarray, missing: str) 
         indicator=bool(missing),
     )
     shape = ", skewed" if skewed else ""
-    return feature, f"numbers from {numbers.min():g} to {numbers.max():g}{shape}{missing}"
+    return feature, f"numbers from {numbers.min():g} to {numbers.max():g}{shape}{missing}{_infinite(column)}"
 
 
 def _list(column: SampledColumn, name: str, missing: str) -> tuple[CategoricalFeature | None, str]:

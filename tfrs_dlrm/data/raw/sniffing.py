@@ -54,35 +54,45 @@ class SampledColumn:
 
     @property
     def distinct(self) -> int:
-        """The number of distinct values; 0 for lists, which cannot be compared."""
+        """The number of distinct values; 0 for lists and other types whose values cannot be compared."""
         return 0 if pa.types.is_nested(self.values.type) or self.missing == 1 else len(self.counts)
 
     @functools.cached_property
     def counts(self) -> dict[object, int]:
-        """The number of occurrences of each value, the most frequent first."""
-        pairs = pc.value_counts(self.values.drop_null())
+        """The number of occurrences of each value, the most frequent first; empty if Arrow cannot compare them."""
+        try:
+            pairs = pc.value_counts(self.values.drop_null())
+        except pa.ArrowNotImplementedError:  # extension types, such as UUIDs
+            return {}
         values, counts = pairs.field(0).to_pylist(), pairs.field(1).to_pylist()
         return dict(sorted(zip(values, counts, strict=True), key=lambda pair: (-pair[1], str(pair[0]))))
 
     @functools.cached_property
     def numbers(self) -> np.ndarray | None:
-        """The present values as float64; None if one is no number, or a code with a leading zero."""
+        """The present finite values as float64; None if a value is no number, or a code with a leading zero."""
         types, kind = pa.types, self.values.type
         if any(is_kind(kind) for is_kind in (types.is_boolean, types.is_integer, types.is_floating, types.is_decimal)):
             values = self.values.drop_null().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-            return values if np.isfinite(values).all() else None
+            finite = values[np.isfinite(values)]
+            return finite if len(finite) or not len(values) else None
         if not self.is_text or any(re.match(r"[+-]?0[0-9]", str(text)) for text in self.counts):
             return None
-        numbers = [as_number(str(text)) for text in self.counts]
-        if any(n is None or not abs(n) <= np.finfo(np.float32).max for n in numbers):
+        counts = {text: n for text, n in self.counts.items() if not _is_infinite(text)}
+        numbers = [as_number(str(text)) for text in counts]
+        if any(n is None or not abs(n) <= np.finfo(np.float32).max for n in numbers) or (self.counts and not counts):
             return None
-        return np.repeat(np.array(numbers, np.float64), list(self.counts.values()))
+        return np.repeat(np.array(numbers, np.float64), list(counts.values()))
+
+    @property
+    def infinite(self) -> int:
+        """The number of rows whose value is infinite."""
+        return sum(n for value, n in self.counts.items() if _is_infinite(value))
 
     @property
     def is_whole(self) -> bool:
         """Whether all values are whole numbers that int64 holds."""
         if self.is_text:
-            return all(re.fullmatch(r"-?[0-9]{1,18}", str(text)) for text in self.counts)
+            return all(re.fullmatch(r"-?[0-9]{1,18}", str(text)) for text in self.counts if not _is_infinite(text))
         return self.numbers is not None and bool((self.numbers == np.round(self.numbers)).all())
 
 
@@ -180,6 +190,10 @@ def _clean(array: pa.Array) -> pa.Array:
     except pa.ArrowInvalid:
         texts = [None if v is None else v.decode("utf-8", "replace") for v in array.to_pylist()]
         return pa.array(texts, pa.string())
+
+
+def _is_infinite(value: object) -> bool:
+    return str(value).lower().lstrip("+-") in ("inf", "infinity")
 
 
 def _is_string(array: pa.Array) -> bool:
