@@ -127,10 +127,12 @@ def test_bad_rows_of_a_frame(tmp_path, log):
     (line,) = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(line)["unit"] == "row" and "cheap" in json.loads(line)["text"]
     with pytest.raises(
-        BadRowError, match=r"row 3, column 'price'.*\. Correct it, or leave the row out; prepare can set"
+        BadRowError, match=r"row 3, column 'price'.*\. Correct it, or leave such rows out of the frame; prepare"
     ):
         td.dataset(spoiled, 32, encoder=str(tmp_path / "out"))
-    with pytest.raises(BadRowError, match="or set such rows aside with bad_rows='quarantine'"):
+    with pytest.raises(
+        BadRowError, match=r"leave such rows out of the data, since dataset\(frame\) refuses them too; fit_enc"
+    ):
         td.fit_encoder(SCHEMA, spoiled)
     assert td.fit_encoder(SCHEMA, spoiled, bad_rows="quarantine").schema == td.Schema.load(tmp_path / "out/schema.json")
 

@@ -10,6 +10,7 @@ from tfrs_dlrm.data.preparing.engines.local import LocalEngine
 from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
 from tfrs_dlrm.data.preparing.workspace import Workspace
 from tfrs_dlrm.data.raw.frames import RawInputs, expand_inputs
+from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.schema import Schema
 
 
@@ -28,5 +29,12 @@ def fit_encoder(schema: Schema, inputs: RawInputs, *, bad_rows: BadRows = "error
     """
     job = PrepareJob(schema, expand_inputs(inputs, "inputs"), (), 0.0, 0, bad_rows)
     with tempfile.TemporaryDirectory(prefix="fit_encoder-") as directory:
-        schema = count(job, Workspace(directory), LocalEngine(), lambda *_: None)
+        try:
+            schema = count(job, Workspace(directory), LocalEngine(), lambda *_: None)
+        except BadRowError as e:
+            mend = (
+                "leave such rows out of the data, since dataset(frame) refuses them too;"
+                " fit_encoder(..., bad_rows='quarantine') passes them over, as prepare(..., bad_rows='quarantine') does"
+            )
+            raise BadRowError(e.bad, mend) from None
         return Encoder.from_config(Encoder(schema, directory).get_config())

@@ -14,6 +14,8 @@ from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.data.reading.columns import Columns
 from tfrs_dlrm.data.reading.parts import PipelineShare, one_for_each, pipeline_share
 
+_MEND = "leave such rows out of the frame, or give the directory of prepare(..., bad_rows='quarantine')"
+
 
 @dataclasses.dataclass(frozen=True)
 class FrameRows:
@@ -49,7 +51,7 @@ def share_of_frame(
     for block in sources.blocks(frame, encoder.schema):
         encoded = encode(block)
         if encoded.bad:
-            raise BadRowError(encoded.bad[0], "leave the row out; prepare can set such rows aside")
+            raise BadRowError(encoded.bad[0], _MEND)
         chunks.append(FrameRows(Columns.of(encoded.table, encoder.schema)))
     rows = sum(chunk.rows for chunk in chunks)
     return pipeline_share(one_for_each(chunks, context), context, batch_size, drop_remainder, f"{frame}: {rows} rows")
