@@ -97,6 +97,16 @@ def test_mixed_columns_say_what_to_change():
         read(mixed)
     exec(str(e.value).split("such as by ")[1], {"frame": mixed})
     assert read(mixed).categorical["site"].to_pylist() == ["a", "3", ""]
+    sparse = LOG.assign(price=pd.arrays.SparseArray([1.0, 0.0, 0.0]))
+    with pytest.raises(ValueError, match=r"column 'price' is sparse \(Sparse\[float64") as e:
+        read(sparse)
+    exec(str(e.value).split("such as by ")[1], {"frame": sparse})
+    assert read(sparse).dense[:, 0].tolist() == [1.0, 0.0, 0.0]
+    wave = {"frame": LOG.assign(wave=[1 + 1j] * 3)}
+    with pytest.raises(ValueError, match=r"column 'wave' holds complex numbers \(complex128\)") as e:
+        read(wave["frame"])
+    exec(str(e.value).split("such as by ")[1], wave)
+    assert len(read(wave["frame"])) == 3
     with pytest.raises(ValueError, match=r"column 'price'.*a column of type list<.*> cannot be read as double"):
         read(LOG.assign(price=[[1.0]] * 3))
 

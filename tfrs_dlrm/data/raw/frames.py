@@ -206,6 +206,17 @@ def _of_pandas(frame: Any, name: str) -> pa.Table:
     twice = next((c for c in columns if columns.count(c) > 1), None)
     if twice is not None:
         raise ValueError(f"{name}: column {twice!r} occurs {columns.count(twice)} times; give each column another name")
+    for column, kind in frame.dtypes.items():
+        if kind.kind == "c":
+            raise ValueError(
+                f"{name}: column {column!r} holds complex numbers ({kind}), which no feature reads: leave it out, such"
+                f" as by frame = frame.drop(columns={column!r})"
+            )
+        if hasattr(frame[column], "sparse"):
+            raise ValueError(
+                f"{name}: column {column!r} is sparse ({kind}), which Arrow does not read: convert it, such as by"
+                f" frame[{column!r}] = frame[{column!r}].sparse.to_dense()"
+            )
     try:
         table = pa.Table.from_pandas(frame)
     except (pa.ArrowException, TypeError, ValueError) as e:
