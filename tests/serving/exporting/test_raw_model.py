@@ -94,6 +94,10 @@ def test_the_encoder_has_to_be_that_of_the_training_data(tmp_path, trained):
     other = click_log.make(str(tmp_path / "other"), rows=400, seed=1)
     with pytest.raises(ValueError, match="the encoder and the model differ in site; give the encoder of the data"):
         td.raw_model(model, other)
+    with pytest.raises(
+        FileNotFoundError, match=r"nope is no prepared directory .* or an encoder, such as that of fit_e"
+    ):
+        td.raw_model(model, str(tmp_path / "nope"))
     encoder = td.Encoder(td.Schema.load(f"{data}/schema.json"), data, name="price")
     with pytest.raises(ValueError, match="feature 'price': a layer has this name; give the price another"):
         td.raw_model(model, encoder)

@@ -80,9 +80,19 @@ class Encoder(keras.layers.Layer):
 
     @classmethod
     def load(cls, directory: str) -> Encoder:
-        """Loads the encoder of a prepared directory, which may be in an object store."""
-        directory = local_copy(directory)
-        return cls(Schema.load(os.path.join(directory, SCHEMA_FILE)), directory)
+        """Loads the encoder of a prepared directory, which may be in an object store.
+
+        Raises:
+          FileNotFoundError: there is no such directory, or `prepare` did not write it.
+        """
+        local = local_copy(directory)
+        path = os.path.join(local, SCHEMA_FILE)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f"{directory} is no prepared directory (it has no {SCHEMA_FILE}); give the directory that prepare wrote,"
+                " or an encoder, such as that of fit_encoder"
+            )
+        return cls(Schema.load(path), local)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor, with the content of the directory in its place.
