@@ -89,6 +89,26 @@ def test_lists_and_several_labels():
     np.testing.assert_allclose(answers, model(encoder(rows)), atol=1e-6)
 
 
+def test_models_that_are_no_ranking_model_and_encoders_without_rows(tmp_path, trained):
+    data, model = trained
+    encoder = td.Encoder.load(data)
+    specs = encoder.signature()
+    inputs = {name: keras.Input(spec.shape[1:], dtype=spec.dtype, name=name) for name, spec in specs.items()}
+    own = keras.Model(inputs, keras.layers.Dense(1)(encoder(inputs)["dense"]))
+    with pytest.raises(ValueError, match=r"raw_model takes a tfrs_dlrm\.RankingModel, .* this is a Functional\. "):
+        td.raw_model(own, encoder)
+    with pytest.raises(
+        ValueError, match=r"export_model takes a .* save it by model\.save\(path\) or model\.export\(path"
+    ):
+        td.export_model(own, data, str(tmp_path / "exports"))
+    own.export(str(tmp_path / "own"))
+    raw = raw_rows(data)
+    served = tf.saved_model.load(str(tmp_path / "own"))
+    np.testing.assert_allclose(served.serve([raw[name] for name in sorted(raw)]), own(raw), atol=1e-6)
+    with pytest.raises(ValueError, match=r"needs the prepared directory, not its encoder: rows in it check the export"):
+        td.export_model(model, encoder, str(tmp_path / "exports"))
+
+
 def test_the_encoder_has_to_be_that_of_the_training_data(tmp_path, trained):
     data, model = trained
     other = click_log.make(str(tmp_path / "other"), rows=400, seed=1)

@@ -89,8 +89,8 @@ class Encoder(keras.layers.Layer):
         path = os.path.join(local, SCHEMA_FILE)
         if not os.path.isfile(path):
             raise FileNotFoundError(
-                f"{directory} is no prepared directory (it has no {SCHEMA_FILE}); give the directory that prepare wrote,"
-                " or an encoder, such as that of fit_encoder"
+                f"{directory} is no prepared directory (it has no {SCHEMA_FILE}); give the directory that prepare"
+                " wrote, or an encoder, such as that of fit_encoder"
             )
         return cls(Schema.load(path), local)
 

@@ -26,7 +26,7 @@ from tfrs_dlrm.serving.bundle.warmup import write_warmup
 from tfrs_dlrm.serving.exporting.accuracy import Accuracy, accuracy
 from tfrs_dlrm.serving.exporting.comparison import Comparison, compare, write_reference
 from tfrs_dlrm.serving.exporting.description import describe
-from tfrs_dlrm.serving.exporting.serving_model import ServingModel
+from tfrs_dlrm.serving.exporting.serving_model import ServingModel, check_ranking_model
 from tfrs_dlrm.serving.exporting.signatures import make_signatures, set_methods
 from tfrs_dlrm.stores import Store, is_store_url, join, local_copy, publish, visible_files
 from tfrs_dlrm.stores.files import disk_full
@@ -114,9 +114,18 @@ def export_model(
       The path of the version, and the comparison.
 
     Raises:
-      ValueError: the options do not fit the model, or the exported model disagrees with `model`.
+      FileNotFoundError: `data_dir` is no prepared directory.
+      ValueError: the model is no `RankingModel`, an encoder is given for the directory, the options do not fit the
+        model, or the exported model disagrees with `model`.
       OSError: the disk is full.
     """
+    check_ranking_model(model, "export_model")
+    if isinstance(data_dir, Encoder):
+        raise ValueError(
+            "export_model needs the prepared directory, not its encoder: rows in it check the exported model. Write it"
+            " by tfrs_dlrm.prepare(schema, frame, directory), of the training rows: then a model on the encoder of"
+            " fit_encoder for these rows fits"
+        )
     version = next_version(output)
     if is_store_url(output):
         path, comparison = _export_to_store(model, data_dir, output, version, options, checkpoint)

@@ -10,6 +10,7 @@ import tf_keras as keras
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.serving.exporting.serving_model import check_ranking_model
 
 
 def raw_model(model: RankingModel, encoder: Encoder | str) -> keras.Model:
@@ -33,8 +34,11 @@ def raw_model(model: RankingModel, encoder: Encoder | str) -> keras.Model:
       labels [B, labels]. Of one label, its name is that of the bundle: `probability` or `prediction`.
 
     Raises:
-      ValueError: the encoder is of other features than the model, or a feature has the name of a layer.
+      FileNotFoundError: the path is no prepared directory.
+      ValueError: the model is no `RankingModel`, the encoder is of other features than the model, or a feature has the
+        name of a layer.
     """
+    check_ranking_model(model, "raw_model")
     encoder = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
     _check_same_features(model.schema, encoder.schema)
     specs = encoder.signature()

@@ -18,6 +18,21 @@ from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.serving.exporting.serving_tables import ServingTables
 
 
+def check_ranking_model(model: object, function: str) -> None:
+    """Raises a ValueError if a model is not of our family, whose inputs are known.
+
+    Args:
+      model: given by a user.
+      function: the public function that takes it, for the message.
+    """
+    if not isinstance(model, RankingModel):
+        raise ValueError(
+            f"{function} takes a tfrs_dlrm.RankingModel, such as DLRM; this is a {type(model).__name__}. A functional"
+            " model with tfrs_dlrm.Encoder at its front takes raw values already: save it by model.save(path) or"
+            " model.export(path)"
+        )
+
+
 class ServingModel(tf.Module):
     """The encoder and the layers of a model, without the optimizer, slot variables and metrics of its training.
 
