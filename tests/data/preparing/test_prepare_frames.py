@@ -127,7 +127,7 @@ def test_bad_rows_of_a_frame(tmp_path, log):
     (line,) = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(line)["unit"] == "row" and "cheap" in json.loads(line)["text"]
     with pytest.raises(
-        BadRowError, match=r"row 3, column 'price'.*\. Correct it, or leave such rows out of the frame; prepare"
+        BadRowError, match=r"row 3, column 'price'.*\. Correct it, or leave such rows out of the frame, or give"
     ):
         td.dataset(spoiled, 32, encoder=str(tmp_path / "out"))
     with pytest.raises(
