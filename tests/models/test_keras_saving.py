@@ -217,6 +217,20 @@ def test_a_save_that_fails_leaves_the_old_file(name, tmp_path, monkeypatch):
     assert path.stat().st_size > 1000
 
 
+def test_slots_of_legacy_optimizers(tmp_path, caplog):
+    model = Wide(SCHEMA)
+    model.compile(keras.optimizers.legacy.Adam(0.01), td.RowWiseAdagrad(0.1))
+    train(model, 3)
+    model.save(f"{tmp_path}/m.keras")
+    loaded = keras.models.load_model(f"{tmp_path}/m.keras")
+    for each in (model, loaded):
+        train(each, 3, seed=1)
+    for ours, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    model.save(f"{tmp_path}/m")
+    assert "a SavedModel does not keep the slots of keras.optimizers.legacy.Adam" in caplog.text
+
+
 def test_other_row_optimizers_keep_their_slots(tmp_path, caplog):
     model, other = compiled(Wide(SCHEMA)), compiled(Wide(SCHEMA), "lazy_adam")
     train(model, 2)

@@ -58,6 +58,11 @@ class KerasSaving(tfrs.models.Model):
         self.build()
         is_keras = keras_files.is_keras(filepath, save_format)
         self._check_saving(whole_tables=is_keras)
+        if not is_keras and self._has_legacy_optimizer():
+            logging.warning(
+                "%s: a SavedModel does not keep the slots of keras.optimizers.legacy.%s; save as .keras, which does",
+                *(filepath, type(self.optimizer).__name__),
+            )
         with keras_files.whole_file(filepath, overwrite and is_keras) as path:
             super().save(path, overwrite=overwrite, save_format=save_format, **kwargs)
 
@@ -132,6 +137,9 @@ class KerasSaving(tfrs.models.Model):
         if self._compile_arguments is not None:
             for name, variable in optimizer_variables(self.embedding_optimizer).items():
                 store[f"embedding_optimizer/{name}"] = variable.numpy()
+            if self._has_legacy_optimizer():  # whose variables Keras leaves out
+                for i, values in enumerate(self.optimizer.get_weights()):
+                    store[f"legacy_optimizer/{i}"] = values
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Overwrites the variables of the row optimizer with those of a file; Keras calls this.
@@ -156,6 +164,10 @@ class KerasSaving(tfrs.models.Model):
             return
         for name, variable in variables.items():
             variable.assign(np.asarray(saved[name]))
+        slots = store.get("legacy_optimizer", {})
+        if len(slots) and self._has_legacy_optimizer():
+            self.optimizer._create_all_weights(self.dense_variables)
+            self.optimizer.set_weights([np.asarray(slots[str(i)]) for i in range(len(slots))])
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """Returns the arguments of `compile`, and which layers are frozen, as JSON; None before `compile`."""
@@ -212,6 +224,9 @@ class KerasSaving(tfrs.models.Model):
     def _sublayers(self) -> list[keras.layers.Layer]:
         found = self._flatten_layers(include_self=False)
         return [layer for layer in found if not isinstance(layer, keras.metrics.Metric)]
+
+    def _has_legacy_optimizer(self) -> bool:
+        return isinstance(getattr(self, "optimizer", None), keras.optimizers.legacy.Optimizer)
 
     def _sharded(self) -> list[str]:
         return [name for name, t in self.embeddings.tables.items() if isinstance(t, ShardedTable)]
