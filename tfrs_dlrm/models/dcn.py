@@ -10,7 +10,6 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.cross_network import CrossNetwork
 from tfrs_dlrm.layers.hashing import derive_seed
-from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, concatenated
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
@@ -74,27 +73,12 @@ class DCN(RankingModel):
         super().__init__(schema, seed, **kwargs)
         self.dense_mlp = None
         if schema.dense and dense_mlp:
-            self.dense_mlp = MLP(
-                dense_mlp,
-                final_activation="relu",
-                seed=derive_seed(seed, "dense_mlp"),
-                dropout=dropout,
-                batch_norm=batch_norm,
-                dtype=self.dtype_policy,
-                name="dense_mlp",
-            )
+            self.dense_mlp = self.make_mlp("dense_mlp", dense_mlp, dropout, batch_norm, final_activation="relu")
         self.cross_network = CrossNetwork(
             cross_layers, cross_rank, derive_seed(seed, "cross"), dtype=self.dtype_policy, name="cross_network"
         )
         labels = len(schema.labels)
-        self.top_mlp = MLP(
-            (*top_mlp[:-1], labels),
-            seed=derive_seed(seed, "top_mlp"),
-            dropout=dropout,
-            batch_norm=batch_norm,
-            dtype=self.dtype_policy,
-            name="top_mlp",
-        )
+        self.top_mlp = self.make_mlp("top_mlp", (*top_mlp[:-1], labels), dropout, batch_norm)
         self.cross_structure = cross_structure
         if cross_structure == "parallel":
             initializer = keras.initializers.GlorotNormal(derive_seed(seed, "cross_logit"))

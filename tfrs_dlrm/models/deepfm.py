@@ -10,7 +10,6 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.factorization import DenseVectors
 from tfrs_dlrm.layers.hashing import derive_seed
-from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.models.factorization_machine import linear_and_pairs
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, check_top_mlp, vector_dim
 from tfrs_dlrm.models.ranking import RankingModel
@@ -60,14 +59,7 @@ class DeepFM(RankingModel):
             self.dense_vectors = DenseVectors(
                 dim + 1, derive_seed(seed, "dense"), dtype="float32", name="dense_vectors"
             )
-        self.top_mlp = MLP(
-            top_mlp,
-            seed=derive_seed(seed, "top_mlp"),
-            dropout=dropout,
-            batch_norm=batch_norm,
-            dtype=self.dtype_policy,
-            name="top_mlp",
-        )
+        self.top_mlp = self.make_mlp("top_mlp", top_mlp, dropout, batch_norm)
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B]; see `RankingModel.compute_logits`."""

@@ -10,7 +10,6 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.hashing import derive_seed
-from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.models.dlrm_serving import DLRMCandidateScorer, DLRMRowScorer, ServedLayers
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, looked_up
 from tfrs_dlrm.models.ranking import RankingModel
@@ -71,15 +70,7 @@ class DLRM(RankingModel):
         _check(schema, bottom_mlp, top_mlp, interaction, self_interaction)
         super().__init__(schema, seed, **kwargs)
         if schema.dense:
-            self.bottom_mlp = MLP(
-                bottom_mlp,
-                final_activation="relu",
-                seed=derive_seed(seed, "bottom_mlp"),
-                dropout=dropout,
-                batch_norm=batch_norm,
-                dtype=self.dtype_policy,
-                name="bottom_mlp",
-            )
+            self.bottom_mlp = self.make_mlp("bottom_mlp", bottom_mlp, dropout, batch_norm, final_activation="relu")
         self._table_of = {f.name: f.table for f in schema.categorical}
         self.dim = bottom_mlp[-1] if schema.dense else max(t.dim for t in looked_up(schema))
         self.projections = {
@@ -98,14 +89,7 @@ class DLRM(RankingModel):
         if interaction == "dot":
             self.interaction = DotInteraction(self_interaction, dtype=self.dtype_policy, name="interaction")
         units = (*top_mlp[:-1], len(schema.labels))
-        self.top_mlp = MLP(
-            units,
-            seed=derive_seed(seed, "top_mlp"),
-            dropout=dropout,
-            batch_norm=batch_norm,
-            dtype=self.dtype_policy,
-            name="top_mlp",
-        )
+        self.top_mlp = self.make_mlp("top_mlp", units, dropout, batch_norm)
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, L]; see `RankingModel.compute_logits`."""

@@ -8,8 +8,6 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.layers.hashing import derive_seed
-from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, concatenated
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
@@ -49,14 +47,7 @@ class EmbeddingMLP(RankingModel):
         check_top_mlp(top_mlp)
         super().__init__(schema, seed, **kwargs)
         units = (*top_mlp[:-1], len(schema.labels))
-        self.top_mlp = MLP(
-            units,
-            seed=derive_seed(seed, "top_mlp"),
-            dropout=dropout,
-            batch_norm=batch_norm,
-            dtype=self.dtype_policy,
-            name="top_mlp",
-        )
+        self.top_mlp = self.make_mlp("top_mlp", units, dropout, batch_norm)
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, L]; see `RankingModel.compute_logits`."""

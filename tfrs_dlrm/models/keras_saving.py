@@ -154,6 +154,10 @@ class KerasSaving(tfrs.models.Model):
         super().load_own_variables({name: store[name] for name in store if name.isdigit()})
         if self._compile_arguments is None or "embedding_optimizer" not in store:
             return
+        slots = store.get("legacy_optimizer", {})
+        if len(slots) and self._has_legacy_optimizer():
+            self.optimizer._create_all_weights(self.dense_variables)
+            self.optimizer.set_weights([np.asarray(slots[str(i)]) for i in range(len(slots))])
         saved = store["embedding_optimizer"]
         variables = optimizer_variables(self.embedding_optimizer)
         if any(n not in saved or tuple(saved[n].shape) != tuple(v.shape) for n, v in variables.items()):
@@ -164,10 +168,6 @@ class KerasSaving(tfrs.models.Model):
             return
         for name, variable in variables.items():
             variable.assign(np.asarray(saved[name]))
-        slots = store.get("legacy_optimizer", {})
-        if len(slots) and self._has_legacy_optimizer():
-            self.optimizer._create_all_weights(self.dense_variables)
-            self.optimizer.set_weights([np.asarray(slots[str(i)]) for i in range(len(slots))])
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """Returns the arguments of `compile`, and which layers are frozen, as JSON; None before `compile`."""

@@ -14,6 +14,8 @@ from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
+from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.models.keras_saving import CompileArguments, KerasSaving
 from tfrs_dlrm.models.label_losses import LabelLosses
 from tfrs_dlrm.models.model_inputs import check_batches, dense_inputs, one_example
@@ -111,6 +113,21 @@ class RankingModel(KerasSaving):
         """
         raise NotImplementedError(
             f"{type(self).__name__} does not implement compute_logits(dense, embeddings, training)"
+        )
+
+    def make_mlp(self, name: str, units: Sequence[int], dropout: float, batch_norm: bool, **kwargs: Any) -> MLP:
+        """Makes an MLP of the model's seed and dtype policy.
+
+        Args:
+          name: of the layer; decides the initial weights together with the seed.
+          units: outputs of the layers.
+          dropout: the share of hidden outputs that training drops.
+          batch_norm: whether hidden layers are batch normalized.
+          **kwargs: further arguments of `MLP`.
+        """
+        seed = derive_seed(self.seed, name)
+        return MLP(
+            units, seed=seed, dropout=dropout, batch_norm=batch_norm, dtype=self.dtype_policy, name=name, **kwargs
         )
 
     def call(

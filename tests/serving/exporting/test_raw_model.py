@@ -14,16 +14,6 @@ from tfrs_dlrm.training.inputs import evaluation_dataset
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A log whose evaluation rows have missing and unseen values, and a model trained on it."""
-    data = click_log.make(str(tmp_path_factory.mktemp("log")))
-    model = td.DLRM(td.Schema.load(f"{data}/schema.json"), (16, 8), (16, 1))
-    model.compile(embedding_optimizer=td.RowWiseAdagrad(0.1))
-    model.fit(td.dataset(data, 64), epochs=2, verbose=0)
-    return data, model
-
-
-@pytest.fixture(scope="module")
 def expected(trained):
     """The probabilities that the programs compute for the samples, which are the first evaluation rows."""
     data, model = trained

@@ -1,6 +1,5 @@
 """What is served is what was trained, with a context once or with every row, with whole tables or with smaller ones."""
 
-import click_log
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,20 +12,17 @@ from tfrs_dlrm.serving.exporting.serving_model import ServingModel
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A prepared log with every kind of feature, and a model trained on it."""
-    data = click_log.make(str(tmp_path_factory.mktemp("log")))
-    model = td.DLRM(td.Schema.load(f"{data}/schema.json"), (16, 8), (16, 1))
-    model.compile(embedding_optimizer=td.RowWiseAdagrad(0.1))
-    model.fit(td.dataset(data, 64), epochs=2, verbose=0)
+def with_encoder(trained):
+    """The shared log and model, and the encoder of the log."""
+    data, model = trained
     return data, model, td.Encoder.load(data)
 
 
 @pytest.mark.parametrize(
     "context", [["price", "age", "user"], ["tags", "site"], ["age", "slot"]], ids=lambda names: "+".join(names)
 )
-def test_candidates_score_as_rows_of_their_own(trained, context):
-    data, model, encoder = trained
+def test_candidates_score_as_rows_of_their_own(with_encoder, context):
+    data, model, encoder = with_encoder
     serving = ServingModel(model, encoder, context)
     raw = to_tensors(read_samples(data)[:24], encoder.signature())
     shared = [name for name in raw if name.removesuffix("_weights") in context]
@@ -42,8 +38,8 @@ def test_candidates_score_as_rows_of_their_own(trained, context):
     np.testing.assert_allclose(one, scores[:1, :1], atol=1e-6)
 
 
-def test_encoded_rows_score_as_raw_ones(trained):
-    data, model, encoder = trained
+def test_encoded_rows_score_as_raw_ones(with_encoder):
+    data, model, encoder = with_encoder
     serving = ServingModel(model, encoder)
     raw = to_tensors(read_samples(data), encoder.signature())
     encoded = encoder(raw)
@@ -57,8 +53,8 @@ def test_encoded_rows_score_as_raw_ones(trained):
     np.testing.assert_allclose(serving.score_raw(raw), model(encoded), atol=1e-6)
 
 
-def test_a_context_has_to_be_some_of_the_features(trained):
-    _, model, encoder = trained
+def test_a_context_has_to_be_some_of_the_features(with_encoder):
+    _, model, encoder = with_encoder
     with pytest.raises(ValueError, match=r"no feature is called colour, size; the features are price, age, site"):
         ServingModel(model, encoder, ["size", "age", "colour"])
     with pytest.raises(ValueError, match="no feature is left for the candidates"):
@@ -88,8 +84,8 @@ def test_smaller_tables_of_dimension_64(storage, share, error):
 
 
 @pytest.mark.parametrize(("storage", "auc", "change"), [("float16", 1e-4, 0.002), ("int8", 5e-4, 0.02)])
-def test_accuracy_of_smaller_tables(trained, storage, auc, change):
-    data, model, encoder = trained
+def test_accuracy_of_smaller_tables(with_encoder, storage, auc, change):
+    data, model, encoder = with_encoder
     serving = ServingModel(model, encoder, storage=storage)
     found = accuracy(model, serving, td.dataset(data, 256, split="eval"))
     assert found.examples > 500 and abs(np.subtract(*found.metrics["auc"])) <= auc

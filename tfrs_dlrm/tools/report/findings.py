@@ -130,7 +130,7 @@ def examine(workdir: str, options: ReportOptions = ReportOptions(), progress: Pr
         config=config,
         schema=config.model.schema(data_schema),
         manifest=manifest,
-        mean_labels=_mean_labels(data, data_schema),
+        mean_labels=_mean_labels(data, data_schema, manifest.rows("train")),
         checkpoint=CheckpointManifest.read(checkpoint),
         layers=_layers(checkpoint),
         history=list(RunRecords(home.file(METRICS_FILE), "step")),
@@ -148,9 +148,9 @@ def _few_values(schema: Schema) -> tuple[str, ...]:
     return tuple(sorted(rows, key=lambda name: rows[name])[:_MOST_GROUPINGS])
 
 
-def _mean_labels(directory: str, schema: Schema) -> list[MeanLabel]:
-    """Reads the labels of the training rows; of very many rows, those of row groups at equal distances."""
-    step = max(1, PreparedManifest.load(directory).rows("train") // _LABEL_ROWS)
+def _mean_labels(directory: str, schema: Schema, rows: int) -> list[MeanLabel]:
+    """Reads the labels of the training rows; of very many `rows`, those of row groups at equal distances."""
+    step = max(1, rows // _LABEL_ROWS)
     sums = np.zeros((len(schema.labels), 3))  # examples, weight, weight * label
     names = [*schema.label_columns, *(["weight"] if schema.weight else [])]
     for number, (file, i) in enumerate(open_row_groups(directory, "train")):
