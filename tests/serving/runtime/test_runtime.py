@@ -186,9 +186,12 @@ def test_threads_get_their_own_answers(echo):
 
 @pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
 def test_tensors_travel_to_tensorflow_and_back(array):
-    ours = tensor_pb2.TensorProto.FromString(tensors.to_proto(array).SerializeToString())
-    np.testing.assert_array_equal(tf.make_ndarray(ours), array)
-    assert ours.dtype == tf.constant(array).dtype.as_datatype_enum
+    for as_bytes in (True, False):
+        ours = tensor_pb2.TensorProto.FromString(tensors.to_proto(array, as_bytes).SerializeToString())
+        np.testing.assert_array_equal(tf.make_ndarray(ours), array)
+        assert ours.dtype == tf.constant(array).dtype.as_datatype_enum
+        np.testing.assert_array_equal(tensors.from_proto(tensors.to_proto(array, as_bytes)), array)
+    assert not ours.tensor_content, "published clients read float_val and its siblings only"
     theirs = protos.tensor.TensorProto.FromString(tf.make_tensor_proto(array).SerializeToString())
     found = tensors.from_proto(theirs)
     assert found.dtype == array.dtype and found.shape == array.shape
@@ -211,14 +214,40 @@ def test_tensors_with_values_one_by_one_are_read():
     with pytest.raises(ValueError, match=r"\[16777216\] is more than 1048576 equal values"):
         make(dtype=protos.types_.DT_FLOAT, float_val=[0.5])
     shape = tf.TensorShape([2, 2]).as_proto().SerializeToString()
-    with pytest.raises(ValueError, match=r"3 values do not fill \[2, 2\]"):
-        make(dtype=protos.types_.DT_INT64, int64_val=[1, 2, 3])
+    # tensorflow/core/framework/tensor.cc, FromProtoField: the last value is repeated, and no value is zero.
+    assert make(dtype=protos.types_.DT_INT64, int64_val=[1, 2, 3]).tolist() == [[1, 2], [3, 3]]
+    assert make(dtype=protos.types_.DT_STRING, string_val=[b"a", b"b"]).tolist() == [[b"a", b"b"], [b"b", b"b"]]
+    assert make(dtype=protos.types_.DT_FLOAT).tolist() == [[0, 0], [0, 0]]
+    assert make(dtype=protos.types_.DT_STRING).tolist() == [[b"", b""], [b"", b""]]
+    with pytest.raises(ValueError, match=r"5 values do not fit \[2, 2\]"):
+        make(dtype=protos.types_.DT_INT64, int64_val=[1, 2, 3, 4, 5])
     with pytest.raises(ValueError, match=r"4 bytes do not fill \[2, 2\] of float32"):
         make(dtype=protos.types_.DT_FLOAT, tensor_content=b"1234")
     with pytest.raises(ValueError, match="DT_COMPLEX64 are not supported"):
         make(dtype=protos.types_.DT_COMPLEX64)
     with pytest.raises(ValueError, match="complex64 are not supported"):
         tensors.to_proto(np.zeros(1, np.complex64))
+
+
+def test_strings_in_tensor_content_are_read():
+    texts = [b"", b"a\0", b"x" * 300, "ä".encode()]
+    content = b"\x00\x02\xac\x02\x02" + b"".join(texts)  # 300 is the varint ac 02
+    proto = protos.tensor.TensorProto(dtype=protos.types_.DT_STRING, tensor_content=content)
+    proto.tensor_shape.dim.add(size=4)
+    assert tensors.from_proto(proto).tolist() == texts
+    # TensorFlow itself reads it so: tensorflow/core/lib/strings/coding.cc, DecodeStringList.
+    theirs = tensor_pb2.TensorProto.FromString(proto.SerializeToString())
+    assert tf.raw_ops.ParseTensor(serialized=theirs.SerializeToString(), out_type=tf.string).numpy().tolist() == texts
+    for damaged, words in (
+        (content[:-1], "their lengths say 304"),
+        (content + b"x", "their lengths say 304"),
+        (b"\xff" * 4, "lengths of 4 strings"),
+        (b"\xff\xff\xff\xff\xff\xff\x01\x00\x00\x00", "lengths of 4 strings"),
+        (b"\x00", r"do not fill \[4\] of string"),
+    ):
+        proto.tensor_content = damaged
+        with pytest.raises(ValueError, match=words):
+            tensors.from_proto(proto)
 
 
 RECORDS = [b"", b"one", b"\0" * 23, bytes(range(256)) * 1000]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 from collections.abc import Iterable
@@ -13,6 +14,8 @@ from tfrs_dlrm.stores import PUBLISHED_FILE, Store, is_store_url, join, local_co
 
 # Servers take a version with this file for a whole one, so it is written last and removed first.
 COMPLETING = ("saved_model.pb",)
+
+_LARGEST = 2**63 - 1  # TF Serving's versions have 64 bits
 
 
 def find_versions(output: str) -> dict[int, str]:
@@ -27,7 +30,7 @@ def find_versions(output: str) -> dict[int, str]:
     else:
         with contextlib.suppress(OSError), os.scandir(output) as entries:
             names = {entry.name for entry in entries if entry.is_dir()}
-    return {int(name): join(output, name) for name in sorted(filter(_is_number, names), key=int)}
+    return {number: join(output, name) for number, name in _by_number(output, names).items()}
 
 
 def whole_versions(output: str) -> list[int]:
@@ -36,16 +39,31 @@ def whole_versions(output: str) -> list[int]:
     Raises:
       StoreError: the store cannot be reached or refuses.
     """
+    return list(_whole(output))
+
+
+def _whole(output: str) -> dict[int, str]:
+    """Returns the paths of the versions that are whole bundles by number, in order."""
     if not is_store_url(output):
         found = find_versions(output).items()
-        return [number for number, path in found if os.path.isfile(os.path.join(path, *COMPLETING))]
+        return {number: path for number, path in found if os.path.isfile(os.path.join(path, *COMPLETING))}
     names = Store(output).files().keys()
-    return [number for number in _published(names) if f"{number}/{COMPLETING[0]}" in names]
+    published = _published(output, names).items()
+    return {number: join(output, name) for number, name in published if f"{name}/{COMPLETING[0]}" in names}
 
 
 def next_version(output: str) -> int:
-    """Returns the number of the next version."""
-    return 1 + max(find_versions(output), default=0)
+    """Returns the number of the next version.
+
+    Raises:
+      ValueError: no number is left.
+    """
+    newest = max([0, *find_versions(output)])
+    if newest == _LARGEST:
+        raise ValueError(
+            f"{output}: version {newest} is the largest that a server loads; rename it, or export elsewhere"
+        )
+    return newest + 1
 
 
 def remove_old(output: str, keep: int) -> list[str]:
@@ -63,15 +81,15 @@ def remove_old(output: str, keep: int) -> list[str]:
     """
     if keep < 1:
         raise ValueError(f"keep={keep}; at least 1, the version that was just written, has to stay")
-    whole = whole_versions(output)
-    old = whole[:-keep]
+    whole = _whole(output)
+    old = dict(list(whole.items())[:-keep])
     if is_store_url(output) and whole:
         # Also the versions whose removal was interrupted.
-        half = set(_published(Store(output).files())) - set(whole)
-        old = sorted({*old, *(n for n in half if n < whole[-1])})
+        published = _published(output, Store(output).files())
+        half = {number: join(output, name) for number, name in published.items() if number not in whole}
+        old = dict(sorted({**old, **{n: path for n, path in half.items() if n < max(whole)}}.items()))
     removed = []
-    for number in old:
-        path = join(output, str(number))
+    for number, path in old.items():
         if is_store_url(output):
             unpublish(path, first=COMPLETING)
         else:
@@ -91,11 +109,11 @@ def fetch_newest(address: str, keep: int) -> dict[int, str]:
       StoreError: the store cannot be reached or refuses.
     """
     found: dict[int, str] = {}
-    for number in reversed(whole_versions(address)):
+    for number, path in reversed(_whole(address).items()):
         if len(found) == keep:
             break
         try:
-            found[number] = local_copy(join(address, str(number)))
+            found[number] = local_copy(path)
         except ValueError as e:
             logging.error("%s; the version before it is taken", e)
         except FileNotFoundError:
@@ -129,11 +147,41 @@ def newest_version(path: str) -> str:
     return os.path.abspath(versions[max(versions)])
 
 
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdecimal()
+def version_number(name: str) -> int | None:
+    """Returns the number that a directory's name stands for; None if TF Serving would not load it.
+
+    A name is a number of 64 bits in ASCII digits, as TensorFlow's `safe_strto64` reads it: a sign "-" and leading zeros
+    are allowed.
+    """
+    digits = name.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits.lstrip("0")) <= len(str(_LARGEST))):
+        return None
+    number = int(name)
+    return number if -_LARGEST - 1 <= number <= _LARGEST else None
 
 
-def _published(names: Iterable[str]) -> list[int]:
-    """Returns the numbers of versions with a list of their files."""
+def _by_number(place: str, names: Iterable[str]) -> dict[int, str]:
+    """Returns the names of versions by number, in order; logs once what is passed over though it looks like one."""
+    found: dict[int, str] = {}
+    for name in sorted(names):  # of two names of one number the last is taken, as TF Serving does
+        number = version_number(name)
+        if number is None:
+            if name.removeprefix("-").isdecimal():
+                _pass_over(place, name, f"is no version: the number must be at most {_LARGEST}, in ASCII digits")
+        else:
+            if number in found:
+                _pass_over(place, found[number], f"is not loaded: {name} is the same version")
+            found[number] = name
+    return dict(sorted(found.items()))
+
+
+@functools.lru_cache(maxsize=1024)
+def _pass_over(place: str, name: str, why: str) -> None:
+    """Logs why a directory is passed over; the cache keeps it to one line for each."""
+    logging.warning("%s %s", join(place, name), why)
+
+
+def _published(place: str, names: Iterable[str]) -> dict[int, str]:
+    """Returns, by number, the names of the versions with a list of their files."""
     found = [n.split("/")[0] for n in names if n.endswith(f"/{PUBLISHED_FILE}") and n.count("/") == 1]
-    return sorted(int(name) for name in filter(_is_number, found))
+    return _by_number(place, found)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tfrs_dlrm.serving.protocol import InvalidRequest
 from tfrs_dlrm.serving.runtime.signature import Signature
 
 
@@ -22,6 +23,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.version is not None and self.label is not None:
             raise ValueError(f"version={self.version} and label={self.label!r}: give one of them")
+        if self.version is not None and not -(2**63) <= self.version < 2**63:
+            raise InvalidRequest(f"version={self.version}; versions are numbers of 64 bits, at most {2**63 - 1}")
 
 
 @dataclasses.dataclass(frozen=True)

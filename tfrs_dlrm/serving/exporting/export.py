@@ -21,7 +21,7 @@ from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.serving.bundle.card import card
 from tfrs_dlrm.serving.bundle.deploy import write_batching, write_deploy
 from tfrs_dlrm.serving.bundle.manifest import write_manifest
-from tfrs_dlrm.serving.bundle.versions import COMPLETING, next_version, remove_old
+from tfrs_dlrm.serving.bundle.versions import COMPLETING, next_version, remove_old, version_number
 from tfrs_dlrm.serving.bundle.warmup import write_warmup
 from tfrs_dlrm.serving.exporting.accuracy import Accuracy, accuracy
 from tfrs_dlrm.serving.exporting.comparison import Comparison, compare, write_reference
@@ -146,7 +146,7 @@ def _export_to_store(
         address, store = join(output, os.path.basename(path)), Store(output)
         publish(path, address, last=COMPLETING)
         for name in visible_files(home):
-            if not name.split("/")[0].isdecimal():
+            if version_number(name.split("/")[0]) is None:
                 store.upload(os.path.join(home, name), name)
     return address, comparison
 

@@ -98,7 +98,7 @@ class _GrpcApi:
         response = protos.predict.PredictResponse()
         _fill_spec(response.model_spec, model, chosen, name)
         for output in request.output_filter or outputs:
-            response.outputs[output].CopyFrom(to_proto(outputs[output]))
+            response.outputs[output].CopyFrom(to_proto(outputs[output], as_bytes=False))
         return response
 
     async def regress(self, request: Any, identity: str) -> Any:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from tfrs_dlrm.serving.bundle.versions import version_number
 from tfrs_dlrm.serving.protocol import (
     DEFAULT_SIGNATURE,
     REQUEST_ID,
@@ -31,7 +32,7 @@ from tfrs_dlrm.serving.server.security import BearerToken
 from tfrs_dlrm.serving.server.served_version import ServedVersion
 
 _PATH = re.compile(
-    r"(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:]+))?"
+    r"(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
     r"(?::(?P<method>predict|regress|classify)|(?P<metadata>/metadata))?"
 )
 _SECONDS_FOR_A_BODY = 60
@@ -105,7 +106,9 @@ class _RestApi:
 
     async def _answer(self, request: Request, method: str, found: re.Match[str], identity: str) -> dict[str, Any]:
         model = self._service.model(found["name"])
-        number = int(found["version"]) if found["version"] else None
+        number = version_number(found["version"]) if found["version"] else None
+        if found["version"] and number is None:
+            raise InvalidRequest(f"Failed to convert version: {found['version'][:40]} to numeric.")
         if method == "status":
             return answers.to_json(answers.status(model, number, found["label"]))
         if method == "metadata":
