@@ -157,7 +157,8 @@ def test_a_directory_of_models_is_served(tmp_path):
     with serving_bundles.running(tmp_path, max_concurrent=1) as server:
         for name, version in (("a", 1), ("b", 5)):
             assert version_of(httpx.post(f"{server.rest}/v1/models/{name}:predict", json=BODY)) == version
-        with server.server.service.request("test", "test"):
+        with server.server.service.request("test", "test") as call:
+            call.begin()
             answer = httpx.post(f"{server.rest}/v1/models/a:predict", json=BODY)
         assert answer.status_code == 503 and "as many as are allowed" in answer.json()["error"]
         assert answer.headers["Retry-After"] == "1"

@@ -17,6 +17,8 @@ Pointer = ctypes.c_void_p
 _STRING_SIZE = 24  # of a TF_TString, tensorflow/core/platform/ctstring_internal.h
 _VIEW = 3  # the lowest two bits of a TF_TString's first word: the second word points to bytes of somebody else
 
+_WORTH_SHARING = 1 << 16  # bytes of strings, from which on equal objects are looked for
+
 
 class Output(ctypes.Structure):
     """TF_Output."""
@@ -110,12 +112,22 @@ def to_array(pointer: int) -> np.ndarray:
 
 
 def _string_views(strings: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Returns TF_TStrings [..., 3 words] that point into one buffer, and the buffer."""
+    """Returns TF_TStrings [..., 3 words] that point into one buffer, and the buffer.
+
+    An object that stands in several places, as a broadcast string does, is in the buffer once.
+    """
     flat = strings.ravel().tolist()
-    joined = b"".join(flat)
     lengths = np.fromiter(map(len, flat), np.uint64, len(flat))
-    words = np.zeros((len(flat), 3), np.uint64)
-    buffer = ctypes.create_string_buffer(joined, len(joined) + 1)
+    sizes, place = lengths, np.arange(len(flat))
+    if lengths.sum() > _WORTH_SHARING:
+        objects = np.fromiter(map(id, flat), np.uint64, len(flat))
+        _, first, place = np.unique(objects, return_index=True, return_inverse=True)
+        flat, sizes = [flat[i] for i in first.tolist()], lengths[first]
+    joined = b"".join(flat)
+    # Not a copy: the tensor's strings point into the bytes object, which is kept as long as the tensor.
+    begin = ctypes.cast(ctypes.c_char_p(joined), Pointer).value or 0
+    starts = np.uint64(begin) + np.cumsum(sizes, dtype=np.uint64) - sizes
+    words = np.zeros((len(lengths), 3), np.uint64)
     words[:, 0] = lengths << np.uint64(2) | np.uint64(_VIEW)
-    words[:, 1] = ctypes.addressof(buffer) + np.cumsum(lengths, dtype=np.uint64) - lengths
-    return words.reshape(*strings.shape, 3), buffer
+    words[:, 1] = starts[place]
+    return words.reshape(*strings.shape, 3), joined

@@ -12,6 +12,8 @@ from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.runtime.signature import Signature
 from tfrs_dlrm.serving.runtime.tensors import from_proto
 
+_EXAMPLE_BYTES = 64  # of an Example beside its content: as Python's object, and in a list
+
 
 def predict_inputs(request: Any) -> dict[str, np.ndarray]:
     """Reads the tensors of a PredictRequest.
@@ -26,6 +28,18 @@ def predict_inputs(request: Any) -> dict[str, np.ndarray]:
         except ValueError as e:
             raise InvalidRequest(f"input {name!r}: {e}") from e
     return inputs
+
+
+def number_of_examples(input_: Any) -> int:
+    """Returns how many Examples an Input has."""
+    kind = input_.WhichOneof("kind")
+    return len(getattr(input_, kind).examples) if kind else 0
+
+
+def memory_of_examples(input_: Any) -> int:
+    """Returns the bytes of what `serialized_examples` returns, in which each example has a copy of the context."""
+    context = input_.example_list_with_context.context.ByteSize() if input_.HasField("example_list_with_context") else 0
+    return input_.ByteSize() + number_of_examples(input_) * (context + _EXAMPLE_BYTES)
 
 
 def serialized_examples(input_: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ Strings are arrays of dtype object that hold `bytes`: NumPy strings lose trailin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ _TYPES: dict[int, tuple[np.dtype[Any], str]] = {
     _T.DT_STRING: (np.dtype(object), "string_val"),
 }
 _MOST_EQUAL = 1 << 20
+_MOST_AXES = 32  # more than any model needs
+_PART = 1 << 16  # values that are converted in one go, while other threads wait
+_STRING_BYTES = 80  # of a string beside its characters: as Python's object, in a list, and in TensorFlow
 _NUMBERS = {dtype: number for number, (dtype, _) in _TYPES.items()}
 
 
@@ -108,6 +112,8 @@ def from_proto(proto: Any) -> np.ndarray:
         for too many.
     """
     dtype, field = numpy_type(proto.dtype), _TYPES[proto.dtype][1]
+    if len(proto.tensor_shape.dim) > _MOST_AXES:
+        raise ValueError(f"its shape has {len(proto.tensor_shape.dim)} axes; at most {_MOST_AXES} are allowed")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
         raise ValueError(f"its shape is {list(shape)}; the sizes must be known")
@@ -122,7 +128,7 @@ def from_proto(proto: Any) -> np.ndarray:
     if len(listed) > count:
         raise ValueError(f"{len(listed)} values do not fit {list(shape)}")
     array = np.empty(count, dtype)
-    array[:] = listed
+    fill(array, listed)
     return array.reshape(shape)
 
 
@@ -131,7 +137,7 @@ def _from_content(content: bytes, dtype: np.dtype[Any], count: int, shape: tuple
         array = np.empty(count if count <= len(content) else 0, object)  # each string takes a byte or more
         if array.size != count:
             raise ValueError(f"{len(content)} bytes of tensor_content do not fill {list(shape)} of string")
-        array[:] = _strings(content, count)
+        fill(array, _strings(content, count))
         return array.reshape(shape)
     values = np.frombuffer(content, np.uint8)
     if len(values) != count * dtype.itemsize:
@@ -170,5 +176,23 @@ def _repeated(listed: Any, dtype: np.dtype[Any], count: int, shape: tuple[int, .
     if len(listed) <= 1:
         return np.broadcast_to(np.array(last, dtype), shape)  # takes no memory
     array = np.full(count, last, dtype)
-    array[: len(listed)] = listed
+    fill(array[: len(listed)], listed)
     return array.reshape(shape)
+
+
+def fill(array: np.ndarray, values: Sequence[Any]) -> None:
+    """Sets the values of an array with one axis, in parts: NumPy keeps all other threads waiting while it converts."""
+    for start in range(0, len(array), _PART):
+        array[start : start + _PART] = values[start : start + _PART]
+
+
+def memory(array: np.ndarray) -> int:
+    """Returns the bytes that a tensor takes at most once every value has its place: strings count wherever they stand.
+
+    A value that was broadcast counts as often as it stands in the tensor, since operations of TensorFlow may copy it.
+    """
+    if array.dtype.kind != "O":
+        return array.size * array.itemsize
+    if array.size and not any(array.strides):  # one value that was broadcast
+        return array.size * (_STRING_BYTES + len(array.flat[0]))
+    return array.size * _STRING_BYTES + sum(map(len, array.flat))

@@ -1,12 +1,12 @@
 """TF Serving's PredictionService and ModelService.
 
 Requests arrive as bytes and are parsed here: bytes that cannot be parsed are INVALID_ARGUMENT, where gRPC would answer
-INTERNAL.
+INTERNAL. The memory of a request is counted before it is taken; `grpc_receiving` says why the methods are streams.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -18,17 +18,23 @@ from tfrs_dlrm.serving.protocol import DEFAULT_SIGNATURE, REQUEST_ID, InvalidReq
 from tfrs_dlrm.serving.runtime import protos, requests
 from tfrs_dlrm.serving.runtime.tensors import to_proto
 from tfrs_dlrm.serving.server import answers
+from tfrs_dlrm.serving.server.admission import Call
+from tfrs_dlrm.serving.server.grpc_receiving import MessageReceiver
 from tfrs_dlrm.serving.server.inference import Inference
 from tfrs_dlrm.serving.server.served_model import ServedModel
 from tfrs_dlrm.serving.server.served_version import ServedVersion
 
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
-_Handler = Callable[[Any, str], Awaitable[Any]]
+_Handler = Callable[[Any, Call], Awaitable[Any]]
+_MESSAGE_MEMORY = 4  # bytes in protobuf's form per byte of a message, at most for what is not made to be large
 
 
 def handlers(service: Inference) -> list[grpc.GenericRpcHandler]:
     """Returns the handlers of a gRPC server."""
-    api = _GrpcApi(service)
+    api, options = _GrpcApi(service), service.options
+    # Half of the memory is for messages that are on their way, and might all be of the largest size.
+    at_once = max(1, options.max_memory_bytes // 2 // options.max_request_bytes)
+    receiver = MessageReceiver(at_once, options.receive_seconds)
     prediction = {
         "Predict": (api.predict, protos.predict.PredictRequest),
         "Regress": (api.regress, protos.regression.RegressionRequest),
@@ -43,7 +49,7 @@ def handlers(service: Inference) -> list[grpc.GenericRpcHandler]:
         grpc.method_handlers_generic_handler(
             name,
             {
-                method: grpc.unary_unary_rpc_method_handler(_guarded(service, method, handler, message))
+                method: grpc.stream_unary_rpc_method_handler(_guarded(service, receiver, method, handler, message))
                 for method, (handler, message) in methods.items()
             },
         )
@@ -51,17 +57,22 @@ def handlers(service: Inference) -> list[grpc.GenericRpcHandler]:
     ]
 
 
-def _guarded(service: Inference, method: str, handler: _Handler, message: Any) -> Callable[[bytes, Any], Any]:
-    async def answer(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+def _guarded(
+    service: Inference, receiver: MessageReceiver, method: str, handler: _Handler, message: Any
+) -> Callable[[AsyncIterator[bytes], Any], Any]:
+    async def answer(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
         try:
-            with service.request("grpc", method.lower()):
-                identity = request_id(dict(context.invocation_metadata() or ()).get(REQUEST_ID))
-                context.set_trailing_metadata(((REQUEST_ID, identity),))
+            with service.request("grpc", method.lower()) as call:
+                call.identity = request_id(dict(context.invocation_metadata() or ()).get(REQUEST_ID))
+                context.set_trailing_metadata(((REQUEST_ID, call.identity),))
+                data = await receiver.receive(messages)
+                call.take((1 + _MESSAGE_MEMORY) * len(data))
+                call.begin()
                 try:
-                    request = message.FromString(data)
+                    request = await service.off_loop(len(data), message.FromString, data)
                 except DecodeError as e:
                     raise InvalidRequest(f"the request is no {message.DESCRIPTOR.full_name}: {e}") from e
-                return (await handler(request, identity)).SerializeToString()
+                return (await handler(request, call)).SerializeToString()
         except ServingError as e:
             code, text = getattr(grpc.StatusCode, e.code), answers.error_text(e)
         except Exception:
@@ -84,7 +95,7 @@ class _GrpcApi:
         number = spec.version.value if spec.HasField("version") else None
         return model, model.choose(number, spec.version_label or None)
 
-    async def predict(self, request: Any, identity: str) -> Any:
+    async def predict(self, request: Any, call: Call) -> Any:
         model, chosen = self._version(request.model_spec)
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with chosen.in_use() as version:
@@ -94,50 +105,50 @@ class _GrpcApi:
                     raise InvalidRequest(
                         f"unknown output {output!r} in output_filter; the outputs are {', '.join(signature.outputs)}"
                     )
-            outputs = await self._service.run(version, name, requests.predict_inputs(request), identity)
+            inputs = await self._service.off_loop(request.ByteSize(), requests.predict_inputs, request)
+            outputs = await self._service.run(version, name, inputs, call)
         response = protos.predict.PredictResponse()
         _fill_spec(response.model_spec, model, chosen, name)
         for output in request.output_filter or outputs:
             response.outputs[output].CopyFrom(to_proto(outputs[output], as_bytes=False))
         return response
 
-    async def regress(self, request: Any, identity: str) -> Any:
+    async def regress(self, request: Any, call: Call) -> Any:
         response = protos.regression.RegressionResponse()
-        outputs = await self._score_examples("regress", request, response, identity)
+        outputs = await self._score_examples("regress", request, response, call)
         for value in outputs["outputs"].ravel().tolist():
             response.result.regressions.add(value=value)
         return response
 
-    async def classify(self, request: Any, identity: str) -> Any:
+    async def classify(self, request: Any, call: Call) -> Any:
         response = protos.classification.ClassificationResponse()
-        for row in answers.classes(await self._score_examples("classify", request, response, identity)):
+        for row in answers.classes(await self._score_examples("classify", request, response, call)):
             added = response.result.classifications.add()
             for label, score in row:
                 added.classes.add(label=label, score=score)
         return response
 
-    async def _score_examples(self, method: str, request: Any, response: Any, identity: str) -> dict[str, np.ndarray]:
+    async def _score_examples(self, method: str, request: Any, response: Any, call: Call) -> dict[str, np.ndarray]:
         model, chosen = self._version(request.model_spec)
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with chosen.in_use() as version:
-            examples = requests.serialized_examples(request.input)
-            inputs = requests.example_inputs(method, name, version.signature(name), examples)
+            inputs = await self._service.example_inputs(version, method, name, request.input, call)
             _fill_spec(response.model_spec, model, version, name)
-            return await self._service.run(version, name, inputs, identity)
+            return await self._service.run(version, name, inputs, call)
 
-    async def metadata(self, request: Any, identity: str) -> Any:
+    async def metadata(self, request: Any, call: Call) -> Any:
         fields = list(request.metadata_field)
         if not fields or fields != ["signature_def"]:
             raise InvalidRequest(f"metadata_field must be ['signature_def']; it is {fields}")
         model, version = self._version(request.model_spec)
         return answers.metadata(model.name, version)
 
-    async def status(self, request: Any, identity: str) -> Any:
+    async def status(self, request: Any, call: Call) -> Any:
         spec = request.model_spec
         number = spec.version.value if spec.HasField("version") else None
         return answers.status(self._service.model(spec.name), number, spec.version_label or None)
 
-    async def reload(self, request: Any, identity: str) -> Any:
+    async def reload(self, request: Any, call: Call) -> Any:
         """Sets version labels. The models and their paths cannot change while the server runs."""
         changes: list[tuple[ServedModel, dict[str, int]]] = []
         for config in request.config.model_config_list.config:

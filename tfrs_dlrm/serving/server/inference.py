@@ -9,21 +9,26 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import logging
 
-from tfrs_dlrm.serving.protocol import DEFAULT_SIGNATURE, NotFound, Overloaded, ServingError
+from tfrs_dlrm.serving.protocol import DEFAULT_SIGNATURE, InvalidRequest, NotFound, ServingError
 from tfrs_dlrm.serving.request_logs.background_logs import BackgroundLogs
 from tfrs_dlrm.serving.request_logs.scored_rows import ScoredRequest
+from tfrs_dlrm.serving.runtime import requests
 from tfrs_dlrm.serving.runtime.saved_model import RunError, SavedModel
+from tfrs_dlrm.serving.runtime.tensors import memory
+from tfrs_dlrm.serving.server.admission import Admission, Call
 from tfrs_dlrm.serving.server.batching import Batcher
 from tfrs_dlrm.serving.server.metrics import Metrics
 from tfrs_dlrm.serving.server.request_checks import Limits, check
 from tfrs_dlrm.serving.server.served_model import ServedModel, find_models
 from tfrs_dlrm.serving.server.served_version import ServedVersion, State
 
+_Result = TypeVar("_Result")
+_SMALL = 64 * 1024  # bytes; more are converted and checked in a thread
 _GRAPH_LOCATION = "\n\t [["  # begins the place in the graph, in TensorFlow's messages
 
 
@@ -38,6 +43,8 @@ class InferenceOptions:
       max_batch_size: rows of requests that are merged into one run.
       max_concurrent: requests at once; more are refused.
       max_request_bytes: of one request.
+      max_memory_bytes: of all requests at once: as received, as parsed, and as tensors; more are refused.
+      receive_seconds: how long the headers of a request may take to arrive, and then its body.
       limits: of the tensors of one request.
       request_log: the directory of the request logs; empty for none.
       request_log_fraction: of the rows to log.
@@ -49,9 +56,18 @@ class InferenceOptions:
     max_batch_size: int = 256
     max_concurrent: int = 1000
     max_request_bytes: int = 16 * 1024 * 1024
+    max_memory_bytes: int = 1024 * 1024 * 1024
+    receive_seconds: float = 30
     limits: Limits = dataclasses.field(default_factory=Limits)
     request_log: str = ""
     request_log_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_memory_bytes < 4 * self.max_request_bytes:
+            raise ValueError(
+                f"--max_memory_bytes={self.max_memory_bytes} is less than 4 times --max_request_bytes="
+                f"{self.max_request_bytes}, which one request may take: raise the former or lower the latter"
+            )
 
 
 class Inference:
@@ -69,7 +85,9 @@ class Inference:
     def __init__(self, root: str, options: InferenceOptions):
         self.options, self.metrics, self.draining = options, Metrics(), False
         paths = find_models(root)
+        self.admission = Admission(options.max_concurrent, options.max_memory_bytes, options.max_request_bytes)
         self.threads = ThreadPoolExecutor(options.threads, "run")
+        self._converters = ThreadPoolExecutor(2, "convert")
         self._loader = ThreadPoolExecutor(1, "load")
         self.models = {
             name: ServedModel(name, path, options.keep, self._loader, self._batcher, self._changed)
@@ -80,7 +98,6 @@ class Inference:
             self._logs = BackgroundLogs(
                 options.request_log, options.request_log_fraction, paths, self.metrics.count_logged
             )
-        self._in_flight = 0
         self._poller: asyncio.Task[None] | None = None
         # Called when a version was loaded or unloaded; the health service of gRPC listens.
         self.listeners: list[Callable[[], Any]] = []
@@ -100,6 +117,7 @@ class Inference:
             await model.close()
         self._loader.shutdown()
         self.threads.shutdown()
+        self._converters.shutdown()
         if self._logs:
             self._logs.close()
 
@@ -114,23 +132,20 @@ class Inference:
         return self.models[name]
 
     @contextlib.contextmanager
-    def request(self, api: str, method: str) -> Iterator[None]:
-        """Counts and times a request.
+    def request(self, api: str, method: str) -> Iterator[Call]:
+        """Counts and times a request whose headers arrived; yields its account.
 
         Raises:
           Overloaded: too many requests at once.
+          Unavailable: the server ends.
         """
         started, code = time.perf_counter(), "OK"
         try:
-            if self._in_flight >= self.options.max_concurrent:
-                raise Overloaded(f"{self._in_flight} requests are under way, as many as are allowed; try again later")
-            self._in_flight += 1
-            self.metrics.in_flight.inc()
-            try:
-                yield
-            finally:
-                self._in_flight -= 1
-                self.metrics.in_flight.dec()
+            with self.admission.call() as call, self.metrics.in_flight.track_inprogress():
+                try:
+                    yield call
+                finally:
+                    started = call.started
         except BaseException as e:
             code = e.code if isinstance(e, ServingError) else "INTERNAL"
             if isinstance(e, asyncio.CancelledError):
@@ -140,8 +155,43 @@ class Inference:
             self.metrics.requests.labels(api, method, code).inc()
             self.metrics.latency.labels(api, method).observe(time.perf_counter() - started)
 
+    async def off_loop(self, size: int, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Returns the result of a function; runs it in a thread if it works on many bytes, so that others do not wait.
+
+        Args:
+          size: bytes that the function works on.
+          function: to call.
+          *arguments: of it.
+        """
+        if size <= _SMALL:
+            return function(*arguments)
+        running = asyncio.get_running_loop().run_in_executor(self._converters, function, *arguments)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])  # until then it takes memory, which must stay counted
+            raise
+
+    async def example_inputs(
+        self, version: ServedVersion, method: str, name: str, input_: Any, call: Call
+    ) -> dict[str, np.ndarray]:
+        """Returns the inputs of a `regress` or `classify` signature for an Input of Examples.
+
+        Raises:
+          ServingError: the signature has another method, or there are no Examples, too many, or too large ones.
+        """
+        signature, rows = version.signature(name), requests.number_of_examples(input_)
+        if rows > self.options.limits.rows:
+            raise InvalidRequest(
+                f"input 'examples' has {rows} rows; at most {self.options.limits.rows} are allowed in one request"
+            )
+        size = requests.memory_of_examples(input_)
+        with call.holding(size):
+            examples = await self.off_loop(size, requests.serialized_examples, input_)
+        return requests.example_inputs(method, name, signature, examples)
+
     async def run(
-        self, version: ServedVersion, name: str, inputs: dict[str, np.ndarray], identity: str = ""
+        self, version: ServedVersion, name: str, inputs: dict[str, np.ndarray], call: Call
     ) -> dict[str, np.ndarray]:
         """Returns the outputs of a signature; the version must be `in_use`.
 
@@ -149,23 +199,26 @@ class Inference:
           version: of the model.
           name: of the signature.
           inputs: by name.
-          identity: the id of the request; without it, the request is not logged.
+          call: the account of the request.
 
         Raises:
-          ServingError: the inputs do not fit the signature, or TensorFlow refuses their values.
+          ServingError: the inputs do not fit the signature, take too much memory, or TensorFlow refuses their values.
         """
-        rows = check(name, version.signature(name), inputs, version.manifest, self.options.limits)
+        size = sum(map(memory, inputs.values()))
+        call.take(size)
+        limits = self.options.limits
+        rows = await self.off_loop(size, check, name, version.signature(name), inputs, version.manifest, limits)
         try:
             outputs = await version.run(name, inputs, rows)
         except RunError as e:
             names = list(version.signature(name).inputs)
             where = f"signature {name!r}" + (f", input {names[0]!r}" if len(names) == 1 else "")
             raise ServingError(f"{where}: {str(e).partition(_GRAPH_LOCATION)[0]}", e.code_name) from e
-        if self._logs and identity:
+        if self._logs and call.identity:
             context = version.manifest.context_inputs if version.manifest else ()
             raw = version.loaded.signatures.get(DEFAULT_SIGNATURE)
             self._logs.add(
-                ScoredRequest(identity, version.model_name, version.number, name, inputs, outputs, context, raw)
+                ScoredRequest(call.identity, version.model_name, version.number, name, inputs, outputs, context, raw)
             )
         return outputs
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,27 +15,13 @@ import numpy as np
 from tfrs_dlrm.serving.protocol import InvalidRequest
 from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.runtime.signature import Signature, TensorInfo
-from tfrs_dlrm.serving.runtime.tensors import type_name
+from tfrs_dlrm.serving.runtime.tensors import fill, type_name
+from tfrs_dlrm.serving.server.json_bodies import shown
 
 # Python types of JSON values by kind of NumPy type.
 _NUMBERS: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
 
 _MOST_AXES = 16  # less than NumPy's limit, and more than any model needs
-
-
-def parse(body: bytes) -> dict[str, Any]:
-    """Parses the body of a request, in which NaN and Infinity are numbers.
-
-    Raises:
-      InvalidRequest: the body is no JSON object.
-    """
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError) as e:
-        raise InvalidRequest(f"JSON Parse error: {e}") from e
-    if not isinstance(parsed, dict):
-        raise InvalidRequest("the body is no JSON object; one with 'instances' or 'inputs' is expected")
-    return parsed
 
 
 def predict_inputs(body: Mapping[str, Any], signature: Signature) -> tuple[dict[str, np.ndarray], bool]:
@@ -101,16 +86,16 @@ def _column(name: str, info: TensorInfo | None, value: Any) -> np.ndarray:
 def _leaves(name: str, info: TensorInfo, values: list[Any]) -> np.ndarray:
     array = np.empty(len(values), info.dtype)
     if info.dtype.kind == "O":
-        array[:] = [_bytes(name, value) for value in values]
+        fill(array, [_bytes(name, value) for value in values])
         return array
     allowed = _NUMBERS[info.dtype.kind]
     if not {type(value) for value in values} <= allowed:
         wrong = next(value for value in values if type(value) not in allowed)
         hint = "; a missing number is sent as NaN" if wrong is None and info.dtype.kind == "f" else ""
-        raise InvalidRequest(f"input {name!r}: {_shown(wrong)} is given; {type_name(info.dtype)} is expected{hint}")
+        raise InvalidRequest(f"input {name!r}: {shown(wrong)} is given; {type_name(info.dtype)} is expected{hint}")
     try:
         with np.errstate(over="raise"):
-            array[:] = values
+            fill(array, values)
     except (OverflowError, FloatingPointError) as e:
         raise InvalidRequest(f"input {name!r}: a number is outside the range of {type_name(info.dtype)}") from e
     return array
@@ -121,22 +106,17 @@ def _bytes(name: str, value: Any) -> bytes:
         try:
             return value.encode()
         except UnicodeEncodeError as e:
-            raise InvalidRequest(f"input {name!r}: {_shown(value)} is no Unicode text; send bytes as b64") from e
+            raise InvalidRequest(f"input {name!r}: {shown(value)} is no Unicode text; send bytes as b64") from e
     if _is_b64(value):
         try:
             return base64.b64decode(value["b64"], validate=True)
         except (binascii.Error, ValueError, TypeError) as e:
-            raise InvalidRequest(f"input {name!r}: {_shown(value)} is no base64: {e}") from e
-    raise InvalidRequest(f'input {name!r}: {_shown(value)} is given; a string or {{"b64": ...}} is expected')
+            raise InvalidRequest(f"input {name!r}: {shown(value)} is no base64: {e}") from e
+    raise InvalidRequest(f'input {name!r}: {shown(value)} is given; a string or {{"b64": ...}} is expected')
 
 
 def _is_b64(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {"b64"}
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def predict_answer(outputs: Mapping[str, np.ndarray], by_rows: bool) -> dict[str, Any]:
@@ -196,9 +176,9 @@ def _fill(example: Any, row: Any, where: str) -> None:
         raise InvalidRequest(f"{where} is no object of features")
     for name, value in row.items():
         values = value if isinstance(value, list) else [value]
-        feature = example.features.feature[name]
         kinds = {type(item) for item in values}
         try:
+            feature = example.features.feature[name]  # a UnicodeEncodeError for half a surrogate pair
             if not kinds:
                 continue
             if kinds <= {int}:
@@ -208,6 +188,6 @@ def _fill(example: Any, row: Any, where: str) -> None:
             elif kinds <= {str, dict}:
                 feature.bytes_list.value.extend([_bytes(name, item) for item in values])
             else:
-                raise InvalidRequest(f"{where}: feature {name!r} is {_shown(value)}; numbers or strings are expected")
+                raise InvalidRequest(f"{where}: feature {name!r} is {shown(value)}; numbers or strings are expected")
         except (ValueError, OverflowError) as e:
             raise InvalidRequest(f"{where}: feature {name!r}: {e}") from e

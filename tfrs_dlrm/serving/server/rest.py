@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from typing import Any
 
+import numpy as np
 from absl import logging
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -22,12 +22,13 @@ from tfrs_dlrm.serving.protocol import (
     InvalidRequest,
     Overloaded,
     ServingError,
-    TooLarge,
     request_id,
 )
-from tfrs_dlrm.serving.runtime import requests
-from tfrs_dlrm.serving.server import answers, json_tensors, web_page
+from tfrs_dlrm.serving.runtime.tensors import memory
+from tfrs_dlrm.serving.server import answers, json_bodies, json_tensors, web_page
+from tfrs_dlrm.serving.server.admission import Call
 from tfrs_dlrm.serving.server.inference import Inference
+from tfrs_dlrm.serving.server.request_body import read_body
 from tfrs_dlrm.serving.server.security import BearerToken
 from tfrs_dlrm.serving.server.served_version import ServedVersion
 
@@ -35,8 +36,6 @@ _PATH = re.compile(
     r"(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
     r"(?::(?P<method>predict|regress|classify)|(?P<metadata>/metadata))?"
 )
-_SECONDS_FOR_A_BODY = 60
-_SMALL = 64 * 1024  # bytes; longer bodies are parsed in a thread, so that others do not wait
 
 
 def application(service: Inference, token: str | None) -> Starlette:
@@ -86,17 +85,15 @@ class _RestApi:
         return await self._response(request, method, found)
 
     async def _response(self, request: Request, method: str, found: re.Match[str]) -> Response:
-        identity = None
+        identity = ""
         try:
-            with self._service.request("rest", method):
-                identity = request_id(request.headers.get(REQUEST_ID))
-                response = to_response(await self._answer(request, method, found, identity))
+            with self._service.request("rest", method) as call:
+                identity = call.identity = request_id(request.headers.get(REQUEST_ID))
+                response = await self._answer(request, method, found, call)
         except ServingError as e:
             response = to_response({"error": answers.error_text(e)}, e.status)
             if isinstance(e, Overloaded):  # a model that is not loaded is 503 as well
                 response.headers["Retry-After"] = "1"
-        except ClientDisconnect:
-            return Response(status_code=499)
         except Exception:
             logging.exception("REST %s failed", method)
             response = to_response({"error": "internal error; the server's log has it"}, 500)
@@ -104,58 +101,53 @@ class _RestApi:
             response.headers[REQUEST_ID] = identity
         return response
 
-    async def _answer(self, request: Request, method: str, found: re.Match[str], identity: str) -> dict[str, Any]:
+    async def _answer(self, request: Request, method: str, found: re.Match[str], call: Call) -> Response:
         model = self._service.model(found["name"])
         number = version_number(found["version"]) if found["version"] else None
         if found["version"] and number is None:
             raise InvalidRequest(f"Failed to convert version: {found['version'][:40]} to numeric.")
         if method == "status":
-            return answers.to_json(answers.status(model, number, found["label"]))
+            return to_response(answers.to_json(answers.status(model, number, found["label"])))
         if method == "metadata":
-            return answers.metadata_json(model.name, model.choose(number, found["label"]))
-        body = await self._body(request)
+            return to_response(answers.metadata_json(model.name, model.choose(number, found["label"])))
+        options = self._service.options
+        body = await read_body(request, call, options.max_request_bytes, options.receive_seconds)
+        call.begin()
         with model.choose(number, found["label"]).in_use() as version:
+            inputs, name, by_rows = await self._inputs(version, method, body, call)
+            outputs = await self._service.run(version, name, inputs, call)
+            size = sum(map(memory, outputs.values()))
+            return await self._service.off_loop(size, _encoded, method, outputs, by_rows)
+
+    async def _inputs(
+        self, version: ServedVersion, method: str, data: bytearray, call: Call
+    ) -> tuple[dict[str, np.ndarray], str, bool]:
+        """Returns the inputs of a request, its signature, and whether its answer is by rows."""
+        with call.holding(json_bodies.memory_of_values(data)):
             if method == "predict":
-                return await self._predict(version, body, identity)
-            return await self._score_examples(version, method, body, identity)
+                return await self._service.off_loop(len(data), _predict_inputs, version, data)
+            name, input_ = await self._service.off_loop(len(data), _examples, data)
+        return await self._service.example_inputs(version, method, name, input_, call), name, True
 
-    async def _predict(self, version: ServedVersion, body: dict[str, Any], identity: str) -> dict[str, Any]:
-        name = _signature_name(body)
-        inputs, by_rows = json_tensors.predict_inputs(body, version.signature(name))
-        return json_tensors.predict_answer(await self._service.run(version, name, inputs, identity), by_rows)
 
-    async def _score_examples(
-        self, version: ServedVersion, method: str, body: dict[str, Any], identity: str
-    ) -> dict[str, Any]:
-        name = _signature_name(body)
-        examples = requests.serialized_examples(json_tensors.examples(body))
-        inputs = requests.example_inputs(method, name, version.signature(name), examples)
-        outputs = await self._service.run(version, name, inputs, identity)
-        if method == "regress":
-            return {"results": outputs["outputs"].ravel().tolist()}
-        return {"results": [[[label, score] for label, score in row] for row in answers.classes(outputs)]}
+def _predict_inputs(version: ServedVersion, data: bytearray) -> tuple[dict[str, np.ndarray], str, bool]:
+    body = json_bodies.parse(data)
+    name = _signature_name(body)
+    inputs, by_rows = json_tensors.predict_inputs(body, version.signature(name))
+    return inputs, name, by_rows
 
-    async def _body(self, request: Request) -> dict[str, Any]:
-        most = self._service.options.max_request_bytes
 
-        async def read() -> bytes:
-            parts, size = [], 0
-            async for part in request.stream():
-                parts.append(part)
-                size += len(part)
-                if size > most:
-                    raise TooLarge(f"the request has more than {most} bytes, which is the limit")
-            return b"".join(parts)
+def _examples(data: bytearray) -> tuple[str, Any]:
+    body = json_bodies.parse(data)
+    return _signature_name(body), json_tensors.examples(body)
 
-        if int(request.headers.get("content-length", 0)) > most:
-            raise TooLarge(f"the request has {request.headers['content-length']} bytes; the limit is {most}")
-        try:
-            body = await asyncio.wait_for(read(), _SECONDS_FOR_A_BODY)
-        except asyncio.TimeoutError as e:
-            raise ServingError(f"the body did not come within {_SECONDS_FOR_A_BODY} s", "CANCELLED", 408) from e
-        if len(body) <= _SMALL:
-            return json_tensors.parse(body)
-        return await asyncio.get_running_loop().run_in_executor(self._service.threads, json_tensors.parse, body)
+
+def _encoded(method: str, outputs: dict[str, np.ndarray], by_rows: bool) -> Response:
+    if method == "predict":
+        return to_response(json_tensors.predict_answer(outputs, by_rows))
+    if method == "regress":
+        return to_response({"results": outputs["outputs"].ravel().tolist()})
+    return to_response({"results": [[[label, score] for label, score in row] for row in answers.classes(outputs)]})
 
 
 def _signature_name(body: dict[str, Any]) -> str:
