@@ -17,7 +17,7 @@ _INSECURE = FLAGS.switch("insecure", False, "Lets other machines ask without TLS
 _KEEP = FLAGS.integer("keep", 1, "How many of the newest versions to serve.", least=1)
 _BATCH = FLAGS.integer("max_batch_size", 256, "How many rows of different requests are merged.", least=1)
 _THREADS = FLAGS.integer("threads", 0, "How many batches run at once; 0: one per core.", least=0)
-_CONCURRENT = FLAGS.integer("max_concurrent", 1000, "How many requests at once; further ones get 503.", least=1)
+_CONCURRENT = FLAGS.integer("max_concurrent", 1000, "How many requests at once; further ones get 429.", least=1)
 _BYTES = FLAGS.integer("max_request_bytes", 16 * 1024 * 1024, "The largest request.", least=1)
 _CANDIDATES = FLAGS.integer(
     "max_candidates", 5000, "The most candidates of a rank request, and rows of a batch.", least=1

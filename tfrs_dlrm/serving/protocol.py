@@ -10,16 +10,21 @@ DEFAULT_SIGNATURE = "serving_default"
 RANK = ("rank", "rank_top_k")
 
 _LONGEST_ID = 256
-# As TF Serving maps them (tensorflow_serving/model_servers/http_rest_api_util.cc).
+# As TF Serving maps them (ToHTTPStatusCode in tensorflow_serving/model_servers/http_server.cc); all others are 500.
 _STATUS = {
+    "CANCELLED": 499,
     "INVALID_ARGUMENT": 400,
-    "OUT_OF_RANGE": 400,
-    "FAILED_PRECONDITION": 412,
-    "UNAUTHENTICATED": 401,
+    "DEADLINE_EXCEEDED": 504,
     "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 503,
-    "UNAVAILABLE": 503,
+    "ALREADY_EXISTS": 409,
+    "PERMISSION_DENIED": 403,
+    "RESOURCE_EXHAUSTED": 429,
+    "FAILED_PRECONDITION": 400,
+    "ABORTED": 409,
+    "OUT_OF_RANGE": 400,
     "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "UNAUTHENTICATED": 401,
 }
 
 
@@ -55,14 +60,20 @@ class TooLarge(InvalidRequest):
         super().__init__(message, status=413)
 
 
+class FailedPrecondition(InvalidRequest):
+    """The request does not fit the state of the server, and would fail again: FAILED_PRECONDITION, or 400."""
+
+    code = "FAILED_PRECONDITION"
+
+
 class NotFound(ServingError):
-    """The model, version, label or signature does not exist: NOT_FOUND, or 404."""
+    """The model or version does not exist, or no version is loaded: NOT_FOUND, or 404."""
 
     code = "NOT_FOUND"
 
 
 class Unavailable(ServingError):
-    """No server answers, or the server has loaded no version of the model: UNAVAILABLE, or 503."""
+    """No server answers, or the version is no longer loaded: UNAVAILABLE, or 503."""
 
     code = "UNAVAILABLE"
 
@@ -74,7 +85,7 @@ class DeadlineExceeded(ServingError):
 
 
 class Overloaded(ServingError):
-    """The server has too many requests, try again later: RESOURCE_EXHAUSTED, 429, or 503 that says when to retry."""
+    """The server has too many requests, try again later: RESOURCE_EXHAUSTED, or 429."""
 
     code = "RESOURCE_EXHAUSTED"
 
@@ -88,6 +99,7 @@ class Unauthenticated(ServingError):
 _BY_CODE: dict[str, type[ServingError]] = {
     "INVALID_ARGUMENT": InvalidRequest,
     "OUT_OF_RANGE": InvalidRequest,
+    "FAILED_PRECONDITION": FailedPrecondition,
     "NOT_FOUND": NotFound,
     "UNAVAILABLE": Unavailable,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
@@ -122,7 +134,7 @@ def from_status(status: int, message: str, retry_after: bool) -> ServingError:
     Args:
       status: as 400.
       message: the server's.
-      retry_after: whether the answer says when to retry: so 503 for too many requests differs from 503 for no model.
+      retry_after: whether the answer says when to retry, as proxies do: 503 is then for too many requests.
     """
     kind = Overloaded if status == 503 and retry_after else _BY_STATUS.get(status, ServingError)
     return kind(message or f"HTTP status {status}")

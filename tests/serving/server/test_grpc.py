@@ -52,7 +52,6 @@ def test_bad_requests_have_a_code_and_name_the_feature(prediction, channel):
         (request({**RAW, "site": [b"x" * 1_000_000, b""]}), ["'site'", "1000000"]),
         (request({"examples": [b"junk"]}, "serialized_examples"), ["'examples'", "parse"]),
         (request({"ids": np.int32([[1, 2]]), "dense": np.float32([[np.nan]])}, "encoded"), ["'dense'"]),
-        (request(RAW, "nonsense"), ["'nonsense'", "serving_default"]),
         (request(RAW, name=""), ["model_spec.name"]),
         (wrong_count, ["'price'", "[7]"]),
         (huge, ["'price'"]),
@@ -60,6 +59,8 @@ def test_bad_requests_have_a_code_and_name_the_feature(prediction, channel):
     for bad, words in cases:
         name, details = code(lambda bad=bad: prediction.Predict(bad))
         assert name == "INVALID_ARGUMENT" and all(word in details for word in words), details
+    name, details = code(lambda: prediction.Predict(request(RAW, "nonsense")))
+    assert name == "FAILED_PRECONDITION" and "serving_default" in details
     raw = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
     name, details = code(lambda: raw(b"\xff" * 40))
     assert name == "INVALID_ARGUMENT" and "PredictRequest" in details

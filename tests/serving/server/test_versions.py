@@ -144,7 +144,7 @@ def test_with_no_good_version_the_server_says_so_until_one_comes(tmp_path):
     with serving_bundles.running(root) as server:
         url = f"{server.rest}/v1/models/clicks:predict"
         assert httpx.get(f"{server.rest}/readyz").status_code == 503
-        assert httpx.post(url, json=BODY).status_code == 503
+        assert httpx.post(url, json=BODY).status_code == 404
         serving_bundles.make(root, 2)
         wait_for(lambda: httpx.get(f"{server.rest}/readyz").status_code == 200)
         assert version_of(httpx.post(url, json=BODY)) == 2
@@ -160,7 +160,7 @@ def test_a_directory_of_models_is_served(tmp_path):
         with server.server.service.request("test", "test") as call:
             call.begin()
             answer = httpx.post(f"{server.rest}/v1/models/a:predict", json=BODY)
-        assert answer.status_code == 503 and "as many as are allowed" in answer.json()["error"]
+        assert answer.status_code == 429 and "as many as are allowed" in answer.json()["error"]
         assert answer.headers["Retry-After"] == "1"
 
 

@@ -13,6 +13,7 @@ from tfrs_dlrm.serving.runtime.signature import Signature
 from tfrs_dlrm.serving.runtime.tensors import from_proto
 
 _EXAMPLE_BYTES = 64  # of an Example beside its content: as Python's object, and in a list
+_NOUNS = {"regress": "regression", "classify": "classification"}
 
 
 def predict_inputs(request: Any) -> dict[str, np.ndarray]:
@@ -73,8 +74,8 @@ def example_inputs(method: str, name: str, signature: Signature, examples: np.nd
     """
     if signature.method != f"tensorflow/serving/{method}":
         raise InvalidRequest(
-            f"signature {name!r} is of method {signature.method}; {method} needs tensorflow/serving/{method}:"
-            f" name one by signature_name, as {method!r}"
+            f"Expected {_NOUNS[method]} signature method_name to be tensorflow/serving/{method}. Was:"
+            f" {signature.method}: signature {name!r}; name one by signature_name, as {method!r}"
         )
     return {next(iter(signature.inputs)): examples}
 

@@ -22,12 +22,16 @@ def error_text(error: Exception) -> str:
     return text if len(text) <= _LONGEST_ERROR else text[:_LONGEST_ERROR] + " ..."
 
 
-def status(model: ServedModel, number: int | None = None, label: str | None = None) -> Any:
-    """Returns the GetModelStatusResponse of all versions, newest first, or of one.
+def status(models: Mapping[str, ServedModel], name: str, number: int | None = None, label: str | None = None) -> Any:
+    """Returns the GetModelStatusResponse of all versions of a model, newest first, or of one.
 
     Raises:
-      NotFound: the version does not exist.
+      NotFound: the model or the version does not exist.
+      InvalidRequest: the label is unknown.
     """
+    model = models.get(name)
+    if model is None or not model.versions:
+        raise NotFound(f"Could not find any versions of model {name[:200]}; the models are {', '.join(models)}")
     if label is not None:
         number = model.choose(None, label).number
     response = protos.status.GetModelStatusResponse()
@@ -38,7 +42,7 @@ def status(model: ServedModel, number: int | None = None, label: str | None = No
                 added.status.error_code = protos.error_codes.FAILED_PRECONDITION
             added.status.error_message = version.error
     if number is not None and not response.model_version_status:
-        raise NotFound(f"model {model.name!r} has no version {number}")
+        raise NotFound(f"Could not find version {number} of model {name}")
     return response
 
 

@@ -6,7 +6,7 @@ INTERNAL. The memory of a request is counted before it is taken; `grpc_receiving
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -14,8 +14,16 @@ import numpy as np
 from absl import logging
 from google.protobuf.message import DecodeError
 
-from tfrs_dlrm.serving.protocol import DEFAULT_SIGNATURE, REQUEST_ID, InvalidRequest, ServingError, request_id
+from tfrs_dlrm.serving.protocol import (
+    DEFAULT_SIGNATURE,
+    REQUEST_ID,
+    FailedPrecondition,
+    InvalidRequest,
+    ServingError,
+    request_id,
+)
 from tfrs_dlrm.serving.runtime import protos, requests
+from tfrs_dlrm.serving.runtime.signature import Signature
 from tfrs_dlrm.serving.runtime.tensors import to_proto
 from tfrs_dlrm.serving.server import answers
 from tfrs_dlrm.serving.server.admission import Call
@@ -90,7 +98,7 @@ class _GrpcApi:
 
     def _version(self, spec: Any) -> tuple[ServedModel, ServedVersion]:
         if not spec.name:
-            raise InvalidRequest("model_spec.name is missing")
+            raise InvalidRequest("ModelSpec has no name specified. Give model_spec.name")
         model = self._service.model(spec.name)
         number = spec.version.value if spec.HasField("version") else None
         return model, model.choose(number, spec.version_label or None)
@@ -99,12 +107,7 @@ class _GrpcApi:
         model, chosen = self._version(request.model_spec)
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with chosen.in_use() as version:
-            signature = version.signature(name)
-            for output in request.output_filter:
-                if output not in signature.outputs:
-                    raise InvalidRequest(
-                        f"unknown output {output!r} in output_filter; the outputs are {', '.join(signature.outputs)}"
-                    )
+            _check_filter(request.output_filter, version.signature(name, FailedPrecondition))
             inputs = await self._service.off_loop(request.ByteSize(), requests.predict_inputs, request)
             outputs = await self._service.run(version, name, inputs, call)
         response = protos.predict.PredictResponse()
@@ -138,15 +141,20 @@ class _GrpcApi:
 
     async def metadata(self, request: Any, call: Call) -> Any:
         fields = list(request.metadata_field)
-        if not fields or fields != ["signature_def"]:
-            raise InvalidRequest(f"metadata_field must be ['signature_def']; it is {fields}")
+        if not fields:
+            raise InvalidRequest("GetModelMetadataRequest must specify at least one metadata_field: 'signature_def'")
+        for field in fields:
+            if field != "signature_def":
+                raise InvalidRequest(f"Metadata field {field[:200]} is not supported; 'signature_def' is")
         model, version = self._version(request.model_spec)
         return answers.metadata(model.name, version)
 
     async def status(self, request: Any, call: Call) -> Any:
+        if not request.HasField("model_spec"):
+            raise InvalidRequest("Missing ModelSpec")
         spec = request.model_spec
         number = spec.version.value if spec.HasField("version") else None
-        return answers.status(self._service.model(spec.name), number, spec.version_label or None)
+        return answers.status(self._service.models, spec.name, number, spec.version_label or None)
 
     async def reload(self, request: Any, call: Call) -> Any:
         """Sets version labels. The models and their paths cannot change while the server runs."""
@@ -163,6 +171,17 @@ class _GrpcApi:
         for model, labels in changes:
             model.labels = labels
         return protos.management.ReloadConfigResponse()
+
+
+def _check_filter(names: Sequence[str], signature: Signature) -> None:
+    for place, name in enumerate(names):
+        if name not in signature.outputs:
+            raise InvalidRequest(
+                f"output tensor alias not found in signature: {name[:200]} Outputs expected to be in the set"
+                f" {{{','.join(sorted(signature.outputs))}}}."
+            )
+        if name in names[:place]:
+            raise InvalidRequest(f"duplicate output tensor alias: {name}")
 
 
 def _fill_spec(spec: Any, model: ServedModel, version: ServedVersion, signature: str) -> None:

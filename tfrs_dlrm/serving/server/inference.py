@@ -128,7 +128,9 @@ class Inference:
     def model(self, name: str) -> ServedModel:
         """Returns a model, or raises NotFound if it is unknown."""
         if name not in self.models:
-            raise NotFound(f"unknown model {name!r}; loaded: {', '.join(self.models)}")
+            raise NotFound(
+                f"Servable not found for request: Latest({name[:200]}); the models are {', '.join(self.models)}"
+            )
         return self.models[name]
 
     @contextlib.contextmanager

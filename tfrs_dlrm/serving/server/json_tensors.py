@@ -1,6 +1,6 @@
-"""Converts between TF Serving's JSON and tensors: row format (`instances`), column format (`inputs`), and Examples.
+"""Converts between TF Serving's JSON and tensors: row format (`instances`) and column format (`inputs`).
 
-https://www.tensorflow.org/tfx/serving/api_rest
+https://www.tensorflow.org/tfx/serving/api_rest; messages begin as those of tensorflow_serving/util/json_tensor.cc.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.serving.protocol import InvalidRequest
-from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.runtime.signature import Signature, TensorInfo
 from tfrs_dlrm.serving.runtime.tensors import fill, type_name
 from tfrs_dlrm.serving.server.json_bodies import shown
+from tfrs_dlrm.serving.server.request_checks import unknown
 
 # Python types of JSON values by kind of NumPy type.
 _NUMBERS: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
 
+_KINDS: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
+_DTYPES = {"float32": "float", "float64": "double"}  # as TensorFlow's messages name them; others are NumPy's names
+_B64 = '{"b64": ...}'
 _MOST_AXES = 16  # less than NumPy's limit, and more than any model needs
 
 
@@ -30,46 +34,76 @@ def predict_inputs(body: Mapping[str, Any], signature: Signature) -> tuple[dict[
     Raises:
       InvalidRequest: the body has not exactly one of `instances` and `inputs`, or a value is no tensor.
     """
-    if ("instances" in body) == ("inputs" in body):
-        raise InvalidRequest("the body must have either 'instances' (rows) or 'inputs' (columns)")
+    if "instances" in body and "inputs" in body:
+        raise InvalidRequest(
+            "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist: columns or rows"
+        )
     if "inputs" in body:
-        columns = body["inputs"]
-        if not isinstance(columns, dict) or _is_b64(columns):
-            columns = {_only(signature, "inputs"): columns}
-        return {name: _column(name, signature.inputs.get(name), value) for name, value in columns.items()}, False
+        return _columns(body["inputs"], signature), False
+    if "instances" not in body:
+        raise InvalidRequest("Missing 'inputs' or 'instances' key: columns or rows")
     instances = body["instances"]
     if not isinstance(instances, list):
-        raise InvalidRequest("'instances' must be a list of rows")
+        raise InvalidRequest(f"Excepting 'instances' to be an list/array; {shown(instances)} is given")
     if not instances:
-        raise InvalidRequest(f"'instances' is an empty batch; rows with {', '.join(signature.inputs)} are expected")
-    if not isinstance(instances[0], dict) or _is_b64(instances[0]):
-        name = _only(signature, "instances")
+        raise InvalidRequest(
+            f"No values in 'instances' array: an empty batch; rows with {', '.join(signature.inputs)} are expected"
+        )
+    if not isinstance(instances[0], dict) or is_b64(instances[0]):
+        name = _only(signature, "instances is a plain list, but expecting list of objects")
         return {name: _column(name, signature.inputs[name], instances)}, True
     return _rows(instances, signature), True
 
 
+def _columns(columns: Any, signature: Signature) -> dict[str, np.ndarray]:
+    """Returns the tensors of the signature; other columns are ignored, as in TF Serving."""
+    if not isinstance(columns, dict) or is_b64(columns):
+        columns = {_only(signature, "inputs is a plain value/list, but expecting an object"): columns}
+    for name in signature.inputs:
+        if name not in columns:
+            hint = did_you_mean(name, list(columns), 1)
+            raise InvalidRequest(f"Missing named input: {name} in 'inputs' object.{' ' if hint else ''}{hint}")
+    return {name: _column(name, info, columns[name]) for name, info in signature.inputs.items()}
+
+
 def _rows(instances: list[Any], signature: Signature) -> dict[str, np.ndarray]:
-    names = list(instances[0])
+    names = signature.inputs.keys()
     for number, row in enumerate(instances):
-        if not isinstance(row, dict):
-            raise InvalidRequest(f"instances[{number}] is no object, as instances[0] is")
-        if row.keys() != instances[0].keys():
-            wrong = next(iter(row.keys() ^ instances[0].keys()))
-            lacks, has = (number, 0) if wrong not in row else (0, number)
-            raise InvalidRequest(f"instances[{lacks}] lacks input {wrong!r}, which instances[{has}] has")
-    return {name: _column(name, signature.inputs.get(name), [row[name] for row in instances]) for name in names}
+        if not isinstance(row, dict) or is_b64(row):
+            raise InvalidRequest(
+                f"Expecting object but got list at item {number} of input list: instances[{number}] is {shown(row)},"
+                " and instances[0] an object"
+            )
+        if row.keys() != names:
+            raise _wrong_keys(number, row, signature)
+    return {name: _column(name, info, [row[name] for row in instances]) for name, info in signature.inputs.items()}
 
 
-def _only(signature: Signature, key: str) -> str:
+def _wrong_keys(number: int, row: dict[str, Any], signature: Signature) -> InvalidRequest:
+    where = f"Failed to process element: {number}"
+    for name in row:
+        if name not in signature.inputs:
+            return InvalidRequest(
+                f"{where} key: {name[:200]} of 'instances' list. Error: INVALID_ARGUMENT: JSON object: does not have"
+                f" named input: {name[:200]}; {unknown('input', name, 'the signature', signature.inputs)}"
+            )
+    missing = [name for name in signature.inputs if name not in row]
+    return InvalidRequest(
+        f"{where} of 'instances' list. JSON object: {shown(row)} keys must be equal to:"
+        f" {','.join(sorted(signature.inputs))}; input {missing[0]!r} is missing in instances[{number}]"
+    )
+
+
+def _only(signature: Signature, fact: str) -> str:
     if len(signature.inputs) != 1:
-        raise InvalidRequest(f"{key!r} has no names; the signature has several inputs: {', '.join(signature.inputs)}")
+        raise InvalidRequest(
+            f"{fact} as multiple input tensors required as per tensorinfo_map: the signature has several inputs,"
+            f" {', '.join(signature.inputs)}"
+        )
     return next(iter(signature.inputs))
 
 
-def _column(name: str, info: TensorInfo | None, value: Any) -> np.ndarray:
-    """Returns the tensor of one input; `request_checks` refuses inputs that the signature does not have."""
-    if info is None:
-        return np.zeros(0, np.float32)
+def _column(name: str, info: TensorInfo, value: Any) -> np.ndarray:
     shape: list[int] = []
     level = [value]
     while level and isinstance(level[0], list):
@@ -86,36 +120,76 @@ def _column(name: str, info: TensorInfo | None, value: Any) -> np.ndarray:
 def _leaves(name: str, info: TensorInfo, values: list[Any]) -> np.ndarray:
     array = np.empty(len(values), info.dtype)
     if info.dtype.kind == "O":
-        fill(array, [_bytes(name, value) for value in values])
+        fill(array, [to_bytes(name, value) for value in values])
         return array
-    allowed = _NUMBERS[info.dtype.kind]
-    if not {type(value) for value in values} <= allowed:
+    allowed, kinds = _NUMBERS[info.dtype.kind], {type(value) for value in values}
+    if not kinds <= allowed:
         wrong = next(value for value in values if type(value) not in allowed)
         hint = "; a missing number is sent as NaN" if wrong is None and info.dtype.kind == "f" else ""
-        raise InvalidRequest(f"input {name!r}: {shown(wrong)} is given; {type_name(info.dtype)} is expected{hint}")
+        raise InvalidRequest(f"input {name!r}: {_wrong_type(wrong, info.dtype)}{hint}")
+    if info.dtype.kind == "f" and int in kinds:
+        _check_whole_numbers(name, info.dtype, values)
     try:
         with np.errstate(over="raise"):
             fill(array, values)
     except (OverflowError, FloatingPointError) as e:
-        raise InvalidRequest(f"input {name!r}: a number is outside the range of {type_name(info.dtype)}") from e
+        wrong = next(value for value in values if not _fits(value, info.dtype))
+        raise InvalidRequest(
+            f"input {name!r}: {_wrong_type(wrong, info.dtype)}; it is outside the range of {type_name(info.dtype)}"
+        ) from e
     return array
 
 
-def _bytes(name: str, value: Any) -> bytes:
+def _check_whole_numbers(name: str, dtype: np.dtype[Any], values: list[Any]) -> None:
+    """Refuses whole numbers that a float does not hold, as TF Serving does."""
+    largest = 2 ** (np.finfo(dtype).nmant + 1) - 1
+    for value in values:
+        if type(value) is int and not -largest <= value <= largest:
+            raise InvalidRequest(
+                f"input {name!r}: Cannot convert JSON value: {shown(value)} to {_DTYPES[dtype.name]} without loss of"
+                f" precision. Whole numbers up to {largest} fit, or send it with a point: {shown(value)}.0"
+            )
+
+
+def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
+    try:
+        with np.errstate(over="raise"):
+            np.empty(1, dtype)[:] = value
+    except (OverflowError, FloatingPointError):
+        return False
+    return True
+
+
+def kind(value: Any) -> str:
+    """Returns RapidJSON's name of a value's type."""
+    return "Null" if value is None else str(value) if isinstance(value, bool) else _KINDS.get(type(value), "Number")
+
+
+def _wrong_type(value: Any, dtype: np.dtype[Any]) -> str:
+    given = kind(value)
+    if dtype.kind == "f" and given == "Number":
+        return f"Cannot convert JSON value: {shown(value)} to {_DTYPES[dtype.name]} without loss of precision."
+    expected = "string" if dtype.kind == "O" else _DTYPES.get(dtype.name, dtype.name)
+    return f"JSON Value: {shown(value)} Type: {given} is not of expected type: {expected}"
+
+
+def to_bytes(name: str, value: Any) -> bytes:
+    """Returns the bytes of a JSON string or of `{"b64": ...}`; raises InvalidRequest for others."""
     if isinstance(value, str):
         try:
             return value.encode()
         except UnicodeEncodeError as e:
             raise InvalidRequest(f"input {name!r}: {shown(value)} is no Unicode text; send bytes as b64") from e
-    if _is_b64(value):
+    if is_b64(value):
         try:
             return base64.b64decode(value["b64"], validate=True)
         except (binascii.Error, ValueError, TypeError) as e:
             raise InvalidRequest(f"input {name!r}: {shown(value)} is no base64: {e}") from e
-    raise InvalidRequest(f'input {name!r}: {shown(value)} is given; a string or {{"b64": ...}} is expected')
+    raise InvalidRequest(f"input {name!r}: {_wrong_type(value, np.dtype(object))}; a string or {_B64} is expected")
 
 
-def _is_b64(value: Any) -> bool:
+def is_b64(value: Any) -> bool:
+    """Returns whether a JSON value stands for bytes."""
     return isinstance(value, dict) and value.keys() == {"b64"}
 
 
@@ -130,7 +204,10 @@ def predict_answer(outputs: Mapping[str, np.ndarray], by_rows: bool) -> dict[str
         return {"outputs": values if len(values) > 1 else next(iter(values.values()))}
     sizes = {array.shape[0] if array.ndim else None for array in outputs.values()}
     if len(sizes) != 1 or None in sizes:
-        raise InvalidRequest("the outputs have unequal numbers of rows; ask in column format ('inputs')")
+        most = max((array.shape[0] for array in outputs.values() if array.ndim), default=0)
+        name, array = next((n, a) for n, a in outputs.items() if not a.ndim or a.shape[0] != most)
+        fact = f"inconsistent batch size: {array.shape[0]}" if array.ndim else "no shape information"
+        raise InvalidRequest(f"Tensor name: {name} has {fact}; ask in column format ('inputs')")
     if len(values) == 1:
         return {"predictions": next(iter(values.values()))}
     return {"predictions": [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]}
@@ -148,46 +225,3 @@ def _listed(name: str, array: np.ndarray) -> Any:
         return value.decode(errors="replace")
 
     return text(array.tolist())
-
-
-def examples(body: Mapping[str, Any]) -> Any:
-    """The Input of a `regress` or `classify` request: numbers with a point become floats, others integers.
-
-    Raises:
-      InvalidRequest: `examples` are missing, or a value fits no feature.
-    """
-    rows = body.get("examples")
-    if not isinstance(rows, list) or not rows:
-        raise InvalidRequest("the body must have 'examples', a list of at least one object of features")
-    input_ = protos.input_.Input()
-    if "context" in body:
-        listed = input_.example_list_with_context
-        _fill(listed.context, body["context"], "context")
-        target = listed.examples
-    else:
-        target = input_.example_list.examples
-    for number, row in enumerate(rows):
-        _fill(target.add(), row, f"examples[{number}]")
-    return input_
-
-
-def _fill(example: Any, row: Any, where: str) -> None:
-    if not isinstance(row, dict):
-        raise InvalidRequest(f"{where} is no object of features")
-    for name, value in row.items():
-        values = value if isinstance(value, list) else [value]
-        kinds = {type(item) for item in values}
-        try:
-            feature = example.features.feature[name]  # a UnicodeEncodeError for half a surrogate pair
-            if not kinds:
-                continue
-            if kinds <= {int}:
-                feature.int64_list.value.extend(values)
-            elif kinds <= {int, float}:
-                feature.float_list.value.extend(values)
-            elif kinds <= {str, dict}:
-                feature.bytes_list.value.extend([_bytes(name, item) for item in values])
-            else:
-                raise InvalidRequest(f"{where}: feature {name!r} is {shown(value)}; numbers or strings are expected")
-        except (ValueError, OverflowError) as e:
-            raise InvalidRequest(f"{where}: feature {name!r}: {e}") from e

@@ -66,13 +66,26 @@ def check(
 def _check_names(name: str, signature: Signature, inputs: Mapping[str, np.ndarray]) -> None:
     for key in inputs:
         if key not in signature.inputs:
-            raise unknown("input", key, f"signature {name!r}", signature.inputs)
+            hint = unknown("input", key, f"signature {name!r}", signature.inputs)
+            raise InvalidRequest(f"{_sizes(signature, inputs)}{hint}")
     missing = [key for key in signature.inputs if key not in inputs]
     if missing:
         raise InvalidRequest(
-            f"input {missing[0]!r} is missing: signature {name!r} needs {', '.join(signature.inputs)}"
-            + (f"; also missing: {', '.join(missing[1:])}" if missing[1:] else "")
+            f"{_sizes(signature, inputs)}input {missing[0]!r} is missing: signature {name!r} needs"
+            f" {', '.join(signature.inputs)}" + (f"; also missing: {', '.join(missing[1:])}" if missing[1:] else "")
         )
+
+
+def _sizes(signature: Signature, inputs: Mapping[str, np.ndarray]) -> str:
+    """Returns what TF Serving says of another number of inputs (servables/tensorflow/predict_util.cc)."""
+    given, needed = ({name[:200] for name in names} for names in (inputs, signature.inputs))
+    if len(inputs) == len(signature.inputs):
+        return ""
+    lists = [",".join(sorted(names)) for names in (given, needed, given - needed, needed - given)]
+    return (
+        f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} len({{{lists[0]}}}) !="
+        f" len({{{lists[1]}}}). Sent extra: {{{lists[2]}}}. Missing but required: {{{lists[3]}}}. "
+    )
 
 
 def unknown(what: str, given: str, where: str, known: Collection[str]) -> InvalidRequest:

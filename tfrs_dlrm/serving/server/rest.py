@@ -25,7 +25,7 @@ from tfrs_dlrm.serving.protocol import (
     request_id,
 )
 from tfrs_dlrm.serving.runtime.tensors import memory
-from tfrs_dlrm.serving.server import answers, json_bodies, json_tensors, web_page
+from tfrs_dlrm.serving.server import answers, json_bodies, json_examples, json_tensors, web_page
 from tfrs_dlrm.serving.server.admission import Call
 from tfrs_dlrm.serving.server.inference import Inference
 from tfrs_dlrm.serving.server.request_body import read_body
@@ -34,7 +34,8 @@ from tfrs_dlrm.serving.server.served_version import ServedVersion
 
 _PATH = re.compile(
     r"(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-    r"(?::(?P<method>predict|regress|classify)|(?P<metadata>/metadata))?"
+    r"(?::(?P<method>predict|regress|classify)|(?P<metadata>/metadata))?",
+    re.IGNORECASE,
 )
 
 
@@ -48,6 +49,7 @@ def application(service: Inference, token: str | None) -> Starlette:
     api = _RestApi(service)
     routes = [
         Route("/v1/models/{path:path}", api.models, methods=["GET", "POST"]),
+        Route("/v1/models", api.no_model),
         Route("/healthz", lambda request: PlainTextResponse("ok\n")),
         Route("/readyz", api.ready),
         Route("/metrics", api.metrics),
@@ -76,12 +78,16 @@ class _RestApi:
         """Answers with Prometheus' text."""
         return Response(self._service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
+    async def no_model(self, request: Request) -> Response:
+        """Refuses requests that name no model, as TF Serving does."""
+        return to_response({"error": "Missing model name in request."}, 400)
+
     async def models(self, request: Request) -> Response:
         """Answers all requests under /v1/models/."""
         found = _PATH.fullmatch(request.path_params["path"])
         if found is None or (request.method == "POST") != bool(found["method"]):
             return to_response({"error": f"Malformed request: {request.method} {request.url.path}"}, 400)
-        method = found["method"] or ("metadata" if found["metadata"] else "status")
+        method = (found["method"] or ("metadata" if found["metadata"] else "status")).lower()
         return await self._response(request, method, found)
 
     async def _response(self, request: Request, method: str, found: re.Match[str]) -> Response:
@@ -92,7 +98,7 @@ class _RestApi:
                 response = await self._answer(request, method, found, call)
         except ServingError as e:
             response = to_response({"error": answers.error_text(e)}, e.status)
-            if isinstance(e, Overloaded):  # a model that is not loaded is 503 as well
+            if isinstance(e, Overloaded):
                 response.headers["Retry-After"] = "1"
         except Exception:
             logging.exception("REST %s failed", method)
@@ -102,12 +108,13 @@ class _RestApi:
         return response
 
     async def _answer(self, request: Request, method: str, found: re.Match[str], call: Call) -> Response:
-        model = self._service.model(found["name"])
         number = version_number(found["version"]) if found["version"] else None
         if found["version"] and number is None:
             raise InvalidRequest(f"Failed to convert version: {found['version'][:40]} to numeric.")
         if method == "status":
-            return to_response(answers.to_json(answers.status(model, number, found["label"])))
+            status = answers.status(self._service.models, found["name"], number, found["label"])
+            return to_response(answers.to_json(status))
+        model = self._service.model(found["name"])
         if method == "metadata":
             return to_response(answers.metadata_json(model.name, model.choose(number, found["label"])))
         options = self._service.options
@@ -139,7 +146,7 @@ def _predict_inputs(version: ServedVersion, data: bytearray) -> tuple[dict[str, 
 
 def _examples(data: bytearray) -> tuple[str, Any]:
     body = json_bodies.parse(data)
-    return _signature_name(body), json_tensors.examples(body)
+    return _signature_name(body), json_examples.examples(body)
 
 
 def _encoded(method: str, outputs: dict[str, np.ndarray], by_rows: bool) -> Response:
@@ -153,5 +160,5 @@ def _encoded(method: str, outputs: dict[str, np.ndarray], by_rows: bool) -> Resp
 def _signature_name(body: dict[str, Any]) -> str:
     name = body.get("signature_name") or DEFAULT_SIGNATURE
     if not isinstance(name, str):
-        raise InvalidRequest("'signature_name' must be a string")
+        raise InvalidRequest("not formatted correctly. 'signature_name' key must be a string value.")
     return name

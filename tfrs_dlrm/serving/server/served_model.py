@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from absl import logging
 
 from tfrs_dlrm.serving.bundle.versions import fetch_newest, find_versions
-from tfrs_dlrm.serving.protocol import NotFound, Unavailable
+from tfrs_dlrm.serving.protocol import InvalidRequest, NotFound
 from tfrs_dlrm.serving.runtime.saved_model import SavedModel
 from tfrs_dlrm.serving.server.batching import Batcher
 from tfrs_dlrm.serving.server.served_version import ServedVersion, State, fingerprint, load
@@ -62,22 +62,22 @@ class ServedModel:
         """Returns the version of a number or label, by default the newest.
 
         Raises:
-          NotFound: the version is not loaded.
-          Unavailable: no version is loaded.
+          InvalidRequest: the label is unknown.
+          NotFound: the version is not loaded, or none is.
         """
         if label is not None:
             if label not in self.labels:
-                raise NotFound(f"model {self.name!r} has no version label {label!r}; it has {sorted(self.labels)}")
+                raise InvalidRequest(
+                    f"Unrecognized servable version label: {label}; model {self.name!r} has {sorted(self.labels)}"
+                )
             number = self.labels[label]
         found = self.available()
-        if not found:
-            raise Unavailable(f"model {self.name!r}: no version is loaded; its status says why")
         for version in found:
             if number in (None, version.number):
                 return version
-        raise NotFound(
-            f"model {self.name!r} has no version {number} loaded; it has {', '.join(str(v.number) for v in found)}"
-        )
+        asked = f"Latest({self.name})" if number is None else f"Specific({self.name}, {number})"
+        loaded = ", ".join(str(version.number) for version in found) or "none, and its status says why"
+        raise NotFound(f"Servable not found for request: {asked}; versions loaded: {loaded}")
 
     async def poll(self) -> None:
         """Loads new versions, the newest first, and then unloads versions that are too old."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfrs_dlrm.serving.bundle.manifest import MANIFEST, BundleManifest, read_manifest
 from tfrs_dlrm.serving.bundle.warmup import replay_warmup
-from tfrs_dlrm.serving.protocol import Unavailable
+from tfrs_dlrm.serving.protocol import InvalidRequest, Unavailable
 from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.runtime.saved_model import RunError, SavedModel
 from tfrs_dlrm.serving.runtime.signature import Signature
@@ -67,11 +67,12 @@ class ServedVersion:
         if self.batcher:
             await self.batcher.idle()
 
-    def signature(self, name: str) -> Signature:
-        """Returns a signature, or raises InvalidRequest if the model has none of that name."""
+    def signature(self, name: str, error: type[InvalidRequest] = InvalidRequest) -> Signature:
+        """Returns a signature, or raises `error` if the model has none of that name."""
         found = self.loaded.signatures.get(name)
         if found is None:
-            raise unknown("signature", name, "the model", self.loaded.signatures)
+            hint = unknown("signature", name, "the model", self.loaded.signatures)
+            raise error(f'Serving signature name: "{name[:200]}" not found in signature def; {hint}')
         return found
 
     async def run(self, name: str, inputs: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
