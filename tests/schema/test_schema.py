@@ -134,7 +134,8 @@ BASE = {"label": {"column": "y"}, "dense": [{"name": "d"}], "categorical": [{"na
         ({"tables": [{"name": "c", "combiner": "max"}]}, r"schema.tables\['c'\].combiner: \"max\" is not \"sum\" or"),
         ({"text": {"delimiter": "||"}}, r"text: delimiter='\|\|'; one character"),
         ({"text": {"columns": ["y", "d", "c", "d"]}}, "text: column 'd' is listed 2 times"),
-        ({"text": {"columns": ["y", "d"]}}, "text: columns does not list 'c'"),
+        ({"text": {"quote": "''"}}, r"text: quote=\"''\"; one character other than the delimiter is needed, or none"),
+        ({"text": {"quote": ";", "delimiter": ";"}}, "text: quote=';'; one character other than the delimiter"),
         (
             {"categorical": [{"name": "c", "multi_valued": True}], "text": {"columns": ["y", "d", "c"]}},
             "feature 'c': text files have no list columns",

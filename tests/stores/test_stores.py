@@ -11,8 +11,9 @@ import boto3
 import numpy as np
 import pytest
 from file_tree import tree
+from log_trees import EMPTY, PATTERNS, PLACED, place
 
-from tfrs_dlrm.data.raw import raw_files
+from tfrs_dlrm.data.raw.file_patterns import matching
 from tfrs_dlrm.serving.bundle import versions
 from tfrs_dlrm.stores import (
     Listing,
@@ -175,18 +176,20 @@ def test_a_remote_file_is_a_file(store, client):
     assert remote.read() == local.read()
 
 
-def test_patterns(store, client):
-    for key in ("logs/day=1/a.tsv", "logs/day=1/b.tsv", "logs/day=2/a.tsv", "logs/day=2/deep/a.tsv", "logs/x.csv"):
-        client.put_object(Bucket="bucket", Key=key, Body=b"1")
-    day = "s3://bucket/logs/day="
-    assert raw_files.matching(f"{day}*/*.tsv") == [f"{day}1/a.tsv", f"{day}1/b.tsv", f"{day}2/a.tsv"]
-    assert raw_files.matching("s3://bucket/logs/x.csv") == ["s3://bucket/logs/x.csv"]
-    assert raw_files.matching("s3://bucket/*/x.csv") == ["s3://bucket/logs/x.csv"]
-    assert raw_files.matching(f"{day}[2-9]/?.tsv") == [f"{day}2/a.tsv"]
+def test_patterns_name_the_same_files_in_a_store_and_on_a_disk(store, client, tmp_path):
+    for path in PLACED:
+        client.put_object(Bucket="bucket", Key=f"logs/{path}", Body=b"" if path in EMPTY else b"1")
+    place(tmp_path / "bucket" / "logs")
+    for pattern, expected in PATTERNS.items():
+        found = [matching(f"{root}/bucket/logs/{pattern}".rstrip("/")) for root in ("s3:/", str(tmp_path))]
+        found[1] = [path.replace(str(tmp_path), "s3:/", 1) for path in found[1]]
+        assert found == [[f"s3://bucket/logs/{path}" for path in expected]] * 2, pattern
+    everything = matching("s3://bucket")
+    assert everything == matching("s3://bucket/**") and {f"s3://bucket/logs/{p}" for p in PATTERNS[""]} <= {*everything}
     with pytest.raises(FileNotFoundError, match=r"no object matches 's3://bucket/logs/y\.csv'$"):
-        raw_files.matching("s3://bucket/logs/y.csv")
-    with pytest.raises(FileNotFoundError, match=r"write 's3://bucket/logs/day=1/\*'"):
-        raw_files.matching(f"{day}1")
+        matching("s3://bucket/logs/y.csv")
+    with pytest.raises(FileNotFoundError, match=r"only markers, hidden and empty files are there, such as '_SUCCESS'"):
+        matching("s3://bucket/logs/empty")
 
 
 @pytest.mark.parametrize(

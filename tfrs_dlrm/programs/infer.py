@@ -6,7 +6,7 @@ from tfrs_dlrm.programs.commands import command
 from tfrs_dlrm.programs.program_flags import ProgramFlags
 
 FLAGS = ProgramFlags(__doc__, tensorflow=False)
-_INPUT = FLAGS.string("input", None, "A TSV or CSV file (plain or .gz), or a Parquet file.", required=True)
+_INPUT = FLAGS.string("input", None, "A file (TSV, CSV, Parquet), directory or glob pattern.", required=True)
 _OUTPUT = FLAGS.string("output", None, "The JSON file to write.", required=True)
 _LABEL = FLAGS.string("label", None, "The column of the label; by default found by its name.")
 _TASK = FLAGS.enum(
@@ -14,7 +14,7 @@ _TASK = FLAGS.enum(
 )
 _COLUMNS = FLAGS.texts("columns", [], "The names of the columns of a text file without a header line.")
 _DELIMITER = FLAGS.string("delimiter", None, "What separates the fields of a text file; by default found in the file.")
-_ROWS = FLAGS.integer("rows", 100_000, "How many rows to look at.", least=1)
+_ROWS = FLAGS.integer("rows", 100_000, "How many rows to look at, of the first files.", least=1)
 _FORCE = FLAGS.switch("force", False, "Overwrites an existing output.")
 
 
@@ -41,7 +41,10 @@ def main() -> None:
     columns, words = (max(map(len, texts)) for texts in (kinds, kinds.values()))
     for column, kind in kinds.items():
         print(f"{column:{columns}}  {kind:{words}}  {proposal.notes[column]}")
-    print(f"\nWrote {path}. Read it, and change what you know better.\nNext:")
+    of_files = f" of {proposal.files} of {proposal.all_files} files" if proposal.all_files > 1 else ""
+    print(
+        f"\nLooked at {proposal.rows:,} rows{of_files}.\nWrote {path}. Read it, and change what you know better.\nNext:"
+    )
     name = os.path.splitext(os.path.basename(path))[0]
     inputs = [f"--schema={path}", f"--input={_INPUT.value}", "--eval_fraction=0.1"]
     print(f"  {command('prepare', *inputs, f'--output=data/{name}')}")

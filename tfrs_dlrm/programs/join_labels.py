@@ -3,9 +3,12 @@
 from tfrs_dlrm.programs.program_flags import ProgramFlags
 
 FLAGS = ProgramFlags(__doc__, tensorflow=False)
-_LOGS = FLAGS.multi_string("logs", "A file or glob pattern of the request log; may be repeated.", required=True)
+_LOGS = FLAGS.multi_string("logs", "A file, directory or glob of the request log; may be repeated.", required=True)
 _LABELS = FLAGS.string(
-    "labels", None, "A .csv, .tsv or .parquet file with the columns request_id, row and label.", required=True
+    "labels",
+    None,
+    "A file (TSV, CSV, Parquet) with the columns request_id, row and label.",
+    required=True,
 )
 _SCHEMA = FLAGS.string("schema", None, "The schema.json of the served model.", required=True)
 _OUTPUT = FLAGS.string("output", None, "The .parquet file to write.", required=True)

@@ -7,8 +7,8 @@ from tfrs_dlrm.programs.program_flags import ProgramFlags
 
 FLAGS = ProgramFlags(__doc__)
 _SCHEMA = FLAGS.string("schema", None, "The schema of the log, a JSON file; `infer` proposes one.", required=True)
-_INPUT = FLAGS.multi_string("input", "A file or glob pattern of the log; may be repeated.", required=True)
-_EVAL_INPUT = FLAGS.multi_string("eval_input", "A file or glob pattern of the evaluation set; may be repeated.")
+_INPUT = FLAGS.multi_string("input", "A file, directory or glob pattern of the log; may be repeated.", required=True)
+_EVAL_INPUT = FLAGS.multi_string("eval_input", "A file, directory or glob of the evaluation set; may be repeated.")
 _EVAL_FRACTION = FLAGS.number("eval_fraction", 0.0, "The share of the input's rows to evaluate on, drawn at random.")
 _SEED = FLAGS.integer("seed", 0, "The seed of that draw.")
 _BAD_ROWS = FLAGS.enum("bad_rows", "error", ["error", "quarantine"], "Fail at a malformed row, or set it aside.")
@@ -45,6 +45,8 @@ def main() -> None:
             progress=bar,
         )
     tables = Schema.load(os.path.join(output, SCHEMA_FILE)).tables
+    files, for_eval = len(manifest.job["files"]), manifest.job["eval_files"]
+    _print_counts("Files", {"train": files - for_eval, "eval": for_eval})
     _print_counts("Rows", {"train": manifest.rows("train"), "eval": manifest.rows("eval"), "bad": manifest.bad_rows})
     _print_counts("Tables, in rows", {table.name: table.vocabulary_size or 0 for table in tables})
     _print_counts("Values without a row", {n: c for n, c in manifest.out_of_range.items() if c})

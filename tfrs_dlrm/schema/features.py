@@ -173,13 +173,15 @@ class TextFormat:
 
     Attributes:
       columns: the names of all columns, in order, for files without a header line; empty for files with one.
-      delimiter: the character between fields; None means a comma for .csv and a tab otherwise. Double quotes enclose
-        a field, except between tabs, where they are ordinary characters.
+      delimiter: the character between fields; None means a comma for .csv and a tab otherwise.
+      quote: the character around fields, in the header and in rows; within a field it is doubled. Fields without it
+        are read too. Empty means that fields have no quotes, None double quotes except between tabs.
       missing: texts that mean "no value", in dense and categorical columns. The empty text always does.
       strip: drops blanks around each value.
     """
 
     columns: tuple[str, ...] = ()
     delimiter: str | None = None
+    quote: str | None = None
     missing: tuple[str, ...] = ()
     strip: bool = False

@@ -82,7 +82,7 @@ class Schema:
             check_storage(table, self.tables, self.categorical)
         for feature in self.categorical:
             check_categorical(feature, self.table_of(feature))
-        check_text(self.text, self.columns, self.categorical)
+        check_text(self.text, self.categorical)
 
     @property
     def labels(self) -> tuple[Label, ...]:

@@ -170,17 +170,16 @@ def check_categorical(f: CategoricalFeature, table: Table) -> None:
         raise ValueError(f"{where}: separator is empty; leave it out for a list column")
 
 
-def check_text(text: TextFormat, read: Sequence[str], categorical: Sequence[CategoricalFeature]) -> None:
-    """Checks the layout of text files; `read` lists the columns that the schema reads."""
+def check_text(text: TextFormat, categorical: Sequence[CategoricalFeature]) -> None:
+    """Checks the layout of text files. Columns that `columns` does not list may be in the names of directories."""
     columns = text.columns
     if text.delimiter is not None and len(text.delimiter.encode()) != 1:
         raise ValueError(f"text: delimiter={text.delimiter!r}; one character is needed")
+    if text.quote is not None and (len(text.quote.encode()) > 1 or text.quote in (text.delimiter or ",\t", "\n", "\r")):
+        raise ValueError(f"text: quote={text.quote!r}; one character other than the delimiter is needed, or none")
     for name in columns:
         if columns.count(name) > 1:
             raise ValueError(f"text: column {name!r} is listed {columns.count(name)} times")
-    for name in read:
-        if columns and name not in columns:
-            raise ValueError(f"text: columns does not list {name!r}, which the schema reads")
     for f in categorical:
         if f.multi_valued and f.separator is None and columns:
             raise ValueError(

@@ -126,7 +126,8 @@ class Decoder:
         if not lines:
             return None, kept
         data = b"\n".join(lines) + b"\n"
-        return RawBlock(str(self._address), 0, 1, len(lines), data, self._columns, self._delimiter), kept
+        quote = self._schema.text.quote
+        return RawBlock(str(self._address), 0, 1, len(lines), data, self._columns, self._delimiter, quote), kept
 
     def _objects(
         self, messages: Sequence[Message], numbers: list[int], malformed: dict[int, Malformed]

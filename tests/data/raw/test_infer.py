@@ -287,7 +287,7 @@ def test_lines_that_are_no_rows_are_passed_over(tmp_path):
             r"log\.csv: line 1 holds values such as '1', not the names of columns; give the names as",
         ),
         ("1,2,3\n4,5,6\n", {"columns": ["a", "b"]}, r"log\.csv: 2 columns are given, line 1 has 3 fields"),
-        ("y,y\n1,2\n", {}, r"log\.csv: column 'y' occurs 2 times"),
+        ("y,y\n1,2\n", {}, r"log\.csv: no column can be read: column 'y': the name occurs 2 times"),
         ("y,a\n1\n", {}, r"log\.csv: none of the first lines is a row of 2 fields: y, a"),
         ("y,a\n", {}, r"log\.csv: the file has a header but no rows"),
         ("\ny,a\n", {}, r"log\.csv: the first line is empty"),

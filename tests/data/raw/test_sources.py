@@ -1,4 +1,4 @@
-"""Which files a pattern names, and how they are cut into blocks."""
+"""How files are cut into blocks."""
 
 import gzip
 import os
@@ -7,21 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_dlrm.data.raw import raw_files, sources
+from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
 
 SCHEMA = Schema(Label("y"), categorical=(CategoricalFeature("c"),))
-
-
-def test_expand_keeps_the_order_given_and_names_each_file_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("b.tsv", "a.tsv", "z.csv", "[1].csv"):
-        (tmp_path / name).write_text("x")
-    (tmp_path / "folder.tsv").mkdir()
-    assert raw_files.expand(["z.csv", "*.tsv"]) == ["z.csv", "a.tsv", "b.tsv"]
-    assert raw_files.expand(["a.tsv", "./*.tsv", str(tmp_path / "a.tsv")]) == ["a.tsv", "./b.tsv"]
-    assert raw_files.expand(["[1].csv"]) == ["[1].csv"]  # a name first, a pattern second
-    assert raw_files.expand("a.tsv") == ["a.tsv"]
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])

@@ -11,9 +11,10 @@ from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, Moments, needs_s
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, vocabulary_file, vocabulary_settings, write_vocabulary
 from tfrs_dlrm.data.preparing.blocks import regression_labels
 from tfrs_dlrm.data.preparing.engines import Engine
-from tfrs_dlrm.data.preparing.job import PrepareJob
+from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
 from tfrs_dlrm.data.preparing.passes import no_moments
 from tfrs_dlrm.data.preparing.workspace import COUNTED, Workspace
+from tfrs_dlrm.data.raw.frames import RawInput
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Progress
 from tfrs_dlrm.stores.files import write_json
@@ -32,7 +33,8 @@ def count(job: PrepareJob, workspace: Workspace, engine: Engine, progress: Progr
     settings = {t.name: s for t in schema.tables if (s := vocabulary_settings(schema, t))}
     if regression_labels(schema) or settings or any(needs_statistics(f) for f in schema.dense):
         engine.count(job, workspace, progress)
-        check_rows(job, sum(mark["rows"] for mark in workspace.marks(COUNTED)))
+        rows_counted = sum(mark["rows"] for mark in workspace.marks(COUNTED))
+        check_rows(job.train_files, rows_counted, "training", job.bad_rows)
     rows = _write_vocabularies(schema, workspace, engine.vocabularies(job, workspace, settings), settings)
     moments = sum((Moments(*mark["moments"]) for mark in workspace.marks(COUNTED)), no_moments(schema))
     _write_statistics(schema, workspace, moments)
@@ -41,16 +43,16 @@ def count(job: PrepareJob, workspace: Workspace, engine: Engine, progress: Progr
     return schema
 
 
-def check_rows(job: PrepareJob, rows: int) -> None:
-    """Makes sure that there are rows for training.
+def check_rows(files: Sequence[RawInput], rows: int, purpose: str, bad_rows: BadRows) -> None:
+    """Makes sure that there are rows for training or evaluation.
 
     Raises:
       ValueError: there are none; the message names the files.
     """
     if rows == 0:
-        more = f" and {len(job.train_files) - 1} more files" if len(job.train_files) > 1 else ""
-        hint = "; bad_rows='error' says what is wrong with the first" if job.bad_rows == "quarantine" else ""
-        raise ValueError(f"{job.train_files[0]}{more}: no usable row for training{hint}")
+        more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
+        hint = "; bad_rows='error' says what is wrong with the first" if bad_rows == "quarantine" else ""
+        raise ValueError(f"{files[0]}{more}: no usable row for {purpose}{hint}")
 
 
 def _write_vocabularies(

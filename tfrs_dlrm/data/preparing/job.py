@@ -37,6 +37,10 @@ class PrepareJob:
         """All files: first those for training, then those for evaluation."""
         return self.train_files + self.eval_files
 
+    def beside(self, file: int) -> int:
+        """How many files the training or evaluation set of a file has."""
+        return len(self.train_files) if file < len(self.train_files) else len(self.eval_files)
+
     def fingerprint(self) -> dict[str, Any]:
         """Returns plain values that differ if the output may differ.
 

@@ -43,10 +43,11 @@ def prepare(
 
     Args:
       schema: describes the logs.
-      inputs: the training logs. Paths and glob patterns, on a disk, `s3://` or `gs://`: .tsv, .csv (plain or .gz),
-        .parquet. Data in memory: pandas and polars DataFrames, pyarrow Tables, DuckDB relations, and all else that has
-        `__arrow_c_stream__`. One of them, or a list of any mixture. A frame gives the bytes that a Parquet file of it
-        would give; a preparation that was killed resumes if it is called with equal values.
+      inputs: the training logs. Paths, directories and glob patterns, on a disk, `s3://` or `gs://`, of text (TSV, CSV)
+        and Parquet, known by their first bytes, and compressed as a whole or not. Data in memory: pandas and polars
+        DataFrames, pyarrow Tables, DuckDB relations, and all else that has `__arrow_c_stream__`. One of them, or a list
+        of any mixture. A frame gives the bytes that a Parquet file of it would give; a preparation that was killed
+        resumes if it is called with equal values.
       output: the directory to write. It holds `train/` and `eval/` with Parquet shards, `schema.json` with the size
         of every table, `vocabulary/`, `statistics.json`, and `prepared.json`, which is written last. For a URL such as
         `s3://BUCKET/PREFIX` the local copy is prepared first (see `tfrs_dlrm.stores`).
@@ -153,7 +154,9 @@ class _Preparation:
         """Makes the manifest from the marks of the second pass, and joins the bad rows of all segments."""
         marks = self._workspace.marks(ENCODED)
         rows = {s: sum(m["rows"][s] for m in marks) for s in ("train", "eval")}
-        check_rows(self._job, rows["train"])
+        check_rows(self._job.train_files, rows["train"], "training", self._job.bad_rows)
+        if self._job.eval_files:
+            check_rows(self._job.eval_files, rows["eval"], "evaluation", self._job.bad_rows)
         shards = {
             s: tuple(PreparedShard(f"{s}/{m['name']}.parquet", m["rows"][s]) for m in marks if m["rows"][s])
             for s in rows

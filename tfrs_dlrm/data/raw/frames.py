@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfrs_dlrm.data.raw import raw_files
+from tfrs_dlrm.data.raw import file_patterns, raw_files
 
 _UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 
@@ -154,7 +154,7 @@ def is_frame(data: object) -> bool:
 
 
 def expand_inputs(inputs: RawInputs, argument: str) -> tuple[RawInput, ...]:
-    """Returns the files of paths and glob patterns, and the frames, each once and in the given order.
+    """Returns the files of paths, directories and glob patterns, and the frames, each once and in the given order.
 
     Args:
       inputs: one or several.
@@ -162,21 +162,21 @@ def expand_inputs(inputs: RawInputs, argument: str) -> tuple[RawInput, ...]:
 
     Raises:
       FileNotFoundError: a path or pattern names no file.
-      ValueError: see `Frame` and `raw_files.expand`; or an input is something else.
+      ValueError: see `Frame` and `file_patterns.expand`; or an input is something else.
     """
     one = is_frame(inputs) or isinstance(inputs, (str, os.PathLike))
     if not one and (isinstance(inputs, (Mapping, np.ndarray)) or not isinstance(inputs, Sequence)):
         raise ValueError(_unreadable(argument, inputs))
     given: Sequence[Any] = [inputs] if one else inputs  # type: ignore[assignment]
     if not given:
-        raw_files.expand([])  # says what to give
+        file_patterns.expand([])  # says what to give
     found: dict[Any, RawInput] = {}
     for i, item in enumerate(given):
         place = argument if one else f"{argument}[{i}]"
         if is_frame(item):
             found.setdefault(id(item), Frame(item, place))
         elif isinstance(item, (str, os.PathLike)):
-            for path in raw_files.expand([os.fspath(item)]):
+            for path in file_patterns.expand([os.fspath(item)]):
                 found.setdefault(raw_files.identity(path), path)
         else:
             raise ValueError(_unreadable(place, item))

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfrs_dlrm.data.raw.frames import ArrowStream, expand_inputs
+from tfrs_dlrm.data.raw.frames import RawInputs, expand_inputs
 from tfrs_dlrm.data.raw.sniffing import SampledColumn, read_first_rows
 from tfrs_dlrm.schema import RESERVED_NAMES, CategoricalFeature, DenseFeature, Label, RawType, Schema, Task
 
@@ -36,10 +36,21 @@ Feature = DenseFeature | CategoricalFeature
 
 @dataclasses.dataclass(frozen=True)
 class SchemaProposal:
-    """A proposed schema and its reasons: `notes` holds one line per column of the log, in order."""
+    """A proposed schema and its reasons.
+
+    Attributes:
+      schema: the schema.
+      notes: one line per column of the log, in order.
+      rows: how many rows it was made of.
+      files: of how many files or frames they are.
+      all_files: how many files or frames there are.
+    """
 
     schema: Schema
     notes: dict[str, str]
+    rows: int = 0
+    files: int = 1
+    all_files: int = 1
 
     def kinds(self) -> dict[str, str]:
         """Returns the proposed role of each column of the log, in a word or two."""
@@ -49,7 +60,7 @@ class SchemaProposal:
 
 
 def infer_schema(
-    data: str | ArrowStream,
+    data: RawInputs,
     *,
     label: str | None = None,
     columns: Sequence[str] = (),
@@ -65,8 +76,8 @@ def infer_schema(
     out.
 
     Args:
-      data: a TSV, CSV (plain or .gz) or Parquet file, or data in memory: a pandas or polars DataFrame, a pyarrow
-        Table, a DuckDB relation.
+      data: what `prepare` takes: paths, directories and glob patterns of text and Parquet files, whose first rows are
+        read; or data in memory: a pandas or polars DataFrame, a pyarrow Table, a DuckDB relation.
       label: the column of the label; by default the one with a usual name, such as "click", and two values. Of two
         texts the positive one is "yes" or "true", otherwise the rarer. Of two numbers it is the larger. More numbers
         get a threshold that at most half of the rows reach.
@@ -79,14 +90,17 @@ def infer_schema(
       FileNotFoundError: the file does not exist.
       ValueError: the file is empty or damaged, has no header while no `columns` are given, or has no clear label.
     """
-    source = expand_inputs(data, "data")[0]
-    path = str(source)
-    text, first_rows = read_first_rows(source, columns, delimiter, rows)
+    inputs = expand_inputs(data, "data")
+    path = str(inputs[0])
+    first = read_first_rows(inputs, columns, delimiter, rows)
+    first_rows = first.columns
     if task == "regression" and label is None:
         raise ValueError(f"{path}: any column of numbers may be what is to be predicted; give its name as label")
+    if label in first.unusable:
+        raise ValueError(f"{path}: column {label!r} cannot be the label: {first.unusable[label]}")
     name = _label_column(path, first_rows, label)
     proposed, note = _label(path, first_rows[name], task)
-    notes: dict[str, str] = {}
+    notes: dict[str, str] = dict(first.unusable)
     features: list[Feature] = []
     taken = set(RESERVED_NAMES)
     for column in first_rows.values():
@@ -104,9 +118,9 @@ def infer_schema(
         proposed,
         dense=tuple(f for f in features if isinstance(f, DenseFeature)),
         categorical=tuple(f for f in features if isinstance(f, CategoricalFeature)),
-        text=text,
+        text=first.text,
     )
-    return SchemaProposal(schema, notes)
+    return SchemaProposal(schema, notes, first.rows, first.files, len(inputs))
 
 
 # ---- the label -------------------------------------------------------------------------------------------------------

@@ -10,18 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from tfrs_dlrm.data.raw import raw_files, sources
+from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.frames import Frame, RawInput
 from tfrs_dlrm.data.raw.parsing import as_number, fields
-from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, TextFormat
-from tfrs_dlrm.stores import StoreError
+from tfrs_dlrm.data.raw.partitions import partitions
+from tfrs_dlrm.data.raw.text_sniffing import MISSING, MISSING_AMONG_NUMBERS, sniff_text
+from tfrs_dlrm.schema import TextFormat
 
-# Texts that mean "no value" in any column, and further ones in a column of numbers.
-_MISSING = ("?", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "\\N", "#N/A")
-_MISSING_AMONG_NUMBERS = frozenset({"none", "unknown", "-", "missing"})
-_DELIMITERS = "\t,;|"
+_UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,33 +93,51 @@ class SampledColumn:
         return self.numbers is not None and bool((self.numbers == np.round(self.numbers)).all())
 
 
-def read_first_rows(
-    path: RawInput, columns: Sequence[str], delimiter: str | None, rows: int
-) -> tuple[TextFormat, dict[str, SampledColumn]]:
+@dataclasses.dataclass(frozen=True)
+class FirstRows:
+    """The first rows of a log.
+
+    Attributes:
+      text: the layout of text files.
+      columns: by name.
+      unusable: by name, why a column cannot be read; these are not in `columns`.
+      files: how many files or frames the rows come from.
+      rows: how many there are.
+    """
+
+    text: TextFormat
+    columns: dict[str, SampledColumn]
+    unusable: dict[str, str]
+    files: int
+    rows: int
+
+
+def read_first_rows(inputs: Sequence[RawInput], columns: Sequence[str], delimiter: str | None, rows: int) -> FirstRows:
     """Reads the layout of a log, and its first `rows` rows by column. Lines that are no rows are left out.
 
     Args:
-      path: a file or frame, as `sources.blocks` reads it.
+      inputs: files or frames, as `sources.blocks` reads them; the first says how all are laid out.
       columns: the names of the columns of a text file without a header line.
       delimiter: of a text file; None finds it.
       rows: how many rows to read.
 
     Raises:
-      ValueError: the file is empty, damaged, or has no header; the message names it.
+      ValueError: a file is empty, damaged, or has no header; the message names it.
     """
-    if isinstance(path, Frame):
-        names, text = list(path.columns), TextFormat()
-    elif raw_files.is_parquet(path):
-        names, text = _parquet_names(path), TextFormat()
-    else:
-        line = sources.first_line(path)
-        text = TextFormat(columns=tuple(columns), delimiter=_delimiter(path, line, delimiter))
-        split = sources.split_line(line, text.delimiter or raw_files.usual_delimiter(path))
-        _check_header(path, split, columns)
-        names = list(columns or split)
-    arrays = {name: _clean(array) for name, array in _arrays(path, names, text, rows).items()}
+    path = inputs[0]
+    names, text, unusable = _names(path, columns, delimiter)
+    for name in names:
+        if names.count(name) > 1:
+            unusable[name] = f"the name occurs {names.count(name)} times; to use it, give each column another name"
+    names = [name for name in names if name not in unusable]
+    if not names:
+        reasons = "; ".join(f"column {name!r}: {reason}" for name, reason in unusable.items())
+        raise ValueError(f"{path}: no column can be read: {reasons}"[:1000])
+    found, files = _arrays(inputs, names, text, rows) if names else ({}, 0)
+    arrays = {name: _clean(array) for name, array in found.items()}
     if not arrays or len(arrays[names[0]]) == 0:
         raise ValueError(f"{path}: none of the first lines is a row of {len(names)} fields: {', '.join(names)[:200]}")
+    count = len(arrays[names[0]])
     strip = any(_has_blanks(array) for array in arrays.values())
     if strip:
         arrays = {name: pc.ascii_trim_whitespace(a) if _is_string(a) else a for name, a in arrays.items()}
@@ -135,47 +150,61 @@ def read_first_rows(
             array = pc.if_else(pc.is_in(array, nothing), pa.scalar(None, pa.string()), array)
         name = name.strip() if strip else name
         first_rows[name] = SampledColumn(name, array)
-    return text, first_rows
+    return FirstRows(text, first_rows, unusable, files, count)
 
 
-def _parquet_names(path: str) -> list[str]:
-    try:
-        return list(pq.read_schema(raw_files.open_file(path)).names)
-    except StoreError:
-        raise
-    except (pa.ArrowException, OSError) as e:
-        raise ValueError(f"{path}: not a readable Parquet file: {e}") from e
+def _names(
+    path: RawInput, columns: Sequence[str], delimiter: str | None
+) -> tuple[list[str], TextFormat, dict[str, str]]:
+    """Returns the names of all columns, the layout of a text file, and why columns are left out."""
+    if isinstance(path, Frame):
+        return list(path.columns), TextFormat(), {}
+    kind = sources.file_kind(path)
+    if kind.content == "parquet":
+        names, text = list(sources.parquet_file(path, kind).schema_arrow.names), TextFormat()
+        unusable = {name: "an index without a name" for name in names if _UNNAMED_INDEX.fullmatch(name)}
+    else:
+        sniffed = sniff_text(path, kind, columns, delimiter)
+        names, text = list(sniffed.names), sniffed.text
+        what = "without a name in the header; to use it, name it there, or use this name"
+        unusable = dict.fromkeys(sorted(sniffed.nameless), what)
+    return [*names, *(name for name in partitions(path) if name not in names)], text, unusable
 
 
-def _delimiter(path: str, line: str, given: str | None) -> str | None:
-    """Finds the delimiter; None if it is the usual one for the name of the file."""
-    usual = raw_files.usual_delimiter(path)
-    found = given or (usual if usual in line else max(_DELIMITERS, key=line.count))
-    return None if found == usual else found
-
-
-def _check_header(path: str, first: Sequence[str], columns: Sequence[str]) -> None:
-    if columns and len(columns) != len(first):
-        raise ValueError(f"{path}: {len(columns)} columns are given, line 1 has {len(first)} fields")
-    values = [name for name in first if not name.strip() or as_number(name.strip()) is not None]
-    if values and not columns:
-        raise ValueError(
-            f"{path}: line 1 holds values such as {values[0]!r}, not the names of columns; give the names as columns"
-        )
-
-
-def _arrays(path: RawInput, names: Sequence[str], text: TextFormat, rows: int) -> dict[str, pa.Array]:
-    """Reads the first rows without conversion."""
-    features = tuple(CategoricalFeature(f"c{i}", column=name) for i, name in enumerate(names))
-    everything = Schema(Label(names[0]), categorical=features, text=text)
+def _arrays(
+    inputs: Sequence[RawInput], names: Sequence[str], text: TextFormat, rows: int
+) -> tuple[dict[str, pa.Array], int]:
+    """Reads the first rows without conversion; also returns of how many files."""
+    everything = sources.reading(names, text)
     parts: list[dict[str, pa.Array]] = []
-    count = 0
-    for block in sources.blocks(path, everything):
-        parts.append(fields(block, everything)[0])
-        count += len(parts[-1][names[0]])
+    count = files = 0
+    for path in inputs:
+        files += 1
+        for block in sources.blocks_of_many(path, everything, len(inputs)):
+            parts.append({name: _clean(array) for name, array in fields(block, everything)[0].items()})
+            count += len(parts[-1][names[0]])
+            if count >= rows:
+                break
         if count >= rows:
             break
-    return {name: pa.concat_arrays([part[name] for part in parts]).slice(0, rows) for name in names}
+    return {name: _joined(name, [part[name] for part in parts]).slice(0, rows) for name in names}, files
+
+
+def _joined(name: str, arrays: Sequence[pa.Array]) -> pa.Array:
+    """Joins the values of several blocks; where files give a column different types, as one that holds all.
+
+    Raises:
+      ValueError: there is no such type.
+    """
+    try:
+        tables = [pa.table({"": array}) for array in arrays]
+        joined = pa.concat_tables(tables, promote_options="permissive").column(0).combine_chunks()
+    except pa.ArrowException as e:
+        kinds = " and ".join(dict.fromkeys(str(array.type) for array in arrays))
+        raise ValueError(
+            f"column {name!r} is of type {kinds} in different files; write them with one type, or give one of the files"
+        ) from e
+    return joined.chunk(0) if isinstance(joined, pa.ChunkedArray) else joined
 
 
 def _clean(array: pa.Array) -> pa.Array:
@@ -210,9 +239,9 @@ def _missing_texts(arrays: Sequence[pa.Array]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for array in filter(_is_string, arrays):
         values = {v for v in pc.unique(array).to_pylist() if v}
-        found.update(dict.fromkeys(m for m in _MISSING if m in values))
+        found.update(dict.fromkeys(m for m in MISSING if m in values))
         odd = sorted(v for v in values if as_number(v) is None and v not in found)
         numbers = sum(as_number(v) is not None for v in values)
-        if numbers > len(odd) and {v.lower() for v in odd} <= _MISSING_AMONG_NUMBERS:
+        if numbers > len(odd) and {v.lower() for v in odd} <= MISSING_AMONG_NUMBERS:
             found.update(dict.fromkeys(odd))
     return tuple(found)

@@ -6,24 +6,28 @@ run that was interrupted finds the same blocks again.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import IO
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.raw import raw_files
+from tfrs_dlrm.data.raw.file_kinds import FileKind, kind_of, says_parquet
 from tfrs_dlrm.data.raw.frames import Frame, FrameContent, RawInput
-from tfrs_dlrm.data.raw.raw_files import is_compressed, is_parquet, usual_delimiter
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.data.raw.partitions import partitions
+from tfrs_dlrm.data.raw.text_layout import BOM, check_columns, layout_of, usual_quote
+from tfrs_dlrm.data.raw.unpacking import chunks, open_parquet
+from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, TextFormat
 from tfrs_dlrm.stores import StoreError
 
 BLOCK_BYTES = 16 << 20
 BLOCK_ROWS = 65_536
-_BOM = b"\xef\xbb\xbf"
+
+
+class NoRowsError(ValueError):
+    """A file has columns, but no rows; Spark writes such files next to others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,8 @@ class RawBlock:
       data: whole lines of text, or a table with at least `columns`.
       columns: the names of the fields of a line, in order; of a table, the columns to read.
       delimiter: between the fields of a line; empty for a table.
+      given_quote: the quote around fields; None is the usual one for the delimiter.
+      constants: columns of text that have one value in all rows, from the names of directories; None is missing.
     """
 
     path: str
@@ -47,6 +53,13 @@ class RawBlock:
     data: bytes | pa.Table
     columns: tuple[str, ...]
     delimiter: str = ""
+    given_quote: str | None = None
+    constants: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+
+    @property
+    def quote(self) -> str:
+        """The quote around the fields of a line; empty if there is none."""
+        return usual_quote(self.delimiter) if self.given_quote is None else self.given_quote
 
     @property
     def unit(self) -> str:
@@ -87,28 +100,76 @@ def blocks(
     """Yields the blocks of one file or frame, in order.
 
     Args:
-      path: a frame, a .parquet file, or text (.tsv, .csv or any other name), which may be compressed as .gz.
+      path: a frame, or a file: Parquet or text, by its first bytes, which may be compressed. A column that the file
+        lacks is taken from the names of its directories, such as `dt=2026-11-01`.
       schema: names the columns and the layout of text files.
       position: called with the number of bytes of the file read so far, for progress bars.
-      start: the block to begin with; by default the first. A .gz file or a frame can only be read from the first.
+      start: the block to begin with; by default the first. Compressed files and frames are read from the first only.
 
     Raises:
+      NoRowsError: the file has no rows.
       ValueError: a column is missing, the file is damaged or cut off, or the frame changed; the message names it.
     """
     report = position or (lambda _: None)
     if isinstance(path, Frame):
         yield from frame_blocks(path, schema.columns, report)
-    elif is_parquet(path):
-        yield from _parquet_blocks(path, schema, report, start or BlockStart(0, 1, 0, 0))
+        return
+    start, kind = start or BlockStart(0, 1, 0, 0), file_kind(path)
+    if kind.content == "parquet":
+        yield from _parquet_blocks(path, kind, schema, report, start)
     else:
-        yield from _text_blocks(path, schema, report, start or BlockStart(0, 1, 0, 0))
+        yield from _text_blocks(path, kind, schema, report, start)
+
+
+def blocks_of_many(
+    path: RawInput,
+    schema: Schema,
+    files: int,
+    position: Callable[[int], None] | None = None,
+    start: BlockStart | None = None,
+) -> Iterator[RawBlock]:
+    """Yields the blocks of one of `files` files, as `blocks` does; if there are others, a file may have no rows."""
+    try:
+        yield from blocks(path, schema, position, start)
+    except NoRowsError:
+        if files == 1:
+            raise
+
+
+def file_kind(path: str) -> FileKind:
+    """Returns the kind of a file, see `kind_of`; a file with the name of a Parquet file must be one."""
+    kind = kind_of(path)
+    if kind.content != "parquet" and says_parquet(path):
+        what = "it begins as text does and not with PAR1; if it is a text file, give it another name"
+        raise ValueError(f"{path}: not a readable Parquet file: {what}")
+    return kind
+
+
+def columns_of(path: str, text: TextFormat) -> tuple[str, ...]:
+    """Returns the names of the columns of a file, those in the names of its directories last.
+
+    Raises:
+      ValueError: the file is damaged or of a kind that is not read; the message names it.
+    """
+    kind = file_kind(path)
+    if kind.content == "parquet":
+        names = tuple(parquet_file(path, kind).schema_arrow.names)
+    else:
+        names = layout_of(path, kind, text, (), BLOCK_BYTES).columns
+    return (*names, *(name for name in partitions(path) if name not in names))
+
+
+def reading(names: Sequence[str], text: TextFormat) -> Schema:
+    """Returns a schema that reads some columns as they are."""
+    features = tuple(CategoricalFeature(f"c{i}", column=name) for i, name in enumerate(names))
+    return Schema(Label(names[0]), categorical=features, text=text)
 
 
 def frame_blocks(
     frame: Frame, columns: Sequence[str], position: Callable[[int], None] | None = None
 ) -> Iterator[RawBlock]:
     """Yields some columns of a frame, cut as those of a Parquet file with as many rows; see `blocks`."""
-    _check_columns(frame.name, columns, frame.columns, "")
+    check_columns(frame.name, columns, frame.columns, "")
     first_row, size = 1, 0
     for index, table in enumerate(frame.tables(columns, BLOCK_ROWS)):
         yield RawBlock(frame.name, index, first_row, table.num_rows, table, tuple(columns))
@@ -130,43 +191,44 @@ def frame_content(frame: Frame, schema: Schema) -> FrameContent:
     Raises:
       ValueError: a column is missing, or the frame has no rows.
     """
-    _check_columns(frame.name, schema.columns, frame.columns, "")
+    check_columns(frame.name, schema.columns, frame.columns, "")
     return frame.content(schema.columns, BLOCK_ROWS)
 
 
-def first_line(path: str) -> str:
-    """Reads the first line of a text file.
+def parquet_file(path: str, kind: FileKind) -> pq.ParquetFile:
+    """Opens a Parquet file, which may be compressed as a whole.
 
     Raises:
-      ValueError: the line is empty, damaged or no UTF-8; the message names the file.
+      ValueError: it is damaged; the message names it.
     """
-    line = next(_chunks(path, lambda _: None), b"").removeprefix(_BOM).partition(b"\n")[0]
-    if not line:
-        raise ValueError(f"{path}: the first line is empty")
-    return _decoded(path, line)
-
-
-def split_line(line: str, delimiter: str) -> list[str]:
-    """Splits a line into fields, without the quotes around them."""
     try:
-        return next(csv.reader([line], delimiter=delimiter))
-    except csv.Error as e:  # such as a field of 128 KB
-        raise ValueError(f"no list of fields: {line[:40]!r}...: {e}") from e
+        return pq.ParquetFile(open_parquet(path, kind.packing), page_checksum_verification=True)
+    except StoreError:
+        raise
+    except (pa.ArrowException, OSError) as e:
+        raise ValueError(f"{path}: not a readable Parquet file: {e}") from e
 
 
-def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], start: BlockStart) -> Iterator[RawBlock]:
+def _parquet_blocks(
+    path: str, kind: FileKind, schema: Schema, report: Callable[[int], None], start: BlockStart
+) -> Iterator[RawBlock]:
+    file = parquet_file(path, kind)
+    size, names = raw_files.size(path), file.schema_arrow.names
+    constants = {k: v for k, v in partitions(path).items() if k in schema.columns and k not in names}
+    check_columns(path, schema.columns, names, "", tuple(constants))
+    if file.metadata.num_rows == 0:
+        raise NoRowsError(f"{path}: the file has no rows")
+    wanted = [name for name in schema.columns if name not in constants]
+    first_row, index, skip = start.first_row, start.index, start.after
     try:
-        file = pq.ParquetFile(raw_files.open_file(path), page_checksum_verification=True)
-        size, names = raw_files.size(path), file.schema_arrow.names
-        _check_columns(path, schema.columns, names, "")
-        if file.metadata.num_rows == 0:
-            raise ValueError(f"{path}: the file has no rows")
-        first_row, index, skip = start.first_row, start.index, start.after
         for group in range(start.offset, file.num_row_groups):
-            batches = file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=list(schema.columns))
+            batches = file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=wanted)
             batches, skip = itertools.islice(batches, skip, None), 0
             for batch in batches:
-                yield RawBlock(path, index, first_row, batch.num_rows, pa.Table.from_batches([batch]), schema.columns)
+                table = pa.Table.from_batches([batch])
+                for name, value in constants.items():
+                    table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), batch.num_rows))
+                yield RawBlock(path, index, first_row, batch.num_rows, table, schema.columns)
                 first_row, index = first_row + batch.num_rows, index + 1
                 report(int(size * (first_row - 1) / file.metadata.num_rows))
     except StoreError:
@@ -175,23 +237,22 @@ def _parquet_blocks(path: str, schema: Schema, report: Callable[[int], None], st
         raise ValueError(f"{path}: not a readable Parquet file: {e}") from e
 
 
-def _text_blocks(path: str, schema: Schema, report: Callable[[int], None], start: BlockStart) -> Iterator[RawBlock]:
-    delimiter = schema.text.delimiter or usual_delimiter(path)
-    columns = schema.text.columns
+def _text_blocks(
+    path: str, kind: FileKind, schema: Schema, report: Callable[[int], None], start: BlockStart
+) -> Iterator[RawBlock]:
+    layout = layout_of(path, kind, schema.text, schema.columns, BLOCK_BYTES)
+    constants = {k: v for k, v in partitions(path).items() if k in schema.columns and k not in layout.columns}
+    whole = RawBlock(path, 0, 0, 0, b"", layout.columns, layout.delimiter, layout.quote, constants)
     line, index, rest, begin = 1, 0, b"", 0
     if start.index > 0:
         line, index, begin = start.first_row, start.index, start.after
-        columns = columns or _header(path, _header_line(path), delimiter, schema)
         rest = _bytes(path, start.offset, begin)
-    for chunk in _chunks(path, report, begin):
+    for chunk in chunks(path, kind.packing, kind.encoding, BLOCK_BYTES, report, begin):
         data = rest + chunk
         if line == 1:
-            data = data.removeprefix(_BOM)
-            if not columns:
-                header, newline, data = data.partition(b"\n")
-                if not newline and len(header) >= BLOCK_BYTES:
-                    raise ValueError(f"{path}: line 1 is longer than {BLOCK_BYTES} bytes; is this a text file?")
-                columns = _header(path, header, delimiter, schema)
+            data = data.removeprefix(BOM)
+            if not schema.text.columns:
+                _, _, data = data.partition(b"\n")
                 line = 2
         end = data.rfind(b"\n") + 1
         data, rest = data[:end], data[end:]
@@ -199,38 +260,12 @@ def _text_blocks(path: str, schema: Schema, report: Callable[[int], None], start
             raise ValueError(f"{path}: line {line} is longer than {BLOCK_BYTES} bytes; is this a text file?")
         if data:
             lines = data.count(b"\n")
-            yield RawBlock(path, index, line, lines, data, columns, delimiter)
+            yield dataclasses.replace(whole, index=index, first_row=line, rows=lines, data=data)
             line, index = line + lines, index + 1
     if rest:
-        yield RawBlock(path, index, line, 1, rest + b"\n", columns, delimiter)
+        yield dataclasses.replace(whole, index=index, first_row=line, rows=1, data=rest + b"\n")
     elif index == 0:
-        raise ValueError(f"{path}: the file {'is empty' if line == 1 else 'has a header but no rows'}")
-
-
-def _chunks(path: str, report: Callable[[int], None], begin: int = 0) -> Iterator[bytes]:
-    """Yields the decompressed bytes of a file from `begin` on, in pieces of `BLOCK_BYTES`; the last is shorter."""
-    compressed = is_compressed(path)
-    try:
-        with raw_files.open_file(path) as raw:
-            raw.seek(begin)
-            stream: IO[bytes] = pa.CompressedInputStream(raw, "gzip") if compressed else raw
-            while chunk := _read_full(stream, BLOCK_BYTES):
-                report(raw.tell())
-                yield chunk
-    except StoreError:
-        raise
-    except OSError as e:
-        what = "the gz file is damaged or ends in the middle" if compressed else "cannot be read"
-        raise ValueError(f"{path}: {what}: {e}") from e
-
-
-def _read_full(stream: IO[bytes], size: int) -> bytes:
-    """Reads exactly `size` bytes, fewer only at the end; a decompressor may return fewer per call."""
-    parts, missing = [], size
-    while missing > 0 and (part := stream.read(missing)):
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
+        raise NoRowsError(f"{path}: the file {'is empty' if line == 1 else 'has a header but no rows'}")
 
 
 def _bytes(path: str, begin: int, end: int) -> bytes:
@@ -239,43 +274,9 @@ def _bytes(path: str, begin: int, end: int) -> bytes:
         return file.read(end - begin)
 
 
-def _header_line(path: str) -> bytes:
-    begin = b""
-    with raw_files.open_file(path) as file:
-        while b"\n" not in begin and len(begin) < BLOCK_BYTES and (piece := file.read(1 << 16)):
-            begin += piece
-    return begin.partition(b"\n")[0].removeprefix(_BOM)
-
-
 def _row_text(row: pa.Table) -> str:
     try:
         return str(row.to_pylist()[0])
     except UnicodeDecodeError:
         fields = [f.with_type(pa.binary()) if pa.types.is_string(f.type) else f for f in row.schema]
         return str(row.cast(pa.schema(fields)).to_pylist()[0])
-
-
-def _decoded(path: str, line: bytes) -> str:
-    try:
-        return line.decode("utf-8").rstrip("\r")
-    except UnicodeDecodeError as e:
-        raise ValueError(f"{path}: line 1: invalid UTF-8 in the header: {e}") from e
-
-
-def _header(path: str, line: bytes, delimiter: str, schema: Schema) -> tuple[str, ...]:
-    text = _decoded(path, line)
-    names = split_line(text, delimiter) if text else []
-    names = [n.strip() for n in names] if schema.text.strip else names
-    hint = "; if the file has no header line, list its columns in text.columns of the schema"
-    _check_columns(path, schema.columns, names, hint)
-    return tuple(names)
-
-
-def _check_columns(path: str, columns: Sequence[str], names: Sequence[str], hint: str) -> None:
-    missing = [name for name in columns if name not in names]
-    if missing:
-        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; it has: {shown[:500]}{hint}")
-    for name in columns:
-        if names.count(name) > 1:
-            raise ValueError(f"{path}: column {name!r} occurs {names.count(name)} times; give each column another name")

@@ -12,6 +12,8 @@ import pyarrow.csv as pa_csv
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 
+UNCLOSED = "a quote that is never closed; a value cannot hold a line break"
+
 
 def read_text(block: RawBlock, schema: Schema) -> tuple[dict[str, pa.Array], np.ndarray, dict[int, tuple[str, str]]]:
     """Splits a block of text into columns.
@@ -20,12 +22,12 @@ def read_text(block: RawBlock, schema: Schema) -> tuple[dict[str, pa.Array], np.
       The columns that the schema reads, as bytes; int64 [N], the line number of each row; and by number the lines that
       are no rows, as (column, reason).
     """
-    data, columns, delimiter = bytes(block.data), block.columns, block.delimiter.encode()
+    data, columns, delimiter, quote = bytes(block.data), block.columns, block.delimiter.encode(), block.quote.encode()
     lines = np.arange(block.first_row, block.first_row + block.rows)
     broken: dict[int, tuple[str, str]] = {}
-    parsed = _parse(data, block, schema) if _is_plain(data, delimiter) else None
+    parsed = _parse(data, block, schema) if _is_plain(data, delimiter, quote) else None
     if parsed is None or parsed.count != len(lines):
-        data, lines, broken = _whole_lines(data, lines, delimiter, len(columns))
+        data, lines, broken = _whole_lines(data, lines, delimiter, quote, len(columns))
         parsed = _parse(data, block, schema)
     if parsed.count != len(lines):
         raise ValueError(
@@ -35,19 +37,25 @@ def read_text(block: RawBlock, schema: Schema) -> tuple[dict[str, pa.Array], np.
         broken[int(lines[position])] = ("", f"{count} fields, {len(columns)} are expected")
     good = np.ones(len(lines), bool)
     good[list(parsed.wrong)] = False
-    return {name: parsed.table.column(name).combine_chunks() for name in schema.columns}, lines[good], broken
+    lines = lines[good]
+    found = {
+        name: pa.repeat(pa.scalar((block.constants[name] or "").encode()), len(lines))
+        if name in block.constants
+        else parsed.table.column(name).combine_chunks()
+        for name in schema.columns
+    }
+    return found, lines, broken
 
 
-def _is_plain(data: bytes, delimiter: bytes) -> bool:
+def _is_plain(data: bytes, delimiter: bytes, quote: bytes) -> bool:
     """Whether the parser can do no worse with these lines than to join some or drop blank ones.
 
-    It ends a line at a lone carriage return, and accepts a quote that only the end of the data closes. It cannot
-    report a row of the wrong length that is no UTF-8. Lines with either must be checked one by one.
+    It ends a line at a lone carriage return, and takes quotes wherever they are. It cannot report a row of the wrong
+    length that is no UTF-8. Lines with any of these must be checked one by one.
     """
     if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
         return False
-    last = data[data.rfind(b"\n", 0, -1) + 1 : -1]
-    if not _field_count(last, delimiter):
+    if quote and quote in data and not _well_quoted(data, delimiter, quote):
         return False
     whole = pa.Array.from_buffers(
         pa.binary(), 1, [None, pa.py_buffer(np.array([0, len(data)], np.int32)), pa.py_buffer(data)]
@@ -57,6 +65,24 @@ def _is_plain(data: bytes, delimiter: bytes) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def _well_quoted(data: bytes, delimiter: bytes, quote: bytes) -> bool:
+    """Whether all quotes enclose whole fields of one line, or are doubled within them."""
+    array = np.frombuffer(b"\n" + data + b"\n", np.uint8)
+    at = np.flatnonzero(array == quote[0])
+    begins, ends = at[::2], at[1::2]
+    if len(begins) != len(ends):
+        return False
+    before, after = array[begins - 1], array[ends + 1]
+    opened = (before == delimiter[0]) | (before == ord("\n"))
+    opened[1:] |= begins[1:] == ends[:-1] + 1  # the second of a doubled quote
+    closed = (after == delimiter[0]) | (after == ord("\n")) | (after == ord("\r"))
+    closed[:-1] |= begins[1:] == ends[:-1] + 1
+    if not (opened.all() and closed.all()):
+        return False
+    breaks = np.flatnonzero(array == ord("\n"))
+    return bool((np.searchsorted(at, breaks) % 2 == 0).all())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,18 +106,18 @@ def _parse(data: bytes, block: RawBlock, schema: Schema) -> _Parsed:
 
     # One thread, or rows have no numbers; several blocks are read in parallel instead.
     read = pa_csv.ReadOptions(use_threads=False, column_names=list(block.columns), block_size=len(data) + 1)
-    quote = False if block.delimiter == "\t" else '"'
-    parse = pa_csv.ParseOptions(delimiter=block.delimiter, quote_char=quote, invalid_row_handler=skip)
+    wanted = [name for name in schema.columns if name not in block.constants] or [block.columns[0]]
+    parse = pa_csv.ParseOptions(delimiter=block.delimiter, quote_char=block.quote or False, invalid_row_handler=skip)
     convert = pa_csv.ConvertOptions(
-        include_columns=list(schema.columns),
-        column_types={name: pa.binary() for name in schema.columns},
+        include_columns=wanted,
+        column_types=dict.fromkeys(wanted, pa.binary()),
         strings_can_be_null=False,
     )
     return _Parsed(pa_csv.read_csv(pa.BufferReader(data), read, parse, convert), wrong)
 
 
 def _whole_lines(
-    data: bytes, lines: np.ndarray, delimiter: bytes, want: int
+    data: bytes, lines: np.ndarray, delimiter: bytes, quote: bytes, want: int
 ) -> tuple[bytes, np.ndarray, dict[int, tuple[str, str]]]:
     """Removes blank lines, and lines that the parser would split, join or not report; returns the latter by number."""
     kept, numbers, broken = [], [], {}
@@ -99,11 +125,11 @@ def _whole_lines(
         line = line.removesuffix(b"\r")
         if not line:
             continue
-        count = _field_count(line, delimiter)
+        count, wrong = _field_count(line, delimiter, quote)
         if b"\r" in line:
             broken[int(number)] = ("", "a carriage return in the middle of the line")
-        elif not count:
-            broken[int(number)] = ("", "a quote that is never closed")
+        elif wrong:
+            broken[int(number)] = ("", wrong)
         elif count != want and not is_utf8(line):
             broken[int(number)] = ("", f"{count} fields, {want} are expected")
         else:
@@ -112,22 +138,27 @@ def _whole_lines(
     return b"\n".join(kept) + b"\n", np.array(numbers, np.int64), broken
 
 
-def _field_count(line: bytes, delimiter: bytes) -> int:
-    """Counts the fields of a line; 0 if a quote is never closed. Tab-separated fields have no quotes."""
-    if delimiter == b"\t" or b'"' not in line:
-        return line.count(delimiter) + 1
+def _field_count(line: bytes, delimiter: bytes, quote: bytes) -> tuple[int, str]:
+    """Counts the fields of a line, and says what is wrong with its quotes."""
+    if not quote or quote not in line:
+        return line.count(delimiter) + 1, ""
     begin = count = 0
     while begin >= 0:
         count += 1
-        if line[begin : begin + 1] == b'"':
-            end = line.find(b'"', begin + 1)
-            while end >= 0 and line[end + 1 : end + 2] == b'"':  # a doubled quote stands for one
-                end = line.find(b'"', end + 2)
+        if line[begin : begin + 1] == quote:
+            end = line.find(quote, begin + 1)
+            while end >= 0 and line[end + 1 : end + 2] == quote:  # a doubled quote stands for one
+                end = line.find(quote, end + 2)
             if end < 0:
-                return 0
+                return 0, UNCLOSED
             begin = end
+            follows = line[end + 1 :].partition(delimiter)[0]
+            if follows.strip():
+                return 0, f"text after a closing quote: {follows[:40].decode('utf-8', 'backslashreplace')!r}"
+        elif (field := line[begin:].partition(delimiter)[0].strip()).startswith(quote) and field.endswith(quote):
+            return 0, "a blank before a quote"
         begin = line.find(delimiter, begin) + 1 or -1
-    return count
+    return count, ""
 
 
 def is_utf8(value: bytes) -> bool:

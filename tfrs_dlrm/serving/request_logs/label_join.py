@@ -9,9 +9,14 @@ import shutil
 from collections.abc import Sequence
 
 import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tfrs_dlrm.data.raw.raw_files import expand, is_parquet, usual_delimiter
+from tfrs_dlrm.data.raw import sources
+from tfrs_dlrm.data.raw.file_kinds import says_parquet
+from tfrs_dlrm.data.raw.file_patterns import expand
+from tfrs_dlrm.data.raw.parsing import fields
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.serving.request_logs.log_tables import read_log
 from tfrs_dlrm.serving.request_logs.request_log import LOG_FIELDS
@@ -41,10 +46,10 @@ def join_labels(logs: Sequence[str], labels: str, output: str, schema: Schema) -
     """Joins logs and labels by request_id and row.
 
     Args:
-      logs: paths and glob patterns of files of a `RequestLog`.
-      labels: .csv, .tsv or .parquet with the columns `request_id`, the schema's label, its weight if it has one, and
-        `row`, the position in the request; without it, labels belong to the first row. Rows with an empty label are
-        skipped.
+      logs: paths, directories and glob patterns of files of a `RequestLog`.
+      labels: a path, directory or glob pattern of text with a header, or of Parquet, as `prepare` reads them. Columns:
+        `request_id`, the schema's label, its weight if it has one, and `row`, the position in the request; without it,
+        labels belong to the first row. Rows with an empty label are skipped.
       output: the .parquet file to write, with the columns of the schema and of the log; missing values are null.
       schema: of the served model.
 
@@ -53,11 +58,13 @@ def join_labels(logs: Sequence[str], labels: str, output: str, schema: Schema) -
       ValueError: a log is broken or has another schema, a column is missing, or no logged row has a label.
       OSError: the disk is full.
     """
-    if not is_parquet(output):
+    if not says_parquet(output):
         raise ValueError(f"{output}: the output is a Parquet file; let its name end in .parquet")
     local_path(output), local_path(labels)
-    if not os.path.isfile(labels):
-        raise FileNotFoundError(f"no labels at {labels!r}")
+    try:
+        label_files = expand([labels])
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"no labels at {labels!r}: {e}") from e
     files = expand(logs)
     scratch = f"{output}.unfinished"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -68,7 +75,7 @@ def join_labels(logs: Sequence[str], labels: str, output: str, schema: Schema) -
             duckdb.connect(":memory:", config={"memory_limit": "800MB", "temp_directory": scratch}) as connection,
         ):
             _read_logs(connection, files, schema, scratch)
-            _read_labels(connection, labels, schema)
+            _read_labels(connection, labels, label_files, schema, scratch)
             joined = _count(connection, labels)
             whole = os.path.join(scratch, "joined.parquet")
             connection.execute(f"COPY ({_select(schema)}) TO {_text(whole)} (FORMAT parquet)")
@@ -100,18 +107,13 @@ def _read_logs(connection: duckdb.DuckDBPyConnection, files: list[str], schema: 
     )
 
 
-def _read_labels(connection: duckdb.DuckDBPyConnection, path: str, schema: Schema) -> None:
+def _read_labels(
+    connection: duckdb.DuckDBPyConnection, path: str, files: Sequence[str], schema: Schema, scratch: str
+) -> None:
     """Makes `labels_all`, and `labels` with one row per request_id and row."""
-    if is_parquet(path):
-        source = f"read_parquet({_text(path)})"
-    else:
-        delimiter = _text(schema.text.delimiter or usual_delimiter(path))
-        source = f"read_csv({_text(path)}, delim = {delimiter}, header = true, all_varchar = true)"
+    source = f"read_parquet({_text(_copy_labels(files, schema, scratch))})"
     found = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
     targets = schema.targets
-    missing = [name for name in ["request_id", *targets] if name not in found]
-    if missing:
-        raise ValueError(f"{path}: no column {', '.join(map(repr, missing))}; the file has: {', '.join(found)}")
     key = _key("request_id") if found["request_id"] == "BLOB" else 'CAST("request_id" AS VARCHAR)'
     row = "0"
     if "row" in found:
@@ -126,6 +128,50 @@ def _read_labels(connection: duckdb.DuckDBPyConnection, path: str, schema: Schem
         "CREATE TABLE labels AS SELECT * FROM labels_all"
         " QUALIFY row_number() OVER (PARTITION BY key, key_row ORDER BY rowid) = 1"
     )
+
+
+def _copy_labels(files: Sequence[str], schema: Schema, scratch: str) -> str:
+    """Writes the needed columns of the label files to one Parquet file, where empty texts are null; returns its path.
+
+    Raises:
+      ValueError: a column is missing, or a line is no row.
+    """
+    path = os.path.join(scratch, "labels.parquet")
+    text = dataclasses.replace(schema.text, columns=())  # files of labels have a header, whatever the log has
+    needed = ["request_id", *schema.targets]
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for file in files:
+            names = sources.columns_of(file, text)
+            missing = [name for name in needed if name not in names]
+            if missing:
+                raise ValueError(f"{file}: no column {', '.join(map(repr, missing))}; the file has: {', '.join(names)}")
+            reader = sources.reading([*needed, *(["row"] if "row" in names else [])], text)
+            for block in sources.blocks_of_many(file, reader, len(files)):
+                columns, _, broken = fields(block, reader)
+                for number, (_, reason) in broken.items():
+                    raise ValueError(f"{file}: line {number}: {reason}; correct it")
+                table = pa.table({name: _read_as_text(array) for name, array in columns.items()})
+                if writer is None:
+                    writer = stack.enter_context(pq.ParquetWriter(path, table.schema))
+                writer.write_table(_like(file, table, writer.schema))
+    return path
+
+
+def _read_as_text(array: pa.Array) -> pa.Array:
+    """Returns bytes as text where they are UTF-8, and null for empty ones."""
+    if not pa.types.is_binary(array.type):
+        return array
+    with contextlib.suppress(pa.ArrowInvalid):
+        array = array.cast(pa.string())
+    return pc.if_else(pc.equal(pc.binary_length(array), 0), pa.scalar(None, array.type), array)
+
+
+def _like(file: str, table: pa.Table, wanted: pa.Schema) -> pa.Table:
+    try:
+        return table.select(wanted.names).cast(wanted)
+    except (pa.ArrowException, KeyError, ValueError) as e:
+        raise ValueError(f"{file}: its columns differ from those of the other labels: {e}; join each alone") from e
 
 
 def _check_rows(connection: duckdb.DuckDBPyConnection, path: str, labelled: str) -> None:

@@ -16,7 +16,6 @@ from tfrs_dlrm.data.preparing.passes import CountingPass, EncodingPass, Pass, ro
 from tfrs_dlrm.data.preparing.value_counts import by_falling_count
 from tfrs_dlrm.data.preparing.workspace import Workspace
 from tfrs_dlrm.data.raw import sources
-from tfrs_dlrm.data.raw.frames import RawInput
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import Progress
@@ -51,7 +50,7 @@ def _run(work: Pass, job: PrepareJob, workspace: Workspace, report: Progress) ->
     report(work.stage, 0, sum(sizes), 0)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for file, before in zip(work.files, itertools.accumulate(sizes, initial=0), strict=False):
-            reader = _FileBlocks(job.files[file], job.schema)
+            reader = _FileBlocks(job, file)
             done = functools.partial(_is_done, work, workspace, file)
             todo = (block for block in reader if not done(segment_of(block)))
             for segment, group in _by_segment(pool, functools.partial(work.work, file), todo, ahead):
@@ -70,11 +69,12 @@ def _is_done(work: Pass, workspace: Workspace, file: int, segment: int) -> bool:
 class _FileBlocks:
     """The blocks of a file or frame, and how many of its bytes have been read."""
 
-    def __init__(self, path: RawInput, schema: Schema):
-        self._path, self._schema, self.position = path, schema, 0
+    def __init__(self, job: PrepareJob, file: int):
+        self._job, self._file, self.position = job, file, 0
 
     def __iter__(self) -> Iterator[RawBlock]:
-        return sources.blocks(self._path, self._schema, self._at)
+        job, file = self._job, self._file
+        return sources.blocks_of_many(job.files[file], job.schema, job.beside(file), self._at)
 
     def _at(self, position: int) -> None:
         self.position = position

@@ -1,8 +1,8 @@
 """Cuts raw files into units of work, which other machines can read without reading the file before them.
 
-A unit is one segment of a plain text or Parquet file, or a whole .gz file, which can only be read from its beginning.
-To find the segments of a text file, machines count the line breaks of its stretches in parallel: `stretches` lists
-them, `look` counts, and `units` joins the answers.
+A unit is one segment of a plain text or Parquet file, or a whole file that can only be read from its beginning:
+compressed, or in UTF-16. To find the segments of a text file, machines count the line breaks of its stretches in
+parallel: `stretches` lists them, `look` counts, and `units` joins the answers.
 """
 
 from __future__ import annotations
@@ -10,14 +10,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.raw import raw_files, sources
-from tfrs_dlrm.data.raw.raw_files import is_compressed, is_parquet
 from tfrs_dlrm.data.raw.sources import BlockStart
-from tfrs_dlrm.stores import StoreError
 
 _PIECES_PER_STRETCH = 16
 
@@ -57,8 +52,7 @@ def stretches(paths: Sequence[str], sizes: Sequence[int]) -> list[Stretch]:
     """Lists the stretches of all files, in order."""
     found = []
     for file, (path, size) in enumerate(zip(paths, sizes, strict=True)):
-        plain = not is_parquet(path) and not is_compressed(path)
-        step = sources.BLOCK_BYTES * _PIECES_PER_STRETCH if plain else size
+        step = sources.BLOCK_BYTES * _PIECES_PER_STRETCH if _divided_as(path) == "text" else size
         found += [Stretch(file, begin, min(begin + step, size)) for begin in range(0, size, step)]
     return found
 
@@ -69,16 +63,15 @@ def look(path: str, stretch: Stretch) -> list[int]:
     Returns:
       For text, two numbers per piece of `BLOCK_BYTES`: its line breaks, and the byte behind the last of them (0 if
       it has none). For Parquet, the rows of each row group, or nothing if it cannot be read: the pass raises the
-      error when it reaches the file. For .gz files nothing.
+      error when it reaches the file. For compressed files nothing.
     """
-    if is_compressed(path):
+    form = _divided_as(path)
+    if not form:
         return []
-    if is_parquet(path):
+    if form == "parquet":
         try:
-            metadata = pq.read_metadata(raw_files.open_file(path))
-        except StoreError:
-            raise
-        except (pa.ArrowException, OSError):
+            metadata = sources.parquet_file(path, sources.file_kind(path)).metadata
+        except ValueError:
             return []
         return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     answer = []
@@ -101,14 +94,24 @@ def units(file: int, path: str, size: int, answer: Sequence[int], header: bool) 
       answer: the answers of `look` for its stretches, joined.
       header: whether a text file begins with the names of its columns.
     """
-    if is_parquet(path):
+    form = _divided_as(path)
+    if form == "parquet":
         return _parquet_units(file, size, answer)
-    starts = _text_starts(size, answer, header) if answer else []
+    starts = _text_starts(size, answer, header) if form else []
     firsts = [start for start in starts if start.index % prepare_job.BLOCKS_PER_SEGMENT == 0]
     if len(firsts) < 2:
         return [WorkUnit(file, None, size)]
     ends = [start.offset for start in firsts[1:]] + [size]
     return [WorkUnit(file, start, end - start.offset) for start, end in zip(firsts, ends, strict=True)]
+
+
+def _divided_as(path: str) -> str:
+    """Returns `text` or `parquet`; empty if a file must be read from its beginning, or cannot be read."""
+    try:
+        kind = sources.file_kind(path)
+    except ValueError:
+        return ""
+    return kind.content if kind.splittable else ""
 
 
 def _text_starts(size: int, answer: Sequence[int], header: bool) -> list[BlockStart]:

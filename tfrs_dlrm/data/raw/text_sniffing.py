@@ -1,0 +1,146 @@
+"""Finds the layout of a text file from its first lines: delimiter, quotes, and whether line 1 names the columns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from tfrs_dlrm.data.raw.file_kinds import FileKind, usual_delimiter
+from tfrs_dlrm.data.raw.text_layout import (
+    DELIMITERS,
+    decoded,
+    first_lines,
+    is_enclosed,
+    is_number,
+    named,
+    split,
+    split_header,
+    usual_quote,
+)
+from tfrs_dlrm.schema import TextFormat
+
+_BYTES = 1 << 20  # how much of a file is looked at
+_QUOTES = "\"'"
+# Texts that stand for a missing value in any column, and among numbers; they say nothing about line 1.
+MISSING = ("?", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "\\N", "#N/A")
+MISSING_AMONG_NUMBERS = frozenset({"none", "unknown", "-", "missing"})
+
+
+@dataclasses.dataclass(frozen=True)
+class SniffedText:
+    """The layout of a text file.
+
+    Attributes:
+      text: as a schema says it.
+      names: of all columns, in order; see `text_layout.named`.
+      nameless: which of them have no name in the header.
+    """
+
+    text: TextFormat
+    names: tuple[str, ...]
+    nameless: frozenset[str]
+
+
+def sniff_text(path: str, kind: FileKind, columns: Sequence[str], delimiter: str | None) -> SniffedText:
+    """Finds the layout of a text file.
+
+    Args:
+      path: the file.
+      kind: its kind.
+      columns: the names of the columns of a file without a header line.
+      delimiter: between the fields; None finds it.
+
+    Raises:
+      ValueError: line 1 is empty, does not hold names while no `columns` are given, or holds names while they are.
+    """
+    lines = first_lines(path, kind, _BYTES)
+    if not lines[0]:
+        raise ValueError(f"{path}: the first line is empty; remove it")
+    header = decoded(path, lines[0])
+    usual = usual_delimiter(path)
+    delimiter = delimiter or _delimiter(lines, usual)
+    quote = _quote(lines, delimiter)
+    default = usual_quote(delimiter)
+    first = split_header(path, header, delimiter, default if quote is None else quote)
+    rows = [split(line, delimiter, default if quote is None else quote) for line in lines[1:]]
+    _check_header(path, first, rows, columns)
+    text = TextFormat(tuple(columns), None if delimiter == usual else delimiter, quote)
+    if columns:
+        return SniffedText(text, tuple(columns), frozenset())
+    names = named(first, rows)
+    given = {name.strip() for name in first}
+    return SniffedText(text, tuple(names), frozenset(name for name in names if name.strip() not in given))
+
+
+def _delimiter(lines: Sequence[bytes], usual: str) -> str:
+    """Finds the delimiter: the usual one if it divides all lines alike, otherwise the one that does so best."""
+
+    def evenness(delimiter: str) -> tuple[float, int]:
+        counts = [len(split(line, delimiter, usual_quote(delimiter))) for line in lines[:1000] if line]
+        return (sum(n == counts[0] for n in counts) / len(counts) if counts[0] > 1 else 0.0), counts[0]
+
+    best = max(DELIMITERS, key=evenness)
+    return best if evenness(best)[0] > max(evenness(usual)[0], 0.5) or evenness(usual)[0] == 0 else usual
+
+
+def _quote(lines: Sequence[bytes], delimiter: str) -> str | None:
+    """Finds the quote around fields; None if the usual rule reads them, which is none between tabs."""
+    usual = usual_quote(delimiter)
+    for quote in _QUOTES:
+        around = [line for line in lines if quote.encode() in line]
+        fields = [f for line in around for f in split(line, delimiter, "")]
+        if quote == "'" and not all(is_enclosed(f, quote) or is_number(f) for f in split(lines[0], delimiter, "")):
+            continue  # an apostrophe
+        starts = sum(f.startswith(quote) for f in fields)
+        whole = sum(is_enclosed(f, quote) for f in fields)
+        if not starts:
+            continue
+        # Queries hold quotes of their own: between tabs, all texts must stand in quotes, or some quotes be doubled.
+        texts = [f for f in fields if f and not is_number(f) and f not in MISSING]
+        doubled = any(is_enclosed(f, quote) and 2 * quote in f[1:-1] for f in fields)
+        if delimiter == "\t" and quote == '"' and not (doubled or (len(texts) > 1 and whole == len(texts))):
+            continue
+        want = len(split(lines[0], delimiter, quote))
+        read, plain = (sum(len(split(line, delimiter, q)) == want for line in around) for q in (quote, ""))
+        if read >= plain:
+            return quote
+        return "" if usual else None
+    return None
+
+
+def _check_header(path: str, first: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
+    """Makes sure that line 1 holds names if and only if no columns are given."""
+    if columns and len(columns) != len(first):
+        raise ValueError(f"{path}: {len(columns)} columns are given, line 1 has {len(first)} fields")
+    rows = [row for row in rows if len(row) == len(first)][:1000]
+    header = _is_header(first, rows)
+    if columns and (list(columns) == list(first) or (header and any(f and not is_number(f) for f in first))):
+        raise ValueError(
+            f"{path}: line 1 names the columns ({', '.join(first)[:200]}), but columns are given for a file without"
+            " such a line; leave columns out"
+        )
+    values = [name for name in first if name.strip() and is_number(name.strip())]
+    if columns or header or not values:
+        return
+    raise ValueError(
+        f"{path}: line 1 holds values such as {values[0]!r}, not the names of columns; give the names as columns. If it"
+        " does hold names, give one of them a letter"
+    )
+
+
+def _is_header(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the fields of line 1 are of another kind than those below, or number the columns as pandas does."""
+    names = [name.strip() for name in first]
+    given = [name for name in names if name]
+    if len(set(given)) < len(given):
+        return False
+    if len(given) > 2 and given == [str(i) for i in range(len(given))]:
+        return True
+    nothing = {"", *MISSING, *MISSING_AMONG_NUMBERS}
+    for i, name in enumerate(names):
+        values = [row[i].strip() for row in rows if row[i].strip() not in nothing]
+        if name and values and name not in nothing:
+            numbers = {is_number(value) for value in values}
+            if len(numbers) == 1 and numbers != {is_number(name)}:
+                return True
+    return False
