@@ -128,7 +128,9 @@ def test_a_directory_without_files(tmp_path):
 
 def test_all_rows_bad(tmp_path):
     schema = Schema(SCHEMA.label, SCHEMA.dense, text=TextFormat(columns=("y", "price")))
-    message = r"log\.csv: no usable row for training; bad_rows='error' says what is wrong with the first"
+    message = (
+        r"log\.csv: no usable row for training; bad_rows='error', and another output, says what is wrong with the first"
+    )
     with pytest.raises(ValueError, match=message):
         run(tmp_path, HEADER + GOOD, schema=schema, bad_rows="quarantine")
 

@@ -51,7 +51,11 @@ def check_rows(files: Sequence[RawInput], rows: int, purpose: str, bad_rows: Bad
     """
     if rows == 0:
         more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
-        hint = "; bad_rows='error' says what is wrong with the first" if bad_rows == "quarantine" else ""
+        hint = (
+            "; bad_rows='error', and another output, says what is wrong with the first"
+            if bad_rows == "quarantine"
+            else ""
+        )
         raise ValueError(f"{files[0]}{more}: no usable row for {purpose}{hint}")
 
 

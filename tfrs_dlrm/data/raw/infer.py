@@ -92,12 +92,15 @@ def infer_schema(
     """
     inputs = expand_inputs(data, "data")
     path = str(inputs[0])
-    first = read_first_rows(inputs, columns, delimiter, rows)
+    first = read_first_rows(inputs, columns, delimiter, rows, label)
     first_rows = first.columns
     if task == "regression" and label is None:
         raise ValueError(f"{path}: any column of numbers may be what is to be predicted; give its name as label")
     if label in first.unusable:
         raise ValueError(f"{path}: column {label!r} cannot be the label: {first.unusable[label]}")
+    if label is not None and label not in first_rows:
+        more = f"; left out: {', '.join(first.unusable)}" if first.unusable else ""
+        raise ValueError(f"{path}: no column {label!r} for the label; it has: {', '.join(first_rows)[:500]}{more}")
     name = _label_column(path, first_rows, label)
     proposed, note = _label(path, first_rows[name], task)
     notes: dict[str, str] = dict(first.unusable)
@@ -128,8 +131,6 @@ def infer_schema(
 
 def _label_column(path: str, first_rows: dict[str, SampledColumn], given: str | None) -> str:
     if given is not None:
-        if given not in first_rows:
-            raise ValueError(f"{path}: no column {given!r} for the label; it has: {', '.join(first_rows)[:500]}")
         return given
     two = [c.name for c in first_rows.values() if c.distinct == 2]
     named = [n for n in first_rows if re.sub(r"[^a-z]", "", n.lower()) in _LABEL_NAMES]

@@ -112,7 +112,9 @@ class FirstRows:
     rows: int
 
 
-def read_first_rows(inputs: Sequence[RawInput], columns: Sequence[str], delimiter: str | None, rows: int) -> FirstRows:
+def read_first_rows(
+    inputs: Sequence[RawInput], columns: Sequence[str], delimiter: str | None, rows: int, wanted: str | None = None
+) -> FirstRows:
     """Reads the layout of a log, and its first `rows` rows by column. Lines that are no rows are left out.
 
     Args:
@@ -120,12 +122,14 @@ def read_first_rows(inputs: Sequence[RawInput], columns: Sequence[str], delimite
       columns: the names of the columns of a text file without a header line.
       delimiter: of a text file; None finds it.
       rows: how many rows to read.
+      wanted: a column to read even if it has no name.
 
     Raises:
       ValueError: a file is empty, damaged, or has no header; the message names it.
     """
     path = inputs[0]
     names, text, unusable = _names(path, columns, delimiter)
+    unusable = {name: why for name, why in unusable.items() if name != wanted}
     for name in names:
         if names.count(name) > 1:
             unusable[name] = f"the name occurs {names.count(name)} times; to use it, give each column another name"

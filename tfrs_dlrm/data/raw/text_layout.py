@@ -187,7 +187,8 @@ def _hint(names: Sequence[str]) -> str:
         said = f'"text": {{"delimiter": {json.dumps(other)}}}'
         return f"; if {other!r} separates its columns, say so in the schema: {said}"
     if names and all(is_enclosed(name) for name in names):
-        return '; if the quotes do not belong to the names, say so in the schema: "text": {"quote": """}'
+        said = f'"text": {{"quote": {json.dumps(chr(34))}}}'
+        return f"; if the quotes do not belong to the names, say so in the schema: {said}"
     return "; if the file has no header line, list its columns in text.columns of the schema"
 
 

@@ -111,7 +111,7 @@ def _quote(lines: Sequence[bytes], delimiter: str) -> str | None:
 def _check_header(path: str, first: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
     """Makes sure that line 1 holds names if and only if no columns are given."""
     if columns and len(columns) != len(first):
-        raise ValueError(f"{path}: {len(columns)} columns are given, line 1 has {len(first)} fields")
+        raise ValueError(f"{path}: {len(columns)} columns are given, line 1 has {len(first)} fields; name each of them")
     rows = [row for row in rows if len(row) == len(first)][:1000]
     header = _is_header(first, rows)
     if columns and (list(columns) == list(first) or (header and any(f and not is_number(f) for f in first))):
