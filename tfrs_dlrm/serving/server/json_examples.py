@@ -63,7 +63,7 @@ def _fill(example: Any, row: Any, where: str) -> None:
                 feature.bytes_list.value.extend([to_bytes(name, item) for item in values])
             elif kinds == {"float"}:
                 feature.float_list.value.extend(values)
-            else:
+            elif kinds:  # an empty list is a missing value
                 feature.int64_list.value.extend(map(int, values))
         except (ValueError, OverflowError) as e:
             raise InvalidRequest(f"{where}: feature {name!r}: {e}") from e
