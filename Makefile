@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test test-rest test-all test-io test-lowest lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service verify-tpu clean
+.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -16,6 +16,7 @@ DOCS := $(VENV)/installed-docs
 OLDER_PYTHON ?= python3.11
 IO_VENV := .venv-io
 LOWEST_VENV := .venv-lowest
+CLIENTS_VENV := .venv-clients
 TPU_VENV := .venv-tpu
 TPU_SETUP := $(TPU_VENV)/installed
 
@@ -58,6 +59,18 @@ $(LOWEST_VENV)/installed: setup.py
 	@$(LOWEST_VENV)/bin/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off --editable '.[lowest]' 'pytest>=8'
 	@touch $@
 
+# The last two packages bring directories `tensorflow` and `tensorflow_serving`, so each is in a directory of its own.
+# serving-utils asks for grpcio-tools, which it does not use and which does not install beside this protobuf.
+CLIENTS_PIP := $(CLIENTS_VENV)/bin/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off
+$(CLIENTS_VENV)/installed:
+	@echo "Setting up $(CLIENTS_VENV): published clients of TensorFlow Serving, once."
+	@$(OLDER_PYTHON) -m venv $(CLIENTS_VENV)
+	@$(CLIENTS_PIP) tensorflow-cpu==2.17.1 protobuf==3.20.3 grpcio==1.66.2 grpclib==0.4.7
+	@$(CLIENTS_PIP) --no-deps tensorflow-serving-api==2.17.1 serving-utils==0.10.0
+	@$(CLIENTS_PIP) --no-deps --target $(CLIENTS_VENV)/min-tfs-client min-tfs-client==1.0.2
+	@$(CLIENTS_PIP) --no-deps --target $(CLIENTS_VENV)/tensorflow-serving-client-grpc tensorflow-serving-client-grpc==2.3.0
+	@touch $@
+
 run: $(SETUP)  ## the quickstart: raw logs to a trained, evaluated and exported DLRM
 	@$(BIN)/python train/main.py
 	@echo; $(BIN)/python train/evaluate.py --workdir=runs/quickstart
@@ -90,6 +103,9 @@ test-io: $(IO_VENV)/installed  ## on TensorFlow 2.17 with tensorflow-io: streams
 
 test-lowest: $(LOWEST_VENV)/installed  ## on the lowest TensorFlow that setup.py admits: a whole small run
 	@$(LOWEST_VENV)/bin/python -m pytest tests/smoke
+
+test-clients: $(SETUP) $(CLIENTS_VENV)/installed  ## clients from the package index ask the local server
+	@$(BIN)/python -m pytest tests/published_clients
 
 lint: $(SETUP)  ## style and mistakes
 	@$(BIN)/ruff check .
