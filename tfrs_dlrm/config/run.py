@@ -12,7 +12,7 @@ from tfrs_dlrm.config.field_checks import check_at_least, check_choice, refuse
 from tfrs_dlrm.config.models.base import ModelConfig
 from tfrs_dlrm.config.models.deep_models import DLRMConfig
 from tfrs_dlrm.config.models.registry import model_config
-from tfrs_dlrm.distribute.cluster import is_host_port
+from tfrs_dlrm.distribute.tf_config import is_host_port
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
 EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")

@@ -1,9 +1,6 @@
 """Clusters: several processes that train one model, and how each of them learns who the others are.
 
-The environment variable TF_CONFIG tells every process of a cluster who the others are and which of them it is:
-
-    {"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222", "host2:2222"], "ps": ["host3:2222"]},
-     "task": {"type": "worker", "index": 0}}
+The environment variable TF_CONFIG tells them; see `tf_config`.
 
 Under `parameter_server` the chief is the coordinator, which runs the program; workers compute steps and servers (`ps`)
 hold the weights. Under `multi_worker` all processes are workers, and each runs the program.
@@ -13,20 +10,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+
+from tfrs_dlrm.distribute.tf_config import tf_config_problems
 
 # The exit code of a coordinator that lost a server: restarted, it resumes from the last checkpoint.
 EXIT_SERVER_LOST = 75
 
-# The jobs that a strategy's TF_CONFIG must name.
-JOBS = {"parameter_server": ("chief", "worker", "ps"), "multi_worker": ("worker",)}
-_EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
-_HOST_PORT = re.compile(r"[^\s:/]+:(\d{1,5})")
 # In seconds: how long to wait for an answer, and between two lines about a cluster that is not complete.
 _ANSWER_WITHIN = 3.0
 _TELL_AFTER = 15.0
@@ -36,16 +29,19 @@ class ServerLost(RuntimeError):
     """A parameter server is gone, and with it part of the weights; the last checkpoint has all of them."""
 
 
-def task() -> tuple[str, int] | None:
+def task(strategy: str = "") -> tuple[str, int] | None:
     """Returns the job and the number of this process in TF_CONFIG; None without TF_CONFIG.
 
+    Args:
+      strategy: whose jobs TF_CONFIG must name; without it only the form is checked.
+
     Raises:
-      ValueError: it is not of the form above.
+      ValueError: TF_CONFIG is wrong.
     """
     text = os.environ.get("TF_CONFIG")
     if not text:
         return None
-    problems = tf_config_problems(text)
+    problems = tf_config_problems(text, strategy)
     if problems:
         raise ValueError("; ".join(problems))
     config = json.loads(text)
@@ -53,7 +49,12 @@ def task() -> tuple[str, int] | None:
 
 
 def wait_for_others(say: Callable[[str], None]) -> None:
-    """Returns once every worker and server that TF_CONFIG names can be reached; says which it waits for."""
+    """Returns once every worker and server that TF_CONFIG names can be reached; says which it waits for.
+
+    Raises:
+      ValueError: TF_CONFIG is missing or names no cluster of `parameter_server`.
+    """
+    job_in_tf_config("parameter_server")
     cluster = json.loads(os.environ["TF_CONFIG"])["cluster"]
     names = {address: f"{job} {i} at {address}" for job in ("worker", "ps") for i, address in enumerate(cluster[job])}
     told = time.monotonic() - _TELL_AFTER
@@ -70,9 +71,10 @@ def serve() -> None:
     Raises:
       ValueError: TF_CONFIG names neither.
     """
-    found = task()
-    if found is None or found[0] not in ("worker", "ps"):
-        raise ValueError(f"TF_CONFIG names {found}; only a worker or a ps serves")
+    found = task("parameter_server")
+    if found is None or found[0] == "chief":
+        what = "names the chief" if found else "is not set"
+        raise ValueError(f"TF_CONFIG {what}, and only a worker or a ps serves; train in the chief, or change its task")
     import tensorflow as tf
 
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
@@ -100,62 +102,6 @@ def job_in_tf_config(strategy: str) -> str:
             f" machine: tfrs-dlrm cluster --strategy={strategy}"
         )
     return json.loads(text)["task"]["type"]
-
-
-def tf_config_problems(text: str, strategy: str = "") -> list[str]:
-    """Describes the mistakes in the value of TF_CONFIG, a sentence each; empty if it is right.
-
-    Args:
-      text: of the environment variable.
-      strategy: `multi_worker` or `parameter_server`, whose jobs it must name; without it only the form is checked.
-    """
-    try:
-        config = json.loads(text)
-    except json.JSONDecodeError as e:
-        return [f"TF_CONFIG is not valid JSON: {e}"]
-    cluster = config.get("cluster") if isinstance(config, dict) else None
-    if not isinstance(cluster, dict) or not cluster:
-        return [f"TF_CONFIG has no cluster; it looks like {_EXAMPLE}"]
-    problems = [problem for job, addresses in cluster.items() for problem in _address_problems(job, addresses)]
-    if not problems:
-        every = [address for addresses in cluster.values() for address in addresses]
-        problems = [f"TF_CONFIG names {a} more than once" for a in sorted(set(every)) if every.count(a) > 1]
-    for job in JOBS.get(strategy, ()):
-        if not cluster.get(job):
-            problems.append(f"TF_CONFIG's cluster has no {job}, which {strategy} needs; it has {', '.join(cluster)}")
-    if strategy == "multi_worker" and "chief" in cluster:
-        problems.append("TF_CONFIG's cluster has a chief; make it the first worker, which does what a chief does")
-    return problems + _task_problems(config.get("task"), cluster)
-
-
-def _address_problems(job: str, addresses: Any) -> list[str]:
-    if not isinstance(addresses, list) or not addresses:
-        return [f"TF_CONFIG's cluster has {job}={addresses!r}; a list of HOST:PORT is needed"]
-    return [
-        f"TF_CONFIG's cluster has {job} {address!r}; HOST:PORT is needed, with a port of 1 to 65535"
-        for address in addresses
-        if not is_host_port(address)
-    ]
-
-
-def _task_problems(task: Any, cluster: dict[str, Any]) -> list[str]:
-    if not isinstance(task, dict) or "type" not in task or "index" not in task:
-        return [f"TF_CONFIG has task={task!r}; this process' type and index are needed, as in {_EXAMPLE}"]
-    job, index = task["type"], task["index"]
-    if job == "evaluator":  # stands outside the cluster
-        return []
-    if not isinstance(job, str) or job not in cluster:
-        return [f"TF_CONFIG's task is of type {job!r}; the cluster has {', '.join(cluster)}"]
-    count = len(cluster[job]) if isinstance(cluster[job], list) else 0
-    if count and (not str(index).isdigit() or int(index) >= count):
-        return [f"TF_CONFIG's task has index {index!r}; TF_CONFIG lists {count} of type {job}, counted from 0"]
-    return []
-
-
-def is_host_port(text: Any) -> bool:
-    """Whether a text is HOST:PORT."""
-    match = _HOST_PORT.fullmatch(text) if isinstance(text, str) else None
-    return match is not None and 0 < int(match[1]) < 65536
 
 
 def unreachable(addresses: Sequence[str]) -> dict[str, str]:

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST, JOBS
+from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST
+from tfrs_dlrm.distribute.tf_config import JOBS
 from tfrs_dlrm.stores.files import local_path
 
 # How often one task may end in a row without a minute of life in between.

@@ -8,7 +8,7 @@ started again, and a coordinator resumes from its last checkpoint.
 
 import sys
 
-from tfrs_dlrm.distribute.cluster import JOBS
+from tfrs_dlrm.distribute.tf_config import JOBS
 from tfrs_dlrm.programs.commands import process
 from tfrs_dlrm.programs.program_flags import ProgramFlags
 

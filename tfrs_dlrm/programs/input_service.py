@@ -9,7 +9,7 @@ See docs/guides/input-service.md.
 
 import sys
 
-from tfrs_dlrm.distribute.cluster import is_host_port
+from tfrs_dlrm.distribute.tf_config import is_host_port
 from tfrs_dlrm.programs.commands import command, process
 from tfrs_dlrm.programs.launch import Leave, quiet
 from tfrs_dlrm.programs.program_flags import ProgramFlags

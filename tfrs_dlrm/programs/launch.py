@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import flags, logging
 
 from tfrs_dlrm.distribute.placement import STRATEGIES
+from tfrs_dlrm.distribute.tf_config import JOBS, unused_cluster
 from tfrs_dlrm.programs.commands import command, in_this_form, module_name
 from tfrs_dlrm.programs.program_flags import ProgramFlags, UsageError, wants_help
 
@@ -57,11 +58,15 @@ def call(program: str, arguments: Sequence[str] = ()) -> int:
         logging.set_verbosity(verbosity)
 
 
-def define_strategy(program: ProgramFlags) -> Callable[[], Any]:
+def define_strategy(program: ProgramFlags, trains: bool = False) -> Callable[[], Any]:
     """Defines --strategy, --devices and --tpu; returns a function that makes the strategy that they name.
 
-    If `--strategy=tpu` finds no TPU, the program ends before TensorFlow is loaded, which might crash. A worker
-    or parameter server of a cluster serves and does not call `main`.
+    If `--strategy=tpu` finds no TPU, or TF_CONFIG does not fit the strategy, the program ends before TensorFlow is
+    loaded, which might crash or wait. A worker or parameter server of a cluster serves and does not call `main`.
+
+    Args:
+      program: the flags.
+      trains: whether processes that do not know of each other would spoil the output.
     """
     strategy = program.enum("strategy", "one_device", STRATEGIES, "Where to train; see docs/guides/strategies.md.")
     devices = program.integer("devices", 0, "For mirrored: how many GPUs (0: all) or logical CPUs.", least=0)
@@ -72,18 +77,22 @@ def define_strategy(program: ProgramFlags) -> Callable[[], Any]:
             from tfrs_dlrm.tools.doctor import check_tpu
 
             check_tpu(tpu.value)
-        if strategy.value == "parameter_server":
+        if strategy.value in JOBS:
             from tfrs_dlrm.distribute import cluster
 
-            task = cluster.task()
-            if task and task[0] in ("worker", "ps"):
+            job = cluster.job_in_tf_config(strategy.value)
+            if strategy.value == "parameter_server" and job != "chief":
                 cluster.serve()
+        elif trains and strategy.value in ("one_device", "mirrored"):
+            unused = unused_cluster(os.environ.get("TF_CONFIG", ""), strategy.value)
+            if unused:
+                raise ValueError(unused)
 
     def make() -> Any:
         from tfrs_dlrm.distribute import cluster
         from tfrs_dlrm.distribute.strategies import make_strategy
 
-        if strategy.value == "parameter_server" and cluster.task():
+        if strategy.value == "parameter_server":
             cluster.wait_for_others(lambda line: print(line, file=sys.stderr, flush=True))
         with quiet():
             return make_strategy(strategy.value, devices.value, tpu.value)

@@ -10,7 +10,7 @@ from tfrs_dlrm.programs.program_flags import ProgramFlags
 
 FLAGS = ProgramFlags(__doc__)
 _CONFIG = FLAGS.config("quickstart")
-_STRATEGY = define_strategy(FLAGS)
+_STRATEGY = define_strategy(FLAGS, trains=True)
 _WORKDIR = FLAGS.string("workdir", "", "The directory of checkpoints and results; by default runs/RECIPE.")
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from tfrs_dlrm.distribute.cluster import tf_config_problems
+from tfrs_dlrm.distribute.tf_config import tf_config_problems
 from tfrs_dlrm.tools.doctor.machine import GPU_FILES, TPU_FILES, Machine, examine_machine, logical_devices
 from tfrs_dlrm.tools.doctor.packages import SHOWN, TENSORFLOWS, Packages, examine_packages
 from tfrs_dlrm.tools.doctor.tpu_check import remedies

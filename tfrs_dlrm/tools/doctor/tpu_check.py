@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tfrs_dlrm.distribute.cluster import is_host_port, unreachable
+from tfrs_dlrm.distribute.cluster import unreachable
+from tfrs_dlrm.distribute.tf_config import is_host_port
 from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.tools.doctor.machine import TPU_FILES, Machine, examine_machine
 from tfrs_dlrm.tools.doctor.packages import TENSORFLOWS, Packages, examine_packages

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from tfrs_dlrm.distribute.cluster import JOBS, tf_config_problems
 from tfrs_dlrm.distribute.placement import STRATEGIES
+from tfrs_dlrm.distribute.tf_config import JOBS, tf_config_problems
 from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.tools.doctor.machine import Machine
 from tfrs_dlrm.tools.doctor.packages import Packages
