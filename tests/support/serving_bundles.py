@@ -7,7 +7,11 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -169,7 +173,7 @@ def _read(file):
 
 
 @contextlib.contextmanager
-def running(root, security=None, **service):
+def running(root, security=None, options=None, **service):
     """A ModelServer in a thread: `.rest` and `.grpc` are addresses, `.server` is the server, `.call(coroutine)`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -179,11 +183,11 @@ def running(root, security=None, **service):
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result(120)
 
     async def make_server():
-        options = ServerOptions(
-            os.fspath(root), 0, 0, **({"security": security} if security else {}),
+        given = ServerOptions(
+            os.fspath(root), 0, 0, **({"security": security} if security else {}), **(options or {}),
             service=InferenceOptions(**{"poll_seconds": 0.05, "threads": 2, **service}),
         )  # fmt: skip
-        server = ModelServer(options)
+        server = ModelServer(given)
         await server.start()
         return server
 
@@ -200,3 +204,30 @@ def running(root, security=None, **service):
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+@contextlib.contextmanager
+def program(root, *given, files=None):
+    """`export/serve.py` as a process: `.process`, `.rest`, `.grpc` and `.log`, a file; at most `files` descriptors."""
+    repository = Path(__file__).parents[2]
+    command = [sys.executable, "export/serve.py", os.fspath(root), "--rest_port=0", "--grpc_port=0", *given]
+    if files:
+        command = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh", *command]
+    log = Path(f"{root}.log")
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    with open(log, "w") as err:
+        process = subprocess.Popen(
+            command, cwd=repository, env=environment, stdout=subprocess.PIPE, stderr=err, text=True
+        )
+    try:
+        rest = address = ""
+        while not address:
+            line = process.stdout.readline()
+            assert line, log.read_text()
+            rest = rest or "".join(re.findall(r"http://[\d.:]+\d", line)[:1])
+            address = "".join(re.findall(r"gRPC ([\d.:]+)", line))
+        yield SimpleNamespace(process=process, rest=rest, grpc=address, log=log)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -23,6 +23,17 @@ _CANDIDATES = FLAGS.integer(
     "max_candidates", 5000, "The most candidates of a rank request, and rows of a batch.", least=1
 )
 _STRING = FLAGS.integer("max_string_bytes", 64 * 1024, "The longest string.", least=1)
+_MEMORY = FLAGS.integer(
+    "max_memory_bytes", 1024 * 1024 * 1024, "The memory of all requests at once; further ones are refused.", least=1
+)
+_RECEIVE = FLAGS.number("receive_seconds", 30, "How long the headers of a request may take, and then its body.")
+_CONNECTIONS = FLAGS.integer(
+    "max_connections", 0, "How many connections to REST, and to gRPC; 0: as the limit of files allows.", least=0
+)
+_LAME = FLAGS.number("lame_duck_seconds", 5, "How long to answer further requests after SIGTERM, but not as healthy.")
+_DRAIN = FLAGS.number("drain_seconds", 30, "How long requests may then take before they are cut.")
+_HOSTS = FLAGS.texts("allowed_hosts", [], "Further host names to answer to, by commas; on loopback, others get 403.")
+_ORIGINS = FLAGS.texts("cors_origins", [], "Origins of other pages that may ask, by commas: https://example.com or *.")
 _LOG = FLAGS.string("request_log", "", "The directory for logs of scored rows; by default none are written.")
 _FRACTION = FLAGS.number("request_log_fraction", 0.01, "The share of the rows to log, drawn at random.")
 
@@ -38,18 +49,32 @@ def main(arguments: list[str]) -> None:
 
     if len(arguments) != 1:
         raise ValueError("give one directory: tfrs-dlrm serve BUNDLE_ROOT")
-    security = Security(_HOST.value, _TLS_CERT.value, _TLS_KEY.value, _TOKEN.value, _INSECURE.value)
+    security = Security(
+        _HOST.value, _TLS_CERT.value, _TLS_KEY.value, _TOKEN.value, _INSECURE.value, _HOSTS.value, _ORIGINS.value
+    )
     service = InferenceOptions(
         keep=_KEEP.value,
         threads=_THREADS.value or max(2, os.cpu_count() or 2),
         max_batch_size=_BATCH.value,
         max_concurrent=_CONCURRENT.value,
         max_request_bytes=_BYTES.value,
+        max_memory_bytes=_MEMORY.value,
+        receive_seconds=_RECEIVE.value,
         limits=Limits(_CANDIDATES.value, _CANDIDATES.value, _STRING.value),
         request_log=_LOG.value,
         request_log_fraction=_FRACTION.value,
     )
-    serve(ServerOptions(arguments[0], _REST_PORT.value, _GRPC_PORT.value, security=security, service=service), _started)
+    options = ServerOptions(
+        arguments[0],
+        _REST_PORT.value,
+        _GRPC_PORT.value,
+        lame_duck_seconds=_LAME.value,
+        drain_seconds=_DRAIN.value,
+        max_connections=_CONNECTIONS.value,
+        security=security,
+        service=service,
+    )
+    serve(options, _started)
 
 
 def _started(server: Any) -> None:

@@ -17,7 +17,7 @@ def test_memory_is_counted_and_given_back():
         with pytest.raises(TooLarge, match=r"takes 1201 bytes of memory, larger than max \(1000\)"):
             first.take(701)
         assert admission.memory == 500
-    assert admission.memory == admission.under_way == 0 and admission.seen == 2
+    assert admission.memory == admission.under_way == admission.calls == 0
 
 
 def test_requests_that_are_still_arriving_leave_room_for_whole_ones():
@@ -30,7 +30,7 @@ def test_requests_that_are_still_arriving_leave_room_for_whole_ones():
         failing.begin()
         failing.take(10)
         raise KeyError
-    assert admission.memory == admission.under_way == 0
+    assert admission.memory == admission.under_way == admission.calls == 0
     admission.closed = True
     with pytest.raises(Unavailable, match="is ending"), admission.call():
         pass

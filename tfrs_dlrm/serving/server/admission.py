@@ -22,15 +22,15 @@ class Admission:
 
     Attributes:
       under_way: requests that arrived and are not answered.
+      calls: requests whose headers arrived and that are not answered.
       memory: bytes that all requests take.
-      seen: how many requests began.
       closed: whether all further requests are refused, since the server ends.
     """
 
     def __init__(self, most_requests: int, most_bytes: int, most_request_bytes: int):
         self._most_requests, self._most_bytes = most_requests, most_bytes
         self._most_each = min(most_bytes, _MEMORY_PER_BYTE * most_request_bytes)
-        self.under_way = self.memory = self.seen = 0
+        self.calls = self.under_way = self.memory = 0
         self.closed = False
 
     @contextlib.contextmanager
@@ -41,14 +41,15 @@ class Admission:
           Overloaded: too many requests are under way.
           Unavailable: the server ends.
         """
-        self.seen += 1
         if self.closed:
             raise Unavailable("the server is ending; ask another, or ask again once it has restarted")
         self._check_room()
         call = Call(self)
+        self.calls += 1
         try:
             yield call
         finally:
+            self.calls -= 1
             call.end()
 
     def begin(self) -> None:

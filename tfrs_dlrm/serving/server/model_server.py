@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
+import math
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tfrs_dlrm.serving.server import grpc_service, rest
+from tfrs_dlrm.serving.server.connections import BoundedListener, Connections, most_connections
+from tfrs_dlrm.serving.server.http_protocol import BoundedHttpProtocol
 from tfrs_dlrm.serving.server.inference import Inference, InferenceOptions
 from tfrs_dlrm.serving.server.security import BearerTokenRpc, Security
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_IDLE_MILLISECONDS = 300_000  # after which gRPC closes a connection without calls; clients open a new one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +35,9 @@ class ServerOptions:
       root: a model's directory of versions, or a directory of models.
       rest_port: 0 for any free port.
       grpc_port: 0 for any free port.
-      drain_seconds: how long requests may take after the server was told to end.
+      lame_duck_seconds: how long the server takes further requests after SIGTERM, while it tells its clients to leave.
+      drain_seconds: how long requests may take after that.
+      max_connections: of REST, and as many of gRPC; 0 for a number that fits the limit of file descriptors.
       security: the address and the access control.
       service: how models are run.
     """
@@ -35,13 +45,15 @@ class ServerOptions:
     root: str
     rest_port: int = 8501
     grpc_port: int = 8500
+    lame_duck_seconds: float = 5
     drain_seconds: float = 30
+    max_connections: int = 0
     security: Security = dataclasses.field(default_factory=Security)
     service: InferenceOptions = dataclasses.field(default_factory=InferenceOptions)
 
 
 class ModelServer:
-    """A server: `await start()`, then `await stop()`.
+    """A server: `await start()`, then `await stop()`, before it perhaps `await be_lame_duck()`.
 
     Attributes:
       service: its models.
@@ -54,6 +66,7 @@ class ModelServer:
         self.service = Inference(options.root, options.service)
         self.rest_port = self.grpc_port = 0
         self._token = options.security.token()
+        self._connections = Connections(options.max_connections or most_connections())
         self._health = health.aio.HealthServicer()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -74,19 +87,40 @@ class ModelServer:
             raise
         self._report_health()
 
+    async def be_lame_duck(self) -> None:
+        """Tells clients to go elsewhere for `lame_duck_seconds`, and still answers: nothing that was sent is lost."""
+        self._begin_draining()
+        await asyncio.sleep(self.options.lame_duck_seconds)
+
     async def stop(self) -> None:
         """Refuses new requests, answers the current ones, and unloads the models."""
+        self._begin_draining()
+        end = time.monotonic() + self.options.drain_seconds
+        # Until all is answered, the server refuses by itself: gRPC would cancel calls that it has not yet taken.
+        self.service.admission.closed = True
+        while self.service.admission.calls and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        left = max(1.0, end - time.monotonic())
+        self._web.config.timeout_graceful_shutdown = math.ceil(left)
+        self._web.should_exit = True
+        await asyncio.gather(self._grpc.stop(left), self._web_task)
+        await self.service.close()
+
+    def _begin_draining(self) -> None:
         self.service.draining = True
         self._report_health()
-        self._web.should_exit = True
-        await asyncio.gather(self._grpc.stop(self.options.drain_seconds), self._web_task)
-        await self.service.close()
 
     async def _start_grpc(self) -> None:
         security, most = self.options.security, self.options.service.max_request_bytes
         self._grpc = grpc.aio.server(
             interceptors=[BearerTokenRpc(self._token)] if self._token else [],
-            options=[("grpc.max_receive_message_length", most), ("grpc.so_reuseport", 0)],
+            options=[
+                ("grpc.max_receive_message_length", most),
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_allowed_incoming_connections", self._connections.most),
+                ("grpc.server_handshake_timeout_ms", int(1000 * self.options.service.receive_seconds)),
+                ("grpc.max_connection_idle_ms", _IDLE_MILLISECONDS),
+            ],
         )
         self._grpc.add_generic_rpc_handlers(grpc_service.handlers(self.service))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -104,8 +138,10 @@ class ModelServer:
 
     async def _start_rest(self) -> None:
         security, port = self.options.security, self.options.rest_port
+        protocol = functools.partial(BoundedHttpProtocol, self._connections, self.options.service.receive_seconds)
         config = uvicorn.Config(
-            rest.application(self.service, self._token),
+            rest.application(self.service, security),
+            http=cast(Any, protocol),
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -123,7 +159,8 @@ class ModelServer:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.rest_port = listening.getsockname()[1]
         self._web = _Web(config)
-        self._web_task = asyncio.get_running_loop().create_task(self._web.serve([listening]))
+        bounded = BoundedListener(listening, self._connections)
+        self._web_task = asyncio.get_running_loop().create_task(self._web.serve([bounded]))
         while not self._web.started and not self._web_task.done():
             await asyncio.sleep(0.005)
         if self._web_task.done():
@@ -140,7 +177,10 @@ class ModelServer:
 
 
 def serve(options: ServerOptions, started: Callable[[ModelServer], None]) -> None:
-    """Serves until SIGTERM or SIGINT, and then answers the current requests.
+    """Serves until a signal, and then answers what was sent; a second signal ends the process at once.
+
+    SIGTERM comes from a supervisor, whose clients need time to learn of it: the server is a lame duck first. SIGINT
+    comes from a person, who waits.
 
     Args:
       options: of the server.
@@ -148,13 +188,22 @@ def serve(options: ServerOptions, started: Callable[[ModelServer], None]) -> Non
     """
 
     async def serve_until_signal() -> None:
-        ended = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[int] = loop.create_future()
+
+        def end(number: int) -> None:
+            for each in _SIGNALS:
+                loop.remove_signal_handler(each)
+                signal.signal(each, signal.SIG_DFL)
+            ended.set_result(number)
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, end, number)
         server = ModelServer(options)
         await server.start()
         started(server)
-        await ended.wait()
+        if await ended == signal.SIGTERM:
+            await server.be_lame_duck()
         await server.stop()
 
     asyncio.run(serve_until_signal())

@@ -11,6 +11,7 @@ from absl import logging
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -29,8 +30,9 @@ from tfrs_dlrm.serving.server import answers, json_bodies, json_examples, json_t
 from tfrs_dlrm.serving.server.admission import Call
 from tfrs_dlrm.serving.server.inference import Inference
 from tfrs_dlrm.serving.server.request_body import read_body
-from tfrs_dlrm.serving.server.security import BearerToken
+from tfrs_dlrm.serving.server.security import BearerToken, Security
 from tfrs_dlrm.serving.server.served_version import ServedVersion
+from tfrs_dlrm.serving.server.web_guards import CloseWhenDraining, HostGuard
 
 _PATH = re.compile(
     r"(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
@@ -39,24 +41,40 @@ _PATH = re.compile(
 )
 
 
-def application(service: Inference, token: str | None) -> Starlette:
+def application(service: Inference, security: Security) -> Starlette:
     """Makes the web application.
 
     Args:
       service: that answers.
-      token: that requests need, except for /healthz, /readyz and the files of the page.
+      security: who may ask; a token is not needed for /healthz, /readyz and the files of the page.
     """
-    api = _RestApi(service)
+    api, token = _RestApi(service), security.token()
     routes = [
         Route("/v1/models/{path:path}", api.models, methods=["GET", "POST"]),
         Route("/v1/models", api.no_model),
-        Route("/healthz", lambda request: PlainTextResponse("ok\n")),
+        Route("/healthz", api.healthy),
         Route("/readyz", api.ready),
         Route("/metrics", api.metrics),
         Route("/monitoring/prometheus/metrics", api.metrics),
         *web_page.routes(service),
     ]
-    middleware = [Middleware(BearerToken, token=token, open_paths=web_page.OPEN_PATHS)] if token else []
+    middleware = [
+        Middleware(CloseWhenDraining, draining=lambda: service.draining),
+        Middleware(HostGuard, security=security),
+    ]
+    if security.cors_origins:
+        headers = ["authorization", "content-type", REQUEST_ID]
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=security.cors_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=headers,
+                expose_headers=[REQUEST_ID],
+            )
+        )
+    if token:
+        middleware.append(Middleware(BearerToken, token=token, open_paths=web_page.OPEN_PATHS))
     return Starlette(routes=routes, middleware=middleware)
 
 
@@ -68,6 +86,11 @@ def to_response(content: Any, status: int = 200) -> Response:
 class _RestApi:
     def __init__(self, service: Inference):
         self._service = service
+
+    async def healthy(self, request: Request) -> Response:
+        """Answers whether the server runs, and does not end."""
+        ending = self._service.draining
+        return PlainTextResponse("ending\n" if ending else "ok\n", 503 if ending else 200)
 
     async def ready(self, request: Request) -> Response:
         """Answers whether every model has a version loaded."""

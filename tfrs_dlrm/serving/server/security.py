@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hmac
 import ipaddress
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import grpc
@@ -26,6 +27,8 @@ class Security:
       tls_key: a PEM file with its key.
       bearer_token_file: a file with the token that requests have in `Authorization: Bearer TOKEN`.
       insecure: whether other machines may ask without TLS and token.
+      allowed_hosts: host names to which the server answers; on loopback, beside those of this machine.
+      cors_origins: of the pages that may ask (CORS), as `https://example.com`; "*" for all.
 
     Raises:
       ValueError: other machines could reach the server unprotected, or half of TLS is given.
@@ -36,6 +39,8 @@ class Security:
     tls_key: str = ""
     bearer_token_file: str = ""
     insecure: bool = False
+    allowed_hosts: Sequence[str] = ()
+    cors_origins: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key):
@@ -46,6 +51,9 @@ class Security:
                 f"--host={self.host} can be reached from other machines: give --tls_cert and --tls_key, or"
                 " --bearer_token_file, or say --insecure; or leave --host at 127.0.0.1"
             )
+        for origin in self.cors_origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(f"--cors_origins={origin} is no origin; https://example.com:8080 is one, and * is all")
 
     def token(self) -> str | None:
         """Returns the token that requests need, or None.
@@ -67,6 +75,15 @@ class Security:
             return None
         with open(self.tls_key, "rb") as key, open(self.tls_cert, "rb") as certificate:
             return grpc.ssl_server_credentials([(key.read(), certificate.read())])
+
+
+def is_address(host: str) -> bool:
+    """Returns whether a host is an IP address, and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:
