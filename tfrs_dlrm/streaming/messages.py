@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.blocks import BlockEncoder
-from tfrs_dlrm.data.raw.parsing import as_number
 from tfrs_dlrm.data.raw.sources import RawBlock
+from tfrs_dlrm.data.raw.values import as_number, as_whole, number_text
 from tfrs_dlrm.data.reading.columns import Columns
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.streaming.address import StreamAddress
@@ -168,7 +168,7 @@ class _FieldError(Exception):
 def _parse(value: bytes) -> dict[str, Any]:
     try:
         # Numbers stay the text that they are, so that none is rounded on the way to a float or an id.
-        row = json.loads(value, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+        row = json.loads(value, parse_int=_Number, parse_float=_Number, parse_constant=_constant)
     except UnicodeDecodeError as e:
         raise _FieldError("", f"invalid UTF-8: {e}") from e
     except (ValueError, RecursionError) as e:
@@ -182,6 +182,11 @@ class _Number(str):
     """The text of a JSON number."""
 
 
+def _constant(text: str) -> _Number | None:
+    """Reads NaN as a missing value, as in a column of floats."""
+    return None if text == "NaN" else _Number(text)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Field:
     """A column that the schema reads, and the JSON values that it may have.
@@ -189,13 +194,13 @@ class _Field:
     Attributes:
       column: its name.
       type: of the Arrow column made of it.
-      numeric: whether it is read as a number, so that true is 1.
+      is_text: whether it is read as text, so that a number needs one.
       separator: of a list of values that the schema wants in one text; empty where it wants one value.
     """
 
     column: str
     type: pa.DataType
-    numeric: bool
+    is_text: bool
     separator: str
 
     def value(self, value: Any) -> Any:
@@ -218,22 +223,23 @@ class _Field:
         return [self._number(v, whole) for v in values]
 
     def _number(self, value: Any, whole: bool) -> float | int:
-        text = str(value)
-        number = as_number(text) if isinstance(value, str) else None
-        if number is None or not math.isfinite(number) or (whole and not text.removeprefix("-").isdecimal()):
-            kind = "whole number" if whole else "finite number"
+        text = str(int(value)) if isinstance(value, bool) else str(value)
+        scalar = isinstance(value, str | bool)
+        number = (as_whole(text) if whole else as_number(text)) if scalar else None
+        if number is None or not math.isfinite(number):
+            kind = "whole number in the range of int64" if whole else "finite number"
             raise _FieldError(self.column, f"{text[:40]!r} in the list is no {kind}")
-        if whole and abs(int(text)) >= 1 << 63:
-            raise _FieldError(self.column, f"{text[:40]} in the list is no int64")
-        return int(text) if whole else number
+        return number
 
     def _text(self, value: Any) -> bytes | None:
         if isinstance(value, bool):
-            return str(int(value)).encode() if self.numeric else str(value).lower().encode()
+            return str(value).lower().encode()
         if value is None:
             return None
         if not isinstance(value, str):
             raise _FieldError(self.column, f"one value is needed, this is a {type(value).__name__}")
+        if isinstance(value, _Number) and self.is_text:
+            return number_text(value).encode()
         try:
             return value.encode()
         except UnicodeEncodeError as e:  # half of a surrogate pair
@@ -242,8 +248,8 @@ class _Field:
 
 def _fields(schema: Schema) -> list[_Field]:
     """Returns the fields by column, in the order of `schema.columns`."""
-    numeric = {f.column for f in schema.dense} | {x.column for x in schema.labels if not x.positive}
-    numeric |= {schema.weight} if schema.weight else set()
+    texts = {f.column for f in schema.categorical if f.dtype == "string"}
+    texts |= {x.column for x in schema.labels if x.positive}
     kinds: dict[str, tuple[pa.DataType, str]] = {}
     for f in schema.multi_hot:
         if f.separator is not None:
@@ -252,9 +258,8 @@ def _fields(schema: Schema) -> list[_Field]:
             kinds[f.column] = (pa.list_(pa.binary() if f.dtype == "string" else pa.int64()), "")
         if f.weights:
             kinds[f.weights] = (pa.binary(), f.separator) if f.separator is not None else (pa.list_(pa.float32()), "")
-    plain = (pa.binary(), "")
-    return [_Field(name, *_ordered(kinds.get(name, plain), name in numeric)) for name in schema.columns]
-
-
-def _ordered(kind: tuple[pa.DataType, str], numeric: bool) -> tuple[pa.DataType, bool, str]:
-    return kind[0], numeric, kind[1]
+    fields = []
+    for name in schema.columns:
+        kind, separator = kinds.get(name, (pa.binary(), ""))
+        fields.append(_Field(name, kind, name in texts, separator))
+    return fields

@@ -23,9 +23,10 @@ import tf_keras as keras
 from tfrs_dlrm.data.encoding.dense_columns import dense_column, encode_dense
 from tfrs_dlrm.data.encoding.raw_values import RawValues, conformed, is_tensors, to_tensors
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, dense_statistics
+from tfrs_dlrm.data.encoding.text_values import Spelling, boolean_words, has_digits, to_int64
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT, Tokenizer
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, read_vocabulary, vocabulary_file, write_vocabulary
-from tfrs_dlrm.data.raw.parsing import MISSING_INT
+from tfrs_dlrm.data.raw.values import FALSE, TRUE
 from tfrs_dlrm.layers.hashing import fingerprint_rows
 from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, Schema
 from tfrs_dlrm.stores import local_copy
@@ -63,6 +64,7 @@ class Encoder(keras.layers.Layer):
         self._dense = {f.name: dense_column(f, self._statistics.get(f.name)) for f in schema.dense}
         self.tokenizer = Tokenizer(schema)
         self._lookups: dict[str, tf.lookup.StaticHashTable] = {}
+        self._spellings: dict[str, Spelling] = {}
         # By table, the row of a missing value; None if looking up its text gives the same row.
         self._missing_rows: dict[str, int | None] = {}
         self._rows: dict[str, int] = {}
@@ -75,6 +77,7 @@ class Encoder(keras.layers.Layer):
             users = [f for f in schema.categorical if f.table == table.name]
             if users and users[0].encoding == "vocabulary":
                 lookup = self._lookups[table.name] = _lookup(directory, table.name, table.vocabulary_size)
+                self._spellings[table.name] = _spelling(lookup, vocabulary_file(directory, table.name))
                 found = lookup.lookup(tf.constant([MISSING_TEXT, *self.tokenizer.missing])).numpy()
                 self._missing_rows[table.name] = None if (found == found[0]).all() else 1 + int(found[0])
 
@@ -215,7 +218,7 @@ class Encoder(keras.layers.Layer):
         """
         table_rows = self._rows[feature.table]
         if feature.encoding == "ids":
-            ids = values if values.dtype == tf.int64 else _to_int64(self.tokenizer.text(values))
+            ids = values if values.dtype == tf.int64 else to_int64(self.tokenizer.stripped(values))
             known = (ids >= 0) & (ids < table_rows)
             rows = tf.cast(tf.clip_by_value(ids, 0, table_rows - 1), tf.int32)
             if feature.out_of_range == "clip":
@@ -223,13 +226,13 @@ class Encoder(keras.layers.Layer):
             if feature.out_of_range != "hash":
                 return tf.where(known, rows, 0), known
             return tf.where(known, rows, fingerprint_rows(tf.strings.as_string(ids), table_rows)), known
-        text = self.tokenizer.text(values)
         if feature.encoding == "hash":
-            return fingerprint_rows(text, table_rows), tf.ones_like(values, tf.bool)
+            return fingerprint_rows(self.tokenizer.text(values), table_rows), tf.ones_like(values, tf.bool)
+        text = self.tokenizer.text(values, self._spellings[feature.table])
         rows = tf.cast(self._lookups[feature.table].lookup(text), tf.int32) + 1  # 0 if it is not found
         known = rows > 0
         if feature.out_of_range == "hash":
-            rows = tf.where(known, rows, fingerprint_rows(text, table_rows))
+            rows = tf.where(known, rows, fingerprint_rows(self.tokenizer.text(values), table_rows))
         return rows, known
 
     def _one_hot(self, raw: Mapping[str, tf.Tensor], features: Sequence[CategoricalFeature]) -> tf.Tensor:
@@ -255,7 +258,7 @@ class Encoder(keras.layers.Layer):
         Equals `rows` of each feature. But the time of small batches depends on the number of operations. So common
         work is done once for all features, and missing values are replaced as numbers, not as text.
         """
-        values = [self.tokenizer.stripped(raw[f.name]) for f in features]
+        values = [self.tokenizer.spelled(raw[f.name], self._spellings[f.table]) for f in features]
         lines = [self._lookups[f.table].lookup(v) for f, v in zip(features, values, strict=True)]
         rows = tf.cast(tf.stack(lines, axis=1), tf.int32) + 1  # 0 if it is not found
         of_missing = np.array([self._missing_rows[f.table] or 0 for f in features], np.int32)
@@ -319,7 +322,9 @@ def _lookup(directory: str, table: str, rows: int) -> tf.lookup.StaticHashTable:
     return lookup
 
 
-def _to_int64(text: tf.Tensor) -> tf.Tensor:
-    """Parses whole numbers; other text becomes MISSING_INT, since a serving request may hold anything."""
-    whole = tf.strings.regex_full_match(text, "-?[0-9]{1,18}")
-    return tf.strings.to_number(tf.where(whole, text, str(MISSING_INT)), tf.int64)
+def _spelling(lookup: tf.lookup.StaticHashTable, path: str) -> Spelling:
+    """Finds what can change a lookup in a vocabulary."""
+    words = [*TRUE, "1", *FALSE, "0"]
+    lines = lookup.lookup(tf.constant([*words, MISSING_TEXT])).numpy() >= 0
+    known = {word for word, found in zip(words, lines, strict=False) if found}
+    return Spelling(boolean_words(known, others=int(lookup.size()) > lines.sum()), has_digits(path))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import operator
+import re
 
 import tensorflow as tf
 
+from tfrs_dlrm.data.encoding.text_values import CANONICAL, Spelling, spelled, whole_texts
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
+from tfrs_dlrm.data.raw.values import POINT_ZERO
 from tfrs_dlrm.schema import CategoricalFeature, Schema
 
 # The text as which a missing value is counted, looked up and hashed. (A vocabulary file cannot hold an empty line.)
@@ -19,25 +22,31 @@ class Tokenizer:
 
     def __init__(self, schema: Schema):
         self._strip = schema.text.strip
-        # The texts that stand for a missing value.
-        self.missing = ["", *schema.text.missing]
+        # The texts that stand for a missing value; a typed column has 999 where text has `999.0`.
+        same = (re.sub(POINT_ZERO, r"\1", text) for text in schema.text.missing)
+        self.missing = list(dict.fromkeys(["", *schema.text.missing, *same]))
 
-    def text(self, values: tf.Tensor) -> tf.Tensor:
+    def text(self, values: tf.Tensor, spelling: Spelling = CANONICAL) -> tf.Tensor:
         """Normalizes string or int64 [N] to the strings that are counted, looked up and hashed.
 
-        Text is stripped if the schema says so. Missing values become `MISSING_TEXT`.
+        Text is stripped if the schema says so. Missing values become `MISSING_TEXT`. The text of a whole number becomes
+        its digits, and that of a boolean `true` or `false`; see `data/raw/values.py`.
         """
         if values.dtype == tf.int64:
             return tf.where(values == MISSING_INT, MISSING_TEXT, tf.strings.as_string(values))
-        text = self.stripped(values)
+        text = self.spelled(values, spelling)
         return tf.where(self.is_missing(text), MISSING_TEXT, text)
 
     def stripped(self, values: tf.Tensor) -> tf.Tensor:
         """Strips strings of any shape if the schema says so."""
         return tf.strings.strip(values) if self._strip else values
 
+    def spelled(self, values: tf.Tensor, spelling: Spelling) -> tf.Tensor:
+        """Replaces strings of any shape, which it strips, by the text of their value."""
+        return spelled(self.stripped(values), spelling)
+
     def is_missing(self, text: tf.Tensor) -> tf.Tensor:
-        """Whether stripped strings of any shape stand for a missing value."""
+        """Whether spelled strings of any shape stand for a missing value."""
         return functools.reduce(operator.or_, [text == missing for missing in self.missing])
 
     def values(
@@ -49,6 +58,8 @@ class Tokenizer:
         """
         if feature.separator is not None:
             raw = _split(raw, feature.separator)
+            if feature.dtype == "int64":
+                raw = raw.with_values(whole_texts(self.stripped(raw.values)))
             weights = None if weights is None else _to_float(_split(weights, feature.separator))
         elif not isinstance(raw, tf.RaggedTensor):
             raw = tf.RaggedTensor.from_tensor(raw)

@@ -11,11 +11,14 @@ import pyarrow.compute as pc
 
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.text import is_utf8, read_text
+from tfrs_dlrm.data.raw.values import as_number, is_text, not_whole, texts, whole_numbers
 from tfrs_dlrm.schema import Schema
 
 # Stands for a missing value in a column of integers.
 MISSING_INT = -1
 MAX_FLOAT = float(np.finfo(np.float32).max)
+
+Converter = Callable[[pa.Array], tuple[pa.Array, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,19 +64,16 @@ def fields(block: RawBlock, schema: Schema) -> tuple[dict[str, pa.Array], np.nda
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:
-    """Joins chunks, decodes a dictionary, and turns NaN into null."""
+    """Joins chunks, and makes the array plain."""
     array = column.combine_chunks()
-    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+    return _plain(array.chunk(0) if isinstance(array, pa.ChunkedArray) else array)
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """Decodes a dictionary, and turns NaN into null."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     return pc.if_else(pc.is_nan(array), None, array) if pa.types.is_floating(array.type) else array
-
-
-def is_text(array: pa.Array) -> bool:
-    """Whether the elements are strings or bytes."""
-    t, types = array.type, pa.types
-    kinds = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
-    return any(kind(t) for kind in (*kinds, types.is_binary_view, types.is_fixed_size_binary))
 
 
 def is_list(array: pa.Array) -> bool:
@@ -98,6 +98,8 @@ class ColumnParser:
         self.arrays, self.lines, self._bad_lines = fields(block, schema)
         self.good = np.ones(len(self.lines), bool)
         self.missing = pa.array(["", *schema.text.missing], pa.string())
+        numbers = map(as_number, schema.text.missing)
+        self._missing_numbers = [n for n in numbers if n is not None and np.isfinite(n)]
 
     def refuse(self, wrong: np.ndarray, column: str, reason: Callable[[int], str]) -> None:
         """Marks rows as bad; the first reason found for a row is reported."""
@@ -106,19 +108,20 @@ class ColumnParser:
         self.good &= ~wrong
 
     def strings(self, column: str) -> pa.Array:
-        """Converts to strings. Bytes that are no UTF-8 are refused and become empty."""
+        """Converts text to strings, empty where missing. Bytes that are no UTF-8 are refused and become empty."""
+        return self._decoded(self.arrays[column], column)
+
+    def _decoded(self, array: pa.Array, column: str, rows: np.ndarray | None = None) -> pa.Array:
         # From bytes even where Parquet says string: only this cast checks them.
-        array = pc.fill_null(self.arrays[column].cast(pa.binary()), b"")
+        array = pc.fill_null(array.cast(pa.binary()), b"")
         try:
-            array = array.cast(pa.string())
+            return array.cast(pa.string())
         except pa.ArrowInvalid:
             values = array.to_pylist()
             wrong = np.array([not is_utf8(v) for v in values])
-            self.refuse(wrong, column, lambda i: f"invalid UTF-8: {values[i][:40]!r}")
-            array = pa.array([b"" if w else v for v, w in zip(values, wrong, strict=True)], pa.binary()).cast(
-                pa.string()
-            )
-        return array
+            self._refuse_items(wrong, column, lambda i: f"invalid UTF-8: {values[i][:40]!r}", rows)
+            good = [b"" if w else v for v, w in zip(values, wrong, strict=True)]
+            return pa.array(good, pa.binary()).cast(pa.string())
 
     def stripped(self, column: str) -> pa.Array:
         """Converts to strings, stripped if the schema says so; features are stripped by the encoder."""
@@ -130,11 +133,10 @@ class ColumnParser:
         array = self.arrays[column]
         if not is_text(array):
             values = self.cast(array, pa.float64(), column)
-            values = pc.fill_null(values, np.nan).to_numpy(zero_copy_only=False)
+            values = self._present(pc.fill_null(values, np.nan).to_numpy(zero_copy_only=False))
             self.refuse(np.abs(values) > MAX_FLOAT, column, lambda i: f"{values[i]} is not a finite float32 number")
             return values
-        text = self.stripped(column)
-        text = pc.if_else(pc.is_in(text, self.missing), pa.scalar(None, pa.string()), text)
+        text = self._without_missing(self.stripped(column))
         try:
             numbers = text.cast(pa.float64())
         except pa.ArrowInvalid:
@@ -142,7 +144,14 @@ class ColumnParser:
         values = pc.fill_null(numbers, np.nan).to_numpy(zero_copy_only=False)
         wrong = ~(np.abs(values) <= MAX_FLOAT) & pc.is_valid(text).to_numpy(zero_copy_only=False)
         self.refuse(wrong, column, lambda i: f"{text[i].as_py()[:40]!r} is not a finite float32 number")
-        return values
+        return self._present(values)
+
+    def _without_missing(self, text: pa.Array) -> pa.Array:
+        return pc.if_else(pc.is_in(text, self.missing), pa.scalar(None, pa.string()), text)
+
+    def _present(self, values: np.ndarray) -> np.ndarray:
+        """Turns numbers that stand for a missing value into NaN: a typed column has 999 where text has `999`."""
+        return np.where(np.isin(values, self._missing_numbers), np.nan, values) if self._missing_numbers else values
 
     def cast(self, array: pa.Array, target: pa.DataType, column: str) -> pa.Array:
         """Casts a column that holds no text.
@@ -153,29 +162,62 @@ class ColumnParser:
         try:
             return array.cast(target, safe=not pa.types.is_floating(target))
         except pa.ArrowException as e:
-            what = f"a column of type {array.type} cannot be read as {target}"
-            if pa.types.is_temporal(array.type):
-                what += "; make numbers or texts of it, such as the hour or the weekday"
-            raise ValueError(f"{self.path}: column {column!r}: {what}: {e}") from e
+            what = f"a column of type {array.type} cannot be read as {target}: {e}"
+            raise self._wrong_type(column, array.type, what) from e
+
+    def _wrong_type(self, column: str, kind: pa.DataType, what: str) -> ValueError:
+        hint = "; make numbers or texts of it, such as the hour or the weekday" if pa.types.is_temporal(kind) else ""
+        return ValueError(f"{self.path}: column {column!r}: {what}{hint}")
 
     def integers(self, column: str) -> pa.Array:
         """Converts to int64 [N], MISSING_INT where missing. Values that are no whole numbers are refused."""
         array = self.arrays[column]
-        if pa.types.is_floating(array.type):  # how pandas writes integers where some are missing
-            numbers = self.number(column)
-            odd = np.isfinite(numbers) & ((numbers != np.round(numbers)) | (np.abs(numbers) > 2**53))
-            self.refuse(odd, column, lambda i: f"{numbers[i]} is not a whole number")
-            return pa.array(np.where(np.isfinite(numbers) & ~odd, numbers, MISSING_INT).astype(np.int64))
-        if not is_text(array):
-            return pc.fill_null(self.cast(array, pa.int64(), column), MISSING_INT)
-        text = self.stripped(column)
-        text = pc.if_else(pc.is_in(text, self.missing), pa.scalar(str(MISSING_INT)), text)
-        whole = pc.match_substring_regex(text, r"^-?[0-9]{1,18}$").to_numpy(zero_copy_only=False)
-        if not whole.all():
-            reason = "is not a whole number of at most 18 digits"
-            self.refuse(~whole, column, lambda i: f"{text[i].as_py()[:40]!r} {reason}")
-            text = pc.if_else(pa.array(whole), text, pa.scalar(str(MISSING_INT)))
-        return text.cast(pa.int64())
+        array = self._without_missing(self.stripped(column)) if is_text(array) else array
+        values = self._converted(whole_numbers, array, column)
+        if self._missing_numbers:
+            missing = pc.is_in(values, pa.array([int(n) for n in self._missing_numbers if n.is_integer()], pa.int64()))
+            values = pc.if_else(missing, MISSING_INT, values)
+        return pc.fill_null(values, MISSING_INT)
+
+    def texts(self, column: str) -> pa.Array:
+        """Converts to strings, empty where missing, as `strings` does; numbers and booleans as `values.texts` does."""
+        array = self.arrays[column]
+        return self.strings(column) if is_text(array) else pc.fill_null(self._converted(texts, array, column), "")
+
+    def lists(self, column: str, of_text: bool) -> pa.Array:
+        """Converts lists to lists of strings or int64, with null for missing lists. A wrong value refuses its row."""
+        array = self.arrays[column]
+        if pa.types.is_null(array.type):
+            return array.cast(pa.list_(pa.string() if of_text else pa.int64()))
+        array = array.cast(pa.large_list(array.type.value_type))
+        items, rows = _plain(array.flatten()), pc.list_parent_indices(array).to_numpy(zero_copy_only=False)
+        if is_text(items):
+            items = self._decoded(items, column, rows)
+        if not (of_text and is_text(items)):
+            items = self._converted(texts if of_text else whole_numbers, items, column, rows)
+        counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+        return pa.ListArray.from_arrays(offsets, items, mask=pc.is_null(array))
+
+    def _converted(self, convert: Converter, array: pa.Array, column: str, rows: np.ndarray | None = None) -> pa.Array:
+        """Converts an array, and refuses the rows with values that cannot be; `rows` are those of list items."""
+        try:
+            values, wrong = convert(array)
+        except ValueError as e:
+            raise self._wrong_type(column, array.type, str(e)) from e
+        self._refuse_items(wrong, column, lambda i: not_whole(array[i].as_py(), array.type), rows)
+        return values
+
+    def _refuse_items(
+        self, wrong: np.ndarray, column: str, reason: Callable[[int], str], rows: np.ndarray | None
+    ) -> None:
+        if rows is None:
+            self.refuse(wrong, column, reason)
+            return
+        first = {int(rows[i]): int(i) for i in np.flatnonzero(wrong)[::-1]}
+        flags = np.zeros(len(self.lines), bool)
+        flags[list(first)] = True
+        self.refuse(flags, column, lambda row: reason(first[row]))
 
     def bad_rows(self) -> list[BadRow]:
         """Returns the refused rows, in order."""
@@ -185,11 +227,3 @@ class ColumnParser:
         texts = self._block.texts(lines)
         unit = self._block.unit
         return [BadRow(self.path, n, *self._bad_lines[n], text, unit) for n, text in zip(lines, texts, strict=True)]
-
-
-def as_number(text: str | None) -> float | None:
-    """Parses a number; None if the text is none. Unlike Python, it refuses `1_000` and digits of other scripts."""
-    try:
-        return float(text) if text and text.isascii() and "_" not in text else None
-    except ValueError:
-        return None

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.frames import Frame, RawInput
-from tfrs_dlrm.data.raw.parsing import as_number, fields
+from tfrs_dlrm.data.raw.parsing import fields
 from tfrs_dlrm.data.raw.partitions import partitions
 from tfrs_dlrm.data.raw.text_sniffing import MISSING, MISSING_AMONG_NUMBERS, sniff_text
+from tfrs_dlrm.data.raw.values import as_number
 from tfrs_dlrm.schema import TextFormat
 
 _UNNAMED_INDEX = re.compile(r"__index_level_\d+__")

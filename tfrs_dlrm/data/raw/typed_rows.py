@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfrs_dlrm.data.raw.parsing import MAX_FLOAT, BadRow, BadRowError, ColumnParser, as_number, is_list, is_text
+from tfrs_dlrm.data.raw.parsing import MAX_FLOAT, BadRow, BadRowError, ColumnParser, is_list
 from tfrs_dlrm.data.raw.sources import RawBlock
+from tfrs_dlrm.data.raw.values import as_number, is_text, spelled_alike
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
 
 
@@ -128,17 +129,22 @@ def _label(columns: ColumnParser, label: Label, optional: bool = False) -> np.nd
 
 def _text_label(columns: ColumnParser, label: Label, optional: bool) -> np.ndarray:
     array = columns.arrays[label.column]
-    text = columns.stripped(label.column) if is_text(array) else columns.cast(array, pa.string(), label.column)
-    positive = pc.is_in(text, pa.array(label.positive, pa.string())).to_numpy(zero_copy_only=False)
-    negative = pc.is_in(text, pa.array(label.negative, pa.string())).to_numpy(zero_copy_only=False)
+    text = columns.stripped(label.column) if is_text(array) else columns.texts(label.column)
+    positive, negative = _among(text, label.positive, label.negative), _among(text, label.negative, label.positive)
     known = ", ".join(map(repr, [*label.positive, *label.negative]))
     wrong, values = ~(positive | negative), positive.astype(np.float32)
     if optional:
-        missing = pc.or_(pc.is_null(text), pc.is_in(text, columns.missing)).to_numpy(zero_copy_only=False)
+        missing = pc.is_in(text, columns.missing).to_numpy(zero_copy_only=False)
         values[wrong & missing] = np.nan
         wrong &= ~missing
     columns.refuse(wrong, label.column, lambda i: f"label {text[i].as_py()!r} is none of {known}")
     return values
+
+
+def _among(text: pa.Array, words: tuple[str, ...], others: tuple[str, ...]) -> np.ndarray:
+    """Whether strings are some words, or other spellings of them: `True` also stands for true, TRUE, 1 and 1.0."""
+    same = {spelling for word in words for spelling in spelled_alike(word)} - set(others)
+    return np.asarray(pc.is_in(text, pa.array(sorted({*words, *same}), pa.string())).to_numpy(zero_copy_only=False))
 
 
 def _weight(columns: ColumnParser, column: str) -> np.ndarray:
@@ -154,20 +160,13 @@ def _categorical(columns: ColumnParser, f: CategoricalFeature) -> pa.Array:
         if not is_list(array) and not pa.types.is_null(array.type):
             what = "its values are no lists; give the separator between them, or drop multi_valued"
             raise ValueError(f"{columns.path}: column {f.column!r} of feature {f.name!r}: {what}")
-        item = pa.int64()
-        if f.dtype == "string":
-            item = pa.string()
-            if is_text(array.values if not pa.types.is_null(array.type) else array):
-                array = array.cast(pa.list_(pa.binary()))  # casting from bytes checks that they are UTF-8
-        return columns.cast(array, pa.list_(item), f.column)
+        return columns.lists(f.column, of_text=f.dtype == "string")
     if is_list(array):
         what = "its values are lists; set multi_valued=true"
         raise ValueError(f"{columns.path}: column {f.column!r} of feature {f.name!r}: {what}")
     if f.dtype == "int64" and f.separator is None:
         return columns.integers(f.column)
-    if is_text(array):
-        return columns.strings(f.column)
-    return pc.fill_null(columns.cast(array, pa.string(), f.column), "")
+    return columns.texts(f.column)
 
 
 def _value_weights(columns: ColumnParser, f: CategoricalFeature, values: pa.Array) -> pa.Array:
