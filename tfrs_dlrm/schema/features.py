@@ -16,6 +16,21 @@ Task = Literal["classification", "regression"]
 
 
 @dataclasses.dataclass(frozen=True)
+class Notation:
+    """How the numbers of a text column are written; the default is `1234.5`. Numbers in typed columns need none.
+
+    Attributes:
+      decimal: the character before the fraction.
+      thousands: the character between groups of digits; empty for none.
+      unit: a text before or after the number, which is dropped: `6.0%` is 6.0. A number may lack it.
+    """
+
+    decimal: str = "."
+    thousands: str = ""
+    unit: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Label:
     """The column of a log that a model predicts, and how.
 
@@ -26,7 +41,7 @@ class Label:
 
     Attributes:
       column: the column of the log.
-      positive: texts that mean 1.
+      positive: texts that mean 1. `True` also stands for `true` and for the values of a bool column.
       negative: texts that mean 0.
       threshold: a number of at least this is a 1.
       task: `classification` or `regression`.
@@ -35,6 +50,9 @@ class Label:
       name: the name of a further label: letters, digits and underscores; by default the column. It ends the names of
         metrics and of an exported model's outputs.
       loss_weight: the factor of this label's loss in the sum over several labels.
+      decimal: how numbers are written in text, as in `DenseFeature`.
+      thousands: how numbers are written in text, as in `DenseFeature`.
+      unit: how numbers are written in text, as in `DenseFeature`.
     """
 
     column: str
@@ -46,6 +64,14 @@ class Label:
     std: float = 1.0
     name: str = ""
     loss_weight: float = 1.0
+    decimal: str = "."
+    thousands: str = ""
+    unit: str = ""
+
+    @property
+    def notation(self) -> Notation:
+        """How its numbers are written."""
+        return Notation(self.decimal, self.thousands, self.unit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +86,10 @@ class DenseFeature:
       fill_value: replaces a missing number, in the units of the log: a number, `"mean"` of the training rows, or None,
         which makes the row malformed.
       indicator: adds a second float, 1 where the number is missing.
+      decimal: in text, the character before the fraction: `,` for `15,73`.
+      thousands: in text, the character between groups of digits, `,` for `2,247.14`, a blank for `2 247`; or empty.
+      unit: in text, what stands before or after the number and is dropped: `$` for `$15.73`. With `%`, `6.0%` is 6.0.
+        Numbers without it are read as well.
     """
 
     name: str
@@ -67,6 +97,14 @@ class DenseFeature:
     transform: Transform = "none"
     fill_value: float | Literal["mean"] | None = 0.0
     indicator: bool = False
+    decimal: str = "."
+    thousands: str = ""
+    unit: str = ""
+
+    @property
+    def notation(self) -> Notation:
+        """How its numbers are written."""
+        return Notation(self.decimal, self.thousands, self.unit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +116,9 @@ class CategoricalFeature:
       column: the column of the log; by default the name.
       encoding: `vocabulary`: rows 1, 2, ... by falling frequency in the training rows (ties by value), row 0 for
         all others; `hash`: a fingerprint of the text modulo the table's rows; `ids`: the numbers are the rows.
-      dtype: the type in the log and in serving requests: `string` or `int64`. The empty text (for int64: -1) is an
-        ordinary value for `vocabulary` and `hash`, and out of range for `ids`.
+      dtype: the type in the log and in serving requests: `string` or `int64`, which also reads `24216.0` and, as 1 or
+        0, booleans. The empty text (for int64: -1) is an ordinary value for `vocabulary` and `hash`, and out of range
+        for `ids`.
       min_count: `vocabulary` only: rarer values share row 0.
       max_size: `vocabulary` only: at most this many values get separate rows.
       multi_valued: any number of values an example. Implied by `separator`; without one, the column is a list column.
@@ -176,7 +215,8 @@ class TextFormat:
       delimiter: the character between fields; None means a comma for .csv and a tab otherwise.
       quote: the character around fields, in the header and in rows; within a field it is doubled. Fields without it
         are read too. Empty means that fields have no quotes, None double quotes except between tabs.
-      missing: texts that mean "no value", in dense and categorical columns. The empty text always does.
+      missing: texts that mean "no value", in dense and categorical columns; `999` also the number in a typed column.
+        The empty text always does.
       strip: drops blanks around each value.
     """
 

@@ -10,13 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tfrs_dlrm.messages import did_you_mean
-from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Table, TextFormat
+from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Notation, Table, TextFormat
 from tfrs_dlrm.schema.plain import build, plain
 from tfrs_dlrm.schema.validation import (
     check_categorical,
     check_dense,
     check_label,
     check_names,
+    check_notations,
     check_storage,
     check_table,
     check_text,
@@ -77,6 +78,7 @@ class Schema:
         check_names([t.name for t in self.tables], "table")
         for dense in self.dense:
             check_dense(dense)
+        check_notations(self._notations())
         for table in self.tables:
             check_table(table, [f for f in self.categorical if f.table == table.name])
             check_storage(table, self.tables, self.categorical)
@@ -146,6 +148,14 @@ class Schema:
         for f in self.categorical:
             names += [f.column, *([f.weights] if f.weights else [])]
         return tuple(dict.fromkeys(names))
+
+    @property
+    def notations(self) -> dict[str, Notation]:
+        """How the numbers of dense features and of labels are written, by column."""
+        return dict(self._notations())
+
+    def _notations(self) -> list[tuple[str, Notation]]:
+        return [*((f.column, f.notation) for f in self.dense), *((x.column, x.notation) for x in self.labels)]
 
     def table(self, name: str) -> Table:
         """Returns the table called `name`.

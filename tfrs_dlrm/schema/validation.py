@@ -14,6 +14,7 @@ from tfrs_dlrm.schema.features import (
     Encoding,
     Initializer,
     Label,
+    Notation,
     OutOfRange,
     RawType,
     StorageType,
@@ -34,6 +35,7 @@ def check_label(label: Label, where: str) -> None:
     if not label.column:
         raise ValueError(f"{where}: column is empty; name the column that holds the label")
     _check_choice(where, "task", label.task, Task)
+    check_notation(where, label.notation)
     if label.threshold is not None and not math.isfinite(label.threshold):
         raise ValueError(f"{where}: threshold={label.threshold} is not finite")
     if label.threshold is not None and (label.positive or label.negative):
@@ -51,6 +53,30 @@ def check_label(label: Label, where: str) -> None:
         raise ValueError(f"{where}: mean={label.mean}, std={label.std}; finite numbers are needed, std above 0")
     if not 0 < label.loss_weight < math.inf:
         raise ValueError(f"{where}: loss_weight={label.loss_weight}; a positive number is needed")
+
+
+def check_notation(where: str, notation: Notation) -> None:
+    """Checks how numbers are written; messages begin with `where`."""
+    decimal, thousands, unit = notation.decimal, notation.thousands, notation.unit
+    for field, value in (("decimal", decimal), ("thousands", thousands)):
+        if len(value) > 1 or value.isalnum() or value in ("+", "-"):
+            raise ValueError(f"{where}: {field}={value!r} is not one character that no number has, such as ','")
+    if not decimal or decimal == thousands or decimal.isspace():
+        raise ValueError(f"{where}: decimal={decimal!r}, thousands={thousands!r}; two characters are needed")
+    wrong = unit != unit.strip() or any(c.isdecimal() or c in "+-" for c in unit)
+    if unit and (wrong or unit in (decimal, thousands, "e", "E")):
+        raise ValueError(f"{where}: unit={unit!r}; a text without digits, signs, and blanks around it is needed")
+
+
+def check_notations(notations: Sequence[tuple[str, Notation]]) -> None:
+    """Checks that all (column, notation) of one column agree."""
+    known: dict[str, Notation] = {}
+    for column, notation in notations:
+        if known.setdefault(column, notation) != notation:
+            raise ValueError(
+                f"column {column!r}: the features and labels that read it differ in decimal, thousands or unit; give"
+                " all of them the same"
+            )
 
 
 def check_names(names: Sequence[str], kind: str) -> None:
@@ -80,6 +106,7 @@ def check_dense(f: DenseFeature) -> None:
         raise ValueError(f"{where}: fill_value={f.fill_value!r} is neither a number, 'mean' nor null")
     if isinstance(f.fill_value, float) and not math.isfinite(f.fill_value):
         raise ValueError(f"{where}: fill_value={f.fill_value} is not finite")
+    check_notation(where, f.notation)
     if f.fill_value is None and f.indicator:
         raise ValueError(f"{where}: indicator=true never sees a missing number, because fill_value=null refuses them")
 

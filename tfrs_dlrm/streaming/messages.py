@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.blocks import BlockEncoder
+from tfrs_dlrm.data.raw.notations import in_notation
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.values import as_number, as_whole, number_text
 from tfrs_dlrm.data.reading.columns import Columns
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import Notation, Schema
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.reader import MAX_BYTES, Message
 
@@ -195,12 +196,14 @@ class _Field:
       column: its name.
       type: of the Arrow column made of it.
       is_text: whether it is read as text, so that a number needs one.
+      notation: how numbers in text are written.
       separator: of a list of values that the schema wants in one text; empty where it wants one value.
     """
 
     column: str
     type: pa.DataType
     is_text: bool
+    notation: Notation
     separator: str
 
     def value(self, value: Any) -> Any:
@@ -238,8 +241,8 @@ class _Field:
             return None
         if not isinstance(value, str):
             raise _FieldError(self.column, f"one value is needed, this is a {type(value).__name__}")
-        if isinstance(value, _Number) and self.is_text:
-            return number_text(value).encode()
+        if isinstance(value, _Number):
+            value = number_text(value) if self.is_text else in_notation(value, self.notation)
         try:
             return value.encode()
         except UnicodeEncodeError as e:  # half of a surrogate pair
@@ -261,5 +264,6 @@ def _fields(schema: Schema) -> list[_Field]:
     fields = []
     for name in schema.columns:
         kind, separator = kinds.get(name, (pa.binary(), ""))
-        fields.append(_Field(name, kind, name in texts, separator))
+        notation = schema.notations.get(name, Notation())
+        fields.append(_Field(name, kind, name in texts, notation, separator))
     return fields

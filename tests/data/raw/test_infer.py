@@ -1,19 +1,26 @@
 """The schema that is proposed for a file: rule by rule, and for real data."""
 
 import csv
+import datetime
 import decimal
 import gzip
 import io
+import re
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tfrs_dlrm.data.encoding.arrow_tensors import to_tensor
+from tfrs_dlrm.data.encoding.tokenizer import Tokenizer
 from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.raw import frames, sources
 from tfrs_dlrm.data.raw.infer import infer_schema
-from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, TextFormat
+from tfrs_dlrm.data.raw.typed_rows import parse
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Notation, Schema, TextFormat
 
 ROWS = 400
 
@@ -170,7 +177,8 @@ def test_the_label_is_known_by_its_name(tmp_path):
         (["a; b", "a", "c; b; a", "c"], CategoricalFeature("c", separator="; ")),
         (["a,b", "a", "c,b,a", "c"], CategoricalFeature("c", separator=",")),
         (["Doe, Jane", "Roe, Max", "Poe, Ann", "x"], CategoricalFeature("c")),  # nothing comes again
-        (["1,5", "2,5", "1,7", "2,7"], CategoricalFeature("c")),  # a decimal comma
+        (["101,205", "205", "307,101", "307"], CategoricalFeature("c", separator=",")),  # no thousands
+        (["-5", "7", "12", "8"], CategoricalFeature("c", dtype="int64")),
         (["007", "7", "12", "1"], CategoricalFeature("c")),
         (["-1", "7", "12", "1"], CategoricalFeature("c")),  # -1 means missing to int64
         (["1e3", "7", "2", "0"], DenseFeature("c", transform="standardize", fill_value="mean")),
@@ -338,3 +346,195 @@ def test_anime(real_data, tmp_path):
         "members": "dense, log1p",
     }
     assert titles.schema.multi_hot[0].separator == ", " and titles.notes["genre"].startswith("43 values joined by ', '")
+
+
+COUNT = 120
+BIG = [2**63 - 1 - (i % 60) for i in range(COUNT)]  # all the same float64
+HASHES = [2**64 - 1 - 12345 * (i % 60) for i in range(COUNT)]
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds", "expected"),
+    [
+        (BIG, [pa.int64(), pa.decimal128(38, 0), pa.string()], CategoricalFeature("user_id", dtype="int64")),
+        (BIG, [pa.int64(), pa.string()], CategoricalFeature("seen", dtype="int64")),  # no number is that large
+        (HASHES, [pa.uint64(), pa.decimal256(60, 0), pa.string()], CategoricalFeature("user_id")),
+        (
+            [None if i % 7 == 0 else 24216 + i % 60 for i in range(COUNT)],
+            [
+                pa.float64(),
+                pa.float32(),
+                pa.int32(),
+                pa.uint64(),
+                pa.decimal128(9, 0),
+                pa.decimal128(9, 2),
+                pa.string(),
+            ],
+            CategoricalFeature("user_id", dtype="int64"),
+        ),
+        ([i % 3 == 0 for i in range(COUNT)], [pa.bool_(), pa.string()], CategoricalFeature("mobile", dtype="int64")),
+        ([-1.0, 5.0, -7.0] * 40, [pa.float64(), pa.string(), pa.int8()], CategoricalFeature("user_id")),
+        ([1.5, 2.0, 3.25] * 40, [pa.float64(), pa.float16(), pa.string()], DenseFeature("x", transform="standardize")),
+    ],
+    ids=["large ids", "large numbers", "hashes", "gaps", "booleans", "negative", "numbers"],
+)
+def test_a_column_is_the_same_in_every_type(tmp_path, values, kinds, expected):
+    """The same is proposed for every type, as a file of it and as CSV; each schema reads all others alike."""
+    first, read = None, []
+    for kind in kinds:
+        array = column_of(values, kind)
+        table = pa.table({"y": [0, 1] * (COUNT // 2), expected.name: array})
+        pq.write_table(table, tmp_path / "log.parquet")
+        cells = {k: ["" if v is None else str(v) for v in column] for k, column in table.to_pydict().items()}
+        for path in (str(tmp_path / "log.parquet"), write_csv(tmp_path / "log.csv", cells), table):
+            schema = infer_schema(path).schema
+            found = (*schema.dense, *schema.categorical)[0]
+            assert type(found) is type(expected), (kind, path)
+            if isinstance(found, CategoricalFeature):
+                assert (found.name, found.dtype) == (expected.name, expected.dtype), (kind, path)
+            first = first or schema
+            read += [tokens(path, first), tokens(path, schema)]
+    assert all(tokens == read[0] for tokens in read)
+    assert len(set(read[0])) == len({str(v) for v in values})
+
+
+def column_of(values, kind):
+    if kind == pa.string():
+        gaps = any(v is None for v in values)  # as pandas writes them
+        return pa.array(["" if v is None else str(float(v) if gaps else v) for v in values])
+    if pa.types.is_decimal(kind):
+        return pa.array([v if v is None else decimal.Decimal(v) for v in values], kind)
+    return pa.array(values, pa.uint64() if kind == pa.uint64() else None).cast(kind)
+
+
+def tokens(path, schema):
+    """What is counted of the only feature of a log."""
+    source = path if isinstance(path, str) else frames.Frame(path)
+    parts = [parse(block, schema) for block in sources.blocks(source, schema)]
+    assert not any(part.bad for part in parts)
+    if schema.dense:
+        return np.concatenate([part.dense[:, 0] for part in parts]).tolist()
+    (feature,) = schema.categorical
+    values = pa.concat_arrays([part.categorical[feature.name] for part in parts])
+    return Tokenizer(schema).text(to_tensor(values)).numpy().tolist()
+
+
+def test_ids_that_a_float_has_rounded_are_named():
+    ids = pa.array([2.0**60 + 1024 * (i % 50) for i in range(COUNT)])
+    proposal = infer_schema(pa.table({"y": [0, 1] * 60, "user_id": ids, "x": [i % 7 / 4 for i in range(COUNT)]}))
+    assert proposal.kinds()["user_id"] == "left out"
+    assert "whole numbers that a float cannot tell apart" in proposal.notes["user_id"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "notation", "numbers"),
+    [
+        (["15,730", "2,247.14", "834.29"], Notation(thousands=","), [15730, 2247.14, 834.29]),
+        (["15,73", "2,5", "7"], Notation(decimal=","), [15.73, 2.5, 7]),
+        (["1.234,5", "2,5", "1.234.567"], Notation(decimal=",", thousands="."), [1234.5, 2.5, 1234567]),
+        (["1 234,5", "2\u202f247", "9\u00a0000"], Notation(decimal=",", thousands=" "), [1234.5, 2247, 9000]),
+        (["1'234.5", "2\u2019247", "9"], Notation(thousands="'"), [1234.5, 2247, 9]),
+        (["12,34,567", "1,234", "5"], Notation(thousands=","), [1234567, 1234, 5]),
+        (["$15.73", "-$2", "$ 1,000"], Notation(thousands=",", unit="$"), [15.73, -2, 1000]),
+        (["6.0%", "7 %", "-0.5%"], Notation(unit="%"), [6, 7, -0.5]),
+        (["15,73 €", "2 €", "0,5"], Notation(decimal=",", unit="€"), [15.73, 2, 0.5]),
+        (["USD 5", "USD 1,250.50", "7"], Notation(thousands=",", unit="USD"), [5, 1250.5, 7]),
+        (["0,123", "1,234", "2,345"], Notation(decimal=","), [0.123, 1.234, 2.345]),
+    ],
+)
+def test_numbers_in_other_notations(tmp_path, texts, notation, numbers):
+    n = 25 * len(texts)
+    rows = {"y": ["0", "1", "1", "0", "1"] * (n // 5), "x": texts * 25}
+    path = write_csv(tmp_path / "log.csv", rows)
+    proposal = infer_schema(path)
+    (feature,) = proposal.schema.dense
+    assert feature.notation == notation and not proposal.schema.categorical and "numbers from" in proposal.notes["x"]
+    schema = Schema(Label("y"), (replace(feature, transform="none"),), text=proposal.schema.text)
+    assert Schema.from_json(schema.to_json()) == schema
+    pq.write_table(pa.table({"y": [0] * n, "x": pa.array(numbers * 25, pa.float64())}), tmp_path / "typed.parquet")
+    for source in (path, str(tmp_path / "typed.parquet"), pa.table({"y": [0] * n, "x": texts * 25})):
+        assert tokens(source, schema) == np.float32(numbers * 25).tolist()
+    assert infer_schema(path, label="x", task="regression").schema.label.notation == notation
+
+
+def test_numbers_of_another_notation_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text('y,x\n0,"15,73"\n1,15.73\n1,"1,234,5"\n')
+    (block,) = sources.blocks(str(tmp_path / "a.csv"), schema := Schema(Label("y"), (DenseFeature("x", decimal=","),)))
+    rows = parse(block, schema)
+    assert rows.dense.tolist() == [[np.float32(15.73)]]
+    what = "is not a finite float32 number with {'decimal': ',', 'thousands': '', 'unit': ''}"
+    assert [(b.row, b.reason) for b in rows.bad] == [(3, f"'15.73' {what}"), (4, f"'1,234,5' {what}")]
+
+
+def test_numbers_in_several_units_are_named(tmp_path):
+    texts = ["$5", "€6", "$7.50", "8 %"] * 30
+    proposal = infer_schema(write_csv(tmp_path / "log.csv", {"y": ["0", "1"] * 60, "x": texts}))
+    assert proposal.notes["x"] == "4 values; most look like numbers, but not all in one notation and unit"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("decimal", "", "decimal='', thousands=''; two characters are needed"),
+        ("decimal", "x", "decimal='x' is not one character that no number has"),
+        ("thousands", ".", "decimal='.', thousands='.'; two characters are needed"),
+        ("unit", "5%", "unit='5%'; a text without digits"),
+    ],
+)
+def test_notations_that_cannot_be(field, value, message):
+    with pytest.raises(ValueError, match=re.escape(f"feature 'x': {message}")):
+        Schema(Label("y"), (DenseFeature("x", **{field: value}),))
+    with pytest.raises(ValueError, match="column 'x': the features and labels that read it differ in decimal"):
+        Schema(Label("x", threshold=1), (DenseFeature("x", unit="$"),))
+
+
+START = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+MOMENTS = [START + datetime.timedelta(minutes=97 * i) for i in range(COUNT)]
+TIMES = {
+    "iso": ("timestamps", [m.strftime("%Y-%m-%d %H:%M:%S") for m in MOMENTS]),
+    "zone": ("timestamps", [m.isoformat(timespec="milliseconds") for m in MOMENTS]),
+    "z": ("timestamps", [m.strftime("%Y-%m-%dT%H:%M:%SZ") for m in MOMENTS]),
+    "day": ("dates", [m.strftime("%Y-%m-%d") for m in MOMENTS]),
+    "german": ("dates", [m.strftime("%d.%m.%Y") for m in MOMENTS]),
+    "american": ("timestamps", [m.strftime("%m/%d/%Y %I:%M %p") for m in MOMENTS]),
+    "named": ("dates", [m.strftime("%d %b %Y") for m in MOMENTS]),
+    "minute": ("times of day", [m.strftime("%H:%M") for m in MOMENTS]),
+    "hour": ("hours YYMMDDHH", [m.strftime("%y%m%d%H") for m in MOMENTS]),
+    "compact": ("dates YYYYMMDD", [m.strftime("%Y%m%d") for m in MOMENTS]),
+    "compact_hour": ("hours YYYYMMDDHH", [m.strftime("%Y%m%d%H") for m in MOMENTS]),
+    "seconds": ("seconds since 1970", [str(int(m.timestamp())) for m in MOMENTS]),
+    "fractions": ("seconds since 1970", [f"{m.timestamp() + 0.25:.2f}" for m in MOMENTS]),
+    "milliseconds": ("milliseconds since 1970", [str(int(m.timestamp()) * 1000) for m in MOMENTS]),
+    "nanoseconds": ("nanoseconds since 1970", [str(int(m.timestamp()) * 10**9) for m in MOMENTS]),
+}
+
+
+def test_dates_and_times_are_named_and_left_out(tmp_path):
+    texts = {name: values for name, (_, values) in TIMES.items()}
+    others = {
+        "zip": [f"{26110100 + i % 40}" for i in range(COUNT)],
+        "ratio": [f"{i % 90}:{i % 61:02d}" for i in range(COUNT)],
+        "version": [f"1.{i % 5}.{i % 7}" for i in range(COUNT)],
+        "count": [str(20261301 + i % 99) for i in range(COUNT)],
+    }
+    path = write_csv(tmp_path / "log.csv", {"y": ["0", "1"] * 60, **texts, **others})
+    typed = {"y": [0, 1] * 60} | {k: typed_of(v) for k, v in texts.items()} | others
+    typed["stamp"], typed["date"] = pa.array(MOMENTS), pa.array([m.date() for m in MOMENTS])
+    for source in (path, pa.table(typed)):
+        proposal = infer_schema(source)
+        for name, (kind, values) in TIMES.items():
+            assert proposal.kinds()[name] == "left out", name
+            note = proposal.notes[name]
+            assert note.startswith(f"a time: {kind}, such as '{values[0][:4]}") and "left out" in note, note
+        assert not any("time" in proposal.notes[name] for name in others)
+    assert proposal.notes["stamp"].startswith("a time: of type timestamp[us, tz=UTC], left out")
+    assert proposal.notes["date"].startswith("a time: of type date32[day], left out")
+
+
+def typed_of(values):
+    for kind in (pa.int64(), pa.float64()):
+        try:
+            return pa.array(values).cast(kind)
+        except pa.ArrowInvalid:
+            pass
+    return pa.array(values)

@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfrs_dlrm.data.raw.column_notes import infinite_note, notation_note
 from tfrs_dlrm.data.raw.frames import RawInputs, expand_inputs
-from tfrs_dlrm.data.raw.sniffing import SampledColumn, read_first_rows
-from tfrs_dlrm.schema import RESERVED_NAMES, CategoricalFeature, DenseFeature, Label, RawType, Schema, Task
+from tfrs_dlrm.data.raw.notations import looks_like_number, may_be_lists
+from tfrs_dlrm.data.raw.proposed_label import label_column, propose_label
+from tfrs_dlrm.data.raw.sampled_column import SampledColumn
+from tfrs_dlrm.data.raw.sniffing import read_first_rows
+from tfrs_dlrm.data.raw.values import MAX_INT64
+from tfrs_dlrm.schema import RESERVED_NAMES, CategoricalFeature, DenseFeature, RawType, Schema, Task
 
-_LABEL_NAMES = frozenset(
-    {"label", "target", "y", "click", "clicked", "clicks", "isclick", "isclicked", "converted", "conversion"}
-    | {"isconversion", "isconverted", "outcome", "response"}
-)
-_YES = frozenset({"yes", "y", "true", "t", "positive", "click", "clicked"})
 _ID_NAMES = frozenset(
     {"id", "ids", "uid", "uuid", "guid", "user", "item", "code", "zip", "zipcode", "postcode", "hash", "key", "type"}
 )
@@ -101,8 +101,8 @@ def infer_schema(
     if label is not None and label not in first_rows:
         more = f"; left out: {', '.join(first.unusable)}" if first.unusable else ""
         raise ValueError(f"{path}: no column {label!r} for the label; it has: {', '.join(first_rows)[:500]}{more}")
-    name = _label_column(path, first_rows, label)
-    proposed, note = _label(path, first_rows[name], task)
+    name = label_column(path, first_rows, label)
+    proposed, note = propose_label(path, first_rows[name], task)
     notes: dict[str, str] = dict(first.unusable)
     features: list[Feature] = []
     taken = set(RESERVED_NAMES)
@@ -126,61 +126,6 @@ def infer_schema(
     return SchemaProposal(schema, notes, first.rows, first.files, len(inputs))
 
 
-# ---- the label -------------------------------------------------------------------------------------------------------
-
-
-def _label_column(path: str, first_rows: dict[str, SampledColumn], given: str | None) -> str:
-    if given is not None:
-        return given
-    two = [c.name for c in first_rows.values() if c.distinct == 2]
-    named = [n for n in first_rows if re.sub(r"[^a-z]", "", n.lower()) in _LABEL_NAMES]
-    found = [n for n in named if n in two or _is_zero_one(first_rows[n].numbers)]
-    if len(found) == 1:
-        return found[0]
-    candidates = found or two or named
-    what = f"it may be {', '.join(map(repr, candidates))}" if candidates else "no column holds two values"
-    raise ValueError(f"{path}: it is unclear which column is the label; {what}. Give its name as label")
-
-
-def _is_zero_one(numbers: np.ndarray | None) -> bool:
-    return numbers is not None and len(numbers) > 0 and set(numbers) <= {0.0, 1.0}
-
-
-def _label(path: str, column: SampledColumn, task: Task) -> tuple[Label, str]:
-    none = f"; {column.missing:.1%} of the rows have none, which makes them bad rows" if column.missing else ""
-    numbers = column.numbers
-    none += "" if numbers is None else _infinite(column)
-    if task == "regression":
-        if numbers is None or not len(numbers):
-            raise ValueError(
-                f"{path}: column {column.name!r} cannot be predicted as a number; it does not hold numbers"
-            )
-        note = f"numbers from {numbers.min():g} to {numbers.max():g}, {numbers.mean():g} in the mean{none}"
-        return Label(column.name, task=task), note
-    if numbers is not None and _is_zero_one(numbers):
-        return Label(column.name), f"0 or 1; {numbers.mean():.1%} are 1{none}"
-    if numbers is not None and column.distinct >= 2:
-        values, counts = np.unique(numbers, return_counts=True)
-        above = counts[::-1].cumsum()[::-1] / counts.sum()
-        threshold = values[int(np.argmax(above <= 0.5)) or -1]  # above[0] is 1, so index 0 means that none was found
-        share = (numbers >= threshold).mean()
-        return Label(column.name, threshold=float(threshold)), f"{threshold:g} or more is 1: {share:.1%}{none}"
-    if column.distinct == 2:
-        negative, positive = column.counts  # the rarer one is the second
-        if str(negative).lower() in _YES and str(positive).lower() not in _YES:
-            negative, positive = positive, negative
-        share = column.counts[positive] / sum(column.counts.values())
-        label = Label(column.name, positive=(str(positive),), negative=(str(negative),))
-        return label, f"{positive!r} is 1, {negative!r} is 0; {share:.1%} are 1{none}"
-    shown = ", ".join(repr(v) for v in list(column.counts)[:5]) if column.distinct else str(column.values.type)
-    raise ValueError(
-        f"{path}: column {column.name!r} cannot be the label; two values or numbers are needed, it holds: {shown}"
-    )
-
-
-# ---- the features ----------------------------------------------------------------------------------------------------
-
-
 def _feature_name(column: str, taken: set[str]) -> str:
     """Makes an unused name of letters, digits and underscores: `capital-gain` becomes capital_gain."""
     base = re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_")
@@ -200,37 +145,66 @@ def _feature(column: SampledColumn, name: str) -> tuple[Feature | None, str]:
         return _list(column, name, missing)
     kind, distinct = column.values.type, column.distinct
     present = len(column.values) - column.values.null_count
-    if pa.types.is_temporal(kind) or distinct == 0:
-        example = "the hour or the weekday" if pa.types.is_temporal(kind) else "its fields, or its text"
-        return None, f"of type {kind}; numbers and texts are needed, such as {example}"
-    if distinct == 1 and not missing:
+    if distinct == 0 and not pa.types.is_temporal(kind):
+        return None, f"of type {kind}; numbers and texts are needed, such as its fields, or its text"
+    if distinct == 1 and not missing and not pa.types.is_temporal(kind):
         return None, f"always {str(next(iter(column.counts)))[:40]!r}"
-    unique = distinct == len(column.values) >= _ENOUGH_ROWS
-    if column.numbers is not None and not (column.is_whole and unique):
-        if not column.is_whole or not _is_name(column, distinct, present):
-            return _dense(column, name, column.numbers, missing)
-        dtype: RawType = "int64" if column.numbers.min() >= 0 else "string"
-        note = f"{distinct:,} whole numbers{missing}{_rare(distinct)}{_infinite(column) if dtype == 'int64' else ''}"
-        return _vocabulary(name, column.name, distinct, dtype), note
+    if column.time and not (column.numbers is not None and _has_name_of_id(column)):
+        what = f"a time: {column.time}, left out; numbers or texts of it are needed, such as the hour or the weekday"
+        return None, what
     separator, parts = _separator(column)
+    if may_be_lists(column.texts, column.notation) and separator:
+        return _joined(column, name, separator, parts, missing)
+    if column.is_rounded and _has_name_of_id(column):
+        return None, (
+            "whole numbers that a float cannot tell apart: different ids may have become equal where the file was"
+            " written; write them as integers or text"
+        )
+    unique = distinct == len(column.values) >= _ENOUGH_ROWS
+    whole = column.whole
+    if whole is None and column.numbers is not None:
+        return _dense(column, name, missing)
+    nearly_unique = column.is_large and distinct > 0.9 * present and present >= _ENOUGH_ROWS
+    if whole is not None and not unique and not nearly_unique:
+        return _whole(column, name, missing) if _is_name(column, present) else _dense(column, name, missing)
     if separator:
-        feature = dataclasses.replace(_vocabulary(name, column.name, parts, "string"), separator=separator)
-        return feature, f"{parts:,} values joined by {separator!r}{missing}{_rare(parts)}"
+        return _joined(column, name, separator, parts, missing)
     if unique or (distinct > 0.9 * present and present >= _ENOUGH_ROWS):
         return None, f"{distinct:,} values in {present:,} rows: an identifier, or free text"
-    return _vocabulary(name, column.name, distinct, "string"), f"{distinct:,} values{missing}{_rare(distinct)}"
+    alike = sum(map(looks_like_number, column.texts)) > 0.9 * max(1, len(column.texts))
+    mixed = "; most look like numbers, but not all in one notation and unit" if alike else ""
+    return _vocabulary(name, column.name, distinct, "string"), f"{distinct:,} values{missing}{_rare(distinct)}{mixed}"
 
 
-def _infinite(column: SampledColumn) -> str:
-    """Says how many rows `prepare` refuses because the number is infinite."""
-    then = "prepare stops at such rows, or sets them aside with bad_rows='quarantine'"
-    return f"; infinite in {column.infinite:,} of {len(column.values):,} rows: {then}" if column.infinite else ""
+def _joined(
+    column: SampledColumn, name: str, separator: str, parts: int, missing: str
+) -> tuple[CategoricalFeature, str]:
+    """Proposes a vocabulary of the values that texts join."""
+    feature = dataclasses.replace(_vocabulary(name, column.name, parts, "string"), separator=separator)
+    return feature, f"{parts:,} values joined by {separator!r}{missing}{_rare(parts)}"
 
 
-def _is_name(column: SampledColumn, distinct: int, present: int) -> bool:
-    """Whether whole numbers are names of things, by the column's name or because few values occur."""
+def _whole(column: SampledColumn, name: str, missing: str) -> tuple[CategoricalFeature, str]:
+    """Proposes a vocabulary of whole numbers or booleans."""
+    distinct = len(column.whole or ())
+    if column.is_boolean:
+        return _vocabulary(name, column.name, distinct, "int64"), f"true or false, read as 1 or 0{missing}"
+    dtype: RawType = "int64" if column.fits_int64 else "string"
+    beyond = " beyond int64, read as text" if max(column.whole or [0]) > MAX_INT64 else ""
+    infinite = infinite_note(column) if dtype == "int64" else ""
+    note = f"{distinct:,} whole numbers{beyond}{missing}{_rare(distinct)}{infinite}"
+    return _vocabulary(name, column.name, distinct, dtype), note
+
+
+def _is_name(column: SampledColumn, present: int) -> bool:
+    """Whether whole numbers are names of things: by the column's name, by their size, or because few values occur."""
+    few = column.distinct <= _FEW and present >= _OFTEN * column.distinct
+    return column.is_boolean or column.is_large or few or _has_name_of_id(column)
+
+
+def _has_name_of_id(column: SampledColumn) -> bool:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column.name).lower()
-    return re.split(r"[^a-z]+", words)[-1] in _ID_NAMES or (distinct <= _FEW and present >= _OFTEN * distinct)
+    return re.split(r"[^a-z]+", words)[-1] in _ID_NAMES
 
 
 def _vocabulary(name: str, column: str, distinct: int, dtype: RawType) -> CategoricalFeature:
@@ -241,7 +215,8 @@ def _rare(distinct: int) -> str:
     return f"; those seen less than {_MIN_COUNT} times share a row" if distinct > _MANY else ""
 
 
-def _dense(column: SampledColumn, name: str, numbers: np.ndarray, missing: str) -> tuple[DenseFeature, str]:
+def _dense(column: SampledColumn, name: str, missing: str) -> tuple[DenseFeature, str]:
+    numbers = column.numbers if column.numbers is not None else np.zeros(1)
     deviation = numbers.std()
     skewness = ((numbers - numbers.mean()) ** 3).mean() / deviation**3 if deviation else 0.0
     skewed = bool(skewness > _SKEWED and np.quantile(numbers, 0.25) >= 0)
@@ -251,20 +226,22 @@ def _dense(column: SampledColumn, name: str, numbers: np.ndarray, missing: str) 
         transform="log1p" if skewed else "standardize",
         fill_value=0.0 if skewed and not missing else "mean",
         indicator=bool(missing),
+        **dataclasses.asdict(column.notation),
     )
     shape = ", skewed" if skewed else ""
-    return feature, f"numbers from {numbers.min():g} to {numbers.max():g}{shape}{missing}{_infinite(column)}"
+    span = f"numbers from {numbers.min():g} to {numbers.max():g}"
+    return feature, f"{span}{notation_note(column)}{shape}{missing}{infinite_note(column)}"
 
 
 def _list(column: SampledColumn, name: str, missing: str) -> tuple[CategoricalFeature | None, str]:
     items = SampledColumn(column.name, pc.list_flatten(column.values))
     kind = items.values.type
-    if not (items.is_text or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+    if not (items.is_text or pa.types.is_large_string(kind) or items.whole is not None):
         return None, f"of type {column.values.type}; lists of texts or whole numbers are needed"
     distinct = items.distinct if len(items.values) else 0
     if distinct == 0:
         return None, f"no value in {len(column.values):,} rows"
-    whole = pa.types.is_integer(kind) and items.numbers is not None and items.numbers.min() >= 0
+    whole = items.whole is not None and not items.is_text and items.fits_int64
     feature = _vocabulary(name, column.name, distinct, "int64" if whole else "string")
     return dataclasses.replace(feature, multi_valued=True), f"lists of {distinct:,} values{missing}{_rare(distinct)}"
 
@@ -276,8 +253,6 @@ def _separator(column: SampledColumn) -> tuple[str, int]:
         joined = sum(n for text, n in column.counts.items() if separator in str(text))
         if not texts or joined < 0.05 * len(column.values):
             continue
-        if separator == "," and all(re.fullmatch(r"-?[0-9]+(,[0-9]+)?", text) for text in texts):
-            continue  # a decimal comma
         if all(text.count(separator) == text.count(f"{separator} ") for text in texts):
             separator += " "
         parts = [part for text in texts for part in text.split(separator)]

@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfrs_dlrm.data.raw.notations import plain_numbers
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.text import is_utf8, read_text
 from tfrs_dlrm.data.raw.values import as_number, is_text, not_whole, texts, whole_numbers
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import Notation, Schema
 
 # Stands for a missing value in a column of integers.
 MISSING_INT = -1
@@ -137,13 +138,16 @@ class ColumnParser:
             self.refuse(np.abs(values) > MAX_FLOAT, column, lambda i: f"{values[i]} is not a finite float32 number")
             return values
         text = self._without_missing(self.stripped(column))
+        notation = self._schema.notations.get(column, Notation())
+        plain = plain_numbers(text, notation)
         try:
-            numbers = text.cast(pa.float64())
+            numbers = plain.cast(pa.float64())
         except pa.ArrowInvalid:
-            numbers = pa.array([as_number(t) for t in text.to_pylist()], pa.float64())
+            numbers = pa.array([as_number(t) for t in plain.to_pylist()], pa.float64())
         values = pc.fill_null(numbers, np.nan).to_numpy(zero_copy_only=False)
         wrong = ~(np.abs(values) <= MAX_FLOAT) & pc.is_valid(text).to_numpy(zero_copy_only=False)
-        self.refuse(wrong, column, lambda i: f"{text[i].as_py()[:40]!r} is not a finite float32 number")
+        written = "" if notation == Notation() else f" with {dataclasses.asdict(notation)}"
+        self.refuse(wrong, column, lambda i: f"{text[i].as_py()[:40]!r} is not a finite float32 number{written}")
         return self._present(values)
 
     def _without_missing(self, text: pa.Array) -> pa.Array:

@@ -3,95 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.frames import Frame, RawInput
+from tfrs_dlrm.data.raw.notations import looks_like_number
 from tfrs_dlrm.data.raw.parsing import fields
 from tfrs_dlrm.data.raw.partitions import partitions
+from tfrs_dlrm.data.raw.sampled_column import SampledColumn
 from tfrs_dlrm.data.raw.text_sniffing import MISSING, MISSING_AMONG_NUMBERS, sniff_text
 from tfrs_dlrm.data.raw.values import as_number
 from tfrs_dlrm.schema import TextFormat
 
 _UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
-
-
-@dataclasses.dataclass(frozen=True)
-class SampledColumn:
-    """The first rows of one column.
-
-    Attributes:
-      name: as in the file.
-      values: strings, or the type that Parquet gives; null where missing.
-    """
-
-    name: str
-    values: pa.Array
-
-    @property
-    def is_text(self) -> bool:
-        """Whether the values are strings."""
-        return pa.types.is_string(self.values.type)
-
-    @property
-    def is_list(self) -> bool:
-        """Whether each value is a list."""
-        types, kind = pa.types, self.values.type
-        return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-
-    @property
-    def missing(self) -> float:
-        """The share of rows without a value."""
-        return self.values.null_count / len(self.values)
-
-    @property
-    def distinct(self) -> int:
-        """The number of distinct values; 0 for lists and other types whose values cannot be compared."""
-        return 0 if pa.types.is_nested(self.values.type) or self.missing == 1 else len(self.counts)
-
-    @functools.cached_property
-    def counts(self) -> dict[object, int]:
-        """The number of occurrences of each value, the most frequent first; empty if Arrow cannot compare them."""
-        try:
-            pairs = pc.value_counts(self.values.drop_null())
-        except pa.ArrowNotImplementedError:  # extension types, such as UUIDs
-            return {}
-        values, counts = pairs.field(0).to_pylist(), pairs.field(1).to_pylist()
-        return dict(sorted(zip(values, counts, strict=True), key=lambda pair: (-pair[1], str(pair[0]))))
-
-    @functools.cached_property
-    def numbers(self) -> np.ndarray | None:
-        """The present finite values as float64; None if a value is no number, or a code with a leading zero."""
-        types, kind = pa.types, self.values.type
-        if any(is_kind(kind) for is_kind in (types.is_boolean, types.is_integer, types.is_floating, types.is_decimal)):
-            values = self.values.drop_null().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-            finite = values[np.isfinite(values)]
-            return finite if len(finite) or not len(values) else None
-        if not self.is_text or any(re.match(r"[+-]?0[0-9]", str(text)) for text in self.counts):
-            return None
-        counts = {text: n for text, n in self.counts.items() if not _is_infinite(text)}
-        numbers = [as_number(str(text)) for text in counts]
-        if any(n is None or not abs(n) <= np.finfo(np.float32).max for n in numbers) or (self.counts and not counts):
-            return None
-        return np.repeat(np.array(numbers, np.float64), list(counts.values()))
-
-    @property
-    def infinite(self) -> int:
-        """The number of rows whose value is infinite."""
-        return sum(n for value, n in self.counts.items() if _is_infinite(value))
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all values are whole numbers that int64 holds."""
-        if self.is_text:
-            return all(re.fullmatch(r"-?[0-9]{1,18}", str(text)) for text in self.counts if not _is_infinite(text))
-        return self.numbers is not None and bool((self.numbers == np.round(self.numbers)).all())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,10 +154,6 @@ def _clean(array: pa.Array) -> pa.Array:
         return pa.array(texts, pa.string())
 
 
-def _is_infinite(value: object) -> bool:
-    return str(value).lower().lstrip("+-") in ("inf", "infinity")
-
-
 def _is_string(array: pa.Array) -> bool:
     return pa.types.is_string(array.type)
 
@@ -245,8 +169,12 @@ def _missing_texts(arrays: Sequence[pa.Array]) -> tuple[str, ...]:
     for array in filter(_is_string, arrays):
         values = {v for v in pc.unique(array).to_pylist() if v}
         found.update(dict.fromkeys(m for m in MISSING if m in values))
-        odd = sorted(v for v in values if as_number(v) is None and v not in found)
-        numbers = sum(as_number(v) is not None for v in values)
+        odd = sorted(v for v in values if not _is_number(v) and v not in found)
+        numbers = sum(map(_is_number, values))
         if numbers > len(odd) and {v.lower() for v in odd} <= MISSING_AMONG_NUMBERS:
             found.update(dict.fromkeys(odd))
     return tuple(found)
+
+
+def _is_number(text: str) -> bool:
+    return as_number(text) is not None or looks_like_number(text)
