@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_log_pb2, regression_pb2
 
+from tfrs_dlrm.serving.bundle.manifest import BundleManifest, read_manifest, write_manifest
 from tfrs_dlrm.serving.runtime.tfrecord import record
 from tfrs_dlrm.serving.server.inference import InferenceOptions
 from tfrs_dlrm.serving.server.model_server import ModelServer, ServerOptions
@@ -152,17 +153,22 @@ def make(root, version, damage=None):
     os.makedirs(extra)
     with open(os.path.join(extra, "tf_serving_warmup_requests"), "wb") as f:
         f.writelines(record(log.SerializeToString()) for log in warmup_logs(os.path.basename(root)))
-    files = {
-        os.path.relpath(os.path.join(folder, name), path): {"bytes": os.path.getsize(os.path.join(folder, name))}
-        for folder, _, names in os.walk(path)
-        for name in names
-    }
-    manifest = {"format": 1, "context": ["site"], "features": FEATURES, "files": files}
-    with open(os.path.join(extra, "bundle.json"), "w") as f:
-        json.dump(manifest, f)
+    with open(os.path.join(extra, "reference.jsonl"), "w") as f:
+        for price, site, slot in ((4.5, "abc", 9), (None, "", -1)):
+            expected = by_hand(version, np.nan if price is None else price, site, slot)
+            f.write(
+                json.dumps({"inputs": {"price": price, "site": site, "slot": slot}, "probability": expected}) + "\n"
+            )
+    described = {"context": ["site"], "features": FEATURES, "tolerance": 1e-6, "tolerance_up_to": 1.0}
+    write_manifest(path, BundleManifest.from_json(described))
     if damage:
         damage(path)
     os.rename(path, os.path.join(root, str(version)))
+
+
+def seal(path):
+    """Makes bundle.json list the files as they are now: a damage that no checksum shows."""
+    write_manifest(os.fspath(path), read_manifest(os.fspath(path)))
 
 
 def _read(file):

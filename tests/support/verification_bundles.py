@@ -219,6 +219,15 @@ def _write_weights(path, change):
     seal(path)
 
 
+def swapped_vocabulary(path):
+    """Two values that are in the reference rows get each other's rows."""
+    file = path / "assets/site.txt"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[1::-1], *lines[2:]]) + "\n")
+    seal(path)
+    return {"scores": "differ from the training side's"}
+
+
 def nan_weights(path):
     def change(name, value):
         return value * float("nan") if "float" in str(getattr(value, "dtype", "")) and value.ndim == 2 else value
@@ -251,7 +260,23 @@ def no_reference(path):
     return {"reference": "reference.jsonl is missing"}
 
 
+def batching_of_another_size(path):
+    file = path / "batching_params.pbtxt"
+    file.write_text(file.read_text().replace("max_batch_size { value: 256 }", "max_batch_size { value: 128 }"))
+    seal(path)
+    return {"batching": "the last of allowed_batch_sizes is 256, and max_batch_size is 128"}
+
+
+def example_of_another_schema(path):
+    file = path / "assets.extra/example_request.json"
+    file.write_text(file.read_text().replace('"price"', '"cost"'))
+    seal(path)
+    return {"example": "instances[0] has other features than bundle.json lists: cost, price"}
+
+
 DAMAGES = [
+    batching_of_another_size,
+    example_of_another_schema,
     no_variables,
     flipped_byte,
     flipped_byte_sealed,
@@ -273,6 +298,7 @@ DAMAGES = [
     reads_files,
     assigns,
     no_vocabulary,
+    swapped_vocabulary,
     nan_weights,
     other_weights,
     no_manifest,

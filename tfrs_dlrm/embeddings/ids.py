@@ -103,9 +103,8 @@ class IdReader:
     def _in_range(self, features: Sequence[CategoricalFeature], ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns row numbers [n, F] of ids [n, F], a column per feature; and int32 [F], how many ids were outside."""
         sizes = tf.constant([self._sizes[f.name] for f in features], ids.dtype)
-        # As unsigned numbers, negative ids are larger than any table: one comparison checks both bounds.
-        unsigned = tf.uint32 if ids.dtype.size == 4 else tf.uint64
-        fits = tf.reduce_all(tf.bitcast(ids, unsigned) < tf.cast(sizes, unsigned))
+        # Two comparisons, where one of unsigned numbers would do: TensorFlow Lite and ONNX lack that.
+        fits = tf.reduce_all((ids >= 0) & (ids < sizes))
         none = tf.zeros([len(features)], tf.int32)
         found, wrong = tf.cond(fits, lambda: (ids, none), lambda: self._replace(features, ids, sizes))
         return tf.cast(found, tf.int32), wrong  # no table has more rows than int32 can count

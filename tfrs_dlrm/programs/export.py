@@ -20,7 +20,8 @@ _KEEP = FLAGS.integer("keep", None, "How many of the newest versions to keep; by
 
 def main() -> None:
     """Exports the run, and prints how to serve it."""
-    from tfrs_dlrm.serving.exporting.export import EXAMPLE_FILE, ExportOptions, export
+    from tfrs_dlrm.serving.bundle.manifest import EXAMPLE
+    from tfrs_dlrm.serving.exporting.export import ExportOptions, export
     from tfrs_dlrm.stores import is_store_url
 
     options = ExportOptions(tuple(_CONTEXT.value), _TABLES.value, _KEEP.value, _DATA.value)
@@ -45,7 +46,7 @@ def main() -> None:
         print(f"or copied to a disk, for TF Serving:\n  {copy} {exported.path} /models/{name}/{version}")
         return
     volume = shlex.quote(f"{os.path.abspath(_OUTPUT.value)}:/models/{name}")
-    request = shlex.quote(f"@{os.path.join(exported.path, 'assets.extra', EXAMPLE_FILE)}")
+    request = shlex.quote(f"@{os.path.join(exported.path, EXAMPLE)}")
     print("or with TF Serving in Docker:")
     print(f"  docker run -p 8501:8501 -v {volume} -e MODEL_NAME={shlex.quote(name)} \\")
     print("    tensorflow/serving")

@@ -16,7 +16,7 @@ from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.data.reading.dataset import dataset
-from tfrs_dlrm.serving.bundle.manifest import read_manifest
+from tfrs_dlrm.serving.bundle.manifest import EXAMPLE, read_manifest
 from tfrs_dlrm.serving.exporting import export as exporting
 from tfrs_dlrm.serving.exporting.comparison import odd_rows
 from tfrs_dlrm.serving.exporting.export import export
@@ -99,7 +99,7 @@ def test_signature_is_flat_and_named_by_feature(run, exported):
     assert {k: (v.dtype, v.shape.rank) for k, v in signature.structured_outputs.items()} == {
         "probability": (tf.float32, 1)
     }
-    with open(os.path.join(exported.path, "assets.extra", exporting.EXAMPLE_FILE)) as f:
+    with open(os.path.join(exported.path, EXAMPLE)) as f:
         assert json.load(f)["instances"][0].keys() == inputs.keys()
 
 

@@ -6,6 +6,7 @@ import os
 from types import SimpleNamespace
 
 import click_log
+import google_crc32c
 import numpy as np
 import pytest
 import serving_bundles
@@ -211,7 +212,11 @@ def test_manifest_says_what_is_there(exported):
     for name, said in manifest.files.items():
         with open(os.path.join(exported, name), "rb") as f:
             content = f.read()
-        assert said == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}, name
+        assert said == {
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "crc32c": f"{google_crc32c.value(content):08x}",
+        }, name
     found = {os.path.relpath(os.path.join(d, n), exported) for d, _, names in os.walk(exported) for n in names}
     assert found - manifest.files.keys() == {"assets.extra/bundle.json"}
     signatures = SavedModel(exported).signatures

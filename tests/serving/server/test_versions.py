@@ -1,19 +1,25 @@
 """Versions of the local server: switched under load, refused when broken, and ended politely."""
 
 import asyncio
-import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 import serving_bundles
 from serving_bundles import by_hand
+
+from tfrs_dlrm.serving.bundle.loaded_size import bytes_when_loaded
+from tfrs_dlrm.serving.bundle.wholeness import EXPORTER
+from tfrs_dlrm.serving.runtime.saved_model import SavedModel
+from tfrs_dlrm.serving.server import loading, resting
 
 REPOSITORY = Path(__file__).parents[3]
 BODY = {"instances": [{"price": 4.0, "site": "abc", "slot": 8}]}
@@ -93,16 +99,30 @@ def wrong_warmup(path):
     log = serving_bundles.warmup_logs("clicks")[0]
     del log.predict_log.request.inputs["slot"]
     Path(file).write_bytes(serving_bundles.record(log.SerializeToString()))
-    manifest = os.path.join(path, "assets.extra", "bundle.json")
-    listed = json.loads(Path(manifest).read_text())
-    listed["files"]["assets.extra/tf_serving_warmup_requests"]["bytes"] = os.path.getsize(file)
-    Path(manifest).write_text(json.dumps(listed))
+    serving_bundles.seal(path)
+
+
+def wrong_reference(path):
+    file = Path(path, "assets.extra/reference.jsonl")
+    file.write_text(file.read_text().replace("2.", "2.5"))
+    serving_bundles.seal(path)
+
+
+def flipped_byte(path):
+    file = Path(path, "saved_model.pb")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (cut_warmup, ["record 2", "checksum"]),
+        (lambda path: [cut_warmup(path), serving_bundles.seal(path)], ["record 2", "checksum"]),
+        (cut_warmup, ["tf_serving_warmup_requests was changed", "CRC32C", "copy the version again"]),
+        (flipped_byte, ["saved_model.pb was changed"]),
+        (wrong_reference, ["2 scores differ from the training side's", "reference.jsonl, line"]),
+        (lambda path: os.truncate(f"{path}/assets.extra/bundle.json", 100), ["bundle.json", "not valid JSON"]),
         (wrong_warmup, ["record 0", "'slot'", "missing"]),
         (lambda path: os.remove(f"{path}/variables/variables.index"), ["variables/variables.index", "missing"]),
         (lambda path: os.truncate(f"{path}/saved_model.pb", 100), ["saved_model.pb", "100 bytes"]),
@@ -136,6 +156,128 @@ def test_a_version_that_is_copied_bit_by_bit_is_served_once_it_is_whole(tmp_path
         with open(root / "2" / name, "r+b") as f:
             f.write(whole)
         wait_for(lambda: version_of(httpx.post(f"{url}:predict", json=BODY)) == 2)
+
+
+def copied(source, target, order, look):
+    """Copies a version file by file, as tar does, and looks after each; yields which files are still missing."""
+    files = sorted((f.relative_to(source) for f in source.rglob("*") if f.is_file()), key=order)
+    for i, name in enumerate(files):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        for half in (1, 2):  # a large file grows
+            content = (source / name).read_bytes()
+            (target / name).write_bytes(content[: len(content) * half // 2])
+            look()
+            yield [*files[i + (half == 2) :]]
+
+
+@pytest.mark.parametrize("manifest_first", [False, True], ids=["manifest last", "manifest first"])
+def test_a_slow_copy_is_served_when_the_last_file_is_there_and_not_before(tmp_path, manifest_first):
+    root = tmp_path / "clicks"
+    serving_bundles.make(root, 1)
+    serving_bundles.make(tmp_path / "other", 2)
+    with serving_bundles.running(root, poll_seconds=3600) as server:
+        model = server.server.service.models["clicks"]
+
+        def order(name):
+            return (name.parts[0] == "assets.extra") != manifest_first, name.name == "bundle.json", name
+
+        for missing in copied(tmp_path / "other/2", root / "2", order, lambda: server.call(model.poll())):
+            served = [version.number for version in model.available()]
+            assert served == ([1] if missing else [2]), missing
+        loaded = model.available()[0]
+        assert loaded.manifest is not None and not loaded.error and 1 not in {v.number for v in model.available()}
+
+
+def test_a_stalled_copy_is_refused_by_name_and_served_once_it_continues(tmp_path):
+    root = tmp_path / "clicks"
+    serving_bundles.make(root, 1)
+    serving_bundles.make(tmp_path / "other", 2)
+    with serving_bundles.running(root, poll_seconds=3600) as server:
+        model = server.server.service.models["clicks"]
+        late = tmp_path / "late"
+        (tmp_path / "other/2/variables/variables.index").rename(late)
+        shutil.copytree(tmp_path / "other/2", root / "2")
+        server.call(model.poll())
+        assert 2 not in model.versions, "it may still be copied"
+        server.call(model.poll())
+        assert "variables.index is missing" in model.versions[2].error and model.available()[0].number == 1
+        shutil.copy(late, root / "2/variables/variables.index")
+        server.call(model.poll())
+        assert [version.number for version in model.available()] == [2]
+
+
+def test_a_served_version_whose_files_change_is_loaded_again_or_says_why_not(tmp_path):
+    root = tmp_path / "clicks"
+    serving_bundles.make(root, 1)
+    serving_bundles.make(tmp_path / "other", 2)
+    with serving_bundles.running(root, poll_seconds=3600) as server:
+        model, url = server.server.service.models["clicks"], f"{server.rest}/v1/models/clicks"
+        before, file = model.choose(), root / "1/assets.extra/reference.jsonl"
+        rows = file.read_text()
+        for content in (rows, rows.replace("1.", "1.5")):  # as a copy on top of it, which is the same at first
+            file.write_text(content)
+            server.call(model.poll())
+            server.call(model.poll())
+        (status,) = httpx.get(url).json()["model_version_status"]
+        assert status["state"] == "AVAILABLE" and status["status"]["error_code"] == "OK"
+        assert "files changed since it was loaded" in status["status"]["error_message"]
+        assert "reference.jsonl has" in status["status"]["error_message"]
+        assert version_of(httpx.post(f"{url}:predict", json=BODY)) == 1
+        shutil.rmtree(root / "1")
+        (tmp_path / "other/2").rename(root / "1")  # another model under the same number
+        server.call(model.poll())
+        after = model.choose()
+        assert after is not before and after.number == 1 and not after.warning
+        assert version_of(httpx.post(f"{url}:predict", json=BODY)) == 2
+        assert 'version="1"} 1.0' in httpx.get(f"{server.rest}/metrics").text
+
+
+def test_a_plain_saved_model_is_served_after_a_rest_and_a_bundle_that_lost_its_manifest_never(tmp_path, monkeypatch):
+    def plain(path):
+        shutil.rmtree(os.path.join(path, "assets.extra"))
+
+    def lost(path):
+        plain(path)
+        file = Path(path, "saved_model.pb")
+        saved = serving_bundles._read(file)
+        saved.meta_graphs[0].meta_info_def.meta_graph_version = EXPORTER
+        file.write_bytes(saved.SerializeToString())
+
+    root = tmp_path / "clicks"
+    serving_bundles.make(root, 1)
+    clock = SimpleNamespace(time=time.time, monotonic=lambda: now[0])
+    now = [0.0]
+    monkeypatch.setattr(resting, "time", clock)
+    with serving_bundles.running(root, poll_seconds=3600) as server:
+        model = server.server.service.models["clicks"]
+        serving_bundles.make(root, 2, plain)
+        serving_bundles.make(root, 3, lost)
+        for now[0], served in ((0, 1), (9, 1), (10.5, 2)):
+            server.call(model.poll())
+            assert model.choose().number == served
+        assert model.choose().manifest is None
+        assert "bundle.json is missing, and tfrs-dlrm exported this version with it" in model.versions[3].error
+
+
+def test_a_version_that_does_not_fit_the_memory_is_refused_until_it_does(tmp_path, monkeypatch):
+    root = tmp_path / "clicks"
+    serving_bundles.make(root, 1)
+    with serving_bundles.running(root, poll_seconds=3600) as server:
+        model = server.server.service.models["clicks"]
+        left = [50_000_000]
+        monkeypatch.setattr(loading, "available_memory", lambda: left[0])
+        monkeypatch.setattr(loading, "SavedModel", None)  # it is not tried
+        serving_bundles.make(root, 2)
+        server.call(model.poll())
+        server.call(model.poll())
+        error = model.versions[2].error
+        assert "takes about 68 MB of memory, and 50 MB are left: give the server more memory" in error
+        assert model.choose().number == 1
+        assert model.versions[2].bytes_needed == bytes_when_loaded(str(root / "2"))
+        monkeypatch.setattr(loading, "SavedModel", SavedModel)
+        left[0] = 10**9
+        server.call(model.poll())
+        assert model.choose().number == 2
 
 
 def test_with_no_good_version_the_server_says_so_until_one_comes(tmp_path):

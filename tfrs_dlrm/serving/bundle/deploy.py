@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Next to saved_model.pb, where --enable_per_model_batching_parameters looks.
-BATCHING = "batching_params.pbtxt"
+from tfrs_dlrm.serving.bundle.batching_parameters import BATCHING
 
 # The last of the allowed sizes has to be the largest batch (tensorflow_serving/batching).
 _BATCHING = """\

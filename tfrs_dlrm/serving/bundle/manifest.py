@@ -6,17 +6,21 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import google_crc32c
 import numpy as np
+
+from tfrs_dlrm.serving.bundle.manifest_checks import check_content
 
 MANIFEST = os.path.join("assets.extra", "bundle.json")
 REFERENCE = os.path.join("assets.extra", "reference.jsonl")
+EXAMPLE = os.path.join("assets.extra", "example_request.json")
 WARMUP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 FORMAT = 1
+_CHUNK_BYTES = 1 << 22
 _OUTPUT = {"classification": "probability", "regression": "prediction"}  # by task of a label
-_KINDS: dict[str, Any] = {"signatures": dict, "files": dict, "tolerance": (int, float)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +95,7 @@ class BundleManifest:
       tolerance_up_to: `Tolerance.usual` of both.
       more_outputs: by name of the output of each further label, its `task` and the three numbers above.
       accuracy: the cost of smaller tables, as `Accuracy.to_dict` says; None for float32.
-      files: by path, `bytes` and `sha256` of all files but bundle.json.
+      files: by path, `bytes`, `sha256` and `crc32c` of all files but bundle.json.
     """
 
     name: str = ""
@@ -116,15 +120,10 @@ class BundleManifest:
         """Reads an object of JSON. Missing keys take defaults, and unknown ones are skipped.
 
         Raises:
-          ValueError: a value is of the wrong kind.
+          ValueError: a value is missing or of the wrong kind.
         """
-        features = content.get("features", [])
-        named = isinstance(features, list) and all(isinstance(f, dict) and type(f.get("name")) is str for f in features)
-        if not named:
-            raise ValueError("'features' is no list of objects with a 'name'")
-        for key, kind in _KINDS.items():
-            if key in content and not isinstance(content[key], kind):
-                raise ValueError(f"{key!r} is of the wrong kind")
+        check_content(content)
+        features = content.get("features") or []
         values = _known(cls, content)
         values["context"] = tuple(values.get("context", ()))
         values["features"] = tuple(BundleFeature(**_known(BundleFeature, f)) for f in features)
@@ -143,9 +142,15 @@ class BundleManifest:
 
     @property
     def tolerances(self) -> dict[str, Tolerance]:
-        """By output, how far an answer may be from the training side's."""
+        """By output, how far an answer may be from the training side's.
+
+        Raises:
+          ValueError: the manifest does not say so.
+        """
+        if self.tolerance is None:
+            raise ValueError(f"{MANIFEST}: 'tolerance' is missing: export the model again")
         return {
-            name: Tolerance(float(numbers["tolerance"]), float(numbers.get("tolerance_up_to", 1.0)))
+            name: Tolerance(float(numbers["tolerance"]), float(numbers.get("tolerance_up_to") or 1.0))
             for name, numbers in self._numbers()
         }
 
@@ -174,7 +179,7 @@ def _known(kind: Any, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_manifest(path: str, manifest: BundleManifest) -> None:
-    """Writes assets.extra/bundle.json of the version at `path`, with the size and SHA-256 of every other file."""
+    """Writes assets.extra/bundle.json of the version at `path`, with the size and checksums of every other file."""
     files = {name: file_facts(os.path.join(path, name)) for name in files_of(path) if name != MANIFEST}
     content = {"format": FORMAT, **dataclasses.asdict(dataclasses.replace(manifest, files=files))}
     file = os.path.join(path, MANIFEST)
@@ -196,7 +201,7 @@ def read_manifest(path: str) -> BundleManifest:
     with open(file, encoding="utf-8") as f:
         try:
             content = json.load(f)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise ValueError(f"{file}: not valid JSON: {e}") from e
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
@@ -216,7 +221,27 @@ def files_of(path: str) -> list[str]:
 
 
 def file_facts(file: str) -> dict[str, Any]:
-    """Returns the size and SHA-256 of a file."""
+    """Returns the size, SHA-256 and CRC32C of a file."""
+    return {"bytes": os.path.getsize(file), "sha256": sha256_of(file), "crc32c": crc32c_of(file)}
+
+
+def sha256_of(file: str) -> str:
+    """Returns the SHA-256 of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for chunk in _chunks(file):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def crc32c_of(file: str) -> str:
+    """Returns the CRC32C of a file in hexadecimal digits."""
+    checksum = google_crc32c.Checksum()
+    for chunk in _chunks(file):
+        checksum.update(chunk)
+    return str(checksum.digest().hex())
+
+
+def _chunks(file: str) -> Iterator[bytes]:
     with open(file, "rb") as f:
-        digest = hashlib.file_digest(f, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(f.read())
-    return {"bytes": os.path.getsize(file), "sha256": digest.hexdigest()}
+        while chunk := f.read(_CHUNK_BYTES):
+            yield chunk

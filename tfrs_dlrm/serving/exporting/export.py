@@ -20,20 +20,18 @@ from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.serving.bundle.card import card
 from tfrs_dlrm.serving.bundle.deploy import write_batching, write_deploy
-from tfrs_dlrm.serving.bundle.manifest import write_manifest
+from tfrs_dlrm.serving.bundle.manifest import EXAMPLE, write_manifest
 from tfrs_dlrm.serving.bundle.versions import COMPLETING, next_version, remove_old, version_number
 from tfrs_dlrm.serving.bundle.warmup import write_warmup
 from tfrs_dlrm.serving.exporting.accuracy import Accuracy, accuracy
 from tfrs_dlrm.serving.exporting.comparison import Comparison, compare, write_reference
 from tfrs_dlrm.serving.exporting.description import describe
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel, check_ranking_model
-from tfrs_dlrm.serving.exporting.signatures import make_signatures, set_methods
+from tfrs_dlrm.serving.exporting.signatures import finish_graph, make_signatures
 from tfrs_dlrm.stores import Store, is_store_url, join, local_copy, publish, visible_files
 from tfrs_dlrm.stores.files import disk_full
 from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.workdir import Which, Workdir
-
-EXAMPLE_FILE = "example_request.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +162,7 @@ def _export(
         with disk_full(output):
             signatures = make_signatures(serving)
             tf.saved_model.save(serving, temporary, signatures=signatures)
-            set_methods(temporary, signatures)
+            finish_graph(temporary, signatures)
             os.makedirs(os.path.join(temporary, "assets.extra"), exist_ok=True)
             manifest = describe(name, model, serving, samples, signatures, cost, checkpoint)
             write_reference(temporary, model, serving, samples)
@@ -194,7 +192,7 @@ def _write_requests(path: str, serving: ServingModel, samples: Sequence[Mapping[
     raw_arrays, encoded_arrays = ({name: v.numpy() for name, v in tensors.items()} for tensors in (raw, encoded))
     context = serving.context_inputs if serving.context else None
     write_warmup(path, raw_arrays, encoded_arrays, context, serving.schema.label.task == "classification")
-    with open(os.path.join(path, "assets.extra", EXAMPLE_FILE), "w", encoding="utf-8") as f:
+    with open(os.path.join(path, EXAMPLE), "w", encoding="utf-8") as f:
         f.write(json.dumps(_request(samples[0]), indent=2) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,9 @@ import tensorflow as tf
 
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.models.tasks import BinaryClassification
+from tfrs_dlrm.serving.bundle.wholeness import EXPORTER, GRAPH
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel
+from tfrs_dlrm.serving.runtime import protos
 
 Signatures = dict[str, Any]
 
@@ -60,12 +63,20 @@ def make_signatures(model: ServingModel) -> Signatures:
     return signatures
 
 
-def set_methods(path: str, names: Mapping[str, Any]) -> None:
-    """Writes the methods of the signatures for Regress and Classify into the SavedModel at `path`."""
-    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(path)
-    for name in METHODS.keys() & names.keys():
-        updater.replace_method_name(signature_key=name, method_name=METHODS[name])
-    updater.save()
+def finish_graph(path: str, names: Mapping[str, Any]) -> None:
+    """Writes the methods for Regress and Classify, and the exporter, into the SavedModel at `path`.
+
+    With the exporter in the graph, a server does not take a bundle whose manifest is missing for a plain SavedModel.
+    """
+    file = os.path.join(path, GRAPH)
+    with open(file, "rb") as f:
+        saved = protos.saved_model.SavedModel.FromString(f.read())
+    for graph in saved.meta_graphs:
+        graph.meta_info_def.meta_graph_version = EXPORTER
+        for name in METHODS.keys() & names.keys():
+            graph.signature_def[name].method_name = METHODS[name]
+    with open(file, "wb") as f:
+        f.write(saved.SerializeToString(deterministic=True))
 
 
 def parse(examples: tf.Tensor, raw: Mapping[str, tf.TensorSpec]) -> dict[str, tf.Tensor]:

@@ -40,7 +40,7 @@ def status(models: Mapping[str, ServedModel], name: str, number: int | None = No
             added = response.model_version_status.add(version=version.number, state=version.state)
             if version.error:
                 added.status.error_code = protos.error_codes.FAILED_PRECONDITION
-            added.status.error_message = version.error
+            added.status.error_message = version.error or version.warning
     if number is not None and not response.model_version_status:
         raise NotFound(f"Could not find version {number} of model {name}")
     return response

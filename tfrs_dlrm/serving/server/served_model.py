@@ -14,7 +14,9 @@ from tfrs_dlrm.serving.bundle.versions import fetch_newest, find_versions
 from tfrs_dlrm.serving.protocol import InvalidRequest, NotFound
 from tfrs_dlrm.serving.runtime.saved_model import SavedModel
 from tfrs_dlrm.serving.server.batching import Batcher
-from tfrs_dlrm.serving.server.served_version import ServedVersion, State, fingerprint, load
+from tfrs_dlrm.serving.server.loading import NoRoomError, has_room, load
+from tfrs_dlrm.serving.server.resting import Resting, fingerprint, look
+from tfrs_dlrm.serving.server.served_version import ServedVersion, State
 from tfrs_dlrm.stores import StoreError, forget_copy, is_store_url
 
 SECONDS_BETWEEN_LISTINGS = 30.0  # of a store, which charges for each
@@ -52,6 +54,7 @@ class ServedModel:
         self._unloading: set[asyncio.Task[None]] = set()
         self._found: dict[int, str] = {}
         self._next_listing = 0.0
+        self._resting = Resting()
 
     def available(self) -> list[ServedVersion]:
         """Returns the versions that answer requests, newest first."""
@@ -87,14 +90,10 @@ class ServedModel:
         for number, path in sorted(on_disk.items(), reverse=True):
             if len(wanted) == self._keep:
                 break
+            if number not in self.versions or self.versions[number].state in (State.END, State.AVAILABLE):
+                await self._look_again(number, path)
             known = self.versions.get(number)
-            if known is None or known.state == State.END:
-                facts = await loop.run_in_executor(self._loader, fingerprint, path)
-                # A refused version is tried again once its files change; an old one if no newer one can be served.
-                if known is None or not known.error or known.fingerprint != facts:
-                    known = self.versions[number] = ServedVersion(self.name, number, path, facts)
-                    await self._load(known)
-            if known.state == State.AVAILABLE:
+            if known is not None and known.state == State.AVAILABLE:
                 wanted.add(number)
         if wanted:  # if all versions on disk are gone or broken, the loaded ones stay
             for version in self.available():
@@ -124,6 +123,39 @@ class ServedModel:
             self._retire(version)
         await asyncio.gather(*self._unloading)
 
+    async def _look_again(self, number: int, path: str) -> None:
+        """Loads a version that is new, or whose files changed since they were loaded or refused, once they rest."""
+        loop = asyncio.get_running_loop()
+        known = self.versions.get(number)
+        if known is not None and known.fingerprint == await loop.run_in_executor(self._loader, fingerprint, path):
+            waits = known.bytes_needed and not has_room(known.bytes_needed)
+            refused = (known.error or known.warning) and not known.bytes_needed
+            # An old version that was unloaded is loaded again if no newer one can be served.
+            if waits or refused or (known.state == State.AVAILABLE and not known.bytes_needed):
+                return
+        seen = await loop.run_in_executor(self._loader, look, path)
+        # A copy from a store appears whole.
+        if not is_store_url(self.path) and not self._resting.reached(number, seen):
+            why = "%s: version %d is not whole yet, and is not loaded while its files change: %s"
+            logging.log_every_n_seconds(logging.INFO, why, 30, self.name, number, seen.missing)
+            return
+        fresh = ServedVersion(self.name, number, path, seen.fingerprint)
+        if known is None or known.state == State.END:
+            self.versions[number] = fresh
+            await self._load(fresh)
+        else:
+            await self._replace(known, fresh)
+
+    async def _replace(self, served: ServedVersion, fresh: ServedVersion) -> None:
+        """Loads the changed files of a version, which answers from what was loaded until then."""
+        await self._load(fresh)
+        if fresh.state == State.AVAILABLE:
+            self.versions[fresh.number] = fresh
+            self._retire(served)
+        else:
+            served.fingerprint, served.bytes_needed = fresh.fingerprint, fresh.bytes_needed
+            served.warning = f"its files changed since it was loaded, and are refused; the former answer: {fresh.error}"
+
     async def _load(self, version: ServedVersion) -> None:
         self._changed(self, version)
         logging.info("%s: loading version %d", self.name, version.number)
@@ -131,11 +163,13 @@ class ServedModel:
             model, manifest = await asyncio.get_running_loop().run_in_executor(self._loader, load, version.path)
         except Exception as e:
             version.error, version.state = str(e), State.END
+            version.bytes_needed = e.needed if isinstance(e, NoRoomError) else 0
             logging.error("%s: version %d is refused: %s", self.name, version.number, e)
         else:
             version.model, version.manifest, version.batcher = model, manifest, self._batcher(model)
             version.state = State.AVAILABLE
-            logging.info("%s: version %d is loaded", self.name, version.number)
+            unchecked = "" if manifest else "; it has no bundle.json, so neither files nor scores could be checked"
+            logging.info("%s: version %d is loaded%s", self.name, version.number, unchecked)
         self._changed(self, version)
 
     def _retire(self, version: ServedVersion) -> None:
@@ -152,7 +186,8 @@ class ServedModel:
             await asyncio.get_running_loop().run_in_executor(self._loader, forget_copy, version.path)
         version.state = State.END
         logging.info("%s: version %d is unloaded", self.name, version.number)
-        self._changed(self, version)
+        if self.versions.get(version.number) is version:  # not if its files were loaded again
+            self._changed(self, version)
 
 
 def find_models(root: str) -> dict[str, str]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.serving.bundle.manifest import MANIFEST, BundleManifest, read_manifest
-from tfrs_dlrm.serving.bundle.warmup import replay_warmup
+from tfrs_dlrm.serving.bundle.manifest import BundleManifest
 from tfrs_dlrm.serving.protocol import InvalidRequest, Unavailable
 from tfrs_dlrm.serving.runtime import protos
-from tfrs_dlrm.serving.runtime.saved_model import RunError, SavedModel
+from tfrs_dlrm.serving.runtime.saved_model import SavedModel
 from tfrs_dlrm.serving.runtime.signature import Signature
 from tfrs_dlrm.serving.server.batching import Batcher
 from tfrs_dlrm.serving.server.request_checks import unknown
@@ -29,9 +27,11 @@ class ServedVersion:
       model_name: of its model.
       number: the name of its directory.
       path: of its directory.
-      fingerprint: of its files, when they were loaded.
+      fingerprint: of its files, when they were loaded or last refused.
       state: LOADING, AVAILABLE, UNLOADING or END, of ModelVersionStatus.
       error: why it was refused.
+      bytes_needed: of memory, if it was refused for lack of them; else 0.
+      warning: why its files, which changed since it was loaded, were refused.
       manifest: of the bundle; None for a SavedModel that is no bundle.
       model: while it is loaded; see `loaded`.
       batcher: that runs it.
@@ -41,7 +41,8 @@ class ServedVersion:
         self.model_name = model_name
         self.number, self.path, self.fingerprint = number, path, fingerprint
         self.state = State.LOADING
-        self.error = ""
+        self.error = self.warning = ""
+        self.bytes_needed = 0
         self.manifest: BundleManifest | None = None
         self.model: SavedModel | None = None
         self.batcher: Batcher | None = None
@@ -95,51 +96,3 @@ class ServedVersion:
 
     def _unloaded(self) -> Unavailable:
         return Unavailable(f"model {self.model_name!r}: version {self.number} is not loaded; ask for the newest")
-
-
-def load(path: str, threads: int | None = None) -> tuple[SavedModel, BundleManifest | None]:
-    """Loads the model of a version, and replays its warmup requests; also returns its manifest.
-
-    Args:
-      path: the directory of the version.
-      threads: the size of each of TensorFlow's pools.
-
-    Raises:
-      ValueError: a file is missing or has another size, the model cannot be loaded, or a warmup record is broken.
-    """
-    manifest = read_manifest(path) if os.path.exists(os.path.join(path, MANIFEST)) else None
-    _check_files(path, manifest)
-    try:
-        model = SavedModel(path, threads)
-    except RunError as e:
-        raise ValueError(f"{path}: TensorFlow cannot load it: {e}") from e
-    try:
-        replay_warmup(model, path)
-    except BaseException:
-        model.close()
-        raise
-    return model, manifest
-
-
-def fingerprint(path: str) -> tuple[Any, ...]:
-    """Returns facts of all files that change when a version is replaced, or while it is copied."""
-    facts: list[Any] = []
-    for directory, _, names in sorted(os.walk(path)):
-        for name in ["", *sorted(names)]:
-            file = os.path.join(directory, name)
-            with contextlib.suppress(OSError):
-                stat = os.stat(file)
-                facts.append((file, stat.st_ino, stat.st_mtime_ns, stat.st_size))
-    return tuple(facts)
-
-
-def _check_files(path: str, manifest: BundleManifest | None) -> None:
-    for name, expected in manifest.files.items() if manifest else ():
-        file = os.path.join(path, name)
-        if not os.path.isfile(file):
-            raise ValueError(f"{path}: {name} is missing, which {MANIFEST} lists")
-        size = os.path.getsize(file)
-        if size != expected["bytes"]:
-            raise ValueError(f"{path}: {name} has {size} bytes; {MANIFEST} says {expected['bytes']}")
-    if not os.path.isfile(os.path.join(path, "saved_model.pb")):
-        raise ValueError(f"{path}: saved_model.pb is missing")

@@ -80,7 +80,7 @@ def _version(version: ServedVersion, labels: list[str]) -> dict[str, Any]:
     return {
         "version": str(version.number),
         "state": State.State.Name(version.state),
-        "error": version.error,
+        "error": version.error or version.warning,
         "labels": labels,
         "bundle": {key: getattr(manifest, key) or None for key in _OF_A_BUNDLE} if manifest else None,
         "signatures": sorted(version.model.signatures) if version.model else [],

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tfrs_dlrm.serving.bundle.manifest import MANIFEST, WARMUP, file_facts, files_of, read_manifest
+import numpy as np
+
+from tfrs_dlrm.serving.bundle.batching_parameters import BATCHING, check_batching_parameters
+from tfrs_dlrm.serving.bundle.manifest import EXAMPLE, MANIFEST, WARMUP, file_facts, files_of, read_manifest
 from tfrs_dlrm.serving.bundle.warmup import replay_warmup
 from tfrs_dlrm.serving.runtime.signature import Signature, TensorInfo, shape_text
 from tfrs_dlrm.serving.runtime.tensors import type_name
-from tfrs_dlrm.serving.verification.subject import Subject
+from tfrs_dlrm.serving.verification.subject import Subject, check_inputs
 from tfrs_dlrm.serving.verification.verification_report import Failed
 
 _AGAIN = "copy the bundle again or export the model again"
@@ -22,7 +26,7 @@ def check_manifest(subject: Subject) -> str:
     manifest = read_manifest(subject.path)
     for key in ("features", "signatures", "files", "tolerance"):
         if not getattr(manifest, key):
-            raise Failed(f"{MANIFEST}: {key!r} is missing: {_AGAIN}")
+            raise Failed(f"{MANIFEST}: {key!r} is missing or empty: {_AGAIN}")
     subject.manifest = manifest
     return f"{manifest.model} {manifest.name!r}, {len(manifest.features)} features"
 
@@ -76,6 +80,40 @@ def check_warmup(subject: Subject) -> str:
     if cold:
         raise Failed(f"{WARMUP} has no request for {', '.join(cold)}, whose first answer would be slow")
     return f"{len(replayed)} requests, for each of {len(set(replayed))} signatures"
+
+
+def check_batching(subject: Subject) -> str:
+    """Reads batching_params.pbtxt as TensorFlow Serving does."""
+    file = os.path.join(subject.path, BATCHING)
+    if not os.path.isfile(file):
+        return f"the bundle has no {BATCHING}, so TensorFlow Serving batches as its flags say"
+    with open(file, encoding="utf-8", errors="replace") as f:
+        return check_batching_parameters(f.read())
+
+
+def check_example(subject: Subject) -> str:
+    """Asks what assets.extra/example_request.json asks, which people copy."""
+    file = os.path.join(subject.path, EXAMPLE)
+    if not os.path.isfile(file):
+        raise Failed(f"{EXAMPLE} is missing: {_AGAIN}")
+    with open(file, "rb") as f:
+        try:
+            body = json.loads(f.read())
+        except (ValueError, RecursionError) as e:
+            raise Failed(f"{EXAMPLE} is not valid JSON: {e}: {_AGAIN}") from e
+    rows = body.get("instances") if isinstance(body, dict) else None
+    if not isinstance(rows, list) or not rows:
+        raise Failed(f'{EXAMPLE} has no rows: {{"instances": [{{...}}]}} is expected: {_AGAIN}')
+    for i, row in enumerate(rows):
+        check_inputs(subject, row, f"{EXAMPLE}, instances[{i}]")
+    try:
+        answers = subject.score(subject.raw_inputs(rows))
+    except Failed as e:
+        raise Failed(f"{EXAMPLE}: {e}") from e
+    for name, values in answers.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise Failed(f"{EXAMPLE}: its {name} is {values.tolist()}: look for NaN in the weights")
+    return f"{len(rows)} row answered: " + ", ".join(f"{k} {v.ravel()[0]:.6g}" for k, v in answers.items())
 
 
 def _missing(kind: str, listed: Iterable[str], found: Iterable[str]) -> list[str]:

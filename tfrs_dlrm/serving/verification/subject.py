@@ -138,25 +138,47 @@ def read_reference(subject: Subject) -> str:
     file, outputs = os.path.join(subject.path, REFERENCE), list(subject.manifest.tolerances)
     if not os.path.isfile(file):
         raise Failed(f"{REFERENCE} is missing, so scores cannot be compared; export the model again")
-    names = {f.name for f in subject.manifest.features}
-    rows: list[dict[str, Any]] = []
-    with open(file, encoding="utf-8") as f:
-        for number, line in enumerate(f, 1):
-            try:
-                row = json.loads(line)
-                rows.append({"inputs": dict(row["inputs"]), **{name: float(row[name]) for name in outputs}, **row})
-            except (ValueError, KeyError, TypeError) as e:
-                wanted = ", ".join(f'"{name}": ...' for name in ("inputs", *outputs))
-                raise Failed(f"{REFERENCE}, line {number} is no {{{wanted}}}: {e!r}") from e
-            if row["inputs"].keys() != names:
-                differ = ", ".join(sorted(row["inputs"].keys() ^ names))
-                raise Failed(f"{REFERENCE}, line {number} has other features than bundle.json lists: {differ}")
+    with open(file, "rb") as f:
+        rows = [_reference_row(subject, line, outputs, f"{REFERENCE}, line {n}") for n, line in enumerate(f, 1)]
     if not rows:
         raise Failed(f"{REFERENCE} is empty, so scores cannot be compared; export the model again")
     odd = np.array([bool(row.get("odd")) for row in rows])
     answers = {name: np.array([row[name] for row in rows], np.float32) for name in outputs}
     subject.reference = Reference(subject.raw_inputs([row["inputs"] for row in rows]), answers, odd)
     return f"{len(rows) - odd.sum()} rows, and {odd.sum()} of missing, unseen and malformed values"
+
+
+def _reference_row(subject: Subject, line: bytes, outputs: Sequence[str], where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as e:
+        raise Failed(f"{where} is not valid JSON: {e}: copy the bundle again") from e
+    if not isinstance(row, dict):
+        raise Failed(f"{where} is no object; export the model again")
+    check_inputs(subject, row.get("inputs"), where)
+    for name in outputs:
+        if type(row.get(name)) not in (int, float):
+            raise Failed(f"{where}: {name!r} is {row.get(name)!r}; a number is expected: export the model again")
+    return row
+
+
+def check_inputs(subject: Subject, inputs: Any, where: str) -> None:
+    """Checks that the inputs of a row are an object with the features of the bundle.
+
+    Args:
+      subject: whose manifest is read.
+      inputs: of JSON.
+      where: the place of the row, for the message.
+
+    Raises:
+      Failed: they are not.
+    """
+    names = {f.name for f in subject.manifest.features}
+    if not isinstance(inputs, dict):
+        raise Failed(f"{where} has no object of inputs; export the model again")
+    if inputs.keys() != names:
+        differ = ", ".join(sorted(inputs.keys() ^ names))
+        raise Failed(f"{where} has other features than bundle.json lists: {differ}")
 
 
 def to_array(values: Sequence[Any], feature: BundleFeature) -> np.ndarray:
@@ -172,13 +194,29 @@ def to_array(values: Sequence[Any], feature: BundleFeature) -> np.ndarray:
         value = missing if value is None else value
         return value.encode() if isinstance(value, str) else value
 
+    if any((feature.rank == 2) != isinstance(value, list) for value in values if value is not None):
+        given, wanted = ("one value", "lists") if feature.rank == 2 else ("lists", "one value a row")
+        raise Failed(f"feature {feature.name!r} has {given} where bundle.json says that it has {wanted}")
     if feature.rank == 2:
         lists = [[plain(v) for v in value or []] for value in values]
         width = max(map(len, lists), default=0)
-        padded = [v + [plain(None)] * (width - len(v)) for v in lists]
-        return np.array(padded, _TYPES[feature.dtype]).reshape(len(lists), width)
-    if any(isinstance(value, list) for value in values):
-        raise Failed(f"feature {feature.name!r} has lists where bundle.json says that it has one value a row")
+        padded = [v for row in lists for v in row + [plain(None)] * (width - len(row))]
+        return _array(padded, feature).reshape(len(lists), width)
+    return _array([plain(value) for value in values], feature)
+
+
+def _array(values: Sequence[Any], feature: BundleFeature) -> np.ndarray:
+    """Returns an array of numbers or bytes, and refuses values of another kind by the feature's name."""
+    if feature.dtype not in _TYPES:
+        raise Failed(f"feature {feature.name!r}: bundle.json gives no 'dtype' of it; export the model again")
+    kinds = {"string": (bytes,), "float32": (int, float)}.get(feature.dtype or "", (int,))
+    for value in values:
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            shown = repr(value.decode() if isinstance(value, bytes) else value)
+            raise Failed(f"feature {feature.name!r}: {shown} is no {feature.dtype}; export the model again")
     array = np.empty(len(values), _TYPES[feature.dtype])
-    array[:] = [plain(value) for value in values]
+    try:
+        array[:] = values
+    except OverflowError as e:
+        raise Failed(f"feature {feature.name!r}: a value is outside the range of {feature.dtype}") from e
     return array

@@ -18,6 +18,7 @@ _NEEDS = {
     "load": ("operations",),
     "signatures": ("manifest", "load"),
     "warmup": ("load",),
+    "example": ("manifest", "load"),
     "reference": ("manifest",),
     **dict.fromkeys(QUESTIONS, ("reference", "load")),
     "data": ("manifest", "load"),
@@ -51,6 +52,8 @@ def verify(
         "load": functools.partial(measure.load, report=report),
         "signatures": contents.check_signatures,
         "warmup": contents.check_warmup,
+        "batching": contents.check_batching,
+        "example": contents.check_example,
         "reference": read_reference,
         **QUESTIONS,
     }
