@@ -131,7 +131,7 @@ def pool(rows: tf.Tensor, bags: Bags) -> tf.Tensor:
         # Faster than the ops with `num_segments`, but it leaves out empty bags at the end.
         vectors = tf.math.segment_sum(rows, bags.bag_of_row)
         missing = tf.cast(bags.size, tf.int32) - tf.shape(vectors)[0]
-        rows = tf.ensure_shape(tf.pad(vectors, [[0, missing], [0, 0]]), [None, dim])
+        rows = tf.concat([vectors, tf.zeros([missing, dim], vectors.dtype)], axis=0)
     elif not bags.one_row_each:
         rows = tf.reduce_sum(tf.reshape(rows, [-1, bags.hotness, dim]), axis=1)
     if bags.scale is not None:

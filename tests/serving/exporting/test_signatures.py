@@ -263,7 +263,7 @@ def test_what_starts_tf_serving(exported):
     assert (model.name, model.base_path, model.model_platform) == ("clicks", "/models/clicks", "tensorflow")
     with open(f"{root}/deploy/docker-compose.yml") as compose, open(f"{root}/deploy/kubernetes.yaml") as kubernetes:
         assert yaml.safe_load(compose)["services"]["clicks"]["volumes"] == ["..:/models/clicks:ro"]
-        deployment, service = yaml.safe_load_all(kubernetes)
+        deployment, service, _ = yaml.safe_load_all(kubernetes)
     assert deployment["kind"] == "Deployment" and service["spec"]["selector"] == {"app": "clicks"}
     with open(f"{exported}/batching_params.pbtxt") as f:
         lines = f.read().splitlines()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import click_log
@@ -16,7 +17,9 @@ from serving_bundles import by_hand
 
 import tfrs_dlrm as td
 from tfrs_dlrm.serving import ServingClient
+from tfrs_dlrm.serving.bundle.manifest import BundleManifest, write_manifest
 from tfrs_dlrm.serving.exporting.export import ExportOptions, export_model
+from tfrs_dlrm.serving.server import resting
 from tfrs_dlrm.serving.server.security import Security
 
 HOSTILE = '</td><img src=x onerror="document.title=1"><script>alert(1)</script>'
@@ -61,7 +64,15 @@ def damage_manifest(change):
 def hostile(manifest):
     manifest |= {"model": HOSTILE, "tables": {"storage": HOSTILE, "bytes": float("nan")}, "accuracy": HOSTILE}
     manifest["features"][1] |= {"kind": HOSTILE, "separator": HOSTILE, "example": HOSTILE}
-    manifest["features"].append({"name": "__proto__", "example": HOSTILE})
+    manifest["features"].append({"name": "__proto__", "dtype": "string", "example": HOSTILE})
+
+
+def hostile_bundle(path):
+    damage_manifest(hostile)(path)
+    file = Path(path, "assets.extra/reference.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(r | {"inputs": r["inputs"] | {"__proto__": ""}}) + "\n" for r in rows))
+    serving_bundles.seal(path)
 
 
 def strict(manifest):
@@ -78,14 +89,16 @@ def server(tmp_path_factory):
         "broken": lambda path: os.remove(os.path.join(path, "saved_model.pb")),
         "clicks": None,
         "foreign": lambda path: os.remove(os.path.join(path, "assets.extra", "bundle.json")),
-        "hostile": damage_manifest(hostile),
+        "hostile": hostile_bundle,
         "strict": damage_manifest(strict),
     }
     for name, damage in damages.items():
         serving_bundles.make(root / name, 0, damage)
     serving_bundles.make(root / "broken", 1, damage_manifest(lambda manifest: manifest.update(features=[7])))
-    with serving_bundles.running(root) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resting, "REST_SECONDS", 0)  # what has no manifest is served at once
+        with serving_bundles.running(root) as running:
+            yield running
 
 
 class Lists(tf.Module):
@@ -113,7 +126,9 @@ def lists(tmp_path_factory):
         {"name": "tags_weights", "kind": "weights", "dtype": "float32", "missing": None, "example": [0, 0.1], **common},
     ]
     (root / "1" / "assets.extra").mkdir()
-    (root / "1" / "assets.extra" / "bundle.json").write_text(json.dumps({"format": 1, "features": features}))
+    row = {"inputs": {"tags": [64, -1], "tags_weights": [0.5, 0]}, "probability": 0.5}
+    (root / "1" / "assets.extra" / "reference.jsonl").write_text(json.dumps(row))
+    write_manifest(str(root / "1"), BundleManifest.from_json({"features": features, "tolerance": 1e-6}))
     with serving_bundles.running(root) as running:
         yield running
 
@@ -249,7 +264,7 @@ def test_a_model_without_a_version_says_why(visit, server):
     page = visit(server.rest)
     choose(page, "broken")
     expect(page.locator("#versions .refused")).to_have_count(2)
-    expect(page.locator("#versions")).to_contain_text("'features' is no list of objects with a 'name'")
+    expect(page.locator("#versions")).to_contain_text("'features'[0] is 7; an object is expected")
     expect(page.locator("#versions")).to_contain_text("saved_model.pb is missing")
     expect(page.locator("#no-form")).to_contain_text("No version of this model is loaded")
     assert page.locator("#form").is_hidden()

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import re
+from importlib.metadata import version
+
+from absl import logging
 
 from tfrs_dlrm.serving.bundle.batching_parameters import BATCHING
+from tfrs_dlrm.serving.bundle.kubernetes import KUBERNETES
+from tfrs_dlrm.serving.bundle.loaded_size import bytes_when_loaded
+from tfrs_dlrm.serving.bundle.model_names import service_name
 
 # The last of the allowed sizes has to be the largest batch (tensorflow_serving/batching).
 _BATCHING = """\
@@ -28,57 +37,35 @@ model_config_list {
   }
 }
 """
-# Not run here, for lack of Docker and a cluster.
+# Not run here, for lack of Docker.
 _COMPOSE = """\
 # docker compose -f deploy/docker-compose.yml up
+# The image is a tag: pin its digest once you have pulled it (docker inspect --format='{{index .RepoDigests 0}}' IMAGE).
 services:
-  %(service)s:
-    image: tensorflow/serving:latest
+  %(service_yaml)s:
+    image: %(image)s
     command:
-      - --model_config_file=/models/%(name)s/deploy/models.config
+      - %(config_flag)s
       - --enable_batching
       - --enable_per_model_batching_parameters
-      - --monitoring_config_file=/models/%(name)s/deploy/monitoring.config
+      - %(monitoring_flag)s
     ports: ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"]
-    volumes: ["..:/models/%(name)s:ro"]
+    volumes: [%(volume)s]
+    user: "1000:1000"
+    read_only: true
+    cap_drop: [ALL]
+    security_opt: ["no-new-privileges:true"]
+    tmpfs: [/tmp]
+    mem_limit: %(memory)dm
+    stop_grace_period: 40s
     restart: unless-stopped
 """
 _MONITORING = """\
 prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }
 """
-_KUBERNETES = """\
-# kubectl apply -f deploy/kubernetes.yaml, with the directory of the versions in a volume claimed as %(service)s
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: %(service)s}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: %(service)s}}
-  template:
-    metadata: {labels: {app: %(service)s}}
-    spec:
-      containers:
-        - name: serving
-          image: tensorflow/serving:latest
-          args:
-            - --model_config_file=/models/%(name)s/deploy/models.config
-            - --enable_batching
-            - --enable_per_model_batching_parameters
-            - --monitoring_config_file=/models/%(name)s/deploy/monitoring.config
-          ports: [{containerPort: 8500, name: grpc}, {containerPort: 8501, name: rest}]
-          readinessProbe: {httpGet: {path: /v1/models/%(name)s, port: rest}, periodSeconds: 5}
-          volumeMounts: [{name: model, mountPath: /models/%(name)s, readOnly: true}]
-      volumes:
-        - name: model
-          persistentVolumeClaim: {claimName: %(service)s, readOnly: true}
----
-apiVersion: v1
-kind: Service
-metadata: {name: %(service)s}
-spec:
-  selector: {app: %(service)s}
-  ports: [{name: grpc, port: 8500}, {name: rest, port: 8501}]
-"""
+_BASE_MEMORY, _STEP = 512, 256  # MiB: of the process with its library and requests; memory is rounded up to steps
+_LOADED_PER_SECOND = 50 << 20  # bytes, of a slow volume
+_LEAST_STARTUP_SECONDS = 300
 
 
 def write_batching(path: str) -> None:
@@ -87,21 +74,72 @@ def write_batching(path: str) -> None:
         f.write(_BATCHING)
 
 
-def write_deploy(output: str, name: str) -> None:
-    """Writes the missing files of OUTPUT/deploy: operators may have changed the others."""
+def write_deploy(output: str, name: str, path: str) -> None:
+    """Writes the missing files of OUTPUT/deploy: operators may have changed the others.
+
+    Warns if a file that is there gives less memory than the version needs.
+
+    Args:
+      output: the directory of the versions.
+      name: of the model; see `model_name`.
+      path: of a version, whose files say how much memory it takes.
+    """
     directory = os.path.join(output, "deploy")
     os.makedirs(directory, exist_ok=True)
-    # Names of services and labels are lower-case letters, digits and dashes.
-    service = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower()).strip("-") or "model"
+    size = bytes_when_loaded(path)
+    memory = memory_mebibytes(size)
     files = {
         "models.config": _MODELS,
         "monitoring.config": _MONITORING,
         "docker-compose.yml": _COMPOSE,
-        "kubernetes.yaml": _KUBERNETES,
+        "kubernetes.yaml": KUBERNETES,
     }
     for file, text in files.items():
-        path = os.path.join(directory, file)
-        if not os.path.exists(path):
-            with open(f"{path}.tmp", "w", encoding="utf-8") as f:
-                f.write(text % {"name": name, "service": service})
-            os.replace(f"{path}.tmp", path)
+        target = os.path.join(directory, file)
+        if os.path.exists(target):
+            _check_memory(target, memory)
+            continue
+        with open(f"{target}.tmp", "w", encoding="utf-8") as f:
+            f.write(text % _values(name, memory, size))
+        os.replace(f"{target}.tmp", target)
+
+
+def memory_mebibytes(size: int) -> int:
+    """Returns the memory to give to a server, in MiB.
+
+    Args:
+      size: the bytes of a loaded version, which are needed twice: the old version answers until the new one is loaded.
+    """
+    return math.ceil((_BASE_MEMORY + 2 * size / 2**20) / _STEP) * _STEP
+
+
+def _values(name: str, memory: int, size: int) -> dict[str, object]:
+    service, home = service_name(name), f"/models/{name}"
+    # JSON's text is YAML's text in double quotes, which no reader takes for a number, a truth value or null.
+    return {
+        "name": name,
+        "service": service,
+        "service_yaml": json.dumps(service),
+        # Images and tensorflow-serving-api are released together; no digest of an image can be known here.
+        "image": json.dumps(f"tensorflow/serving:{version('tensorflow-serving-api')}"),
+        "config_flag": json.dumps(f"--model_config_file={home}/deploy/models.config"),
+        "monitoring_flag": json.dumps(f"--monitoring_config_file={home}/deploy/monitoring.config"),
+        "volume": json.dumps(f"..:{home}:ro"),
+        "home_yaml": json.dumps(home),
+        "status_yaml": json.dumps(f"/v1/models/{name}"),
+        "metadata_yaml": json.dumps(f"/v1/models/{name}/metadata"),
+        "memory": memory,
+        "startup_failures": max(_LEAST_STARTUP_SECONDS, size // _LOADED_PER_SECOND) // 5,
+    }
+
+
+def _check_memory(file: str, needed: int) -> None:
+    with open(file, encoding="utf-8", errors="replace") as f:
+        found = re.findall(r'(?:memory|mem_limit): "?(\d+)(Mi|m|Gi|g)\b', f.read())
+    given = [int(number) * (1024 if unit.lower().startswith("g") else 1) for number, unit in found]
+    if given and min(given) < needed:
+        logging.warning(
+            "%s gives a server %d MiB of memory; this version needs %d MiB while the one before it still answers:"
+            " raise it, or remove the file to have it written again",
+            file, min(given), needed,
+        )  # fmt: skip

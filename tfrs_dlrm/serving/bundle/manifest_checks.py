@@ -87,7 +87,7 @@ _TASK = _one_of("classification", "regression")
 _TENSORS = _by_name(_object({"dtype": _TEXT, "shape": _kind(list, "a list of sizes")}, ("dtype",)))
 _FEATURE = {
     "name": _TEXT,
-    "kind": _one_of("dense", "categorical", "weights"),
+    "kind": _TEXT,
     "dtype": _one_of("float32", "int64", "string"),
     "rank": _one_of(1, 2),
     "separator": _TEXT,
@@ -99,7 +99,7 @@ _FILE = {"bytes": _COUNT, "sha256": _TEXT, "crc32c": _TEXT}
 _TOLERANCES = {"tolerance": _NUMBER, "rounding": _NUMBER, "tolerance_up_to": _NUMBER}
 _MANIFEST = _TOLERANCES | {
     **dict.fromkeys(("name", "model", "created", "tensorflow", "checkpoint"), _TEXT),
-    **dict.fromkeys(("tables", "accuracy"), _ANY_OBJECT),
+    "tables": _ANY_OBJECT,
     "task": _TASK,
     "context": _list(_TEXT, "a list of names"),
     "features": _list(_object(_FEATURE, ("name",)), "a list of objects"),

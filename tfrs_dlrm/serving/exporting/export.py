@@ -21,6 +21,7 @@ from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.serving.bundle.card import card
 from tfrs_dlrm.serving.bundle.deploy import write_batching, write_deploy
 from tfrs_dlrm.serving.bundle.manifest import EXAMPLE, write_manifest
+from tfrs_dlrm.serving.bundle.model_names import model_name
 from tfrs_dlrm.serving.bundle.versions import COMPLETING, next_version, remove_old, version_number
 from tfrs_dlrm.serving.bundle.warmup import write_warmup
 from tfrs_dlrm.serving.exporting.accuracy import Accuracy, accuracy
@@ -82,9 +83,11 @@ def export(workdir: str, output: str, which: Which = "best", options: ExportOpti
 
     Raises:
       FileNotFoundError: the directory holds no run or no checkpoint.
-      ValueError: the options do not fit the model, or the exported model disagrees with the trained one.
+      ValueError: servers cannot take the name of the model, the options do not fit it, or the exported model disagrees
+        with the trained one.
       OSError: the disk is full.
     """
+    model_name(output)  # before the work
     model, config, checkpoint = load_run(workdir, which)
     options = dataclasses.replace(options, evaluation=options.evaluation or config.data.path)
     path, comparison = export_model(model, Workdir(workdir).encoder_dir, output, options, checkpoint)
@@ -113,11 +116,12 @@ def export_model(
 
     Raises:
       FileNotFoundError: `data_dir` is no prepared directory.
-      ValueError: the model is no `RankingModel`, an encoder is given for the directory, the options do not fit the
-        model, or the exported model disagrees with `model`.
+      ValueError: the model is no `RankingModel`, an encoder is given for the directory, servers cannot take the name of
+        `output`, the options do not fit the model, or the exported model disagrees with `model`.
       OSError: the disk is full.
     """
     check_ranking_model(model, "export_model")
+    model_name(output)
     if isinstance(data_dir, Encoder):
         raise ValueError(
             "export_model needs the prepared directory, not its encoder: rows in it check the exported model. Write it"
@@ -155,7 +159,7 @@ def _export(
     encoder, samples = Encoder.load(data_dir), read_samples(data_dir)
     serving = ServingModel(model, encoder, options.context, options.storage)
     cost = _cost(model, serving, local_copy(options.evaluation or data_dir)) if options.storage != "float32" else None
-    name = os.path.basename(os.path.abspath(output))
+    name = model_name(output)
     temporary, path = os.path.join(output, f"unfinished-{version}"), os.path.join(output, str(version))
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -172,7 +176,7 @@ def _export(
             with open(os.path.join(temporary, "MODEL.md"), "w", encoding="utf-8") as f:
                 f.write(card(manifest, _request(samples[0])))
             write_manifest(temporary, manifest)
-            write_deploy(output, name)
+            write_deploy(output, name, temporary)
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
