@@ -201,6 +201,18 @@ class Workdir:
                 " the rows of their tables mean other values"
             )
 
+    def encodes_as(self, data_dir: str) -> bool:
+        """Whether a prepared directory on a disk has the schema, vocabularies and statistics of the run."""
+        path = os.path.join(data_dir, SCHEMA_FILE)
+        if (
+            is_store_url(data_dir)
+            or not os.path.isfile(path)
+            or not os.path.isdir(os.path.join(data_dir, VOCABULARY_DIR))
+        ):
+            return False
+        same = _fingerprint(self.encoder_dir) == _fingerprint(data_dir)
+        return same and not schema_lib.difference(self.schema(), Schema.load(path))
+
     def _check_config(self, begun: RunConfig, config: RunConfig) -> None:
         old, new = begun.to_dict(), config.to_dict()
         for key in _SHAPING:

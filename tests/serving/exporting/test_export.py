@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -82,6 +83,23 @@ def test_missing_unseen_and_malformed_values_score_as_in_training(run, exported)
     assert np.isfinite(expected).all()
     np.testing.assert_allclose(together, expected, atol=1e-6)
     np.testing.assert_allclose(alone, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("file", ["vocabulary/site.txt", "statistics.json"])
+def test_what_was_prepared_from_another_vocabulary_or_statistics_is_not_exported(run, tmp_path, file):
+    """The trained model behind the damaged encoder agrees with the export of it, so rows of the log must tell."""
+    data = shutil.copytree(run[0], tmp_path / "data")
+    if file == "statistics.json":
+        statistics = json.loads((data / file).read_text())
+        statistics["dense"]["age"]["mean"] += 1
+        (data / file).write_text(json.dumps(statistics))
+    else:
+        lines = (data / file).read_text().splitlines()
+        (data / file).write_text("\n".join([lines[1], lines[0], *lines[2:]]) + "\n")
+    model, _, _ = load_run(run[1])
+    with pytest.raises(ValueError, match=r"site|age|statistics|vocabular"):
+        exporting.export_model(model, str(data), str(tmp_path / "out/clicks"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_signature_is_flat_and_named_by_feature(run, exported):

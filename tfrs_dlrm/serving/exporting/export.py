@@ -27,6 +27,7 @@ from tfrs_dlrm.serving.bundle.warmup import write_warmup
 from tfrs_dlrm.serving.exporting.accuracy import Accuracy, accuracy
 from tfrs_dlrm.serving.exporting.comparison import Comparison, compare, write_reference
 from tfrs_dlrm.serving.exporting.description import describe
+from tfrs_dlrm.serving.exporting.prepared_rows import check_encoder
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel, check_ranking_model
 from tfrs_dlrm.serving.exporting.signatures import finish_graph, make_signatures
 from tfrs_dlrm.stores import Store, is_store_url, join, local_copy, publish, visible_files
@@ -90,7 +91,10 @@ def export(workdir: str, output: str, which: Which = "best", options: ExportOpti
     model_name(output)  # before the work
     model, config, checkpoint = load_run(workdir, which)
     options = dataclasses.replace(options, evaluation=options.evaluation or config.data.path)
-    path, comparison = export_model(model, Workdir(workdir).encoder_dir, output, options, checkpoint)
+    home = Workdir(workdir)
+    if home.encodes_as(config.data.path):
+        check_encoder(Encoder.load(home.encoder_dir), config.data.path)
+    path, comparison = export_model(model, home.encoder_dir, output, options, checkpoint)
     return Exported(path, checkpoint, comparison)
 
 
@@ -157,6 +161,7 @@ def _export(
     model: RankingModel, data_dir: str, output: str, version: int, options: ExportOptions, checkpoint: str | None
 ) -> tuple[str, Comparison]:
     encoder, samples = Encoder.load(data_dir), read_samples(data_dir)
+    check_encoder(encoder, local_copy(data_dir))
     serving = ServingModel(model, encoder, options.context, options.storage)
     cost = _cost(model, serving, local_copy(options.evaluation or data_dir)) if options.storage != "float32" else None
     name = model_name(output)

@@ -24,15 +24,13 @@ _SAMPLES = "samples.jsonl"
 def check(subject: Subject) -> str:
     """Compares `serving_default` on raw rows with `encoded` on the Parquet rows of the same examples."""
     directory = str(subject.data)
-    manifest = PreparedManifest.load(directory)
-    split: Split = "eval" if manifest.eval else "train"  # as `prepare` chooses the samples
     with open(os.path.join(directory, _SAMPLES), encoding="utf-8") as f:
         samples = [json.loads(line) for line in f]
     names = {f.name for f in subject.manifest.features}
     if samples[0].keys() != names:
         differ = ", ".join(sorted(samples[0].keys() ^ names))
         raise Failed(f"--data={directory} has other features than the bundle: {differ}; give what it was trained on")
-    table = _first_rows(directory, manifest, split, len(samples))
+    split, table = first_rows(directory, len(samples))
     encoded = encoded_inputs(table, Schema.load(os.path.join(directory, "schema.json")))
     wanted = subject.saved_model.signatures["encoded"].inputs.keys()
     if encoded.keys() != wanted:
@@ -61,13 +59,19 @@ def encoded_inputs(table: pa.Table, schema: Schema) -> dict[str, np.ndarray]:
     return inputs
 
 
-def _first_rows(directory: str, manifest: PreparedManifest, split: Split, count: int) -> pa.Table:
-    tables: list[pa.Table] = []
+def first_rows(directory: str, count: int) -> tuple[Split, pa.Table]:
+    """Returns the split of the samples, and its first encoded rows.
+
+    Raises:
+      Failed: the split has fewer rows.
+    """
+    manifest, tables = PreparedManifest.load(directory), list[pa.Table]()
+    split: Split = "eval" if manifest.eval else "train"  # as `prepare` chooses the samples
     for shard in manifest.shards(split):
         for batch in pq.ParquetFile(os.path.join(directory, shard.path)).iter_batches(batch_size=count):
             tables.append(pa.Table.from_batches([batch]))
             if sum(map(len, tables)) >= count:
-                return pa.concat_tables(tables).slice(0, count)
+                return split, pa.concat_tables(tables).slice(0, count)
     raise Failed(f"{directory}: {split} has fewer rows than {_SAMPLES} has lines; prepare it again")
 
 
