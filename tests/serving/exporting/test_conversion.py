@@ -39,7 +39,8 @@ def inputs_of(specs, size):
             made[name] = rng.normal(size=shape).astype(np.float32)
         else:
             made[name] = rng.integers(-1, 9 if name == "ids" else 4, shape).astype(np.int32)
-            made[name][0] = -1
+            if size > 1:
+                made[name][0] = -1
     return made
 
 
