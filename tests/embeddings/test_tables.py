@@ -208,10 +208,14 @@ def test_refuses():
         tables.lookup(features() | {"ids": tf.constant([[1], [2]])})
     with pytest.raises(ValueError, match=r"'ids' of type float32; ids must be int32 or int64"):
         tables.lookup(features() | {"ids": tf.constant([[1.0, 0.0], [0.0, 0.0]])})
-    with pytest.raises(ValueError, match=r"'words': ids of shape \(2,\); \[B, None\] is needed, ragged or dense"):
+    with pytest.raises(ValueError, match=r"'words': ids of shape \(2,\); \[B, None\] is needed, ragged, sparse or de"):
         tables.lookup(features() | {"words": tf.constant([1, 2])})
-    with pytest.raises(ValueError, match=r"'words': ids and weights must both be ragged, or both dense"):
+    with pytest.raises(ValueError, match=r"'words': ids and weights must both be ragged or sparse, or both dense"):
         tables.lookup(features() | {"words": tf.constant([[1, 2], [1, 2]])})
+    with pytest.raises(ValueError, match=r"'words': a SparseTensor of shape \(2, 2, 2\); \[B, L\] is needed"):
+        tables.lookup(features() | {"words": tf.sparse.from_dense(np.ones([2, 2, 2], np.int32))})
+    with pytest.raises(ValueError, match=r"'words': lists of several lengths, .*give tf.ragged.constant"):
+        tables.lookup(features() | {"words": [[1], [1, 2]]})
 
 
 def test_layer_checks(tmp_path):
@@ -241,6 +245,55 @@ def test_fixed_and_sparse_multi_hot_are_the_ragged_one(combiner, weighted):
         for a, b in zip(results[form], results["ragged"], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert not np.array_equal(results["dense"][1], EmbeddingTables(one_multi_valued(combiner, weighted)).tables["f"])
+
+
+@pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("graph", [False, True])
+def test_any_sparse_tensor_is_looked_up_as_tensorflow_does(combiner, weighted, graph):
+    """Rows that do not begin at column 0, in any order of indices, with empty rows in the middle and at the end."""
+    tables = EmbeddingTables(one_multi_valued(combiner, weighted))
+    indices = np.array([[0, 1], [1, 0], [3, 5], [3, 2], [1, 4], [0, 7]], np.int64)
+    ids, weights = np.array([5, 2, 1, 3, 0, 4]), np.array([0.5, 2, 1.5, 3, 0.25, 1], np.float32)
+    sparse, factors = (tf.SparseTensor(indices, values, [5, 8]) for values in (ids, weights))
+    lookup = tf.function(tables.lookup) if graph else tables.lookup
+    found = lookup({"f": sparse, "f_weights": factors})[0]
+    ordered = tf.sparse.reorder(sparse), tf.sparse.reorder(factors) if weighted else None
+    expected = tf.nn.safe_embedding_lookup_sparse(tables.tables["f"], *ordered, combiner=combiner)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert not found[2].numpy().any() and not found[4].numpy().any()
+
+
+@pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_padding_of_a_dense_batch_is_no_value(combiner, weighted):
+    """-1 is masked: neither the mean nor row 0 knows of it, forward and in the update."""
+    rows = [[3, 1], [], [0, 5, 2], [4]]
+    ids = tf.ragged.constant(rows, tf.int32)
+    weights = ids.with_values(tf.constant([0.5, 2, 1, 3, 0.25, 1.5]))
+    dense = tf.constant([[3, -1, 1], [-1, -1, -1], [0, 5, 2], [-1, 4, -1]])
+    dense_weights = tf.constant([[0.5, 9, 2], [9, 9, 9], [1, 3, 0.25], [9, 1.5, 9]])
+    gradient, results = tf.constant(np.random.default_rng(0).normal(size=(4, 3)), tf.float32), []
+    for batch in ({"f": ids, "f_weights": weights}, {"f": dense, "f_weights": dense_weights}):
+        tables, optimizer = EmbeddingTables(one_multi_valued(combiner, weighted)), RowWiseAdagrad(0.5, l2=0.1)
+        optimizer.build(tables.tables)
+        prepared = tables.prepare(batch)
+        assert not prepared.out_of_range.numpy().any()
+        vectors = tables.lookup(prepared)[0]
+        tables.update(prepared, [gradient], optimizer)
+        results.append((vectors.numpy(), tables.tables["f"].numpy()))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_padding_of_a_batch_of_unknown_width_and_of_sequences():
+    feature = CategoricalFeature("f", multi_valued=True, sequence_length=2)
+    tables = EmbeddingTables(Schema(Label("y"), categorical=(feature,), tables=(Table("f", 2, 4),)))
+    tables.tables["f"].assign(SHARED)
+    lookup = tf.function(tables.lookup, input_signature=[{"f": tf.TensorSpec([None, None], tf.int64)}])
+    expected = tables.lookup({"f": tf.ragged.constant([[1, 2, 3], [2], []], tf.int32)})[0]
+    found = lookup({"f": tf.constant([[1, 2, 3], [-1, 2, -1], [-1, -1, -1]], tf.int64)})[0]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_sequences_by_hand():

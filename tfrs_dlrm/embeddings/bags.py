@@ -57,7 +57,8 @@ def multi_hot_bags(
     """Returns the bags of a multi-valued feature.
 
     Args:
-      rows: int [B, None] ragged, or int [B, L] dense, with L rows in every bag and no padding.
+      rows: int [B, None] ragged; or, unless they make sequences, int [B, L] dense, with L rows in every bag and no
+        padding.
       weights: float32 of the same form, or None.
       combiner: see `tfrs_dlrm.Table`. An empty bag has the vector 0; under `mean`, so has a bag whose weights add up to
         0.
@@ -109,10 +110,7 @@ def padded_bags(
     return Bags(tf.reshape(rows, [-1]), tf.size(rows), weights=tf.reshape(factors, [-1]), length=length), flat
 
 
-def _sequences(rows: tf.Tensor | tf.RaggedTensor, weights: tf.Tensor | tf.RaggedTensor | None, length: int) -> Bags:
-    if isinstance(rows, tf.Tensor):
-        rows = tf.RaggedTensor.from_tensor(rows)
-        weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
+def _sequences(rows: tf.RaggedTensor, weights: tf.RaggedTensor | None, length: int) -> Bags:
     rows = rows.with_row_splits_dtype(tf.int64)[:, :length]
     starts = tf.gather(rows.row_starts(), rows.value_rowids())
     position = tf.range(tf.size(rows.flat_values, tf.int64)) - starts

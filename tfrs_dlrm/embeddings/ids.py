@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.bags import Bags, multi_hot_bags, one_hot_bags
+from tfrs_dlrm.embeddings.value_lists import ragged_rows, without_padding
 from tfrs_dlrm.layers.hashing import fingerprint_rows
 from tfrs_dlrm.schema import CategoricalFeature, Schema
 
@@ -35,7 +36,7 @@ class CheckedIds(NamedTuple):
     """The ids of a batch, all inside their tables.
 
     Attributes:
-      rows: by feature: int32 [B]; multi-valued features [B, None] ragged, or [B, L] dense.
+      rows: by feature: int32 [B]; multi-valued features [B, None] ragged, without padding.
       weights: by multi-valued feature with weights: float32 of the same form.
       batch_size: the number of examples.
       out_of_range: int32 [len(schema.categorical)], how many ids of each feature were outside the table.
@@ -82,17 +83,12 @@ class IdReader:
             counts |= zip(names, tf.unstack(wrong), strict=True)
         for f in self._schema.multi_hot:
             ids, feature_weights = self._multi_hot(features, f)
-            flat = ids.flat_values if isinstance(ids, tf.RaggedTensor) else tf.reshape(ids, [-1])
-            found, wrong = self._in_range([f], flat[:, tf.newaxis])
-            if isinstance(ids, tf.RaggedTensor):
-                ids = ids.with_flat_values(tf.reshape(found, [-1]))
-            else:
-                ids = tf.reshape(found, [-1, ids.shape[1]])
-            rows[f.name] = ids
+            found, wrong = self._in_range([f], ids.flat_values[:, tf.newaxis])
+            rows[f.name] = ids = ids.with_flat_values(tf.reshape(found, [-1]))
             if feature_weights is not None:
                 weights[f.name] = feature_weights
             counts[f.name] = wrong[0]
-            sizes.append(tf.cast(ids.nrows() if isinstance(ids, tf.RaggedTensor) else tf.shape(ids)[0], tf.int32))
+            sizes.append(tf.cast(ids.nrows(), tf.int32))
         names = [f.name for f in self._schema.categorical]
         total = tf.stack([counts[name] for name in names]) if names else tf.zeros([0], tf.int32)
         if len(sizes) > 1:
@@ -154,27 +150,28 @@ class IdReader:
             raise ValueError(f"ids of shape {ids.shape}; [B, {len(names)}] is needed, one column each for {names}")
         return _integers("ids", ids)
 
-    def _multi_hot(self, features: Features, f: CategoricalFeature) -> tuple[Any, Any]:
-        """Returns ids, int, and weights, float32 or None, both ragged or both dense and of the same shape."""
-        ids = _integers(f.name, _ragged_or_dense(_get(features, f.name)))
+    def _multi_hot(self, features: Features, f: CategoricalFeature) -> tuple[tf.RaggedTensor, tf.RaggedTensor | None]:
+        """Returns ids, int, and weights, float32 or None, ragged and of the same shape, without padding."""
+        ids = _integers(f.name, ragged_rows(f.name, _get(features, f.name)))
         if ids.shape.rank != 2:
-            raise ValueError(f"feature {f.name!r}: ids of shape {ids.shape}; [B, None] is needed, ragged or dense")
-        weights = _ragged_or_dense(_get(features, f.weights_name)) if f.weights else None
+            raise ValueError(
+                f"feature {f.name!r}: ids of shape {ids.shape}; [B, None] is needed, ragged, sparse or dense"
+            )
+        weights = ragged_rows(f.weights_name, _get(features, f.weights_name)) if f.weights else None
         if weights is not None and isinstance(weights, tf.Tensor) != isinstance(ids, tf.Tensor):
-            raise ValueError(f"feature {f.name!r}: ids and weights must both be ragged, or both dense")
-        if isinstance(ids, tf.Tensor) and not ids.shape[1]:  # unknown, or 0
-            ids = tf.RaggedTensor.from_tensor(ids)
-            weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
-        if weights is None:
-            return ids, None
-        if not weights.dtype.is_floating:
+            raise ValueError(f"feature {f.name!r}: ids and weights must both be ragged or sparse, or both dense")
+        if weights is not None and not weights.dtype.is_floating:
             raise ValueError(f"{f.weights_name!r} of type {weights.dtype.name}; weights must be float32")
         message = f"feature {f.name}: the weights have another shape than the ids; each id needs one"
         if isinstance(ids, tf.Tensor):
-            if not ids.shape.is_compatible_with(weights.shape):
+            if weights is not None and not ids.shape.is_compatible_with(weights.shape):
                 raise ValueError(f"{message}: {ids.shape} and {weights.shape}")
-            tf.debugging.assert_equal(tf.shape(ids), tf.shape(weights), message)
-        elif ids.row_splits is not weights.row_splits:
+            checks = [] if weights is None else [tf.debugging.assert_equal(tf.shape(ids), tf.shape(weights), message)]
+            with tf.control_dependencies([check for check in checks if check is not None]):
+                return without_padding(ids, weights)
+        if weights is None:
+            return ids, None
+        if ids.row_splits is not weights.row_splits:
             splits = (tf.cast(r.row_splits, tf.int64) for r in (ids, weights))
             tf.debugging.assert_equal(*splits, message)
         return ids, tf.cast(weights, tf.float32)
@@ -208,14 +205,17 @@ def _get(features: Features, key: str) -> Any:
     if key not in features:
         raise ValueError(f"the batch has no {key!r}, only {sorted(features)}; was it encoded by another schema?")
     values = features[key]
-    return tf.convert_to_tensor(values) if isinstance(values, (np.ndarray, list)) else values
+    if not isinstance(values, (np.ndarray, list)):
+        return values
+    try:
+        return tf.convert_to_tensor(values)
+    except (ValueError, TypeError) as e:
+        raise ValueError(
+            f"{key!r}: lists of several lengths, or of several types, are no tensor; give tf.ragged.constant(...)"
+        ) from e
 
 
 def _integers(name: str, ids: Any) -> Any:
     if ids.dtype not in (tf.int32, tf.int64):
         raise ValueError(f"{name!r} of type {ids.dtype.name}; ids must be int32 or int64")
     return ids
-
-
-def _ragged_or_dense(values: Any) -> Any:
-    return tf.RaggedTensor.from_sparse(values) if isinstance(values, tf.SparseTensor) else values

@@ -78,8 +78,9 @@ class EmbeddingTables(keras.layers.Layer):
 
         Args:
           features: an encoded batch: `ids` int [B, len(schema.one_hot)], and under the name of each multi-valued
-            feature its rows, a RaggedTensor or SparseTensor int [B, None], or a Tensor int [B, L] if each example has
-            L values, with weights float32 of the same form under `<name>_weights`. Other keys are ignored.
+            feature its rows, a RaggedTensor or SparseTensor int [B, None], or a Tensor int [B, L] padded with -1, with
+            weights float32 of the same form under `<name>_weights`. Of a SparseTensor only the order of the values in
+            a row counts, as in `tf.nn.embedding_lookup_sparse`. Other keys are ignored.
 
         Raises:
           ValueError: a feature is missing, or has a wrong shape or type.

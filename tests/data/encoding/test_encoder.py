@@ -373,6 +373,7 @@ def test_a_frame_or_arrays_have_the_meaning_of_the_log(layer):
         ({"price": np.array(["1", "cheap", "3"])}, "row 2, column 'price': 'cheap' is not a finite"),
         ({"slot": np.array([1.5, 2, 3])}, "row 1, column 'slot': 1.5 is not a whole number"),
         ({"site": np.array(["a", 1, None], object)}, "input 'site': its values have no common type"),
+        ({"site": tf.sparse.from_dense([["a"], ["b"], ["c"]])}, r"'site' is a SparseTensor .*of shape \(None,\) is ne"),
         ({"site": np.array(["a", "b"])}, "inputs of several lengths: .*'site': 2"),
     ],
 )
@@ -380,6 +381,16 @@ def test_inputs_of_the_wrong_kind(layer, change, message):
     raw = {k: v for k, v in (tensors(layer) | change).items() if v is not None}
     with pytest.raises(ValueError, match=message):
         layer(raw)
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+def test_a_sparse_list_column(layer, arrays):
+    """Rows that do not begin at column 0, in any order of indices, with a row without values."""
+    values = tf.SparseTensor([[2, 4], [0, 3], [0, 1]], ["z", "y", "x"], [3, 5])
+    raw = tensors(layer) | {"listed": values}
+    if arrays:
+        raw = {k: np.array(v, object if k == "site" else None) for k, v in LAYER_RAW.items()} | {"listed": values}
+    assert_same(layer(raw), layer(tensors(layer)))
 
 
 def test_an_array_without_names(layer):

@@ -119,6 +119,26 @@ def test_more_values_than_the_hotness_are_an_error():
     np.testing.assert_array_equal(HostMap(SCHEMA, {"a"}, {})(dense)["kept"], dense["kept"])
 
 
+def test_sparse_and_padded_batches_are_the_ragged_one():
+    expected = HostMap(SCHEMA, {"a", "home"}, {"kept": 3})(
+        batch(kept=ragged([[5], [0, 4]]), kept_weights=ragged([[1.0], [2.0, 3.0]], tf.float32))
+    )
+    indices = [[1, 3], [0, 2], [1, 1]]
+    sparse = [tf.SparseTensor(indices, values, [2, 4]) for values in ([4, 5, 0], [3.0, 1.0, 2.0])]
+    padded = tf.constant([[-1, 5, -1], [0, -1, 4]]), tf.constant([[9, 1.0, 9], [2, 9, 3]])
+    for rows, weights in (sparse, padded):
+        found = HostMap(SCHEMA, {"a", "home"}, {"kept": 3})(batch(kept=rows, kept_weights=weights))
+        for key, values in expected.items():
+            left, right = (v.to_list() if isinstance(v, tf.RaggedTensor) else v.numpy() for v in (found[key], values))
+            np.testing.assert_equal(left, right, key)
+    # Without a hotness the width of the dense batch is that of the replicated one.
+    np.testing.assert_array_equal(
+        HostMap(SCHEMA, {"a", "home"}, {})(batch(kept=padded[0], kept_weights=padded[1]))["kept"], expected["kept"]
+    )
+    hardware = HostMap(SCHEMA, {"a", "c", "home"}, {})(batch(kept=padded[0], kept_weights=padded[1]))
+    assert hardware["kept"].to_list() == [[5], [0, 4]] and hardware["kept_weights"].to_list() == [[1.0], [2.0, 3.0]]
+
+
 def test_what_does_not_go_onto_embedding_hardware_is_refused_by_name():
     features = (CategoricalFeature("f", multi_valued=True), CategoricalFeature("g", multi_valued=True))
     stored = dict(stored_in="home")

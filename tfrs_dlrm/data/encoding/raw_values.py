@@ -15,6 +15,7 @@ from tfrs_dlrm.data.raw.frames import ArrowStream, Frame, is_frame
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.data.raw.sources import frame_blocks
 from tfrs_dlrm.data.raw.typed_rows import parse_features
+from tfrs_dlrm.embeddings.value_lists import ragged_rows
 from tfrs_dlrm.schema import CategoricalFeature, Schema
 
 Specs = Mapping[str, tf.TensorSpec]
@@ -56,7 +57,7 @@ def to_tensors(data: RawValues, schema: Schema, specs: Specs) -> dict[str, tf.Te
 
 
 def conformed(raw: Mapping[str, tf.Tensor], specs: Specs) -> dict[str, tf.Tensor]:
-    """Converts tensors to the dtypes and ranks of specs; ragged ones may stand for padded ones.
+    """Converts tensors to the dtypes and ranks of specs; ragged and sparse ones may stand for padded ones.
 
     Raises:
       ValueError: an input is missing, or of another kind.
@@ -67,7 +68,9 @@ def conformed(raw: Mapping[str, tf.Tensor], specs: Specs) -> dict[str, tf.Tensor
     return {name: _conformed(name, raw[name], spec) for name, spec in specs.items()}
 
 
-def _conformed(name: str, value: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+def _conformed(name: str, value: Any, spec: tf.TensorSpec) -> tf.Tensor:
+    if isinstance(value, tf.SparseTensor):
+        value = _from_sparse(name, value, spec)
     if value.shape.rank == 2 and spec.shape.rank == 1 and value.shape[1] == 1:
         value = tf.squeeze(value, axis=1)
     if value.shape.rank not in (None, spec.shape.rank):
@@ -78,6 +81,14 @@ def _conformed(name: str, value: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
     if not number or spec.dtype == tf.string:
         raise ValueError(f"input {name!r} is {value.dtype.name}; {spec.dtype.name} is expected, as in the log")
     return tf.cast(value, spec.dtype)
+
+
+def _from_sparse(name: str, value: tf.SparseTensor, spec: tf.TensorSpec) -> tf.RaggedTensor:
+    """Returns the values of each row; columns without a value count for nothing."""
+    if spec.shape.rank != 2 or value.shape.rank != 2:
+        wanted = "a list column takes [B, L]" if spec.shape.rank == 2 else f"a tensor of shape {spec.shape} is needed"
+        raise ValueError(f"input {name!r} is a SparseTensor of shape {value.shape}; {wanted}")
+    return ragged_rows(name, value)
 
 
 def _is_array(value: object) -> bool:
@@ -99,7 +110,7 @@ def _table(arrays: Mapping[str, Any], schema: Schema, specs: Specs) -> pa.Table:
     columns = {}
     for name, spec in specs.items():
         if name in arrays:
-            value = arrays[name]
+            value = ragged_rows(name, arrays[name])
             array = value.numpy() if tf.is_tensor(value) else value
             if isinstance(array, np.ndarray) and array.ndim == 2:
                 array = array[:, 0] if spec.shape.rank == 1 and array.shape[1] == 1 else array.tolist()

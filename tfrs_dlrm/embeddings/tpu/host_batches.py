@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.embeddings.bags import multi_hot_bags
 from tfrs_dlrm.embeddings.ids import CheckedIds, Features, IdReader
+from tfrs_dlrm.embeddings.value_lists import MISSING_ID, ragged_rows
 from tfrs_dlrm.layers.hashing import hashed_rows
 from tfrs_dlrm.schema import CategoricalFeature, Schema, Table
 
@@ -106,7 +107,7 @@ class HostMap:
             if f.name in self._lookups:
                 batch |= self._for_hardware(f, checked)
             elif f.multi_valued:
-                batch |= self._padded(f, checked)
+                batch |= self._padded(f, checked, features[f.name])
             else:
                 columns.append(checked.rows[f.name])
         if columns:
@@ -132,23 +133,19 @@ class HostMap:
                 )
         return batch if weights is None else batch | {f.weights_name: weights}
 
-    def _padded(self, f: CategoricalFeature, checked: CheckedIds) -> dict[str, tf.Tensor]:
+    def _padded(self, f: CategoricalFeature, checked: CheckedIds, given: Any) -> dict[str, tf.Tensor]:
         rows, weights = checked.rows[f.name], checked.weights.get(f.name)
-        length = self._hotness.get(f.name)
-        if isinstance(rows, tf.Tensor):
-            rows = tf.RaggedTensor.from_tensor(rows) if length else rows
-            weights = tf.RaggedTensor.from_tensor(weights) if length and weights is not None else weights
-        if isinstance(rows, tf.RaggedTensor):
-            if not length:
-                raise ValueError(
-                    f"feature {f.name!r} has any number of values and its table is replicated; TPUs need a fixed"
-                    f" number: give the largest of an example, hotness={{{f.name!r}: ...}}"
-                )
-            if f.sequence_length is None:
-                message = f"feature {f.name}: an example has more values than its hotness of {length}; raise it"
-                tf.debugging.assert_less_equal(rows.row_lengths(), tf.cast(length, rows.row_splits.dtype), message)
-            rows = rows.to_tensor(-1, shape=[None, length])
-            weights = None if weights is None else weights.to_tensor(0.0, shape=[None, length])
+        length = self._hotness.get(f.name) or (given.shape[1] if isinstance(given, tf.Tensor) else None)
+        if not length:
+            raise ValueError(
+                f"feature {f.name!r} has any number of values and its table is replicated; TPUs need a fixed number:"
+                f" give the largest of an example, hotness={{{f.name!r}: ...}}"
+            )
+        if f.sequence_length is None:
+            message = f"feature {f.name}: an example has more values than its hotness of {length}; raise it"
+            tf.debugging.assert_less_equal(rows.row_lengths(), tf.cast(length, rows.row_splits.dtype), message)
+        rows = rows.to_tensor(MISSING_ID, shape=[None, length])
+        weights = None if weights is None else weights.to_tensor(0.0, shape=[None, length])
         return {f.name: rows} if weights is None else {f.name: rows, f.weights_name: weights}
 
 
@@ -161,8 +158,7 @@ def pad_examples(features: Features, size: int) -> dict[str, Any]:
     for key, values in features.items():
         if "/" in key:
             continue
-        if isinstance(values, tf.SparseTensor):
-            values = tf.RaggedTensor.from_sparse(values)
+        values = ragged_rows(key, values)
         if isinstance(values, tf.RaggedTensor):
             missing = size - values.nrows()
             none = tf.zeros([missing], values.row_splits.dtype)
@@ -184,9 +180,6 @@ def _ragged(f: CategoricalFeature, rows: Any, weights: Any, table: Table) -> tup
             return tf.RaggedTensor.from_value_rowids(values, positions, tf.cast(bags.size, tf.int64))
 
         rows, weights = by_position(bags.rows), None if bags.weights is None else by_position(bags.weights)
-    elif isinstance(rows, tf.Tensor):
-        rows = tf.RaggedTensor.from_tensor(rows)
-        weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
     return rows.with_row_splits_dtype(tf.int32), None if weights is None else weights.with_row_splits_dtype(tf.int32)
 
 
