@@ -15,7 +15,7 @@ def test_table_lines_up():
         "weight          2500          -",
         "auc         0.801234   1.000000",
         "small      1.234e-05          -",
-        "bad              nan          -",
+        "bad                -          -",
         "seconds            -  12.500000",
     ]
 
@@ -36,4 +36,4 @@ def test_table_of_nothing():
 
 
 def test_table_of_one_class():
-    assert "auc                               nan" in report.table({"one class": evaluate_scores([0, 0], [0.0, 1.0])})
+    assert "auc                                 -" in report.table({"one class": evaluate_scores([0, 0], [0.0, 1.0])})

@@ -19,7 +19,6 @@ from run_weights import weights
 
 from tfrs_dlrm.checkpoint import save
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import Schema, Table
 from tfrs_dlrm.serving.exporting.export import export
 from tfrs_dlrm.training import loop
@@ -142,16 +141,27 @@ def test_a_run_that_stopped_goes_on_under_other_limits(data, tmp_path):
     assert result.step > stopped.step and "all" in result.reason
 
 
-@pytest.mark.slow
-def test_an_evaluation_set_of_one_class_is_refused(tmp_path):
-    lines = [f"{int(i < 300)},{i}.5,,s{i % 5},u{i},1,t1,1,1\n" for i in range(400)]
-    header = "clicked,price,age,site,user,slot,tags,tag_weights,weight\n"
-    (tmp_path / "train.csv").write_text(header + "".join(lines).replace(".5,,", ".5,3,"))
-    (tmp_path / "eval.csv").write_text(header + "".join(lines[:50]))
-    path = str(tmp_path / "prepared")
-    prepare(click_log.SCHEMA, [str(tmp_path / "train.csv")], path, eval_inputs=[str(tmp_path / "eval.csv")])
-    with pytest.raises(ValueError, match="all labels of the evaluation set are 1, so the AUC"):
-        train_and_evaluate(make_config(path, steps=4), str(tmp_path / "run"))
+@pytest.mark.parametrize("step", [20, 40])
+def test_a_failed_evaluation_throws_no_weight_away(data, tmp_path, monkeypatch, step):
+    """The weights are saved, the error says how to go on, and the run ends as if the evaluation had not failed."""
+    config = make_config(data, steps=40)
+    real = loop.score
+
+    def fail(model, batches):
+        if int(model.embedding_optimizer.iterations.numpy()) == step:
+            raise ValueError("eval/part-0.parquet: cannot be read; prepare the data again")
+        return real(model, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "score", fail)
+        with pytest.raises(ValueError, match=rf"the evaluation at step {step} failed, .*step-{step}: eval/part-0") as e:
+            train_and_evaluate(config, str(tmp_path / "cut"))
+    assert "run the same command again, which resumes from the last checkpoint, evaluates it and con" in str(e.value)
+    assert f"step-{step}" in steps_of(tmp_path / "cut" / "checkpoints")
+    result = train_and_evaluate(config, str(tmp_path / "cut"))
+    train_and_evaluate(config, str(tmp_path / "whole"))
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert result.best_step and len(lines(tmp_path / "cut")) == 2
 
 
 @pytest.mark.parametrize("asynchronous", matrix([True, False], fast=[True]))

@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from tfrs_dlrm.messages.causes import cause
+
+__all__ = ["cause", "did_you_mean", "install_command"]
+
 _HOME = Path(__file__).resolve().parents[2]
 
 

@@ -20,6 +20,7 @@ from tfrs_dlrm.metrics import (
     group_metrics,
     regression_metrics,
 )
+from tfrs_dlrm.metrics.defined import defined
 from tfrs_dlrm.schema import Label, Schema
 
 
@@ -79,7 +80,8 @@ class Task(abc.ABC):
     def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
         """Returns how much worse `after` is than `before`, both from `evaluate`; the main change comes first.
 
-        The names are those of metrics with `_drop` or `_rise`, whichever is the worse direction.
+        The names are those of metrics with `_drop` or `_rise`, whichever is the worse direction. Metrics that the
+        examples do not define are left out.
         """
 
     @abc.abstractmethod
@@ -129,7 +131,8 @@ class BinaryClassification(Task):
 
     def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
         """Returns the changes of AUC and log loss."""
-        return {"auc_drop": before["auc"] - after["auc"], "log_loss_rise": after["log_loss"] - before["log_loss"]}
+        drop, rise = before["auc"] - after["auc"], after["log_loss"] - before["log_loss"]
+        return defined({"auc_drop": drop, "log_loss_rise": rise})
 
     def quality(self, metrics: Mapping[str, float]) -> float:
         """Returns the AUC."""
@@ -191,7 +194,7 @@ class Regression(Task):
 
     def worsening(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
         """Returns the changes of RMSE and MAE."""
-        return {"rmse_rise": after["rmse"] - before["rmse"], "mae_rise": after["mae"] - before["mae"]}
+        return defined({"rmse_rise": after["rmse"] - before["rmse"], "mae_rise": after["mae"] - before["mae"]})
 
     def quality(self, metrics: Mapping[str, float]) -> float:
         """Returns the negated RMSE."""

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tfrs_dlrm.metrics.names import title
-from tfrs_dlrm.plots.figure import BLUE, GREY, VERMILION, dress, new_figure
+from tfrs_dlrm.plots.figure import BLUE, GREY, VERMILION, dress, new_figure, say_undefined
 
 _MOST_BARS, _MOST_TABLES, _COLUMNS = 60, 40, 5
 
@@ -32,10 +32,13 @@ def importance(found: Mapping[str, Any]) -> Figure:
       found: `importance` of an `explanation.json`, or `PermutationImportance.to_dict()`.
     """
     shown = found["features"][:_MOST_BARS]
-    figure = new_figure(11, 1.5 + 0.24 * len(shown))
-    left, right = figure.subplots(1, 2, sharey=True)
     changes = [name.removesuffix("_spread") for name in shown[0] if name.endswith("_spread")]
-    for axes, name in zip((left, right), changes, strict=True):
+    figure = new_figure(11, 1.5 + 0.24 * len(shown))
+    panels = figure.subplots(1, max(1, len(changes)), sharey=True, squeeze=False)[0]
+    left = panels[0]
+    if not changes:
+        say_undefined(left, "the examples define no metric")
+    for axes, name in zip(panels, changes, strict=False):
         means, spreads = (np.array([f[key] for f in shown], np.float64) for key in (name, f"{name}_spread"))
         axes.barh(range(len(shown)), np.nan_to_num(means), xerr=np.nan_to_num(spreads), color=BLUE, ecolor=GREY)
         axes.axvline(0, color=GREY, linewidth=0.8)

@@ -52,6 +52,8 @@ def main() -> None:
     save_figure(evaluation.figure(grouping.label), paths[1])
     print(f"{evaluation.checkpoint} on {evaluation.data} ({_SPLIT.value})\n")
     print(table(evaluation.columns()))
+    for note in evaluation.scores.left_out():
+        print(f"\n{note}.")
     if _GROUP_BY.value or _GAUC.value:
         groups = grouping.measure(evaluation, _SPLIT.value)
         paths.append(path or os.path.join(output, "groups.json"))

@@ -18,6 +18,7 @@ from absl import flags, logging
 
 from tfrs_dlrm.distribute.placement import STRATEGIES
 from tfrs_dlrm.distribute.tf_config import JOBS, unused_cluster
+from tfrs_dlrm.messages import cause
 from tfrs_dlrm.programs.commands import command, in_this_form, module_name
 from tfrs_dlrm.programs.program_flags import ProgramFlags, UsageError, wants_help
 
@@ -129,12 +130,11 @@ def _execute(name: str, arguments: Sequence[str]) -> int:
     except SystemExit as e:
         return int(e.code or 0)
     except (ValueError, OSError, ArithmeticError, ImportError) as e:
-        return _failed(str(e), e)
+        return _failed(cause(e), e)
     except Exception as e:
         if not type(e).__module__.startswith(("tensorflow", "duckdb", "_duckdb")):
             raise
-        # An error in the input pipeline comes wrapped: its message is the first line.
-        return _failed(str(e).split("\n", 1)[0], e)
+        return _failed(cause(e), e)
 
 
 def _failed(message: str, error: Exception) -> int:

@@ -1,9 +1,15 @@
 """Encodes raw logs as Parquet, with vocabularies and the schema; a run that was killed resumes when started again."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING
 
 from tfrs_dlrm.programs.commands import command
 from tfrs_dlrm.programs.program_flags import ProgramFlags
+
+if TYPE_CHECKING:
+    from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 
 FLAGS = ProgramFlags(__doc__)
 _SCHEMA = FLAGS.string("schema", None, "The schema of the log, a JSON file; `infer` proposes one.", required=True)
@@ -50,11 +56,24 @@ def main() -> None:
     _print_counts("Rows", {"train": manifest.rows("train"), "eval": manifest.rows("eval"), "bad": manifest.bad_rows})
     _print_counts("Tables, in rows", {table.name: table.vocabulary_size or 0 for table in tables})
     _print_counts("Values without a row", {n: c for n, c in manifest.out_of_range.items() if c})
+    for note in _label_notes(manifest):
+        print(f"Note: {note}.")
     aside = f"; the bad rows are in {os.path.join(output, QUARANTINE_FILE)}" if manifest.bad_rows else ""
     print(f"Wrote {output}{aside}.\nNext:")
     name = os.path.basename(os.path.abspath(output))
     arguments = ["--config=configs/default.py", f"--config.data.path={output}", f"--workdir=runs/{name}"]
     print(f"  {command('train', *arguments)}")
+
+
+def _label_notes(manifest: PreparedManifest) -> list[str]:
+    """Says what the labels of the splits do not allow."""
+    from tfrs_dlrm.data.preparing.label_counts import label_notes
+
+    notes = [note for split, found in manifest.labels.items() for note in label_notes(split, found)]
+    if (_EVAL_INPUT.value or _EVAL_FRACTION.value) and not manifest.eval:
+        bad = f"; {manifest.bad_rows:,} malformed rows were set aside" if manifest.bad_rows else ""
+        notes.append(f"the evaluation set has no row{bad}: a run then keeps its last checkpoint as the best")
+    return notes
 
 
 def _check_engine() -> None:

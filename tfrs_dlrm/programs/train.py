@@ -18,6 +18,7 @@ def main() -> None:
     """Trains, from a log or from a stream."""
     from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST, ServerLost
     from tfrs_dlrm.distribute.strategies import distribution_of
+    from tfrs_dlrm.metrics.names import title
     from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.streaming.loop import train_on_stream
     from tfrs_dlrm.training.callbacks import Interrupted
@@ -39,8 +40,8 @@ def main() -> None:
         return
     print(f"Done at step {result.step}: {result.reason}.")
     if result.best:
-        name = "auc" if "auc" in result.best else "rmse"
-        print(f"Best evaluation at step {result.best_step}: {name.upper()} {result.best[name]:.5f}.")
+        name = next(name for name in ("auc", "rmse", "log_loss") if name in result.best)
+        print(f"Best evaluation at step {result.best_step}: {title(name)} {result.best[name]:.5f}.")
     output = f"--output=exports/{os.path.basename(workdir.rstrip('/'))}"
     print(f"Next:\n  {command('evaluate', f'--workdir={workdir}')}")
     print(f"  {command('export', f'--workdir={workdir}', output)}")

@@ -19,7 +19,10 @@ def plain(value: Any) -> Any:
 
 
 def build(cls: type[T], data: object, where: str) -> T:
-    """Makes a dataclass from JSON objects, and checks names and types; messages begin with `where`."""
+    """Makes a dataclass from JSON objects, and checks names and types; messages begin with `where`.
+
+    Fields may be plain values, dataclasses, tuples of one type and dictionaries with names as keys.
+    """
     if not isinstance(data, dict):
         raise ValueError(f"{where}: a JSON object is expected, got {json.dumps(data)}")
     hints = get_type_hints(cls)
@@ -28,7 +31,7 @@ def build(cls: type[T], data: object, where: str) -> T:
         if name not in fields:
             raise ValueError(f"{where}: unknown field {name!r}; known are {', '.join(fields)}")
     for name, field in fields.items():
-        if field.default is dataclasses.MISSING and name not in data:
+        if field.default is field.default_factory is dataclasses.MISSING and name not in data:
             raise ValueError(f"{where}: field {name!r} is missing")
     return cls(**{name: _value(hints[name], v, f"{where}.{name}") for name, v in data.items()})
 
@@ -36,6 +39,12 @@ def build(cls: type[T], data: object, where: str) -> T:
 def _value(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where)  # type: ignore[arg-type]
+    if hint is Any:
+        return value
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: a JSON object is expected, got {json.dumps(value)}")
+        return {name: _value(get_args(hint)[1], v, f"{where}.{name}") for name, v in value.items()}
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{where}: a list is expected, got {json.dumps(value)}")

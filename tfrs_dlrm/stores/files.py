@@ -75,17 +75,66 @@ def read_text(path: str | os.PathLike[str]) -> str:
         raise ValueError(f"{path}: not a text in UTF-8: {e}") from e
 
 
-def read_json(path: str) -> Any:
+def read_json(path: str, then: str = "") -> Any:
     """Reads a JSON file on a disk or in an object store.
+
+    Args:
+      path: the file.
+      then: what to do if the file is damaged.
 
     Raises:
       FileNotFoundError: the file does not exist.
       ValueError: it is no JSON; the message names the file.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as e:
-        raise ValueError(f"{path}: not valid JSON: {e}") from e
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as e:
+        found = "the file is empty" if not text.strip() else f"not valid JSON: {e}"
+        raise ValueError(f"{path}: {found}{then and f'; {then}'}") from e
+
+
+def read_json_lines(path: str, then: str, may_be_cut: bool = False) -> Iterator[dict[str, Any]]:
+    """Yields the objects of a file of JSON lines on a disk.
+
+    Args:
+      path: the file.
+      then: what to do if the file is damaged.
+      may_be_cut: whether to pass over a last line without an end, which a killed process leaves.
+
+    Raises:
+      FileNotFoundError: the file does not exist.
+      ValueError: a line is no JSON object; the message names file and line.
+    """
+    with open(path, "rb") as f:
+        for number, line in enumerate(f, 1):
+            if may_be_cut and not line.endswith(b"\n"):
+                return
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError) as e:
+                raise ValueError(f"{path}: line {number} is not valid JSON: {e}; {then}") from e
+            if not isinstance(found, dict):
+                raise ValueError(f"{path}: line {number} is no JSON object; {then}")
+            yield found
+
+
+@contextlib.contextmanager
+def well_formed(path: str, then: str) -> Iterator[None]:
+    """Turns the errors of taking the content of a JSON file apart into one that names the file.
+
+    Args:
+      path: the file.
+      then: what to do about it.
+
+    Raises:
+      ValueError: the content has another form than expected.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as e:
+        what = f"no field {e}" if isinstance(e, KeyError) else e
+        raise ValueError(f"{path}: damaged, or written by another version: {what}; {then}") from e
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfrs_dlrm.config import TrainConfig
 from tfrs_dlrm.data.reading.columns import Columns, IdOrders, assemble, signature
 from tfrs_dlrm.data.reading.windows import permutation
+from tfrs_dlrm.metrics.defined import defined
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.training.evaluation import NonFiniteError, Scores
@@ -43,7 +44,7 @@ class Learner:
         self._logits, self._train_step, self._weighted = logits, train_step, bool(schema.weight)
 
     def evaluate(self, rows: Columns) -> dict[str, float]:
-        """Returns the metrics of the model on rows that it has not seen; undefined metrics are NaN.
+        """Returns the metrics of the model on rows that it has not seen, without those that they do not define.
 
         Raises:
           NonFiniteError: a score is NaN or infinite.
@@ -77,7 +78,7 @@ class Learner:
                 f"the loss is {found['loss']} in window {window}. Lower the learning rates, add warmup steps, or look"
                 " for extreme dense values"
             )
-        return steps, found
+        return steps, defined(found)
 
 
 def _batches(rows: Columns, size: int) -> Iterator[Columns]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.preparing.on_demand import REFERENCE_FILE
 from tfrs_dlrm.distribute.strategies import distribution_of
+from tfrs_dlrm.metrics.defined import defined, why_undefined
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.tasks import BinaryClassification, Regression, Task, Tasks
 from tfrs_dlrm.plots import classification, regression
@@ -65,14 +66,23 @@ class Scores:
     def metrics(self) -> dict[str, float]:
         """Returns exact metrics, in float64; see `evaluate_scores` and `evaluate_predictions` in `tfrs_dlrm.metrics`.
 
-        The names of further labels' metrics end in `_NAME`.
+        The names of further labels' metrics end in `_NAME`. Metrics that the examples do not define are left out.
         """
-        return self._with_more(self.task.evaluate(self.labels, self.logits, self.weights), Scores.metrics)
+        return self._with_more(defined(self._evaluate()), Scores.metrics)
+
+    def left_out(self) -> list[str]:
+        """Says, a line per label, which metrics the examples do not define, and why."""
+        found = {"": self, **{f"label {name}: ": scores for name, scores in self.more.items()}}
+        notes = {of: why_undefined(x._evaluate(), x.labels, x.weights) for of, x in found.items()}
+        return [of + note for of, note in notes.items() if note]
+
+    def _evaluate(self) -> dict[str, float]:
+        return self.task.evaluate(self.labels, self.logits, self.weights)
 
     def of_the_mean(self) -> dict[str, float]:
         """Returns the metrics of always predicting the mean training label, for labels that are regressions."""
         constant = np.full(len(self.labels), self.task.mean) if isinstance(self.task, Regression) else None
-        first = {} if constant is None else self.task.evaluate(self.labels, constant, self.weights)
+        first = {} if constant is None else defined(self.task.evaluate(self.labels, constant, self.weights))
         return self._with_more(first, Scores.of_the_mean)
 
     def _with_more(self, first: dict[str, float], function: Callable[[Scores], dict[str, float]]) -> dict[str, float]:
@@ -101,10 +111,16 @@ def score(model: RankingModel, data: tf.data.Dataset, progress: Callable[[int], 
     if distribution.fixed_batches:
         data = fixed_batches(data, model.embeddings)
     parts: list[tuple[np.ndarray, ...]] = []
-    for part in distribution.score(model.scores, data):
-        parts.append(part)
-        if progress:
-            progress(len(part[0]))
+    failure: Exception | None = None
+    try:
+        for part in distribution.score(model.scores, data):
+            parts.append(part)
+            if progress:
+                progress(len(part[0]))
+    except Exception as e:
+        failure = e
+    if distribution.any_process(failure is not None):  # the others would wait for this one
+        raise failure or OSError("the evaluation failed in another process, which says why")
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     columns = distribution.of_all_processes(columns)
     if not columns or not len(columns[0]):

@@ -15,7 +15,7 @@ def table(columns: Mapping[str, Mapping[str, float]], exponents: bool = True) ->
         examples        1000      1000
         auc         0.801234  0.812345
 
-    A metric that an evaluation lacks is `-`. No newline at the end.
+    A metric that an evaluation lacks, or does not define, is `-`. No newline at the end.
 
     Args:
       columns: the metrics of each evaluation.
@@ -23,6 +23,8 @@ def table(columns: Mapping[str, Mapping[str, float]], exponents: bool = True) ->
     """
 
     def cell(value: float) -> str:
+        if math.isnan(value):
+            return "-"
         return _number(value) if exponents or abs(value) >= 1e-3 or not value else f"{value:.6f}"
 
     metrics = list(dict.fromkeys(name for column in columns.values() for name in column))

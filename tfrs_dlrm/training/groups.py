@@ -61,7 +61,8 @@ class GroupEvaluation:
         for feature, found in self.gauc.items():
             over = f"{found.groups:,} groups, {found.examples:,} examples"
             left_out = f"{found.groups_left_out:,} groups without both classes, {found.examples_left_out:,} examples"
-            lines = [f"GAUC by {feature}{of}: {found.gauc:.6f} over {over}."]
+            value = f"{found.gauc:.6f} over {over}" if found.groups else "none, no group has both classes"
+            lines = [f"GAUC by {feature}{of}: {value}."]
             lines.append(f"Left out: {left_out}; {self.without_value[feature]:,} examples of missing or unseen values.")
             if encoding_of(self.schema, categorical_feature(self.schema, feature).table) == "hash":
                 lines.append(f"Values of {feature} are hashed: a group is a bucket, which may hold several values.")

@@ -9,10 +9,14 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.data.preparing.label_counts import label_notes
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.on_demand import ensure_prepared
+from tfrs_dlrm.data.reading.labels import label_counts
 from tfrs_dlrm.data.reading.service.input_service import InputService
 from tfrs_dlrm.distribute.strategies import Distribution, distribution_of
+from tfrs_dlrm.messages import cause
+from tfrs_dlrm.metrics.defined import defined
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Progress, local_copy
@@ -38,7 +42,7 @@ from tfrs_dlrm.training.inputs import (
 )
 from tfrs_dlrm.training.progress import ProgressBar, TrainingProgress, out_of_range_lines
 from tfrs_dlrm.training.run import RUN_AGAIN, Result, Run
-from tfrs_dlrm.training.state import RunLimits, RunState, check_goals, check_labels_differ, quality
+from tfrs_dlrm.training.state import RunLimits, RunState, check_evaluation_labels, check_goals, quality
 from tfrs_dlrm.training.workdir import CONFIG_FILE, Workdir
 
 
@@ -62,6 +66,7 @@ def train_and_evaluate(
       ValueError: the configuration, the data or the run in `workdir` do not fit together.
       NonFiniteError: the loss or a score became NaN or infinite; the last good checkpoint is unchanged.
       Interrupted: after SIGTERM, with a checkpoint written.
+      EvaluationFailed: the evaluation set cannot be read; the weights of that step are saved.
       ServerLost: a parameter server does not answer; called again once it is back, this resumes from the last
         checkpoint.
       ConnectionError: the input service of `config.data.service` does not answer.
@@ -85,6 +90,7 @@ def train_and_evaluate(
         data_dir = local_copy(config.data.path)
         schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
         check_goals(config, schema, bool(PreparedManifest.load(data_dir).eval))
+        check_evaluation_labels(config, schema, label_counts(data_dir, "eval"))
         model = make_model(config.model, schema, config.train.seed, tables_for(config))
         home = Workdir(workdir)
         config, optimizers = with_row_optimizers(config, model.embeddings, home.begun())
@@ -109,6 +115,10 @@ def _begin(home: Workdir, config: RunConfig, data_dir: str, distribution: Distri
         raise ValueError(
             f"{home.name}: not every process sees what the first one wrote; it has to be a shared directory"
         )
+
+
+class EvaluationFailed(ValueError):
+    """The evaluation set cannot be read; the trained weights are saved."""
 
 
 class TrainingRun(Run):
@@ -147,17 +157,26 @@ class TrainingRun(Run):
         shown = show_progress and self.distribution.is_chief
         bar = ProgressBar(self.counter, self._limits.total, self.config.train.batch_size) if shown else None
         self._progress = TrainingProgress(self.counter, bar, self.tensorboard, self.model.label_tasks.shown)
-        for line in [begins_with, *begun, *out_of_range_lines(self.data_dir, self._manifest)]:
+        labels = [note for split, found in self._manifest.labels.items() for note in label_notes(split, found)]
+        for line in [begins_with, *begun, *out_of_range_lines(self.data_dir, self._manifest), *labels]:
             self._progress.say(line)
         anywhere = self.distribution.any_process if self.distribution.several_processes else None
         self._listener = StopOnSignal(self.counter, self._ends_round, self.save_and_wait, anywhere)
         try:
             with self._listener, self.checkpoints:
+                if resumed and self._lacks_evaluation():
+                    self._end_round({m.name: float(m.result()) for m in self.model.metrics})
                 while not self._limits.reason_to_stop(self.counter.step):
                     self._fit()
         finally:
             self._progress.close()
         return self.finish(self._limits.reason_to_stop(self.counter.step), int(self._state.best_step.numpy()))
+
+    def _lacks_evaluation(self) -> bool:
+        """Whether the checkpoint that is resumed from ends a round whose evaluation failed."""
+        step = self.counter.step
+        done = any(record["step"] == step for record in self.records)
+        return bool(self._ends_round() and self._manifest.eval and not self.distribution.any_process(done))
 
     def _ends_round(self) -> bool:
         return self._limits.ends_round(self.counter.step)
@@ -199,7 +218,7 @@ class TrainingRun(Run):
         """Evaluates, writes a checkpoint, and decides whether to continue."""
         step, state, cut = self.counter.step, self._state, False
         self.check_finite()
-        record: dict[str, Any] = {"step": step, "train": {k: float(v) for k, v in averages.items()}}
+        record: dict[str, Any] = {"step": step, "train": defined({k: float(v) for k, v in averages.items()})}
         record["learning_rate"] = rates_at(self._rates, step - 1)
         if self.model.out_of_range:
             record["out_of_range"] = self.model.out_of_range
@@ -222,11 +241,17 @@ class TrainingRun(Run):
 
         Raises:
           NonFiniteError: a score is NaN or infinite.
-          ValueError: all labels are equal.
+          EvaluationFailed: the evaluation set cannot be read; the weights are saved.
         """
         try:
-            metrics = score(self.model, evaluation_dataset(self.data_dir, self.config.train.eval_batch_size)).metrics()
+            return score(self.model, evaluation_dataset(self.data_dir, self.config.train.eval_batch_size)).metrics()
         except NonFiniteError as e:
             raise self.non_finite(f"{e} {self.position}; nothing is saved") from e
-        check_labels_differ(metrics, self.data_dir)
-        return metrics
+        except (tf.errors.UnavailableError, tf.errors.AbortedError):
+            raise  # a server of a cluster is lost, and the rows on it
+        except (ValueError, OSError, tf.errors.OpError) as e:
+            path = self.save_and_wait()
+            raise EvaluationFailed(
+                f"the evaluation {self.position} failed, and the weights are saved in {path}: {cause(e)}. Once that is"
+                f" mended, {RUN_AGAIN}, evaluates it and continues"
+            ) from e

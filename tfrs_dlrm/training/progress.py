@@ -12,6 +12,7 @@ import tqdm
 from absl import logging
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
+from tfrs_dlrm.metrics.defined import defined
 from tfrs_dlrm.training.callbacks import StepCounter
 
 
@@ -33,7 +34,8 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Moves the bar."""
-        shown = {name: f"{value:.4f}" for name, value in (logs or {}).items() if name in ("loss", "auc", "rmse")}
+        values = defined(logs or {})
+        shown = {name: f"{value:.4f}" for name, value in values.items() if name in ("loss", "auc", "rmse")}
         self._bar.set_postfix({"step": self._counter.step, **shown}, refresh=False)
         self._bar.update(self._counter.step * self._batch_size - self._bar.n)
 
@@ -65,7 +67,7 @@ class TensorBoard(keras.callbacks.Callback):
     def write(self, prefix: str, values: Mapping[str, float]) -> None:
         """Writes PREFIX/NAME at the current step."""
         with self._writer.as_default(step=self._counter.step):
-            for name, value in values.items():
+            for name, value in defined(values).items():
                 tf.summary.scalar(f"{prefix}/{name}", value)
 
     def close(self) -> None:

@@ -9,21 +9,25 @@ from typing import Any
 import tensorflow as tf
 
 from tfrs_dlrm.config import OptimizerConfig, RunConfig
+from tfrs_dlrm.data.preparing.label_counts import LabelCounts
 from tfrs_dlrm.models.tasks import Task
 from tfrs_dlrm.schema import Schema
 
 
 def quality(monitor: str, task: Task, metrics: Mapping[str, float]) -> float:
-    """Returns how good an evaluation is; more is better.
+    """Returns how good an evaluation is; more is better, and -inf if the examples do not define it.
 
     Args:
       monitor: one of `tfrs_dlrm.config.MONITORS`.
       task: the first label's.
       metrics: the first label's.
     """
-    if monitor:
-        return (metrics["auc"] if monitor == "auc_minus_log_loss" else 0.0) - metrics["log_loss"]
-    return task.quality(metrics)
+    try:
+        if monitor:
+            return (metrics["auc"] if monitor == "auc_minus_log_loss" else 0.0) - metrics["log_loss"]
+        return task.quality(metrics)
+    except KeyError:  # `check_evaluation_labels` looks at the labels before
+        return -math.inf
 
 
 class RunState(tf.Module):
@@ -125,14 +129,32 @@ def check_goals(config: RunConfig, schema: Schema, has_eval: bool) -> None:
             )
 
 
-def check_labels_differ(metrics: Mapping[str, float], data_dir: str) -> None:
-    """Refuses an evaluation without an AUC, by which no best checkpoint could be chosen.
+def check_evaluation_labels(config: RunConfig, schema: Schema, counts: Mapping[str, LabelCounts]) -> None:
+    """Refuses an evaluation set whose labels do not define the metric that is to choose the best checkpoint.
+
+    Args:
+      config: the run.
+      schema: of the data.
+      counts: what the labels of the evaluation set are; empty without an evaluation set.
 
     Raises:
-      ValueError: all labels are equal.
+      ValueError: naming the metric, and settings that work.
     """
-    if math.isnan(metrics.get("auc", 0.0)):
+    train, data = config.train, config.data.path
+    first = counts.get(schema.label_columns[0])
+    if first is None:
+        return
+    if not first.count:
         raise ValueError(
-            f"{data_dir}: all labels of the evaluation set are {metrics['label_mean']:g}, so the AUC, which chooses the"
-            " best checkpoint, is undefined; prepare the data with more evaluation rows"
+            f"{data}: no row of the evaluation set has a weight above 0, so nothing can be measured on it; prepare the"
+            " data with other evaluation rows, or without any"
+        )
+    by_auc = bool(train.target_auc) or train.monitor != "log_loss"
+    if schema.label.task == "classification" and by_auc and first.one_value is not None:
+        what = f"reach config.train.target_auc={train.target_auc:g}" if train.target_auc else "choose the best by"
+        drop = "--config.train.target_auc=0 " if train.target_auc else ""
+        raise ValueError(
+            f"{data}: all {first.count:,} labels of the evaluation set are {first.one_value:g}, so there is no AUC to"
+            f" {what}; give {drop}--config.train.monitor=log_loss, or prepare the data with more or other evaluation"
+            " rows (--eval_fraction, --eval_input)"
         )

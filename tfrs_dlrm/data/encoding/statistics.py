@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable
 
 import numpy as np
 
 from tfrs_dlrm.schema import DenseFeature, Schema
+from tfrs_dlrm.schema.plain import build
+from tfrs_dlrm.stores.files import read_json, well_formed
 
 STATISTICS_FILE = "statistics.json"
+_PREPARE_AGAIN = "prepare the data again, or copy the file from the prepared directory"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,23 +25,36 @@ class DenseStatistics:
     std: float
 
 
+@dataclasses.dataclass(frozen=True)
+class _Statistics:
+    """The content of the file."""
+
+    dense: dict[str, DenseStatistics]
+
+
 def needs_statistics(feature: DenseFeature) -> bool:
     """Whether the encoding of a feature needs the mean or standard deviation of the training rows."""
     return feature.transform == "standardize" or feature.fill_value == "mean"
 
 
 def dense_statistics(schema: Schema, directory: str) -> dict[str, DenseStatistics]:
-    """Reads the statistics of the dense features that need them from a prepared directory."""
+    """Reads the statistics of the dense features that need them from a prepared directory.
+
+    Raises:
+      FileNotFoundError: there are none.
+      ValueError: the file is damaged, or lacks a feature.
+    """
     needed = [f.name for f in schema.dense if needs_statistics(f)]
     if not needed:
         return {}
     path = os.path.join(directory, STATISTICS_FILE)
-    with open(path, encoding="utf-8") as f:
-        dense = json.load(f)["dense"]
+    content = read_json(path, _PREPARE_AGAIN)
+    with well_formed(path, _PREPARE_AGAIN):
+        found = build(_Statistics, content, "statistics").dense
     for name in needed:
-        if name not in dense:
+        if name not in found:
             raise ValueError(f"{path}: no statistics of feature {name!r}; prepare the data with this schema")
-    return {name: DenseStatistics(**dense[name]) for name in needed}
+    return {name: found[name] for name in needed}
 
 
 class Moments:

@@ -9,11 +9,14 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from tfrs_dlrm.data.preparing.label_counts import LabelCounts
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.schema.plain import build
 from tfrs_dlrm.stores import local_copy
-from tfrs_dlrm.stores.files import read_json, write_json
+from tfrs_dlrm.stores.files import read_json, well_formed, write_json
 
 MANIFEST_FILE = "prepared.json"
+PREPARE_AGAIN = "remove the directory and prepare the data again"
 Split = Literal["train", "eval"]
 
 
@@ -41,6 +44,8 @@ class PreparedManifest:
       bad_rows: how many raw rows were set aside.
       out_of_range: by feature, how many values have no row.
       job: the fingerprint of the job that made it.
+      labels: by split and column of the label, what the labels are; empty if an earlier version made the directory, see
+        `tfrs_dlrm.data.reading.labels.label_counts`.
     """
 
     train: tuple[PreparedShard, ...]
@@ -48,6 +53,7 @@ class PreparedManifest:
     bad_rows: int
     out_of_range: dict[str, int]
     job: dict[str, Any]
+    labels: dict[str, dict[str, LabelCounts]] = dataclasses.field(default_factory=dict)
 
     def shards(self, split: Split) -> tuple[PreparedShard, ...]:
         """The shards of one split.
@@ -67,7 +73,8 @@ class PreparedManifest:
 
     def save(self, directory: str) -> None:
         """Writes DIRECTORY/prepared.json."""
-        write_json(os.path.join(directory, MANIFEST_FILE), dataclasses.asdict(self))
+        counts = {split: {name: c.to_dict() for name, c in found.items()} for split, found in self.labels.items()}
+        write_json(os.path.join(directory, MANIFEST_FILE), dataclasses.asdict(self) | {"labels": counts})
 
     @classmethod
     def load(cls, directory: str) -> PreparedManifest:
@@ -75,6 +82,7 @@ class PreparedManifest:
 
         Raises:
           FileNotFoundError: the directory is missing, not a prepared one, or its preparation did not finish.
+          ValueError: the file is damaged.
         """
         directory = local_copy(directory)
         path = os.path.join(directory, MANIFEST_FILE)
@@ -82,13 +90,17 @@ class PreparedManifest:
             unfinished = os.path.isdir(os.path.join(directory, "unfinished"))
             what = "its preparation did not finish; run the same command again" if unfinished else "no prepared data"
             raise FileNotFoundError(f"{directory}: {what} (no {MANIFEST_FILE}); see tfrs-dlrm prepare --help")
-        return cls.of(read_json(path))
+        return cls.of(read_json(path, PREPARE_AGAIN), path)
 
     @classmethod
-    def of(cls, data: dict[str, Any]) -> PreparedManifest:
-        """Makes a manifest of the plain values in its file."""
-        shards = {split: tuple(PreparedShard(**s) for s in data[split]) for split in ("train", "eval")}
-        return cls(**{**data, **shards})
+    def of(cls, data: Any, path: str) -> PreparedManifest:
+        """Makes a manifest of the plain values in its file.
+
+        Raises:
+          ValueError: they are of another form; the message names `path`.
+        """
+        with well_formed(path, PREPARE_AGAIN):
+            return build(cls, data, "manifest")
 
 
 def prepared_fingerprint(directory: str) -> str:

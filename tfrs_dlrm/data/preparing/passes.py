@@ -20,6 +20,7 @@ from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.statistics import Moments
 from tfrs_dlrm.data.preparing.blocks import BlockCounter, BlockEncoder, CountedBlock, EncodedBlock, regression_labels
 from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
+from tfrs_dlrm.data.preparing.label_counts import LabelCounter
 from tfrs_dlrm.data.preparing.manifest import encoded_schema
 from tfrs_dlrm.data.preparing.samples import SampleTaker
 from tfrs_dlrm.data.preparing.value_counts import ValueCounts
@@ -120,6 +121,7 @@ class EncodingPass:
         """See `Pass.finish`."""
         rows, bad, unknown = {"train": 0, "eval": 0}, 0, collections.Counter[str]()
         samples: dict[str, list[dict[str, Any]]] = {split: [] for split in rows}
+        labels = {split: LabelCounter(self._schema) for split in rows}
         with _SegmentWriter(workspace, name, encoded_schema(self._schema)) as writer:
             for part in parts:
                 _stop_at(self._job, part.encoded.bad)
@@ -128,9 +130,11 @@ class EncodingPass:
                 unknown.update(part.encoded.out_of_range)
                 for split, keep in part.splits.items():
                     rows[split] += writer.write_rows(split, part.encoded.table, keep)
+                    labels[split].add(*part.labels(self._schema, keep))
                     samples[split] += part.samples[split]
         kept = {split: self._samples.finish(split, name, found) for split, found in samples.items()}
         counts = {"read": sum(rows.values()), "rows": rows, "bad": bad, "out_of_range": dict(unknown)}
+        counts["labels"] = {split: counter.plain() for split, counter in labels.items()}
         return {"name": name, **counts, "samples": kept}
 
 
@@ -141,6 +145,12 @@ class SplitBlock:
     encoded: EncodedBlock
     splits: dict[str, np.ndarray]
     samples: dict[str, list[dict[str, Any]]]
+
+    def labels(self, schema: Schema, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the labels [n, labels] of the rows where `keep` is true, and their weights [n], if they have any."""
+        columns = [self.encoded.table[name].to_numpy() for name in schema.label_columns]
+        weights = self.encoded.table["weight"].to_numpy()[keep] if schema.weight else None
+        return np.stack(columns, axis=1)[keep], weights
 
 
 class _SegmentWriter:

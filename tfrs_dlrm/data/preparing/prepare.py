@@ -17,7 +17,8 @@ from tfrs_dlrm.data.preparing.counting import check_rows, count
 from tfrs_dlrm.data.preparing.engines import Engine, EngineName
 from tfrs_dlrm.data.preparing.engines.local import LocalEngine
 from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
-from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PreparedManifest, PreparedShard
+from tfrs_dlrm.data.preparing.label_counts import joined
+from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PREPARE_AGAIN, PreparedManifest, PreparedShard
 from tfrs_dlrm.data.preparing.samples import SAMPLES, write_samples
 from tfrs_dlrm.data.preparing.workspace import ENCODED, Workspace, check_same
 from tfrs_dlrm.data.raw.frames import Frame, RawInputs, expand_inputs, input_identity, is_frame
@@ -105,7 +106,8 @@ def _in_store(
     """Prepares the local copy of `output`, then publishes it."""
     mirror = Mirror(output, progress=progress)
     if mirror.listing() is not None:
-        manifest = PreparedManifest.of(read_json(join(output, MANIFEST_FILE)))
+        address = join(output, MANIFEST_FILE)
+        manifest = PreparedManifest.of(read_json(address, PREPARE_AGAIN), address)
         check_same(output, job.fingerprint(), manifest.job)
         return manifest
     mirror.pull()  # raises if what was published is gone
@@ -165,8 +167,11 @@ class _Preparation:
         for mark in marks:
             unknown.update(mark["out_of_range"])
         self._workspace.join_rejects([m["name"] for m in marks if m["bad"]])
+        bad, labels = sum(m["bad"] for m in marks), {}
+        if all("labels" in m for m in marks):  # an earlier version marked without them
+            labels = {s: joined(self._job.schema, [m["labels"][s] for m in marks]) for s in rows}
         return PreparedManifest(
-            shards["train"], shards["eval"], sum(m["bad"] for m in marks), dict(sorted(unknown.items())), fingerprint
+            shards["train"], shards["eval"], bad, dict(sorted(unknown.items())), fingerprint, labels
         )
 
     def _samples(self, split: str) -> list[dict[str, Any]]:

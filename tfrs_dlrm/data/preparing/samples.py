@@ -15,6 +15,7 @@ from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.data.raw.typed_rows import TypedRows
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
+from tfrs_dlrm.stores.files import read_json_lines
 
 SAMPLES_FILE = "samples.jsonl"
 SAMPLES = 256
@@ -75,9 +76,17 @@ def write_samples(directory: str, samples: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_samples(directory: str) -> list[dict[str, Any]]:
-    """Reads the first raw rows of the evaluation set, or of the training set without one."""
-    with open(os.path.join(local_copy(directory), SAMPLES_FILE), encoding="utf-8") as f:
-        return [json.loads(line) for line in f]
+    """Reads the first raw rows of the evaluation set, or of the training set without one.
+
+    Raises:
+      FileNotFoundError: there are none.
+      ValueError: a line is damaged, or there is no row.
+    """
+    path = os.path.join(local_copy(directory), SAMPLES_FILE)
+    found = list(read_json_lines(path, "prepare the data again, or copy the file from the prepared directory"))
+    if not found:
+        raise ValueError(f"{path}: the file is empty; prepare the data again, or copy it from the prepared directory")
+    return found
 
 
 def to_tensors(samples: Sequence[Mapping[str, Any]], signature: Mapping[str, tf.TensorSpec]) -> dict[str, tf.Tensor]:

@@ -17,6 +17,9 @@ _LABEL_NAMES = frozenset(
 )
 _YES = frozenset({"yes", "y", "true", "t", "positive", "click", "clicked"})
 
+# With fewer rows of a class, a tenth of the rows for evaluation may have hardly any.
+_RARE_CLASS = 100
+
 
 def label_column(path: str, first_rows: dict[str, SampledColumn], given: str | None) -> str:
     """Returns the name of the label's column: the given one, or the one with a usual name and two values.
@@ -58,12 +61,15 @@ def propose_label(path: str, column: SampledColumn, task: Task) -> tuple[Label, 
         note = f"numbers from {numbers.min():g} to {numbers.max():g}, {numbers.mean():g} in the mean{none}"
         return Label(column.name, task=task, **written), note
     if numbers is not None and _is_zero_one(numbers):
-        return Label(column.name, **written), f"0 or 1; {numbers.mean():.1%} are 1{none}"
+        return Label(
+            column.name, **written
+        ), f"0 or 1; {numbers.mean():.1%} are 1{none}{_few(int(numbers.sum()), len(numbers))}"
     if numbers is not None and column.distinct >= 2:
         values, counts = np.unique(numbers, return_counts=True)
         above = counts[::-1].cumsum()[::-1] / counts.sum()
         threshold = values[int(np.argmax(above <= 0.5)) or -1]  # above[0] is 1, so index 0 means that none was found
         share = (numbers >= threshold).mean()
+        none += _few(int((numbers >= threshold).sum()), len(numbers))
         return Label(
             column.name, threshold=float(threshold), **written
         ), f"{threshold:g} or more is 1: {share:.1%}{none}"
@@ -72,9 +78,20 @@ def propose_label(path: str, column: SampledColumn, task: Task) -> tuple[Label, 
         if str(negative).lower() in _YES and str(positive).lower() not in _YES:
             negative, positive = positive, negative
         share = column.counts[positive] / sum(column.counts.values())
+        none += _few(column.counts[positive], sum(column.counts.values()))
         label = Label(column.name, positive=(str(positive),), negative=(str(negative),))
         return label, f"{positive!r} is 1, {negative!r} is 0; {share:.1%} are 1{none}"
     shown = ", ".join(repr(v) for v in list(column.counts)[:5]) if column.distinct else str(column.values.type)
     raise ValueError(
         f"{path}: column {column.name!r} cannot be the label; two values or numbers are needed, it holds: {shown}"
     )
+
+
+def _few(positives: int, rows: int) -> str:
+    """Warns of a label of one class, or of a class so small that an evaluation set may lack it."""
+    value, count = min((1, positives), (0, rows - positives), key=lambda pair: pair[1])
+    if not count:
+        return f"; no row is {value}: a model needs both classes"
+    if count >= _RARE_CLASS or count >= 0.1 * rows:
+        return ""
+    return f"; only {count:,} of {rows:,} rows {'is' if count == 1 else 'are'} {value}: an evaluation set needs many"

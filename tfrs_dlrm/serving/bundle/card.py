@@ -92,7 +92,7 @@ def _more_outputs(outputs: Mapping[str, Any]) -> list[str]:
 def _accuracy(found: Mapping[str, Any] | None, label: str = "") -> list[str]:
     if found is None:
         return []
-    output = "probability" if "auc" in found else "prediction"
+    output = "probability" if "log_loss" in found else "prediction"
     of_label = f" of label {label}" if label else ""
     names = {"auc": "AUC", "log_loss": "log loss", "rmse": "RMSE", "mae": "MAE"}
     changes = [f"{text} {found[n][0]:.6f} -> {found[n][1]:.6f}" for n, text in names.items() if n in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ class Accuracy:
 
     Attributes:
       examples: the number of examples.
-      metrics: by name, of the trained and of the served model: `auc` and `log_loss`, or `rmse` and `mae`.
+      metrics: by name, of the trained and of the served model: `auc` and `log_loss`, or `rmse` and `mae`; without
+        those that the examples do not define.
       largest_change: of one probability or predicted number.
       more: the accuracy of further labels by name, on the examples that have them.
     """
@@ -53,7 +55,7 @@ def _compared(trained: Scores, served: Scores) -> Accuracy:
     answers = [trained.task.served(tf.constant(s.logits, tf.float64)).numpy() for s in (trained, served)]
     return Accuracy(
         len(served.logits),
-        {name: (a[name], b[name]) for name in trained.task.shown[:2]},
+        {name: (a[name], b[name]) for name in trained.task.shown[:2] if not math.isnan(a[name] + b[name])},
         float(np.abs(answers[0] - answers[1]).max(initial=0.0)),
         {name: _compared(scores, served.more[name]) for name, scores in trained.more.items()},
     )

@@ -44,8 +44,10 @@ def summary(outcomes: Sequence[Outcome], costs: Mapping[str, Cost]) -> dict[str,
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns a `summary` as aligned text, a row per label, without a newline at the end."""
-    best, second, *others = next(iter(found.values()))["metrics"]
-    rows = [["", title(best), "", "vs first", "p", title(second), "", *map(title, others)]]
+    best, *rest = next(iter(found.values()))["metrics"]
+    second, others = rest[:1], rest[1:]
+    rows = [["", title(best), "", "vs first", "p", *(x for name in second for x in (title(name), ""))]]
+    rows[0] += map(title, others)
     rows[0] += ["parameters", "MB", "examples/s", "ms, 1 row", "ms, 256"]
     for label, one in found.items():
         latency = one.get("latency_ms", {})
@@ -56,8 +58,7 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
                 _spread(one[f"{best}_std"]),
                 f"{one['difference']:+.5f}",
                 "" if one["p_value"] is None else f"{one['p_value']:.3f}",
-                f"{one[f'{second}_mean']:.5f}",
-                _spread(one[f"{second}_std"]),
+                *(x for n in second for x in (f"{one[f'{n}_mean']:.5f}", _spread(one[f"{n}_std"]))),
                 *(f"{one[f'{name}_mean']:.4f}" for name in others),
                 f"{one['parameters']:,}" if "parameters" in one else "",
                 f"{one['bytes'] / 1e6:.1f}" if "bytes" in one else "",

@@ -25,6 +25,7 @@ class Outcome:
       metrics: the metrics of the last checkpoint on the half of the evaluation set that no choice depends on.
       curve: per evaluation, the step and the metrics on the whole evaluation set.
       chosen: the values that tuning chose, by field.
+      left_out: says which metrics the rows do not define, and why; empty if they define all.
     """
 
     label: str
@@ -33,6 +34,7 @@ class Outcome:
     metrics: dict[str, float]
     curve: list[dict[str, float]]
     chosen: dict[str, Any]
+    left_out: list[str] = dataclasses.field(default_factory=list)
 
     def save(self, workdir: str) -> None:
         """Writes the outcome into the directory of the run."""

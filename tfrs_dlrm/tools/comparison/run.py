@@ -130,7 +130,9 @@ class _Clock:
 
 
 def _shown(outcome: Outcome) -> str:
-    return ", ".join(f"{name} {outcome.metrics[name]:.5f}" for name in outcome.shown[:2])
+    return "; ".join(
+        [", ".join(f"{name} {outcome.metrics[name]:.5f}" for name in outcome.shown[:2]), *outcome.left_out]
+    )
 
 
 def _begin(contestants: Sequence[Contestant], output: str, options: ComparisonOptions) -> None:
@@ -196,7 +198,9 @@ def _run(label: str, config: RunConfig, workdir: str, chosen: dict[str, Any], sh
     with open(Workdir(workdir).file(METRICS_FILE), encoding="utf-8") as f:
         records = [json.loads(line) for line in f]
     curve = [{"step": r["step"], **r["eval"]} for r in records]
-    outcome = Outcome(label, config.train.seed, list(scores.task.shown), scores.metrics(), curve, chosen)
+    metrics = scores.metrics()
+    shown = [name for name in scores.task.shown if name in metrics]
+    outcome = Outcome(label, config.train.seed, shown, metrics, curve, chosen, scores.left_out())
     outcome.save(workdir)
     tf.keras.backend.clear_session()
     return outcome

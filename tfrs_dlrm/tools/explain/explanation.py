@@ -115,7 +115,7 @@ class Explanation:
 
 
 def _importance_text(found: PermutationImportance) -> str:
-    metrics = " and ".join(f"{title(name)} {value:.6f}" for name, value in found.metrics.items())
+    metrics = " and ".join(f"{title(name)} {value:.6f}" for name, value in found.metrics.items()) or "no metric"
     head = (
         f"Importance: what exchanging a feature's values among {found.examples:,} examples does to {metrics}\n(mean and"
         f" spread of {found.seeds} permutations):"

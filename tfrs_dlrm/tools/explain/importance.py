@@ -19,7 +19,8 @@ class FeatureImportance:
     Attributes:
       feature: the name of the feature.
       worsening: how much worse each metric is with exchanged values, float64 [seeds], by `auc_drop` and `log_loss_rise`
-        or, for a regression, `rmse_rise` and `mae_rise`. nan if undefined, as the AUC of equal labels.
+        or, for a regression, `rmse_rise` and `mae_rise`. Metrics that the examples do not define, as the AUC of
+        equal labels, are left out.
     """
 
     feature: str

@@ -20,17 +20,21 @@ _GROUPS = 12
 def score_pictures(scores: Scores) -> list[Html]:
     """Draws the scores of a label: three pictures."""
     y, z, w = scores.labels, scores.logits, scores.weights
-    metrics = scores.task.evaluate(y, z, w)
+    metrics = scores.metrics()
+
+    def shown(name: str, form: str = ".4f") -> str:
+        return f"{metrics[name]:{form}}" if name in metrics else "undefined"
+
     if isinstance(scores.task, Regression):
         return [
             picture(plots.prediction_density(y, z, w), "Labels against predictions"),
             picture(plots.calibration(y, z, w), "Mean labels against mean predictions of groups of examples"),
-            picture(plots.error_distribution(y, z, w), f"Distribution of the errors; RMSE {metrics['rmse']:.4g}"),
+            picture(plots.error_distribution(y, z, w), f"Distribution of the errors; RMSE {shown('rmse', '.4g')}"),
         ]
     p = sigmoid(z.astype(np.float64))
     return [
-        picture(plots.roc_curve(y, z, w), f"ROC curve; AUC {metrics['auc']:.4f}"),
-        picture(plots.calibration(y, p, w), f"Calibration; {metrics['calibration']:.4f} overall"),
+        picture(plots.roc_curve(y, z, w), f"ROC curve; AUC {shown('auc')}"),
+        picture(plots.calibration(y, p, w), f"Calibration; {shown('calibration')} overall"),
         picture(plots.scores_by_class(y, z, w), "Distribution of the logits of positive and negative examples"),
     ]
 

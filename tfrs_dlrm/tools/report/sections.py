@@ -26,7 +26,7 @@ def head(found: Findings) -> Html:
     """Shows what is reported on, and the numbers that matter most."""
     scores = found.evaluation.scores
     metrics = scores.metrics()
-    shown = {title(name): metrics[name] for name in scores.task.shown[:2]}
+    shown = {title(name): metrics[name] for name in scores.task.shown[:2] if name in metrics}
     shown |= {"Training rows": found.manifest.rows("train"), "Parameters": sum(_parameters(found))}
     model = type(found.config.model).name
     return together(
@@ -113,7 +113,8 @@ def evaluation(found: Findings) -> Html:
             f"Metrics of {found.evaluation.checkpoint} on the {found.options.split} rows.",
             ("metric", *columns),
             [(name, *(column.get(name) for column in columns.values())) for name in rows],
-        )
+        ),
+        *(element("p", f"{note}.") for note in found.evaluation.scores.left_out()),
     ]
     for (scores, _), label, groups in zip(_labels(found), found.schema.labels, found.groups, strict=True):
         parts.append(element("h3", f"Label {_name(label)}"))
@@ -176,7 +177,7 @@ def _labels(found: Findings) -> Iterator[tuple[Scores, str]]:
 def _label_rows(found: Findings) -> Iterator[tuple[Any, ...]]:
     metrics = found.evaluation.scores.metrics()
     for label, (_, suffix), mean in zip(found.schema.labels, _labels(found), found.mean_labels, strict=True):
-        evaluated = metrics[f"examples{suffix}"], metrics[f"label_mean{suffix}"]
+        evaluated = metrics[f"examples{suffix}"], metrics.get(f"label_mean{suffix}")
         yield _name(label), label.column, label.task, mean.examples, mean.mean, *evaluated
 
 

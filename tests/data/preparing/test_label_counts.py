@@ -1,0 +1,105 @@
+"""The labels that stand in the manifest are those of the log, as pandas counts them."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tfrs_dlrm.data.preparing.label_counts import LabelCounter, LabelCounts, joined, label_notes
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest
+from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.reading.labels import label_counts
+from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
+
+SCHEMA = Schema(
+    Label("clicked"),
+    more_labels=(Label("bought", name="bought"), Label("seconds", name="seconds", task="regression")),
+    categorical=(CategoricalFeature("site"),),
+    tables=(Table("site", 4),),
+    weight="weight",
+)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    rows = 3000
+    frame = pd.DataFrame(
+        {"clicked": (rng.random(rows) < 0.1).astype(int), "site": rng.integers(0, 5, rows).astype(str)}
+    )
+    frame["bought"] = np.where(rng.random(rows) < 0.3, np.nan, rng.random(rows) < 0.5)
+    frame["seconds"] = np.where(rng.random(rows) < 0.4, np.nan, rng.normal(40, 7, rows).round(2))
+    frame["weight"] = rng.choice([0.0, 0.5, 2.0], rows)
+    directory = tmp_path_factory.mktemp("labels")
+    train, evaluation = frame[:2500], frame[2500:]
+    prepare(SCHEMA, train, str(directory / "prepared"), eval_inputs=evaluation)
+    return directory / "prepared", {"train": train, "eval": evaluation}
+
+
+def test_counts_stand_in_the_manifest(log):
+    directory, frames = log
+    manifest = PreparedManifest.load(str(directory))
+    for split, frame in frames.items():
+        seen = frame[frame.weight > 0]
+        found = manifest.labels[split]
+        assert found["label"] == LabelCounts(len(seen), 0, positives=int(seen.clicked.sum()))
+        assert found["label/bought"] == LabelCounts(
+            seen.bought.count(), seen.bought.isna().sum(), positives=int(seen.bought.sum())
+        )
+        numbers = found["label/seconds"]
+        values = seen.seconds.dropna().astype(np.float32).astype(np.float64)
+        assert (numbers.count, numbers.missing) == (len(values), seen.seconds.isna().sum())
+        assert (numbers.min, numbers.max) == (values.min(), values.max())
+        np.testing.assert_allclose([numbers.mean, numbers.std], [values.mean(), values.std(ddof=0)], rtol=1e-12)
+        assert label_counts(str(directory), split) == found
+
+
+def test_manifests_from_before_have_their_labels_counted_when_they_are_asked_for(log, tmp_path):
+    directory, _ = log
+    content = json.loads((directory / "prepared.json").read_text())
+    for name in ("train", "eval", "schema.json"):
+        (tmp_path / name).symlink_to(directory / name)
+    (tmp_path / "prepared.json").write_text(json.dumps({k: v for k, v in content.items() if k != "labels"}))
+    before = PreparedManifest.load(str(tmp_path))
+    assert before.labels == {}
+    for split, found in PreparedManifest.load(str(directory)).labels.items():
+        read = label_counts(str(tmp_path), split)
+        for column, counts in found.items():
+            a, b = dataclasses.asdict(read[column]), dataclasses.asdict(counts)
+            assert a == pytest.approx(b, rel=1e-12)
+
+
+def test_parts_add_up():
+    rng = np.random.default_rng(1)
+    labels = np.stack([rng.integers(0, 2, 90), rng.integers(0, 2, 90), rng.normal(size=90)], axis=1)
+    labels[:30, 1:] = np.nan  # a part without any
+    parts = []
+    for part in (labels[:30], labels[30:35], labels[35:]):
+        counter = LabelCounter(SCHEMA)
+        counter.add(part)
+        parts.append(json.loads(json.dumps(counter.plain(), default=lambda x: x.tolist())))
+    whole = LabelCounter(SCHEMA)
+    whole.add(labels)
+    for column, counts in whole.counts().items():
+        found = dataclasses.asdict(joined(SCHEMA, parts)[column])
+        assert found == pytest.approx(dataclasses.asdict(counts), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("counts", "note"),
+    [
+        (LabelCounts(98, 0, positives=0), "label: all 98 rows of the evaluation set are 0; it has no AUC there"),
+        (LabelCounts(98, 0, positives=98), "label: all 98 rows of the evaluation set are 1; it has no AUC there"),
+        (LabelCounts(98, 0, positives=1), "label: 1 of 98 rows of the evaluation set is 1; its AUC says little"),
+        (LabelCounts(98, 0, positives=96), "label: 2 of 98 rows of the evaluation set are 0; its AUC says little"),
+        (LabelCounts(0, 98, positives=0), "label: none of the rows of the evaluation set has it"),
+        (LabelCounts(3, 0, None, 2.5, 0.0, 2.5, 2.5), "label: all 3 rows of the evaluation set are 2.5; its RMSE says"),
+        (LabelCounts(98, 0, positives=40), ""),
+        (LabelCounts(3, 0, None, 2.5, 0.5, 2.0, 3.0), ""),
+    ],
+)
+def test_notes(counts, note):
+    assert "".join(label_notes("eval", {"label": counts})).startswith(note)
+    assert bool(note) == bool(label_notes("eval", {"label": counts}))

@@ -1,0 +1,37 @@
+"""The labels of a prepared split, counted."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from tfrs_dlrm.data.preparing.label_counts import LabelCounter, LabelCounts
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
+from tfrs_dlrm.data.reading.row_groups import open_row_groups
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.stores import local_copy
+
+
+def label_counts(directory: str, split: Split) -> dict[str, LabelCounts]:
+    """Returns what the labels of a split are, by column of the label; empty if the split has no rows.
+
+    They stand in the manifest. If an earlier version wrote it without them, the labels are read.
+
+    Raises:
+      FileNotFoundError, ValueError: the directory holds no prepared data, or a file in it is damaged.
+    """
+    directory = local_copy(directory)
+    manifest = PreparedManifest.load(directory)
+    if not manifest.rows(split):
+        return {}
+    if split in manifest.labels:
+        return manifest.labels[split]
+    schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
+    names = [*schema.label_columns, *(["weight"] if schema.weight else [])]
+    counter = LabelCounter(schema)
+    for file, i in open_row_groups(directory, split):
+        columns = [column.to_numpy() for column in file.read_row_group(i, columns=names).columns]
+        weights = columns.pop() if schema.weight else None
+        counter.add(np.stack(columns, axis=1), weights)
+    return counter.counts()
