@@ -19,6 +19,7 @@ from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.programs import launch
 from tfrs_dlrm.serving.bundle.versions import fetch_newest, find_versions
 from tfrs_dlrm.serving.exporting.export import ExportOptions, export
+from tfrs_dlrm.serving.server.model_config import VersionPolicy
 from tfrs_dlrm.serving.server.served_model import ServedModel, find_models
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.stores import Store, StoreError, local_copy, publish
@@ -146,7 +147,7 @@ def test_a_run_goes_from_machine_to_machine(store, place, raw, tmp_path, monkeyp
     report = verify(exports, output, latency=False)
     assert report.passed and report.path == exports, str(report)
     assert find_models(exports) == {"exports": exports}
-    served = ServedModel("exports", exports, 1, None, None, None)
+    served = ServedModel("exports", exports, VersionPolicy(1), None, None, None)
     found = served._find()
     assert list(found) == [3]
     store.failing, served._next_listing = 1.0, 0.0

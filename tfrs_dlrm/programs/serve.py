@@ -15,6 +15,9 @@ _TLS_KEY = FLAGS.string("tls_key", "", "A PEM file with the private key.")
 _TOKEN = FLAGS.string("bearer_token_file", "", "A file with the token that each request must carry.")
 _INSECURE = FLAGS.switch("insecure", False, "Lets other machines ask without TLS and token.")
 _KEEP = FLAGS.integer("keep", 1, "How many of the newest versions to serve.", least=1)
+_CONFIG = FLAGS.string(
+    "model_config_file", "", "TF Serving's list of models, versions and labels; HandleReloadConfigRequest replaces it."
+)
 _BATCH = FLAGS.integer("max_batch_size", 256, "How many rows of different requests are merged.", least=1)
 _THREADS = FLAGS.integer("threads", 0, "How many batches run at once; 0: one per core.", least=0)
 _CONCURRENT = FLAGS.integer("max_concurrent", 1000, "How many requests at once; further ones get 429.", least=1)
@@ -54,6 +57,7 @@ def main(arguments: list[str]) -> None:
     )
     service = InferenceOptions(
         keep=_KEEP.value,
+        model_config_file=_CONFIG.value,
         threads=_THREADS.value or max(2, os.cpu_count() or 2),
         max_batch_size=_BATCH.value,
         max_concurrent=_CONCURRENT.value,

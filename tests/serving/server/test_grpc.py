@@ -71,7 +71,7 @@ def test_bad_requests_have_a_code_and_name_the_feature(prediction, channel):
     labels = model_management_pb2.ReloadConfigRequest()
     labels.config.model_config_list.config.add(name="clicks").version_labels["stable"] = 9
     models = model_service_pb2_grpc.ModelServiceStub(channel)
-    assert code(lambda: models.HandleReloadConfigRequest(labels))[0] == "NOT_FOUND"
+    assert code(lambda: models.HandleReloadConfigRequest(labels))[0] == "FAILED_PRECONDITION"
     empty = regression_pb2.RegressionRequest()
     empty.model_spec.name, empty.model_spec.signature_name = "clicks", "regress"
     name, details = code(lambda: prediction.Regress(empty))

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from absl import logging
 
@@ -108,10 +108,26 @@ def fetch_newest(address: str, keep: int) -> dict[int, str]:
     Raises:
       StoreError: the store cannot be reached or refuses.
     """
+    return fetch_versions(address, lambda number, newer: newer < keep)
+
+
+def fetch_versions(address: str, takes: Callable[[int, int], bool], others: Collection[int] = ()) -> dict[int, str]:
+    """Copies whole versions below an address to this machine; returns their paths by number.
+
+    Damaged versions are logged and skipped.
+
+    Args:
+      address: of the versions.
+      takes: whether to copy a version, from its number and how many newer ones were copied.
+      others: numbers of versions that are copied as well.
+
+    Raises:
+      StoreError: the store cannot be reached or refuses.
+    """
     found: dict[int, str] = {}
     for number, path in reversed(_whole(address).items()):
-        if len(found) == keep:
-            break
+        if not takes(number, len(found)) and number not in others:
+            continue
         try:
             found[number] = local_copy(path)
         except ValueError as e:

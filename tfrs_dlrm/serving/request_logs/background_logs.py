@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from absl import logging
@@ -22,21 +22,25 @@ class BackgroundLogs:
     Args:
       directory: of all logs.
       fraction: of the rows to write, in (0, 1].
-      models: the names of the models.
       count: called with a model and the numbers of its rows that were written, and that could not be.
 
-    Raises:
-      ValueError: the fraction is out of range.
-      OSError: a directory cannot be made.
     """
 
-    def __init__(
-        self, directory: str, fraction: float, models: Collection[str], count: Callable[[str, int, int], None]
-    ):
-        self._logs = {name: RequestLog(os.path.join(directory, name), fraction) for name in models}
-        self._count = count
+    def __init__(self, directory: str, fraction: float, count: Callable[[str, int, int], None]):
+        self._directory, self._fraction, self._count = directory, fraction, count
+        self._logs: dict[str, RequestLog] = {}
         self._thread = ThreadPoolExecutor(1, "request_log")
         self._waiting = 0  # rows; only the event loop changes it
+
+    def add_model(self, name: str) -> None:
+        """Begins the log of a model, if it has none.
+
+        Raises:
+          ValueError: the fraction is out of range.
+          OSError: the directory cannot be made.
+        """
+        if name not in self._logs:
+            self._logs[name] = RequestLog(os.path.join(self._directory, name), self._fraction)
 
     def add(self, request: ScoredRequest) -> None:
         """Samples the rows of a request, and queues them for writing."""

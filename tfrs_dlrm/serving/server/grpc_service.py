@@ -157,19 +157,8 @@ class _GrpcApi:
         return answers.status(self._service.models, spec.name, number, spec.version_label or None)
 
     async def reload(self, request: Any, call: Call) -> Any:
-        """Sets version labels. The models and their paths cannot change while the server runs."""
-        changes: list[tuple[ServedModel, dict[str, int]]] = []
-        for config in request.config.model_config_list.config:
-            model, labels = self._service.model(config.name), dict(config.version_labels)
-            if config.base_path and config.base_path.rstrip("/") != model.path:
-                raise InvalidRequest(
-                    f"model {model.name!r} is served from {model.path}; another base_path needs another start"
-                )
-            for number in labels.values():
-                model.choose(number)
-            changes.append((model, labels))
-        for model, labels in changes:
-            model.labels = labels
+        """Serves the models, versions and labels of a configuration."""
+        await self._service.served.reload(request.config)
         return protos.management.ReloadConfigResponse()
 
 

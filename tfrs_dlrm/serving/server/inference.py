@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
-from absl import logging
 
 from tfrs_dlrm.serving.protocol import DEFAULT_SIGNATURE, InvalidRequest, NotFound, ServingError
 from tfrs_dlrm.serving.request_logs.background_logs import BackgroundLogs
@@ -23,8 +22,10 @@ from tfrs_dlrm.serving.runtime.tensors import memory
 from tfrs_dlrm.serving.server.admission import Admission, Call
 from tfrs_dlrm.serving.server.batching import Batcher
 from tfrs_dlrm.serving.server.metrics import Metrics
+from tfrs_dlrm.serving.server.model_config import VersionPolicy
 from tfrs_dlrm.serving.server.request_checks import Limits, check
-from tfrs_dlrm.serving.server.served_model import ServedModel, find_models
+from tfrs_dlrm.serving.server.served_model import ServedModel
+from tfrs_dlrm.serving.server.served_models import ServedModels
 from tfrs_dlrm.serving.server.served_version import ServedVersion, State
 
 _Result = TypeVar("_Result")
@@ -37,7 +38,8 @@ class InferenceOptions:
     """Options of running models.
 
     Attributes:
-      keep: how many of the newest versions of a model to serve.
+      keep: how many of the newest versions of a model to serve, if the configuration does not say which.
+      model_config_file: the configuration of models, which requests replace; empty for none.
       poll_seconds: how often to look for new versions.
       threads: how many runs at once; each also uses TensorFlow's threads.
       max_batch_size: rows of requests that are merged into one run.
@@ -51,6 +53,7 @@ class InferenceOptions:
     """
 
     keep: int = 1
+    model_config_file: str = ""
     poll_seconds: float = 1.0
     threads: int = max(2, os.cpu_count() or 2)
     max_batch_size: int = 256
@@ -84,28 +87,23 @@ class Inference:
 
     def __init__(self, root: str, options: InferenceOptions):
         self.options, self.metrics, self.draining = options, Metrics(), False
-        paths = find_models(root)
         self.admission = Admission(options.max_concurrent, options.max_memory_bytes, options.max_request_bytes)
         self.threads = ThreadPoolExecutor(options.threads, "run")
         self._converters = ThreadPoolExecutor(2, "convert")
         self._loader = ThreadPoolExecutor(1, "load")
-        self.models = {
-            name: ServedModel(name, path, options.keep, self._loader, self._batcher, self._changed)
-            for name, path in paths.items()
-        }
         self._logs = None
         if options.request_log:
-            self._logs = BackgroundLogs(
-                options.request_log, options.request_log_fraction, paths, self.metrics.count_logged
-            )
+            self._logs = BackgroundLogs(options.request_log, options.request_log_fraction, self.metrics.count_logged)
+        policy = VersionPolicy(options.keep)
+        self.served = ServedModels(root, options.model_config_file, policy, self._loader, self._make)
+        self.models = self.served.models
         self._poller: asyncio.Task[None] | None = None
         # Called when a version was loaded or unloaded; the health service of gRPC listens.
         self.listeners: list[Callable[[], Any]] = []
 
     async def start(self) -> None:
         """Loads the models, and keeps looking for new versions."""
-        for model in self.models.values():
-            await model.poll()
+        await self.served.poll()
         self._poller = asyncio.get_running_loop().create_task(self._poll())
 
     async def close(self) -> None:
@@ -113,8 +111,7 @@ class Inference:
         if self._poller:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
-        for model in self.models.values():
-            await model.close()
+        await self.served.close()
         self._loader.shutdown()
         self.threads.shutdown()
         self._converters.shutdown()
@@ -224,6 +221,11 @@ class Inference:
             )
         return outputs
 
+    def _make(self, name: str, path: str, policy: VersionPolicy) -> ServedModel:
+        if self._logs:
+            self._logs.add_model(name)
+        return ServedModel(name, path, policy, self._loader, self._batcher, self._changed)
+
     def _batcher(self, model: SavedModel) -> Batcher:
         return Batcher(model, self.threads, self.options.max_batch_size, self.metrics.count_run)
 
@@ -242,8 +244,4 @@ class Inference:
             await asyncio.sleep(self.options.poll_seconds)
             if self._logs:
                 self._logs.finish_old()
-            for model in self.models.values():
-                try:
-                    await model.poll()
-                except Exception:
-                    logging.exception("%s: looking for versions in %s failed", model.name, model.path)
+            await self.served.poll()

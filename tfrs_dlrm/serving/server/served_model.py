@@ -10,11 +10,12 @@ from concurrent.futures import Executor
 
 from absl import logging
 
-from tfrs_dlrm.serving.bundle.versions import fetch_newest, find_versions
+from tfrs_dlrm.serving.bundle.versions import fetch_newest, fetch_versions, find_versions
 from tfrs_dlrm.serving.protocol import InvalidRequest, NotFound
 from tfrs_dlrm.serving.runtime.saved_model import SavedModel
 from tfrs_dlrm.serving.server.batching import Batcher
 from tfrs_dlrm.serving.server.loading import NoRoomError, has_room, load
+from tfrs_dlrm.serving.server.model_config import VersionPolicy
 from tfrs_dlrm.serving.server.resting import Resting, fingerprint, look
 from tfrs_dlrm.serving.server.served_version import ServedVersion, State
 from tfrs_dlrm.stores import StoreError, forget_copy, is_store_url
@@ -28,13 +29,14 @@ class ServedModel:
     Args:
       name: of the model.
       path: the directory of its versions, or their address in a store.
-      keep: how many of the newest versions to serve.
+      policy: which versions to serve.
       loader: the threads that load and unload.
       batcher: makes the batcher of a version.
       changed: called with a version that was loaded or unloaded.
 
     Attributes:
-      labels: the numbers of versions by label.
+      policy: which versions to serve; a configuration changes it.
+      labels: the numbers of versions by label, which are served as well.
       versions: that are or were loaded, by number.
     """
 
@@ -42,7 +44,7 @@ class ServedModel:
         self,
         name: str,
         path: str,
-        keep: int,
+        policy: VersionPolicy,
         loader: Executor,
         batcher: Callable[[SavedModel], Batcher],
         changed: Callable[[ServedModel, ServedVersion], None],
@@ -50,7 +52,8 @@ class ServedModel:
         self.name, self.path = name, path
         self.labels: dict[str, int] = {}
         self.versions: dict[int, ServedVersion] = {}
-        self._keep, self._loader, self._batcher, self._changed = keep, loader, batcher, changed
+        self.policy = policy
+        self._loader, self._batcher, self._changed = loader, batcher, changed
         self._unloading: set[asyncio.Task[None]] = set()
         self._found: dict[int, str] = {}
         self._next_listing = 0.0
@@ -83,13 +86,13 @@ class ServedModel:
         raise NotFound(f"Servable not found for request: {asked}; versions loaded: {loaded}")
 
     async def poll(self) -> None:
-        """Loads new versions, the newest first, and then unloads versions that are too old."""
+        """Loads new versions, the newest first, and then unloads versions that are not served any more."""
         loop = asyncio.get_running_loop()
         on_disk = await loop.run_in_executor(self._loader, self._find)
         wanted: set[int] = set()
         for number, path in sorted(on_disk.items(), reverse=True):
-            if len(wanted) == self._keep:
-                break
+            if not self.policy.takes(number, len(wanted)) and number not in self.labels.values():
+                continue
             if number not in self.versions or self.versions[number].state in (State.END, State.AVAILABLE):
                 await self._look_again(number, path)
             known = self.versions.get(number)
@@ -109,7 +112,8 @@ class ServedModel:
             return find_versions(self.path)
         if time.monotonic() >= self._next_listing:
             try:
-                self._found = fetch_newest(self.path, self._keep)
+                takes = self.policy.takes
+                self._found = fetch_versions(self.path, takes, set(self.labels.values()))
             except StoreError as e:
                 if not self._found:
                     raise
@@ -188,6 +192,11 @@ class ServedModel:
         logging.info("%s: version %d is unloaded", self.name, version.number)
         if self.versions.get(version.number) is version:  # not if its files were loaded again
             self._changed(self, version)
+
+
+def holds_models(root: str) -> bool:
+    """Returns whether `root` is a directory of models, not the model itself."""
+    return not is_store_url(root) and not find_versions(root)
 
 
 def find_models(root: str) -> dict[str, str]:
