@@ -157,3 +157,28 @@ def test_lines_need_the_names_of_their_fields(log):
         decoder(prepared, "format=tsv")
     with pytest.raises(ValueError, match="no column 'weight', 'user', 'slot', 'tags', 'tag_weights' among clicked"):
         decoder(prepared, "format=csv&columns=clicked,price,age,site")
+
+
+def test_numbers_in_other_notations(tmp_path):
+    """JSON's own numbers are read as they are, and texts as the schema says."""
+    features = (
+        DenseFeature("euro", decimal=",", thousands=".", unit="€"),
+        DenseFeature("rate", unit="%"),
+        DenseFeature("seen"),
+    )
+    schema = Schema(Label("clicked"), features, (CategoricalFeature("slot", dtype="int64"),))
+    (tmp_path / "log.csv").write_text('clicked,euro,rate,seen,slot\n1,"1.234,5 €",6.0%,True,7.0\n0,3,4,0,8\n')
+    prepare(schema, [str(tmp_path / "log.csv")], str(tmp_path / "out"))
+    rows = [
+        {"euro": "1.234,5 €", "rate": "6.0%", "seen": "TRUE", "slot": "7"},
+        {"euro": 1234.5, "rate": 6.0, "seen": True, "slot": 7.0},
+        {"euro": "€ 1.234,5", "rate": 6, "seen": 1.0, "slot": 7},
+        {"euro": 1.2345e3, "rate": "6", "seen": "1", "slot": "7.0"},
+    ]
+    decoded = decoder(str(tmp_path / "out"), "format=json")(messages([json.dumps({"clicked": 1} | r) for r in rows]))
+    assert not decoded.malformed
+    np.testing.assert_array_equal(decoded.columns.matrices[1], np.float32([[1234.5, 6, 1]] * 4))
+    assert len(set(decoded.columns.matrices[2][:, 0])) == 1 and 0 not in decoded.columns.matrices[2]
+    wrong = {"clicked": 1, "euro": "1234.5", "rate": 6, "seen": 1, "slot": 7}
+    (bad,) = decoder(str(tmp_path / "out"), "format=json")(messages([json.dumps(wrong)])).malformed
+    assert bad.column == "euro" and "'1234.5' is not a finite float32 number with {'decimal': ','" in bad.reason

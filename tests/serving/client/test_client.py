@@ -40,6 +40,21 @@ def test_python_values_become_what_the_model_takes(client):
     assert answer["site_bytes"].dtype == object and answer["site_bytes"].tolist() == ["ä".encode(), b"\xff\x00", b""]
 
 
+def test_a_value_is_what_it_is_in_a_log(client):
+    """As `data/raw/values.py` says."""
+    site = [24216, 24216.0, True, 0.5, 2**64 - 1, float("nan")]
+    answer = client.predict(
+        {"price": [*["1.5", True, "true", "", 2, 0.5]], "site": site, "slot": [1, "1", "1.0", 1.0, True, "TRUE"]}
+    )
+    assert answer["site_bytes"].tolist() == [b"24216", b"24216", b"true", b"0.5", b"18446744073709551615", b""]
+    assert answer["score"].tolist() == [2.5, 2, 2, 101, 3, 1.5]
+    gaps = client.predict({"price": [1, 1], "site": ["a", "b"], "slot": np.array([7, np.nan])})
+    assert (
+        gaps["score"].tolist()
+        == client.predict({"price": [1, 1], "site": ["a", "b"], "slot": [7, None]})["score"].tolist()
+    )
+
+
 def test_arrays_one_row_and_no_rows(client):
     price, site, slot = np.array([1.5, np.nan]), np.array(["a", "b"]), np.array([1, 2], np.int32)
     features = {"price": price, "site": site, "slot": slot}
@@ -114,9 +129,13 @@ def test_values_that_do_not_fit_are_refused_by_name_before_they_are_sent(client)
         with pytest.raises(errors.InvalidRequest, match=match):
             client.predict(given)
 
-    refused("feature 'price': float32 is needed, '1.5' is no number", price=["1.5"])
-    refused("feature 'site': string is needed, 5 is of type int", site=[5])
+    refused("feature 'price': float32 is needed, 'cheap' is no number", price=["cheap"])
+    refused("feature 'site': string is needed, 5j is of type complex", site=[5j])
+    refused("feature 'site': string is needed, 1e\\+17 may be another whole number, rounded", site=[1e17])
     refused("feature 'slot': int64 is needed, 1.5 is no whole number", slot=[1.5])
+    refused("feature 'slot': int64 is needed, '1.5' is no number", slot=["1.5"])
+    refused("feature 'slot': int64 is needed, 100000000000000000 may be another whole number, rounded", slot=[1e17])
+    refused("feature 'slot': int64 is needed, 18446744073709551615 is no whole number", slot=[2**64 - 1])
     refused("feature 'price': its lists are of unequal lengths", price=[[1], [1, 2]])
     refused(r"\['color'\] do not match", color=["red"])  # the server knows
 

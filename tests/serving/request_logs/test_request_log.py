@@ -16,6 +16,8 @@ import pytest
 import tensorflow as tf
 
 from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.raw import sources
+from tfrs_dlrm.data.raw.typed_rows import parse
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
 from tfrs_dlrm.serving.request_logs.label_join import Joined, join_labels
 from tfrs_dlrm.serving.request_logs.request_log import RequestLog
@@ -189,3 +191,21 @@ def test_the_program_joins_and_says_what_it_left_out(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Wrote 1 labelled rows") and "1 rows without a label" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "ids", [[7.0, 8.0], ["7.0", "8"], [7, 8], [b"7", b"8.0"]], ids=["float", "text", "int", "bytes"]
+)
+def test_request_ids_that_are_numbers(tmp_path, ids):
+    """A number is one id, whether it is logged as text and labelled as a float or the other way round."""
+    schema = Schema(Label("y"), dense=(DenseFeature("x"),))
+    log = RequestLog(str(tmp_path), 1.0)
+    for request in ("7", "8.0"):
+        log.write(request, {"x": np.float32([1])}, np.float32([0.5]), 1)
+    log.close()
+    pq.write_table(pa.table({"request_id": ids, "y": [True, False], "row": [0.0, 0.0]}), tmp_path / "labels.parquet")
+    output = str(tmp_path / "out.parquet")
+    joined = join_labels(files(tmp_path), str(tmp_path / "labels.parquet"), output, schema)
+    assert joined.rows == 2 and joined.unmatched_labels == 0
+    (block,) = sources.blocks(output, schema)
+    assert parse(block, schema).label.tolist() == [1, 0]

@@ -77,8 +77,11 @@ def _conformed(name: str, value: Any, spec: tf.TensorSpec) -> tf.Tensor:
         raise ValueError(f"input {name!r} has the shape {value.shape}; {spec.shape} is expected")
     if value.dtype == spec.dtype:
         return value
-    number = value.dtype.is_integer or (value.dtype.is_floating and spec.dtype.is_floating)
-    if not number or spec.dtype == tf.string:
+    if spec.dtype == tf.string and (value.dtype.is_integer or value.dtype.is_bool):
+        return tf.where(value, "true", "false") if value.dtype.is_bool else tf.strings.as_string(value)
+    whole = value.dtype.is_bool or (value.dtype.is_integer and value.dtype != tf.uint64)
+    fits = whole or (spec.dtype.is_floating and (value.dtype.is_floating or value.dtype.is_integer))
+    if not fits or spec.dtype == tf.string:  # a cast of uint64 would wrap
         raise ValueError(f"input {name!r} is {value.dtype.name}; {spec.dtype.name} is expected, as in the log")
     return tf.cast(value, spec.dtype)
 

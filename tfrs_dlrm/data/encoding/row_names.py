@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT
 from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
+from tfrs_dlrm.data.raw.values import spelled_alike
 from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.schema import CategoricalFeature, Encoding, Schema
 
@@ -74,8 +75,9 @@ def find_row(schema: Schema, directory: str, table: str, value: str) -> int:
             f"table {table!r}: its values are hashed, so several share a row; name a table with a vocabulary or ids"
         )
     frequent = []
+    wanted = {value, *spelled_alike(value)}
     for row, other in enumerate(read_vocabulary(directory, table), 1):
-        if other == value:
+        if other in wanted:
             return row
         if row <= _SUGGESTED_FROM:
             frequent.append(other)

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from tfrs_dlrm.data.raw.notations import plain_numbers
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.text import is_utf8, read_text
-from tfrs_dlrm.data.raw.values import as_number, is_text, not_whole, texts, whole_numbers
+from tfrs_dlrm.data.raw.typed_values import is_text, not_whole, texts, whole_numbers
+from tfrs_dlrm.data.raw.values import as_number
 from tfrs_dlrm.schema import Notation, Schema
 
 # Stands for a missing value in a column of integers.

@@ -111,7 +111,7 @@ class SampledColumn:
         if self.numbers is None or self.notation != Notation():
             return None
         if pa.types.is_floating(kind):
-            exact = (self.numbers == np.round(self.numbers)) & (np.abs(self.numbers) <= exact_up_to(kind))
+            exact = (self.numbers == np.round(self.numbers)) & (np.abs(self.numbers) <= exact_up_to(kind.bit_width))
             return [int(n) for n in np.unique(self.numbers)] if exact.all() else None
         if self.is_boolean:
             return sorted({int(as_number(str(v).lower()) or 0) for v in self.counts})
@@ -126,7 +126,7 @@ class SampledColumn:
         numbers = self.numbers
         if numbers is None or self.whole is not None or not len(numbers) or self.notation != Notation():
             return False
-        exact = exact_up_to(self.values.type) if pa.types.is_floating(self.values.type) else 2**53
+        exact = exact_up_to(self.values.type.bit_width) if pa.types.is_floating(self.values.type) else 2**53
         return bool((numbers == np.round(numbers)).all() and np.abs(numbers).max() > exact)
 
     @property

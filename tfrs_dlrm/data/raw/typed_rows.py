@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from tfrs_dlrm.data.raw.parsing import MAX_FLOAT, BadRow, BadRowError, ColumnParser, is_list
 from tfrs_dlrm.data.raw.sources import RawBlock
-from tfrs_dlrm.data.raw.values import as_number, is_text, spelled_alike
+from tfrs_dlrm.data.raw.typed_values import is_text
+from tfrs_dlrm.data.raw.values import as_number, spelled_alike
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
 
 

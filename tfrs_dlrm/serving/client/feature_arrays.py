@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrs_dlrm.data.raw.values import as_number, as_whole, exact_up_to, number_text
 from tfrs_dlrm.serving.protocol import InvalidRequest
 from tfrs_dlrm.serving.runtime.signature import TensorInfo
 from tfrs_dlrm.serving.runtime.tensors import type_name
@@ -64,23 +65,52 @@ def _natural(array: np.ndarray) -> np.dtype[Any]:
 def _strings(array: np.ndarray) -> np.ndarray:
     out = np.empty(array.size, object)
     for i, element in enumerate(array.ravel().tolist()):
-        if isinstance(element, str):
-            out[i] = element.encode()
-        elif isinstance(element, bytes) or element is None:
-            out[i] = _MISSING["O"] if element is None else element
-        else:
-            raise TypeError(f"{element!r} is of type {type(element).__name__}")
+        out[i] = _MISSING["O"] if element is None else _text(element)
     return out.reshape(array.shape)
 
 
+def _text(value: Any) -> bytes:
+    """Returns a text, or that of a number or boolean, as for a column of them."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bool):
+        return str(value).lower().encode()
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is of type {type(value).__name__}")
+    if value != value:
+        return _MISSING["O"]  # type: ignore[no-any-return]
+    if isinstance(value, float) and value.is_integer() and abs(value) > exact_up_to(64):
+        raise ValueError(f"{value!r} may be another whole number, rounded; give an int or a text")
+    return number_text(repr(value)).encode()
+
+
 def _numbers(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    if array.dtype.kind == "O":
-        values = [_MISSING[dtype.kind] if v is None else v for v in array.ravel().tolist()]
+    if array.dtype.kind in "OUS":
+        values = [_number(v, dtype) for v in array.ravel().tolist()]
         array = np.asarray(values).reshape(array.shape)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{array.ravel()[:1].tolist()[0]!r} is no number")
+        raise TypeError(f"{array.ravel()[:1].tolist()[0]!r} is no number of it")
+    if dtype.kind != "f" and array.dtype.kind == "f":
+        if (np.abs(array) > exact_up_to(8 * array.dtype.itemsize)).any():
+            raise ValueError(f"{np.abs(array).max():.0f} may be another whole number, rounded; give integers")
+        array = np.where(np.isnan(array), _MISSING[dtype.kind], array)
     with np.errstate(invalid="ignore", over="ignore"):
         converted = array.astype(dtype)
     if dtype.kind != "f" and (converted != array).any():
         raise ValueError(f"{array[converted != array].ravel()[0]} is no whole number of it")
     return converted
+
+
+def _number(value: Any, dtype: np.dtype[Any]) -> Any:
+    """Returns a number, or that of a text, as for a column of texts."""
+    if value is None:
+        return _MISSING[dtype.kind]
+    if not isinstance(value, str | bytes):
+        return value
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    number = _MISSING[dtype.kind] if not text else as_number(text) if dtype.kind == "f" else as_whole(text)
+    if number is None:
+        raise TypeError(f"{value!r} is no number")
+    return number

@@ -17,6 +17,7 @@ from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.file_kinds import says_parquet
 from tfrs_dlrm.data.raw.file_patterns import expand
 from tfrs_dlrm.data.raw.parsing import fields
+from tfrs_dlrm.data.raw.values import POINT_ZERO
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.serving.request_logs.log_tables import read_log
 from tfrs_dlrm.serving.request_logs.request_log import LOG_FIELDS
@@ -114,7 +115,7 @@ def _read_labels(
     source = f"read_parquet({_text(_copy_labels(files, schema, scratch))})"
     found = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
     targets = schema.targets
-    key = _key("request_id") if found["request_id"] == "BLOB" else 'CAST("request_id" AS VARCHAR)'
+    key = _key("request_id") if found["request_id"] == "BLOB" else _digits('CAST("request_id" AS VARCHAR)')
     row = "0"
     if "row" in found:
         row = 'CAST("row" AS BIGINT)'
@@ -227,8 +228,13 @@ def _select(schema: Schema) -> str:
 
 
 def _key(column: str) -> str:
-    """Returns the SQL for the text of bytes, with escapes for bytes that are not ASCII."""
-    return f"coalesce(try(decode({_name(column)})), CAST({_name(column)} AS VARCHAR))"
+    """Returns the SQL for the text of bytes, with escapes for bytes that are not ASCII; of whole numbers the digits."""
+    return _digits(f"coalesce(try(decode({_name(column)})), CAST({_name(column)} AS VARCHAR))")
+
+
+def _digits(text: str) -> str:
+    """Returns the SQL that makes one key of `24216` and `24216.0`, as pandas writes numbers with gaps."""
+    return rf"regexp_replace({text}, {_text(POINT_ZERO)}, '\1')"
 
 
 def _name(name: str) -> str:

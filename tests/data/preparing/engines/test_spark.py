@@ -39,12 +39,14 @@ SCHEMA = Schema(
     dense=(
         DenseFeature("price", transform="log1p", fill_value="mean", indicator=True),
         DenseFeature("age", transform="standardize", fill_value=30.0),
+        DenseFeature("spend", decimal=",", thousands=".", unit="€"),
     ),
     categorical=(
         CategoricalFeature("site", min_count=2),
         CategoricalFeature("referrer", table="site", min_count=2),
         CategoricalFeature("slot", encoding="ids", dtype="int64", out_of_range="clip"),
         CategoricalFeature("user", encoding="hash"),
+        CategoricalFeature("seen", dtype="int64"),
         CategoricalFeature("tags", separator="|", weights="tag_weights", max_size=7),
     ),
     tables=(Table("slot", vocabulary_size=8), Table("user", vocabulary_size=50)),
@@ -94,6 +96,8 @@ def frame(rows, seed=0):
             "referrer": [ODD[k % 6] + str(k // 6) for k in rng.integers(0, 200, rows)],
             "slot": rng.integers(-2, 12, rows),
             "user": [f"u{k}" for k in zipf(rows)],
+            "spend": [f"{k % 9}.{k % 700:03d},5 €" for k in range(rows)],
+            "seen": np.where(rng.random(rows) < 0.5, "True", np.where(rng.random(rows) < 0.5, "1.0", "FALSE")),
             "tags": ["|".join(t) for t in tags],
             "tag_weights": ["|".join(f"{w:.2f}" for w in rng.random(len(t))) for t in tags],
         }
@@ -112,7 +116,8 @@ def log(tmp_path_factory, small_blocks):
     (home / "a.csv").write_text("\r\n".join(lines), encoding="utf-8")
     rows[120:180].to_csv(home / "b.tsv", sep="\t", index=False)
     rows[180:230].to_csv(home / "c.tsv.gz", sep="\t", index=False)
-    odd = rows[230:].assign(referrer=lambda f: f["referrer"].where(f.index % 9 > 0, "x\ny"))
+    typed = {"spend": [k + 0.5 for k in range(70)], "seen": [True, False] * 35}
+    odd = rows[230:].assign(**typed).assign(referrer=lambda f: f["referrer"].where(f.index % 9 > 0, "x\ny"))
     pq.write_table(pa.Table.from_pandas(odd, preserve_index=False), home / "d.parquet", row_group_size=60)
     inputs = [str(home / name) for name in ("a.csv", "b.tsv", "c.tsv.gz", "d.parquet")]
     prepare(SCHEMA, inputs, str(home / "duckdb"), **OPTIONS)
@@ -135,6 +140,7 @@ def test_both_engines_write_the_same_bytes(spark, log, tmp_path):
     assert len(manifest.train) > 9 and len(manifest.eval) > 7
     values = (tmp_path / "out/vocabulary/site.txt").read_text(encoding="utf-8").splitlines()
     assert len(values) > 50 and {v[0] for v in values} >= set(ODD)
+    assert sorted((tmp_path / "out/vocabulary/seen.txt").read_text().split()) == ["0", "1"]
     assert len((tmp_path / "out/vocabulary/tags.txt").read_text(encoding="utf-8").splitlines()) == 7
     total = sum(map(os.path.getsize, log.inputs))
     for stage in ("vocabulary", "encode"):
