@@ -1,6 +1,7 @@
 """Messages become what `prepare` makes of the same rows in a file."""
 
 import csv
+import dataclasses
 import json
 
 import click_log
@@ -10,7 +11,7 @@ import pytest
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.reading.dataset import row_blocks
-from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.messages import Decoder
 from tfrs_dlrm.streaming.reader import Message
@@ -69,6 +70,25 @@ def test_rows_are_encoded_as_prepare_encodes_them(log, form):
         np.testing.assert_array_equal(a, b)
     again = decoder(prepared, parameters)([])
     assert len(again) == 0 and not again.malformed
+
+
+def test_lines_have_the_quotes_of_the_files(log, tmp_path):
+    _, lines = log
+    rows = list(csv.reader(lines))
+    with open(tmp_path / "log.tsv", "w", newline="") as file:
+        csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(
+            [COLUMNS.split(","), *rows]
+        )
+    schema = dataclasses.replace(click_log.SCHEMA, text=TextFormat(quote='"'))
+    manifest = prepare(schema, [str(tmp_path / "log.tsv")], str(tmp_path / "prepared"))
+    quoted = (tmp_path / "log.tsv").read_text().splitlines()[1:]
+    plain = ["\t".join(row) for row in rows]
+    decode = decoder(str(tmp_path / "prepared"), f"format=tsv&columns={COLUMNS}")
+    found, expected = decode(messages(quoted)), decode(messages(plain))
+    assert len(found) == len(expected) == len(rows)
+    assert found.out_of_range == expected.out_of_range == manifest.out_of_range
+    for a, b in zip(found.columns.matrices, expected.columns.matrices, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_malformed_messages_are_named_and_the_others_stay(log):

@@ -47,7 +47,7 @@ def shards(prepared):
     return pa.concat_tables(pq.read_table(p) for p in sorted(glob.glob(f"{prepared}/train/*.parquet")))
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "parquet", "csv.bz2", "utf-16.csv", "directory"])
 def test_what_was_logged_and_labelled_is_prepared_as_the_raw_log(tmp_path, ending):
     raw = str(tmp_path / "log.csv")
     click_log.write(raw, 600)
@@ -65,7 +65,14 @@ def test_what_was_logged_and_labelled_is_prepared_as_the_raw_log(tmp_path, endin
     columns = ["request_id", "row", "clicked", "weight"]
     table = pa.Table.from_pylist([dict(zip(columns, values, strict=True)) for values in labels])
     given, joined = str(tmp_path / f"labels.{ending}"), str(tmp_path / "joined.parquet")
-    pq.write_table(table, given) if ending == "parquet" else table.to_pandas().to_csv(given, index=False)
+    if ending == "parquet":
+        pq.write_table(table, given)
+    elif ending == "directory":
+        os.mkdir(given)
+        for i, part in enumerate((table[:250], table[250:250], table[250:])):
+            part.to_pandas().to_csv(os.path.join(given, f"part-{i}.csv"), index=False)
+    else:
+        table.to_pandas().to_csv(given, index=False, encoding="utf-16" if "utf-16" in ending else None)
 
     assert join_labels([str(tmp_path / "requests" / "*.tfrecord")], given, joined, SCHEMA) == Joined(600, 0, 0, 0, 0)
 

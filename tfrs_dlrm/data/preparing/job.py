@@ -6,6 +6,7 @@ interrupted finds the same segments again.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import json
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from tfrs_dlrm.schema import Schema
 
 BadRows = Literal["error", "quarantine"]
 BLOCKS_PER_SEGMENT = 4
+_LOOKS = 16  # at a time: object stores answer slowly
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,12 @@ class PrepareJob:
     def files(self) -> tuple[RawInput, ...]:
         """All files: first those for training, then those for evaluation."""
         return self.train_files + self.eval_files
+
+    def check_files(self) -> None:
+        """Checks all files before the work, see `sources.check`; raises the error of the first bad one."""
+        with concurrent.futures.ThreadPoolExecutor(_LOOKS) as pool:
+            for _ in pool.map(lambda file: sources.check(file, self.schema), self.files):
+                pass
 
     def beside(self, file: int) -> int:
         """How many files the training or evaluation set of a file has."""

@@ -143,6 +143,7 @@ class _Preparation:
         fingerprint = self._job.fingerprint()
         if manifest := self._workspace.finished(fingerprint):
             return manifest
+        self._job.check_files()
         with _engine(engine, master) as running:
             self._workspace.begin(fingerprint)
             schema = count(self._job, self._workspace, running, self._progress)

@@ -36,12 +36,12 @@ def expand(patterns: Sequence[str]) -> list[str]:
     if not patterns:
         raise ValueError("no input files: give at least one path or glob pattern")
     files: dict[str, str] = {}
-    for pattern in patterns:
-        for path in matching(os.fspath(pattern)):
+    for pattern in map(os.fspath, patterns):
+        found = matching(pattern)
+        if found == [os.path.expanduser(pattern)] and size(found[0]) == 0:  # patterns skip empty files
+            raise ValueError(f"{found[0]}: the file is empty; leave it out")
+        for path in found:
             files.setdefault(identity(path), path)
-    for path in files.values():
-        if size(path) == 0:
-            raise ValueError(f"{path}: the file is empty; leave it out")
     return list(files.values())
 
 

@@ -159,6 +159,21 @@ def columns_of(path: str, text: TextFormat) -> tuple[str, ...]:
     return (*names, *(name for name in partitions(path) if name not in names))
 
 
+def check(path: RawInput, schema: Schema) -> None:
+    """Checks what the beginning of a file tells: that it is of a kind that is read, and has the columns of a schema.
+
+    Raises:
+      ValueError: see `blocks`.
+    """
+    if isinstance(path, Frame):
+        return
+    kind = file_kind(path)
+    if kind.content == "text":
+        layout_of(path, kind, schema.text, schema.columns, BLOCK_BYTES)
+    elif not kind.packing:  # an unpacked copy of others is made when they are read
+        check_columns(path, schema.columns, parquet_file(path, kind).schema_arrow.names, "", tuple(partitions(path)))
+
+
 def reading(names: Sequence[str], text: TextFormat) -> Schema:
     """Returns a schema that reads some columns as they are."""
     features = tuple(CategoricalFeature(f"c{i}", column=name) for i, name in enumerate(names))

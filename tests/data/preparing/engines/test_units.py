@@ -1,6 +1,9 @@
 """Units of work begin in the middle of a file, and hold exactly the blocks that reading it from the beginning gives."""
 
+import bz2
+import gzip
 import itertools
+import lzma
 import random
 
 import pyarrow as pa
@@ -89,6 +92,20 @@ def test_parquet_with_row_groups_of_any_size(tmp_path):
     found = units_of(path, SCHEMA)
     assert [u.start for u in found[:2]] == [BlockStart(0, 1, 0, 0), BlockStart(3, 26, 1, 0)]
     assert found[3].start == BlockStart(9, 76, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "pack", [gzip.compress, bz2.compress, lzma.compress, lambda data: data.decode().encode("utf-16")]
+)
+def test_what_is_read_from_its_beginning_only_is_one_unit(tmp_path, pack):
+    text = b"y\tx\n" + 100 * b"1\t2345\n"
+    (tmp_path / "part-00000").write_bytes(pack(text))
+    (tmp_path / "plain").write_bytes(text)
+    assert len(units_of(tmp_path / "plain", SCHEMA)) > 3
+    (unit,) = units_of(tmp_path / "part-00000", SCHEMA)
+    assert unit == WorkUnit(7, None, (tmp_path / "part-00000").stat().st_size)
+    found, expected = ([b.data for b in sources.blocks(str(tmp_path / n), SCHEMA)] for n in ("part-00000", "plain"))
+    assert b"".join(found) == b"".join(expected)
 
 
 def test_what_cannot_be_read_is_one_unit(tmp_path):
