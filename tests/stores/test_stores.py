@@ -1,19 +1,27 @@
 """Object stores: what is published is whole, what fails is tried again or named, and nothing else is touched."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import shutil
 import subprocess
 import sys
 import time
+import zipfile
 
 import boto3
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from file_tree import tree
 from log_trees import EMPTY, PATTERNS, PLACED, place
 
+from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.file_patterns import matching
+from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, TextFormat
 from tfrs_dlrm.serving.bundle import versions
 from tfrs_dlrm.stores import (
     Listing,
@@ -174,6 +182,29 @@ def test_a_remote_file_is_a_file(store, client):
         assert remote.read(size) == local.read(size)
     remote.seek(-10, io.SEEK_END), local.seek(-10, io.SEEK_END)
     assert remote.read() == local.read()
+
+
+def test_raw_files_of_every_kind_are_read_from_a_store(store, client, tmp_path):
+    schema = Schema(Label("y"), categorical=(CategoricalFeature("c"),), text=TextFormat(delimiter=","))
+    text = ("y,c\n" + "1,b\n" * 5000).encode()
+    pq.write_table(pa.table({"y": [0, 1], "c": ["a", "b"]}), tmp_path / "log.parquet")
+    parquet = (tmp_path / "log.parquet").read_bytes()
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("log.csv", text)
+    packed = {"bz2": bz2.compress(text), "xz": lzma.compress(text), "zip": zipped.getvalue()}
+    packed |= {"utf-16": text.decode().encode("utf-16"), "parquet": parquet, "parquet.gz": gzip.compress(parquet)}
+    for name, data in packed.items():
+        client.put_object(Bucket="bucket", Key=f"raw/y=0/{name}", Body=data)
+        (tmp_path / name).write_bytes(data)
+        remote, local = (
+            [(b.first_row, b.rows, b.data) for b in sources.blocks(path, schema)]
+            for path in (f"s3://bucket/raw/y=0/{name}", str(tmp_path / name))
+        )
+        assert remote == local
+    client.put_object(Bucket="bucket", Key="raw/y=0/z.csv", Body=b"c\na\n")
+    (block,) = sources.blocks("s3://bucket/raw/y=0/z.csv", schema)
+    assert block.constants == {"y": "0"}
 
 
 def test_patterns_name_the_same_files_in_a_store_and_on_a_disk(store, client, tmp_path):

@@ -68,21 +68,25 @@ def _is_plain(data: bytes, delimiter: bytes, quote: bytes) -> bool:
 
 
 def _well_quoted(data: bytes, delimiter: bytes, quote: bytes) -> bool:
-    """Whether all quotes enclose whole fields of one line, or are doubled within them."""
+    """Whether no line is refused because of its quotes; looks at few lines one by one."""
     array = np.frombuffer(b"\n" + data + b"\n", np.uint8)
-    at = np.flatnonzero(array == quote[0])
-    begins, ends = at[::2], at[1::2]
-    if len(begins) != len(ends):
-        return False
-    before, after = array[begins - 1], array[ends + 1]
-    opened = (before == delimiter[0]) | (before == ord("\n"))
-    opened[1:] |= begins[1:] == ends[:-1] + 1  # the second of a doubled quote
-    closed = (after == delimiter[0]) | (after == ord("\n")) | (after == ord("\r"))
-    closed[:-1] |= begins[1:] == ends[:-1] + 1
-    if not (opened.all() and closed.all()):
-        return False
-    breaks = np.flatnonzero(array == ord("\n"))
-    return bool((np.searchsorted(at, breaks) % 2 == 0).all())
+    at, breaks = np.flatnonzero(array == quote[0]), np.flatnonzero(array == ord("\n"))
+    before, after = array[at - 1], array[at + 1]
+    begins = (before == delimiter[0]) | (before == ord("\n"))
+    ends = (after == delimiter[0]) | (after == ord("\n")) | (after == ord("\r"))
+    doubles = np.r_[False, at[1:] == at[:-1] + 1]  # whether it stands right behind another
+    opens, closes = begins | doubles, ends | np.r_[doubles[1:], False]
+    if opens[::2].all() and closes[1::2].all() and (np.searchsorted(at, breaks) % 2 == 0).all():
+        return True
+    line = np.searchsorted(breaks, at) - 1
+    first = np.flatnonzero(np.r_[True, line[1:] != line[:-1]])  # quote of each line
+    counts = np.diff(np.r_[first, len(at)])
+    even = (np.arange(len(at)) - np.repeat(first, counts)) % 2 == 0
+    odd = (counts % 2 == 1) | ~np.logical_and.reduceat(np.where(even, opens, closes), first)
+    # Quotes within fields that do not begin with one are ordinary characters.
+    odd &= np.logical_or.reduceat(begins | (before == ord(" ")), first)
+    lines = (data[breaks[i] : breaks[i + 1] - 1].removesuffix(b"\r") for i in line[first[odd]])
+    return not any(_field_count(text, delimiter, quote)[1] for text in lines)
 
 
 @dataclasses.dataclass(frozen=True)

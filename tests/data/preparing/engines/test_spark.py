@@ -1,6 +1,7 @@
 """`prepare` on Spark writes what DuckDB does, byte for byte, whatever is killed; and says what is wrong."""
 
 import contextlib
+import dataclasses
 import filecmp
 import gzip
 import json
@@ -122,6 +123,25 @@ def log(tmp_path_factory, small_blocks):
     inputs = [str(home / name) for name in ("a.csv", "b.tsv", "c.tsv.gz", "d.parquet")]
     prepare(SCHEMA, inputs, str(home / "duckdb"), **OPTIONS)
     return types.SimpleNamespace(home=home, inputs=inputs, expected=home / "duckdb")
+
+
+def test_a_directory_of_packed_files(spark, log, tmp_path):
+    """Named as Hive does, and known by their first bytes."""
+    rows = frame(90)
+    for i, day in enumerate(("2026-11-01", "2026-11-02")):
+        (tmp_path / f"logs/day={day}/hour=0{i}").mkdir(parents=True)
+        rows[45 * i : 45 * i + 15].to_csv(tmp_path / f"logs/day={day}/part-0.bz2", sep="\t", index=False)
+        rows[45 * i + 15 : 45 * i + 30].to_csv(
+            tmp_path / f"logs/day={day}/part-1", encoding="utf-16", sep="\t", index=False
+        )
+        rows[45 * i + 30 : 45 * i + 45].to_parquet(tmp_path / f"logs/day={day}/hour=0{i}/part-2")
+    rows[:0].to_csv(tmp_path / "logs/day=2026-11-02/part-3", sep="\t", index=False)
+    (tmp_path / "logs/_SUCCESS").touch()
+    schema = dataclasses.replace(SCHEMA, categorical=(*SCHEMA.categorical, CategoricalFeature("day")))
+    for engine in ("duckdb", "spark"):
+        manifest = prepare(schema, str(tmp_path / "logs"), str(tmp_path / engine), engine=engine, **OPTIONS)
+        assert manifest.rows("train") + manifest.rows("eval") + manifest.bad_rows == 90
+    assert_same_bytes(tmp_path / "duckdb", tmp_path / "spark")
 
 
 def assert_same_bytes(a, b):
