@@ -37,6 +37,8 @@ _LAME = FLAGS.number("lame_duck_seconds", 5, "How long to answer further request
 _DRAIN = FLAGS.number("drain_seconds", 30, "How long requests may then take before they are cut.")
 _HOSTS = FLAGS.texts("allowed_hosts", [], "Further host names to answer to, by commas; on loopback, others get 403.")
 _ORIGINS = FLAGS.texts("cors_origins", [], "Origins of other pages that may ask, by commas: https://example.com or *.")
+_ACCESS_LOG = FLAGS.switch("access_log", False, "Logs each request: model, version, signature, code, time, ids.")
+_JSON_LOGS = FLAGS.switch("json_logs", False, "Logs as one JSON object a line.")
 _LOG = FLAGS.string("request_log", "", "The directory for logs of scored rows; by default none are written.")
 _FRACTION = FLAGS.number("request_log_fraction", 0.01, "The share of the rows to log, drawn at random.")
 
@@ -45,11 +47,14 @@ def main(arguments: list[str]) -> None:
     """Serves until a signal ends it."""
     import os
 
+    from tfrs_dlrm.serving.server.access_log import JsonFormatter
     from tfrs_dlrm.serving.server.inference import InferenceOptions
     from tfrs_dlrm.serving.server.model_server import ServerOptions, serve
     from tfrs_dlrm.serving.server.request_checks import Limits
     from tfrs_dlrm.serving.server.security import Security
 
+    if _JSON_LOGS.value:
+        logging.get_absl_handler().setFormatter(JsonFormatter())
     if len(arguments) != 1:
         raise ValueError("give one directory: tfrs-dlrm serve BUNDLE_ROOT")
     security = Security(
@@ -65,6 +70,7 @@ def main(arguments: list[str]) -> None:
         max_memory_bytes=_MEMORY.value,
         receive_seconds=_RECEIVE.value,
         limits=Limits(_CANDIDATES.value, _CANDIDATES.value, _STRING.value),
+        access_log=_ACCESS_LOG.value,
         request_log=_LOG.value,
         request_log_fraction=_FRACTION.value,
     )

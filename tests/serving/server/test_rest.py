@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import gzip
 import json
 import socket
 from pathlib import Path
@@ -165,13 +166,36 @@ def test_health_and_metrics(ask, server):
     for path in ("/metrics", "/monitoring/prometheus/metrics"):
         text = httpx.get(server.rest + path).text
         for line in (
-            'tfrs_dlrm_requests_total{api="rest",code="OK",method="predict"}',
-            'tfrs_dlrm_requests_total{api="rest",code="INVALID_ARGUMENT",method="predict"}',
+            'tfrs_dlrm_requests_total{api="rest",code="OK",method="predict",model="clicks",'
+            'signature="serving_default",version="3"}',
+            'tfrs_dlrm_requests_total{api="rest",code="INVALID_ARGUMENT",method="predict",model="clicks",'
+            'signature="",version="3"}',
             'tfrs_dlrm_version_loaded{model="clicks",version="3"} 1.0',
             "tfrs_dlrm_batch_rows_bucket",
             "tfrs_dlrm_request_seconds_bucket",
         ):
             assert line in text
+
+
+def test_gzip_is_decoded_within_the_limits(server):
+    url, body = f"{server.rest}/v1/models/clicks:predict", json.dumps({"instances": [ROW]}).encode()
+
+    def ask(content, encoding="gzip"):
+        answer = httpx.post(url, content=content, headers={"Content-Encoding": encoding})
+        return answer.status_code, answer.json().get("error") or answer.json()["predictions"]
+
+    assert ask(gzip.compress(body)) == (200, [EXPECTED])
+    assert ask(gzip.compress(body[:20]) + gzip.compress(body[20:])) == (200, [EXPECTED])
+    assert ask(body, "identity") == (200, [EXPECTED])
+    status, error = ask(gzip.compress(b" " * (5 << 20)))
+    assert status == 413 and f"more than {4 << 20} bytes" in error
+    for content, encoding, words in (
+        (body, "gzip", "no gzip"),
+        (gzip.compress(body)[:-9], "gzip", "does not end"),
+        (body, "br", "Content-Encoding 'br' is not supported"),
+    ):
+        status, error = ask(content, encoding)
+        assert status == 400 and words in error
 
 
 def test_a_request_among_many_that_fails_hurts_no_other(ask, server):

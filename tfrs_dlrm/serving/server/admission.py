@@ -94,12 +94,20 @@ class Call:
 
     Attributes:
       identity: the id of the request; a request without one is not logged.
+      model: its name, if it is served.
+      version: that answers; None as long as none is chosen.
+      signature: its name, if the model has it.
+      rows: of the request, once they are counted.
+      traceparent: the trace context, which is passed on.
+      peer: the address of the client.
       started: `time.perf_counter()` when the whole request was there.
     """
 
     def __init__(self, admission: Admission):
         self._admission, self._taken, self._counted = admission, 0, False
-        self.identity = ""
+        self.identity = self.model = self.signature = self.traceparent = self.peer = ""
+        self.version: int | None = None
+        self.rows: int | None = None
         self.started = time.perf_counter()
 
     def take(self, size: int) -> None:

@@ -26,6 +26,7 @@ from tfrs_dlrm.serving.runtime import protos, requests
 from tfrs_dlrm.serving.runtime.signature import Signature
 from tfrs_dlrm.serving.runtime.tensors import to_proto
 from tfrs_dlrm.serving.server import answers
+from tfrs_dlrm.serving.server.access_log import TRACEPARENT, traceparent
 from tfrs_dlrm.serving.server.admission import Call
 from tfrs_dlrm.serving.server.grpc_receiving import MessageReceiver
 from tfrs_dlrm.serving.server.inference import Inference
@@ -71,8 +72,11 @@ def _guarded(
     async def answer(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
         try:
             with service.request("grpc", method.lower()) as call:
-                call.identity = request_id(dict(context.invocation_metadata() or ()).get(REQUEST_ID))
-                context.set_trailing_metadata(((REQUEST_ID, call.identity),))
+                metadata = dict(context.invocation_metadata() or ())
+                call.identity, call.peer = request_id(metadata.get(REQUEST_ID)), context.peer()
+                call.traceparent = traceparent(metadata.get(TRACEPARENT))
+                trace = ((TRACEPARENT, call.traceparent),) if call.traceparent else ()
+                context.set_trailing_metadata(((REQUEST_ID, call.identity), *trace))
                 data = await receiver.receive(messages)
                 call.take((1 + _MESSAGE_MEMORY) * len(data))
                 call.begin()
@@ -96,15 +100,14 @@ class _GrpcApi:
     def __init__(self, service: Inference):
         self._service = service
 
-    def _version(self, spec: Any) -> tuple[ServedModel, ServedVersion]:
+    def _version(self, spec: Any, call: Call) -> tuple[ServedModel, ServedVersion]:
         if not spec.name:
             raise InvalidRequest("ModelSpec has no name specified. Give model_spec.name")
-        model = self._service.model(spec.name)
         number = spec.version.value if spec.HasField("version") else None
-        return model, model.choose(number, spec.version_label or None)
+        return self._service.choose(call, spec.name, number, spec.version_label or None)
 
     async def predict(self, request: Any, call: Call) -> Any:
-        model, chosen = self._version(request.model_spec)
+        model, chosen = self._version(request.model_spec, call)
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with chosen.in_use() as version:
             _check_filter(request.output_filter, version.signature(name, FailedPrecondition))
@@ -132,7 +135,7 @@ class _GrpcApi:
         return response
 
     async def _score_examples(self, method: str, request: Any, response: Any, call: Call) -> dict[str, np.ndarray]:
-        model, chosen = self._version(request.model_spec)
+        model, chosen = self._version(request.model_spec, call)
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with chosen.in_use() as version:
             inputs = await self._service.example_inputs(version, method, name, request.input, call)
@@ -146,7 +149,7 @@ class _GrpcApi:
         for field in fields:
             if field != "signature_def":
                 raise InvalidRequest(f"Metadata field {field[:200]} is not supported; 'signature_def' is")
-        model, version = self._version(request.model_spec)
+        model, version = self._version(request.model_spec, call)
         return answers.metadata(model.name, version)
 
     async def status(self, request: Any, call: Call) -> Any:

@@ -19,6 +19,7 @@ from tfrs_dlrm.serving.request_logs.scored_rows import ScoredRequest
 from tfrs_dlrm.serving.runtime import requests
 from tfrs_dlrm.serving.runtime.saved_model import RunError, SavedModel
 from tfrs_dlrm.serving.runtime.tensors import memory
+from tfrs_dlrm.serving.server.access_log import log_access
 from tfrs_dlrm.serving.server.admission import Admission, Call
 from tfrs_dlrm.serving.server.batching import Batcher
 from tfrs_dlrm.serving.server.metrics import Metrics
@@ -48,6 +49,7 @@ class InferenceOptions:
       max_memory_bytes: of all requests at once: as received, as parsed, and as tensors; more are refused.
       receive_seconds: how long the headers of a request may take to arrive, and then its body.
       limits: of the tensors of one request.
+      access_log: whether to log each request.
       request_log: the directory of the request logs; empty for none.
       request_log_fraction: of the rows to log.
     """
@@ -62,6 +64,7 @@ class InferenceOptions:
     max_memory_bytes: int = 1024 * 1024 * 1024
     receive_seconds: float = 30
     limits: Limits = dataclasses.field(default_factory=Limits)
+    access_log: bool = False
     request_log: str = ""
     request_log_fraction: float = 1.0
 
@@ -122,6 +125,19 @@ class Inference:
         """Returns whether every model has a version that answers, and the server is not ending."""
         return not self.draining and all(model.available() for model in self.models.values())
 
+    def choose(self, call: Call, name: str, number: int | None, label: str | None) -> tuple[ServedModel, ServedVersion]:
+        """Returns the model and the version of a request.
+
+        Raises:
+          NotFound: the model is unknown, or the version is not loaded.
+          InvalidRequest: the label is unknown.
+        """
+        model = self.model(name)
+        call.model = model.name
+        version = model.choose(number, label)
+        call.version = version.number
+        return model, version
+
     def model(self, name: str) -> ServedModel:
         """Returns a model, or raises NotFound if it is unknown."""
         if name not in self.models:
@@ -138,21 +154,20 @@ class Inference:
           Overloaded: too many requests at once.
           Unavailable: the server ends.
         """
-        started, code = time.perf_counter(), "OK"
+        code, call = "OK", Call(self.admission)
         try:
             with self.admission.call() as call, self.metrics.in_flight.track_inprogress():
-                try:
-                    yield call
-                finally:
-                    started = call.started
+                yield call
         except BaseException as e:
             code = e.code if isinstance(e, ServingError) else "INTERNAL"
             if isinstance(e, asyncio.CancelledError):
                 code = "CANCELLED"
             raise
         finally:
-            self.metrics.requests.labels(api, method, code).inc()
-            self.metrics.latency.labels(api, method).observe(time.perf_counter() - started)
+            seconds = time.perf_counter() - call.started
+            self.metrics.count_request(call, api, method, code, seconds)
+            if self.options.access_log:
+                log_access(call, api, method, code, seconds)
 
     async def off_loop(self, size: int, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Returns the result of a function; runs it in a thread if it works on many bytes, so that others do not wait.
@@ -206,13 +221,16 @@ class Inference:
         size = sum(map(memory, inputs.values()))
         call.take(size)
         limits = self.options.limits
-        rows = await self.off_loop(size, check, name, version.signature(name), inputs, version.manifest, limits)
+        signature, call.signature = version.signature(name), name
+        rows = call.rows = await self.off_loop(size, check, name, signature, inputs, version.manifest, limits)
+        started = time.perf_counter()
         try:
             outputs = await version.run(name, inputs, rows)
         except RunError as e:
-            names = list(version.signature(name).inputs)
+            names = list(signature.inputs)
             where = f"signature {name!r}" + (f", input {names[0]!r}" if len(names) == 1 else "")
             raise ServingError(f"{where}: {str(e).partition(_GRAPH_LOCATION)[0]}", e.code_name) from e
+        self.metrics.count_answer(version.model_name, signature, time.perf_counter() - started, rows)
         if self._logs and call.identity:
             context = version.manifest.context_inputs if version.manifest else ()
             raw = version.loaded.signatures.get(DEFAULT_SIGNATURE)
@@ -236,6 +254,8 @@ class Inference:
             self.metrics.refused.labels(model.name).inc()
         elif version.state == State.END:
             self.metrics.loaded.labels(model.name, version.number).set(0)
+        if version.state == State.END:
+            self.metrics.forget_versions(model.name, {version.number, *model.versions})
         for listener in self.listeners:
             listener()
 

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from tfrs_dlrm.serving.runtime.signature import Signature
+from tfrs_dlrm.serving.server.admission import Call
+from tfrs_dlrm.serving.server.tf_serving_metrics import TfServingMetrics
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
 class Metrics:
-    """The counters of one server."""
+    """The counters of one server.
+
+    A request that names no model, version or signature that is served has empty labels, so that it makes no new series.
+    """
 
     def __init__(self) -> None:
+        self._tf_serving = TfServingMetrics()
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
-            "tfrs_dlrm_requests", "Requests answered.", ["api", "method", "code"], registry=registry
+            "tfrs_dlrm_requests",
+            "Requests answered.",
+            ["api", "method", "code", "model", "version", "signature"],
+            registry=registry,
         )
         self.latency = Histogram(
             "tfrs_dlrm_request_seconds",
             "Time from the complete request to its answer.",
-            ["api", "method"],
+            ["api", "method", "model", "signature"],
             buckets=_SECONDS,
             registry=registry,
         )
@@ -47,6 +60,35 @@ class Metrics:
         )
         self.refused = Counter("tfrs_dlrm_versions_refused", "Versions refused.", ["model"], registry=registry)
 
+    def count_request(self, call: Call, api: str, method: str, code: str, seconds: float) -> None:
+        """Counts a request that was answered or refused.
+
+        Args:
+          call: its account.
+          api: `grpc` or `rest`.
+          method: as `predict`.
+          code: as `OK`.
+          seconds: from the complete request to its answer.
+        """
+        version = "" if call.version is None else str(call.version)
+        self.requests.labels(api, method, code, call.model, version, call.signature).inc()
+        self.latency.labels(api, method, call.model, call.signature).observe(seconds)
+        self._tf_serving.count(call.model, api, method, code, seconds)
+
+    def count_answer(self, model: str, signature: Signature, seconds: float, rows: int) -> None:
+        """Counts the run of a request, with the wait for a place in a batch."""
+        method = signature.method.rpartition("/")[2]
+        self._tf_serving.count_run(model, method, seconds, rows if method in ("regress", "classify") else 0)
+
+    def forget_versions(self, model: str, known: Collection[int]) -> None:
+        """Ends the series of the versions of a model that are not known any more."""
+        kept = {str(number) for number in known}
+        for metric in (self.requests, self.loaded):
+            samples = [sample for family in metric.collect() for sample in family.samples]
+            versions = {sample.labels["version"] for sample in samples if sample.labels["model"] == model}
+            for version in versions - kept - {""}:
+                metric.remove_by_labels({"model": model, "version": version})
+
     def count_run(self, rows: int, requests: int) -> None:
         """Counts a run of merged requests."""
         self.batch_rows.observe(rows)
@@ -60,3 +102,7 @@ class Metrics:
     def text(self) -> bytes:
         """Returns all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def tf_serving_text(self) -> bytes:
+        """Returns the metrics under TF Serving's names, and then all others."""
+        return self._tf_serving.text().encode() + self.text()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 
 from starlette.requests import ClientDisconnect, Request
 
-from tfrs_dlrm.serving.protocol import ServingError, TooLarge
+from tfrs_dlrm.serving.protocol import InvalidRequest, ServingError, TooLarge
 from tfrs_dlrm.serving.server.admission import Call
+
+_MOST_PER_BYTE = 1032  # deflate's best ratio
 
 
 async def read_body(request: Request, call: Call, most: int, seconds: float) -> bytearray:
@@ -45,3 +48,33 @@ async def _read(request: Request, call: Call, most: int) -> bytearray:
         call.take(len(part))
         body += part
     return body
+
+
+def most_inflated(body: bytes | bytearray, most: int) -> int:
+    """Returns the most bytes that decoding a body takes."""
+    return min(most, _MOST_PER_BYTE * len(body))
+
+
+def decode(body: bytes | bytearray, encoding: str, most: int) -> bytes:
+    """Returns a body whose Content-Encoding is gzip.
+
+    Raises:
+      InvalidRequest: the encoding is another one, or the body is damaged.
+      TooLarge: the decoded body has more than `most` bytes; no more are made.
+    """
+    if encoding.lower() != "gzip":
+        raise InvalidRequest(f"Content-Encoding {encoding[:40]!r} is not supported; send gzip or none")
+    parts, size, rest = [], 0, bytes(body)
+    while rest:  # a file of gzip may have several members
+        member = zlib.decompressobj(wbits=31)
+        try:
+            parts.append(member.decompress(rest, most - size + 1))
+        except zlib.error as e:
+            raise InvalidRequest(f"the body is no gzip, as its Content-Encoding says: {e}") from e
+        size += len(parts[-1])
+        if size > most:
+            raise TooLarge(f"the decoded body has more than {most} bytes, which is the limit")
+        if not member.eof:
+            raise InvalidRequest("the body is cut: its gzip does not end")
+        rest = member.unused_data
+    return b"".join(parts)

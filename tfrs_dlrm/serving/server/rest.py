@@ -27,9 +27,10 @@ from tfrs_dlrm.serving.protocol import (
 )
 from tfrs_dlrm.serving.runtime.tensors import memory
 from tfrs_dlrm.serving.server import answers, json_bodies, json_examples, json_tensors, web_page
+from tfrs_dlrm.serving.server.access_log import TRACEPARENT, traceparent
 from tfrs_dlrm.serving.server.admission import Call
 from tfrs_dlrm.serving.server.inference import Inference
-from tfrs_dlrm.serving.server.request_body import read_body
+from tfrs_dlrm.serving.server.request_body import decode, most_inflated, read_body
 from tfrs_dlrm.serving.server.security import BearerToken, Security
 from tfrs_dlrm.serving.server.served_version import ServedVersion
 from tfrs_dlrm.serving.server.web_guards import CloseWhenDraining, HostGuard
@@ -55,7 +56,7 @@ def application(service: Inference, security: Security) -> Starlette:
         Route("/healthz", api.healthy),
         Route("/readyz", api.ready),
         Route("/metrics", api.metrics),
-        Route("/monitoring/prometheus/metrics", api.metrics),
+        Route("/monitoring/prometheus/metrics", api.tf_serving_metrics),
         *web_page.routes(service),
     ]
     middleware = [
@@ -63,14 +64,14 @@ def application(service: Inference, security: Security) -> Starlette:
         Middleware(HostGuard, security=security),
     ]
     if security.cors_origins:
-        headers = ["authorization", "content-type", REQUEST_ID]
+        headers = ["authorization", "content-encoding", "content-type", REQUEST_ID, TRACEPARENT]
         middleware.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=security.cors_origins,
                 allow_methods=["GET", "POST"],
                 allow_headers=headers,
-                expose_headers=[REQUEST_ID],
+                expose_headers=[REQUEST_ID, TRACEPARENT],
             )
         )
     if token:
@@ -101,6 +102,10 @@ class _RestApi:
         """Answers with Prometheus' text."""
         return Response(self._service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
+    async def tf_serving_metrics(self, request: Request) -> Response:
+        """Answers with Prometheus' text, also under TF Serving's names."""
+        return Response(self._service.metrics.tf_serving_text(), media_type=CONTENT_TYPE_LATEST)
+
     async def no_model(self, request: Request) -> Response:
         """Refuses requests that name no model, as TF Serving does."""
         return to_response({"error": "Missing model name in request."}, 400)
@@ -115,8 +120,10 @@ class _RestApi:
 
     async def _response(self, request: Request, method: str, found: re.Match[str]) -> Response:
         identity = ""
+        trace = traceparent(request.headers.get(TRACEPARENT))
         try:
             with self._service.request("rest", method) as call:
+                call.traceparent, call.peer = trace, request.client.host if request.client else ""
                 identity = call.identity = request_id(request.headers.get(REQUEST_ID))
                 response = await self._answer(request, method, found, call)
         except ServingError as e:
@@ -128,6 +135,8 @@ class _RestApi:
             response = to_response({"error": "internal error; the server's log has it"}, 500)
         if identity:
             response.headers[REQUEST_ID] = identity
+        if trace:
+            response.headers[TRACEPARENT] = trace
         return response
 
     async def _answer(self, request: Request, method: str, found: re.Match[str], call: Call) -> Response:
@@ -137,20 +146,32 @@ class _RestApi:
         if method == "status":
             status = answers.status(self._service.models, found["name"], number, found["label"])
             return to_response(answers.to_json(status))
-        model = self._service.model(found["name"])
         if method == "metadata":
-            return to_response(answers.metadata_json(model.name, model.choose(number, found["label"])))
+            model, chosen = self._service.choose(call, found["name"], number, found["label"])
+            return to_response(answers.metadata_json(model.name, chosen))
+        call.model = self._service.model(found["name"]).name  # an unknown one is refused before its body is read
         options = self._service.options
-        body = await read_body(request, call, options.max_request_bytes, options.receive_seconds)
+        received = await read_body(request, call, options.max_request_bytes, options.receive_seconds)
         call.begin()
-        with model.choose(number, found["label"]).in_use() as version:
+        body = await self._decoded(received, request.headers.get("content-encoding", ""), call)
+        _, chosen = self._service.choose(call, found["name"], number, found["label"])
+        with chosen.in_use() as version:
             inputs, name, by_rows = await self._inputs(version, method, body, call)
             outputs = await self._service.run(version, name, inputs, call)
             size = sum(map(memory, outputs.values()))
             return await self._service.off_loop(size, _encoded, method, outputs, by_rows)
 
+    async def _decoded(self, body: bytearray, encoding: str, call: Call) -> bytes | bytearray:
+        most = self._service.options.max_request_bytes
+        if encoding.lower() in ("", "identity"):
+            return body
+        with call.holding(most_inflated(body, most)):
+            decoded = await self._service.off_loop(most, decode, body, encoding, most)
+        call.take(len(decoded))
+        return decoded
+
     async def _inputs(
-        self, version: ServedVersion, method: str, data: bytearray, call: Call
+        self, version: ServedVersion, method: str, data: bytes | bytearray, call: Call
     ) -> tuple[dict[str, np.ndarray], str, bool]:
         """Returns the inputs of a request, its signature, and whether its answer is by rows."""
         with call.holding(json_bodies.memory_of_values(data)):
@@ -160,14 +181,14 @@ class _RestApi:
         return await self._service.example_inputs(version, method, name, input_, call), name, True
 
 
-def _predict_inputs(version: ServedVersion, data: bytearray) -> tuple[dict[str, np.ndarray], str, bool]:
+def _predict_inputs(version: ServedVersion, data: bytes | bytearray) -> tuple[dict[str, np.ndarray], str, bool]:
     body = json_bodies.parse(data)
     name = _signature_name(body)
     inputs, by_rows = json_tensors.predict_inputs(body, version.signature(name))
     return inputs, name, by_rows
 
 
-def _examples(data: bytearray) -> tuple[str, Any]:
+def _examples(data: bytes | bytearray) -> tuple[str, Any]:
     body = json_bodies.parse(data)
     return _signature_name(body), json_examples.examples(body)
 
