@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service verify-tpu clean
+.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service bench-input-service-kills verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -154,6 +154,9 @@ bench-family: $(SETUP)  ## models on planted data whose best AUC is known for ea
 
 bench-input-service: $(SETUP)  ## batches read by the trainer itself, and by input workers on this machine
 	@$(BIN)/python benchmarks/input_service.py
+
+bench-input-service-kills: $(SETUP)  ## kills of dispatcher and workers, 200 times: is every batch the right one?
+	@$(BIN)/python benchmarks/input_service_kills.py
 
 verify-tpu: $(SETUP) $(TPU_SETUP)  ## compiles MLPs, interaction and their gradients for TPUs; needs none. 5 minutes
 	@$(BIN)/python benchmarks/tpu.py --compiler=$(TPU_VENV)/bin/python

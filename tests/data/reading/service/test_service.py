@@ -224,6 +224,18 @@ def test_the_buffer_by_hand(monkeypatch):
     assert not buffer.put(block(16, 0))
 
 
+def test_blocks_of_another_request_are_dropped(monkeypatch):
+    """A worker may still answer a request of the dispatcher that ran before; then the service is asked again."""
+    monkeypatch.setattr(input_service, "unreachable", lambda addresses: {})
+    monkeypatch.setattr(tf.data.experimental.service, "distribute", lambda **kwargs: lambda data: data)
+    answers = [[0, 1, 2], [0, 0, 0], ["w", "w", "w"], ["right", "wrong", "right"], ["mine", "other", "mine"]]
+    data = tf.data.Dataset.from_tensor_slices(tuple(map(tf.constant, answers)))
+    buffer = ReorderBuffer(first=0, patience=5)
+    input_service._receive("127.0.0.1:1", data, "mine", buffer)
+    assert buffer.take(0, 0) == b"right" and buffer.take(1, 0) is None and buffer.useless
+    assert buffer.reason == "input worker w still answers a request of an earlier dispatcher"
+
+
 @pytest.mark.process
 def test_a_worker_is_killed_in_the_middle_of_an_epoch(directory, running):
     service = connect(running, patience=2, capacity=1 << 17)
@@ -258,3 +270,31 @@ def test_the_dispatcher_is_killed_and_comes_back(directory, running):
             break
         assert time.monotonic() < deadline, (service.received, service.read_here)
         time.sleep(0.2 if received else 0)  # little to do until it is back
+
+
+@pytest.mark.process
+def test_a_worker_with_the_work_of_an_earlier_dispatcher(directory, monkeypatch):
+    """The new dispatcher numbers tasks from the beginning, and the worker, held meanwhile, has one of that number."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    running = LocalService(1, 0, PROGRAM, lambda line: None)
+    try:
+        earlier, _ = both(directory, connect(running), shuffle_rows=GROUP, seed=1, repeat=True)
+        keep = iter(earlier)
+        next(keep)
+        os.kill(running.workers[0].pid, signal.SIGSTOP)
+        running.dispatcher.kill()
+        running.dispatcher.wait()
+        assert running.watch()
+        service = connect(running, patience=0.5, retry=0.5, answer_within=90)
+        deadline = time.monotonic() + 90
+        for step, batches in enumerate(zip(*both(directory, service, seed=2, repeat=True), strict=True)):
+            if step == 12:  # the third window: its request is with the dispatcher
+                os.kill(running.workers[0].pid, signal.SIGCONT)
+            assert_same(*batches)
+            if service.received >= 6:  # about two of them are still on their way to us
+                break
+            assert time.monotonic() < deadline, (service.received, service.read_here)
+            time.sleep(0.1 if step > 12 else 0)
+    finally:
+        os.kill(running.workers[0].pid, signal.SIGCONT)
+        running.stop()

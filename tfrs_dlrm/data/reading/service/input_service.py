@@ -19,7 +19,13 @@ from tfrs_dlrm.data.preparing.manifest import prepared_fingerprint
 from tfrs_dlrm.data.reading.columns import Columns
 from tfrs_dlrm.data.reading.row_sources import ReadRequest
 from tfrs_dlrm.data.reading.service.buffer import CAPACITY, ReorderBuffer
-from tfrs_dlrm.data.reading.service.worker_graph import BLOCK_ROWS, WindowBlock, decode_rows, window_blocks
+from tfrs_dlrm.data.reading.service.worker_graph import (
+    BLOCK_ROWS,
+    WindowBlock,
+    decode_rows,
+    request_name,
+    window_blocks,
+)
 from tfrs_dlrm.data.reading.windows import ShuffleWindow, ShuffleWindows
 from tfrs_dlrm.distribute.cluster import unreachable
 from tfrs_dlrm.stores import local_copy
@@ -167,7 +173,7 @@ class _ServiceRows:
             buffer.end("the epoch has ended")
             return buffer
         data = window_blocks(self._job, self._prepared, first, self._end)
-        arguments = (self._service.address, data, buffer)
+        arguments = (self._service.address, data, request_name(self._job, self._prepared), buffer)
         threading.Thread(target=_receive, args=arguments, name="input service", daemon=True).start()
         return buffer
 
@@ -176,8 +182,11 @@ def _item(windows: ShuffleWindows, window: ShuffleWindow) -> int:
     return window.epoch * windows.most + window.number
 
 
-def _receive(address: str, data: tf.data.Dataset, buffer: ReorderBuffer) -> None:
-    """Puts blocks from the service into the buffer until the service ends or the buffer is closed."""
+def _receive(address: str, data: tf.data.Dataset, request: str, buffer: ReorderBuffer) -> None:
+    """Puts blocks from the service into the buffer until the service ends or the buffer is closed.
+
+    After a restart of the dispatcher, a worker may answer another request. Then the service has to be asked again.
+    """
     try:
         reason = unreachable([address]).get(address)
         if reason:
@@ -191,7 +200,10 @@ def _receive(address: str, data: tf.data.Dataset, buffer: ReorderBuffer) -> None
             max_outstanding_requests=_OUTSTANDING,
         )
         with tf.device("CPU:0"):
-            for item, number, worker, content in data.apply(distribute).as_numpy_iterator():
+            for item, number, worker, content, name in data.apply(distribute).as_numpy_iterator():
+                if name.decode() != request:
+                    buffer.end(f"input worker {worker.decode()} still answers a request of an earlier dispatcher")
+                    return
                 if not buffer.put(WindowBlock(int(item), int(number), worker.decode(), content)):
                     return
         buffer.end("it has sent all requested items")

@@ -6,11 +6,15 @@ A worker makes sure that its first function is `load`.
 
 An item is a window of an epoch, numbered `epoch * ShuffleWindows.most + window`. The dispatcher hands each item out
 once, to one worker. The trainer knows which items it needs, and reads lost ones itself.
+
+A restarted dispatcher numbers its tasks from the beginning. A worker that has a task of that number from the earlier
+dispatcher keeps the old task, and a trainer would get rows of another request. So each block names its request.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -42,8 +46,19 @@ class WindowBlock(NamedTuple):
     data: bytes
 
 
+def request_name(job: ReadRequest, prepared: str) -> str:
+    """Returns a digest of a request and of the prepared data that it reads: items and blocks depend on nothing else."""
+    return _digest(job.to_json(), prepared)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
 def window_blocks(job: ReadRequest, prepared: str, first: int, end: int) -> tf.data.Dataset:
-    """Makes the dataset of the blocks of items `first` to before `end`; elements are the fields of `WindowBlock`.
+    """Makes the dataset of the blocks of items `first` to before `end`.
+
+    Its elements are the fields of `WindowBlock`, and the `request_name` of the request that the worker answers.
 
     Args:
       job: the request.
@@ -54,26 +69,31 @@ def window_blocks(job: ReadRequest, prepared: str, first: int, end: int) -> tf.d
     request = tf.constant([job.to_json(), prepared])
 
     def read(item: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        numbers, worker, data = tf.raw_ops.PyFuncStateless(
-            input=[request, item], token=_TOKEN, Tout=[tf.int64, tf.string, tf.string]
+        numbers, worker, data, name = tf.raw_ops.PyFuncStateless(
+            input=[request, item], token=_TOKEN, Tout=[tf.int64, tf.string, tf.string, tf.string]
         )
         numbers, data = tf.ensure_shape(numbers, [None]), tf.ensure_shape(data, [None])
         count = tf.shape(numbers)
-        return tf.fill(count, item), numbers, tf.fill(count, tf.ensure_shape(worker, [])), data
+        worker, name = (tf.fill(count, tf.ensure_shape(text, [])) for text in (worker, name))
+        return tf.fill(count, item), numbers, worker, data, name
 
     windows = tf.data.Dataset.range(first, end).map(read).prefetch(1)
     return windows.flat_map(lambda *columns: tf.data.Dataset.from_tensor_slices(columns))
 
 
-def load(request: np.ndarray, item: np.int64) -> tuple[np.ndarray, np.bytes_, np.ndarray]:
-    """Reads, shuffles and encodes a window; returns the numbers of its blocks, the name of this worker, and the bytes.
+def load(request: np.ndarray, item: np.int64) -> tuple[np.ndarray, np.bytes_, np.ndarray, np.bytes_]:
+    """Reads, shuffles and encodes a window.
 
-    If the epoch has no window of that number, the result has no blocks. Errors are sent as blocks: if they were
-    raised, the trainer would not get the name of the worker.
+    If the epoch has no window of that number, the result has no blocks. Errors are sent as blocks: if they were raised,
+    the trainer would not get the name of the worker.
+
+    Returns:
+      The numbers of its blocks, the name of this worker, the bytes of the blocks, and the name of the request.
     """
     number, data = np.zeros([0], np.int64), list[bytes]()
+    job, prepared = (bytes(part).decode() for part in request)
     try:
-        windows = _windows(bytes(request[0]).decode(), bytes(request[1]).decode())
+        windows = _windows(job, prepared)
         try:
             data = _window(windows, int(item))
             number = np.arange(len(data), dtype=np.int64)
@@ -84,7 +104,7 @@ def load(request: np.ndarray, item: np.int64) -> tuple[np.ndarray, np.bytes_, np
         number, data = np.array([REFUSED], np.int64), [_message(e)]
     out = np.empty([len(data)], object)
     out[:] = data
-    return number, np.bytes_(_WORKER[0].encode()), out
+    return number, np.bytes_(_WORKER[0].encode()), out, np.bytes_(_digest(job, prepared).encode())
 
 
 def register(worker: str) -> object:
@@ -98,7 +118,8 @@ def register(worker: str) -> object:
     """
     _WORKER[0] = worker
     with tf.Graph().as_default() as graph:
-        tf.numpy_function(load, [tf.constant(["", ""]), tf.constant(0, tf.int64)], [tf.int64, tf.string, tf.string])
+        outputs = [tf.int64, tf.string, tf.string, tf.string]
+        tf.numpy_function(load, [tf.constant(["", ""]), tf.constant(0, tf.int64)], outputs)
     names = [op.get_attr("token").decode() for op in graph.get_operations() if op.type.startswith("PyFunc")]
     if names != [_TOKEN]:
         raise RuntimeError(f"TensorFlow calls the function {names}; run the input worker in a new process")
