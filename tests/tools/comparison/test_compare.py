@@ -145,8 +145,8 @@ def test_a_comparison_tunes_trains_measures_and_goes_on(tmp_path, monkeypatch):
     outcomes, costs = comparison.compare(found, output, options, said.append)
     trials = ["logistic_regression/tuning/trial-0", "logistic_regression/tuning/trial-1"]
     assert runs[:5] == [*trials, "logistic_regression/seed-3", "logistic_regression/seed-4", "dlrm/tuning/trial-0"]
-    # The trial in which it was interrupted is repeated under the next number; nothing that was finished is.
-    assert runs[6:] == ["dlrm/tuning/trial-2", "dlrm/seed-3", "dlrm/seed-4"]
+    # The trial in which it was interrupted is repeated; nothing that was finished is.
+    assert runs[6:] == ["dlrm/tuning/trial-1", "dlrm/seed-3", "dlrm/seed-4"]
     assert [(o.label, o.seed) for o in outcomes] == [(c.label, s) for c in found for s in (3, 4)]
     half = PreparedManifest.load(data).rows("eval") // 2
     assert all(0.5 < o.metrics["auc"] < 1 and o.metrics["examples"] == half for o in outcomes)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import logging
@@ -13,6 +15,7 @@ from absl import logging
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.messages import install_command
+from tfrs_dlrm.stores.files import read_json, write_json
 from tfrs_dlrm.tools.comparison.contestants import Contestant
 
 # Bounds by field, within which values are drawn uniformly by their logarithm.
@@ -23,7 +26,6 @@ _LOGARITHMIC = {
 }
 # Bounds by field, within which values are drawn uniformly.
 _EVEN = {"model.dropout": (0.0, 0.5)}
-_STUDY_FILE = "study.log"
 
 
 def tune(
@@ -36,67 +38,109 @@ def tune(
 ) -> dict[str, Any]:
     """Returns the best values found, by `SECTION.FIELD`; empty if `trials` is 0.
 
-    The first trial is the unchanged recipe. A second call does not repeat finished trials.
+    The first trial is the unchanged recipe. A second call does not repeat finished trials, and finishes an interrupted
+    trial with the same values. The values of a trial depend on the recipe and on earlier trials only, so interruptions
+    do not change them.
 
     Args:
       contestant: has the recipe.
       directory: keeps the trials.
       trials: the number of trials.
       share: the length of a trial as a share of the recipe's steps or epochs.
-      loss: trains a recipe in a directory and returns the number to minimize.
+      loss: trains a recipe in a directory, or resumes this, and returns the number to minimize.
       done: called after each trial with the number of finished trials and the best loss so far.
 
     Raises:
       ImportError: Optuna is not installed.
+      ValueError: the file of a trial is damaged.
     """
-    if not trials:
-        return {}
-    try:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError as e:
-        raise ImportError(f"tuning needs Optuna: {install_command('compare')}, or --budget=0") from e
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    os.makedirs(directory, exist_ok=True)
-    study = optuna.create_study(
-        study_name=contestant.label,
-        storage=JournalStorage(JournalFileBackend(os.path.join(directory, _STUDY_FILE))),
-        sampler=_sampler(contestant, trials),
-        load_if_exists=True,
-    )
-    spaces = _spaces(contestant.config)
-    if not study.trials:
-        study.enqueue_trial(
-            {name: max(bounds[0], _recipe_value(contestant.config, name)) for name, (bounds, _) in spaces.items()}
+    finished: list[Trial] = []
+    for number in range(trials):
+        path = os.path.join(directory, f"trial-{number}")
+        trial = Trial.load(path)
+        if trial is None:
+            shutil.rmtree(path, ignore_errors=True)
+            trial = Trial(_proposed(contestant, trials, finished))
+            trial.save(path)
+        new = trial.loss is None
+        if new:
+            found = loss(shortened(applied(contestant.config, trial.values), share), path)
+            trial = Trial(trial.values, math.inf if math.isnan(found) else found)
+            trial.save(path)
+            logging.info("%s: trial %d: %s: %.6f", contestant.label, number, trial.values, trial.loss)
+        shutil.rmtree(path, ignore_errors=True)
+        finished.append(trial)
+        if new and done:
+            done(len(finished), min(map(_loss_of, finished)))
+    return min(finished, key=_loss_of).values if finished else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A setting that was tried.
+
+    Attributes:
+      values: the values by `SECTION.FIELD`.
+      loss: the number to minimize; infinite if the run diverged, None if it has not finished.
+    """
+
+    values: dict[str, float]
+    loss: float | None = None
+
+    def save(self, path: str) -> None:
+        """Writes the trial next to the directory of its run."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        diverged = self.loss == math.inf
+        # JSON has no infinity.
+        write_json(
+            f"{path}.json", {"values": self.values, "loss": None if diverged else self.loss, "diverged": diverged}
         )
 
-    def objective(trial: optuna.Trial) -> float:
-        values = {name: trial.suggest_float(name, *bounds, log=log) for name, (bounds, log) in spaces.items()}
-        config = shortened(applied(contestant.config, values), share)
-        workdir = os.path.join(directory, f"trial-{trial.number}")
-        shutil.rmtree(workdir, ignore_errors=True)
-        found = loss(config, workdir)
-        shutil.rmtree(workdir, ignore_errors=True)
-        logging.info("%s: trial %d: %s: %.6f", contestant.label, trial.number, values, found)
-        return found
+    @classmethod
+    def load(cls, path: str) -> Trial | None:
+        """Reads the trial of a run; None if it was not begun.
 
-    def finished() -> int:
-        return len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]))
-
-    while finished() < trials:
-        study.optimize(objective, n_trials=1)
-        if done:
-            done(finished(), study.best_value)
-    return dict(study.best_params)
+        Raises:
+          ValueError: the file is damaged.
+        """
+        if not os.path.isfile(f"{path}.json"):
+            return None
+        found = read_json(f"{path}.json")
+        try:
+            values = {str(name): float(value) for name, value in found["values"].items()}
+            return cls(values, math.inf if found["diverged"] else found["loss"])
+        except (KeyError, TypeError, AttributeError, ValueError) as e:
+            raise ValueError(f"{path}.json: not a trial of a comparison; delete it, and it is run again") from e
 
 
-def _sampler(contestant: Contestant, trials: int) -> Any:
-    """Returns a sampler that is random for the first third of the trials, with a seed per contestant."""
-    import optuna
+def _loss_of(trial: Trial) -> float:
+    return math.inf if trial.loss is None else trial.loss
 
-    seed = derive_seed(contestant.config.train.seed, contestant.label)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(3, trials // 3), multivariate=True)
+
+def _proposed(contestant: Contestant, trials: int, finished: Sequence[Trial]) -> dict[str, float]:
+    """Returns the values of the next trial: the recipe's, then those of a sampler that has seen the finished trials.
+
+    The sampler is random for the first third of the trials. Its seed depends on the recipe and the number of the trial.
+    """
+    try:
+        import optuna
+    except ImportError as e:
+        raise ImportError(f"tuning needs Optuna: {install_command('compare')}, or --budget=0") from e
+    spaces = _spaces(contestant.config)
+    if not finished:
+        return {name: _recipe_value(contestant.config, name) for name in spaces}
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    seed = derive_seed(contestant.config.train.seed, f"{contestant.label}/{len(finished)}")
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(3, trials // 3), multivariate=True)
+    study = optuna.create_study(sampler=sampler)
+    bounds: dict[str, optuna.distributions.BaseDistribution] = {
+        name: optuna.distributions.FloatDistribution(*ends, log=log) for name, (ends, log) in spaces.items()
+    }
+    for trial in finished:
+        # The recipe may have 0 where a logarithmic scale begins above it.
+        values = {name: max(spaces[name][0][0], value) for name, value in trial.values.items()}
+        study.add_trial(optuna.trial.create_trial(params=values, distributions=bounds, value=trial.loss))
+    return dict(study.ask(bounds).params)
 
 
 def applied(config: RunConfig, values: dict[str, Any]) -> RunConfig:
