@@ -30,7 +30,7 @@ def bundle(trained, tmp_path_factory):
 
 
 def inputs_of(specs, size):
-    """Encoded rows; some ids are outside their tables, and lists are padded, one to nothing."""
+    """Encoded rows; some ids are outside their tables, and lists are padded, the first is empty."""
     rng = np.random.default_rng(size)
     made = {}
     for name, spec in specs.items():
@@ -39,8 +39,7 @@ def inputs_of(specs, size):
             made[name] = rng.normal(size=shape).astype(np.float32)
         else:
             made[name] = rng.integers(-1, 9 if name == "ids" else 4, shape).astype(np.int32)
-            if size > 1:
-                made[name][0] = -1
+            made[name][0] = -1
     return made
 
 

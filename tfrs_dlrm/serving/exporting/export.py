@@ -20,7 +20,7 @@ from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.serving.bundle.card import card
 from tfrs_dlrm.serving.bundle.deploy import write_batching, write_deploy
-from tfrs_dlrm.serving.bundle.manifest import EXAMPLE, write_manifest
+from tfrs_dlrm.serving.bundle.manifest import EXAMPLE, BundleManifest, write_manifest
 from tfrs_dlrm.serving.bundle.model_names import model_name
 from tfrs_dlrm.serving.bundle.versions import COMPLETING, next_version, remove_old, version_number
 from tfrs_dlrm.serving.bundle.warmup import write_warmup
@@ -176,10 +176,10 @@ def _export(
             manifest = describe(name, model, serving, samples, signatures, cost, checkpoint)
             write_reference(temporary, model, serving, samples)
             comparison = dataclasses.replace(compare(temporary, manifest, serving), cost=cost)
-            _write_requests(temporary, serving, samples)
+            _write_requests(temporary, serving, samples, manifest)
             write_batching(temporary)
             with open(os.path.join(temporary, "MODEL.md"), "w", encoding="utf-8") as f:
-                f.write(card(manifest, _request(samples[0])))
+                f.write(card(manifest, _request(samples[0], manifest)))
             write_manifest(temporary, manifest)
             write_deploy(output, name, temporary)
         os.rename(temporary, path)
@@ -194,7 +194,9 @@ def _cost(model: RankingModel, serving: ServingModel, data_dir: str) -> Accuracy
     return accuracy(model, serving, dataset(data_dir, 2048, split=split, shuffle=False, drop_remainder=False))
 
 
-def _write_requests(path: str, serving: ServingModel, samples: Sequence[Mapping[str, Any]]) -> None:
+def _write_requests(
+    path: str, serving: ServingModel, samples: Sequence[Mapping[str, Any]], manifest: BundleManifest
+) -> None:
     """Writes the warmup requests and the example request."""
     raw = to_tensors(samples[:32], serving.raw_signature())
     encoded = serving.padded(serving.encoder(raw))
@@ -202,9 +204,17 @@ def _write_requests(path: str, serving: ServingModel, samples: Sequence[Mapping[
     context = serving.context_inputs if serving.context else None
     write_warmup(path, raw_arrays, encoded_arrays, context, serving.schema.label.task == "classification")
     with open(os.path.join(path, EXAMPLE), "w", encoding="utf-8") as f:
-        f.write(json.dumps(_request(samples[0]), indent=2) + "\n")
+        f.write(json.dumps(_request(samples[0], manifest), indent=2) + "\n")
 
 
-def _request(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the body of a request to TF Serving's REST API, which reads a missing number as NaN."""
-    return {"instances": [{name: float("nan") if value is None else value for name, value in sample.items()}]}
+def _request(sample: Mapping[str, Any], manifest: BundleManifest) -> dict[str, Any]:
+    """Returns the body of a request to TF Serving's REST API, which reads a missing number as NaN and takes no null."""
+    row = {}
+    for feature in manifest.features:
+        missing = float("nan") if feature.missing is None else feature.missing
+        value = sample[feature.name]
+        if feature.rank == 2:  # the weight of a missing value is 0
+            row[feature.name] = [(0.0 if feature.missing is None else missing) if v is None else v for v in value or []]
+        else:
+            row[feature.name] = missing if value is None else value
+    return {"instances": [row]}

@@ -140,12 +140,16 @@ class ServingModel(tf.Module):
     def encoded_logits(self, features: Features) -> tf.Tensor:
         """Returns the logits of a batch of `tfrs_dlrm.dataset`, float32 [B] or [B, labels]."""
         checked = self._read_ids.check(features)
-        rows: dict[str, Any] = {f.name: checked.rows[f.name] for f in self.schema.multi_hot}
-        rows |= {f.weights_name: checked.weights[f.name] for f in self.schema.multi_hot if f.weights}
+        # Each feature has a value, in one more example: sums of no value at all fail in ONNX.
+        rows: dict[str, Any] = {f.name: _one_more(checked.rows[f.name]) for f in self.schema.multi_hot}
+        rows |= {f.weights_name: _one_more(checked.weights[f.name]) for f in self.schema.multi_hot if f.weights}
         if self.schema.one_hot:
             rows["ids"] = tf.stack([checked.rows[f.name] for f in self.schema.one_hot], axis=1)
-        inputs = Inputs(features.get("dense"), self._vectors(rows, self.schema))
-        return self.tasks.scores(self._parts.rows(inputs))
+        vectors = self._vectors(rows, self.schema)
+        if not isinstance(vectors, tf.Tensor):
+            features_of = zip(self.schema.categorical, vectors, strict=True)
+            vectors = [v[:-1] if f.multi_valued else v for f, v in features_of]
+        return self.tasks.scores(self._parts.rows(Inputs(features.get("dense"), vectors)))
 
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Scores N candidates in each of B contexts as `score_raw`, float32 [B, N] or [B, N, labels].
@@ -205,6 +209,14 @@ def _split(schema: Schema, context: Collection[str]) -> tuple[Schema | None, Sch
         problem = f"no feature is called {', '.join(unknown)}" if unknown else "no feature is left for the candidates"
         raise ValueError(f"context={list(context)}: {problem}; the features are {', '.join(names)}")
     return schema.select(context), schema.select(individual)
+
+
+def _one_more(lists: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Returns the lists [B, None], and one more with one value, 0."""
+    values = tf.concat([lists.flat_values, tf.zeros([1], lists.dtype)], axis=0)
+    count = lists.nrows()
+    places = tf.concat([lists.value_rowids(), [count]], axis=0)
+    return tf.RaggedTensor.from_value_rowids(values, places, nrows=count + 1, validate=False)
 
 
 def _names(schema: Schema) -> tuple[str, ...]:
