@@ -16,7 +16,7 @@ class Bags(NamedTuple):
       rows: int [n], ordered by bag.
       size: the number of bags: B, or B * length for sequences, whose positions are bags of one row or none.
       bag_of_row: int32 [n], ascending, the bag of each row; None if every bag has exactly `hotness` rows.
-      hotness: rows per bag if all bags have equally many, else None.
+      hotness: rows per bag if all bags have equally many, a tensor if their number may vary by batch; else None.
       weights: float32 [n]; None if all are 1.
       scale: float32 [size]; None if all are 1.
       length: the length of sequences; None if bags are pooled.
@@ -25,7 +25,7 @@ class Bags(NamedTuple):
     rows: tf.Tensor
     size: tf.Tensor
     bag_of_row: tf.Tensor | None = None
-    hotness: int | None = 1
+    hotness: int | tf.Tensor | None = 1
     weights: tf.Tensor | None = None
     scale: tf.Tensor | None = None
     length: int | None = None
@@ -33,7 +33,7 @@ class Bags(NamedTuple):
     @property
     def one_row_each(self) -> bool:
         """Whether bag i has row i only."""
-        return self.bag_of_row is None and self.hotness == 1
+        return self.bag_of_row is None and isinstance(self.hotness, int) and self.hotness == 1
 
     def positions(self) -> tf.Tensor:
         """Returns the bag of each row, int32 [n]."""
@@ -67,7 +67,7 @@ def multi_hot_bags(
     if length is not None:
         return _sequences(rows, weights, length)
     if isinstance(rows, tf.Tensor):
-        size, hotness = tf.shape(rows)[0], rows.shape[1]
+        size, hotness = tf.shape(rows)[0], tf.shape(rows)[1] if rows.shape[1] is None else rows.shape[1]
         bags = Bags(tf.reshape(rows, [-1]), size, None, hotness)
         flat_weights = None if weights is None else tf.reshape(weights, [-1])
         lengths = tf.fill([size], tf.cast(hotness, tf.float32))
@@ -82,7 +82,10 @@ def multi_hot_bags(
         total = lengths
     else:
         addends = flat_weights if combiner == "mean" else flat_weights**2
-        total = tf.math.unsorted_segment_sum(addends, bags.positions(), bags.size)
+        if isinstance(bags.hotness, tf.Tensor):
+            total = tf.reduce_sum(tf.reshape(addends, [bags.size, bags.hotness]), axis=1)
+        else:
+            total = tf.math.unsorted_segment_sum(addends, bags.positions(), bags.size)
     return bags._replace(scale=tf.math.divide_no_nan(1.0, total if combiner == "mean" else tf.sqrt(total)))
 
 
@@ -131,7 +134,8 @@ def pool(rows: tf.Tensor, bags: Bags) -> tf.Tensor:
         missing = tf.cast(bags.size, tf.int32) - tf.shape(vectors)[0]
         rows = tf.concat([vectors, tf.zeros([missing, dim], vectors.dtype)], axis=0)
     elif not bags.one_row_each:
-        rows = tf.reduce_sum(tf.reshape(rows, [-1, bags.hotness, dim]), axis=1)
+        size = bags.size if isinstance(bags.hotness, tf.Tensor) else -1  # which could not be told of 0 rows per bag
+        rows = tf.reduce_sum(tf.reshape(rows, [size, bags.hotness, dim]), axis=1)
     if bags.scale is not None:
         rows *= bags.scale[:, tf.newaxis]
     return rows if bags.length is None else tf.reshape(rows, [-1, bags.length, dim])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfrs_dlrm.embeddings.bags import Bags, multi_hot_bags, one_hot_bags
+from tfrs_dlrm.embeddings.bags import Bags, multi_hot_bags, one_hot_bags, padded_bags
 from tfrs_dlrm.embeddings.value_lists import ragged_rows, without_padding
 from tfrs_dlrm.layers.hashing import fingerprint_rows
 from tfrs_dlrm.schema import CategoricalFeature, Schema
@@ -190,12 +190,21 @@ def with_width(values: tf.Tensor, width: int) -> tf.Tensor:
 
 
 def make_bags(schema: Schema, rows: Mapping[str, Any], weights: Mapping[str, Any]) -> list[Bags]:
-    """Returns the bags of each of `schema.categorical`; the arguments are as in `CheckedIds`."""
+    """Returns the bags of each of `schema.categorical`.
+
+    Args:
+      schema: of the features.
+      rows: as in `CheckedIds`; or for features that are pooled, int [B, L] padded with -1.
+      weights: as in `CheckedIds`, of the form of the rows.
+    """
     bags = []
     for f in schema.categorical:
         if f.multi_valued:
             combiner = schema.table_of(f).combiner
-            bags.append(multi_hot_bags(rows[f.name], weights.get(f.name), combiner, f.sequence_length))
+            if isinstance(rows[f.name], tf.Tensor):
+                bags.append(padded_bags(rows[f.name], weights.get(f.name), combiner)[0])
+            else:
+                bags.append(multi_hot_bags(rows[f.name], weights.get(f.name), combiner, f.sequence_length))
         else:
             bags.append(one_hot_bags(rows[f.name]))
     return bags

@@ -209,7 +209,7 @@ def _write_requests(
 
 def _request(sample: Mapping[str, Any], manifest: BundleManifest) -> dict[str, Any]:
     """Returns the body of a request to TF Serving's REST API, which reads a missing number as NaN and takes no null."""
-    row = {}
+    row: dict[str, Any] = {}
     for feature in manifest.features:
         missing = float("nan") if feature.missing is None else feature.missing
         value = sample[feature.name]

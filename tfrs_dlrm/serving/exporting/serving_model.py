@@ -129,27 +129,41 @@ class ServingModel(tf.Module):
 
     def score_encoded(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Scores encoded rows as `score_raw`; ids outside the table follow the feature's `out_of_range` policy."""
-        features = dict(features)
+        values: dict[str, Any] = dict(features)
+        padded: dict[str, tf.Tensor] = {}  # by pooled feature, where it has values
         for f in self.schema.multi_hot:
-            present = features[f.name] != MISSING_INT
-            features[f.name] = tf.ragged.boolean_mask(features[f.name], present)
-            if f.weights:
-                features[f.weights_name] = tf.ragged.boolean_mask(features[f.weights_name], present)
-        return self.tasks.served(self.encoded_logits(features))
+            present = values[f.name] != MISSING_INT
+            names = [f.name, *([f.weights_name] if f.weights else [])]
+            if f.sequence_length is None:
+                padded[f.name] = present
+                values[f.name] = tf.where(present, values[f.name], 0)
+                values |= {name: tf.RaggedTensor.from_tensor(values[name]) for name in names}
+            else:
+                values |= {name: tf.ragged.boolean_mask(values[name], present) for name in names}
+        return self.tasks.served(self._encoded_logits(values, padded))
 
     def encoded_logits(self, features: Features) -> tf.Tensor:
         """Returns the logits of a batch of `tfrs_dlrm.dataset`, float32 [B] or [B, labels]."""
+        return self._encoded_logits(features, {})
+
+    def _encoded_logits(self, features: Features, padded: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns logits; the values of `padded` features, where its masks are true, stay in place.
+
+        TensorFlow Lite and ONNX have no segment sums with empty segments, which ragged values need.
+        """
         checked = self._read_ids.check(features)
-        # Each feature has a value, in one more example: sums of no value at all fail in ONNX.
-        rows: dict[str, Any] = {f.name: _one_more(checked.rows[f.name]) for f in self.schema.multi_hot}
-        rows |= {f.weights_name: _one_more(checked.weights[f.name]) for f in self.schema.multi_hot if f.weights}
+        rows: dict[str, Any] = {f.name: checked.rows[f.name] for f in self.schema.multi_hot}
+        rows |= {f.weights_name: checked.weights[f.name] for f in self.schema.multi_hot if f.weights}
+        for f in self.schema.multi_hot:
+            if f.name in padded:
+                shape = tf.shape(padded[f.name])
+                rows[f.name] = tf.where(padded[f.name], tf.reshape(rows[f.name].flat_values, shape), MISSING_INT)
+                if f.weights:
+                    rows[f.weights_name] = tf.reshape(rows[f.weights_name].flat_values, shape)
         if self.schema.one_hot:
             rows["ids"] = tf.stack([checked.rows[f.name] for f in self.schema.one_hot], axis=1)
-        vectors = self._vectors(rows, self.schema)
-        if not isinstance(vectors, tf.Tensor):
-            features_of = zip(self.schema.categorical, vectors, strict=True)
-            vectors = [v[:-1] if f.multi_valued else v for f, v in features_of]
-        return self.tasks.scores(self._parts.rows(Inputs(features.get("dense"), vectors)))
+        inputs = Inputs(features.get("dense"), self._vectors(rows, self.schema))
+        return self.tasks.scores(self._parts.rows(inputs))
 
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Scores N candidates in each of B contexts as `score_raw`, float32 [B, N] or [B, N, labels].
@@ -209,14 +223,6 @@ def _split(schema: Schema, context: Collection[str]) -> tuple[Schema | None, Sch
         problem = f"no feature is called {', '.join(unknown)}" if unknown else "no feature is left for the candidates"
         raise ValueError(f"context={list(context)}: {problem}; the features are {', '.join(names)}")
     return schema.select(context), schema.select(individual)
-
-
-def _one_more(lists: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Returns the lists [B, None], and one more with one value, 0."""
-    values = tf.concat([lists.flat_values, tf.zeros([1], lists.dtype)], axis=0)
-    count = lists.nrows()
-    places = tf.concat([lists.value_rowids(), [count]], axis=0)
-    return tf.RaggedTensor.from_value_rowids(values, places, nrows=count + 1, validate=False)
 
 
 def _names(schema: Schema) -> tuple[str, ...]:
