@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service bench-input-service-kills verify-tpu clean
+.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service bench-input-service-kills bench-kills verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -157,6 +157,8 @@ bench-input-service: $(SETUP)  ## batches read by the trainer itself, and by inp
 
 bench-input-service-kills: $(SETUP)  ## kills of dispatcher and workers, 200 times: is every batch the right one?
 	@$(BIN)/python benchmarks/input_service_kills.py
+bench-kills: $(SETUP)  ## programs killed at random moments and started again, and two at once in one directory
+	@$(BIN)/python benchmarks/kills.py
 
 verify-tpu: $(SETUP) $(TPU_SETUP)  ## compiles MLPs, interaction and their gradients for TPUs; needs none. 5 minutes
 	@$(BIN)/python benchmarks/tpu.py --compiler=$(TPU_VENV)/bin/python

@@ -309,7 +309,7 @@ def test_only_one_process_writes_and_the_others_leave_the_copy_alone(store, plac
     writer.write_alone()
     put(writer, "steps/1", b"1")
     writer.push()
-    with pytest.raises(ValueError, match="another process of this machine works on it"):
+    with pytest.raises(ValueError, match=r"in use by this process on .*, which works on it since"):
         run(place).write_alone()
     put(writer, "steps/2", b"2")
     other_machine(monkeypatch, tmp_path, "other")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click_log
 import numpy as np
+import prepared_files
 import pytest
 import tensorflow as tf
 from cases import matrix
@@ -21,10 +22,12 @@ from tfrs_dlrm.checkpoint import save
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.schema import Schema, Table
 from tfrs_dlrm.serving.exporting.export import export
+from tfrs_dlrm.stores.lock import InUseError
 from tfrs_dlrm.training import loop
 from tfrs_dlrm.training.callbacks import Interrupted, StepCounter
 from tfrs_dlrm.training.evaluation import NonFiniteError, evaluate_run
 from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.training.workdir import Workdir
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +284,7 @@ def test_data_of_another_schema_or_vocabulary_are_refused(data, tmp_path):
     again = click_log.make(str(tmp_path / "again"))
     vocabulary = Path(again, "vocabulary", "site.txt")
     vocabulary.write_text("".join(reversed(vocabulary.read_text().splitlines(keepends=True))))
+    prepared_files.record(again)  # as if prepared from other rows
     with pytest.raises(ValueError, match=r"other vocabularies or statistics than the checkpoints .* mean other values"):
         evaluate_run(workdir, again)
 
@@ -309,6 +313,7 @@ def test_ids_out_of_range_are_counted_in_the_log(data, tmp_path):
     schema = Schema.load(copy / "schema.json")
     rows = schema.table("slot").vocabulary_size
     schema.with_vocabulary_sizes({"slot": rows - 2}).save(copy / "schema.json")
+    prepared_files.record(copy)
     train_and_evaluate(make_config(str(copy), steps=40), str(tmp_path / "run"))
     records = [json.loads(line) for line in lines(tmp_path / "run")]
     assert [r["step"] for r in records] == [20, 40]
@@ -333,6 +338,7 @@ def test_a_run_on_compressed_tables_resumes_and_exports(data, tmp_path, compress
     }[compressed]
     store = (Table("all", 4, 20),) if compressed == "stored_in" else ()
     dataclasses.replace(schema, tables=(*map(change, schema.tables), *store)).save(f"{copy}/schema.json")
+    prepared_files.record(copy)
 
     def config(steps):
         out = make_config(copy, steps=steps, eval_every_steps=80)
@@ -348,3 +354,53 @@ def test_a_run_on_compressed_tables_resumes_and_exports(data, tmp_path, compress
     assert evaluate_run(once).scores.metrics()["auc"] > 0.6
     exported = export(once, str(tmp_path / "exported"))
     assert exported.comparison.largest_difference < 1e-6
+
+
+def test_a_second_trainer_in_the_same_workdir_is_refused_and_harms_nothing(data, whole, tmp_path, monkeypatch):
+    config, errors = make_config(data), []
+    evaluate = loop.TrainingRun.evaluate
+
+    def with_another(self):
+        if not errors:
+            with pytest.raises(InUseError) as e:
+                train_and_evaluate(make_config(data, epochs=1), str(tmp_path / "run"))
+            errors.append(str(e.value))
+            assert Workdir(str(tmp_path / "run")).config() == config  # reading is free
+        return evaluate(self)
+
+    monkeypatch.setattr(loop.TrainingRun, "evaluate", with_another)
+    train_and_evaluate(config, str(tmp_path / "run"))
+    assert "run: in use by this process on" in errors[0] and "which trains the run in it since" in errors[0]
+    assert_same_run(tmp_path / "run", whole)
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_an_unwritable_workdir_is_found_before_the_work(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "ensure_prepared", lambda *_: pytest.fail("the data come first"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file/run: cannot be written: .*; choose another place"):
+        train_and_evaluate(make_config(data), str(tmp_path / "file" / "run"))
+
+
+@pytest.mark.parametrize("name", prepared_files.ENCODING)
+def test_a_damaged_file_of_a_run_is_named_wherever_it_is_read(data, whole, tmp_path, name):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    prepared_files.change_a_character(run / "encoder" / name)
+    for use in (
+        lambda: train_and_evaluate(make_config(data, epochs=3), str(run)),
+        lambda: evaluate_run(str(run)),
+        lambda: export(str(run), str(tmp_path / "out")),
+    ):
+        with pytest.raises(ValueError, match=f"encoder/{name}: damaged or changed .* copy the same file .* {data}$"):
+            use()
+    assert not (tmp_path / "out").exists()
+    shutil.copy(Path(data, name), run / "encoder" / name)  # the advice
+    assert evaluate_run(str(run)).scores.metrics() == evaluate_run(str(whole)).scores.metrics()
+
+
+def test_a_run_of_an_earlier_version_has_no_checksums(data, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "encoder" / "checksums.json").unlink()
+    assert evaluate_run(str(run)).scores.metrics() == evaluate_run(str(whole)).scores.metrics()

@@ -12,6 +12,8 @@ import re
 import secrets
 import shutil
 
+from tfrs_dlrm.stores.files import to_disk
+
 _STEP = re.compile(r"step-(\d+)$")
 _UNFINISHED, _REPLACED = "unfinished-", "replaced-"
 
@@ -46,14 +48,12 @@ def begin(path: str) -> str:
 
 def publish(unfinished: str, path: str) -> None:
     """Gives a whole checkpoint its name, and takes it from the one that has it, if any; on disk when this returns."""
-    for name in os.listdir(unfinished):
-        _to_disk(os.path.join(unfinished, name))
-    _to_disk(unfinished)
+    to_disk(unfinished)
     replaced = _prefixed(path, _REPLACED)
     if os.path.isdir(path):
         os.rename(path, replaced)
     os.rename(unfinished, path)
-    _to_disk(os.path.dirname(os.path.abspath(path)))
+    to_disk(os.path.dirname(os.path.abspath(path)), alone=True)
     if os.path.isdir(replaced):
         remove(replaced)
 
@@ -99,11 +99,3 @@ def _unfinished(path: str) -> str:
 def _prefixed(path: str, prefix: str) -> str:
     directory, name = os.path.split(path)
     return os.path.join(directory, prefix + name)
-
-
-def _to_disk(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

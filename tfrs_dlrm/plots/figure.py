@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tfrs_dlrm.stores.files import whole_file
+
 # Okabe and Ito's colors, which colour-blind readers can tell apart. The first is that of the model.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F8C99", "#000000")
 BLUE, VERMILION, SLATE = COLORS[0], COLORS[5], COLORS[7]
@@ -42,9 +44,8 @@ def new_panel() -> tuple[Figure, Axes]:
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes a PNG; the file appears whole or not at all."""
-    temporary = f"{os.fspath(path)}.tmp"
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    with whole_file(path, "wb") as f:
+        figure.savefig(f, format="png")
 
 
 def save_figures(figures: Mapping[str, Figure], directory: str) -> list[str]:

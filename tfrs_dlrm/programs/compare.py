@@ -20,6 +20,7 @@ _BUDGET = FLAGS.integer("budget", 0, "How many trials of learning rates and regu
 _SHARE = FLAGS.number("trial_share", 1.0, "The length of a trial as a share of the length of a run.")
 _MEASURE = FLAGS.switch("measure", True, "Measures the time of train steps and of the exported model.")
 _OUTPUT = FLAGS.string("output", "", "The directory of runs and report; by default runs/compare-RECIPE.")
+FLAGS.stopped = lambda: "Finished runs are kept: the same command resumes the comparison."
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
             outcomes, costs = comparison.compare(found, output, options, say, bar, show_progress=True)
     except Interrupted as e:
         print(f"{e}. The same command resumes the comparison.")
-        sys.exit(143)
+        sys.exit(e.exit_code)
     summary = comparison.summary(outcomes, costs)
     write_json(os.path.join(output, "compare.json"), summary)
     curves = plots.comparison_curves([dataclasses.asdict(outcome) for outcome in outcomes])

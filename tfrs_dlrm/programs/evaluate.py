@@ -19,6 +19,7 @@ _GAUC = FLAGS.texts("gauc", [], "Features, such as the user: averages the AUC ov
 _LABEL = FLAGS.string("label", "", "The label of groups and picture; by default the first.")
 _TOP = FLAGS.integer("top", 20, "How many values of each feature to print, the most frequent first.", least=1)
 _JSON = FLAGS.string("json", "", "The file for all groups; by default groups.json next to evaluation.json.")
+FLAGS.stopped = lambda: "Nothing was written: the same command scores again."
 
 
 def main() -> None:
@@ -27,13 +28,15 @@ def main() -> None:
     from tfrs_dlrm.distribute.strategies import distribution_of
     from tfrs_dlrm.plots import save_figure
     from tfrs_dlrm.programs.progress_bars import examples_bar
-    from tfrs_dlrm.stores.files import local_path, write_json
+    from tfrs_dlrm.stores.files import check_writable_place, local_path, write_json
     from tfrs_dlrm.training.evaluation import evaluate_run
     from tfrs_dlrm.training.evaluation_report import table
     from tfrs_dlrm.training.groups import Grouping
     from tfrs_dlrm.training.workdir import Workdir
 
     output, path = local_path(_OUTPUT.value), local_path(_JSON.value)
+    for name in (output or _WORKDIR.value, os.path.dirname(path)):
+        check_writable_place(name)
     strategy = _STRATEGY()
     grouping = Grouping(_WORKDIR.value, _GROUP_BY.value, _GAUC.value, strategy, _LABEL.value)
     try:

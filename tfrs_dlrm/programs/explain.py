@@ -20,13 +20,14 @@ _NEIGHBOURS = FLAGS.multi_string(
 _LABEL = FLAGS.string("label", "", "The label for importance and interactions; by default the first.")
 _TOP = FLAGS.integer("top", 10, "How many neighbours, pairs and rows of a table to print.", least=1)
 _OUTPUT = FLAGS.string("output", "", "The directory to write; by default explanation/ in the workdir.")
+FLAGS.stopped = lambda: "Nothing was written: the same command measures again."
 
 
 def main() -> None:
     """Measures, and writes text, JSON and pictures."""
     from tfrs_dlrm import plots
     from tfrs_dlrm.programs.progress_bars import PrepareBar
-    from tfrs_dlrm.stores.files import local_path, write_json
+    from tfrs_dlrm.stores.files import check_writable_place, local_path, write_json
     from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
     from tfrs_dlrm.training.workdir import Workdir
 
@@ -41,6 +42,7 @@ def main() -> None:
         label=_LABEL.value,
     )
     output = local_path(_OUTPUT.value)
+    check_writable_place(output or _WORKDIR.value)
     with PrepareBar() as bar:
         found = explain_run(_WORKDIR.value, questions, _DATA.value, _SPLIT.value, _CHECKPOINT.value, bar)
     workdir = Workdir(_WORKDIR.value)

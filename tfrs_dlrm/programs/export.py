@@ -16,6 +16,7 @@ _CONTEXT = FLAGS.texts(
 _TABLES = FLAGS.enum("tables", "float32", ["float32", "float16", "int8"], "How to store the rows of the tables.")
 _DATA = FLAGS.string("data", None, "Prepared data to measure smaller tables on; by default the data of the run.")
 _KEEP = FLAGS.integer("keep", None, "How many of the newest versions to keep; by default all.", least=1)
+FLAGS.stopped = lambda: f"{_OUTPUT.value} has no new version: the same command exports again."
 
 
 def main() -> None:
@@ -43,7 +44,8 @@ def main() -> None:
     if is_store_url(_OUTPUT.value):
         version = exported.path.rpartition("/")[2]
         copy = "aws s3 sync" if _OUTPUT.value.startswith("s3:") else "gcloud storage rsync --recursive"
-        print(f"or copied to a disk, for TF Serving:\n  {copy} {exported.path} /models/{name}/{version}")
+        target = shlex.quote(f"/models/{name}/{version}")
+        print(f"or copied to a disk, for TF Serving:\n  {copy} {shlex.quote(exported.path)} {target}")
         return
     volume = shlex.quote(f"{os.path.abspath(_OUTPUT.value)}:/models/{name}")
     request = shlex.quote(f"@{os.path.join(exported.path, EXAMPLE)}")

@@ -16,16 +16,18 @@ _COLUMNS = FLAGS.texts("columns", [], "The names of the columns of a text file w
 _DELIMITER = FLAGS.string("delimiter", None, "What separates the fields of a text file; by default found in the file.")
 _ROWS = FLAGS.integer("rows", 100_000, "How many rows to look at, of the first files.", least=1)
 _FORCE = FLAGS.switch("force", False, "Overwrites an existing output.")
+FLAGS.stopped = lambda: "No schema was written: the same command looks again."
 
 
 def main() -> None:
     """Writes the schema, and prints what each column was taken for."""
     from tfrs_dlrm.data.raw.infer import infer_schema
-    from tfrs_dlrm.stores.files import local_path
+    from tfrs_dlrm.stores.files import check_writable_place, local_path
 
     path = _OUTPUT.value
     if os.path.exists(path) and not _FORCE.value:
         raise FileExistsError(f"{path} exists and may hold your changes; --force overwrites it")
+    check_writable_place(os.path.dirname(local_path(path)))
     delimiter = _DELIMITER.value and _DELIMITER.value.replace("\\t", "\t")
     proposal = infer_schema(
         _INPUT.value,

@@ -12,6 +12,7 @@ _LABELS = FLAGS.string(
 )
 _SCHEMA = FLAGS.string("schema", None, "The schema.json of the served model.", required=True)
 _OUTPUT = FLAGS.string("output", None, "The .parquet file to write.", required=True)
+FLAGS.stopped = lambda: "Nothing was written: the same command joins again."
 
 
 def main() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import glob
 import importlib
+import io
 import os
 import sys
 import tempfile
@@ -21,6 +23,7 @@ from tfrs_dlrm.distribute.tf_config import JOBS, unused_cluster
 from tfrs_dlrm.messages import cause
 from tfrs_dlrm.programs.commands import command, in_this_form, module_name
 from tfrs_dlrm.programs.program_flags import ProgramFlags, UsageError, wants_help
+from tfrs_dlrm.programs.signals import ends_by_signal
 
 
 class Leave(SystemExit):
@@ -34,6 +37,7 @@ def run(program: str, arguments: Sequence[str] | None = None) -> NoReturn:
       program: the name of a subcommand of `tfrs-dlrm`.
       arguments: its command line without the first word; by default the one of this process.
     """
+    _in_utf8()
     try:
         code = _execute(program, sys.argv[1:] if arguments is None else arguments)
     except Leave as e:
@@ -43,8 +47,24 @@ def run(program: str, arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
+def _in_utf8() -> None:
+    """Lets this process take and print all texts; in an ASCII locale it starts again, in Python's UTF-8 mode.
+
+    File names are UTF-8 nearly everywhere, and TensorFlow takes no others. For LC_ALL=C, Python itself chooses UTF-8
+    unless PYTHONUTF8=0 forbids it.
+    """
+    if codecs.lookup(sys.getfilesystemencoding()).name == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        arguments = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, arguments, {**os.environ, "PYTHONUTF8": "1"})
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def call(program: str, arguments: Sequence[str] = ()) -> int:
     """Runs a program in this process and returns its exit code: 0, 1 after an error, 2 for a wrong command line.
+
+    After Ctrl-C it is 130, and after SIGTERM 143.
 
     Each program keeps its flags in its module, apart from absl's global flags. A call resets them to their defaults,
     reads the recipe again and restores the verbosity of the log, so that calls do not influence each other. State of
@@ -118,23 +138,32 @@ def _execute(name: str, arguments: Sequence[str]) -> int:
         flags.FLAGS.mark_as_parsed()  # absl's log warns otherwise
     logging.use_absl_handler()
     logging.set_verbosity(defined.verbosity.value)
-    try:
-        for step in defined.before:
-            step()
-        if defined.tensorflow:
-            _load_tensorflow(defined)
-        program.main(*([given] if defined.arguments else []))
-        return 0
-    except Leave:
-        raise
-    except SystemExit as e:
-        return int(e.code or 0)
-    except (ValueError, OSError, ArithmeticError, ImportError) as e:
-        return _failed(cause(e), e)
-    except Exception as e:
-        if not type(e).__module__.startswith(("tensorflow", "duckdb", "_duckdb")):
+    with ends_by_signal() as signals:
+        try:
+            for step in defined.before:
+                step()
+            if defined.tensorflow:
+                _load_tensorflow(defined)
+            program.main(*([given] if defined.arguments else []))
+            return 0
+        except Leave:
             raise
-        return _failed(cause(e), e)
+        except SystemExit as e:
+            return int(e.code or 0)
+        except (Exception, KeyboardInterrupt) as e:
+            # Libraries in which the signal arrives may make an error of their own of it.
+            if not signals.number and not isinstance(e, KeyboardInterrupt):
+                return _exit_code(e)
+            print(f"Stopped by {signals.name}. {in_this_form(defined.stopped())}".rstrip(), file=sys.stderr)
+            raise Leave(signals.exit_code) from None  # without waiting for threads in the middle of something
+
+
+def _exit_code(error: Exception) -> int:
+    """Reports an error of the user in one line; raises all others."""
+    known = (ValueError, OSError, ArithmeticError, ImportError)
+    if not isinstance(error, known) and not type(error).__module__.startswith(("tensorflow", "duckdb", "_duckdb")):
+        raise error
+    return _failed(cause(error), error)
 
 
 def _failed(message: str, error: Exception) -> int:

@@ -1,5 +1,7 @@
 """Shows what a run would need and take on devices that need not be here: memory, step time, bottleneck."""
 
+import os
+
 from tfrs_dlrm.distribute.placement import STRATEGIES
 from tfrs_dlrm.programs.program_flags import ProgramFlags
 
@@ -16,8 +18,10 @@ _OUTPUT = FLAGS.string("output", "", "A JSON file to write.")
 
 def main() -> None:
     """Prints the plan."""
+    from tfrs_dlrm.stores.files import check_writable_place
     from tfrs_dlrm.tools import planner
 
+    check_writable_place(os.path.dirname(_OUTPUT.value))
     plan = planner.plan_run(_CONFIG.value, _STRATEGY.value, _TOPOLOGY.value)
     print("\n".join(planner.lines(plan)))
     if _OUTPUT.value:

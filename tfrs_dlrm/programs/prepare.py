@@ -26,6 +26,7 @@ _MASTER = FLAGS.string(
 )
 _OUTPUT = FLAGS.string("output", None, "The directory to write.", required=True)
 _SHOWN = 10
+FLAGS.stopped = lambda: f"What is finished is kept in {_OUTPUT.value}: the same command resumes."
 
 
 def main() -> None:

@@ -41,6 +41,8 @@ class ProgramFlags:
         self.arguments = arguments
         # Called once the flags are parsed, before TensorFlow is loaded; their errors end the program.
         self.before: list[Callable[[], None]] = []
+        # Says what is saved and what to do next, if the program is stopped by a signal.
+        self.stopped: Callable[[], str] = lambda: ""
         # Whether a strategy still decides what the devices are.
         self.chooses_devices = False
         self._values = flags.FlagValues()

@@ -18,17 +18,19 @@ _EXAMPLES = FLAGS.integer(
 _BUNDLE = FLAGS.string("bundle", "", "A bundle, or the directory of its versions, whose checks the page shows.")
 _LATENCY = FLAGS.switch("latency", True, "Measures the latency of the bundle, which takes some seconds.")
 _OUTPUT = FLAGS.string("output", "", "The HTML file; by default report.html in the workdir.")
+FLAGS.stopped = lambda: "Nothing was written: the same command makes the page again."
 
 
 def main() -> None:
     """Scores the checkpoint, and writes the page."""
     from tfrs_dlrm.programs.progress_bars import PrepareBar
-    from tfrs_dlrm.stores.files import local_path, write_text
+    from tfrs_dlrm.stores.files import check_writable_place, local_path, write_text
     from tfrs_dlrm.tools.report.findings import ReportOptions, examine
     from tfrs_dlrm.tools.report.page import page
     from tfrs_dlrm.training.workdir import Workdir
 
     output = local_path(_OUTPUT.value)
+    check_writable_place(os.path.dirname(output) if output else _WORKDIR.value)
     options = ReportOptions(
         data=_DATA.value,
         split=_SPLIT.value,

@@ -8,6 +8,7 @@ _OUTPUT = FLAGS.string("output", None, "The directory to write.", required=True)
 _TRAIN_ROWS = FLAGS.integer("train_rows", 800_000, "The number of rows of train.tsv.", least=1)
 _EVAL_ROWS = FLAGS.integer("eval_rows", 100_000, "The number of rows of eval.tsv.", least=1)
 _SEED = FLAGS.integer("seed", 0, "The seed of the planted model and of the rows.", least=0)
+FLAGS.stopped = lambda: f"The log in {_OUTPUT.value} is not complete: the same command draws it again."
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ FLAGS = ProgramFlags(__doc__)
 _CONFIG = FLAGS.config("quickstart")
 _STRATEGY = define_strategy(FLAGS, trains=True)
 _WORKDIR = FLAGS.string("workdir", "", "The directory of checkpoints and results; by default runs/RECIPE.")
+FLAGS.stopped = lambda: "The same command resumes the run from its last checkpoint, or begins it."
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
             result = train(_CONFIG.value, workdir, strategy, bar, show_progress=True)
     except Interrupted as e:
         print(f"{e}. The same command resumes the run.")
-        sys.exit(143)  # as shells report a process ended by SIGTERM
+        sys.exit(e.exit_code)
     except ServerLost as e:
         print(f"error: {e}. Once the server is back, the same command resumes the run.", file=sys.stderr)
         raise Leave(EXIT_SERVER_LOST) from e

@@ -1,5 +1,7 @@
 """Verifies a bundle before it is served: whether it is complete, loads, and answers as the trained model does."""
 
+import os
+
 from tfrs_dlrm.programs.launch import Leave
 from tfrs_dlrm.programs.program_flags import ProgramFlags
 
@@ -13,9 +15,9 @@ _ALLOW = FLAGS.texts("allow_ops", [], "Operations that the graph may have in add
 def main(arguments: list[str]) -> None:
     """Prints the report; the exit code is 1 if a check failed."""
     from tfrs_dlrm.serving.verification.verify import verify
-    from tfrs_dlrm.stores.files import local_path, write_json
+    from tfrs_dlrm.stores.files import check_writable_place, local_path, write_json
 
-    local_path(_JSON.value or "")
+    check_writable_place(os.path.dirname(local_path(_JSON.value or "")))
     if len(arguments) != 1:
         raise ValueError("give one bundle: tfrs-dlrm verify BUNDLE, a version or the directory of its versions")
     report = verify(arguments[0], _DATA.value, _LATENCY.value, _ALLOW.value or ())

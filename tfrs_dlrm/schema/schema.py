@@ -22,7 +22,7 @@ from tfrs_dlrm.schema.validation import (
     check_table,
     check_text,
 )
-from tfrs_dlrm.stores.files import local_path, read_text
+from tfrs_dlrm.stores.files import read_text, write_text
 
 # The name of the schema in a prepared directory.
 SCHEMA_FILE = "schema.json"
@@ -278,10 +278,7 @@ class Schema:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `to_json` to `path`; the file appears whole or not at all."""
-        temporary = f"{local_path(os.fspath(path))}.tmp"
-        with open(temporary, "w", encoding="utf-8") as f:
-            f.write(self.to_json())
-        os.replace(temporary, path)
+        write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Schema:

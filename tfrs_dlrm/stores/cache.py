@@ -13,24 +13,21 @@ cache/KIND/BUCKET/PREFIX/
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import io
 import os
 import shutil
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from absl import logging
-
 from tfrs_dlrm.stores.files import read_json, write_json
 from tfrs_dlrm.stores.listing import Listing
+from tfrs_dlrm.stores.lock import InUseError, Lock
 from tfrs_dlrm.stores.urls import StoreUrl
 
 CACHE_VARIABLE = "TFRS_DLRM_CACHE"
-# The copies that this process uses, each with the file whose lock says so.
-_USED: dict[str, io.TextIOWrapper] = {}
+# The copies that this process uses, each with the lock that says so.
+_USED: dict[str, Lock] = {}
 
 
 class CachedCopy:
@@ -45,7 +42,7 @@ class CachedCopy:
 
     def __init__(self, address: str):
         self.address, self.home = address, _home(StoreUrl.parse(address))
-        self._writer: io.TextIOWrapper | None = None
+        self._writer = Lock(os.path.join(self.home, "writer"), address, "works on it")
 
     def state(self) -> dict[str, Any]:
         """Returns what `remember` wrote last: `id`, `version`, `directory` and `files`."""
@@ -64,67 +61,50 @@ class CachedCopy:
     @contextlib.contextmanager
     def transfer_lock(self) -> Iterator[None]:
         """Lets one process of this machine at a time transfer the copy."""
-        os.makedirs(self.home, exist_ok=True)
-        with open(os.path.join(self.home, "lock"), "w", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logging.warning("%s: waiting for another process of this machine that transfers it", self.address)
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with Lock(os.path.join(self.home, "lock"), self.address, "transfers it") as lock:
+            lock.acquire(wait=lambda owner: True)
             yield
 
     def write_alone(self) -> None:
         """Keeps other processes of this machine from changing the copy until this process ends.
 
         Raises:
-          ValueError: another process writes the copy already.
+          InUseError: another process writes the copy already.
         """
-        os.makedirs(self.home, exist_ok=True)
-        self._writer = self._writer or open(os.path.join(self.home, "writer"), "w", encoding="utf-8")  # noqa: SIM115
-        try:
-            fcntl.flock(self._writer, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            self._writer.close()
-            self._writer = None
-            raise ValueError(f"{self.address}: another process of this machine works on it; stop that one first") from e
+        self._writer.acquire()
 
     def done_writing(self) -> None:
         """Releases the lock of `write_alone`."""
-        if self._writer:
-            self._writer.close()
-            self._writer = None
+        self._writer.release()
 
     def is_written(self) -> bool:
         """Whether another process has called `write_alone`."""
-        if self._writer:
-            return False
-        with open(os.path.join(self.home, "writer"), "a", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        return self._writer.is_taken()
 
 
 def use_copy(path: str) -> None:
     """Keeps other processes from removing a copy, a directory of `CachedCopy`, until this process ends."""
     if path not in _USED:
-        _USED[path] = open(os.path.join(os.path.dirname(path), "use"), "a", encoding="utf-8")  # noqa: SIM115
-        fcntl.flock(_USED[path], fcntl.LOCK_SH)
+        lock = _use(path, shared=True)
+        lock.acquire(wait=lambda owner: True)
+        _USED[path] = lock
 
 
 def forget_copy(path: str) -> bool:
     """Removes a copy that `local_copy` returned, unless other processes use it; returns whether it is gone."""
-    home = os.path.dirname(path)
     if used := _USED.pop(path, None):
-        used.close()
-    with open(os.path.join(home, "use"), "a", encoding="utf-8") as file:
+        used.release()
+    with _use(path) as lock:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.acquire()
+        except InUseError:
             return False
         shutil.rmtree(path, ignore_errors=True)
         return True
+
+
+def _use(path: str, shared: bool = False) -> Lock:
+    return Lock(os.path.join(os.path.dirname(path), "use"), path, "removes it", shared=shared)
 
 
 def _home(url: StoreUrl) -> str:

@@ -10,14 +10,14 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import google_crc32c
 from absl import logging
 
 from tfrs_dlrm.stores.cache import CachedCopy, use_copy
 from tfrs_dlrm.stores.errors import StoreError
+from tfrs_dlrm.stores.files import crc32c
 from tfrs_dlrm.stores.listing import PUBLISHED_FILE, Listing, PublishedFile
 from tfrs_dlrm.stores.publish import check_free, remove_empty, visible_files
-from tfrs_dlrm.stores.store import CHUNK_BYTES, Store
+from tfrs_dlrm.stores.store import Store
 from tfrs_dlrm.stores.transfer import Progress, download_all, upload_all
 from tfrs_dlrm.stores.urls import is_store_url
 
@@ -210,17 +210,9 @@ def _has(path: str, name: str, entry: PublishedFile, stamps: Mapping[str, Any], 
         return same
     if os.path.getsize(path) != entry.bytes:
         return False
-    return stamps.get(name) == _stamp(path) or _crc32c(path) == entry.crc32c
+    return stamps.get(name) == _stamp(path) or crc32c(path) == entry.crc32c
 
 
 def _stamp(path: str) -> list[int]:
     found = os.stat(path)
     return [found.st_size, found.st_mtime_ns]
-
-
-def _crc32c(path: str) -> str:
-    crc = google_crc32c.Checksum()
-    with open(path, "rb") as f:
-        while chunk := f.read(CHUNK_BYTES):
-            crc.update(chunk)
-    return crc.digest().hex()

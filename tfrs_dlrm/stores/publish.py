@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Collection, Iterator
 
 from tfrs_dlrm.stores.listing import PUBLISHED_FILE, Listing
+from tfrs_dlrm.stores.lock import LOCK_FILE
 from tfrs_dlrm.stores.store import Store
 from tfrs_dlrm.stores.transfer import Progress, upload_all
 from tfrs_dlrm.stores.urls import join
@@ -70,7 +71,7 @@ def visible_files(directory: str) -> Iterator[str]:
         directories[:] = sorted(d for d in directories if not d.startswith(_UNFINISHED))
         for name in sorted(files):
             path = os.path.relpath(os.path.join(root, name), directory).replace(os.sep, "/")
-            if not _HALF_WRITTEN.search(name) and path != PUBLISHED_FILE:
+            if not _HALF_WRITTEN.search(name) and name != LOCK_FILE and path != PUBLISHED_FILE:
                 yield path
 
 

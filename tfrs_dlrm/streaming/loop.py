@@ -28,9 +28,10 @@ from tfrs_dlrm.streaming.reader import Retries, Stopped, StreamReader
 from tfrs_dlrm.streaming.readers import open_reader
 from tfrs_dlrm.streaming.waiting import RetainedTopic, Waiting
 from tfrs_dlrm.streaming.windows import StreamState, StreamWindow, WindowJournal
-from tfrs_dlrm.training.callbacks import Interrupted, StopOnSignal
+from tfrs_dlrm.training.callbacks import StopOnSignal
 from tfrs_dlrm.training.evaluation import NonFiniteError
 from tfrs_dlrm.training.factory import make_model, make_optimizers, precision, with_row_optimizers
+from tfrs_dlrm.training.memory_check import check_memory
 from tfrs_dlrm.training.run import RUN_AGAIN, Result, Run
 from tfrs_dlrm.training.workdir import METRICS_FILE, Workdir
 
@@ -65,7 +66,7 @@ def train_on_stream(
         broker does not answer, the topic may not be read, rows are gone that the checkpoint has not seen, the stream
         is of another schema, or confluent-kafka is missing.
       NonFiniteError: the loss or a score became NaN or infinite; the last good checkpoint is unchanged.
-      Interrupted: after SIGTERM, with a checkpoint written.
+      Interrupted: after SIGTERM or Ctrl-C, with a checkpoint written.
       OSError: the disk is full.
     """
     config.check()
@@ -79,22 +80,22 @@ def train_on_stream(
     _check_topic(home, address)
     reader = open_reader(address)
     try:
+        home.claim()
         first = Retries(_FIRST_ANSWER, logging.warning)
         first(reader.bounds)
         first(lambda: check_dead_letter(address))
         with precision(config.train.precision), distribution.strategy.scope(), disk_full(workdir, RUN_AGAIN):
             data_dir = ensure_prepared(config.data, config.train.seed, prepare_progress)
             schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
+            check_memory(config, schema, distribution, make_optimizers(config.optimizer)[1])
             model = make_model(config.model, schema, config.train.seed)
             config, optimizers = with_row_optimizers(config, model.embeddings, home.begun())
             model.compile(*make_optimizers(config.optimizer))
-            try:
-                home.begin(config, data_dir)
-                run = StreamRun(config, data_dir, address, home, model, schema, reader)
-                return run.train(show_progress, optimizers)
-            finally:
-                home.end()
+            home.begin(config, data_dir)
+            run = StreamRun(config, data_dir, address, home, model, schema, reader)
+            return run.train(show_progress, optimizers)
     finally:
+        home.end()
         reader.close()
 
 
@@ -157,7 +158,7 @@ class StreamRun(Run):
                 path = self._save()
                 if listener.received:
                     self.checkpoints.wait()
-                    raise Interrupted(self.counter.step, path)
+                    raise listener.interrupted(path)
         finally:
             self._progress.close()
         return self.finish(reason)

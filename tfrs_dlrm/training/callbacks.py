@@ -1,4 +1,4 @@
-"""Keras callbacks of a run: count steps, watch the loss, listen for SIGTERM."""
+"""Keras callbacks of a run: count steps, watch the loss, listen for SIGTERM and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,11 +15,22 @@ from tfrs_dlrm.training.evaluation import NonFiniteError
 
 
 class Interrupted(Exception):
-    """The run was asked to end and wrote a checkpoint."""
+    """The run was asked to end and wrote a checkpoint.
 
-    def __init__(self, step: int, path: str):
+    Args:
+      step: the last one done.
+      path: of the checkpoint.
+      number: of the signal.
+    """
+
+    def __init__(self, step: int, path: str, number: int = signal.SIGTERM):
         super().__init__(f"stopped by a signal after step {step}; the checkpoint is {path}")
-        self.step, self.path = step, path
+        self.step, self.path, self.number = step, path, number
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a process that ends so, as shells report it."""
+        return 128 + self.number
 
 
 class StepCounter(keras.callbacks.Callback):
@@ -85,9 +96,9 @@ class EndRound(keras.callbacks.Callback):
 
 
 class StopOnSignal(keras.callbacks.Callback):
-    """On SIGTERM ends the run at the next step, or at the evaluation if one follows the step.
+    """On SIGTERM or Ctrl-C ends the run at the next step, or at the evaluation if one follows the step.
 
-    It listens inside `with`, in the main thread only.
+    It listens inside `with`, in the main thread only. A second signal ends the run at once, without a checkpoint.
 
     Args:
       counter: the step.
@@ -98,9 +109,11 @@ class StopOnSignal(keras.callbacks.Callback):
 
     Raises:
       Interrupted: once the checkpoint is written.
+      KeyboardInterrupt: at a second signal.
     """
 
     EVERY = 50
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(
         self,
@@ -113,17 +126,22 @@ class StopOnSignal(keras.callbacks.Callback):
         self._counter, self._ends_round, self._save, self._anywhere = counter, ends_round, save, anywhere
         self._asked = counter.step
         self.received = False
-        self._before: Any = None
+        self._number: int = signal.SIGTERM
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopOnSignal:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._receive)
+            self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-            self._before = None
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def interrupted(self, path: str) -> Interrupted:
+        """The error of a run that was asked to end, and wrote the checkpoint at `path`."""
+        return Interrupted(self._counter.step, path, self._number)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Ends the run if it was asked to."""
@@ -135,8 +153,11 @@ class StopOnSignal(keras.callbacks.Callback):
             self._asked = self._counter.step
             asked = self._anywhere(self.received)
         if asked and not self._ends_round():
-            raise Interrupted(self._counter.step, self._save())
+            raise self.interrupted(self._save())
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
+        self._number = number
+        if self.received:
+            raise KeyboardInterrupt
         self.received = True

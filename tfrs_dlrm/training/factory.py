@@ -23,6 +23,7 @@ from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.training_setup import dtype_policy
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
+from tfrs_dlrm.training.memory_check import check_memory
 from tfrs_dlrm.training.schedules import ScaledRate, WarmupPolynomialDecay
 from tfrs_dlrm.training.state import RunState
 from tfrs_dlrm.training.tpu import tpu_tables
@@ -163,14 +164,16 @@ def load_run(workdir: str, which: Which = "best", compiled: bool = False) -> tup
 
     Raises:
       FileNotFoundError: the directory holds no run or no checkpoint.
-      ValueError: the checkpoint is damaged.
+      ValueError: the checkpoint is damaged, or its tables do not fit in the memory that is left.
     """
     home = Workdir(workdir)
     config = home.config()
     state = RunState(config.optimizer)
     path = home.checkpoint(which)
+    schema = home.schema()
+    check_memory(config, schema, distribution_of())
     with precision(config.train.precision):
-        model = make_model(config.model, home.schema(), config.train.seed, tables_for(config))
+        model = make_model(config.model, schema, config.train.seed, tables_for(config))
         model.build()
         if compiled:
             model.compile(*make_optimizers(config.optimizer, state.rate_factor))

@@ -22,7 +22,7 @@ from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.stores.files import disk_full
 from tfrs_dlrm.training.asynchronous import Workers, server_lost
-from tfrs_dlrm.training.callbacks import EndRound, Interrupted, StopOnNonFiniteLoss, StopOnSignal
+from tfrs_dlrm.training.callbacks import EndRound, StopOnNonFiniteLoss, StopOnSignal
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
 from tfrs_dlrm.training.factory import (
     learning_rates,
@@ -40,6 +40,7 @@ from tfrs_dlrm.training.inputs import (
     input_service,
     worker_dataset,
 )
+from tfrs_dlrm.training.memory_check import check_memory
 from tfrs_dlrm.training.progress import ProgressBar, TrainingProgress, out_of_range_lines
 from tfrs_dlrm.training.run import RUN_AGAIN, Result, Run
 from tfrs_dlrm.training.state import RunLimits, RunState, check_evaluation_labels, check_goals, quality
@@ -63,9 +64,10 @@ def train_and_evaluate(
       show_progress: draws a progress bar on standard error.
 
     Raises:
-      ValueError: the configuration, the data or the run in `workdir` do not fit together.
+      ValueError: the configuration, the data or the run in `workdir` do not fit together; or another process trains
+        in `workdir` (`InUseError`).
       NonFiniteError: the loss or a score became NaN or infinite; the last good checkpoint is unchanged.
-      Interrupted: after SIGTERM, with a checkpoint written.
+      Interrupted: after SIGTERM or Ctrl-C, with a checkpoint written.
       EvaluationFailed: the evaluation set cannot be read; the weights of that step are saved.
       ServerLost: a parameter server does not answer; called again once it is back, this resumes from the last
         checkpoint.
@@ -83,21 +85,24 @@ def train_and_evaluate(
         disk_full(workdir, RUN_AGAIN),
     ):
         service = input_service(config.data.service)
-        # One process writes, and the others see what it wrote.
-        if distribution.is_chief:
-            ensure_prepared(config.data, config.train.seed, prepare_progress)
-        distribution.wait_for_all()
-        data_dir = local_copy(config.data.path)
-        schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
-        check_goals(config, schema, bool(PreparedManifest.load(data_dir).eval))
-        check_evaluation_labels(config, schema, label_counts(data_dir, "eval"))
-        model = make_model(config.model, schema, config.train.seed, tables_for(config))
         home = Workdir(workdir)
-        config, optimizers = with_row_optimizers(config, model.embeddings, home.begun())
-        state = RunState(config.optimizer)
-        dense, embedding = make_optimizers(config.optimizer, state.rate_factor)
-        model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
         try:
+            # One process writes, and the others see what it wrote.
+            if distribution.is_chief:
+                home.claim()
+                ensure_prepared(config.data, config.train.seed, prepare_progress)
+            distribution.wait_for_all()
+            data_dir = local_copy(config.data.path)
+            manifest = PreparedManifest.load(data_dir)
+            schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
+            check_goals(config, schema, bool(manifest.eval))
+            check_evaluation_labels(config, schema, label_counts(data_dir, "eval"))
+            check_memory(config, schema, distribution, make_optimizers(config.optimizer)[1])
+            model = make_model(config.model, schema, config.train.seed, tables_for(config))
+            config, optimizers = with_row_optimizers(config, model.embeddings, home.begun())
+            state = RunState(config.optimizer)
+            dense, embedding = make_optimizers(config.optimizer, state.rate_factor)
+            model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
             _begin(home, config, data_dir, distribution)
             return TrainingRun(config, data_dir, home, model, state, service).train(show_progress, optimizers)
         finally:
@@ -211,7 +216,7 @@ class TrainingRun(Run):
             self._workers = Workers(self.model, read, train.steps_per_execution)
         averages = self._workers.fit(steps, callbacks, lambda: self._listener.received)
         if averages is None:  # told to stop before the first step
-            raise Interrupted(self.counter.step, self.save_and_wait())
+            raise self._listener.interrupted(self.save_and_wait())
         self._end_round(averages)
 
     def _end_round(self, averages: dict[str, float]) -> None:
@@ -234,7 +239,7 @@ class TrainingRun(Run):
             self.model.stop_training = True
         elif self.distribution.any_process(self._listener.received):
             self.checkpoints.wait()
-            raise Interrupted(step, path)
+            raise self._listener.interrupted(path)
 
     def evaluate(self) -> dict[str, float]:
         """Returns the metrics of the model on the evaluation set.

@@ -15,7 +15,7 @@ from tfrs_dlrm.checkpoint.save import not_finite
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.stores.files import finite, write_json
+from tfrs_dlrm.stores.files import finite, whole_file, write_json
 from tfrs_dlrm.training.callbacks import StepCounter
 from tfrs_dlrm.training.evaluation import NonFiniteError
 from tfrs_dlrm.training.factory import set_rates
@@ -67,14 +67,15 @@ class RunRecords:
         # If the run is killed before the checkpoint is whole, `forget_after` drops the line when the run resumes.
         with open(self._path, "a", encoding="utf-8") as f:
             f.write(json.dumps(finite(record)) + "\n")
+            f.flush()
+            os.fsync(f.fileno())
 
     def forget_after(self, number: int) -> None:
         """Drops the lines of higher numbers, which a resumed run writes again."""
         if not os.path.exists(self._path):
             return
-        with open(self._path + ".tmp", "w", encoding="utf-8") as f:
+        with whole_file(self._path) as f:
             f.writelines(json.dumps(record) + "\n" for record in self if record[self._key] <= number)
-        os.replace(self._path + ".tmp", self._path)
 
 
 class _State(Protocol):

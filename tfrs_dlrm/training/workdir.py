@@ -21,19 +21,28 @@ from absl import logging
 from tfrs_dlrm import schema as schema_lib
 from tfrs_dlrm.checkpoint import Checkpoints, directory
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.data.encoding.checksums import (
+    CHECKSUMS_FILE,
+    SAMPLES_FILE,
+    check_files,
+    recorded_checksums,
+    write_checksums,
+)
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
-from tfrs_dlrm.data.preparing.samples import SAMPLES_FILE
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Mirror, Store, StoreError, is_store_url, join
-from tfrs_dlrm.stores.files import read_json, write_json
+from tfrs_dlrm.stores.files import put, read_json, remove_unfinished, write_json
+from tfrs_dlrm.stores.lock import directory_lock
 
 Which = Literal["best", "latest"]
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 _ENCODER_DIR = "encoder"
 _DIRS = {"latest": "checkpoints", "best": "best"}
+# Longer than a program takes to write a report into the directory.
+_SECONDS_TO_WRITE = 3600.0
 # Fields that decide the shape and meaning of a checkpoint: a run resumes only if they are equal.
 _SHAPING = (
     "model",
@@ -67,6 +76,7 @@ class Workdir:
     def __init__(self, path: str):
         self.name = path
         self._mirror = Mirror(path, fixed=_never_changes) if is_store_url(path) else None
+        self._lock = None if self._mirror else directory_lock(path, "trains the run in it")
         self.pull()
 
     @property
@@ -93,10 +103,26 @@ class Workdir:
                 kept = f"nothing is lost: {self.path} holds it, and the same command publishes it"
                 raise StoreError(f"{e}; {kept}") from e
 
+    def claim(self) -> None:
+        """Keeps other processes from training the run, until `end` or the end of this process; reading is free.
+
+        Other machines notice a run in a store when one of them publishes.
+
+        Raises:
+          InUseError: another process trains it.
+          OSError: the directory cannot be written.
+        """
+        if self._mirror:
+            self._mirror.write_alone()
+        if self._lock:
+            self._lock.acquire()
+
     def end(self) -> None:
-        """Releases the local copy of a run in a store to other processes of this machine."""
+        """Lets other processes train the run."""
         if self._mirror:
             self._mirror.done_writing()
+        if self._lock:
+            self._lock.release()
 
     def add(self, paths: Sequence[str]) -> None:
         """Uploads local files of a run in a store next to the run, which does not change.
@@ -118,18 +144,28 @@ class Workdir:
         """The schema, vocabularies and statistics of the run."""
         return os.path.join(self.path, _ENCODER_DIR)
 
+    def check_encoder(self) -> None:
+        """Makes sure that the schema, vocabularies and statistics are those that the run was trained with.
+
+        Raises:
+          ValueError: a file is damaged; the message names it.
+        """
+        check_files(self.encoder_dir, f"copy the same file from the data of the run, {self.config().data.path}")
+
     def file(self, name: str) -> str:
         """Returns the path of a file of the run."""
         return os.path.join(self.path, name)
 
     def begin(self, config: RunConfig, data_dir: str) -> None:
-        """Starts a run, or makes sure that the directory holds this one.
+        """Starts a run, or makes sure that the directory holds this one; claims it.
 
         Raises:
-          ValueError: it holds a run of another model, or on data with another schema or vocabulary.
+          ValueError: it holds a run of another model, or on data with another schema or vocabulary; or another process
+            trains it (`InUseError`).
         """
-        if self._mirror:
-            self._mirror.write_alone()
+        self.claim()
+        if os.path.isdir(self.path):
+            remove_unfinished(self.path, older_than=_SECONDS_TO_WRITE)
         for name in _DIRS.values():
             directory.tidy(self.file(name))
         if begun := self.begun():
@@ -159,7 +195,8 @@ class Workdir:
         return RunConfig.from_dict(read_json(path))
 
     def schema(self) -> Schema:
-        """The schema that the model of the run was made for."""
+        """The schema that the model of the run was made for; its files are checked first."""
+        self.check_encoder()
         return Schema.load(os.path.join(self.encoder_dir, SCHEMA_FILE))
 
     def checkpoint(self, which: Which) -> str:
@@ -189,8 +226,9 @@ class Workdir:
         """Makes sure that a prepared directory encodes as the data of the run did.
 
         Raises:
-          ValueError: saying what differs.
+          ValueError: saying what differs, or which file of either is damaged.
         """
+        check_files(data_dir)
         other = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
         found = schema_lib.difference(self.schema(), other)
         if found:
@@ -231,13 +269,18 @@ def _never_changes(name: str) -> bool:
 
 
 def _copy_encoder(source: str, target: str) -> None:
-    temporary = f"{target}.tmp"
+    temporary = f"{target}.tmp"  # only the process with the lock writes it
     shutil.rmtree(temporary, ignore_errors=True)
     os.makedirs(temporary)
     for name in (SCHEMA_FILE, STATISTICS_FILE, SAMPLES_FILE):
         shutil.copy(os.path.join(source, name), temporary)
     shutil.copytree(os.path.join(source, VOCABULARY_DIR), os.path.join(temporary, VOCABULARY_DIR))
-    os.replace(temporary, target)
+    if recorded := recorded_checksums(source):
+        write_json(os.path.join(temporary, CHECKSUMS_FILE), recorded)
+        check_files(temporary, "run the same command again")
+    else:
+        write_checksums(temporary)
+    put(temporary, target)
 
 
 def _fingerprint(directory: str) -> str:

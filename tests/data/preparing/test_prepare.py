@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from tfrs_dlrm.data.preparing.samples import SAMPLES, read_samples, to_tensors
 from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.stores.lock import InUseError
 
 SCHEMA = Schema(
     Label("y"),
@@ -449,3 +451,70 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path, moments)
     assert run.returncode == 0, f"seed {seed}: {run.stderr[-2000:]}"
     assert_same_bytes(tmp_path / "plain", tmp_path / "killed")
     assert PreparedManifest.load(str(tmp_path / "plain")).bad_rows == 4  # nothing reads the weights
+
+
+class AnotherMeanwhile:
+    """A progress callback: in the second pass it calls something once."""
+
+    def __init__(self, action):
+        self._action = action
+
+    def __call__(self, stage, done, total, rows):
+        if stage == "encode" and self._action:
+            action, self._action = self._action, None
+            action()
+
+
+def test_a_second_preparation_of_other_settings_is_refused_and_harms_nothing(tmp_path):
+    frame().to_csv(tmp_path / "log.csv", index=False)
+    log, output, errors = [str(tmp_path / "log.csv")], str(tmp_path / "out"), []
+
+    def other():
+        for seed in (0, 1):  # before and after the first has marks of finished segments
+            with pytest.raises(InUseError) as e:
+                prepare(SCHEMA, log, output, eval_fraction=0.5, seed=seed)
+            errors.append(str(e.value))
+
+    prepare(SCHEMA, log, str(tmp_path / "alone"), eval_fraction=0.2)
+    prepare(SCHEMA, log, output, eval_fraction=0.2, progress=AnotherMeanwhile(other))
+    assert len(errors) == 2 and all(f"{output}: in use by this process on" in error for error in errors)
+    assert files_below(tmp_path / "out") == files_below(tmp_path / "alone")
+    for name in files_below(tmp_path / "out"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
+
+
+def test_a_second_preparation_of_the_same_settings_waits_and_finds_it_done(tmp_path, caplog):
+    frame().to_csv(tmp_path / "log.csv", index=False)
+    log, output, results = [str(tmp_path / "log.csv")], str(tmp_path / "out"), []
+    threads = [threading.Thread(target=lambda: results.append(prepare(SCHEMA, log, output))) for _ in range(3)]
+    passes = []
+
+    def progress(stage, done, total, rows):
+        passes.append((stage, done))
+        if stage == "encode" and not done:
+            for thread in threads:
+                thread.start()
+
+    first = prepare(SCHEMA, log, output, progress=progress)
+    for thread in threads:
+        thread.join(120)
+    assert results == [first] * 3
+    assert not list((tmp_path / "out").glob(".*")) and not (tmp_path / "out" / "unfinished").exists()
+
+
+def test_what_a_killed_run_left_half_written_goes_away(tmp_path):
+    frame().to_csv(tmp_path / "log.csv", index=False)
+    log, output = [str(tmp_path / "log.csv")], tmp_path / "out"
+
+    def stop(stage, done, total, rows):
+        if stage == "encode":
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        prepare(SCHEMA, log, str(output), progress=stop)
+    for name in ("statistics.json.0123abcd.tmp", "train/part-00000-00000.parquet.0123abcd.tmp", ".tfrs-dlrm.lock"):
+        (output / name).parent.mkdir(exist_ok=True)
+        (output / name).write_text("half")
+    prepare(SCHEMA, log, str(output))
+    prepare(SCHEMA, log, str(tmp_path / "alone"))
+    assert files_below(output) == files_below(tmp_path / "alone")

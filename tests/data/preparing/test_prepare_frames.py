@@ -59,6 +59,7 @@ def assert_same_but_for_the_inputs(a, b):
     assert [f for f in files if not filecmp.cmp(a / f, b / f, shallow=False)] in ([], ["prepared.json"])
     manifests = [json.loads((directory / "prepared.json").read_text()) for directory in (a, b)]
     inputs = [manifest["job"].pop("files") for manifest in manifests]
+    assert [bool(manifest.pop("crc32c")) for manifest in manifests] == [True, True]  # of the inputs as well
     assert manifests[0] == manifests[1]
     return inputs
 

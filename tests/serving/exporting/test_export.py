@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import click_log
 import numpy as np
@@ -200,3 +201,31 @@ def test_a_model_that_amplifies_rounding_is_allowed_as_much_as_it_rounds(run, tm
     path, found = exporting.export_model(model, run[0], str(tmp_path / "model"))
     assert 1e-5 < read_manifest(path).rounding == found.tolerances["probability"].absolute < 0.1
     assert verify(path, latency=False, allowed=["Sin"]).passed
+
+
+def test_exports_into_one_directory_are_versions_one_after_the_other(run, tmp_path, monkeypatch):
+    """And what a killed export left is no version, and goes away."""
+    output, paths, threads = tmp_path / "model", [], []
+    (output / "unfinished-1").mkdir(parents=True)
+    (output / "unfinished-7").mkdir()
+    write = exporting.write_reference
+
+    def with_another(*arguments):
+        if not threads:
+            threads.append(threading.Thread(target=lambda: paths.append(export(run[1], str(output)).path)))
+            threads[0].start()
+        write(*arguments)
+
+    monkeypatch.setattr(exporting, "write_reference", with_another)
+    paths.append(export(run[1], str(output)).path)
+    threads[0].join(300)
+    assert [os.path.basename(path) for path in paths] == ["1", "2"]
+    assert sorted(os.listdir(output)) == ["1", "2", "deploy"]
+    assert all(verify(path, latency=False).passed for path in paths)
+
+
+def test_an_unwritable_output_is_found_before_the_work(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "load_run", lambda *_: pytest.fail("the run comes first"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file/out: cannot be written: .*; choose another place"):
+        export(run[1], str(tmp_path / "file" / "out"))

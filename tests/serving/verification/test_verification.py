@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import prepared_files
 import pytest
 import verification_bundles
 from cases import matrix
@@ -102,9 +103,11 @@ def test_other_data_than_the_bundles_is_named(exported, bundle, tmp_path):
     data = shutil.copytree(exported[1], tmp_path / "data")
     lines = (data / "samples.jsonl").read_text().splitlines()
     (data / "samples.jsonl").write_text("\n".join(reversed(lines)))
+    prepared_files.record(data)
     found = failures(verify(str(bundle), str(data), latency=False))
     assert list(found) == ["data"] and "those of the encoded rows" in found["data"]
     (data / "samples.jsonl").write_text(lines[0].replace('"price"', '"cost"'))
+    prepared_files.record(data)
     found = failures(verify(str(bundle), str(data), latency=False))
     assert "other features than the bundle: cost, price" in found["data"]
 

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.data.encoding.checksums import check_files
 from tfrs_dlrm.data.encoding.dense_columns import dense_column, encode_dense
 from tfrs_dlrm.data.encoding.raw_values import RawValues, conformed, is_tensors, to_tensors
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, dense_statistics
@@ -87,6 +88,7 @@ class Encoder(keras.layers.Layer):
 
         Raises:
           FileNotFoundError: there is no such directory, or `prepare` did not write it.
+          ValueError: one of its files is damaged.
         """
         local = local_copy(directory)
         path = os.path.join(local, SCHEMA_FILE)
@@ -95,6 +97,7 @@ class Encoder(keras.layers.Layer):
                 f"{directory} is no prepared directory (it has no {SCHEMA_FILE}); give the directory that prepare"
                 " wrote, or an encoder, such as that of fit_encoder"
             )
+        check_files(local)
         return cls(Schema.load(path), local)
 
     def get_config(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from tfrs_dlrm.schema import Schema, Table
+from tfrs_dlrm.stores.files import whole_file
 
 VOCABULARY_DIR = "vocabulary"
 
@@ -33,17 +34,15 @@ def write_vocabulary(values: Iterable[Sequence[str]], table: Table, min_count: i
     Raises:
       ValueError: no values are given.
     """
-    with open(path + ".tmp", "w", encoding="utf-8", newline="\n") as f:
+    with whole_file(path) as f:
         size = 0
         for values_of_batch in values:
             f.writelines(f"{v}\n" for v in values_of_batch)
             size += len(values_of_batch)
-    if size == 0:
-        os.remove(path + ".tmp")
-        raise ValueError(
-            f"table {table.name!r}: no value occurs min_count={min_count} times in the training rows; lower it"
-        )
-    os.replace(path + ".tmp", path)
+        if size == 0:
+            raise ValueError(
+                f"table {table.name!r}: no value occurs min_count={min_count} times in the training rows; lower it"
+            )
     return size
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 from typing import Any, Literal
 
+import google_crc32c
 import pyarrow as pa
 
+from tfrs_dlrm.data.encoding.checksums import PREPARED_FILE, check_files
 from tfrs_dlrm.data.preparing.label_counts import LabelCounts
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.schema.plain import build
 from tfrs_dlrm.stores import local_copy
-from tfrs_dlrm.stores.files import read_json, well_formed, write_json
+from tfrs_dlrm.stores.files import finite, read_json, well_formed, write_json
 
-MANIFEST_FILE = "prepared.json"
+MANIFEST_FILE = PREPARED_FILE
 PREPARE_AGAIN = "remove the directory and prepare the data again"
+_CHECKSUM = "crc32c"  # of all other fields of the file
 Split = Literal["train", "eval"]
 
 
@@ -46,6 +50,8 @@ class PreparedManifest:
       job: the fingerprint of the job that made it.
       labels: by split and column of the label, what the labels are; empty if an earlier version made the directory, see
         `tfrs_dlrm.data.reading.labels.label_counts`.
+      checksums: of the files that encode, by name; empty in data of earlier versions. See
+        `tfrs_dlrm.data.encoding.checksums`.
     """
 
     train: tuple[PreparedShard, ...]
@@ -54,6 +60,7 @@ class PreparedManifest:
     out_of_range: dict[str, int]
     job: dict[str, Any]
     labels: dict[str, dict[str, LabelCounts]] = dataclasses.field(default_factory=dict)
+    checksums: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def shards(self, split: Split) -> tuple[PreparedShard, ...]:
         """The shards of one split.
@@ -74,7 +81,8 @@ class PreparedManifest:
     def save(self, directory: str) -> None:
         """Writes DIRECTORY/prepared.json."""
         counts = {split: {name: c.to_dict() for name, c in found.items()} for split, found in self.labels.items()}
-        write_json(os.path.join(directory, MANIFEST_FILE), dataclasses.asdict(self) | {"labels": counts})
+        plain = finite(dataclasses.asdict(self) | {"labels": counts})
+        write_json(os.path.join(directory, MANIFEST_FILE), {**plain, _CHECKSUM: _checksum(plain)})
 
     @classmethod
     def load(cls, directory: str) -> PreparedManifest:
@@ -82,7 +90,7 @@ class PreparedManifest:
 
         Raises:
           FileNotFoundError: the directory is missing, not a prepared one, or its preparation did not finish.
-          ValueError: the file is damaged.
+          ValueError: the manifest, or a file of which it has the checksum, is damaged.
         """
         directory = local_copy(directory)
         path = os.path.join(directory, MANIFEST_FILE)
@@ -90,17 +98,28 @@ class PreparedManifest:
             unfinished = os.path.isdir(os.path.join(directory, "unfinished"))
             what = "its preparation did not finish; run the same command again" if unfinished else "no prepared data"
             raise FileNotFoundError(f"{directory}: {what} (no {MANIFEST_FILE}); see tfrs-dlrm prepare --help")
-        return cls.of(read_json(path, PREPARE_AGAIN), path)
+        manifest = cls.of(read_json(path, PREPARE_AGAIN), path)
+        check_files(directory)
+        return manifest
 
     @classmethod
     def of(cls, data: Any, path: str) -> PreparedManifest:
         """Makes a manifest of the plain values in its file.
 
         Raises:
-          ValueError: they are of another form; the message names `path`.
+          ValueError: they are of another form, or were changed since they were written; the message names `path`.
         """
         with well_formed(path, PREPARE_AGAIN):
-            return build(cls, data, "manifest")
+            plain = {name: value for name, value in data.items() if name != _CHECKSUM}
+            manifest = build(cls, plain, "manifest")
+        if data.get(_CHECKSUM, _checksum(plain)) != _checksum(plain):
+            raise ValueError(f"{path}: damaged or changed since it was written; {PREPARE_AGAIN}")
+        return manifest
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    """The CRC32C, in hexadecimal, of the plain values of a manifest."""
+    return google_crc32c.Checksum(json.dumps(plain, sort_keys=True).encode()).digest().hex()
 
 
 def prepared_fingerprint(directory: str) -> str:

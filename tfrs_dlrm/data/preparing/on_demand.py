@@ -6,7 +6,7 @@ import os
 
 from tfrs_dlrm.config import DataConfig
 from tfrs_dlrm.config.recipes import find_schema
-from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE
+from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PreparedManifest
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.synthetic.synthetic import EVAL_FILE, PLANTED_FILE, TRAIN_FILE, generate
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
@@ -69,6 +69,7 @@ def _prepared(path: str, progress: Progress | None) -> str:
         raise FileNotFoundError(f"config.data.path: {e}; {advice}") from e
     if not os.path.isfile(os.path.join(local, MANIFEST_FILE)):
         raise FileNotFoundError(f"config.data.path={path!r}: the directory holds no prepared data; {advice}")
+    PreparedManifest.load(local)  # raises if a file is damaged
     return local
 
 
@@ -91,5 +92,6 @@ def _synthetic_logs(config: DataConfig, progress: Progress | None) -> str:
             if progress:
                 progress("generate", rows, total, rows)
 
-        generate(raw, config.synthetic_rows, config.synthetic_eval_rows, progress=report)
+        # Another process may have drawn them meanwhile, and be reading them.
+        generate(raw, config.synthetic_rows, config.synthetic_eval_rows, progress=report, again=False)
     return raw

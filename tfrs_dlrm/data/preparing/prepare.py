@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
+import hashlib
+import json
 from typing import Any
 
+from tfrs_dlrm.data.encoding.checksums import checksums
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
 from tfrs_dlrm.data.preparing.counting import check_rows, count
 from tfrs_dlrm.data.preparing.engines import Engine, EngineName
@@ -25,6 +29,7 @@ from tfrs_dlrm.data.raw.frames import Frame, RawInputs, expand_inputs, input_ide
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import Mirror, Progress, Store, check_free, is_store_url, join
 from tfrs_dlrm.stores.files import disk_full, read_json
+from tfrs_dlrm.stores.lock import directory_lock
 
 
 def prepare(
@@ -68,7 +73,8 @@ def prepare(
 
     Raises:
       FileNotFoundError: an input is missing.
-      ValueError: an input is empty, damaged, lacks a column or has no usable row; `output` holds something else.
+      ValueError: an input is empty, damaged, lacks a column or has no usable row; `output` holds something else, or
+        another process prepares other data in it (`InUseError`). One that prepares the same data is waited for.
       BadRowError: a row is malformed, and `bad_rows` is `error`.
       ImportError: PySpark is not installed.
       OSError: the disk is full; Spark cannot be started or reached, or its executors lack something; a `StoreError`
@@ -143,6 +149,12 @@ class _Preparation:
         fingerprint = self._job.fingerprint()
         if manifest := self._workspace.finished(fingerprint):
             return manifest
+        key = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+        with directory_lock(self._output, "prepares data in it", key) as lock:
+            lock.acquire(wait=lambda owner: owner.key == key)  # it does this work, so there may be nothing to do
+            return self._workspace.finished(fingerprint) or self._prepare(fingerprint, engine, master)
+
+    def _prepare(self, fingerprint: dict[str, Any], engine: EngineName, master: str | None) -> PreparedManifest:
         self._job.check_files()
         with _engine(engine, master) as running:
             self._workspace.begin(fingerprint)
@@ -150,6 +162,7 @@ class _Preparation:
             running.encode(self._job, self._workspace, schema, self._progress)
         manifest = self._manifest(fingerprint)
         write_samples(self._output, self._samples("eval" if manifest.eval else "train"))
+        manifest = dataclasses.replace(manifest, checksums=checksums(self._output))
         self._workspace.end(manifest)
         return manifest
 

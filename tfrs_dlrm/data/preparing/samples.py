@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrs_dlrm.data.encoding.checksums import SAMPLES_FILE
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.data.raw.typed_rows import TypedRows
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
-from tfrs_dlrm.stores.files import read_json_lines
+from tfrs_dlrm.stores.files import read_json_lines, whole_file
 
-SAMPLES_FILE = "samples.jsonl"
 SAMPLES = 256
 
 
@@ -70,9 +70,8 @@ def raw_values(rows: TypedRows, schema: Schema) -> list[dict[str, Any]]:
 def write_samples(directory: str, samples: Sequence[Mapping[str, Any]]) -> None:
     """Writes DIRECTORY/samples.jsonl, one row per line."""
     path = os.path.join(directory, SAMPLES_FILE)
-    with open(path + ".tmp", "w", encoding="utf-8") as f:
+    with whole_file(path) as f:
         f.writelines(json.dumps(s) + "\n" for s in samples)
-    os.replace(path + ".tmp", path)
 
 
 def read_samples(directory: str) -> list[dict[str, Any]]:

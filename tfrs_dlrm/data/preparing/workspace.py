@@ -24,7 +24,8 @@ from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
 from tfrs_dlrm.data.preparing.job import check_same
 from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PreparedManifest
 from tfrs_dlrm.schema import SCHEMA_FILE
-from tfrs_dlrm.stores.files import read_json, write_json
+from tfrs_dlrm.stores.files import put, read_json, remove_unfinished, unfinished, whole_file, write_json
+from tfrs_dlrm.stores.lock import LOCK_FILE
 
 WORK_DIR = "unfinished"
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -63,7 +64,7 @@ class Workspace:
         return manifest
 
     def begin(self, fingerprint: dict[str, Any]) -> None:
-        """Makes the directory, or resumes an unfinished one.
+        """Makes the directory, or resumes an unfinished one. Call it with the lock of the directory.
 
         Raises:
           ValueError: the directory holds something else.
@@ -75,13 +76,14 @@ class Workspace:
             if self.marks(COUNTED) or self.marks(ENCODED):
                 check_same(self.output, fingerprint, read_json(started))
                 logging.info("%s: resuming an unfinished preparation", self.output)
+                self._tidy()
             else:
                 self._discard()
             os.makedirs(attempts, exist_ok=True)
             self._take_over()
             write_json(started, fingerprint)
             return
-        if os.path.isdir(self.output) and set(os.listdir(self.output)) - {WORK_DIR}:
+        if os.path.isdir(self.output) and set(os.listdir(self.output)) - {WORK_DIR, LOCK_FILE}:
             raise ValueError(f"{self.output}: the directory exists and holds something else; choose another output")
         shutil.rmtree(self.work, ignore_errors=True)
         os.makedirs(attempts)
@@ -134,11 +136,10 @@ class Workspace:
         if not names:
             return
         path = os.path.join(self.output, QUARANTINE_FILE)
-        with open(path + ".tmp", "wb") as out:
+        with whole_file(path, "wb") as out:
             for name in names:
                 with open(self.rejects(name), "rb") as part:
                     shutil.copyfileobj(part, out)
-        os.replace(path + ".tmp", path)
 
     # ---- files that appear whole -------------------------------------------------------------------------------------
 
@@ -149,7 +150,7 @@ class Workspace:
             # Only `begin` makes this directory, so a process that outlives its run cannot restore it.
             return os.path.join(self.work, "attempts", f"{self._attempt}-{name}.tmp")
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        return path + ".tmp"
+        return unfinished(path)
 
     def publish(self, temporary: str, path: str) -> None:
         """Gives a complete file its name.
@@ -160,7 +161,7 @@ class Workspace:
         if self._attempt and self._current_run() != self.run:
             raise TakenOverError(f"{self.output}: another run of prepare has begun to write this directory")
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.replace(temporary, path)
+        put(temporary, path)
 
     def _mark(self, kind: str, name: str) -> str:
         return os.path.join(self.work, kind, f"{name}.json")
@@ -173,10 +174,13 @@ class Workspace:
             return ""
 
     def _take_over(self) -> None:
-        path = os.path.join(self.work, "run")
-        with open(path + ".tmp", "w", encoding="ascii") as f:
+        with whole_file(os.path.join(self.work, "run")) as f:
             f.write(self.run)
-        os.replace(path + ".tmp", path)
+
+    def _tidy(self) -> None:
+        """Removes the temporary files of a run that was killed."""
+        for directory, _, _ in os.walk(self.output):
+            remove_unfinished(directory)
 
     def _discard(self) -> None:
         """Removes the files of a run that finished no segment, whatever its job was."""

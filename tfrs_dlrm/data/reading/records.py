@@ -12,6 +12,7 @@ The training rows were shuffled before they were written; readers then need to s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -27,7 +28,8 @@ from tfrs_dlrm.data.reading.columns import list_columns, matrix_names
 from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS, row_blocks
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Progress
-from tfrs_dlrm.stores.files import disk_full, read_json, write_json
+from tfrs_dlrm.stores.files import disk_full, put, read_json, write_json
+from tfrs_dlrm.stores.lock import directory_lock
 
 RECORDS_DIR, RECORDS_FILE = "records", "records.json"
 BLOCK_ROWS = 256
@@ -99,7 +101,7 @@ def write_records(
 ) -> str:
     """Writes both splits of a prepared directory to DIRECTORY/records/; see `record_dataset` for reading.
 
-    They take 4 bytes per number and id, as the rows in memory. Only one process may write.
+    They take 4 bytes per number and id, as the rows in memory. A second process that writes them waits for the first.
 
     Args:
       directory: a prepared directory.
@@ -122,6 +124,17 @@ def write_records(
         return home
     except (FileNotFoundError, ValueError):
         pass
+    with directory_lock(directory, "writes records in it") as lock:
+        if lock.acquire(wait=lambda owner: True):
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                RecordIndex.load(directory)
+                return home
+        return _write_records(directory, home, prepared, seed, shuffle_rows, progress)
+
+
+def _write_records(
+    directory: str, home: str, prepared: str, seed: int, shuffle_rows: int, progress: Progress | None
+) -> str:
     unfinished = f"{home}.unfinished"
     for path in (home, unfinished):
         shutil.rmtree(path, ignore_errors=True)
@@ -132,7 +145,7 @@ def write_records(
             train, evaluation = writer.write("train", seed, shuffle_rows), writer.write("eval", None, shuffle_rows)
             records = RecordIndex(_VERSION, prepared, train, evaluation)
             write_json(os.path.join(unfinished, RECORDS_FILE), dataclasses.asdict(records))
-            os.rename(unfinished, home)
+            put(unfinished, home)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise

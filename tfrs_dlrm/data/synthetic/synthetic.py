@@ -16,7 +16,8 @@ from tfrs_dlrm.data.synthetic.planted import PlantedModel, PlantedRows, generato
 from tfrs_dlrm.metrics import exact_auc, log_loss
 from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
 from tfrs_dlrm.stores import is_store_url, publish
-from tfrs_dlrm.stores.files import disk_full, write_json
+from tfrs_dlrm.stores.files import disk_full, read_json, remove_unfinished, whole_file, write_json
+from tfrs_dlrm.stores.lock import directory_lock
 
 TRAIN_FILE, EVAL_FILE, PLANTED_FILE = "train.tsv", "eval.tsv", "planted.json"
 _CHUNK = 65_536
@@ -64,6 +65,7 @@ def generate(
     eval_rows: int,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
+    again: bool = True,
 ) -> PlantedMetrics:
     """Writes OUTPUT/train.tsv, eval.tsv, schema.json and, last, planted.json. Equal arguments give equal bytes.
 
@@ -73,9 +75,11 @@ def generate(
       eval_rows: rows of eval.tsv; only the planted model shares random numbers with train.tsv.
       seed: of the planted model and of the rows.
       progress: called with the number of rows written so far, of both files.
+      again: whether to draw a log again that is complete already.
 
     Raises:
-      ValueError: fewer than 1 row, or a seed outside [0, 2**63).
+      ValueError: fewer than 1 row, or a seed outside [0, 2**63); or another process draws another log in `output`
+        (`InUseError`). One that draws the same log is waited for.
       OSError: the disk is full; a `StoreError` if an object store cannot be reached or refuses.
     """
     if train_rows < 1 or eval_rows < 1:
@@ -87,23 +91,33 @@ def generate(
             planted = generate(home, train_rows, eval_rows, seed, progress)
             publish(home, output, last=(PLANTED_FILE,))
         return planted
-    os.makedirs(output, exist_ok=True)
+    key = f"{train_rows} {eval_rows} {seed}"
+    with directory_lock(output, "draws a log in it", key) as lock, disk_full(output):
+        waited = lock.acquire(wait=lambda owner: owner.key == key)
+        path = os.path.join(output, PLANTED_FILE)
+        if (waited or not again) and os.path.exists(path):
+            planted = read_json(path)
+            if [planted[name] for name in ("train_rows", "rows", "seed")] == [train_rows, eval_rows, seed]:
+                return PlantedMetrics(**{f.name: planted[f.name] for f in dataclasses.fields(PlantedMetrics)})
+        return _generate(output, train_rows, eval_rows, seed, progress or (lambda rows: None))
+
+
+def _generate(output: str, train_rows: int, eval_rows: int, seed: int, report: Callable[[int], None]) -> PlantedMetrics:
     # The file of an earlier log would say that the other files are complete and belong together.
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(output, PLANTED_FILE))
+    remove_unfinished(output)
     model = PlantedModel(seed)
-    report = progress or (lambda rows: None)
-    with disk_full(output):
-        _write_rows(os.path.join(output, TRAIN_FILE), model, seed, _TRAIN, train_rows, report)
-        labels, logits = _write_rows(
-            os.path.join(output, EVAL_FILE), model, seed, _EVAL, eval_rows, lambda rows: report(train_rows + rows)
-        )
-        # So few rows do not teach a model the effects of rarer ids.
-        criteo_schema(min_count=100).save(os.path.join(output, SCHEMA_FILE))
-        planted = PlantedMetrics(eval_rows, float(labels.mean()), exact_auc(labels, logits), log_loss(labels, logits))
-        write_json(
-            os.path.join(output, PLANTED_FILE), {**dataclasses.asdict(planted), "train_rows": train_rows, "seed": seed}
-        )
+    _write_rows(os.path.join(output, TRAIN_FILE), model, seed, _TRAIN, train_rows, report)
+    labels, logits = _write_rows(
+        os.path.join(output, EVAL_FILE), model, seed, _EVAL, eval_rows, lambda rows: report(train_rows + rows)
+    )
+    # So few rows do not teach a model the effects of rarer ids.
+    criteo_schema(min_count=100).save(os.path.join(output, SCHEMA_FILE))
+    planted = PlantedMetrics(eval_rows, float(labels.mean()), exact_auc(labels, logits), log_loss(labels, logits))
+    write_json(
+        os.path.join(output, PLANTED_FILE), {**dataclasses.asdict(planted), "train_rows": train_rows, "seed": seed}
+    )
     return planted
 
 
@@ -124,7 +138,7 @@ def _write_rows(
     texts = [_hex_ids(f, len(p)) for f, p in enumerate(model.probabilities)]
     labels, logits = [], []
     options = pa_csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
-    with pa.OSFile(path + ".tmp", "wb") as file:
+    with whole_file(path, "wb") as file:
         for chunk in range(-(-rows // _CHUNK)):
             size = min(_CHUNK, rows - chunk * _CHUNK)
             drawn, label, logit = draw_chunk(model, seed, stream, chunk, size)
@@ -134,7 +148,6 @@ def _write_rows(
             labels.append(label)
             logits.append(logit)
             progress(chunk * _CHUNK + size)
-    os.replace(path + ".tmp", path)
     return np.concatenate(labels), np.concatenate(logits)
 
 

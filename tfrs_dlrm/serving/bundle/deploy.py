@@ -14,6 +14,7 @@ from tfrs_dlrm.serving.bundle.batching_parameters import BATCHING
 from tfrs_dlrm.serving.bundle.kubernetes import KUBERNETES
 from tfrs_dlrm.serving.bundle.loaded_size import bytes_when_loaded
 from tfrs_dlrm.serving.bundle.model_names import service_name
+from tfrs_dlrm.stores.files import write_text
 
 # The last of the allowed sizes has to be the largest batch (tensorflow_serving/batching).
 _BATCHING = """\
@@ -99,9 +100,7 @@ def write_deploy(output: str, name: str, path: str) -> None:
         if os.path.exists(target):
             _check_memory(target, memory)
             continue
-        with open(f"{target}.tmp", "w", encoding="utf-8") as f:
-            f.write(text % _values(name, memory, size))
-        os.replace(f"{target}.tmp", target)
+        write_text(target, text % _values(name, memory, size))
 
 
 def memory_mebibytes(size: int) -> int:

@@ -13,6 +13,7 @@ import google_crc32c
 import numpy as np
 
 from tfrs_dlrm.serving.bundle.manifest_checks import check_content
+from tfrs_dlrm.stores.files import write_text
 
 MANIFEST = os.path.join("assets.extra", "bundle.json")
 REFERENCE = os.path.join("assets.extra", "reference.jsonl")
@@ -182,10 +183,7 @@ def write_manifest(path: str, manifest: BundleManifest) -> None:
     """Writes assets.extra/bundle.json of the version at `path`, with the size and checksums of every other file."""
     files = {name: file_facts(os.path.join(path, name)) for name in files_of(path) if name != MANIFEST}
     content = {"format": FORMAT, **dataclasses.asdict(dataclasses.replace(manifest, files=files))}
-    file = os.path.join(path, MANIFEST)
-    with open(file + ".tmp", "w", encoding="utf-8") as f:
-        f.write(json.dumps(content, indent=2) + "\n")
-    os.replace(file + ".tmp", file)
+    write_text(os.path.join(path, MANIFEST), json.dumps(content, indent=2) + "\n")
 
 
 def read_manifest(path: str) -> BundleManifest:

@@ -66,6 +66,18 @@ def next_version(output: str) -> int:
     return newest + 1
 
 
+def unfinished_version(output: str, version: int) -> str:
+    """Returns the path of a version while it is written."""
+    return os.path.join(output, f"unfinished-{version}")
+
+
+def remove_unfinished_versions(output: str) -> None:
+    """Removes what killed exports left: versions half written or half removed. Call it with the directory's lock."""
+    for name in os.listdir(output):
+        if name.startswith(("unfinished-", "removed-")) and version_number(name.partition("-")[2]) is not None:
+            shutil.rmtree(os.path.join(output, name), ignore_errors=True)
+
+
 def remove_old(output: str, keep: int) -> list[str]:
     """Deletes all but the newest versions; directories and objects that are no bundle stay.
 

@@ -22,7 +22,14 @@ from tfrs_dlrm.serving.bundle.card import card
 from tfrs_dlrm.serving.bundle.deploy import write_batching, write_deploy
 from tfrs_dlrm.serving.bundle.manifest import EXAMPLE, BundleManifest, write_manifest
 from tfrs_dlrm.serving.bundle.model_names import model_name
-from tfrs_dlrm.serving.bundle.versions import COMPLETING, next_version, remove_old, version_number
+from tfrs_dlrm.serving.bundle.versions import (
+    COMPLETING,
+    next_version,
+    remove_old,
+    remove_unfinished_versions,
+    unfinished_version,
+    version_number,
+)
 from tfrs_dlrm.serving.bundle.warmup import write_warmup
 from tfrs_dlrm.serving.exporting.accuracy import Accuracy, accuracy
 from tfrs_dlrm.serving.exporting.comparison import Comparison, compare, write_reference
@@ -31,7 +38,8 @@ from tfrs_dlrm.serving.exporting.prepared_rows import check_encoder
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel, check_ranking_model
 from tfrs_dlrm.serving.exporting.signatures import finish_graph, make_signatures
 from tfrs_dlrm.stores import Store, is_store_url, join, local_copy, publish, visible_files
-from tfrs_dlrm.stores.files import disk_full
+from tfrs_dlrm.stores.files import check_writable_place, disk_full, put
+from tfrs_dlrm.stores.lock import directory_lock
 from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.workdir import Which, Workdir
 
@@ -86,9 +94,10 @@ def export(workdir: str, output: str, which: Which = "best", options: ExportOpti
       FileNotFoundError: the directory holds no run or no checkpoint.
       ValueError: servers cannot take the name of the model, the options do not fit it, or the exported model disagrees
         with the trained one.
-      OSError: the disk is full.
+      OSError: the disk is full, or `output` cannot be written.
     """
     model_name(output)  # before the work
+    check_writable_place(output)
     model, config, checkpoint = load_run(workdir, which)
     options = dataclasses.replace(options, evaluation=options.evaluation or config.data.path)
     home = Workdir(workdir)
@@ -104,8 +113,8 @@ def export_model(
     """Writes a SavedModel, loads it again, and compares its answers with the model's on raw rows.
 
     The version is written under another name and renamed once it is whole and agrees, so that a server which watches
-    `output` never sees half of it. Stores have no rename: a version is uploaded once it agrees, `saved_model.pb` and
-    then `published.json` last.
+    `output` never sees half of it. A second export to the same directory waits for the first. Stores have no rename: a
+    version is uploaded once it agrees, `saved_model.pb` and then `published.json` last.
 
     Args:
       model: trained on the data in `data_dir`.
@@ -132,20 +141,25 @@ def export_model(
             " by tfrs_dlrm.prepare(schema, frame, directory), of the training rows: then a model on the encoder of"
             " fit_encoder for these rows fits"
         )
-    version = next_version(output)
     if is_store_url(output):
-        path, comparison = _export_to_store(model, data_dir, output, version, options, checkpoint)
-    else:
-        path, comparison = _export(model, data_dir, output, version, options, checkpoint)
-    if options.keep is not None:
-        remove_old(output, options.keep)
-    return path, comparison
+        path, comparison = _export_to_store(model, data_dir, output, options, checkpoint)
+        if options.keep is not None:
+            remove_old(output, options.keep)
+        return path, comparison
+    with directory_lock(output, "exports to it") as lock:
+        lock.acquire(wait=lambda owner: True)  # this version follows that one
+        remove_unfinished_versions(output)
+        path, comparison = _export(model, data_dir, output, next_version(output), options, checkpoint)
+        if options.keep is not None:
+            remove_old(output, options.keep)
+        return path, comparison
 
 
 def _export_to_store(
-    model: RankingModel, data_dir: str, output: str, version: int, options: ExportOptions, checkpoint: str | None
+    model: RankingModel, data_dir: str, output: str, options: ExportOptions, checkpoint: str | None
 ) -> tuple[str, Comparison]:
     """Writes the bundle to a local directory, and publishes it once it was compared."""
+    version = next_version(output)
     with tempfile.TemporaryDirectory() as scratch:
         home = os.path.join(scratch, os.path.basename(output.rstrip("/")))
         path, comparison = _export(model, data_dir, home, version, options, checkpoint)
@@ -165,8 +179,7 @@ def _export(
     serving = ServingModel(model, encoder, options.context, options.storage)
     cost = _cost(model, serving, local_copy(options.evaluation or data_dir)) if options.storage != "float32" else None
     name = model_name(output)
-    temporary, path = os.path.join(output, f"unfinished-{version}"), os.path.join(output, str(version))
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary, path = unfinished_version(output, version), os.path.join(output, str(version))
     try:
         with disk_full(output):
             signatures = make_signatures(serving)
@@ -182,7 +195,7 @@ def _export(
                 f.write(card(manifest, _request(samples[0], manifest)))
             write_manifest(temporary, manifest)
             write_deploy(output, name, temporary)
-        os.rename(temporary, path)
+            put(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path, comparison

@@ -21,7 +21,8 @@ from tfrs_dlrm.data.raw.values import POINT_ZERO
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.serving.request_logs.log_tables import read_log
 from tfrs_dlrm.serving.request_logs.request_log import LOG_FIELDS
-from tfrs_dlrm.stores.files import disk_full, local_path
+from tfrs_dlrm.stores.files import check_writable, disk_full, local_path, put
+from tfrs_dlrm.stores.lock import directory_lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,22 +68,30 @@ def join_labels(logs: Sequence[str], labels: str, output: str, schema: Schema) -
     except FileNotFoundError as e:
         raise FileNotFoundError(f"no labels at {labels!r}: {e}") from e
     files = expand(logs)
-    scratch = f"{output}.unfinished"
-    shutil.rmtree(scratch, ignore_errors=True)
-    os.makedirs(scratch)
-    try:
-        with (
-            disk_full(output),
-            duckdb.connect(":memory:", config={"memory_limit": "800MB", "temp_directory": scratch}) as connection,
-        ):
-            _read_logs(connection, files, schema, scratch)
-            _read_labels(connection, labels, label_files, schema, scratch)
-            joined = _count(connection, labels)
-            whole = os.path.join(scratch, "joined.parquet")
-            connection.execute(f"COPY ({_select(schema)}) TO {_text(whole)} (FORMAT parquet)")
-            os.replace(whole, output)
-    finally:
+    check_writable(os.path.dirname(output))
+    home = f"{output}.unfinished"
+    with directory_lock(home, "joins labels") as lock:
+        lock.acquire()
+        scratch = os.path.join(home, "scratch")
         shutil.rmtree(scratch, ignore_errors=True)
+        os.makedirs(scratch)
+        try:
+            return _join(files, labels, label_files, output, schema, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _join(files: list[str], labels: str, label_files: list[str], output: str, schema: Schema, scratch: str) -> Joined:
+    with (
+        disk_full(output),
+        duckdb.connect(":memory:", config={"memory_limit": "800MB", "temp_directory": scratch}) as connection,
+    ):
+        _read_logs(connection, files, schema, scratch)
+        _read_labels(connection, labels, label_files, schema, scratch)
+        joined = _count(connection, labels)
+        whole = os.path.join(scratch, "joined.parquet")
+        connection.execute(f"COPY ({_select(schema)}) TO {_text(whole)} (FORMAT parquet)")
+        put(whole, output)
     return joined
 
 

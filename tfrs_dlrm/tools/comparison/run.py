@@ -17,6 +17,7 @@ from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.on_demand import ensure_prepared
 from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.stores.files import local_path, read_json, write_json
+from tfrs_dlrm.stores.lock import directory_lock
 from tfrs_dlrm.tools.comparison.contestants import Contestant
 from tfrs_dlrm.tools.comparison.cost import Cost, measure
 from tfrs_dlrm.tools.comparison.outcome import Outcome, halves
@@ -77,10 +78,24 @@ def compare(
       The outcomes in the order of contestants and seeds, and the cost of each contestant, by label.
 
     Raises:
-      ValueError: the data have no evaluation set, or `output` holds another comparison.
-      OSError: the disk is full.
+      ValueError: the data have no evaluation set, or `output` holds another comparison, or another process compares in
+        it (`InUseError`).
+      OSError: the disk is full, or `output` cannot be written.
     """
     options.check()
+    with directory_lock(local_path(output), "compares models in it") as lock:
+        lock.acquire()
+        return _compare(contestants, output, options, say, prepare_progress, show_progress)
+
+
+def _compare(
+    contestants: Sequence[Contestant],
+    output: str,
+    options: ComparisonOptions,
+    say: Callable[[str], None],
+    prepare_progress: Progress | None,
+    show_progress: bool,
+) -> tuple[list[Outcome], dict[str, Cost]]:
     base = contestants[0].config
     ensure_prepared(base.data, base.train.seed, prepare_progress)
     if not PreparedManifest.load(local_copy(base.data.path)).rows("eval"):

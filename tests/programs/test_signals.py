@@ -1,0 +1,123 @@
+"""Ctrl-C and SIGTERM end each program in one line, with what is saved and what to do next."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tfrs_dlrm.programs import launch
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = [
+    (
+        "prepare",
+        ["--schema=quickstart", "--input=log.csv", "--output=my out"],
+        "tfrs_dlrm.data.preparing.prepare.prepare",
+        "What is finished is kept in my out: the same command resumes.",
+    ),
+    (
+        "export",
+        ["--workdir=run", "--output=out"],
+        "tfrs_dlrm.serving.exporting.export.export",
+        "out has no new version: the same command exports again.",
+    ),
+    (
+        "evaluate",
+        ["--workdir=run"],
+        "tfrs_dlrm.training.evaluation.evaluate_run",
+        "Nothing was written: the same command scores again.",
+    ),
+    (
+        "train",
+        [],
+        "tfrs_dlrm.training.loop.train_and_evaluate",
+        "The same command resumes the run from its last checkpoint, or begins it.",
+    ),
+    ("compare", [], "tfrs_dlrm.tools.comparison.compare", "Finished runs are kept: the same command resumes"),
+    ("explain", ["--workdir=run"], "tfrs_dlrm.tools.explain.explain_run.explain_run", "Nothing was written"),
+    ("report", ["--workdir=run"], "tfrs_dlrm.tools.report.findings.examine", "Nothing was written"),
+    ("infer", ["--input=log.csv", "--output=s.json"], "tfrs_dlrm.data.raw.infer.infer_schema", "No schema was written"),
+    ("synthesize", ["--output=out"], "tfrs_dlrm.data.synthetic.synthetic.generate", "The log in out is not complete"),
+    ("plan", [], "tfrs_dlrm.tools.planner.plan_run", ""),
+]
+
+
+@pytest.mark.parametrize("number, name, code", [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)])
+@pytest.mark.parametrize(("program", "arguments", "work", "text"), PROGRAMS, ids=[p[0] for p in PROGRAMS])
+def test_one_line(monkeypatch, tmp_path, capsys, program, arguments, work, text, number, name, code):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tfrs_dlrm.training.groups.Grouping", lambda *_: None)
+    monkeypatch.setattr("tfrs_dlrm.config.recipes.find_schema", lambda _: str(ROOT / "tests"))
+    monkeypatch.setattr("tfrs_dlrm.schema.Schema.load", lambda _: None)
+    monkeypatch.setattr(work, lambda *_, **__: os.kill(os.getpid(), number))
+    assert launch.call(program, arguments) == code
+    assert capsys.readouterr().err.startswith(f"Stopped by {name}. {text}".rstrip())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_error_that_a_library_made_of_the_signal_is_no_error(monkeypatch, tmp_path, capsys):
+    def work(*_, **__):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ValueError("something else") from None
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tfrs_dlrm.data.raw.infer.infer_schema", work)
+    assert launch.call("infer", ["--input=log.csv", "--output=s.json"]) == 143
+    assert capsys.readouterr().err == "Stopped by SIGTERM. No schema was written: the same command looks again.\n"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("folder", ["d\u00e4ten \u6f22"])
+def test_an_ascii_locale_with_other_names_and_values(tmp_path, folder):
+    """And what is printed to go on with works in a shell."""
+    home = tmp_path / folder
+    home.mkdir()
+    rows = "".join(f"{i % 2},{i}.5,s\u00e4ite{i % 5}\n" for i in range(200))
+    (home / "l\u00f6g.csv").write_text("clicked,preis,s\u00efte\n" + rows, encoding="utf-8")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONIOENCODING", None)
+
+    def shell(command):
+        ran = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, timeout=300)
+        assert ran.returncode == 0, ran.stderr.decode()
+        return ran.stdout.decode("utf-8").splitlines()
+
+    start = f"{sys.executable} -m tfrs_dlrm.cli"
+    shown = shell(f"{start} infer --input='{folder}/l\u00f6g.csv' --output='{folder}/schema.json' --label=clicked")
+    (next_command,) = [line.strip() for line in shown if "tfrs-dlrm prepare" in line]
+    shown = shell(next_command.replace("tfrs-dlrm", start) + f" '--output={folder}/prepared data'")
+    (next_command,) = [line.strip() for line in shown if "tfrs-dlrm train" in line]
+    assert f"'--config.data.path={folder}/prepared data'" in next_command
+    assert "s\u00e4ite1" in (home / "prepared data/vocabulary/s\u00efte.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "work"),
+    [
+        ("evaluate", ["--workdir=run", "--output=file/out"], "tfrs_dlrm.training.groups.Grouping"),
+        ("evaluate", ["--workdir=run", "--json=file/a.json"], "tfrs_dlrm.training.groups.Grouping"),
+        ("explain", ["--workdir=run", "--output=file/out"], "tfrs_dlrm.tools.explain.explain_run.explain_run"),
+        ("report", ["--workdir=run", "--output=file/a.html"], "tfrs_dlrm.tools.report.findings.examine"),
+        ("export", ["--workdir=run", "--output=file/out"], "tfrs_dlrm.serving.exporting.export.load_run"),
+        ("compare", ["--output=file/out"], "tfrs_dlrm.tools.comparison.run.ensure_prepared"),
+        ("synthesize", ["--output=file/out"], "tfrs_dlrm.data.synthetic.synthetic.PlantedModel"),
+        ("infer", ["--input=log.csv", "--output=file/s.json"], "tfrs_dlrm.data.raw.infer.infer_schema"),
+        ("plan", ["--output=file/plan.json"], "tfrs_dlrm.tools.planner.plan_run"),
+        ("verify", ["bundle", "--json=file/a.json"], "tfrs_dlrm.serving.verification.verify.verify"),
+    ],
+    ids=str,
+)
+def test_an_output_that_cannot_be_written_is_found_before_the_work(
+    monkeypatch, tmp_path, capsys, program, arguments, work
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(work, lambda *_, **__: pytest.fail("the work comes first"))
+    assert launch.call(program, arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: file") and "cannot be written: " in error and "choose another place" in error

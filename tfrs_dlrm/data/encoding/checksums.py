@@ -1,0 +1,80 @@
+"""Checksums of the files that encode: schema, statistics, samples and vocabularies.
+
+A changed value in one of them changes the rows that values mean, and nothing else would notice. `prepared.json` has the
+checksums of a prepared directory, and `checksums.json` those of the copy in a run. Data of earlier versions have none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
+from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
+from tfrs_dlrm.schema import SCHEMA_FILE
+from tfrs_dlrm.stores.files import crc32c, read_json, write_json
+
+PREPARED_FILE, SAMPLES_FILE, CHECKSUMS_FILE = "prepared.json", "samples.jsonl", "checksums.json"
+# By directory, the state of the files when they were found to be whole.
+_WHOLE: dict[str, dict[str, tuple[int, ...]]] = {}
+
+
+def checksums(directory: str) -> dict[str, str]:
+    """Computes the CRC32C, in hexadecimal, of each file in a directory that encodes."""
+    vocabulary = os.path.join(directory, VOCABULARY_DIR)
+    tables = sorted(os.listdir(vocabulary)) if os.path.isdir(vocabulary) else []
+    names = [f"{VOCABULARY_DIR}/{name}" for name in tables if name.endswith(".txt")]
+    found = {name: os.path.join(directory, name) for name in (SCHEMA_FILE, STATISTICS_FILE, SAMPLES_FILE, *names)}
+    return {name: crc32c(path) for name, path in found.items() if os.path.isfile(path)}
+
+
+def recorded_checksums(directory: str) -> dict[str, str]:
+    """Reads the checksums of a prepared directory or of its copy in a run; empty if it was written without."""
+    for name, key in ((CHECKSUMS_FILE, ""), (PREPARED_FILE, "checksums")):
+        path = os.path.join(directory, name)
+        if os.path.isfile(path):
+            content = read_json(path)
+            found = content.get(key, {}) if key and isinstance(content, dict) else content
+            return dict(found) if isinstance(found, Mapping) else {}
+    return {}
+
+
+def write_checksums(directory: str) -> None:
+    """Writes DIRECTORY/checksums.json, for a copy without `prepared.json`."""
+    write_json(os.path.join(directory, CHECKSUMS_FILE), checksums(directory))
+
+
+def check_files(directory: str, advice: str = "remove the directory, and prepare the data again") -> None:
+    """Makes sure that the files of a local directory that encode are as they were written.
+
+    The files are read once per process, and again if one has changed since.
+
+    Args:
+      directory: a prepared directory, or its copy in a run.
+      advice: what to do if a file is not as it was written.
+
+    Raises:
+      ValueError: a file is damaged, changed or missing; the message names it.
+    """
+    recorded = recorded_checksums(directory)
+    state = {name: _state(os.path.join(directory, name)) for name in recorded}
+    key = os.path.abspath(directory)
+    if _WHOLE.get(key) == state:
+        return
+    for name, expected in recorded.items():
+        path = os.path.join(directory, name)
+        if not state[name]:
+            raise ValueError(f"{path}: the file is missing; {advice}")
+        if (found := crc32c(path)) != expected:
+            raise ValueError(
+                f"{path}: damaged or changed since it was written: its CRC32C is {found}, and was {expected}; {advice}"
+            )
+    _WHOLE[key] = state
+
+
+def _state(path: str) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return ()
+    return found.st_size, found.st_mtime_ns, found.st_ino
