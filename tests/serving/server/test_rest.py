@@ -5,6 +5,7 @@ import concurrent.futures
 import gzip
 import json
 import socket
+import time
 from pathlib import Path
 
 import httpx
@@ -56,7 +57,7 @@ MANY = {"site": ["a"], "price": [[1.0] * 10_000], "slot": [[1] * 10_000]}
         ({"instances": [{**ROW, "slot": 1.5}]}, ["'slot'", "1.5", "int64"]),
         ({"instances": [{**ROW, "slot": 2**63}]}, ["'slot'", "range"]),
         ({"instances": [{**ROW, "price": 1e300}]}, ["'price'", "1e+300", "range", "float32"]),
-        ({"inputs": {"price": DEEP, "site": ["a"], "slot": [1]}}, ["'price'", "more than 16 lists"]),
+        ({"inputs": {"price": DEEP, "site": ["a"], "slot": [1]}}, ["'price'", "rank 2", "rank 1"]),
         ({"instances": [{**ROW, "price": None}]}, ["'price'", "null", "NaN"]),
         ({"instances": [{**ROW, "price": True}]}, ["'price'", "true"]),
         ({"instances": [{**ROW, "site": 7}]}, ["'site'", "7", "string"]),
@@ -113,6 +114,47 @@ def test_bad_examples_are_refused_by_name(ask):
         assert "{{node" not in error  # which is nothing to whoever asks
     answer = ask("clicks:regress", {"examples": [ROW]})  # of a predict signature, as TF Serving refuses it
     assert answer.status_code == 400 and "tensorflow/serving/regress" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\udfff", "x" * 20_000])
+def test_strange_names_are_refused_in_short_messages(ask, name):
+    for method, body in (
+        ("predict", {"instances": [{**ROW, name: 1}]}),
+        ("predict", {"inputs": {name: [1]}}),
+        ("predict", {"signature_name": name, "instances": [ROW]}),
+        ("regress", {"signature_name": "regress", "examples": [{name: 1}]}),
+        ("regress", {"signature_name": "regress", "examples": [{"price": name}, {name: "a"}]}),
+        ("classify", {"signature_name": "classify", "examples": [ROW], "context": {name: [1.5]}}),
+    ):
+        answer = ask(f"clicks:{method}", body)
+        # A long name of an Example is a feature that the model does not have.
+        assert answer.status_code == 400 or (len(name) > 100 and answer.status_code == 200), (method, body)
+        assert len(answer.content) < 4000
+    assert len(ask(name.encode(errors="replace").decode(), {}).content) < 4000
+
+
+@pytest.mark.parametrize("levels", [100, 900, 940, 950, 955, 960, 965, 970, 980, 1000, 1020, 5000])
+def test_deep_values_are_refused(ask, levels):
+    for begin, end in (("[", "]"), ('{"a":', "}")):
+        deep = begin * levels + "1" + end * levels
+        for method, body in (
+            ("predict", '{"instances": [{"price": DEEP, "site": "a", "slot": 1}]}'),
+            ("predict", '{"inputs": {"price": [1], "site": [DEEP], "slot": [1]}}'),
+            ("predict", '{"signature_name": DEEP, "instances": [1]}'),
+            ("regress", '{"signature_name": "regress", "examples": [{"a": DEEP}]}'),
+        ):
+            assert ask(f"clicks:{method}", body.replace("DEEP", deep)).status_code == 400
+
+
+def test_a_client_that_hangs_up_is_counted_as_cancelled(ask, server):
+    host, port = server.rest.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as client:
+        client.sendall(b"POST /v1/models/clicks:regress HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+    line = 'tfrs_dlrm_requests_total{api="rest",code="CANCELLED",method="regress"} 1.0'
+    deadline = time.monotonic() + 60
+    while line not in (text := httpx.get(f"{server.rest}/metrics").text) and time.monotonic() < deadline:
+        pass
+    assert line in text and "INTERNAL" not in text
 
 
 def test_a_nan_is_refused_where_the_schema_has_no_missing_value(tmp_path):

@@ -13,13 +13,14 @@ from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.server.served_model import ServedModel
 from tfrs_dlrm.serving.server.served_version import ServedVersion
 
-_LONGEST_ERROR = 1500  # characters; errors may quote the request, and gRPC clients take 8 KiB of headers
+# Bytes. Errors may quote the request, and gRPC clients take 8 KiB of headers, in which a byte may take three.
+_LONGEST_ERROR = 1500
 
 
-def error_text(error: Exception) -> str:
-    """Returns the message of an error, cut to a length that clients take."""
-    text = str(error)
-    return text if len(text) <= _LONGEST_ERROR else text[:_LONGEST_ERROR] + " ..."
+def error_text(error: Exception | str) -> str:
+    """Returns the message of an error, cut to a length that clients take; half a surrogate pair becomes `?`."""
+    data = str(error).encode(errors="replace")
+    return data.decode() if len(data) <= _LONGEST_ERROR else data[:_LONGEST_ERROR].decode(errors="ignore") + " ..."
 
 
 def status(models: Mapping[str, ServedModel], name: str, number: int | None = None, label: str | None = None) -> Any:

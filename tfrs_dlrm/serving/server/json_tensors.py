@@ -111,6 +111,10 @@ def _column(name: str, info: TensorInfo, value: Any) -> np.ndarray:
         if len(sizes) != 1:
             raise InvalidRequest(f"input {name!r}: lists of different lengths; rectangular ones are expected, {info}")
         shape.append(len(level[0]))
+        if info.shape is not None and len(shape) > len(info.shape):  # before millions of values are looked at
+            raise InvalidRequest(
+                f"input {name!r} has rank {len(shape)} or more; rank {len(info.shape)} is expected, {info}"
+            )
         if len(shape) > _MOST_AXES:
             raise InvalidRequest(f"input {name!r}: more than {_MOST_AXES} lists in each other; {info} is expected")
         level = [item for items in level for item in items]

@@ -114,7 +114,8 @@ class _RestApi:
         """Answers all requests under /v1/models/."""
         found = _PATH.fullmatch(request.path_params["path"])
         if found is None or (request.method == "POST") != bool(found["method"]):
-            return to_response({"error": f"Malformed request: {request.method} {request.url.path}"}, 400)
+            error = answers.error_text(f"Malformed request: {request.method} {request.url.path}")
+            return to_response({"error": error}, 400)
         method = (found["method"] or ("metadata" if found["metadata"] else "status")).lower()
         return await self._response(request, method, found)
 
