@@ -6,12 +6,12 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Set
-from typing import Any
 
 from tfrs_dlrm import schema as schema_lib
 from tfrs_dlrm.embeddings.storage import LogicalTable
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.stores.files import read_json, write_json
+from tfrs_dlrm.schema.plain import build
+from tfrs_dlrm.stores.files import read_json, well_formed, write_json
 
 MANIFEST_FILE = "manifest.json"
 _FORMAT = 1
@@ -72,16 +72,15 @@ class CheckpointManifest:
         path = os.path.join(directory, MANIFEST_FILE)
         if not os.path.isfile(path):
             raise FileNotFoundError(f"{directory}: not a checkpoint (no {MANIFEST_FILE})")
-        try:
-            data = read_json(path)
-            version = data["format"]
-            if version == _FORMAT:
-                entries = {name: _entry(entry) for name, entry in data["rows"].items()}
-                manifest = cls(data["step"], Schema.from_json(json.dumps(data["schema"])), entries, data["files"])
-        except (KeyError, TypeError, AttributeError, ValueError) as e:
-            raise ValueError(f"{directory}: damaged: {e!r}") from e
-        if version != _FORMAT:
+        then = "remove the checkpoint; the run resumes from the one before it"
+        data = read_json(path, then)
+        version = data.get("format") if isinstance(data, dict) else None
+        if isinstance(version, int) and version != _FORMAT:
             raise ValueError(f"{directory}: a checkpoint of format {version}; this version reads {_FORMAT}")
+        with well_formed(path, then):
+            if isinstance(data, dict):
+                data.pop("format", None)
+            manifest = build(cls, data, "manifest")
         for name, size in manifest.files.items():
             file = os.path.join(directory, name)
             found = os.path.getsize(file) if os.path.isfile(file) else None
@@ -110,10 +109,6 @@ class CheckpointManifest:
                 raise ValueError(
                     f"{name} is {entry.dtype} {list(entry.shape)} in the checkpoint, and {wanted} in the model"
                 )
-
-
-def _entry(data: dict[str, Any]) -> ManifestEntry:
-    return ManifestEntry(**data | {"shape": tuple(data["shape"]), "cuts": tuple(data["cuts"])})
 
 
 def _some(names: Set[str]) -> str:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
+import numbers as numbers_lib
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from tfrs_dlrm.messages import did_you_mean
 
@@ -27,6 +28,28 @@ def check_choice(field: str, value: str, choices: Iterable[str]) -> None:
         wanted = f"choose one of {', '.join(choices)}"
         hint = did_you_mean(value, choices, 1)
         refuse(field, value, f"{wanted}; {hint}" if hint else wanted)
+
+
+def check_types(section: str, config: object, kind: type) -> None:
+    """Checks that a section is of a class, and each of its fields of its type; whole numbers may stand for floats."""
+    if not isinstance(config, kind) or not dataclasses.is_dataclass(config):
+        refuse(section, config, f"a {kind.__name__} is needed")
+    hints = get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        name, hint, value = field.name, hints[field.name], getattr(config, field.name)
+        if get_origin(hint) is tuple:
+            items = value if isinstance(value, (tuple, list)) else None
+            if items is None or not all(_is(item, get_args(hint)[0]) for item in items):
+                refuse(f"{section}.{name}", value, f"a tuple of {get_args(hint)[0].__name__} is needed")
+        elif isinstance(hint, type) and not _is(value, hint):
+            refuse(f"{section}.{name}", value, f"a value of type {hint.__name__} is needed")
+
+
+def _is(value: object, kind: type) -> bool:
+    if kind in (int, float):  # of Python or NumPy; bool is an int to Python
+        numbers = numbers_lib.Integral if kind is int else numbers_lib.Real
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    return isinstance(value, kind)
 
 
 def unknown_field(section: str, config: Any, name: str) -> str:

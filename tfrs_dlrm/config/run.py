@@ -8,7 +8,7 @@ annotations from __future__.)
 import dataclasses
 from typing import Any
 
-from tfrs_dlrm.config.field_checks import check_at_least, check_choice, refuse
+from tfrs_dlrm.config.field_checks import check_at_least, check_choice, check_types, refuse
 from tfrs_dlrm.config.models.base import ModelConfig
 from tfrs_dlrm.config.models.deep_models import DLRMConfig
 from tfrs_dlrm.config.models.registry import model_config
@@ -233,11 +233,22 @@ class RunConfig:
         Raises:
           ValueError: a field is wrong; the message has its name, its value, and the allowed values.
         """
+        self.check_types()
         _check_data(self.data)
         self.model.check()
         _check_optimizer(self.optimizer)
         _check_train(self.train)
         _check_stream(self)
+
+    def check_types(self) -> None:
+        """Checks that each section is of its class, and each field of its type.
+
+        Raises:
+          ValueError: a section or a field is of another type; the message has its name and value.
+        """
+        kinds = {"data": DataConfig, "model": ModelConfig, "optimizer": OptimizerConfig, "train": TrainConfig}
+        for section, kind in (kinds | {"stream": StreamConfig}).items():
+            check_types(section, getattr(self, section), kind)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, as the directory of a run keeps them."""
@@ -254,15 +265,17 @@ class RunConfig:
         """
         try:
             model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["model"].items()}
-            return cls(
+            found = cls(
                 DataConfig(**data["data"]),
                 model_config(model.pop("name", DLRMConfig.name), **model),
                 OptimizerConfig(**data["optimizer"]),
                 TrainConfig(**data["train"]),
                 StreamConfig(**data.get("stream", {})),  # runs of versions that had no streams have none
             )
-        except (KeyError, TypeError) as e:
+        except (KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"not the configuration of a run of this version: {e}") from e
+        found.check_types()
+        return found
 
 
 def _check_data(c: DataConfig) -> None:

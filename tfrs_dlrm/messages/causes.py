@@ -16,6 +16,7 @@ _PREFIXES = re.compile(
     r"|Collective ops is aborted by:|Error in user-defined function[^:]*:"
     r"|\s*(?:[A-Za-z_]+\.)*[A-Za-z_]*(?:Error|Exception|Invalid|Warning|Interrupted)(?= ?: \S):)\s*"
 )
+_FRAME = re.compile(r"\s\s(?!\(\d+\) )|\t|\s?File ")
 _SUFFIX = re.compile(r"\s*\[Op:\w+\](?: name: ?\S*)?$|\s*\[\[\{\{.*$")
 
 
@@ -32,7 +33,7 @@ def cause(error: BaseException) -> str:
     # Code and frames of tracebacks are indented. TensorFlow indents all of a text "in user code", but its last part.
     begin = text.rfind("\n\n    ") if text.startswith("in user code:") else 0
     lines = [line.strip() if begin else line.rstrip() for line in text[begin:].splitlines()]
-    found = (_stripped(line) for line in lines if line and not line.startswith((" File", "  ", "\t", "File ")))
+    found = (_stripped(line) for line in lines if line and not _FRAME.match(line))
     return next((line for line in found if line), text.split("\n", 1)[0])
 
 

@@ -48,9 +48,12 @@ class CachedCopy:
         """Returns what `remember` wrote last: `id`, `version`, `directory` and `files`."""
         path = os.path.join(self.home, "state.json")
         if os.path.isfile(path):
-            state = read_json(path)
-            if os.path.isdir(os.path.join(self.home, state["directory"])):
-                return state
+            try:
+                state = read_json(path)
+                if os.path.isdir(os.path.join(self.home, state["directory"])):
+                    return {name: state[name] for name in ("id", "version", "directory", "files")}
+            except (ValueError, KeyError, TypeError):
+                pass  # what is published is fetched again
         return {"id": "", "version": "", "directory": "copy-new", "files": {}}
 
     def remember(self, listing: Listing, directory: str, stamps: Mapping[str, list[int]]) -> None:

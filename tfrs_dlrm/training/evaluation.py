@@ -26,6 +26,8 @@ from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.tpu import fixed_batches
 from tfrs_dlrm.training.workdir import Which, Workdir
 
+_REMOVE_REFERENCE = "remove it, to evaluate without a comparison"
+
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
@@ -196,5 +198,7 @@ def evaluate_run(
         home.check_data(data)
         scores = score(model, evaluation_dataset(data, config.train.eval_batch_size, split), progress)
     path = os.path.join(data, REFERENCE_FILE)
-    reference = read_json(path) if split == "eval" and os.path.isfile(path) else {}
+    reference: Any = read_json(path, _REMOVE_REFERENCE) if split == "eval" and os.path.isfile(path) else {}
+    if not isinstance(reference, dict) or not all(isinstance(column, dict) for column in reference.values()):
+        raise ValueError(f"{path}: damaged: metrics by name are expected; {_REMOVE_REFERENCE}")
     return Evaluation(scores, home.shown(checkpoint), name, reference)

@@ -15,7 +15,7 @@ from tfrs_dlrm.checkpoint.save import not_finite
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.stores.files import finite, whole_file, write_json
+from tfrs_dlrm.stores.files import finite, read_json_lines, whole_file, write_json
 from tfrs_dlrm.training.callbacks import StepCounter
 from tfrs_dlrm.training.evaluation import NonFiniteError
 from tfrs_dlrm.training.factory import set_rates
@@ -57,10 +57,14 @@ class RunRecords:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if not os.path.exists(self._path):
             return
-        with open(self._path, encoding="utf-8") as f:
-            for line in f:
-                if line.endswith("\n"):  # a kill may have cut the last one
-                    yield json.loads(line)
+        then = "remove that line, which only the history of the run needs"
+        for number, record in enumerate(read_json_lines(self._path, then, may_be_cut=True), 1):
+            if type(record.get(self._key)) is not int:
+                raise ValueError(f"{self._path}: line {number} has no number {self._key!r}; {then}")
+            for split in ("train", "eval"):
+                if not isinstance(record.get(split, {}), dict):
+                    raise ValueError(f"{self._path}: line {number}: {split!r} is no JSON object; {then}")
+            yield record
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds a line; numbers that are not finite become null."""

@@ -33,7 +33,7 @@ from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Mirror, Store, StoreError, is_store_url, join
-from tfrs_dlrm.stores.files import put, read_json, remove_unfinished, write_json
+from tfrs_dlrm.stores.files import put, read_json, remove_unfinished, well_formed, write_json
 from tfrs_dlrm.stores.lock import directory_lock
 
 Which = Literal["best", "latest"]
@@ -188,11 +188,14 @@ class Workdir:
 
         Raises:
           FileNotFoundError: the directory holds no run.
+          ValueError: the file is damaged.
         """
-        path = self.file(CONFIG_FILE)
+        path, then = self.file(CONFIG_FILE), "copy it from another run of the same recipe, or train again elsewhere"
         if not os.path.isfile(path):
             raise FileNotFoundError(f"{self.name}: holds no run (no {CONFIG_FILE}); tfrs-dlrm train makes one")
-        return RunConfig.from_dict(read_json(path))
+        content = read_json(path, then)
+        with well_formed(path, then):
+            return RunConfig.from_dict(content)
 
     def schema(self) -> Schema:
         """The schema that the model of the run was made for; its files are checked first."""

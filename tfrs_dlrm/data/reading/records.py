@@ -27,8 +27,9 @@ from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split, prepared_
 from tfrs_dlrm.data.reading.columns import list_columns, matrix_names
 from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS, row_blocks
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.schema.plain import build
 from tfrs_dlrm.stores import Progress
-from tfrs_dlrm.stores.files import disk_full, put, read_json, write_json
+from tfrs_dlrm.stores.files import disk_full, put, read_json, well_formed, write_json
 from tfrs_dlrm.stores.lock import directory_lock
 
 RECORDS_DIR, RECORDS_FILE = "records", "records.json"
@@ -78,14 +79,16 @@ class RecordIndex:
                 f"{directory}: the data have no records (no {RECORDS_DIR}/{RECORDS_FILE});"
                 " tfrs_dlrm.data.reading.records.write_records makes them"
             )
-        data = read_json(path)
-        if data.get("version") != _VERSION or data.get("prepared") != prepared:
+        again = "tfrs_dlrm.data.reading.records.write_records makes them again"
+        data = read_json(path, again)
+        if not isinstance(data, dict) or data.get("version") != _VERSION or data.get("prepared") != prepared:
             raise ValueError(
                 f"{path}: made from other prepared data or by another version of tfrs_dlrm;"
                 " tfrs_dlrm.data.reading.records.write_records makes them again"
             )
-        files = {split: tuple(RecordFile(**f) for f in data[split]) for split in ("train", "eval")}
-        for file in files["train"] + files["eval"]:
+        with well_formed(path, again):
+            index = build(cls, data, "records")
+        for file in index.train + index.eval:
             path = os.path.join(directory, file.path)
             has = f"{os.path.getsize(path)} bytes" if os.path.exists(path) else "no such file"
             if has != f"{file.bytes} bytes":
@@ -93,7 +96,7 @@ class RecordIndex:
                     f"{path}: {has}, {file.bytes} bytes are expected;"
                     " tfrs_dlrm.data.reading.records.write_records makes the records again"
                 )
-        return cls(**{**data, **files})
+        return index
 
 
 def write_records(

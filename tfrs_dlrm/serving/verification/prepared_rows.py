@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -15,6 +14,7 @@ from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.serving.verification.questions import check_encoded
 from tfrs_dlrm.serving.verification.subject import Subject
 from tfrs_dlrm.serving.verification.verification_report import Failed
+from tfrs_dlrm.stores.files import read_json_lines
 
 # As in data.raw.parsing and data.preparing.samples, which import TensorFlow.
 _NO_VALUE = -1
@@ -24,8 +24,10 @@ _SAMPLES = "samples.jsonl"
 def check(subject: Subject) -> str:
     """Compares `serving_default` on raw rows with `encoded` on the Parquet rows of the same examples."""
     directory = str(subject.data)
-    with open(os.path.join(directory, _SAMPLES), encoding="utf-8") as f:
-        samples = [json.loads(line) for line in f]
+    then = "prepare the data again"
+    samples = list(read_json_lines(os.path.join(directory, _SAMPLES), then))
+    if not samples:
+        raise Failed(f"{os.path.join(directory, _SAMPLES)} is empty; {then}")
     names = {f.name for f in subject.manifest.features}
     if samples[0].keys() != names:
         differ = ", ".join(sorted(samples[0].keys() ^ names))

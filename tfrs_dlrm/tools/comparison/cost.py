@@ -14,10 +14,11 @@ import tensorflow as tf
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.embeddings.quantized import stored_bytes
+from tfrs_dlrm.schema.plain import build
 from tfrs_dlrm.serving.exporting.export import export_model
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.stores import local_copy
-from tfrs_dlrm.stores.files import read_json, write_json
+from tfrs_dlrm.stores.files import read_json, well_formed, write_json
 from tfrs_dlrm.training.factory import load_run, make_optimizers
 
 _STEPS, _WARM_STEPS = 60, 10
@@ -53,7 +54,10 @@ def measure(workdir: str, home: str) -> Cost:
     """
     path = os.path.join(home, _COST_FILE)
     if os.path.isfile(path):
-        return Cost(**read_json(path))
+        then = "remove it; the same command then measures again"
+        content = read_json(path, then)
+        with well_formed(path, then):
+            return build(Cost, content, "cost")
     model, config, _ = load_run(workdir, "latest")
     exported = os.path.join(home, "exported")
     shutil.rmtree(exported, ignore_errors=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.stores.files import read_json, write_json
+from tfrs_dlrm.schema.plain import build
+from tfrs_dlrm.stores.files import read_json, well_formed, write_json
 from tfrs_dlrm.training.evaluation import Scores
 
 OUTCOME_FILE = "outcome.json"
@@ -30,11 +31,11 @@ class Outcome:
 
     label: str
     seed: int
-    shown: list[str]
+    shown: tuple[str, ...]
     metrics: dict[str, float]
-    curve: list[dict[str, float]]
+    curve: tuple[dict[str, Any], ...]
     chosen: dict[str, Any]
-    left_out: list[str] = dataclasses.field(default_factory=list)
+    left_out: tuple[str, ...] = ()
 
     def save(self, workdir: str) -> None:
         """Writes the outcome into the directory of the run."""
@@ -44,7 +45,12 @@ class Outcome:
     def load(cls, workdir: str) -> Outcome | None:
         """Reads the outcome of a run; None if the run has not finished."""
         path = os.path.join(workdir, OUTCOME_FILE)
-        return cls(**read_json(path)) if os.path.isfile(path) else None
+        if not os.path.isfile(path):
+            return None
+        then = "remove it; the same command then scores the run again"
+        content = read_json(path, then)
+        with well_formed(path, then):
+            return build(cls, content, "outcome")
 
 
 def halves(scores: Scores) -> tuple[Scores, Scores]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from tfrs_dlrm.training.evaluation import Scores, score
 from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.training.run import RunRecords
 from tfrs_dlrm.training.workdir import METRICS_FILE, Workdir
 
 _CONFIG_FILE, _CHOSEN_FILE = "comparison.json", "chosen.json"
@@ -153,7 +153,10 @@ def _shown(outcome: Outcome) -> str:
 def _begin(contestants: Sequence[Contestant], output: str, options: ComparisonOptions) -> None:
     """Makes the directory, or checks that its contents are from the same recipes."""
     path = os.path.join(local_path(output), _CONFIG_FILE)
-    found = read_json(path) if os.path.isfile(path) else {}
+    then = "remove it, if all runs in the directory are of these recipes"
+    found = read_json(path, then) if os.path.isfile(path) else {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: damaged: a JSON object is expected; {then}")
     os.makedirs(output, exist_ok=True)
     for c in contestants:
         recipe = {"config": c.config.to_dict(), "budget": options.budget, "trial_share": options.trial_share}
@@ -166,7 +169,11 @@ def _chosen(contestant: Contestant, home: str, options: ComparisonOptions, clock
     path = os.path.join(home, _CHOSEN_FILE)
     if os.path.isfile(path):
         clock.skip(options.budget * options.trial_share)
-        return dict(read_json(path))
+        then = "remove it; the same command then chooses again among the finished trials"
+        chosen = read_json(path, then)
+        if not isinstance(chosen, dict) or any(type(value) not in (int, float) for value in chosen.values()):
+            raise ValueError(f"{path}: damaged: an object of numbers by field is expected; {then}")
+        return chosen
 
     new = 0
 
@@ -210,12 +217,11 @@ def _scores(workdir: str) -> Scores:
 def _run(label: str, config: RunConfig, workdir: str, chosen: dict[str, Any], show_progress: bool) -> Outcome:
     train_and_evaluate(config, workdir, show_progress=show_progress)
     scores = halves(_scores(workdir))[1]
-    with open(Workdir(workdir).file(METRICS_FILE), encoding="utf-8") as f:
-        records = [json.loads(line) for line in f]
-    curve = [{"step": r["step"], **r["eval"]} for r in records]
+    records = RunRecords(Workdir(workdir).file(METRICS_FILE), "step")
+    curve = tuple({"step": r["step"], **r["eval"]} for r in records if "eval" in r)
     metrics = scores.metrics()
-    shown = [name for name in scores.task.shown if name in metrics]
-    outcome = Outcome(label, config.train.seed, shown, metrics, curve, chosen, scores.left_out())
+    shown = tuple(name for name in scores.task.shown if name in metrics)
+    outcome = Outcome(label, config.train.seed, shown, metrics, curve, chosen, tuple(scores.left_out()))
     outcome.save(workdir)
     tf.keras.backend.clear_session()
     return outcome

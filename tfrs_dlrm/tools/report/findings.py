@@ -92,7 +92,7 @@ class Findings:
     checkpoint: CheckpointManifest
     layers: dict[str, tuple[int, ...]]
     history: list[dict[str, Any]]
-    result: dict[str, Any]
+    result: Mapping[str, Any]
     evaluation: Evaluation
     groups: list[GroupEvaluation]
     explanation: Mapping[str, Any]
@@ -134,7 +134,9 @@ def examine(workdir: str, options: ReportOptions = ReportOptions(), progress: Pr
         checkpoint=CheckpointManifest.read(checkpoint),
         layers=_layers(checkpoint),
         history=list(RunRecords(home.file(METRICS_FILE), "step")),
-        result=read_json(result) if os.path.isfile(result) else {},
+        result=_object(result, "the end of the training run writes it again", ("step", "best_step", "reason"))
+        if os.path.isfile(result)
+        else {},
         evaluation=evaluation,
         groups=[grouping.measure(evaluation, options.split) for grouping in groupings],
         explanation=_explanation(workdir, checkpoint, options, progress),
@@ -173,11 +175,19 @@ def _layers(checkpoint: str) -> dict[str, tuple[int, ...]]:
     return {"/".join(path[1:]): tuple(shape) for path, shape in kept if path[0] == "model" and path[1] not in omitted}
 
 
+def _object(path: str, then: str, fields: Sequence[str]) -> Mapping[str, Any]:
+    """Reads a JSON object with some fields."""
+    found = read_json(path, f"remove it; {then}")
+    if not isinstance(found, dict) or any(name not in found for name in fields):
+        raise ValueError(f"{path}: damaged: an object with {', '.join(fields)} is expected; remove it; {then}")
+    return found
+
+
 def _explanation(workdir: str, checkpoint: str, options: ReportOptions, progress: Progress | None) -> Mapping[str, Any]:
     """Reads what `tfrs-dlrm explain` found about the checkpoint, or measures the importance of features."""
     path = join(workdir, "explanation/explanation.json")
     if exists(path):
-        found = read_json(path)
+        found = _object(path, "tfrs-dlrm explain writes it again", ("checkpoint",))
         if os.path.basename(found["checkpoint"]) == os.path.basename(checkpoint):
             return found
     if not options.examples:
