@@ -45,14 +45,16 @@ def inputs_of(specs, size):
 
 def in_lite(converter):
     runner = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner()
-    return lambda inputs: runner(**inputs)
+    names = runner.get_input_details()  # without those that the model does not read
+    return lambda inputs: runner(**{name: inputs[name] for name in names})
 
 
 def in_onnx(function, specs):
     plain = tf.function(lambda *values: function(**dict(zip(specs, values, strict=True))))
     model, _ = tf2onnx.convert.from_function(plain, list(specs.values()), opset=18)
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    return lambda inputs: {"probability": session.run(None, inputs)[0]}
+    names = [x.name for x in session.get_inputs()]
+    return lambda inputs: {"probability": session.run(None, {name: inputs[name] for name in names})[0]}
 
 
 STORED = [*((form, "float32") for form in FORMS), ("dlrm", "int8"), ("deepfm", "int8")]
