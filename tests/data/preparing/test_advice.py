@@ -96,6 +96,26 @@ def a_header_of_numbers(d):
 
 
 @case
+def blanks_between_columns(d):
+    path = write(d, CSV.replace("site ", "site_").replace(",", " "))
+    return (
+        lambda: inferred(d, path),
+        "it has one column, 'y price site'; if blanks separate columns, give delimiter=' '",
+        lambda _: inferred(d, path, delimiter=" "),
+    )
+
+
+@case
+def carriage_returns_alone(d):
+    path = write(d, CSV.replace("\n", "\r"))
+    return (
+        lambda: inferred(d, path),
+        r"lines end in carriage returns alone; convert the file, such as by tr '\\r' '\\n'",
+        lambda _: inferred(d, write(d, CSV.replace("\n", "\r").translate({13: 10}))),
+    )
+
+
+@case
 def columns_for_a_file_with_a_header(d):
     path = write(d, CSV)
     return (

@@ -12,8 +12,10 @@ import pytest
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.raw.file_kinds import FileKind
 from tfrs_dlrm.data.raw.infer import infer_schema
 from tfrs_dlrm.data.raw.parsing import BadRowError
+from tfrs_dlrm.data.raw.text_sniffing import sniff_text
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, TextFormat
 
 ROWS = 300
@@ -111,6 +113,27 @@ def test_every_form_of_a_log_gives_the_same_rows(tmp_path, expected, name):
     assert len(left_out) == any(word in name for word in ("index", "trailing", "rows")) and all(
         note.startswith(("without a name in the header; ", "an index without a name")) for note in left_out
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "quoted"),
+    [
+        # Truth values, times and numbers without quotes, as R and pandas write them.
+        ('"t" "u" "v"', ['"text {}" True 2026-11-{:02}', '"other {}" False NA'], True),
+        ('"t" "u" "v"', ['"text {}" NA "x"', "NA 2 "], True),
+        ("t u v", ['"tab\tin {}" True 3', "none 2 4"], True),  # quotes around a delimiter only
+        ("t u v", ['"to be" or not 2 3', "text 2 4"], False),  # a query with quotes of its own
+        ("t u v", ['"whether it is nobler {}" 2 3', "text 2 4"], False),  # some queries are all in quotes
+    ],
+)
+def test_quotes_between_tabs(tmp_path, names, rows, quoted):
+    def line(text, i):
+        return "\t".join(text.rsplit(" ", 2)).format(i, i)
+
+    lines = [line(names, 0), *(line(rows[i % 2], i) for i in range(1, 20))]
+    (tmp_path / "log.tsv").write_text("\n".join(lines))
+    found = sniff_text(str(tmp_path / "log.tsv"), FileKind("text"), (), None)
+    assert (found.text.quote, found.names) == ('"' if quoted else None, ("t", "u", "v"))
 
 
 @pytest.mark.parametrize("name", ["r.tsv", "pandas.tsv", "all-quoted.tsv"])

@@ -96,6 +96,8 @@ def infer_schema(
     first_rows = first.columns
     if task == "regression" and label is None:
         raise ValueError(f"{path}: any column of numbers may be what is to be predicted; give its name as label")
+    if len(first_rows) == 1 and " " in (only := next(iter(first_rows))):
+        raise ValueError(f"{path}: it has one column, {only[:80]!r}; if blanks separate columns, give delimiter=' '")
     if label in first.unusable:
         raise ValueError(f"{path}: column {label!r} cannot be the label: {first.unusable[label]}")
     if label is not None and label not in first_rows:

@@ -15,7 +15,8 @@ from tfrs_dlrm.data.raw.notations import looks_like_number
 from tfrs_dlrm.data.raw.parsing import fields
 from tfrs_dlrm.data.raw.partitions import partitions
 from tfrs_dlrm.data.raw.sampled_column import SampledColumn
-from tfrs_dlrm.data.raw.text_sniffing import MISSING, MISSING_AMONG_NUMBERS, sniff_text
+from tfrs_dlrm.data.raw.text_layout import MISSING
+from tfrs_dlrm.data.raw.text_sniffing import MISSING_AMONG_NUMBERS, sniff_text
 from tfrs_dlrm.data.raw.values import as_number
 from tfrs_dlrm.schema import TextFormat
 

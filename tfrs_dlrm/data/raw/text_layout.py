@@ -15,6 +15,8 @@ from tfrs_dlrm.schema import TextFormat
 
 BOM = b"\xef\xbb\xbf"
 DELIMITERS = "\t,;|\x01"  # Hive writes the last
+# Texts that stand for a missing value in any column.
+MISSING = ("?", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "\\N", "#N/A")
 _START = 1 << 16  # bytes; so much of a file decides about its layout
 
 
@@ -93,8 +95,10 @@ def decoded(path: str, line: bytes) -> str:
     """Decodes line 1 of a file.
 
     Raises:
-      ValueError: it is no UTF-8; the message names the file.
+      ValueError: it is no UTF-8, or lines end in carriage returns alone; the message names the file.
     """
+    if b"\r" in line.rstrip(b"\r"):
+        raise ValueError(f"{path}: lines end in carriage returns alone; convert the file, such as by tr '\\r' '\\n'")
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as e:
@@ -171,14 +175,36 @@ def is_number(text: str) -> bool:
 
 
 def _check_unquoted(path: str, lines: Sequence[bytes], delimiter: str) -> None:
-    """Refuses a file in which all texts stand in quotes, if the schema does not say whether they belong to them."""
-    fields = [f for line in lines for f in split(line, delimiter, "")]
-    texts = [f for f in fields if f and not is_number(f) and f not in ("NA", "NULL", "nan", "\\N")]
-    if len(texts) > 1 and all(map(is_enclosed, texts)):
+    """Refuses a file in which texts stand in quotes, if the schema does not say whether they belong to them."""
+    rows = [split(line, delimiter, "") for line in lines]
+    if stand_in_quotes(rows):
+        example = next(field for row in rows for field in row if is_enclosed(field))
         raise ValueError(
-            f"{path}: its texts stand in quotes, such as {texts[0][:40]}, but the schema does not say what they mean:"
+            f"{path}: its texts stand in quotes, such as {example[:40]}, but the schema does not say what they mean:"
             ' set "text": {"quote": "\\""} to take them off, or {"quote": ""} to keep them'
         )
+
+
+def stand_in_quotes(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether quotes belong to the layout, not to the values: in each column all values have them, or none.
+
+    Writers put quotes around columns of texts and leave numbers, truth values and times without. So the names in line 1
+    have them all, or each as its column.
+
+    Args:
+      rows: the fields of the first lines, with their quotes.
+    """
+    width = len(rows[0]) if rows else 0
+    rows = [row for row in rows if len(row) == width]
+    fields = [field for row in rows for field in row if field]
+    if any(field.startswith('"') and not is_enclosed(field) for field in fields):
+        return False
+    names = {is_enclosed(name) for name in rows[0] if name} if rows else set()
+    body = rows[1:] if len(names) == 1 else rows
+    for column in zip(*body, strict=True):
+        if len({is_enclosed(value) for value in column if value and value not in MISSING}) > 1:
+            return False
+    return sum(map(is_enclosed, fields)) > 1
 
 
 def _hint(names: Sequence[str]) -> str:

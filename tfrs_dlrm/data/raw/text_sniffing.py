@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tfrs_dlrm.data.raw.file_kinds import FileKind, usual_delimiter
 from tfrs_dlrm.data.raw.text_layout import (
     DELIMITERS,
+    MISSING,
     decoded,
     first_lines,
     is_enclosed,
@@ -15,14 +16,14 @@ from tfrs_dlrm.data.raw.text_layout import (
     named,
     split,
     split_header,
+    stand_in_quotes,
     usual_quote,
 )
 from tfrs_dlrm.schema import TextFormat
 
 _BYTES = 1 << 20  # how much of a file is looked at
 _QUOTES = "\"'"
-# Texts that stand for a missing value in any column, and among numbers; they say nothing about line 1.
-MISSING = ("?", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "\\N", "#N/A")
+# Further texts that stand for a missing value among numbers; like `MISSING` they say nothing about line 1.
 MISSING_AMONG_NUMBERS = frozenset({"none", "unknown", "-", "missing"})
 
 
@@ -91,17 +92,15 @@ def _quote(lines: Sequence[bytes], delimiter: str) -> str | None:
         fields = [f for line in around for f in split(line, delimiter, "")]
         if quote == "'" and not all(is_enclosed(f, quote) or is_number(f) for f in split(lines[0], delimiter, "")):
             continue  # an apostrophe
-        starts = sum(f.startswith(quote) for f in fields)
-        whole = sum(is_enclosed(f, quote) for f in fields)
-        if not starts:
-            continue
-        # Queries hold quotes of their own: between tabs, all texts must stand in quotes, or some quotes be doubled.
-        texts = [f for f in fields if f and not is_number(f) and f not in MISSING]
-        doubled = any(is_enclosed(f, quote) and 2 * quote in f[1:-1] for f in fields)
-        if delimiter == "\t" and quote == '"' and not (doubled or (len(texts) > 1 and whole == len(texts))):
+        if not any(f.startswith(quote) for f in fields):
             continue
         want = len(split(lines[0], delimiter, quote))
         read, plain = (sum(len(split(line, delimiter, q)) == want for line in around) for q in (quote, ""))
+        # Queries hold quotes of their own: between tabs, columns must stand in quotes, or quotes be doubled or needed.
+        doubled = any(is_enclosed(f, quote) and 2 * quote in f[1:-1] for f in fields)
+        rows = [split(line, delimiter, "") for line in lines]
+        if not usual and quote == '"' and not (doubled or read > plain or stand_in_quotes(rows)):
+            continue
         if read >= plain:
             return quote
         return "" if usual else None
