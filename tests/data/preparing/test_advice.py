@@ -160,7 +160,7 @@ def quoted_names(d):
     path = write(d, CSV.replace(",", "\t").replace("y\tprice\tsite", '"y"\t"price"\t"site"'), "log.tsv")
     return (
         lambda: prepared(d, path, SCHEMA),
-        "if the quotes do not belong to the names, say so in the schema: ",
+        'its texts stand in quotes, such as "y", but the schema does not say what they mean: set ',
         lambda message: prepared(d, path, with_text(said(message))),
     )
 
