@@ -272,10 +272,26 @@ def test_names_of_directories_are_columns_where_the_schema_asks(tmp_path, ending
     assert rows["price"].to_pylist() == [*prices[:100], *prices[200:], *prices[100:200]]  # sorted by path
 
 
+def test_values_of_directories_that_were_not_looked_at(tmp_path):
+    for country in ("de", "fr", "it"):
+        (tmp_path / f"country={country}").mkdir()
+        click_log().to_csv(tmp_path / f"country={country}" / "log.csv", index=False)
+    proposal = infer_schema(str(tmp_path), rows=100)
+    assert proposal.files == 1 and proposal.notes["country"].startswith("in the names of directories, with 3 values; ")
+    assert infer_schema(str(tmp_path)).kinds()["country"] == "categorical"
+    with_country = (*proposal.schema.categorical, CategoricalFeature("country"))
+    schema = Schema(proposal.schema.label, categorical=with_country, text=proposal.schema.text)
+    prepare(schema, str(tmp_path / "*"), str(tmp_path / "out"))
+    assert (tmp_path / "out" / "vocabulary" / "country.txt").read_text() == "de\nfr\nit\n"
+
+
 def test_a_column_of_the_file_counts_more_than_the_name_of_a_directory(tmp_path):
     (tmp_path / "site=elsewhere").mkdir()
     click_log().to_csv(tmp_path / "site=elsewhere" / "log.csv", index=False)
-    schema = Schema(Label("clicked"), categorical=(CategoricalFeature("site"),))
+    (tmp_path / "site=there").mkdir()
+    click_log().to_csv(tmp_path / "site=there" / "log.csv", index=False)
+    schema = infer_schema(str(tmp_path), rows=100).schema
+    assert "site" in {f.name for f in schema.categorical}
     prepare(schema, str(tmp_path), str(tmp_path / "out"))
     assert "elsewhere" not in (tmp_path / "out" / "vocabulary" / "site.txt").read_text()
 

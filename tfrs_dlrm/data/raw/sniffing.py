@@ -59,6 +59,8 @@ def read_first_rows(
     """
     path = inputs[0]
     names, text, unusable = _names(path, columns, delimiter)
+    directories = [name for name in (partitions(path) if isinstance(path, str) else ()) if name not in names]
+    names += directories
     unusable = {name: why for name, why in unusable.items() if name != wanted}
     for name in names:
         if names.count(name) > 1:
@@ -72,6 +74,7 @@ def read_first_rows(
     if not arrays or len(arrays[names[0]]) == 0:
         raise ValueError(f"{path}: none of the first lines is a row of {len(names)} fields: {', '.join(names)[:200]}")
     count = len(arrays[names[0]])
+    unusable |= {name: why for name, why in _unseen(inputs, files).items() if name in directories and name != wanted}
     strip = any(_has_blanks(array) for array in arrays.values())
     if strip:
         arrays = {name: pc.ascii_trim_whitespace(a) if _is_string(a) else a for name, a in arrays.items()}
@@ -80,6 +83,8 @@ def read_first_rows(
     nothing = pa.array(["", *missing], pa.string())
     first_rows: dict[str, SampledColumn] = {}
     for name, array in arrays.items():
+        if name in unusable:
+            continue
         if _is_string(array):
             array = pc.if_else(pc.is_in(array, nothing), pa.scalar(None, pa.string()), array)
         name = name.strip() if strip else name
@@ -87,10 +92,21 @@ def read_first_rows(
     return FirstRows(text, first_rows, unusable, files, count)
 
 
+def _unseen(inputs: Sequence[RawInput], files: int) -> dict[str, str]:
+    """Names the columns in the names of directories that have one value in the first files, and others in all."""
+    values = [partitions(path) if isinstance(path, str) else {} for path in inputs]
+    return {
+        name: f"in the names of directories, with {n:,} values; the rows that were looked at have one. A feature of"
+        " this column reads it"
+        for name in values[0]
+        if len({v.get(name) for v in values[:files]}) == 1 and (n := len({v.get(name) for v in values})) > 1
+    }
+
+
 def _names(
     path: RawInput, columns: Sequence[str], delimiter: str | None
 ) -> tuple[list[str], TextFormat, dict[str, str]]:
-    """Returns the names of all columns, the layout of a text file, and why columns are left out."""
+    """Returns the names of the columns of a file, the layout of a text file, and why columns are left out."""
     if isinstance(path, Frame):
         return list(path.columns), TextFormat(), {}
     kind = sources.file_kind(path)
@@ -102,7 +118,7 @@ def _names(
         names, text = list(sniffed.names), sniffed.text
         what = "without a name in the header; to use it, name it there, or use this name"
         unusable = dict.fromkeys(sorted(sniffed.nameless), what)
-    return [*names, *(name for name in partitions(path) if name not in names)], text, unusable
+    return names, text, unusable
 
 
 def _arrays(
