@@ -9,7 +9,7 @@ from typing import Any
 from tfrs_dlrm.serving.protocol import InvalidRequest
 from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.server.json_bodies import shown
-from tfrs_dlrm.serving.server.json_tensors import is_b64, kind, to_bytes
+from tfrs_dlrm.serving.server.json_values import is_b64, kind, to_bytes
 
 # By type of a JSON value: the list of a tf.Feature.
 _LISTS: dict[type, str] = {bool: "int64", int: "int64", float: "float", str: "bytes", dict: "bytes"}
