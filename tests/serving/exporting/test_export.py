@@ -1,5 +1,6 @@
 """The exported model says of raw values what the trained one says of encoded ones."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -91,6 +92,7 @@ def test_missing_unseen_and_malformed_values_score_as_in_training(run, exported)
 def test_what_was_prepared_from_another_vocabulary_or_statistics_is_not_exported(run, tmp_path, file):
     """The trained model behind the damaged encoder agrees with the export of it, so rows of the log must tell."""
     data = shutil.copytree(run[0], tmp_path / "data")
+    prepared = PreparedManifest.load(str(data))
     if file == "statistics.json":
         statistics = json.loads((data / file).read_text())
         statistics["dense"]["age"]["mean"] += 1
@@ -98,8 +100,7 @@ def test_what_was_prepared_from_another_vocabulary_or_statistics_is_not_exported
     else:
         lines = (data / file).read_text().splitlines()
         (data / file).write_text("\n".join([lines[1], lines[0], *lines[2:]]) + "\n")
-    prepared = json.loads((data / "prepared.json").read_text())
-    (data / "prepared.json").write_text(json.dumps(prepared | {"checksums": checksums(str(data))}))
+    dataclasses.replace(prepared, checksums=checksums(str(data))).save(str(data))
     model, _, _ = load_run(run[1])
     feature = "site" if file != "statistics.json" else "age"
     with pytest.raises(
