@@ -64,7 +64,8 @@ STORED = [*((form, "float32") for form in FORMS), ("dlrm", "int8"), ("deepfm", "
 @pytest.mark.parametrize(("form", "storage"), matrix(STORED, [("dlrm", "float32"), ("dlrm", "int8")]))
 def test_encoded_runs_in_tensorflow_lite_and_onnx(trained, form, storage):
     data, _ = trained
-    config = any_model(form.split()[0], **FORMS[form])
+    of_two = {"user": "user", "item": "site"} if form == "matrix_factorization" else {}
+    config = any_model(form.split()[0], **FORMS[form] | of_two)
     model = config.build(config.schema(td.Schema.load(f"{data}/schema.json")), seed=1)
     model.build()
     serving = ServingModel(model, Encoder.load(data), (), storage)
