@@ -19,6 +19,7 @@ from tfrs_dlrm.checkpoint.state_dict import StateDict
 from tfrs_dlrm.checkpoint.table_rows import PART_BYTES, row_bytes
 from tfrs_dlrm.embeddings.storage import LogicalTable
 from tfrs_dlrm.layers.mlp import MLP
+from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.schema import CategoricalFeature
 
@@ -47,6 +48,7 @@ class _Checkpoint:
         return self.state[self.keys[name]]
 
 
+@checked
 def restore_facebook_dlrm(model: DLRM, path: str | os.PathLike[str], features: Sequence[str] | None = None) -> None:
     """Overwrites the weights of a model with a checkpoint of facebookresearch/dlrm, whose scores it then gives.
 

@@ -10,6 +10,7 @@ from tfrs_dlrm.checkpoint.contents import CheckpointContents
 from tfrs_dlrm.checkpoint.manifest import CheckpointManifest
 from tfrs_dlrm.checkpoint.save import DENSE
 from tfrs_dlrm.checkpoint.table_rows import local_cpu, read_rows
+from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.models.ranking import RankingModel
 
 # What TensorFlow raises for checkpoints that are cut short, garbled, or of other objects,
@@ -45,6 +46,7 @@ def restore_contents(contents: CheckpointContents, path: str) -> CheckpointManif
     return manifest
 
 
+@checked
 def restore_checkpoint(model: RankingModel, path: str) -> None:
     """Restores a checkpoint that `save_checkpoint` or a run wrote.
 

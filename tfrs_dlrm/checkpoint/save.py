@@ -16,6 +16,7 @@ from tfrs_dlrm.checkpoint.table_rows import AT_A_TIME, PartBatch, batches, local
 from tfrs_dlrm.distribute.memory import memory_of_host
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.variables import all_finite, all_rows_finite
+from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.stores.files import disk_full, local_path
 
@@ -88,6 +89,7 @@ class CheckpointWriter:
         shutil.rmtree(self.unfinished, ignore_errors=True)
 
 
+@checked
 def save_checkpoint(model: RankingModel, path: str) -> None:
     """Writes a whole model to a directory: weights, tables and, if it is compiled, optimizers and their slots.
 

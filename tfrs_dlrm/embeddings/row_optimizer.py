@@ -6,6 +6,8 @@ Each optimizer in `optimizers` is a formula on rows (`row_step`); the base class
 from __future__ import annotations
 
 import abc
+import math
+import numbers
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -61,6 +63,9 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         if not isinstance(learning_rate, LearningRateSchedule):
             named["learning_rate"] = learning_rate
         for name, value in named.items():
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not number or math.isnan(value):
+                raise ValueError(f"{name}={value!r} is no number; a number of at least 0 is needed")
             if value < 0:
                 raise ValueError(f"{name}={value} is negative")
         self._given_rate = learning_rate

@@ -11,6 +11,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.dropout import Dropout
 from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.messages.arguments import check_argument
 
 Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
 # Of the moving averages of batch normalization. With Keras' 0.99 they need hundreds of steps to approach the data.
@@ -87,6 +88,7 @@ class MLP(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_argument("MLP", "units", units, Sequence[int])
         if not units or min(units) < 1:
             raise ValueError(f"units={list(units)}; at least one layer with at least one output each is needed")
         self.units = tuple(units)

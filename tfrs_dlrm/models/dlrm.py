@@ -10,6 +10,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.messages.arguments import check_argument
 from tfrs_dlrm.models.dlrm_serving import DLRMCandidateScorer, DLRMRowScorer, ServedLayers
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, looked_up
 from tfrs_dlrm.models.ranking import RankingModel
@@ -166,6 +167,7 @@ def _check(
             f"{vectors} vector has nothing to interact with; DLRM needs two categorical features, or one and a dense"
             " feature"
         )
+    check_argument("DLRM", "bottom_mlp", bottom_mlp, Sequence[int])
     dims = {t.dim for t in looked_up(schema)}
     ends_elsewhere = not bottom_mlp or (interaction == "dot" and bottom_mlp[-1] not in dims and len(dims) == 1)
     if schema.dense and ends_elsewhere:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.ids import Features, with_width
+from tfrs_dlrm.messages.arguments import check_argument
 from tfrs_dlrm.schema import CategoricalFeature, Schema, Table, check_schema
 
 
@@ -61,6 +62,12 @@ def check_batches(given: Any) -> None:
             " td.dataset(frame, 1024, encoder=encoder), and predict with"
             " td.raw_model(model, encoder).predict(encoder.raw_inputs(frame))"
         )
+    if given is None or isinstance(given, (str, bytes, int, float, list, type)):
+        found = "None" if given is None else f"a {type(given).__name__}"
+        raise ValueError(
+            f"a model takes a mapping of features, such as {{'dense': ..., 'ids': ...}}, or batches of them, as"
+            f" td.dataset gives; found {found}"
+        )
     if isinstance(given, (np.ndarray, tf.Tensor)):
         raise ValueError(
             f"a model takes a mapping of features, such as {{'dense': ..., 'ids': ...}}, as td.dataset gives; found one"
@@ -74,6 +81,7 @@ def check_top_mlp(units: Sequence[int]) -> None:
     Raises:
       ValueError: `units` is empty or does not end in 1.
     """
+    check_argument("the model", "top_mlp", units, Sequence[int])
     if not units or units[-1] != 1:
         raise ValueError(f"top_mlp={list(units)} must end in 1, the logit")
 

@@ -100,6 +100,10 @@ def takes_scores(metric: keras.metrics.Metric) -> bool:
 def _metric(given: Any, ours: dict[str, keras.metrics.Metric], binary: bool) -> keras.metrics.Metric:
     if isinstance(given, keras.metrics.Metric):
         return given
+    if isinstance(given, type):
+        mend = f"give an object of it, such as {given.__name__}()" if issubclass(given, keras.metrics.Metric) else ""
+        mend = mend or "give a keras.metrics.Metric, a function of (label, prediction), or a name"
+        raise ValueError(f"metrics: {given.__name__} is a class; {mend}")
     if not isinstance(given, str):
         name = getattr(given, "__name__", "")
         if not callable(given) or not name:

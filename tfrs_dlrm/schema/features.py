@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from tfrs_dlrm.messages.arguments import check_fields
+
 Transform = Literal["none", "log1p", "standardize"]
 Encoding = Literal["vocabulary", "hash", "ids"]
 OutOfRange = Literal["oov", "error", "clip", "hash"]
@@ -68,6 +70,9 @@ class Label:
     thousands: str = ""
     unit: str = ""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def notation(self) -> Notation:
         """How its numbers are written."""
@@ -100,6 +105,9 @@ class DenseFeature:
     decimal: str = "."
     thousands: str = ""
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def notation(self) -> Notation:
@@ -145,6 +153,9 @@ class CategoricalFeature:
     table: str = ""
     sequence_length: int | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def whole_rows(self) -> bool:
         """Whether each of its vectors is one row of the table, neither pooled with others nor weighted."""
@@ -189,6 +200,9 @@ class Table:
     remainders: int | None = None
     stored_in: str = ""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def order_key(self) -> str:
         """The key of an optional hint in encoded batches: int32 [n], the order that sorts the ids of this table.
@@ -225,3 +239,6 @@ class TextFormat:
     quote: str | None = None
     missing: tuple[str, ...] = ()
     strip: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tfrs_dlrm.messages import did_you_mean
+from tfrs_dlrm.messages.arguments import check_fields
 from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Notation, Table, TextFormat
 from tfrs_dlrm.schema.plain import build, plain
 from tfrs_dlrm.schema.validation import (
@@ -50,6 +51,7 @@ class Schema:
     more_labels: tuple[Label, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         fill = dataclasses.replace
         object.__setattr__(self, "dense", tuple(fill(f, column=f.column or f.name) for f in self.dense))
         categorical = tuple(

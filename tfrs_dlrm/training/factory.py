@@ -19,6 +19,7 @@ from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
 from tfrs_dlrm.embeddings.row_optimizer import Rate, RowOptimizer
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
+from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.training_setup import dtype_policy
 from tfrs_dlrm.schema import Schema
@@ -128,6 +129,7 @@ def _row_optimizer(config: OptimizerConfig, name: str, rate: Rate) -> RowOptimiz
     return ROW_OPTIMIZERS[name](rate, l2=config.embedding_l2, **extra)
 
 
+@checked
 def load_model(workdir: str, which: Which = "best") -> RankingModel:
     """Loads the model of a run of the training programs, compiled as in the run, to score or to train on.
 

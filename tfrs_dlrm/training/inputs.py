@@ -14,8 +14,10 @@ from tfrs_dlrm.data.reading.service.input_service import InputService
 from tfrs_dlrm.distribute.strategies import Distribution, distribution_of
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
+from tfrs_dlrm.messages.arguments import checked
 
 
+@checked
 def distributed_dataset(
     directory: str,
     batch_size: int,

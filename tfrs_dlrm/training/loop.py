@@ -16,6 +16,7 @@ from tfrs_dlrm.data.reading.labels import label_counts
 from tfrs_dlrm.data.reading.service.input_service import InputService
 from tfrs_dlrm.distribute.strategies import Distribution, distribution_of
 from tfrs_dlrm.messages import cause
+from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.metrics.defined import defined
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
@@ -47,6 +48,7 @@ from tfrs_dlrm.training.state import RunLimits, RunState, check_evaluation_label
 from tfrs_dlrm.training.workdir import CONFIG_FILE, Workdir
 
 
+@checked
 def train_and_evaluate(
     config: RunConfig,
     workdir: str,

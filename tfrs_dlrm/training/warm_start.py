@@ -23,6 +23,7 @@ from tfrs_dlrm.data.encoding.statistics import dense_statistics
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.storage import LogicalTable
+from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema, Table
 from tfrs_dlrm.training.workdir import Which, Workdir
@@ -58,6 +59,7 @@ class WarmStart:
         return [f"warm start from {self.checkpoint}: {rows}", *self.notes]
 
 
+@checked
 def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = "best") -> WarmStart:
     """Takes over the weights and optimizer slots of a trained run.
 

@@ -29,7 +29,8 @@ from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT, Tokenizer
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, read_vocabulary, vocabulary_file, write_vocabulary
 from tfrs_dlrm.data.raw.values import FALSE, TRUE
 from tfrs_dlrm.layers.hashing import fingerprint_rows
-from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, Schema
+from tfrs_dlrm.messages.arguments import check_argument
+from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, Schema, check_schema
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import write_json
 
@@ -59,6 +60,8 @@ class Encoder(keras.layers.Layer):
     def __init__(self, schema: Schema, directory: str, name: str = "encoder", **kwargs: Any):
         # No policy may round the numbers of the log.
         super().__init__(name=name, autocast=False, **kwargs)
+        check_schema("Encoder", schema)
+        check_argument("Encoder", "directory", directory, str)
         self.schema = schema
         self._directory = directory
         self._statistics = dense_statistics(schema, directory)
@@ -90,6 +93,7 @@ class Encoder(keras.layers.Layer):
           FileNotFoundError: there is no such directory, or `prepare` did not write it.
           ValueError: one of its files is damaged.
         """
+        check_argument("Encoder.load", "directory", directory, str)
         local = local_copy(directory)
         path = os.path.join(local, SCHEMA_FILE)
         if not os.path.isfile(path):

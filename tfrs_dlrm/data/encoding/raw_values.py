@@ -71,6 +71,10 @@ def conformed(raw: Mapping[str, tf.Tensor], specs: Specs) -> dict[str, tf.Tensor
 def _conformed(name: str, value: Any, spec: tf.TensorSpec) -> tf.Tensor:
     if isinstance(value, tf.SparseTensor):
         value = _from_sparse(name, value, spec)
+    if not hasattr(value, "dtype") or not isinstance(getattr(value, "shape", None), tf.TensorShape):
+        raise ValueError(
+            f"input {name!r} is a {type(value).__name__}; a tensor or an array of shape {spec.shape} is needed"
+        )
     if value.shape.rank == 2 and spec.shape.rank == 1 and value.shape[1] == 1:
         value = tf.squeeze(value, axis=1)
     if value.shape.rank not in (None, spec.shape.rank):

@@ -11,9 +11,11 @@ from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
 from tfrs_dlrm.data.preparing.workspace import Workspace
 from tfrs_dlrm.data.raw.frames import RawInputs, expand_inputs
 from tfrs_dlrm.data.raw.parsing import BadRowError
+from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.schema import Schema
 
 
+@checked
 def fit_encoder(schema: Schema, inputs: RawInputs, *, bad_rows: BadRows = "error") -> Encoder:
     """Returns the encoder that `prepare` would write for the same training rows.
 

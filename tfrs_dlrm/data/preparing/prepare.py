@@ -26,12 +26,14 @@ from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PREPARE_AGAIN, Prep
 from tfrs_dlrm.data.preparing.samples import SAMPLES, write_samples
 from tfrs_dlrm.data.preparing.workspace import ENCODED, Workspace, check_same
 from tfrs_dlrm.data.raw.frames import Frame, RawInputs, expand_inputs, input_identity, is_frame
+from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import Mirror, Progress, Store, check_free, is_store_url, join
 from tfrs_dlrm.stores.files import disk_full, read_json
 from tfrs_dlrm.stores.lock import directory_lock
 
 
+@checked
 def prepare(
     schema: Schema,
     inputs: RawInputs,

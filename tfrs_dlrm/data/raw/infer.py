@@ -17,6 +17,7 @@ from tfrs_dlrm.data.raw.proposed_label import label_column, propose_label
 from tfrs_dlrm.data.raw.sampled_column import SampledColumn
 from tfrs_dlrm.data.raw.sniffing import read_first_rows
 from tfrs_dlrm.data.raw.values import MAX_INT64
+from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.schema import RESERVED_NAMES, CategoricalFeature, DenseFeature, RawType, Schema, Task
 
 _ID_NAMES = frozenset(
@@ -59,6 +60,7 @@ class SchemaProposal:
         return kinds | {f.column: "multi-valued" if f.multi_valued else "categorical" for f in self.schema.categorical}
 
 
+@checked
 def infer_schema(
     data: RawInputs,
     *,

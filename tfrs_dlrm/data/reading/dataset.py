@@ -28,6 +28,7 @@ from tfrs_dlrm.data.reading.parts import PipelineShare, prefetched
 from tfrs_dlrm.data.reading.row_groups import share_of_split, shuffle_windows
 from tfrs_dlrm.data.reading.row_sources import ReadRequest, RowService, RowSource
 from tfrs_dlrm.data.reading.windows import ShuffleWindows
+from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import local_copy
 
@@ -35,6 +36,7 @@ from tfrs_dlrm.stores import local_copy
 SHUFFLE_ROWS = 1 << 19
 
 
+@checked
 def dataset(
     data: str | ArrowStream,
     batch_size: int,
@@ -144,6 +146,7 @@ def _encoder_of(data: object, encoder: Encoder | str | None, service: RowService
     return encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
 
 
+@checked
 def steps_per_epoch(
     directory: str, batch_size: int, split: Split = "train", pipelines: int = 1, replicas: int | None = None
 ) -> int:

@@ -119,20 +119,44 @@ def open_shard(path: str, metadata: pq.FileMetaData | None = None) -> Iterator[p
     Raises:
       ValueError: the file is missing or damaged, even if a later read finds it.
     """
+    with _readable(path), pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Names a file that is missing or damaged, in one line."""
     try:
-        with pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True) as file:
-            yield file
+        yield
     except (pa.ArrowException, OSError) as e:
-        raise ValueError(f"{path}: cannot be read; prepare the data again: {e}") from e
+        raise ValueError(f"{path}: cannot be read; prepare the data again: {' '.join(str(e).split())}") from e
 
 
-def open_row_groups(directory: str, split: Split) -> Iterator[tuple[pq.ParquetFile, int]]:
+class ShardFile:
+    """An open shard, for readers outside of the `with` that opened it; its errors name the file, too."""
+
+    def __init__(self, path: str, file: pq.ParquetFile) -> None:
+        self._path, self._file, self.metadata = path, file, file.metadata
+
+    def read_row_group(self, index: int, columns: Sequence[str]) -> pa.Table:
+        """Reads columns of a row group.
+
+        Raises:
+          ValueError: the file is damaged.
+        """
+        with _readable(self._path):
+            return self._file.read_row_group(index, columns=list(columns))
+
+
+def open_row_groups(directory: str, split: Split) -> Iterator[tuple[ShardFile, int]]:
     """Yields, for each row group of a split in the order of the log, the open file and the group's number in it."""
     directory = local_copy(directory)
     for shard in PreparedManifest.load(directory).shards(split):
-        with open_shard(os.path.join(directory, shard.path)) as file:
+        path = os.path.join(directory, shard.path)
+        with open_shard(path) as file:
+            reader = ShardFile(path, file)
             for i in range(file.num_row_groups):
-                yield file, i
+                yield reader, i
 
 
 def looked_up(directory: str, split: Split, feature: str) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:

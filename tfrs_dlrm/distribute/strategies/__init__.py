@@ -14,6 +14,7 @@ from tfrs_dlrm.distribute.strategies.multi_worker import MultiWorker
 from tfrs_dlrm.distribute.strategies.parameter_server import ParameterServer
 from tfrs_dlrm.distribute.strategies.single_process import Mirrored, OneDevice
 from tfrs_dlrm.distribute.strategies.tpu import TPU
+from tfrs_dlrm.messages.arguments import checked
 
 __all__ = [
     "TPU",
@@ -40,6 +41,7 @@ def distribution_of(strategy: tf.distribute.Strategy | None = None) -> Distribut
     return found(strategy)
 
 
+@checked
 def make_strategy(name: str = "one_device", devices: int = 0, tpu: str = "local") -> tf.distribute.Strategy:
     """Returns the `tf.distribute` strategy of a name; call it before anything else of TensorFlow.
 

@@ -1,0 +1,144 @@
+"""Checks arguments and fields against their annotations, where they are given and not deep inside.
+
+Checked are str (or a path), int, float, bool, None, dataclasses, and tuples, sequences and mappings of them. The
+values that a Literal allows, and other classes, are left to whoever uses them, who can say more.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import inspect
+import numbers
+import os
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+F = TypeVar("F", bound=Callable[..., Any])
+_PLAIN = (str, int, float, bool)
+_OF_CLASSES: dict[type, dict[str, Any]] = {}
+_SEQUENCES = (tuple, list, collections.abc.Sequence)
+
+
+def checked(function: F) -> F:
+    """Decorates a function whose arguments are checked against its annotations.
+
+    Raises:
+      ValueError: when it is called: an argument is of another type; the message names it.
+    """
+    signature = inspect.signature(function)
+    hints: dict[str, Any] = {}
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not hints:
+            hints.update(_hints(function.__annotations__, function.__module__))
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            return function(*args, **kwargs)  # Python says what is wrong
+        for name, value in given.items():
+            check_argument(function.__name__, name, value, hints.get(name, Any))
+        return function(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def check_fields(instance: Any) -> None:
+    """Checks the fields of a dataclass against their annotations; call it in `__post_init__`.
+
+    Raises:
+      ValueError: a field is of another type; the message names it.
+    """
+    kind = type(instance)
+    if kind not in _OF_CLASSES:
+        _OF_CLASSES[kind] = _class_hints(kind)
+    hints = _OF_CLASSES[kind]
+    for name, hint in hints.items():
+        check_argument(type(instance).__name__, name, getattr(instance, name), hint)
+
+
+def _class_hints(kind: type) -> dict[str, Any]:
+    fields = {field.name for field in dataclasses.fields(kind)}
+    return {name: hint for name, hint in _hints(kind.__annotations__, kind.__module__).items() if name in fields}
+
+
+def _hints(annotations: dict[str, Any], module: str) -> dict[str, Any]:
+    """Evaluates annotations; those of names that are imported for type checkers only are left out."""
+    names, found = vars(sys.modules[module]), {}
+    for name, hint in annotations.items():
+        try:
+            found[name] = eval(hint, names) if isinstance(hint, str) else hint  # the source of this package
+        except NameError:
+            continue
+    return found
+
+
+def check_argument(where: str, name: str, value: Any, hint: Any) -> None:
+    """Checks one argument of `where` against its annotation.
+
+    Raises:
+      ValueError: it is of another type.
+    """
+    if _fits(value, hint) is False:
+        shown = f"the {type(value).__name__} {value!r}" if isinstance(value, (str, int, float)) else _kind(value)
+        raise ValueError(f"{where}: {name} is {shown[:200]}; {_wanted(hint)} is needed")
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    what = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    if isinstance(value, (list, tuple)):
+        wrong = next((x for x in value if not isinstance(x, str)), None)
+        return f"{what} with a {type(wrong).__name__}" if value and wrong is not None else what
+    return what
+
+
+def _fits(value: Any, hint: Any) -> bool | None:
+    """Whether a value is of a type; None if that cannot be said."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        answers = [_fits(value, option) for option in arguments]
+        return True if True in answers else None if None in answers else False
+    if origin is Literal:
+        return any(isinstance(value, type(option)) for option in arguments)
+    if origin in _SEQUENCES:
+        if not isinstance(value, (tuple, list)):
+            iterable = hasattr(value, "__iter__") and not isinstance(value, (*_PLAIN, bytes, type))
+            frame = hasattr(value, "__dataframe__") or isinstance(value, collections.abc.Mapping)
+            return None if iterable and not frame and origin is not tuple else False
+        return all(_fits(item, arguments[0]) is not False for item in value)
+    if origin is collections.abc.Mapping or origin is dict:
+        return isinstance(value, collections.abc.Mapping)
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
+    if hint in (int, float):
+        wanted = numbers.Integral if hint is int else numbers.Real
+        return isinstance(value, wanted) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, (str, os.PathLike))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return isinstance(value, hint)
+    return None
+
+
+def _wanted(hint: Any) -> str:
+    """Names a type for a message."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_wanted, arguments)))
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin in _SEQUENCES:
+        return f"a list of {_wanted(arguments[0])}"
+    if hint in (None, type(None)):
+        return "None"
+    if origin is not None:
+        return "a mapping" if origin in (dict, collections.abc.Mapping) else str(hint)
+    return str(getattr(hint, "__name__", hint))
