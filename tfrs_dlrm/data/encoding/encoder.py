@@ -24,7 +24,7 @@ from tfrs_dlrm.data.encoding.checksums import check_files
 from tfrs_dlrm.data.encoding.dense_columns import dense_column, encode_dense
 from tfrs_dlrm.data.encoding.raw_values import RawValues, conformed, is_tensors, to_tensors
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, dense_statistics
-from tfrs_dlrm.data.encoding.text_values import Spelling, boolean_words, has_digits, to_int64
+from tfrs_dlrm.data.encoding.text_values import Spelling, boolean_words, has_digits, to_int64, without_point_zero
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT, Tokenizer
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, read_vocabulary, vocabulary_file, write_vocabulary
 from tfrs_dlrm.data.raw.values import FALSE, TRUE
@@ -265,7 +265,15 @@ class Encoder(keras.layers.Layer):
         Equals `rows` of each feature. But the time of small batches depends on the number of operations. So common
         work is done once for all features, and missing values are replaced as numbers, not as text.
         """
-        values = [self.tokenizer.spelled(raw[f.name], self._spellings[f.table]) for f in features]
+        spellings = [self._spellings[f.table] for f in features]
+        values = [
+            self.tokenizer.spelled(raw[f.name], s._replace(digits=False))
+            for f, s in zip(features, spellings, strict=True)
+        ]
+        with_digits = [i for i, s in enumerate(spellings) if s.digits]
+        if with_digits:
+            for i, column in zip(with_digits, without_point_zero([values[i] for i in with_digits]), strict=True):
+                values[i] = column
         lines = [self._lookups[f.table].lookup(v) for f, v in zip(features, values, strict=True)]
         rows = tf.cast(tf.stack(lines, axis=1), tf.int32) + 1  # 0 if it is not found
         of_missing = np.array([self._missing_rows[f.table] or 0 for f in features], np.int32)

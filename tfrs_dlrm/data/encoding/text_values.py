@@ -34,6 +34,17 @@ def spelled(text: tf.Tensor, spelling: Spelling) -> tf.Tensor:
     return tf.strings.regex_replace(text, POINT_ZERO, r"\1") if spelling.digits else text
 
 
+def without_point_zero(columns: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Turns `24216.0` into `24216` in several columns of strings [B].
+
+    Almost no request has such text, and to look for it is faster than to replace it.
+    """
+    text = tf.stack(columns, axis=1)
+    found = tf.reduce_any(tf.strings.regex_full_match(text, POINT_ZERO))
+    replaced = tf.cond(found, lambda: tf.strings.regex_replace(text, POINT_ZERO, r"\1"), lambda: text)
+    return tf.unstack(replaced, num=len(columns), axis=1)
+
+
 def _replaced(text: tf.Tensor, words: Sequence[Words]) -> tf.Tensor:
     for others, word in words:
         text = tf.strings.regex_replace(text, f"^(?:{'|'.join(others)})$", word)
