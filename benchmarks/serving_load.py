@@ -5,7 +5,8 @@ python benchmarks/serving_load.py exports/quickstart     # a directory of versio
 The newest version is copied to a temporary directory, and copied again, under the next number, each time that the
 version is switched. After half of the time the server gets SIGTERM, and once it has ended another is started on the
 same ports; --norestart leaves that out. Clients send again what was refused with UNAVAILABLE or 503, or could not be
-sent since nobody listened: the server took neither. Every other error is a failure.
+sent since nobody listened: the server took neither. They also send again over REST if a connection is closed without an
+answer, which happens to one that was opened and not used before the server ended. Every other error is a failure.
 
 Clients and server share the machine, and the clients, in one process of Python, are the slower side: what they see is
 mostly how long they keep each other waiting. So the server's own times, from a whole request to its answer, are
@@ -67,6 +68,8 @@ class Load:
             answer = await client.post(url, content=json.dumps(self._json))
         except httpx.ConnectError as e:
             raise NotTaken("nobody listens") from e
+        except (httpx.ReadError, httpx.RemoteProtocolError) as e:
+            raise NotTaken("closed without an answer") from e
         if answer.status_code == 503:
             raise NotTaken("503")
         if answer.status_code != 200:
@@ -237,8 +240,11 @@ def _show(load: Load, metrics: str) -> None:
 
 def _bound(metrics: str, api: str, share: float) -> float:
     """The upper end, in seconds, of the bucket of the server's histogram in which that share of requests is reached."""
-    line = rf'tfrs_dlrm_request_seconds_bucket{{api="{api}",le="([^"]+)",method="predict"}} (\S+)'
-    buckets = [(float(end), float(count)) for end, count in re.findall(line, metrics)]
+    line = rf'request_seconds_bucket{{(?=[^}}]*api="{api}")(?=[^}}]*method="predict")[^}}]*le="([^"]+)"[^}}]*}} (\S+)'
+    counts: collections.Counter[float] = collections.Counter()
+    for upper, count in re.findall(line, metrics):  # of all versions
+        counts[float(upper)] += float(count)
+    buckets = sorted(counts.items())
     return next((end for end, count in buckets if count >= share * buckets[-1][1]), float("nan"))
 
 

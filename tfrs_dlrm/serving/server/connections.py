@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import resource
+import select
 import socket
 from typing import Any
 
@@ -113,6 +114,12 @@ class BoundedListener(socket.socket):
             _warn(f"{self._connections.most} connections are being answered; a further one was refused")
             raise BlockingIOError
         return _Connection(accepted, self._connections), address
+
+    def has_waiting(self) -> bool:
+        """Returns whether a connection waits to be accepted."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Stops listening."""

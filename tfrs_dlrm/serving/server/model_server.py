@@ -23,6 +23,7 @@ from tfrs_dlrm.serving.server.http_protocol import BoundedHttpProtocol
 from tfrs_dlrm.serving.server.inference import Inference, InferenceOptions
 from tfrs_dlrm.serving.server.security import BearerTokenRpc, Security
 
+_SETTLING_SECONDS = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _IDLE_MILLISECONDS = 300_000  # after which gRPC closes a connection without calls; clients open a new one
 
@@ -100,11 +101,23 @@ class ModelServer:
         self.service.admission.closed = True
         while self.service.admission.calls and time.monotonic() < end:
             await asyncio.sleep(0.01)
+        await self._stop_listening(end)
         left = max(1.0, end - time.monotonic())
         self._web.config.timeout_graceful_shutdown = math.ceil(left)
         self._web.should_exit = True
         await asyncio.gather(self._grpc.stop(left), self._web_task)
         await self.service.close()
+
+    async def _stop_listening(self, end: float) -> None:
+        """Accepts whoever has connected, so that a request is refused by an answer and not by a reset."""
+        while self._listener.has_waiting() and time.monotonic() < end:
+            await asyncio.sleep(0)
+        for server in self._web.servers:
+            server.close()
+        # Their requests are on the way. Connections that stay open longer are idle.
+        settled = min(end, time.monotonic() + _SETTLING_SECONDS)
+        while len(self._connections) and time.monotonic() < settled:
+            await asyncio.sleep(0.01)
 
     def _begin_draining(self) -> None:
         self.service.draining = True
@@ -159,8 +172,8 @@ class ModelServer:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.rest_port = listening.getsockname()[1]
         self._web = _Web(config)
-        bounded = BoundedListener(listening, self._connections)
-        self._web_task = asyncio.get_running_loop().create_task(self._web.serve([bounded]))
+        self._listener = BoundedListener(listening, self._connections)
+        self._web_task = asyncio.get_running_loop().create_task(self._web.serve([self._listener]))
         while not self._web.started and not self._web_task.done():
             await asyncio.sleep(0.005)
         if self._web_task.done():
