@@ -51,8 +51,8 @@ _MODULES = {
 _FILES, _ROWS = 6, 1000
 _KINDS = ("SIGKILL", "SIGTERM", "another", "the same")
 _PATIENCE = 600.0  # in seconds, for a program that is not disturbed
-_MODEL = ["--config=default", "--config.model.embedding_dim=8", "--config.train.eval_every_steps=10"]
-_MODEL += ["--config.train.tensorboard=False", "--config.train.batch_size=256", "--config.train.epochs=2"]
+_MODEL = ["--config=default", "--config.train.eval_every_steps=10", "--config.train.tensorboard=False"]
+_MODEL += ["--config.train.batch_size=256", "--config.train.epochs=2"]
 
 
 class Ended:
@@ -242,7 +242,7 @@ def make_stages(home: str) -> dict[str, Stage]:
 
     def compare(path: str) -> list[str]:
         few = ["--models=dlrm,logistic_regression", "--seeds=2", "--budget=2", "--nomeasure"]
-        return ["compare", *_MODEL[:1], *_MODEL[2:], f"--data={data}", *few, f"--output={path}"]
+        return ["compare", *_MODEL, f"--data={data}", *few, f"--output={path}"]
 
     def export(path: str) -> list[str]:
         return ["export", f"--workdir={run}", f"--output={path}"]

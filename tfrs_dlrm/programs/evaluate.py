@@ -35,8 +35,9 @@ def main() -> None:
     from tfrs_dlrm.training.workdir import Workdir
 
     output, path = local_path(_OUTPUT.value), local_path(_JSON.value)
-    for name in (output or _WORKDIR.value, os.path.dirname(path)):
-        check_writable_place(name)
+    check_writable_place(output or _WORKDIR.value)
+    if path:
+        check_writable_place(os.path.dirname(path))
     strategy = _STRATEGY()
     grouping = Grouping(_WORKDIR.value, _GROUP_BY.value, _GAUC.value, strategy, _LABEL.value)
     try:

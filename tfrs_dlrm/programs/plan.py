@@ -21,7 +21,8 @@ def main() -> None:
     from tfrs_dlrm.stores.files import check_writable_place
     from tfrs_dlrm.tools import planner
 
-    check_writable_place(os.path.dirname(_OUTPUT.value))
+    if _OUTPUT.value:
+        check_writable_place(os.path.dirname(_OUTPUT.value))
     plan = planner.plan_run(_CONFIG.value, _STRATEGY.value, _TOPOLOGY.value)
     print("\n".join(planner.lines(plan)))
     if _OUTPUT.value:

@@ -17,7 +17,8 @@ def main(arguments: list[str]) -> None:
     from tfrs_dlrm.serving.verification.verify import verify
     from tfrs_dlrm.stores.files import check_writable_place, local_path, write_json
 
-    check_writable_place(os.path.dirname(local_path(_JSON.value or "")))
+    if _JSON.value:
+        check_writable_place(os.path.dirname(local_path(_JSON.value)))
     if len(arguments) != 1:
         raise ValueError("give one bundle: tfrs-dlrm verify BUNDLE, a version or the directory of its versions")
     report = verify(arguments[0], _DATA.value, _LATENCY.value, _ALLOW.value or ())
