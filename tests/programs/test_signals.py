@@ -121,3 +121,36 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
     assert launch.call(program, arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: file") and "cannot be written: " in error and "choose another place" in error
+
+
+# A barrier that waits for a second thread: no signal interrupts it, as with a call that waits for other processes.
+STUCK = """
+import ctypes
+import tfrs_dlrm.data.raw.infer
+from tfrs_dlrm.programs import launch
+
+def wait(*_, **__):
+    barrier, c = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+    c.pthread_barrier_init(barrier, None, 2)
+    print("inside", flush=True)
+    c.pthread_barrier_wait(barrier)
+
+tfrs_dlrm.data.raw.infer.infer_schema = wait
+launch.run("infer", ["--input=log.csv", "--output=s.json"])
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_process_inside_a_call_of_a_library_ends_as_well(tmp_path, number, code):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", STUCK], cwd=tmp_path, env=environment, **pipes)
+    try:
+        assert process.stdout.readline() == "inside\n"
+        process.send_signal(number)
+        assert process.wait(120) == code
+        assert "No schema was written: the same command looks again." in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -85,6 +86,9 @@ def serve() -> None:
         protocol=resolver.rpc_layer or "grpc",
         start=True,
     )
+    # It waits outside of Python, where no handler of Python would be called.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     server.join()
 
 

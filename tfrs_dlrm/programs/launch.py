@@ -23,7 +23,7 @@ from tfrs_dlrm.distribute.tf_config import JOBS, unused_cluster
 from tfrs_dlrm.messages import cause
 from tfrs_dlrm.programs.commands import command, in_this_form, module_name
 from tfrs_dlrm.programs.program_flags import ProgramFlags, UsageError, wants_help
-from tfrs_dlrm.programs.signals import ends_by_signal
+from tfrs_dlrm.programs.signals import Signals, ends_by_signal
 
 
 class Leave(SystemExit):
@@ -138,7 +138,15 @@ def _execute(name: str, arguments: Sequence[str]) -> int:
         flags.FLAGS.mark_as_parsed()  # absl's log warns otherwise
     logging.use_absl_handler()
     logging.set_verbosity(defined.verbosity.value)
-    with ends_by_signal() as signals:
+
+    def say(signals: Signals) -> None:
+        print(f"Stopped by {signals.name}. {in_this_form(defined.stopped())}".rstrip(), file=sys.stderr, flush=True)
+
+    def stuck(signals: Signals) -> None:
+        say(signals)
+        os._exit(signals.exit_code)
+
+    with ends_by_signal(stuck) as signals:
         try:
             for step in defined.before:
                 step()
@@ -154,7 +162,7 @@ def _execute(name: str, arguments: Sequence[str]) -> int:
             # Libraries in which the signal arrives may make an error of their own of it.
             if not signals.number and not isinstance(e, KeyboardInterrupt):
                 return _exit_code(e)
-            print(f"Stopped by {signals.name}. {in_this_form(defined.stopped())}".rstrip(), file=sys.stderr)
+            say(signals)
             raise Leave(signals.exit_code) from None  # without waiting for threads in the middle of something
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+# How long the main thread may stay in a library's call, which no signal interrupts.
+SECONDS_IN_A_CALL = 3.0
 
 
 class Signals:
@@ -20,6 +23,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.number = 0
+        self.noticed = threading.Event()
 
     @property
     def exit_code(self) -> int:
@@ -39,19 +43,43 @@ class Signals:
         """
         del frame
         self.number = number
+        self.noticed.set()
         raise KeyboardInterrupt
+
+    def watch(self, received: int, stuck: Callable[[Signals], None]) -> None:
+        """Reads the numbers of signals from a file until it ends; calls `stuck` if the main thread notices none.
+
+        Python calls handlers in the main thread only, and only between its own steps: a process that waits inside a
+        library, as for another process of a cluster, would ignore SIGTERM.
+        """
+        with open(received, "rb", buffering=0) as file:
+            while number := file.read(1):
+                listens_itself = signal.getsignal(number[0]) != self.receive
+                if number[0] in _NAMES and not listens_itself and not self.noticed.wait(SECONDS_IN_A_CALL):
+                    self.number = number[0]
+                    stuck(self)
 
 
 @contextlib.contextmanager
-def ends_by_signal() -> Iterator[Signals]:
-    """Raises KeyboardInterrupt in the main thread at Ctrl-C and SIGTERM; parts of a program may listen too."""
+def ends_by_signal(stuck: Callable[[Signals], None]) -> Iterator[Signals]:
+    """Raises KeyboardInterrupt in the main thread at Ctrl-C and SIGTERM; parts of a program may listen too.
+
+    Args:
+      stuck: called in another thread if the main thread is inside a call that does not return; ends the process.
+    """
     found = Signals()
     if threading.current_thread() is not threading.main_thread():
         yield found
         return
+    received, sent = os.pipe()
+    os.set_blocking(sent, False)
+    threading.Thread(target=found.watch, args=(received, stuck), daemon=True).start()
     before = {number: signal.signal(number, found.receive) for number in _NAMES}
+    woken = signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
     try:
         yield found
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(woken)
+        os.close(sent)  # which ends the thread
