@@ -87,7 +87,7 @@ def test_right_types_in_other_forms_are_taken(tmp_path):
 
     assert called(tmp_path, np.int64(3), np.float32(0), ["a"], np.bool_(True)) == "called"
     assert called("a", 3, 1, ("a", "b"), shuffle=None) == "called"
-    label = td.Label("y", positive=["1"])
+    label = td.Label("y", positive=["1"], negative=["0"])
     assert td.Schema(label, dense=[td.DenseFeature("x")], categorical=[feature()]).dense[0].name == "x"
 
 
