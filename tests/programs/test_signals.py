@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = [
     (
         "prepare",
-        ["--schema=quickstart", "--input=log.csv", "--output=my out"],
+        [f"--schema={__file__}", "--input=log.csv", "--output=my out"],
         "tfrs_dlrm.data.preparing.prepare.prepare",
         "What is finished is kept in my out: the same command resumes.",
     ),
@@ -50,7 +50,6 @@ PROGRAMS = [
 def test_one_line(monkeypatch, tmp_path, capsys, program, arguments, work, text, number, name, code):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tfrs_dlrm.training.groups.Grouping", lambda *_: None)
-    monkeypatch.setattr("tfrs_dlrm.config.recipes.find_schema", lambda _: str(ROOT / "tests"))
     monkeypatch.setattr("tfrs_dlrm.schema.Schema.load", lambda _: None)
     monkeypatch.setattr(work, lambda *_, **__: os.kill(os.getpid(), number))
     assert launch.call(program, arguments) == code
