@@ -213,9 +213,9 @@ def test_by_keyboard_and_with_empty_numbers(visit, server):
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        ("price", "4,5", "input 'price': \"4,5\" is given; float32 is expected"),
-        ("slot", "1.5", "input 'slot': 1.5 is given; int64 is expected"),
-        ("slot", str(2**63), "input 'slot': a number is outside the range of int64"),
+        ("price", "4,5", "input 'price': JSON Value: \"4,5\" Type: String is not of expected type: float"),
+        ("slot", "1.5", "input 'slot': JSON Value: 1.5 Type: Number is not of expected type: int64"),
+        ("slot", str(2**63), "it is outside the range of int64"),
         ("slot", "-1001", "feature slot: below -1000"),
         ("site", "x" * 70_000, "input 'site', row 0: a string of 70000 bytes"),
     ],
