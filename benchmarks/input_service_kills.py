@@ -2,10 +2,10 @@
 
 make bench-input-service-kills     # 200 repetitions beside a process that keeps a processor busy: about 20 minutes
 
-In each repetition two trainers, whose windows have different sizes, take batches in turns. At a random step the
-dispatcher is killed, and sometimes a worker, with SIGKILL, and started again after a random time. Other workers may be
-held. The second trainer may come after that. Workers keep what they have from earlier repetitions, as those of a
-long-lived service do. A repetition prints its seed; `--seed=SEED` begins with the same random choices.
+Each repetition has a new service of one or two workers, and two trainers, whose windows have different sizes, take
+batches in turns. At a random step the dispatcher is killed, and sometimes a worker, with SIGKILL, and restarted after
+a random time. Other workers may be held. The second trainer may come after that. A repetition prints its seed;
+`--seed=SEED --repetitions=1` makes the same random choices.
 """
 
 import contextlib
@@ -101,15 +101,15 @@ def wake(pid: int) -> None:
 
 
 class Running:
-    """A dispatcher and two workers."""
+    """A dispatcher and workers."""
 
-    def __init__(self, forks: Forks) -> None:
+    def __init__(self, forks: Forks, workers: int) -> None:
         from tfrs_dlrm.distribute.local_cluster import free_ports
 
         self._forks, self._ports = forks, free_ports
         self.address = f"127.0.0.1:{free_ports(1)[0]}"
         self.dispatcher = forks.start("dispatcher", self.address)
-        self.workers = [self._worker() for _ in range(2)]
+        self.workers = [self._worker() for _ in range(workers)]
 
     def _worker(self) -> int:
         return self._forks.start("worker", f"127.0.0.1:{self._ports(1)[0]}", self.address)
@@ -195,7 +195,7 @@ def repeat(seed: int, running: Running, directory: str) -> tuple[int, int, str]:
     kill_at, received = chosen.randrange(2, 12), 0
     for step in range(kill_at + _AFTER):
         if step == kill_at:
-            worker = chosen.choice([None] * 6 + [0, 1])
+            worker = chosen.choice([None] * 3 + [len(running.workers) - 1])
             running.restart(chosen.uniform(0, 1), worker, chosen.choice([0, chosen.uniform(0, 2)]))
             trainers += [Trainer(chosen, running.address, directory, size) for size in windows[before:]]
             received = sum(t.service.received for t in trainers)
@@ -226,10 +226,12 @@ def main(argv: list[str]) -> None:
             for hog in hogs:
                 hog.start()
             directory = prepared(work)
-            running = Running(forks)
             for seed in range(first, first + _REPETITIONS.value):
                 begin = time.perf_counter()
+                running = Running(forks, 1 + seed % 2)
                 received, here, difference = repeat(seed, running, directory)
+                for pid in (*running.workers, running.dispatcher):
+                    kill(pid)
                 wrong += bool(difference)
                 said = difference or f"{received} windows received, {here} read here"
                 print(f"seed {seed}: {said} ({time.perf_counter() - begin:.1f} s)", flush=True)
