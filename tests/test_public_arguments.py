@@ -98,7 +98,7 @@ def test_what_a_model_takes():
     with pytest.raises(ValueError, match=r"input 'a' is a dict; a tensor or an array of shape \(None,\) is needed"):
         encoder({"a": {"u": 1}, "x": tf.constant([1.0])})
     model = td.LogisticRegression(encoder.schema.with_dim(1))
-    for given in (None, "data/clicks", 3, [1, 2]):
+    for given in ("data/clicks", 3, [1, 2]):
         with pytest.raises(ValueError, match=r"a model takes a mapping of features.* as td.dataset gives; found "):
             model(given)
     with pytest.raises(ValueError, match=r"metrics: str is a class; give a keras.metrics.Metric, a function of"):

@@ -62,11 +62,10 @@ def check_batches(given: Any) -> None:
             " td.dataset(frame, 1024, encoder=encoder), and predict with"
             " td.raw_model(model, encoder).predict(encoder.raw_inputs(frame))"
         )
-    if given is None or isinstance(given, (str, bytes, int, float, list, type)):
-        found = "None" if given is None else f"a {type(given).__name__}"
+    if isinstance(given, (str, bytes, int, float, list, type)):
         raise ValueError(
             f"a model takes a mapping of features, such as {{'dense': ..., 'ids': ...}}, or batches of them, as"
-            f" td.dataset gives; found {found}"
+            f" td.dataset gives; found a {type(given).__name__}"
         )
     if isinstance(given, (np.ndarray, tf.Tensor)):
         raise ValueError(
