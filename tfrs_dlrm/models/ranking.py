@@ -263,9 +263,9 @@ class RankingModel(KerasSaving):
           ValueError: `class_weight` is given and the schema has several labels: Keras would take their columns for
             classes. Or the data are raw values, such as a DataFrame.
         """
-        validation = kwargs.get("validation_data")
-        for given in (x, validation[0] if isinstance(validation, tuple) else validation):
-            check_batches(given)
+        check_batches(x)
+        if (validation := kwargs.get("validation_data")) is not None:
+            check_batches(validation[0] if isinstance(validation, tuple) else validation)
         if class_weight is not None and self.schema.more_labels:
             raise ValueError(
                 f"class_weight={class_weight}: an example has {len(self.schema.labels)} labels, each with its class;"
