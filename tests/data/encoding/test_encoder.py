@@ -367,7 +367,7 @@ def test_a_frame_or_arrays_have_the_meaning_of_the_log(layer):
     ("change", "message"),
     [
         ({"site": None}, "no input 'site'; given are price, slot"),
-        ({"site": tf.constant([1, 2, 3])}, "input 'site' is int32; string is expected"),
+        ({"site": tf.constant([1.0, 2.0, 3.0])}, "input 'site' is float32; string is expected"),
         ({"slot": tf.constant([1.0, 2.0, 3.0])}, "input 'slot' is float32; int64 is expected"),
         ({"price": tf.ones([3, 2])}, r"input 'price' has the shape \(3, 2\); \(None,\) is expected"),
         ({"price": np.array(["1", "cheap", "3"])}, "row 2, column 'price': 'cheap' is not a finite"),
