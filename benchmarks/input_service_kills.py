@@ -43,32 +43,35 @@ class Forks:
     def __init__(self) -> None:
         command = [sys.executable, os.path.abspath(__file__), "--fork"]
         self._parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._started: list[psutil.Process] = []
 
-    def start(self, role: str, address: str, dispatcher: str = "") -> int:
-        """Starts a dispatcher or worker; returns its process id when it accepts connections."""
+    def start(self, role: str, address: str, dispatcher: str = "") -> psutil.Process:
+        """Starts a dispatcher or worker; returns its process when it accepts connections."""
         from tfrs_dlrm.distribute.cluster import unreachable
 
         self._parent.stdin.write(f"{role} {address.rpartition(':')[2]} {dispatcher}\n")
         self._parent.stdin.flush()
-        pid = int(self._parent.stdout.readline())
+        process = psutil.Process(int(self._parent.stdout.readline()))
+        self._started.append(process)
         while unreachable([address]):
-            if not psutil.pid_exists(pid):
+            if not process.is_running():
                 raise RuntimeError(f"the {role} at {address} did not start")
             time.sleep(0.02)
-        return pid
+        return process
 
     def stop(self) -> None:
         """Ends all of them."""
+        for process in self._started:
+            kill(process)
         self._parent.stdin.close()
         self._parent.wait()
 
 
 def fork_on_demand() -> None:
-    """Forks a process per line of standard input, and kills all of them at its end."""
+    """Forks a process per line of standard input; they end with this one."""
     from tfrs_dlrm.data.reading.service.server import run_dispatcher, run_worker
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
-    pids = []
     for line in sys.stdin:
         role, port, *rest = line.split()
         parent = os.getpid()
@@ -78,26 +81,21 @@ def fork_on_demand() -> None:
             else:
                 run_worker(rest[0], "127.0.0.1", int(port), lambda line: None, parent)
             os._exit(0)
-        pids.append(pid)
         print(pid, flush=True)
-    for pid in pids:
-        kill(pid)
 
 
-def kill(pid: int) -> None:
-    """Kills a process, and returns when it is gone."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    while psutil.pid_exists(pid):
+def kill(process: psutil.Process) -> None:
+    """Kills a process, and returns when it is gone; psutil leaves another one alone that has its number by now."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+    while process.is_running():
         time.sleep(0.005)
 
 
-def wake(pid: int) -> None:
+def wake(process: psutil.Process) -> None:
     """Lets a process go on that was held."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGCONT)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.resume()
 
 
 class Running:
@@ -111,7 +109,7 @@ class Running:
         self.dispatcher = forks.start("dispatcher", self.address)
         self.workers = [self._worker() for _ in range(workers)]
 
-    def _worker(self) -> int:
+    def _worker(self) -> psutil.Process:
         return self._forks.start("worker", f"127.0.0.1:{self._ports(1)[0]}", self.address)
 
     def restart(self, pause: float, worker: int | None, held: float) -> None:
@@ -120,9 +118,9 @@ class Running:
         The other workers are held from before the kill until `held` seconds after the start, as on a machine that has
         other work: they tell the new dispatcher late what work they have.
         """
-        kept = [pid for i, pid in enumerate(self.workers) if i != worker]
-        for pid in kept if held else []:
-            os.kill(pid, signal.SIGSTOP)
+        kept = [process for i, process in enumerate(self.workers) if i != worker]
+        for process in kept if held else []:
+            process.suspend()
         kill(self.dispatcher)
         if worker is not None:
             kill(self.workers[worker])
@@ -130,8 +128,8 @@ class Running:
         self.dispatcher = self._forks.start("dispatcher", self.address)
         if worker is not None:
             self.workers[worker] = self._worker()
-        for pid in kept if held else []:
-            threading.Timer(held, wake, [pid]).start()
+        for process in kept if held else []:
+            threading.Timer(held, wake, [process]).start()
 
 
 def prepared(work: str) -> str:
@@ -230,8 +228,8 @@ def main(argv: list[str]) -> None:
                 begin = time.perf_counter()
                 running = Running(forks, 1 + seed % 2)
                 received, here, difference = repeat(seed, running, directory)
-                for pid in (*running.workers, running.dispatcher):
-                    kill(pid)
+                for process in (*running.workers, running.dispatcher):
+                    kill(process)
                 wrong += bool(difference)
                 said = difference or f"{received} windows received, {here} read here"
                 print(f"seed {seed}: {said} ({time.perf_counter() - begin:.1f} s)", flush=True)
