@@ -1,6 +1,6 @@
 """Kills the dispatcher and workers of an input service again and again, and compares every batch with the right one.
 
-make bench-input-service-kills     # 200 repetitions beside a process that keeps a processor busy: about 20 minutes
+make bench-input-service-kills     # 200 repetitions beside a process that keeps a processor busy: about 30 minutes
 
 Each repetition has a new service of one or two workers, and two trainers, whose windows have different sizes, take
 batches in turns. At a random step the dispatcher is killed, and sometimes a worker, with SIGKILL, and restarted after
