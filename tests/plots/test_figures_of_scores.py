@@ -144,9 +144,8 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
 
-    def half_a_file(_, path, **__):
-        with open(path, "wb") as f:
-            f.write(b"half")
+    def half_a_file(_, file, **__):
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", half_a_file)

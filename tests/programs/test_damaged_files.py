@@ -23,6 +23,7 @@ READERS = {
     ],
     "run/encoder/schema.json": [["evaluate", "--workdir=run"], ["export", "--workdir=run", "--output=x"]],
     "run/encoder/statistics.json": [["export", "--workdir=run", "--output=x"]],
+    "run/encoder/checksums.json": [["evaluate", "--workdir=run"], ["export", "--workdir=run", "--output=x"]],
     "run/encoder/samples.jsonl": [["export", "--workdir=run", "--output=x"]],
     "run/best/step-8/manifest.json": [["evaluate", "--workdir=run"], ["export", "--workdir=run", "--output=x"]],
     "run/metrics.jsonl": [["report", "--workdir=run", "--examples=0"]],

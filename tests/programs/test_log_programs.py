@@ -34,6 +34,7 @@ def test_from_a_log_to_prepared_data(run, tmp_path):
         "tags     multi-valued        3 values joined by '|'",
         "row-id   left out            99 values in 99 rows: an identifier, or free text",
         "",
+        "Looked at 99 rows.",
         "Wrote schemas/log.json. Read it, and change what you know better.",
         "Next:",
         "  tfrs-dlrm prepare --schema=schemas/log.json --input=log.csv --eval_fraction=0.1 --output=data/log",
@@ -53,6 +54,9 @@ def test_from_a_log_to_prepared_data(run, tmp_path):
     code, out, err = run(*prepare, "--bad_rows=quarantine")
     assert code == 0, err
     assert out.splitlines() == [
+        "Files:",
+        "  train  1",
+        "  eval   0",
         "Rows:",
         "  train  199",
         "  eval     0",

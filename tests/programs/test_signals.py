@@ -52,9 +52,10 @@ def test_one_line(monkeypatch, tmp_path, capsys, program, arguments, work, text,
     monkeypatch.setattr("tfrs_dlrm.training.groups.Grouping", lambda *_: None)
     monkeypatch.setattr("tfrs_dlrm.schema.Schema.load", lambda _: None)
     monkeypatch.setattr(work, lambda *_, **__: os.kill(os.getpid(), number))
+    before = signal.getsignal(signal.SIGINT)
     assert launch.call(program, arguments) == code
     assert capsys.readouterr().err.startswith(f"Stopped by {name}. {text}".rstrip())
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_error_that_a_library_made_of_the_signal_is_no_error(monkeypatch, tmp_path, capsys):

@@ -135,7 +135,8 @@ def test_prepare_and_infer_say_it(tmp_path, monkeypatch, capfd):
     assert "Note: label: 3 of" in out and "training rows are 1; a model learns little from so few." in out
     assert "rows of the evaluation set are 0; it has no AUC there." in out
     log()[:5].assign(price="cheap").to_csv("bad.csv", index=False)
-    assert launch.call("prepare", [*prepare_it, "--eval_input=bad.csv", "--bad_rows=quarantine", "--output=two"]) == 0
-    out = capfd.readouterr().out
-    assert "Note: the evaluation set has no row; 5 malformed rows were set aside: a run then keeps its last" in out
-    assert os.path.exists("two/prepared.json")
+    assert launch.call("prepare", [*prepare_it, "--eval_input=bad.csv", "--bad_rows=quarantine", "--output=two"]) == 1
+    assert "bad.csv: no usable row for evaluation; bad_rows='error', and another output, says" in capfd.readouterr().err
+    assert launch.call("prepare", [*prepare_it, "--eval_fraction=0.00001", "--output=three"]) == 0
+    assert "Note: the evaluation set has no row: a run then keeps its last" in capfd.readouterr().out
+    assert os.path.exists("three/prepared.json")

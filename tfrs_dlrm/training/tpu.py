@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import tensorflow as tf
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.reading.dataset import dataset
+from tfrs_dlrm.data.reading.row_groups import open_shard
 from tfrs_dlrm.distribute.placement import place
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
@@ -76,7 +76,7 @@ def most_values(directory: str, features: Sequence[str]) -> dict[str, int]:
     most = dict.fromkeys(features, 1)
     manifest = PreparedManifest.load(directory)
     for shard in (*manifest.train, *manifest.eval) if features else ():
-        with pq.ParquetFile(os.path.join(directory, shard.path)) as file:
+        with open_shard(os.path.join(directory, shard.path)) as file:
             for batch in file.iter_batches(columns=list(features)):
                 for name in features:
                     longest = pc.max(pc.list_value_length(batch.column(name))).as_py()

@@ -7,7 +7,6 @@ checksums of a prepared directory, and `checksums.json` those of the copy in a r
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
@@ -29,13 +28,21 @@ def checksums(directory: str) -> dict[str, str]:
 
 
 def recorded_checksums(directory: str) -> dict[str, str]:
-    """Reads the checksums of a prepared directory or of its copy in a run; empty if it was written without."""
+    """Reads the checksums of a prepared directory or of its copy in a run; empty if it was written without.
+
+    Raises:
+      ValueError: the file that holds them is damaged.
+    """
     for name, key in ((CHECKSUMS_FILE, ""), (PREPARED_FILE, "checksums")):
         path = os.path.join(directory, name)
         if os.path.isfile(path):
             content = read_json(path)
             found = content.get(key, {}) if key and isinstance(content, dict) else content
-            return dict(found) if isinstance(found, Mapping) else {}
+            if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+                raise ValueError(
+                    f"{path}: damaged: it has no checksums by file; restore it, or prepare and train again"
+                )
+            return found
     return {}
 
 

@@ -17,7 +17,7 @@ from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.embeddings.quantized import Storage
-from tfrs_dlrm.messages.arguments import checked
+from tfrs_dlrm.messages.arguments import check_argument
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.serving.bundle.card import card
 from tfrs_dlrm.serving.bundle.deploy import write_batching, write_deploy
@@ -108,7 +108,6 @@ def export(workdir: str, output: str, which: Which = "best", options: ExportOpti
     return Exported(path, checkpoint, comparison)
 
 
-@checked
 def export_model(
     model: RankingModel, data_dir: str, output: str, options: ExportOptions = _PLAIN, checkpoint: str | None = None
 ) -> tuple[str, Comparison]:
@@ -143,6 +142,7 @@ def export_model(
             " by tfrs_dlrm.prepare(schema, frame, directory), of the training rows: then a model on the encoder of"
             " fit_encoder for these rows fits"
         )
+    check_argument("export_model", "data_dir", data_dir, str)
     if is_store_url(output):
         path, comparison = _export_to_store(model, data_dir, output, options, checkpoint)
         if options.keep is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any
 
@@ -66,15 +67,26 @@ def first_rows(directory: str, count: int) -> tuple[Split, pa.Table]:
 
     Raises:
       Failed: the split has fewer rows.
+      ValueError: a shard is missing or damaged.
     """
     manifest, tables = PreparedManifest.load(directory), list[pa.Table]()
     split: Split = "eval" if manifest.eval else "train"  # as `prepare` chooses the samples
     for shard in manifest.shards(split):
-        for batch in pq.ParquetFile(os.path.join(directory, shard.path)).iter_batches(batch_size=count):
-            tables.append(pa.Table.from_batches([batch]))
-            if sum(map(len, tables)) >= count:
-                return split, pa.concat_tables(tables).slice(0, count)
+        path = os.path.join(directory, shard.path)
+        try:
+            tables.append(_head(path, count - sum(map(len, tables))))
+        except (pa.ArrowException, OSError) as e:
+            raise ValueError(f"{path}: cannot be read; prepare the data again: {' '.join(str(e).split())}") from e
+        if sum(map(len, tables)) >= count:
+            return split, pa.concat_tables(tables)
     raise Failed(f"{directory}: {split} has fewer rows than {_SAMPLES} has lines; prepare it again")
+
+
+def _head(path: str, count: int) -> pa.Table:
+    """Returns the first rows of a Parquet file, at most `count`."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        batches = file.iter_batches(batch_size=count)
+        return pa.Table.from_batches(list(itertools.islice(batches, 1)), file.schema_arrow)
 
 
 def _numbers(table: pa.Table, name: str, dtype: Any) -> np.ndarray:
