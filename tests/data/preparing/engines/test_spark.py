@@ -295,7 +295,7 @@ def errors_of_both(log_path, tmp_path, **options):
 
 def test_what_is_wrong_with_the_data_is_said_alike(spark, log, tmp_path, monkeypatch):
     kind, message = errors_of_both(log.inputs, tmp_path)
-    assert kind is BadRowError and "a.csv: line 21: 2 fields, 10 are expected. Correct it, or set such rows" in message
+    assert kind is BadRowError and "a.csv: line 21: 2 fields, 12 are expected. Correct it, or set such rows" in message
     # The first of the errors in the files, given by a path from here, whichever executor is first.
     monkeypatch.chdir(tmp_path)
     whole = gzip.compress(frame(100).to_csv(sep="\t", index=False).encode())
@@ -326,7 +326,7 @@ def test_what_executors_lack(spark, log, tmp_path):
         engine._plan(hidden, Workspace(str(tmp_path)))
 
 
-def test_a_master_that_is_not_there(spark, monkeypatch, tmp_path):
+def test_a_master_that_is_not_there(spark, log, monkeypatch, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -341,7 +341,7 @@ def test_a_master_that_is_not_there(spark, monkeypatch, tmp_path):
         with pytest.raises(ValueError, match=r"is none of local, local\[N\], local\[\*\], spark://HOST:PORT, yarn"):
             spark_session.check(master)
     with pytest.raises(ValueError, match=r"the active Spark session has 'local\[2,4\]'; leave master out"):
-        prepare(SCHEMA, [__file__], str(tmp_path / "out"), engine="spark", master="local[3]")
+        prepare(SCHEMA, log.inputs, str(tmp_path / "out"), engine="spark", master="local[3]")
 
 
 def test_java_and_pyspark(monkeypatch, tmp_path):

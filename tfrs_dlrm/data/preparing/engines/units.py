@@ -109,7 +109,7 @@ def _divided_as(path: str) -> str:
     """Returns `text` or `parquet`; empty if a file must be read from its beginning, or cannot be read."""
     try:
         kind = sources.file_kind(path)
-    except ValueError:
+    except (ValueError, FileNotFoundError):  # the task that reads it says what is wrong
         return ""
     return kind.content if kind.splittable else ""
 
