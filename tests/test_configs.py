@@ -26,6 +26,10 @@ VALUES = {
     "interaction": "dot",  # "cat" excludes self_interaction
     "dropout": 0.25,
     "batch_norm": True,
+    "numbers": "mlp",  # "autodis" has no bottom_mlp
+    "buckets": 5,
+    "temperature": 0.5,
+    "skip": 0.2,
     "user": "b",
     "item": "a",
     "cross_layers": 2,

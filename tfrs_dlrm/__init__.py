@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from tfrs_dlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, RowWiseAdagrad
     from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
     from tfrs_dlrm.embeddings.tables import EmbeddingTables
+    from tfrs_dlrm.layers.auto_dis import AutoDis
     from tfrs_dlrm.layers.dot_interaction import DotInteraction
     from tfrs_dlrm.layers.mlp import MLP
     from tfrs_dlrm.models.dcn import DCN

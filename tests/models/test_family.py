@@ -49,6 +49,16 @@ def numpy_mlp(mlp, x, final_relu=False):
     return x
 
 
+def numpy_auto_dis(layer, x):
+    """The vectors [B, D] of each number: a softmax over buckets."""
+    slopes, mixing, vectors = (v.numpy() for v in (layer.slopes, layer.mixing, layer.vectors))
+    for j in range(x.shape[1]):
+        h = x[:, [j]] * slopes[j]
+        h = np.where(h > 0, h, 0.2 * h)
+        p = np.exp(h @ mixing[j] + 0.1 * h)
+        yield p / p.sum(axis=1, keepdims=True) @ vectors[j]
+
+
 def numpy_pairs(vectors):
     return sum((vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i))
 
@@ -93,11 +103,15 @@ def in_numpy(name, model, features):
             return numpy_mlp(model.top_mlp, crossed)[:, 0]
         return (crossed @ model.cross_logit.kernel.numpy() + numpy_mlp(model.top_mlp, side_by_side))[:, 0]
     assert name == "dlrm", f"write the formula of {name}"
-    bottom = [numpy_mlp(model.bottom_mlp, x, final_relu=True)] if x.size else []
+    bottom = []
+    if x.size:
+        soft = model.numbers == "autodis"
+        of_numbers = numpy_auto_dis(model.auto_dis, x) if soft else [numpy_mlp(model.bottom_mlp, x, final_relu=True)]
+        bottom = list(of_numbers)
     if model.interaction is None:
         return numpy_mlp(model.top_mlp, np.concatenate([*bottom, *rows], axis=1))[:, 0]
     vectors = bottom + rows
-    products = [(vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i)]
+    products = [(vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i + model.self_interaction)]
     return numpy_mlp(model.top_mlp, np.concatenate([*bottom, np.stack(products, axis=1)], axis=1))[:, 0]
 
 
@@ -270,7 +284,7 @@ def save(model, data, path):
     tf.saved_model.save(serving, path, signatures=signatures)
 
 
-@pytest.mark.parametrize("form", matrix([*MODELS, "dlrm cat"], fast=[]))
+@pytest.mark.parametrize("form", matrix([*MODELS, "dlrm cat", "dlrm autodis"], fast=[]))
 def test_trains_and_serves(form, data, tmp_path):
     """The loaded SavedModel says of raw rows what the best checkpoint of the run says of encoded ones."""
     result = train_and_evaluate(run_config(data, form), str(tmp_path / "run"))

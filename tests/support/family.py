@@ -23,6 +23,7 @@ DEEP = {"top_mlp": (6, 5, 1), "embedding_dim": 4, "bottom_mlp": (5, 4)}
 FORMS = {
     "dlrm": DEEP,
     "dlrm cat": DEEP | {"interaction": "cat", "bottom_mlp": (5, 3), "batch_norm": True, "dropout": 0.3},
+    "dlrm autodis": DEEP | {"numbers": "autodis", "self_interaction": True},
     "logistic_regression": {},
     "matrix_factorization": {"embedding_dim": 4},
     "factorization_machine": {"embedding_dim": 4},

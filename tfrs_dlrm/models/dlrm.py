@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.layers.auto_dis import AutoDis
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.messages.arguments import check_argument
@@ -39,6 +40,10 @@ class DLRM(RankingModel):
     With `interaction` "cat", which the paper's reference code has too, the top MLP reads all vectors concatenated, and
     no products. Tables and bottom MLP may then have any dimensions, and nothing is projected.
 
+    With `numbers` "autodis" each dense number has a vector of its own, by soft buckets (`td.AutoDis`), in place of one
+    vector of the bottom MLP. All of them interact, and the top MLP reads them concatenated where it else reads the
+    bottom vector; D is then the largest dimension of a table.
+
     Args:
       schema: of the features; no sequences.
       bottom_mlp: outputs of the bottom MLP's layers, with ReLU after each; the last is D. Without dense features it has
@@ -50,10 +55,11 @@ class DLRM(RankingModel):
       interaction: `dot` or `cat`.
       dropout: the share of both MLPs' hidden outputs that training drops, from 0 up to 1.
       batch_norm: whether both MLPs' hidden layers are batch normalized.
+      numbers: what the dense features become: `mlp` or `autodis`.
 
     Raises:
       ValueError: an MLP ends in a wrong number, a feature is a sequence, fewer than two vectors would interact, or
-        `interaction` is unknown or does not fit `self_interaction`.
+        `interaction` or `numbers` is unknown or does not fit the others.
     """
 
     def __init__(
@@ -66,14 +72,20 @@ class DLRM(RankingModel):
         interaction: str = "dot",
         dropout: float = 0.0,
         batch_norm: bool = False,
+        numbers: str = "mlp",
         **kwargs: Any,
     ) -> None:
-        _check(schema, bottom_mlp, top_mlp, interaction, self_interaction)
+        _check(schema, bottom_mlp, top_mlp, interaction, self_interaction, numbers)
         super().__init__(schema, seed, **kwargs)
-        if schema.dense:
+        self.numbers = numbers
+        has_mlp = bool(schema.dense) and numbers == "mlp"
+        if has_mlp:
             self.bottom_mlp = self.make_mlp("bottom_mlp", bottom_mlp, dropout, batch_norm, final_activation="relu")
         self._table_of = {f.name: f.table for f in schema.categorical}
-        self.dim = bottom_mlp[-1] if schema.dense else max(t.dim for t in looked_up(schema))
+        self.dim = bottom_mlp[-1] if has_mlp else max(t.dim for t in looked_up(schema))
+        if schema.dense and not has_mlp:
+            layer_seed = derive_seed(seed, "auto_dis")
+            self.auto_dis = AutoDis(self.dim, seed=layer_seed, dtype=self.dtype_policy, name="auto_dis")
         self.projections = {
             t.name: keras.layers.Dense(
                 self.dim,
@@ -95,9 +107,15 @@ class DLRM(RankingModel):
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, L]; see `RankingModel.compute_logits`."""
         vectors = [self.projected(f.name, v) for f, v in zip(self.schema.categorical, embeddings, strict=True)]
-        bottom = [] if dense is None else [self.bottom_mlp(dense, training=training)]
+        bottom = [] if dense is None else self._of_numbers(dense, training)
         interacted = vectors if self.interaction is None else [self.interaction([*bottom, *vectors])]
         return self.top_mlp(tf.concat([*bottom, *interacted], axis=1), training=training)
+
+    def _of_numbers(self, dense: tf.Tensor, training: bool) -> list[tf.Tensor]:
+        """Returns the vectors [B, D] of the dense features [B, W]: one, or one for each number."""
+        if self.numbers == "mlp":
+            return [self.bottom_mlp(dense, training=training)]
+        return tf.unstack(self.auto_dis(dense), num=self.schema.dense_width, axis=1)
 
     def projected(self, feature: str, vectors: tf.Tensor) -> tf.Tensor:
         """Returns the vectors [B, dim of its table] of a feature as [B, D]."""
@@ -125,19 +143,21 @@ class DLRM(RankingModel):
     def _is_plain(self) -> bool:
         """Returns whether `DLRMRowScorer` and `DLRMCandidateScorer` compute this model.
 
-        They do for dot products in float32 and a top MLP without batch normalization, unless a subclass overrides
+        They do for dot products in float32, a bottom MLP and a top MLP without batch normalization, unless a subclass overrides
         `compute_logits`.
         """
         known = (
             type(self).compute_logits is DLRM.compute_logits
             and self.interaction is not None
+            and (self.numbers == "mlp" or not self.schema.dense)
             and not self.top_mlp.batch_norm
         )
         return known and self.compute_dtype == "float32"
 
     def get_config(self) -> dict[str, Any]:
         """See `RankingModel.get_config`."""
-        bottom = {"bottom_mlp": list(self.bottom_mlp.units)} if self.schema.dense else {}
+        has_mlp = bool(self.schema.dense) and self.numbers == "mlp"
+        bottom = {"bottom_mlp": list(self.bottom_mlp.units)} if has_mlp else {}
         return (
             super().get_config()
             | bottom
@@ -147,12 +167,18 @@ class DLRM(RankingModel):
                 "interaction": "cat" if self.interaction is None else "dot",
                 "dropout": self.top_mlp.dropout,
                 "batch_norm": self.top_mlp.batch_norm,
+                "numbers": self.numbers,
             }
         )
 
 
 def _check(
-    schema: Schema, bottom_mlp: Sequence[int], top_mlp: Sequence[int], interaction: str, self_interaction: bool
+    schema: Schema,
+    bottom_mlp: Sequence[int],
+    top_mlp: Sequence[int],
+    interaction: str,
+    self_interaction: bool,
+    numbers: str,
 ) -> None:
     check_no_sequences("DLRM", schema)
     check_top_mlp(top_mlp)
@@ -161,6 +187,8 @@ def _check(
             f"interaction={interaction!r}, self_interaction={self_interaction}: choose dot, with or without"
             " self_interaction, or cat without it"
         )
+    if numbers not in ("mlp", "autodis") or (numbers == "autodis" and not schema.categorical):
+        raise ValueError(f"numbers={numbers!r}: choose mlp, or with categorical features autodis")
     vectors = len(schema.categorical) + bool(schema.dense)
     if vectors < 2:
         raise ValueError(
@@ -170,7 +198,7 @@ def _check(
     check_argument("DLRM", "bottom_mlp", bottom_mlp, Sequence[int])
     dims = {t.dim for t in looked_up(schema)}
     ends_elsewhere = not bottom_mlp or (interaction == "dot" and bottom_mlp[-1] not in dims and len(dims) == 1)
-    if schema.dense and ends_elsewhere:
+    if schema.dense and numbers == "mlp" and ends_elsewhere:
         raise ValueError(
             f"bottom_mlp={list(bottom_mlp)} must end in {max(dims)}, the dimension of the tables; change its last"
             " number, or the tables by Schema.with_dim"

@@ -56,6 +56,16 @@ def mlp(inputs: int, units: Sequence[int], batch_norm: bool, dropout: float) -> 
     )
 
 
+def auto_dis(width: int, dim: int, buckets: int = 16) -> DenseCost:
+    """Counts soft buckets of `width` numbers, with vectors of `dim` numbers."""
+    each = DenseCost(
+        weights=buckets * (1 + buckets + dim),
+        flops=2 * buckets * (buckets + dim) + 8 * buckets,  # and slopes, ReLU, skip, temperature, softmax
+        activations=6 * buckets + dim,
+    )
+    return each.times(width)
+
+
 def linear_part(schema: Schema) -> DenseCost:
     """Counts a linear weight of each dense feature, and the sum of all linear terms."""
     width = schema.dense_width

@@ -18,6 +18,8 @@ class DLRMConfig(DeepModelConfig):
       bottom_mlp: units of the MLP over the dense features; the last must be the embedding dimension.
       self_interaction: whether the dot products of the vectors with themselves are included.
       interaction: what the top MLP sees: `dot`, dot products of the vectors, or `cat`, the vectors concatenated.
+      numbers: what the dense features become: `mlp`, one vector of the bottom MLP, or `autodis`, a vector for each by soft
+        buckets.
     """
 
     keras_class: ClassVar[str] = "tfrs_dlrm.models.dlrm:DLRM"
@@ -27,12 +29,14 @@ class DLRMConfig(DeepModelConfig):
     bottom_mlp: tuple[int, ...] = (512, 256, 16)
     self_interaction: bool = False
     interaction: str = "dot"
+    numbers: str = "mlp"
 
     def check(self) -> None:
         """Checks the bottom MLP and the interaction too."""
         super().check()
         check_units("bottom_mlp", self.bottom_mlp)
         check_choice("model.interaction", self.interaction, ("dot", "cat"))
+        check_choice("model.numbers", self.numbers, ("mlp", "autodis"))
         if self.interaction == "cat":
             if self.self_interaction:
                 refuse("model.self_interaction", self.self_interaction, "it needs model.interaction='dot'")
@@ -45,13 +49,17 @@ class DLRMConfig(DeepModelConfig):
         return dataclasses.replace(self, embedding_dim=dim, bottom_mlp=(*self.bottom_mlp[:-1], dim))
 
     def layer_cost(self, schema: Schema) -> DenseCost:
-        """Counts bottom MLP, projections, interaction and top MLP."""
-        dims, dense = cost.vector_dims(schema), bool(schema.dense)
-        dim = self.bottom_mlp[-1] if dense else max(dims)
-        bottom = self.mlp_cost(schema.dense_width, self.bottom_mlp) if dense else DenseCost()
+        """Counts the layers of the numbers, projections, interaction and top MLP."""
+        dims, width = cost.vector_dims(schema), schema.dense_width
+        soft = self.numbers == "autodis"
+        dim = self.bottom_mlp[-1] if width and not soft else max(dims)
+        of_numbers = width if soft else bool(width)  # vectors
+        bottom = cost.auto_dis(width, dim) if soft else DenseCost()
+        if width and not soft:
+            bottom = self.mlp_cost(width, self.bottom_mlp)
         if self.interaction == "cat":
-            return bottom + self.top_cost(sum(dims) + dense * dim, schema)
-        vectors = len(dims) + dense
+            return bottom + self.top_cost(sum(dims) + of_numbers * dim, schema)
+        vectors = len(dims) + of_numbers
         pairs = vectors * (vectors + 1 if self.self_interaction else vectors - 1) // 2
         projected = {f.table: schema.table_of(f).dim for f in schema.categorical if schema.table_of(f).dim != dim}
         projections = DenseCost(
@@ -63,8 +71,8 @@ class DLRMConfig(DeepModelConfig):
             flops=2 * vectors * vectors * dim,  # every pair both ways, and each with itself
             activations=vectors * dim + vectors * vectors + pairs,  # stacked, multiplied, selected
         )
-        concatenated = cost.concatenation(dim + pairs if dense else 0)
-        top = self.mlp_cost(dense * dim + pairs, (*self.top_mlp[:-1], len(schema.labels)))
+        concatenated = cost.concatenation(of_numbers * dim + pairs if of_numbers else 0)
+        top = self.mlp_cost(of_numbers * dim + pairs, (*self.top_mlp[:-1], len(schema.labels)))
         return bottom + projections + interaction + concatenated + top
 
 
