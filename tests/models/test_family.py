@@ -106,12 +106,13 @@ def in_numpy(name, model, features):
     bottom = []
     if x.size:
         soft = model.numbers == "autodis"
-        of_numbers = numpy_auto_dis(model.auto_dis, x) if soft else [numpy_mlp(model.bottom_mlp, x, final_relu=True)]
-        bottom = list(of_numbers)
+        bottom = [*numpy_auto_dis(model.auto_dis, x)] if soft else [numpy_mlp(model.bottom_mlp, x, final_relu=True)]
     if model.interaction is None:
         return numpy_mlp(model.top_mlp, np.concatenate([*bottom, *rows], axis=1))[:, 0]
     vectors = bottom + rows
-    products = [(vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i + model.self_interaction)]
+    products = [
+        (vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i + model.self_interaction)
+    ]
     return numpy_mlp(model.top_mlp, np.concatenate([*bottom, np.stack(products, axis=1)], axis=1))[:, 0]
 
 

@@ -143,8 +143,8 @@ class DLRM(RankingModel):
     def _is_plain(self) -> bool:
         """Returns whether `DLRMRowScorer` and `DLRMCandidateScorer` compute this model.
 
-        They do for dot products in float32, a bottom MLP and a top MLP without batch normalization, unless a subclass overrides
-        `compute_logits`.
+        They do for dot products in float32, a bottom MLP and a top MLP without batch normalization, unless a subclass
+        overrides `compute_logits`.
         """
         known = (
             type(self).compute_logits is DLRM.compute_logits

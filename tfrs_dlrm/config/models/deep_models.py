@@ -18,8 +18,8 @@ class DLRMConfig(DeepModelConfig):
       bottom_mlp: units of the MLP over the dense features; the last must be the embedding dimension.
       self_interaction: whether the dot products of the vectors with themselves are included.
       interaction: what the top MLP sees: `dot`, dot products of the vectors, or `cat`, the vectors concatenated.
-      numbers: what the dense features become: `mlp`, one vector of the bottom MLP, or `autodis`, a vector for each by soft
-        buckets.
+      numbers: what the dense features become: `mlp`, one vector of the bottom MLP, or `autodis`, a vector for each
+        by soft buckets.
     """
 
     keras_class: ClassVar[str] = "tfrs_dlrm.models.dlrm:DLRM"
