@@ -91,16 +91,50 @@ def test_the_others_of_a_failed_run_are_answered_and_who_gave_up_is_left_out():
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "rank"])
-def test_a_run_whose_caller_gave_up_is_waited_for(signature):
+def test_a_caller_that_gives_up_leaves_after_its_run_so_that_its_memory_stays_counted(signature):
     async def test(model, batcher, ask, entered):
         task = asyncio.create_task(ask(1, signature=signature))
         await entered()
-        task.cancel()
         idle = asyncio.create_task(batcher.idle())
-        await asyncio.wait([task])
-        await asyncio.sleep(0)
-        assert task.cancelled() and not idle.done()
+        for _ in range(3):  # gRPC cancels again when the server ends
+            task.cancel()
+            await asyncio.sleep(0)
+        assert not task.done() and not idle.done()
         model.go.set()
+        await asyncio.wait([task])
+        assert task.cancelled()
         await idle
+
+    run(test)
+
+
+def test_a_caller_that_gives_up_before_its_run_leaves_at_once():
+    async def test(model, batcher, ask, entered):
+        first = asyncio.create_task(ask(1))
+        await entered()
+        gone = asyncio.create_task(ask(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        assert gone.cancelled()
+        model.go.set()
+        await first
+        await batcher.idle()
+        assert [shape[0] for _, shape in model.runs] == [1]
+
+    run(test)
+
+
+def test_callers_do_not_wait_for_an_event_loop_that_ends():
+    async def test(model, batcher, ask, entered):
+        tasks = [asyncio.create_task(ask(1))]
+        await entered()
+        tasks += [asyncio.create_task(ask(1)) for _ in range(2)]
+        await asyncio.sleep(0)
+        for task in (*tasks, *batcher._tasks):  # as `asyncio.run` does
+            task.cancel()
+        model.go.set()
+        await asyncio.wait(tasks)
+        assert all(task.cancelled() for task in tasks)
 
     run(test)

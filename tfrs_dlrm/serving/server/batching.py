@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
@@ -17,11 +18,12 @@ import numpy as np
 from tfrs_dlrm.serving.protocol import is_rank
 from tfrs_dlrm.serving.runtime.saved_model import RunError, SavedModel
 from tfrs_dlrm.serving.runtime.signature import Signature
+from tfrs_dlrm.serving.server.uninterrupted import uninterrupted
 
 _Tensors = dict[str, np.ndarray]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Request:
     inputs: _Tensors
     rows: int
@@ -47,13 +49,14 @@ class Batcher:
     async def run(self, signature: str, inputs: _Tensors, rows: int) -> _Tensors:
         """Returns the outputs for inputs that were checked.
 
+        A caller that is cancelled leaves at once while its request waits to be merged, and later after the run.
+
         Raises:
           RunError: TensorFlow refuses them.
         """
         if signature not in self._mergeable:
             self._observe(rows, 1)
-            # If the caller gives up, the thread continues, and `idle` must wait for it.
-            return await asyncio.shield(self._start(self._alone(signature, inputs)))
+            return await uninterrupted(self._start(self._alone(signature, inputs)))
         key = (signature, *(inputs[name].shape[1:] for name in sorted(inputs)))
         request = _Request(inputs, rows, asyncio.get_running_loop().create_future())
         if key in self._waiting:
@@ -61,7 +64,20 @@ class Batcher:
         else:  # the key stays until its requests are run
             self._waiting[key] = collections.deque([request])
             self._start(self._drain(key))
-        return await request.answer
+        return await self._answered(key, request)
+
+    async def _answered(self, key: Any, request: _Request) -> _Tensors:
+        """Returns the answer; a caller that is cancelled takes a request that waits out of its queue."""
+        try:
+            await asyncio.wait([request.answer])
+        except asyncio.CancelledError:
+            if request in self._waiting.get(key, ()):
+                self._waiting[key].remove(request)
+                raise
+            with contextlib.suppress(Exception):
+                await uninterrupted(request.answer)
+            raise
+        return request.answer.result()
 
     async def idle(self) -> None:
         """Waits until nothing runs, not even for callers that gave up."""
@@ -78,45 +94,48 @@ class Batcher:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._model.run, signature, inputs)
 
     async def _drain(self, key: Any) -> None:
-        waiting = self._waiting[key]
-        while waiting:
-            batch = self._take(waiting)
-            if batch:
+        waiting, batch = self._waiting[key], list[_Request]()
+        try:
+            while waiting:
+                batch = self._take(waiting)
                 await self._answer(key[0], batch)
-        del self._waiting[key]
+        finally:
+            del self._waiting[key]
+            for request in (*batch, *waiting):  # none is left, unless the event loop ends
+                request.answer.cancel()
 
     def _take(self, waiting: collections.deque[_Request]) -> list[_Request]:
-        batch: list[_Request] = []
-        rows = 0
-        while waiting and (not batch or rows + waiting[0].rows <= self._most):
-            request = waiting.popleft()
-            if not request.answer.done():  # its caller gave up
-                batch.append(request)
-                rows += request.rows
+        batch = [waiting.popleft()]
+        rows = batch[0].rows
+        while waiting and rows + waiting[0].rows <= self._most:
+            batch.append(waiting.popleft())
+            rows += batch[-1].rows
         return batch
 
     async def _answer(self, signature: str, batch: list[_Request]) -> None:
-        rows = sum(request.rows for request in batch)
-        self._observe(rows, len(batch))
+        self._observe(sum(request.rows for request in batch), len(batch))
         try:
+            answers = await asyncio.get_running_loop().run_in_executor(self._threads, self._run, signature, batch)
+        except RunError as e:
             if len(batch) == 1:
-                answers = [await self._alone(signature, batch[0].inputs)]
-            else:
-                names = batch[0].inputs
-                merged = {name: np.concatenate([request.inputs[name] for request in batch]) for name in names}
-                answers = _split(await self._alone(signature, merged), batch)
-        except Exception as e:
-            if len(batch) > 1 and isinstance(e, RunError):  # find the request at fault
+                batch[0].answer.set_exception(e)
+            else:  # find the request at fault
                 for request in batch:
                     await self._answer(signature, [request])
-                return
+        except Exception as e:
             for request in batch:
-                if not request.answer.done():
-                    request.answer.set_exception(e)
-            return
-        for request, answer in zip(batch, answers, strict=True):
-            if not request.answer.done():
+                request.answer.set_exception(e)
+        else:
+            for request, answer in zip(batch, answers, strict=True):
                 request.answer.set_result(answer)
+
+    def _run(self, signature: str, batch: list[_Request]) -> list[_Tensors]:
+        """Returns the outputs of each request; merging and splitting are for the thread as well."""
+        if len(batch) == 1:
+            return [self._model.run(signature, batch[0].inputs)]
+        names = batch[0].inputs
+        merged = {name: np.concatenate([request.inputs[name] for request in batch]) for name in names}
+        return _split(self._model.run(signature, merged), batch)
 
 
 def _mergeable(name: str, signature: Signature) -> bool:

@@ -28,6 +28,7 @@ from tfrs_dlrm.serving.server.request_checks import Limits, check
 from tfrs_dlrm.serving.server.served_model import ServedModel
 from tfrs_dlrm.serving.server.served_models import ServedModels
 from tfrs_dlrm.serving.server.served_version import ServedVersion, State
+from tfrs_dlrm.serving.server.uninterrupted import uninterrupted
 
 _Result = TypeVar("_Result")
 _SMALL = 64 * 1024  # bytes; more are converted and checked in a thread
@@ -179,12 +180,7 @@ class Inference:
         """
         if size <= _SMALL:
             return function(*arguments)
-        running = asyncio.get_running_loop().run_in_executor(self._converters, function, *arguments)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait([running])  # until then it takes memory, which must stay counted
-            raise
+        return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._converters, function, *arguments))
 
     async def example_inputs(
         self, version: ServedVersion, method: str, name: str, input_: Any, call: Call

@@ -20,6 +20,7 @@ from tfrs_dlrm.serving.server.model_config import (
     write_config_file,
 )
 from tfrs_dlrm.serving.server.served_model import ServedModel, find_models, holds_models
+from tfrs_dlrm.serving.server.uninterrupted import uninterrupted
 
 _LOOKS = 100  # at a new model, until it answers or is refused
 
@@ -84,7 +85,7 @@ class ServedModels:
           ServingError: a new model cannot be loaded; the configuration holds all the same.
         """
         # A caller that gives up leaves no half of a configuration.
-        await asyncio.shield(self._task(self._reload(config)))
+        await uninterrupted(self._task(self._reload(config)))
 
     async def close(self) -> None:
         """Unloads all models after their last requests."""
