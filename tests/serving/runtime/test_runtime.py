@@ -205,7 +205,10 @@ def test_tensors_with_values_one_by_one_are_read():
     def make(**values):
         tensor = proto(**values)
         tensor.tensor_shape.MergeFromString(shape)
-        return tensors.from_proto(tensor)
+        taken = tensors.memory_of_proto(tensor)  # refuses what cannot be read, before it is made
+        found = tensors.from_proto(tensor)
+        assert tensors.memory(found) <= taken <= tensors.memory(found) + tensor.ByteSize()
+        return found
 
     assert make(dtype=protos.types_.DT_INT64, int64_val=[1, 2, 3, 4]).tolist() == [[1, 2], [3, 4]]
     assert make(dtype=protos.types_.DT_FLOAT, float_val=[0.5]).tolist() == [[0.5, 0.5], [0.5, 0.5]]
@@ -248,6 +251,8 @@ def test_strings_in_tensor_content_are_read():
         proto.tensor_content = damaged
         with pytest.raises(ValueError, match=words):
             tensors.from_proto(proto)
+    proto.tensor_content = content
+    assert tensors.memory(tensors.from_proto(proto)) <= tensors.memory_of_proto(proto) <= 4 * 80 + proto.ByteSize()
 
 
 RECORDS = [b"", b"one", b"\0" * 23, bytes(range(256)) * 1000]

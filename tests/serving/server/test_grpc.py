@@ -16,6 +16,8 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from tfrs_dlrm.serving.runtime import requests
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
@@ -93,6 +95,24 @@ def test_requests_of_other_sizes_are_merged_and_come_back_to_their_callers(predi
     for batch, answer in zip(batches, answers, strict=True):
         expected = 4 + batch["price"] / 8 + 1 / 16 + batch["slot"] / 64
         np.testing.assert_array_equal(tf.make_ndarray(answer.outputs["probability"]), expected.astype(np.float32))
+
+
+def test_tensors_that_would_take_much_memory_are_refused_before_they_are_made(prediction, server, monkeypatch):
+    monkeypatch.setattr(requests, "from_proto", lambda proto: pytest.fail("it was made"))
+    large, many = request(RAW), request(RAW)
+    for name, dim in (("price", 1 << 20), ("site", 1 << 20), ("slot", 1 << 20)):  # two values stand for a million
+        large.inputs[name].tensor_shape.dim[0].size = dim
+    large.inputs["site"].string_val[-1] = b"x" * 100
+    for name in ("price", "slot"):
+        large.inputs[name].tensor_content = b""
+        (large.inputs[name].float_val if name == "price" else large.inputs[name].int64_val).extend([1, 2])
+        for number in range(10_000):
+            many.inputs[f"{name}{number}"].CopyFrom(large.inputs[name])
+    name, details = code(lambda: prediction.Predict(large))
+    assert name == "RESOURCE_EXHAUSTED" and "bytes of memory, larger than max" in details
+    name, details = code(lambda: prediction.Predict(many))
+    assert name == "INVALID_ARGUMENT" and "input size does not match signature: 20003!=3" in details
+    assert server.server.service.admission.memory == 0
 
 
 def test_health(channel):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tfrs_dlrm.serving.protocol import InvalidRequest
 from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.runtime.signature import Signature
-from tfrs_dlrm.serving.runtime.tensors import from_proto
+from tfrs_dlrm.serving.runtime.tensors import from_proto, memory_of_proto
 
+_Result = TypeVar("_Result")
 _EXAMPLE_BYTES = 64  # of an Example beside its content: as Python's object, and in a list
 _NOUNS = {"regress": "regression", "classify": "classification"}
 
@@ -22,13 +23,23 @@ def predict_inputs(request: Any) -> dict[str, np.ndarray]:
     Raises:
       InvalidRequest: a tensor cannot be read.
     """
-    inputs = {}
-    for name, proto in request.inputs.items():
-        try:
-            inputs[name] = from_proto(proto)
-        except ValueError as e:
-            raise InvalidRequest(f"input {name!r}: {e}") from e
-    return inputs
+    return {name: _named(name, from_proto, proto) for name, proto in request.inputs.items()}
+
+
+def memory_of_inputs(request: Any) -> int:
+    """Returns the bytes that the tensors of a PredictRequest take at most, without making them.
+
+    Raises:
+      InvalidRequest: a tensor cannot be read.
+    """
+    return sum(_named(name, memory_of_proto, proto) for name, proto in request.inputs.items())
+
+
+def _named(name: str, function: Callable[[Any], _Result], proto: Any) -> _Result:
+    try:
+        return function(proto)
+    except ValueError as e:
+        raise InvalidRequest(f"input {name!r}: {e}") from e
 
 
 def number_of_examples(input_: Any) -> int:

@@ -5,6 +5,7 @@ Strings are arrays of dtype object that hold `bytes`: NumPy strings lose trailin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,38 +112,64 @@ def from_proto(proto: Any) -> np.ndarray:
       ValueError: the type is not supported, a size is unknown, the values do not fit the shape, or one value stands
         for too many.
     """
-    dtype, field = numpy_type(proto.dtype), _TYPES[proto.dtype][1]
-    if len(proto.tensor_shape.dim) > _MOST_AXES:
-        raise ValueError(f"its shape has {len(proto.tensor_shape.dim)} axes; at most {_MOST_AXES} are allowed")
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
-        raise ValueError(f"its shape is {list(shape)}; the sizes must be known")
-    count = 1
-    for size in shape:  # Python's integers do not overflow
-        count *= size
+    dtype, (shape, count) = numpy_type(proto.dtype), _checked_shape(proto)
     if proto.tensor_content:
         return _from_content(proto.tensor_content, dtype, count, shape)
-    listed = getattr(proto, field)
+    listed = _listed(proto)
     if len(listed) < count:
         return _repeated(listed, dtype, count, shape)
-    if len(listed) > count:
-        raise ValueError(f"{len(listed)} values do not fit {list(shape)}")
     array = np.empty(count, dtype)
     fill(array, listed)
     return array.reshape(shape)
 
 
+def memory_of_proto(proto: Any) -> int:
+    """Returns the bytes that the array of a TensorProto takes at most, without making it; as `memory` counts.
+
+    A message of some bytes may stand for a tensor of megabytes, since its last value is repeated.
+
+    Raises:
+      ValueError: as `from_proto` says.
+    """
+    dtype, (_, count) = numpy_type(proto.dtype), _checked_shape(proto)
+    if dtype.kind != "O":
+        return count * dtype.itemsize
+    size = count * _STRING_BYTES + proto.ByteSize()
+    if not proto.tensor_content and 0 < len(proto.string_val) < count:
+        size += (count - len(proto.string_val)) * len(proto.string_val[-1])
+    return size
+
+
+def _listed(proto: Any) -> Any:
+    return getattr(proto, _TYPES[proto.dtype][1])
+
+
+def _checked_shape(proto: Any) -> tuple[tuple[int, ...], int]:
+    """Returns the shape of a TensorProto and the number of its values, which its bytes can fill."""
+    dtype = numpy_type(proto.dtype)
+    if len(proto.tensor_shape.dim) > _MOST_AXES:
+        raise ValueError(f"its shape has {len(proto.tensor_shape.dim)} axes; at most {_MOST_AXES} are allowed")
+    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+        raise ValueError(f"its shape is {list(shape)}; the sizes must be known")
+    count = math.prod(shape)  # Python's integers do not overflow
+    if proto.tensor_content:
+        size, strings = len(proto.tensor_content), dtype.kind == "O"
+        if count > size if strings else count * dtype.itemsize != size:  # each string takes a byte or more
+            raise ValueError(f"{size} bytes do not fill {list(shape)} of {type_name(dtype)}")
+    elif len(_listed(proto)) > count:
+        raise ValueError(f"{len(_listed(proto))} values do not fit {list(shape)}")
+    elif len(_listed(proto)) < count and count > _MOST_EQUAL:
+        raise ValueError(f"{list(shape)} is more than {_MOST_EQUAL} equal values; send each of them")
+    return shape, count
+
+
 def _from_content(content: bytes, dtype: np.dtype[Any], count: int, shape: tuple[int, ...]) -> np.ndarray:
-    if dtype.kind == "O":
-        array = np.empty(count if count <= len(content) else 0, object)  # each string takes a byte or more
-        if array.size != count:
-            raise ValueError(f"{len(content)} bytes of tensor_content do not fill {list(shape)} of string")
-        fill(array, _strings(content, count))
-        return array.reshape(shape)
-    values = np.frombuffer(content, np.uint8)
-    if len(values) != count * dtype.itemsize:
-        raise ValueError(f"{len(values)} bytes do not fill {list(shape)} of {type_name(dtype)}")
-    return values.view(dtype).reshape(shape)
+    if dtype.kind != "O":
+        return np.frombuffer(content, dtype).reshape(shape)
+    array = np.empty(count, object)
+    fill(array, _strings(content, count))
+    return array.reshape(shape)
 
 
 def _strings(content: bytes, count: int) -> list[bytes]:
@@ -170,8 +197,6 @@ def _strings(content: bytes, count: int) -> list[bytes]:
 
 def _repeated(listed: Any, dtype: np.dtype[Any], count: int, shape: tuple[int, ...]) -> np.ndarray:
     """Fills a shape with fewer values, which its bytes do not limit."""
-    if count > _MOST_EQUAL:
-        raise ValueError(f"{list(shape)} is more than {_MOST_EQUAL} equal values; send each of them")
     last = listed[-1] if len(listed) else b"" if dtype.kind == "O" else 0
     if len(listed) <= 1:
         return np.broadcast_to(np.array(last, dtype), shape)  # takes no memory

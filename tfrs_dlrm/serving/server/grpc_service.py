@@ -30,6 +30,7 @@ from tfrs_dlrm.serving.server.access_log import TRACEPARENT, traceparent
 from tfrs_dlrm.serving.server.admission import Call
 from tfrs_dlrm.serving.server.grpc_receiving import MessageReceiver
 from tfrs_dlrm.serving.server.inference import Inference
+from tfrs_dlrm.serving.server.request_checks import check_names
 from tfrs_dlrm.serving.server.served_model import ServedModel
 from tfrs_dlrm.serving.server.served_version import ServedVersion
 
@@ -110,8 +111,12 @@ class _GrpcApi:
         model, chosen = self._version(request.model_spec, call)
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with chosen.in_use() as version:
-            _check_filter(request.output_filter, version.signature(name, FailedPrecondition))
-            inputs = await self._service.off_loop(request.ByteSize(), requests.predict_inputs, request)
+            signature = version.signature(name, FailedPrecondition)
+            _check_filter(request.output_filter, signature)
+            size = request.ByteSize()
+            memory = await self._service.off_loop(size, _memory_of_inputs, request, name, signature)
+            with call.holding(memory):
+                inputs = await self._service.off_loop(max(size, memory), requests.predict_inputs, request)
             outputs = await self._service.run(version, name, inputs, call)
         response = protos.predict.PredictResponse()
         _fill_spec(response.model_spec, model, chosen, name)
@@ -163,6 +168,12 @@ class _GrpcApi:
         """Serves the models, versions and labels of a configuration."""
         await self._service.served.reload(request.config)
         return protos.management.ReloadConfigResponse()
+
+
+def _memory_of_inputs(request: Any, name: str, signature: Signature) -> int:
+    """Returns the bytes that the inputs take at most, once their names are known to be few."""
+    check_names(name, signature, request.inputs)
+    return requests.memory_of_inputs(request)
 
 
 def _check_filter(names: Sequence[str], signature: Signature) -> None:

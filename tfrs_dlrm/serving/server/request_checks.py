@@ -46,7 +46,7 @@ def check(
     Raises:
       InvalidRequest: the inputs do not fit.
     """
-    _check_names(name, signature, inputs)
+    check_names(name, signature, inputs)
     for key, info in signature.inputs.items():
         _check_shape(key, info, inputs[key])
     rows = _rows(signature, inputs, limits)
@@ -63,7 +63,14 @@ def check(
     return rows
 
 
-def _check_names(name: str, signature: Signature, inputs: Mapping[str, np.ndarray]) -> None:
+def check_names(name: str, signature: Signature, inputs: Collection[str]) -> None:
+    """Raises InvalidRequest if the names of the inputs are not those of the signature.
+
+    Args:
+      name: of the signature.
+      signature: with the expected inputs.
+      inputs: the names that were given.
+    """
     for key in inputs:
         if key not in signature.inputs:
             hint = unknown("input", key, f"signature {name!r}", signature.inputs)
@@ -76,7 +83,7 @@ def _check_names(name: str, signature: Signature, inputs: Mapping[str, np.ndarra
         )
 
 
-def _sizes(signature: Signature, inputs: Mapping[str, np.ndarray]) -> str:
+def _sizes(signature: Signature, inputs: Collection[str]) -> str:
     """Returns what TF Serving says of another number of inputs (servables/tensorflow/predict_util.cc)."""
     given, needed = ({name[:200] for name in names} for names in (inputs, signature.inputs))
     if len(inputs) == len(signature.inputs):
