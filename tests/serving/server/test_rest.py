@@ -229,12 +229,16 @@ def test_gzip_is_decoded_within_the_limits(server):
 
     assert ask(gzip.compress(body)) == (200, [EXPECTED])
     assert ask(gzip.compress(body[:20]) + gzip.compress(body[20:])) == (200, [EXPECTED])
+    blanks = [b" " * 5000] * 700 + [body]
+    parts = [gzip.compress(blank, 0) for blank in blanks]  # which end in the middle of what is decoded in one go
+    assert ask(b"".join(parts)) == ask(gzip.compress(b"".join(blanks), 0)) == (200, [EXPECTED])
     assert ask(body, "identity") == (200, [EXPECTED])
     status, error = ask(gzip.compress(b" " * (5 << 20)))
     assert status == 413 and f"more than {4 << 20} bytes" in error
     for content, encoding, words in (
         (body, "gzip", "no gzip"),
         (gzip.compress(body)[:-9], "gzip", "does not end"),
+        (gzip.compress(b"") * 200_000, "gzip", "more than 1000 members; send one"),  # each is read on its own
         (body, "br", "Content-Encoding 'br' is not supported"),
     ):
         status, error = ask(content, encoding)

@@ -11,6 +11,8 @@ from tfrs_dlrm.serving.protocol import InvalidRequest, ServingError, TooLarge
 from tfrs_dlrm.serving.server.admission import Call
 
 _MOST_PER_BYTE = 1032  # deflate's best ratio
+_PART = 1 << 16  # bytes that are decoded in one go
+_MOST_MEMBERS = 1000  # of one gzip; zlib copies the rest of a part for each
 
 
 async def read_body(request: Request, call: Call, most: int, seconds: float) -> bytearray:
@@ -55,26 +57,31 @@ def most_inflated(body: bytes | bytearray, most: int) -> int:
     return min(most, _MOST_PER_BYTE * len(body))
 
 
-def decode(body: bytes | bytearray, encoding: str, most: int) -> bytes:
+def decode(body: bytes | bytearray, encoding: str, most: int) -> bytearray:
     """Returns a body whose Content-Encoding is gzip.
 
     Raises:
-      InvalidRequest: the encoding is another one, or the body is damaged.
+      InvalidRequest: the encoding is another one, or the body is damaged or has too many members.
       TooLarge: the decoded body has more than `most` bytes; no more are made.
     """
     if encoding.lower() != "gzip":
         raise InvalidRequest(f"Content-Encoding {encoding[:40]!r} is not supported; send gzip or none")
-    parts, size, rest = [], 0, bytes(body)
-    while rest:  # a file of gzip may have several members
-        member = zlib.decompressobj(wbits=31)
-        try:
-            parts.append(member.decompress(rest, most - size + 1))
-        except zlib.error as e:
-            raise InvalidRequest(f"the body is no gzip, as its Content-Encoding says: {e}") from e
-        size += len(parts[-1])
-        if size > most:
-            raise TooLarge(f"the decoded body has more than {most} bytes, which is the limit")
-        if not member.eof:
-            raise InvalidRequest("the body is cut: its gzip does not end")
-        rest = member.unused_data
-    return b"".join(parts)
+    decoded, member, members = bytearray(), None, 0
+    for start in range(0, len(body), _PART):
+        rest: bytes | memoryview = memoryview(body)[start : start + _PART]
+        while rest:  # a file of gzip may have several members
+            if member is None:
+                member, members = zlib.decompressobj(wbits=31), members + 1
+                if members > _MOST_MEMBERS:
+                    raise InvalidRequest(f"the gzip of the body has more than {_MOST_MEMBERS} members; send one")
+            try:
+                decoded += member.decompress(rest, most - len(decoded) + 1)
+            except zlib.error as e:
+                raise InvalidRequest(f"the body is no gzip, as its Content-Encoding says: {e}") from e
+            if len(decoded) > most:
+                raise TooLarge(f"the decoded body has more than {most} bytes, which is the limit")
+            rest = member.unused_data  # a copy, which the size of a part and the number of members bound
+            member = None if member.eof else member
+    if member is not None:
+        raise InvalidRequest("the body is cut: its gzip does not end")
+    return decoded

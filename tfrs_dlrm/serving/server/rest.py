@@ -162,7 +162,7 @@ class _RestApi:
             size = sum(map(memory, outputs.values()))
             return await self._service.off_loop(size, _encoded, method, outputs, by_rows)
 
-    async def _decoded(self, body: bytearray, encoding: str, call: Call) -> bytes | bytearray:
+    async def _decoded(self, body: bytearray, encoding: str, call: Call) -> bytearray:
         most = self._service.options.max_request_bytes
         if encoding.lower() in ("", "identity"):
             return body
@@ -172,7 +172,7 @@ class _RestApi:
         return decoded
 
     async def _inputs(
-        self, version: ServedVersion, method: str, data: bytes | bytearray, call: Call
+        self, version: ServedVersion, method: str, data: bytearray, call: Call
     ) -> tuple[dict[str, np.ndarray], str, bool]:
         """Returns the inputs of a request, its signature, and whether its answer is by rows."""
         with call.holding(json_bodies.memory_of_values(data)):
@@ -182,14 +182,14 @@ class _RestApi:
         return await self._service.example_inputs(version, method, name, input_, call), name, True
 
 
-def _predict_inputs(version: ServedVersion, data: bytes | bytearray) -> tuple[dict[str, np.ndarray], str, bool]:
+def _predict_inputs(version: ServedVersion, data: bytearray) -> tuple[dict[str, np.ndarray], str, bool]:
     body = json_bodies.parse(data)
     name = _signature_name(body)
     inputs, by_rows = json_tensors.predict_inputs(body, version.signature(name))
     return inputs, name, by_rows
 
 
-def _examples(data: bytes | bytearray) -> tuple[str, Any]:
+def _examples(data: bytearray) -> tuple[str, Any]:
     body = json_bodies.parse(data)
     return _signature_name(body), json_examples.examples(body)
 
