@@ -7,6 +7,7 @@ import os
 import re
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SERVED_NAME = re.compile(r"[^/:\x00-\x1f\x7f]{1,200}")  # more than `_NAME`, as TF Serving serves any name
 _MOST_OF_SERVICE = 63  # characters of a DNS label
 _DIGEST = 6
 
@@ -31,6 +32,15 @@ def model_name(output: str) -> str:
             f" or digit and go on with these, dots, dashes and underscores: give another last part, such as {better}"
         )
     return name
+
+
+def check_served_name(name: str) -> None:
+    """Raises ValueError if a server cannot serve a model by this name: in URLs, metrics and as a directory of logs."""
+    if not _SERVED_NAME.fullmatch(name) or name in (".", ".."):
+        raise ValueError(
+            f"the model name {name[:200]!r} cannot stand in a URL and name a directory; a name has 1 to 200 characters"
+            " without '/', ':' and control characters, and is not '.' or '..': give the model such a name"
+        )
 
 
 def service_name(name: str) -> str:

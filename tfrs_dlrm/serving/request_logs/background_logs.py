@@ -66,10 +66,13 @@ class BackgroundLogs:
             self._thread.submit(log.finish_old)
 
     def close(self) -> None:
-        """Writes the queued rows, and finishes the files."""
+        """Writes the queued rows, and finishes the files; what fails is logged."""
         self._thread.shutdown()
-        for log in self._logs.values():
-            log.close()
+        for name, log in self._logs.items():
+            try:
+                log.close()
+            except OSError as e:  # the next log of the directory finishes the file
+                logging.error("%s: the file of its request log could not be finished: %s", name, e)
 
     def _written(self, rows: int) -> None:
         self._waiting -= rows

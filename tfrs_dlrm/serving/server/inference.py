@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
+from absl import logging
 
 from tfrs_dlrm.serving.protocol import DEFAULT_SIGNATURE, InvalidRequest, NotFound, ServingError
 from tfrs_dlrm.serving.request_logs.background_logs import BackgroundLogs
@@ -115,12 +116,14 @@ class Inference:
         if self._poller:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
-        await self.served.close()
-        self._loader.shutdown()
-        self.threads.shutdown()
-        self._converters.shutdown()
-        if self._logs:
-            self._logs.close()
+        try:
+            await self.served.close()
+        finally:
+            self._loader.shutdown()
+            self.threads.shutdown()
+            self._converters.shutdown()
+            if self._logs:
+                self._logs.close()
 
     def ready(self) -> bool:
         """Returns whether every model has a version that answers, and the server is not ending."""
@@ -258,6 +261,9 @@ class Inference:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self.options.poll_seconds)
-            if self._logs:
-                self._logs.finish_old()
-            await self.served.poll()
+            try:
+                if self._logs:
+                    self._logs.finish_old()
+                await self.served.poll()
+            except Exception:  # the next round may do better
+                logging.exception("looking for new models and versions failed")

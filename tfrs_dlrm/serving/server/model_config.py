@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
+from tfrs_dlrm.serving.bundle.model_names import check_served_name
 from tfrs_dlrm.serving.protocol import FailedPrecondition, InvalidRequest
 from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.stores import is_store_url
@@ -64,6 +65,7 @@ def read_config(config: Any, root: str, default: VersionPolicy, paths: Mapping[s
     for model in config.model_config_list.config:
         if model.name in settings:
             raise InvalidRequest(f"Illegal to list model {model.name} multiple times in config list")
+        _check_name(model)
         if model.model_platform not in ("", "tensorflow"):
             raise FailedPrecondition(
                 f"PlatformConfigMap has no entry for platform {model.model_platform}; model {model.name}:"
@@ -74,9 +76,16 @@ def read_config(config: Any, root: str, default: VersionPolicy, paths: Mapping[s
     return settings
 
 
+def _check_name(model: Any) -> None:
+    try:
+        check_served_name(model.name)
+    except ValueError as e:
+        raise InvalidRequest(f"model_config_list: {e}") from e
+
+
 def _path(model: Any, root: str, paths: Mapping[str, str]) -> str:
     given = model.base_path or paths.get(model.name, "")
-    if not given or not model.name:
+    if not given:
         raise InvalidRequest(
             f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
         )

@@ -122,10 +122,12 @@ class ServedModel:
         return self._found
 
     async def close(self) -> None:
-        """Unloads all versions after their last requests."""
+        """Unloads all versions after their last requests; what fails is logged."""
         for version in self.available():
             self._retire(version)
-        await asyncio.gather(*self._unloading)
+        for result in await asyncio.gather(*self._unloading, return_exceptions=True):
+            if isinstance(result, Exception):
+                logging.error("%s: a version could not be unloaded", self.name, exc_info=result)
 
     async def _look_again(self, number: int, path: str) -> None:
         """Loads a version that is new, or whose files changed since they were loaded or refused, once they rest."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from tfrs_dlrm.serving.protocol import FailedPrecondition, InvalidRequest, ServingError
+from tfrs_dlrm.serving.protocol import FailedPrecondition, InvalidRequest, ServingError, Unavailable
 from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.server.model_config import (
     ModelSettings,
@@ -58,7 +58,7 @@ class ServedModels:
         self.models: dict[str, ServedModel] = {}
         self._changing = asyncio.Lock()
         self._leaving: set[asyncio.Task[Any]] = set()
-        self._searches = False
+        self._searches = self._closed = False
         if config_file and os.path.exists(config_file):
             try:
                 settings = read_config(read_config_file(config_file), root, policy, {})
@@ -72,6 +72,8 @@ class ServedModels:
     async def poll(self) -> None:
         """Looks for new models and versions; what fails is logged."""
         async with self._changing:
+            if self._closed:
+                return
             if self._searches:
                 await self._search()
             for model in list(self.models.values()):
@@ -82,28 +84,36 @@ class ServedModels:
 
         Raises:
           InvalidRequest: the configuration is wrong, or a label is for a version that is not loaded; nothing changes.
-          ServingError: a new model cannot be loaded; the configuration holds all the same.
+          ServingError: a new model cannot be loaded; the configuration holds all the same. Or the server ends, or the
+            log of a new model cannot be written; nothing changes.
         """
         # A caller that gives up leaves no half of a configuration.
         await uninterrupted(self._task(self._reload(config)))
 
     async def close(self) -> None:
-        """Unloads all models after their last requests."""
-        for model in self.models.values():
-            await model.close()
-        if self._leaving:
+        """Unloads all models after their last requests; none is loaded any more."""
+        self._closed = True
+        async with self._changing:  # a reload ends first
+            for model in self.models.values():
+                self._task(model.close())
+        while self._leaving:
             await asyncio.wait(self._leaving)
 
     async def _reload(self, config: Any) -> None:
         async with self._changing:
+            if self._closed:
+                raise Unavailable("the server is ending; send the configuration once it has restarted")
             paths = {name: model.path for name, model in self.models.items()}
             settings = read_config(config, self._root, self._policy, paths)
             if not settings:
                 return  # as in TF Serving, an empty configuration changes nothing
             self._check(settings)
             new = [name for name in settings if name not in self.models]
+            try:
+                self._apply(settings)
+            except OSError as e:
+                raise ServingError(f"the models cannot be served: {e}") from e
             self._searches = False
-            self._apply(settings)
             await self._store(settings)
             for name in settings:
                 await self._settle(self.models[name], name in new)
@@ -126,12 +136,13 @@ class ServedModels:
                     )
 
     def _apply(self, settings: dict[str, ModelSettings]) -> None:
+        # What can fail comes first, so that it changes nothing.
+        new = {name: self._make(name, s.path, s.policy) for name, s in settings.items() if name not in self.models}
         for name in [name for name in self.models if name not in settings]:
             logging.info("%s is no longer in the configuration, and is unloaded", name)
             self._task(self.models.pop(name).close())
+        self.models.update(new)
         for name, wanted in settings.items():
-            if name not in self.models:
-                self.models[name] = self._make(name, wanted.path, wanted.policy)
             self.models[name].policy, self.models[name].labels = wanted.policy, dict(wanted.labels)
 
     async def _store(self, settings: dict[str, ModelSettings]) -> None:
@@ -148,7 +159,7 @@ class ServedModels:
         """Looks at a model; at a new one until it answers or a version of it is refused."""
         for _ in range(_LOOKS if new else 1):
             await self._poll_one(model)
-            if model.available() or any(version.error for version in model.versions.values()):
+            if self._closed or model.available() or any(version.error for version in model.versions.values()):
                 break
             await asyncio.sleep(0.1)
         for number in sorted((model.policy.numbers or set()) - model.versions.keys()):
@@ -160,11 +171,18 @@ class ServedModels:
             )
 
     async def _search(self) -> None:
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, _find, self._root)
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, _find, self._root)
+        except OSError as e:  # a disk of a network may be back at the next look
+            logging.error("%s: looking for models failed: %s", self._root, e)
+            return
         for name, path in found.items():
             if name not in self.models:
                 logging.info("%s is a new model", name)
-                self.models[name] = self._make(name, path, self._policy)
+                try:
+                    self.models[name] = self._make(name, path, self._policy)
+                except OSError as e:
+                    logging.error("%s cannot be served: %s", name, e)
 
     async def _poll_one(self, model: ServedModel) -> None:
         try:

@@ -12,6 +12,7 @@ import itertools
 _MICROSECONDS = tuple(10 * 1.8**n for n in range(33))
 _EXAMPLES = tuple(2.0**n for n in range(15))
 _ENTRYPOINTS = {"grpc": "GRPC", "rest": "REST"}
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 _METHODS = ("predict", "regress", "classify")
 
 
@@ -80,8 +81,7 @@ class TfServingMetrics:
 
 
 def _labels(**labels: str) -> str:
-    escaped = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in labels.items()}
-    return ",".join(f'{name}="{value}"' for name, value in escaped.items())
+    return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in labels.items())
 
 
 def _counter(name: str, series: dict[str, int]) -> list[str]:
