@@ -15,7 +15,7 @@ def run(program, **environment):
     import os
 
     env = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"} | environment
-    return subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_mlperf_dcn(tmp_path):
         with zipfile.ZipFile(tmp_path / "packed.npz") as packed:
             packed.extractall(tmp_path / f"day_{day}_sparse_multi_hot")
     program = [sys.executable, SCHEMAS / "mlperf_dcn.py", f"--arrays={tmp_path}", f"--output={tmp_path}", "--days=2"]
-    subprocess.run(program, check=True, timeout=120)
+    subprocess.run(program, check=True, timeout=300)
     halves = [pq.read_table(tmp_path / f"{name}.parquet").to_pydict() for name in ("valid", "test")]
     for i, n in enumerate(IDS):
         assert halves[0][n] + halves[1][n] == arrays[1][2][str(i)].tolist()

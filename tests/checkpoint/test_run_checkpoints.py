@@ -33,7 +33,7 @@ def slow(monkeypatch):
     event, write = threading.Event(), rows.PartBatch.write
 
     def waiting(self, prefix):
-        assert event.wait(60)
+        assert event.wait(300)
         return write(self, prefix)
 
     monkeypatch.setattr(rows.PartBatch, "write", waiting)

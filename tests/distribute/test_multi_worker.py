@@ -5,12 +5,12 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import click_log
 import cut_rates
 import pytest
+from waiting import wait_for
 
 from tfrs_dlrm.distribute.local_cluster import LocalCluster
 from tfrs_dlrm.training.evaluation import evaluate_run
@@ -41,12 +41,14 @@ def test_stops_together_goes_on_and_evaluates(tmp_path):
     first, codes = cluster(tmp_path, "train/main.py", *arguments), []
     thread = threading.Thread(target=lambda: codes.append(first.run(print)))
     thread.start()
-    deadline = time.monotonic() + 120
-    while not (workdir / "checkpoints" / "step-100").is_dir():
-        assert thread.is_alive() and time.monotonic() < deadline, text()
-        time.sleep(0.02)
+
+    def reached():
+        assert thread.is_alive(), text()
+        return (workdir / "checkpoints" / "step-100").is_dir()
+
+    wait_for(reached, "step 100")
     os.kill(first.tasks[1].process.pid, signal.SIGTERM)
-    thread.join(60)
+    thread.join(300)
     assert codes == [143], text()
     stopped = max(int(p.name.removeprefix("step-")) for p in (workdir / "checkpoints").glob("step-*"))
     assert 100 < stopped < 400 and stopped % 50 == 0 and f"stopped by a signal after step {stopped}" in text()

@@ -5,12 +5,12 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import click_log
 import cut_rates
 import pytest
+from waiting import wait_for
 
 from tfrs_dlrm.distribute.local_cluster import LocalCluster
 
@@ -38,22 +38,20 @@ def test_a_worker_a_server_and_the_coordinator_are_killed(tmp_path):
     def checkpoints():
         return sorted(int(p.name.removeprefix("step-")) for p in (tmp_path / "run" / "checkpoints").glob("step-*"))
 
-    def wait_for(step):
-        deadline = time.monotonic() + 180
-        while (checkpoints() or [0])[-1] < step:
-            assert thread.is_alive() and time.monotonic() < deadline, (said, log())
-            time.sleep(0.02)
+    def reached(step):
+        assert thread.is_alive(), (said, log())
+        return (checkpoints() or [0])[-1] >= step
 
     def log():
         return (tmp_path / "logs" / "chief-0.log").read_text()
 
     last = {}
     for name, step in (("worker-1", ROUND), ("ps-1", 3 * ROUND), ("chief-0", 5 * ROUND)):
-        wait_for(step)
+        wait_for(lambda step=step: reached(step), f"step {step}")
         (task,) = (t for t in cluster.tasks if t.name == name)
         last[name] = checkpoints()[-1]
         os.kill(task.process.pid, signal.SIGKILL)
-    thread.join(180)
+    thread.join(600)
     assert codes == [0], (said, log())
     ended = [line.split(" ")[0] for line in said]
     assert ended == ["worker-1", "ps-1", "chief-0", "chief-0"], said  # the coordinator after its server, and killed

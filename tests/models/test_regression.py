@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import click_log
-import httpx
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -351,7 +350,7 @@ def test_smaller_tables_are_measured_in_the_unit_of_the_labels(run, tmp_path):
 def test_servers_and_clients_take_it(exported, data):
     rows = read_samples(data)[:3]
     with serving_bundles.running(os.path.dirname(exported.path)) as there:
-        (model,) = httpx.get(f"{there.rest}/catalog").json()["models"]  # what the page shows
+        (model,) = there.http.get("/catalog").json()["models"]  # what the page shows
         assert model["versions"][0]["output"] == "prediction"
         for address in (there.rest, f"grpc://{there.grpc}"):
             with ServingClient(address, "ratings") as client:

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import funnel_log
-import httpx
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -439,7 +438,7 @@ def test_smaller_tables_are_measured_by_label(run, tmp_path):
 def test_clients_get_every_answer(exported, data):
     rows = read_samples(data)[:3]
     with serving_bundles.running(os.path.dirname(exported.path)) as there:
-        (model,) = httpx.get(f"{there.rest}/catalog").json()["models"]  # what the page shows
+        (model,) = there.http.get("/catalog").json()["models"]  # what the page shows
         assert model["versions"][0]["output"] == "probability"
         for address in (there.rest, f"grpc://{there.grpc}"):
             with ServingClient(address, "funnel") as client:

@@ -4,11 +4,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click_log
 import pytest
+from waiting import wait_for
 
 from tfrs_dlrm.programs import commands, launch
 from tfrs_dlrm.programs.commands import SCRIPTS
@@ -137,11 +137,9 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_resume(tmp_path):
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         metrics = tmp_path / "run" / "metrics.jsonl"
-        deadline = time.monotonic() + 90
-        while not metrics.exists() and time.monotonic() < deadline:
-            time.sleep(0.2)
+        wait_for(lambda: metrics.exists() or process.poll() is not None, "an evaluation")
         process.send_signal(signal.SIGTERM)
-        shown, _ = process.communicate(timeout=60)
+        shown, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 143

@@ -150,7 +150,7 @@ def test_a_process_inside_a_call_of_a_library_ends_as_well(tmp_path, number, cod
     try:
         assert process.stdout.readline() == "inside\n"
         process.send_signal(number)
-        assert process.wait(120) == code
+        assert process.wait(300) == code
         assert "No schema was written: the same command looks again." in process.stderr.read()
     finally:
         process.kill()

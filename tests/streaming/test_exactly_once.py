@@ -89,7 +89,7 @@ def run_until_killed(config, workdir, windows, moments):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(BENCHMARKS.parent)}
     trainer = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        deadline, begun = time.monotonic() + 240, None
+        deadline, begun = time.monotonic() + 300, None
         while trainer.poll() is None and time.monotonic() < deadline:
             done = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
             begun = done if begun is None or done < begun else begun
@@ -98,7 +98,7 @@ def run_until_killed(config, workdir, windows, moments):
                 trainer.send_signal(signal.SIGKILL)
                 break
             time.sleep(0.01)
-        output, _ = trainer.communicate(timeout=60)
+        output, _ = trainer.communicate(timeout=300)
     finally:
         trainer.kill()
     assert trainer.returncode == -signal.SIGKILL, output[-3000:]

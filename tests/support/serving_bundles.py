@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_log_pb2, regression_pb2
@@ -144,7 +145,7 @@ def make(root, version, damage=None):
     module = _Scores(version)
     tf.saved_model.save(module, path, _signatures(module))
     file = os.path.join(path, "saved_model.pb")
-    saved = _read(file)
+    saved = read_saved_model(file)
     for name in ("regress", "classify"):
         saved.meta_graphs[0].signature_def[name].method_name = f"tensorflow/serving/{name}"
     with open(file, "wb") as f:
@@ -171,7 +172,7 @@ def seal(path):
     write_manifest(os.fspath(path), read_manifest(os.fspath(path)))
 
 
-def _read(file):
+def read_saved_model(file):
     from tensorflow.core.protobuf import saved_model_pb2
 
     with open(file, "rb") as f:
@@ -179,14 +180,31 @@ def _read(file):
 
 
 @contextlib.contextmanager
+def _running(**attributes):
+    """What a test sees of a server; `.http` asks it over a new connection each time, with a generous deadline."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(base_url=attributes["rest"], timeout=120, limits=limits) as http:
+        yield SimpleNamespace(http=http, **attributes)
+
+
+@contextlib.contextmanager
+def serving(directory, versions, options=None, **service):
+    """Makes versions of the model `clicks` below a directory and serves them, see `running`."""
+    for version in versions:
+        make(directory / "clicks", version)
+    with running(directory / "clicks", options=options, **service) as server:
+        yield server
+
+
+@contextlib.contextmanager
 def running(root, security=None, options=None, **service):
-    """A ModelServer in a thread: `.rest` and `.grpc` are addresses, `.server` is the server, `.call(coroutine)`."""
+    """A ModelServer in a thread: addresses `.rest` and `.grpc`, a client `.http`, `.server`, `.call(coroutine)`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     def call(coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(120)
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(300)
 
     async def make_server():
         given = ServerOptions(
@@ -199,12 +217,9 @@ def running(root, security=None, options=None, **service):
 
     server = call(make_server())
     try:
-        yield SimpleNamespace(
-            server=server,
-            call=call,
-            rest=f"http://127.0.0.1:{server.rest_port}",
-            grpc=f"127.0.0.1:{server.grpc_port}",
-        )
+        rest, address = f"http://127.0.0.1:{server.rest_port}", f"127.0.0.1:{server.grpc_port}"
+        with _running(server=server, call=call, rest=rest, grpc=address) as seen:
+            yield seen
     finally:
         call(server.stop())
         loop.call_soon_threadsafe(loop.stop)
@@ -214,7 +229,7 @@ def running(root, security=None, options=None, **service):
 
 @contextlib.contextmanager
 def program(root, *given, files=None):
-    """`export/serve.py` as a process: `.process`, `.rest`, `.grpc` and `.log`, a file; at most `files` descriptors."""
+    """`export/serve.py` as a process, with `.process` and a file `.log`; it has at most `files` descriptors."""
     repository = Path(__file__).parents[2]
     command = [sys.executable, "export/serve.py", os.fspath(root), "--rest_port=0", "--grpc_port=0", *given]
     if files:
@@ -232,7 +247,8 @@ def program(root, *given, files=None):
             assert line, log.read_text()
             rest = rest or "".join(re.findall(r"http://[\d.:]+\d", line)[:1])
             address = "".join(re.findall(r"gRPC ([\d.:]+)", line))
-        yield SimpleNamespace(process=process, rest=rest, grpc=address, log=log)
+        with _running(process=process, rest=rest, grpc=address, log=log) as seen:
+            yield seen
     finally:
         process.kill()
         process.wait()

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from waiting import wait_for
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing import job as prepare_job
@@ -446,7 +447,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path, moments)
     seed = moments.randrange(1 << 16)
     paths = [str(tmp_path / n) for n in ("schema.json", "log.csv", "plain", "killed")]
     run = subprocess.run(
-        [sys.executable, "-c", KILLER, *paths, str(seed)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", KILLER, *paths, str(seed)], capture_output=True, text=True, timeout=600, check=False
     )
     assert run.returncode == 0, f"seed {seed}: {run.stderr[-2000:]}"
     assert_same_bytes(tmp_path / "plain", tmp_path / "killed")
@@ -486,19 +487,23 @@ def test_a_second_preparation_of_other_settings_is_refused_and_harms_nothing(tmp
 def test_a_second_preparation_of_the_same_settings_waits_and_finds_it_done(tmp_path, caplog):
     frame().to_csv(tmp_path / "log.csv", index=False)
     log, output, results = [str(tmp_path / "log.csv")], str(tmp_path / "out"), []
-    threads = [threading.Thread(target=lambda: results.append(prepare(SCHEMA, log, output))) for _ in range(3)]
     passes = []
 
+    def again():
+        results.append(prepare(SCHEMA, log, output, progress=lambda *seen: passes.append(seen)))
+
+    threads = [threading.Thread(target=again) for _ in range(3)]
+
     def progress(stage, done, total, rows):
-        passes.append((stage, done))
         if stage == "encode" and not done:
             for thread in threads:
                 thread.start()
+            wait_for(lambda: caplog.text.count(f"{output}: waiting for this process") == 3, "all wait for the first")
 
     first = prepare(SCHEMA, log, output, progress=progress)
     for thread in threads:
-        thread.join(120)
-    assert results == [first] * 3
+        thread.join()
+    assert results == [first] * 3 and not passes
     assert not list((tmp_path / "out").glob(".*")) and not (tmp_path / "out" / "unfinished").exists()
 
 

@@ -2,13 +2,13 @@
 
 import itertools
 
-import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import spellings as values
 import tensorflow as tf
+from cases import matrix
 from spellings import joined
 
 import tfrs_dlrm as td
@@ -100,23 +100,25 @@ def of_messages(spelled, encoder):
         yield f"line {text}", rows_of(result)
 
 
-@pytest.mark.parametrize("name", CASES)
+def counted(spelled, feature):
+    """The values as numbers, if the feature has numbers; else in their first spelling."""
+    if feature.dtype != "int64":
+        return [v.texts[0] for v in spelled]
+    whole = ([c for c in v.columns if pa.types.is_integer(c.type)] for v in spelled)
+    return [columns[0].cast(pa.int64())[0].as_py() for columns in whole]
+
+
+@pytest.mark.parametrize("name", matrix(CASES, fast=["int64", "booleans as text"]))
 def test_a_value_has_one_row_however_it_is_written(tmp_path, name):
     feature, spelled = CASES[name]
-    # The vocabulary is counted from the last spelling of each value, once as text and once typed.
-    texts = [v.texts[-1] for v in spelled]
-    for trained in (pa.table({"y": [1] * len(texts), "x": texts}), None):
-        if trained is None:
-            (tmp_path / "train.csv").write_text("y,x\n" + "".join(f'1,"{v.texts[0]}"\n' for v in spelled))
-            encoder = td.fit_encoder(schema_of(feature), pd.read_csv(tmp_path / "train.csv", dtype={"x": "string"}))
-        else:
-            encoder = td.fit_encoder(schema_of(feature), trained)
+    # The vocabulary is counted from the last spelling of each value as text, and from numbers if all are.
+    for column in ([v.texts[-1] for v in spelled], counted(spelled, feature)):
+        encoder = td.fit_encoder(schema_of(feature), pa.table({"y": [1] * len(column), "x": column}))
         rows = {}
         for value in spelled:
-            found = dict(of_files(tmp_path, value, encoder)) | dict(of_memory(value, encoder))
-            found |= dict(of_messages(value, encoder))
-            first = next(iter(found.values()))
-            assert {k: v for k, v in found.items() if v != first} == {}, (value, first)
+            found = [*of_files(tmp_path, value, encoder), *of_memory(value, encoder), *of_messages(value, encoder)]
+            first = found[0][1]
+            assert [(how, row) for how, row in found if row != first] == [], (value, first)
             rows[value.texts[0]] = first[0]
         assert len(set(rows.values())) == len(spelled)
         if feature.encoding == "vocabulary":

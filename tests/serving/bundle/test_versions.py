@@ -3,7 +3,6 @@
 import shutil
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 import serving_bundles
@@ -78,13 +77,13 @@ def test_a_version_of_19_digits_is_served_and_asked_for_and_one_of_20_is_not_loa
     row = {"price": np.float32([4]), "site": [b"abc"], "slot": np.int64([8])}
     with serving_bundles.running(root) as server:
         url = f"{server.rest}/v1/models/clicks"
-        states = httpx.get(url).json()["model_version_status"]
+        states = server.http.get(url).json()["model_version_status"]
         assert [(s["version"], s["state"]) for s in states] == [(str(number), "AVAILABLE")]
         body = {"instances": [{"price": 4.0, "site": "abc", "slot": 8}]}
-        assert httpx.post(f"{url}/versions/{number}:predict", json=body).json() == {
+        assert server.http.post(f"{url}/versions/{number}:predict", json=body).json() == {
             "predictions": [by_hand(4, 4, "abc", 8)]
         }
-        answer = httpx.post(f"{url}/versions/{'9' * 20}:predict", json=body)
+        answer = server.http.post(f"{url}/versions/{'9' * 20}:predict", json=body)
         assert answer.status_code == 400
         assert answer.json()["error"] == f"Failed to convert version: {'9' * 20} to numeric."
         with grpc.insecure_channel(server.grpc) as channel:

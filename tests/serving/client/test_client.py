@@ -201,5 +201,5 @@ try:
 except ImportError as e:
     print(e)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert f"grpcio for grpc:// addresses: {install_command('serving')}" in done.stdout, done.stderr

@@ -186,6 +186,7 @@ def test_a_full_disk_fails_no_request_and_leaves_whole_rows(tmp_path, monkeypatc
     assert (log.written, log.failed) == (2, 2)
 
 
+@pytest.mark.process
 def test_the_program_joins_and_says_what_it_left_out(tmp_path):
     log = RequestLog(str(tmp_path), 1.0)
     log.write("r", {"row": np.float32([1, 2])}, np.float32([0, 0]), 1)
@@ -195,7 +196,7 @@ def test_the_program_joins_and_says_what_it_left_out(tmp_path):
     program = Path(__file__).parents[3] / "export" / "join_labels.py"
     arguments = [f"--logs={tmp_path}/*.tfrecord", f"--labels={tmp_path}/labels.csv", f"--output={tmp_path}/o.parquet"]
     command = [sys.executable, str(program), *arguments, f"--schema={tmp_path}/schema.json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Wrote 1 labelled rows") and "1 rows without a label" in done.stdout
 

@@ -5,7 +5,6 @@ import logging
 import re
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 import serving_bundles
@@ -53,19 +52,21 @@ def test_requests_are_logged_and_counted_by_tf_servings_names(tmp_path):
     try:
         with serving_bundles.running(tmp_path / "clicks", access_log=True) as server:
             url, headers = f"{server.rest}/v1/models", {"traceparent": TRACE, "x-request-id": 'a"b'}
-            answer = httpx.post(f"{url}/clicks:predict", content=json.dumps({"instances": [ROW]}), headers=headers)
+            answer = server.http.post(
+                f"{url}/clicks:predict", content=json.dumps({"instances": [ROW]}), headers=headers
+            )
             assert answer.headers["traceparent"] == TRACE
             examples = {"signature_name": "regress", "examples": [ROW, ROW]}
-            httpx.post(f"{url}/clicks:regress", content=json.dumps(examples))
-            httpx.post(f"{url}/clicks:predict", content="{")
-            httpx.post(f"{url}/other:predict", content="{}")
+            server.http.post(f"{url}/clicks:regress", content=json.dumps(examples))
+            server.http.post(f"{url}/clicks:predict", content="{")
+            server.http.post(f"{url}/other:predict", content="{}")
             with grpc.insecure_channel(server.grpc) as channel:
                 stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
                 row = {"price": np.float32([4]), "site": [b"abc"], "slot": np.int64([8])}
                 _, call = stub.Predict.with_call(predict_request(row), metadata=(("traceparent", TRACE),))
             assert dict(call.trailing_metadata())["traceparent"] == TRACE
-            text = httpx.get(f"{server.rest}/monitoring/prometheus/metrics").text
-            assert ":tensorflow" not in httpx.get(f"{server.rest}/metrics").text
+            text = server.http.get("/monitoring/prometheus/metrics").text
+            assert ":tensorflow" not in server.http.get("/metrics").text
     finally:
         absl_logging.get_absl_logger().removeHandler(handler)
         absl_logging.set_verbosity(verbosity)

@@ -10,15 +10,14 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 from types import SimpleNamespace
 
-import grpc
 import httpx
 import numpy as np
 import pytest
 import serving_bundles
 import tensorflow as tf
+from rpc_errors import code
 from serving_bundles import by_hand, example
 from serving_bundles import predict_request as request
 from tensorflow_serving.apis import (
@@ -29,6 +28,7 @@ from tensorflow_serving.apis import (
     model_service_pb2_grpc,
     regression_pb2,
 )
+from waiting import wait_for
 
 REAL = shutil.which("tensorflow_model_server")
 CONFIG = """model_config_list {{ config {{ name: "clicks" base_path: "{root}" model_platform: "tensorflow"
@@ -50,13 +50,15 @@ def tf_serving(root, directory):
     with open(log, "w") as out, subprocess.Popen(command, stdout=out, stderr=out) as server:
         try:
             url = f"http://127.0.0.1:{ports[0]}"
-            for _ in range(300):
-                with contextlib.suppress(httpx.HTTPError, KeyError):
-                    states = httpx.get(f"{url}/v1/models/clicks").json()["model_version_status"]
-                    if [s["state"] for s in states] == ["AVAILABLE"] * 2:
-                        break
+
+            def ready():
                 assert server.poll() is None, log.read_text()[-2000:]
-                time.sleep(0.1)
+                with contextlib.suppress(httpx.HTTPError, KeyError):
+                    states = httpx.get(f"{url}/v1/models/clicks", timeout=120).json()["model_version_status"]
+                    return [s["state"] for s in states] == ["AVAILABLE"] * 2
+                return False
+
+            wait_for(ready, "TF Serving serves both versions")
             yield SimpleNamespace(rest=url, grpc=f"127.0.0.1:{ports[1]}", root=root)
         finally:
             server.terminate()
@@ -80,7 +82,7 @@ def server(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def ask(server):
     """Sends a body to a path below /v1/models/ and returns the answer's JSON."""
-    with httpx.Client(base_url=server.rest, timeout=60) as client:
+    with httpx.Client(base_url=server.rest, timeout=120) as client:
 
         def post(path, body, status=200):
             content = body if isinstance(body, bytes | str) else json.dumps(body)
@@ -258,12 +260,6 @@ def test_grpc_metadata_status_and_labels(prediction, channel, server):
     )
 
 
-def code(call):
-    with pytest.raises(grpc.RpcError) as raised:
-        call()
-    return raised.value.code().name
-
-
 def test_grpc_errors(prediction):
     bad = [
         request({k: v for k, v in RAW.items() if k != "slot"}),
@@ -272,7 +268,7 @@ def test_grpc_errors(prediction):
         request({**RAW, "price": np.float32([1, 2, 3])}),
         request({"examples": [b"junk"]}, "serialized_examples"),
     ]
-    assert [code(lambda b=b: prediction.Predict(b)) for b in bad] == ["INVALID_ARGUMENT"] * len(bad)
+    assert [code(lambda b=b: prediction.Predict(b))[0] for b in bad] == ["INVALID_ARGUMENT"] * len(bad)
     for absent in (request(RAW, name="other"), request(RAW, version=9)):
-        assert code(lambda b=absent: prediction.Predict(b)) == "NOT_FOUND"
+        assert code(lambda b=absent: prediction.Predict(b))[0] == "NOT_FOUND"
     np.testing.assert_allclose(probability(prediction.Predict(request(RAW))), SCORES, rtol=1e-6)

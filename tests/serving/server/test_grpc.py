@@ -2,12 +2,12 @@
 
 import concurrent.futures
 
-import grpc
 import numpy as np
 import pytest
 import serving_bundles
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from rpc_errors import code
 from serving_bundles import by_hand, example
 from serving_bundles import predict_request as request
 from tensorflow_serving.apis import (
@@ -21,21 +21,13 @@ from tfrs_dlrm.serving.runtime import requests
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    root = tmp_path_factory.mktemp("grpc") / "clicks"
-    for version in (3, 4):
-        serving_bundles.make(root, version)
-    with serving_bundles.running(root, keep=2, max_request_bytes=4 << 20) as running:
+    directory = tmp_path_factory.mktemp("grpc")
+    with serving_bundles.serving(directory, (3, 4), keep=2, max_request_bytes=4 << 20) as running:
         yield running
 
 
 RAW = {"price": np.float32([4, np.nan]), "site": [b"abc", b""], "slot": np.int64([8, -1])}
 EXPECTED = [by_hand(4, 4, "abc", 8), by_hand(4, 0, "", -1)]
-
-
-def code(call):
-    with pytest.raises(grpc.RpcError) as raised:
-        call()
-    return raised.value.code().name, raised.value.details()
 
 
 def test_bad_requests_have_a_code_and_name_the_feature(prediction, channel):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import verification_bundles
+from cases import matrix
 
 from tfrs_dlrm.serving.server.loading import load
 
@@ -22,18 +23,27 @@ def bundle(exported, tmp_path):
     return path
 
 
+FLIPPED = ("flipped_byte", "variables.data-00000-of-00001 was changed: its CRC32C")
+
+
 # `sealed` damages come with a manifest whose checksums fit them.
 @pytest.mark.parametrize(
     ("damage", "words"),
-    [
-        ("flipped_byte", "variables.data-00000-of-00001 was changed: its CRC32C"),
-        ("no_vocabulary", "assets/site.txt is missing"),
-        ("no_manifest", "bundle.json is missing, and tfrs-dlrm exported this version with it: copy the version again"),
-        ("broken_manifest", "not valid JSON"),
-        ("no_reference", "bundle.json does not list assets.extra/reference.jsonl"),
-        ("swapped_vocabulary", "scores differ from the training side's"),  # sealed
-        ("calls_python", "scores differ from the training side's"),  # sealed: another graph
-    ],
+    matrix(
+        [
+            FLIPPED,
+            ("no_vocabulary", "assets/site.txt is missing"),
+            (
+                "no_manifest",
+                "bundle.json is missing, and tfrs-dlrm exported this version with it: copy the version again",
+            ),
+            ("broken_manifest", "not valid JSON"),
+            ("no_reference", "bundle.json does not list assets.extra/reference.jsonl"),
+            ("swapped_vocabulary", "scores differ from the training side's"),  # sealed
+            ("calls_python", "scores differ from the training side's"),  # sealed: another graph
+        ],
+        fast=[FLIPPED],
+    ),
 )
 def test_a_damaged_bundle_is_refused_with_its_cause(bundle, damage, words):
     getattr(verification_bundles, damage)(bundle)

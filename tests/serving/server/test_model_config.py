@@ -2,16 +2,16 @@
 
 import contextlib
 import shutil
-import time
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 import serving_bundles
 from google.protobuf import text_format
+from rpc_errors import code
 from serving_bundles import predict_request
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc, prediction_service_pb2_grpc
+from waiting import wait_for
 
 from tfrs_dlrm.serving.server.inference import Inference, InferenceOptions
 
@@ -50,7 +50,7 @@ class Asking:
         return self.prediction.Predict(predict_request(ROW, **spec)).model_spec.version.value
 
     def available(self, name="clicks"):
-        states = httpx.get(f"{self.server.rest}/v1/models/{name}").json().get("model_version_status", [])
+        states = self.server.http.get(f"/v1/models/{name}").json().get("model_version_status", [])
         return {int(state["version"]) for state in states if state["state"] == "AVAILABLE"}
 
 
@@ -58,19 +58,6 @@ class Asking:
 def start(root, **options):
     with serving_bundles.running(root, **options) as server, grpc.insecure_channel(server.grpc) as channel:
         yield Asking(server, channel)
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened for two minutes"
-        time.sleep(0.02)
-
-
-def code(call):
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    return caught.value.code().name, caught.value.details()
 
 
 def test_policies_choose_the_versions(root):
@@ -83,14 +70,14 @@ def test_policies_choose_the_versions(root):
             ("latest {}", {4}),
         ):
             assert asking.reload(CONFIG.format(f"model_version_policy {{ {policy} }}")) == 0
-            wait_for(lambda versions=versions: asking.available() == versions)
+            wait_for(lambda versions=versions: asking.available() == versions, f"versions {versions}")
             assert asking.version() == max(versions)
 
 
 def test_labels_hold_their_versions_and_survive_a_restart(root, tmp_path):
     file = tmp_path / "models.config"
     with start(root, keep=2, model_config_file=str(file)) as asking:
-        wait_for(lambda: asking.available() == {3, 4})
+        wait_for(lambda: asking.available() == {3, 4}, "versions {3, 4}")
         label = 'version_labels {{ key: "stable" value: {} }}'
         # tensorflow_serving/model_servers/server_core.cc, UpdateModelVersionLabelMap
         name, details = code(lambda: asking.reload(CONFIG.format(label.format(1))))
@@ -104,12 +91,12 @@ def test_labels_hold_their_versions_and_survive_a_restart(root, tmp_path):
         assert asking.version(label="stable") == 3 and asking.version() == 4
         shutil.copytree(root / "4", root.parent / "new")
         (root.parent / "new").rename(root / "5")
-        wait_for(lambda: asking.available() == {3, 5})
+        wait_for(lambda: asking.available() == {3, 5}, "versions {3, 5}")
     with start(root, model_config_file=str(file)) as asking:
-        wait_for(lambda: asking.available() == {3, 5})
+        wait_for(lambda: asking.available() == {3, 5}, "versions {3, 5}")
         assert asking.version(label="stable") == 3 and asking.version() == 5
         assert asking.reload(CONFIG.format("")) == 0
-        wait_for(lambda: asking.available() == {5})
+        wait_for(lambda: asking.available() == {5}, "versions {5}")
         name, details = code(lambda: asking.version(label="stable"))
         assert name == "INVALID_ARGUMENT" and "Unrecognized servable version label: stable" in details
 
@@ -121,7 +108,7 @@ def test_models_come_and_go(tmp_path, bundle):
         assert asking.version(name="a") == asking.version(name="b") == 1
         shutil.copytree(bundle, tmp_path / "whole" / "7")
         (tmp_path / "whole").rename(tmp_path / "models" / "later")
-        wait_for(lambda: asking.available("later") == {7})
+        wait_for(lambda: asking.available("later") == {7}, "versions {7}")
         # tensorflow_serving/sources/storage_path/file_system_storage_path_source.cc, PollFileSystemForServable: no
         # version is unloaded because a directory is gone.
         shutil.rmtree(tmp_path / "models" / "b")

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import click_log
-import httpx
 import numpy as np
 import pytest
 import serving_bundles
@@ -278,7 +277,7 @@ def test_a_bundle_s_texts_are_texts(visit, server):
     expect(page.get_by_label("site")).to_have_value(HOSTILE)
     score(page)
     assert page.locator("img").count() == 0 and page.locator("body script").count() == 0
-    policy = httpx.get(f"{server.rest}/").headers["content-security-policy"]
+    policy = server.http.get("/").headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; script-src 'self';") and "unsafe" not in policy
 
 
@@ -312,7 +311,7 @@ def test_a_token_is_asked_for_and_kept_for_the_tab(visit, server, tmp_path):
         assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
         page.get_by_role("button", name="Forget the token").click()
         expect(page.get_by_label("Bearer token")).to_be_visible()
-        assert httpx.get(f"{closed.rest}/catalog").status_code == 401
+        assert closed.http.get("/catalog").status_code == 401
 
 
 @pytest.fixture(scope="module")

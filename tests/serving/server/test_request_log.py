@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import click_log
-import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -78,7 +77,7 @@ def test_a_log_of_requests_is_prepared_as_the_log_it_came_from(exported, tmp_pat
     rows = read_samples(data)[:ROWS]
     with serving_bundles.running(root, request_log=str(tmp_path / "requests")) as server:
         places = ask(server, rows)
-        text = httpx.get(f"{server.rest}/metrics").text
+        text = server.http.get("/metrics").text
         assert "tfrs_dlrm_request_log_failed_rows_total" in text
     assert len(files(tmp_path / "requests")) == 1  # finished when the server ended
     records = [r for f in files(tmp_path / "requests") for r in read_records(f)]
@@ -108,10 +107,10 @@ def test_the_logged_probability_is_the_answers_and_ids_come_back(exported, tmp_p
         url = f"{server.rest}/v1/models/clicks:predict"
         body = {"instances": [{k: float("nan") if v is None else v for k, v in row.items()}]}
         content = json.dumps(body)
-        given = httpx.post(url, content=content, headers={"x-request-id": "abc"})
-        made = httpx.post(url, content=content)
-        wrong = httpx.post(url, content="{}", headers={"x-request-id": "of an error"})
-        refused = httpx.post(url, content=content, headers={"x-request-id": "x" * 300})
+        given = server.http.post(url, content=content, headers={"x-request-id": "abc"})
+        made = server.http.post(url, content=content)
+        wrong = server.http.post(url, content="{}", headers={"x-request-id": "of an error"})
+        refused = server.http.post(url, content=content, headers={"x-request-id": "x" * 300})
     assert given.headers["x-request-id"] == "abc" and len(made.headers["x-request-id"]) == 32
     assert wrong.status_code == 400 and wrong.headers["x-request-id"] == "of an error"
     assert refused.status_code == 400 and "x-request-id has 300 characters" in refused.json()["error"]
@@ -122,6 +121,7 @@ def test_the_logged_probability_is_the_answers_and_ids_come_back(exported, tmp_p
     assert list(logged.values()) == pytest.approx(given.json()["predictions"] * 2)
 
 
+@pytest.mark.process
 def test_what_a_killed_server_left_is_finished_by_the_next(tmp_path):
     program = (
         "import os, sys, numpy as np; from tfrs_dlrm.serving.request_logs.request_log import RequestLog\n"
@@ -129,7 +129,7 @@ def test_what_a_killed_server_left_is_finished_by_the_next(tmp_path):
         "for i in range(5): log.write(f'r{i}', {'x': np.float32([1, 2])}, np.float32([0.5, 0.5]), 1)\n"
         "log._file.write(b'half a record'); os._exit(9)"
     )
-    subprocess.run([sys.executable, "-c", program, tmp_path], cwd=Path(__file__).parents[3], timeout=120)
+    subprocess.run([sys.executable, "-c", program, tmp_path], cwd=Path(__file__).parents[3], timeout=300)
     (left,) = os.listdir(tmp_path)
     assert left.endswith(".unfinished")
     log = RequestLog(str(tmp_path), 1.0)

@@ -39,6 +39,7 @@ def test_loopback_is_open_and_half_of_tls_is_refused():
         Security(tls_cert="c")
 
 
+@pytest.mark.process
 def test_the_program_says_so_in_one_line(root):
     ran = subprocess.run(
         [sys.executable, "export/serve.py", str(root), "--host=0.0.0.0"],
@@ -59,11 +60,11 @@ def test_a_token_is_asked_for_everywhere_but_at_the_health_checks(root, tmp_path
     with serving_bundles.running(root, security) as server, grpc.insecure_channel(server.grpc) as channel:
         for path in ("/v1/models/clicks", "/metrics", "/catalog", "/page/", "/elsewhere"):
             for header in ({}, {"authorization": "Bearer wrong"}, {"authorization": "s3cret"}):
-                answer = httpx.get(server.rest + path, headers=header)
+                answer = server.http.get(path, headers=header)
                 assert answer.status_code == 401 and "Bearer" in answer.json()["error"]
         right = {"authorization": "Bearer s3cret"}
-        assert httpx.get(f"{server.rest}/v1/models/clicks", headers=right).status_code == 200
-        assert httpx.get(f"{server.rest}/healthz").status_code == 200
+        assert server.http.get("/v1/models/clicks", headers=right).status_code == 200
+        assert server.http.get("/healthz").status_code == 200
         for metadata in ((), (("authorization", "Bearer wrong"),)):
             with pytest.raises(grpc.RpcError) as raised:
                 status(channel, metadata)
@@ -82,9 +83,9 @@ def test_tls_for_both(root, tmp_path):
     with serving_bundles.running(root, Security(tls_cert=certificate, tls_key=key)) as server:
         trusting = ssl.create_default_context(cafile=certificate)
         url = server.rest.replace("http:", "https:")
-        assert httpx.get(f"{url}/v1/models/clicks", verify=trusting).status_code == 200
+        assert httpx.get(f"{url}/v1/models/clicks", verify=trusting, timeout=120).status_code == 200
         with pytest.raises(httpx.HTTPError):
-            httpx.get(f"{server.rest}/v1/models/clicks")
+            server.http.get("/v1/models/clicks")
         credentials = grpc.ssl_channel_credentials(Path(certificate).read_bytes())
         with grpc.secure_channel(server.grpc, credentials) as channel:
             assert status(channel).model_version_status[0].version == 1

@@ -7,7 +7,6 @@ import json
 import os
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 import serving_bundles
@@ -34,10 +33,7 @@ CLASSIFIER, REGRESSOR = "servables/tensorflow/classifier.cc", "servables/tensorf
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    root = tmp_path_factory.mktemp("statuses") / "clicks"
-    for version in (3, 4):
-        serving_bundles.make(root, version)
-    with serving_bundles.running(root, keep=2) as running:
+    with serving_bundles.serving(tmp_path_factory.mktemp("statuses"), (3, 4), keep=2) as running:
         yield running
 
 
@@ -125,14 +121,14 @@ REFUSED = [
 def test_rest_refuses_with_the_status_and_text_of_the_source(server, path, body, status, text, file):
     url = f"{server.rest}/v1/models/{path}"
     content = body if isinstance(body, str) else json.dumps(body)
-    answer = httpx.get(url) if body is None else httpx.post(url, content=content)
+    answer = server.http.get(url) if body is None else server.http.post(url, content=content)
     error = answer.json()["error"].replace("'", "").replace('"', "")
     assert answer.status_code == status and text.replace("'", "").replace('"', "") in error, (file, answer.text)
 
 
 def test_rest_takes_what_the_source_takes(server):
     def ask(path, body):
-        answer = httpx.post(f"{server.rest}/v1/{path}", content=json.dumps(body))
+        answer = server.http.post(f"/v1/{path}", content=json.dumps(body))
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -143,7 +139,7 @@ def test_rest_takes_what_the_source_takes(server):
     assert ask("models/clicks:regress", examples({**ROW, "slot": []})) == {"results": [by_hand(4, 4, "abc", -1)]}
     # model_servers/http_rest_api_util.cc: names of methods may have any case.
     assert ask("models/clicks:PREDICT", rows()) == {"predictions": [SCORE]}
-    assert httpx.get(f"{server.rest}/v1/models").json() == {"error": "Missing model name in request."}
+    assert server.http.get("/v1/models").json() == {"error": "Missing model name in request."}
 
 
 RAW = {"price": np.float32([4]), "site": [b"abc"], "slot": np.int64([8])}
@@ -224,6 +220,6 @@ def remove_model(path):
 def test_a_model_without_a_version_is_404(tmp_path):
     serving_bundles.make(tmp_path / "clicks", 1, remove_model)
     with serving_bundles.running(tmp_path / "clicks") as server:
-        answer = httpx.post(f"{server.rest}/v1/models/clicks:predict", content=json.dumps(rows()))
+        answer = server.http.post("/v1/models/clicks:predict", content=json.dumps(rows()))
         assert answer.status_code == 404
         assert answer.json()["error"].startswith("Servable not found for request: Latest(clicks)")

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import serving_bundles
 from serving_bundles import by_hand
+from waiting import wait_for
 
 from tfrs_dlrm.serving.bundle.loaded_size import bytes_when_loaded
 from tfrs_dlrm.serving.bundle.wholeness import EXPORTER
@@ -29,13 +30,6 @@ def version_of(answer):
     return round(answer.json()["predictions"][0] - by_hand(0, 4, "abc", 8))
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened for a minute"
-        time.sleep(0.02)
-
-
 def test_a_version_is_switched_under_load_without_a_failed_request(tmp_path):
     root = tmp_path / "clicks"
     serving_bundles.make(root, 1)
@@ -43,7 +37,7 @@ def test_a_version_is_switched_under_load_without_a_failed_request(tmp_path):
         stop, seen, failed = threading.Event(), [], []
 
         def load():
-            with httpx.Client(timeout=60) as client:
+            with httpx.Client(timeout=120) as client:
                 while not stop.is_set():
                     answer = client.post(f"{server.rest}/v1/models/clicks:predict", json=BODY)
                     (seen if answer.status_code == 200 else failed).append(answer)
@@ -53,12 +47,12 @@ def test_a_version_is_switched_under_load_without_a_failed_request(tmp_path):
             thread.start()
         for version in (2, 3):
             serving_bundles.make(root, version)
-            wait_for(lambda version=version: seen and version_of(seen[-1]) == version)
+            wait_for(lambda version=version: seen and version_of(seen[-1]) == version, f"version {version} answers")
         stop.set()
         for thread in threads:
             thread.join()
         assert not failed and {version_of(answer) for answer in seen} == {1, 2, 3}
-        states = httpx.get(f"{server.rest}/v1/models/clicks").json()["model_version_status"]
+        states = server.http.get("/v1/models/clicks").json()["model_version_status"]
         assert states[0]["version"] == "3" and states[0]["state"] == "AVAILABLE"
         assert all(state["state"] != "AVAILABLE" for state in states[1:])
 
@@ -81,10 +75,10 @@ def test_an_old_version_stays_until_its_last_request_is_done(tmp_path):
         holding = asyncio.run_coroutine_threadsafe(hold(entered, leave), server.server._web_task.get_loop())
         entered.wait()
         serving_bundles.make(root, 2)
-        wait_for(lambda: model.available() and model.available()[0].number == 2 and len(model.available()) == 1)
+        wait_for(lambda: [version.number for version in model.available()] == [2], "version 2 is alone")
         leave.set()
-        version = holding.result(60)
-        wait_for(lambda: version.model is None)
+        version = holding.result(300)
+        wait_for(lambda: version.model is None, "version 1 is unloaded")
 
 
 def cut_warmup(path):
@@ -134,12 +128,14 @@ def test_a_broken_version_is_refused_and_the_one_before_it_stays(tmp_path, damag
     with serving_bundles.running(root) as server:
         serving_bundles.make(root, 2, damage)
         url = f"{server.rest}/v1/models/clicks"
-        wait_for(lambda: httpx.get(url).json()["model_version_status"][0]["state"] == "END")
-        newest, older = httpx.get(url).json()["model_version_status"]
+        wait_for(
+            lambda: server.http.get(url).json()["model_version_status"][0]["state"] == "END", "version 2 is refused"
+        )
+        newest, older = server.http.get(url).json()["model_version_status"]
         assert newest["version"] == "2" and newest["status"]["error_code"] == "FAILED_PRECONDITION"
         assert all(word in newest["status"]["error_message"] for word in words), newest
-        assert older["state"] == "AVAILABLE" and version_of(httpx.post(f"{url}:predict", json=BODY)) == 1
-        assert httpx.get(f"{server.rest}/readyz").status_code == 200
+        assert older["state"] == "AVAILABLE" and version_of(server.http.post(f"{url}:predict", json=BODY)) == 1
+        assert server.http.get("/readyz").status_code == 200
 
 
 def test_a_version_that_is_copied_bit_by_bit_is_served_once_it_is_whole(tmp_path):
@@ -149,13 +145,17 @@ def test_a_version_that_is_copied_bit_by_bit_is_served_once_it_is_whole(tmp_path
     whole = (tmp_path / "other" / "2" / name).read_bytes()
     os.truncate(tmp_path / "other" / "2" / name, 1)
     with serving_bundles.running(root) as server:
-        url = f"{server.rest}/v1/models/clicks"
+        url = "/v1/models/clicks"
+
+        def newest():
+            return server.http.get(url).json()["model_version_status"][0]
+
         (tmp_path / "other" / "2").rename(root / "2")
-        wait_for(lambda: httpx.get(url).json()["model_version_status"][0]["status"]["error_code"] != "OK")
-        assert version_of(httpx.post(f"{url}:predict", json=BODY)) == 1
+        wait_for(lambda: newest()["status"]["error_code"] != "OK", "the version that is not whole is refused")
+        assert version_of(server.http.post(f"{url}:predict", json=BODY)) == 1
         with open(root / "2" / name, "r+b") as f:
             f.write(whole)
-        wait_for(lambda: version_of(httpx.post(f"{url}:predict", json=BODY)) == 2)
+        wait_for(lambda: version_of(server.http.post(f"{url}:predict", json=BODY)) == 2, "version 2 answers")
 
 
 def copied(source, target, order, look):
@@ -218,18 +218,18 @@ def test_a_served_version_whose_files_change_is_loaded_again_or_says_why_not(tmp
             file.write_text(content)
             server.call(model.poll())
             server.call(model.poll())
-        (status,) = httpx.get(url).json()["model_version_status"]
+        (status,) = server.http.get(url).json()["model_version_status"]
         assert status["state"] == "AVAILABLE" and status["status"]["error_code"] == "OK"
         assert "files changed since it was loaded" in status["status"]["error_message"]
         assert "reference.jsonl has" in status["status"]["error_message"]
-        assert version_of(httpx.post(f"{url}:predict", json=BODY)) == 1
+        assert version_of(server.http.post(f"{url}:predict", json=BODY)) == 1
         shutil.rmtree(root / "1")
         (tmp_path / "other/2").rename(root / "1")  # another model under the same number
         server.call(model.poll())
         after = model.choose()
         assert after is not before and after.number == 1 and not after.warning
-        assert version_of(httpx.post(f"{url}:predict", json=BODY)) == 2
-        assert 'version="1"} 1.0' in httpx.get(f"{server.rest}/metrics").text
+        assert version_of(server.http.post(f"{url}:predict", json=BODY)) == 2
+        assert 'version="1"} 1.0' in server.http.get("/metrics").text
 
 
 def test_a_plain_saved_model_is_served_after_a_rest_and_a_bundle_that_lost_its_manifest_never(tmp_path, monkeypatch):
@@ -239,7 +239,7 @@ def test_a_plain_saved_model_is_served_after_a_rest_and_a_bundle_that_lost_its_m
     def lost(path):
         plain(path)
         file = Path(path, "saved_model.pb")
-        saved = serving_bundles._read(file)
+        saved = serving_bundles.read_saved_model(file)
         saved.meta_graphs[0].meta_info_def.meta_graph_version = EXPORTER
         file.write_bytes(saved.SerializeToString())
 
@@ -285,11 +285,11 @@ def test_with_no_good_version_the_server_says_so_until_one_comes(tmp_path):
     serving_bundles.make(root, 1, cut_warmup)
     with serving_bundles.running(root) as server:
         url = f"{server.rest}/v1/models/clicks:predict"
-        assert httpx.get(f"{server.rest}/readyz").status_code == 503
-        assert httpx.post(url, json=BODY).status_code == 404
+        assert server.http.get("/readyz").status_code == 503
+        assert server.http.post(url, json=BODY).status_code == 404
         serving_bundles.make(root, 2)
-        wait_for(lambda: httpx.get(f"{server.rest}/readyz").status_code == 200)
-        assert version_of(httpx.post(url, json=BODY)) == 2
+        wait_for(lambda: server.http.get("/readyz").status_code == 200, "version 2 is ready")
+        assert version_of(server.http.post(url, json=BODY)) == 2
 
 
 def test_a_directory_of_models_is_served(tmp_path):
@@ -298,14 +298,15 @@ def test_a_directory_of_models_is_served(tmp_path):
     (tmp_path / "deploy").mkdir()
     with serving_bundles.running(tmp_path, max_concurrent=1) as server:
         for name, version in (("a", 1), ("b", 5)):
-            assert version_of(httpx.post(f"{server.rest}/v1/models/{name}:predict", json=BODY)) == version
+            assert version_of(server.http.post(f"/v1/models/{name}:predict", json=BODY)) == version
         with server.server.service.request("test", "test") as call:
             call.begin()
-            answer = httpx.post(f"{server.rest}/v1/models/a:predict", json=BODY)
+            answer = server.http.post("/v1/models/a:predict", json=BODY)
         assert answer.status_code == 429 and "as many as are allowed" in answer.json()["error"]
         assert answer.headers["Retry-After"] == "1"
 
 
+@pytest.mark.process
 def test_the_program_serves_without_pythons_tensorflow_and_ends_on_sigterm(tmp_path):
     root = tmp_path / "clicks"
     serving_bundles.make(root, 1)
@@ -325,11 +326,11 @@ def test_the_program_serves_without_pythons_tensorflow_and_ends_on_sigterm(tmp_p
     try:
         lines = [process.stdout.readline() for _ in range(5)]
         assert "model clicks, version 1" in lines[1], (lines, process.poll())
-        assert httpx.get(lines[4].split()[-1]).headers["content-type"].startswith("text/html")
+        assert httpx.get(lines[4].split()[-1], timeout=120).headers["content-type"].startswith("text/html")
         url = lines[2].split()[-1].replace("NAME", "clicks")
-        assert version_of(httpx.post(url, json=BODY)) == 1
+        assert version_of(httpx.post(url, json=BODY, timeout=120)) == 1
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 0 and out.split()[-1] == "False", err

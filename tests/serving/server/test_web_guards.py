@@ -1,6 +1,5 @@
 """Which Host and Origin headers are answered."""
 
-import httpx
 import pytest
 import serving_bundles
 from starlette.applications import Starlette
@@ -68,10 +67,10 @@ def test_a_server_sends_no_cors_headers_unless_they_are_asked_for(tmp_path):
         security = Security(bearer_token_file=str(tmp_path / "token"), cors_origins=origins)
         with serving_bundles.running(tmp_path / "clicks", security) as server:
             url = f"{server.rest}/v1/models/clicks:predict"
-            assert httpx.get(f"{server.rest}/healthz", headers={"host": "evil.example"}).status_code == 403
-            asked = httpx.options(url, headers={"origin": page, **asks})
-            answer = httpx.post(url, json=body, headers={"origin": page, **token})
-            foreign = httpx.post(url, json=body, headers={"origin": "https://a.example", **token})
+            assert server.http.get("/healthz", headers={"host": "evil.example"}).status_code == 403
+            asked = server.http.options(url, headers={"origin": page, **asks})
+            answer = server.http.post(url, json=body, headers={"origin": page, **token})
+            foreign = server.http.post(url, json=body, headers={"origin": "https://a.example", **token})
             assert foreign.status_code == 403
             if origins:
                 assert asked.status_code == answer.status_code == 200

@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click_log
 import pytest
+from waiting import wait_for
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.tools.comparison import tuning
@@ -122,14 +122,14 @@ def test_compare_is_killed_in_the_middle_of_a_trial(tmp_path):
         return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert start(whole).wait(600) == 0
-    killed, deadline = start(cut), time.monotonic() + 600
-    while not (cut / "logistic_regression/tuning/trial-1").is_dir():
-        assert killed.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL and not (cut / "compare.json").exists()
-    assert start(cut).wait(600) == 0
+    assert start(whole).wait() == 0
+    killed, tuned = start(cut), cut / "logistic_regression/tuning"
+    try:
+        wait_for(lambda: killed.poll() is not None or (tuned / "trial-1").is_dir(), "the second trial began")
+    finally:
+        killed.kill()
+    assert killed.wait() == -signal.SIGKILL and not (tuned / "trial-1.json").exists()
+    assert start(cut).wait() == 0
     for name in (
         "compare.json",
         "logistic_regression/chosen.json",

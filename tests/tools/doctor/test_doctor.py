@@ -18,7 +18,7 @@ def run(*command, shadow=None):
     """Runs Python, with a directory of modules that come before all others."""
     paths = [str(p) for p in (shadow, ROOT) if p]
     environment = {k: v for k, v in os.environ.items() if k != "TF_CONFIG"} | {"PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.process
