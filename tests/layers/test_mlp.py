@@ -46,6 +46,24 @@ def test_weights_are_a_function_of_the_seed():
     assert not np.array_equal(weights(None)[0], weights(None)[0])
 
 
+def test_outputs_begin_near_the_final_bias(tmp_path):
+    mlp = MLP([64, 2], seed=1, final_bias=[-3.0, 0.5])
+    x = tf.constant(np.random.default_rng(0).normal(size=(500, 8)), tf.float32)
+    outputs = mlp(x).numpy()
+    np.testing.assert_allclose(outputs.mean(0), [-3, 0.5], atol=0.1)
+    assert 0 < outputs.std(0).max() < 0.2
+    plain = MLP([64, 2], seed=1)
+    plain(x)
+    np.testing.assert_allclose(mlp.get_weights()[2], 0.1 * plain.get_weights()[2], rtol=1e-5)
+    check_layer(MLP([6, 2], seed=4, final_bias=[-3.0, 0.5]), x, tmp_path)
+
+
+@pytest.mark.parametrize(("bias", "use_bias"), [([1.0, 2.0], True), ([1.0], False)])
+def test_refuses_a_final_bias_that_does_not_fit(bias, use_bias):
+    with pytest.raises(ValueError, match=r"final_bias=.*the last layer has 1 outputs; give a number for each"):
+        MLP([3, 1], final_bias=bias, use_bias=use_bias)
+
+
 def test_without_bias():
     mlp = MLP([3, 2], use_bias=False)
     mlp.build([None, 4])

@@ -375,3 +375,15 @@ def test_logistic_regression_is_that_of_scikit_learn():
     np.testing.assert_allclose(ours[:, 0], theirs.coef_[0] * scale, atol=1e-5)
     np.testing.assert_allclose(model.bias.bias, theirs.intercept_[0], atol=1e-5)
     assert np.abs(ours).max() > 0.5
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_first_predictions_are_near_the_share_of_ones(form):
+    """With 2% of 1s, the log loss of a new model is close to that of always predicting them."""
+    schema = SCHEMA.with_units({"label": (0.02, 1.0)})
+    config = any_model(form.split()[0], **FORMS[form])
+    model = config.build(config.schema(schema), seed=1)
+    found = model(batch(schema)).numpy()
+    np.testing.assert_array_less(np.abs(np.log(found / 0.02)), 1.2)
+    again = type(model).from_config(model.get_config())
+    np.testing.assert_allclose(again(batch(schema)), found, rtol=1e-5)

@@ -58,7 +58,8 @@ def test_a_label_of_numbers_is_plain_json(tmp_path):
     [
         ({"task": "rank"}, 'schema.label.task: "rank" is not "classification" or "regression"'),
         ({"task": "regression", "threshold": 3}, "make a 0 or 1; task 'regression' takes the number"),
-        ({"mean": 2.0}, "mean and std belong to task 'regression', not 'classification'"),
+        ({"mean": 2.0}, "mean=2.0 is no share of 1s, from 0 to 1"),
+        ({"std": 2.0}, "std=2.0 belongs to task 'regression', not 'classification'"),
         ({"task": "regression", "std": 0.0}, "mean=0.0, std=0.0; finite numbers are needed, std above 0"),
     ],
 )

@@ -75,7 +75,7 @@ def test_the_schema_is_plain_json():
     [
         ([{"column": "bought?"}], "label 'bought?': names are letters, digits and underscores"),
         ([{"column": "a"}, {"column": "a"}], "label 'a' is listed 2 times"),
-        ([{"column": "a", "std": 2.0}], "label 'a': mean and std belong to task 'regression'"),
+        ([{"column": "a", "std": 2.0}], "label 'a': std=2.0 belongs to task 'regression'"),
         ([{"column": "a", "loss_weight": 0.0}], "label 'a': loss_weight=0.0; a positive number is needed"),
     ],
 )

@@ -47,13 +47,25 @@ class DenseVectors(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
 class Bias(keras.layers.Layer):
-    """Adds one weight, initially 0, to every number: x -> x + b."""
+    """Adds one weight to every number: x -> x + b.
+
+    Args:
+      initial: the initial weight.
+    """
+
+    def __init__(self, initial: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.initial = initial
 
     def build(self, input_shape: Any) -> None:
         """Creates the weight."""
-        self.bias = self.add_weight(name="bias", shape=[], initializer="zeros")
+        self.bias = self.add_weight(name="bias", shape=[], initializer=keras.initializers.Constant(self.initial))
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns inputs + b, of any shape, in the compute dtype."""
         return inputs + self.bias
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return super().get_config() | {"initial": self.initial}

@@ -16,6 +16,8 @@ from tfrs_dlrm.messages.arguments import check_argument
 Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
 # Of the moving averages of batch normalization. With Keras' 0.99 they need hundreds of steps to approach the data.
 _MOMENTUM = 0.9
+# The variance of the last weights under `final_bias`, as a share of that of the others.
+_FINAL_SCALE = 0.01
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
@@ -71,9 +73,12 @@ class MLP(keras.layers.Layer):
       seed: determines the initial weights and the dropped outputs; None draws others each time.
       dropout: the share of outputs that training drops; see `tfrs_dlrm.layers.Dropout`.
       batch_norm: whether to normalize.
+      final_bias: where the last layer's outputs begin, a number for each. Its bias begins there, and its weights with a
+        tenth of the standard deviation, so that first outputs are near. None leaves the last layer as the others.
 
     Raises:
-      ValueError: `units` is empty or holds a number below 1, or `dropout` is outside [0, 1).
+      ValueError: `units` is empty or holds a number below 1, `dropout` is outside [0, 1), or `final_bias` has another
+        number of outputs than the last layer, or no bias to begin.
     """
 
     def __init__(
@@ -85,12 +90,18 @@ class MLP(keras.layers.Layer):
         seed: int | None = None,
         dropout: float = 0.0,
         batch_norm: bool = False,
+        final_bias: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_argument("MLP", "units", units, Sequence[int])
         if not units or min(units) < 1:
             raise ValueError(f"units={list(units)}; at least one layer with at least one output each is needed")
+        if final_bias is not None and (len(final_bias) != units[-1] or not use_bias):
+            raise ValueError(
+                f"final_bias={list(final_bias)}, use_bias={use_bias}: the last layer has {units[-1]} outputs; give a"
+                " number for each, and a bias"
+            )
         self.units = tuple(units)
         self.activation = keras.activations.get(activation)
         self.final_activation = keras.activations.get(final_activation)
@@ -98,6 +109,7 @@ class MLP(keras.layers.Layer):
         self.seed = seed
         self.dropout = dropout
         self.batch_norm = batch_norm
+        self.final_bias = None if final_bias is None else tuple(map(float, final_bias))
         self.dense_layers = [self._dense_layer(i) for i in range(len(self.units))]
         hidden = range(len(self.units) - 1)
         # Made only on request, so that checkpoints of models without them stay as they are.
@@ -115,16 +127,19 @@ class MLP(keras.layers.Layer):
     def _dense_layer(self, i: int) -> Dense:
         hidden = i < len(self.units) - 1
         normalized = hidden and self.batch_norm  # which comes between the layer and its activation
-        normal = keras.initializers.RandomNormal
+        begins: Any = keras.initializers.RandomNormal(stddev=math.sqrt(1 / self.units[i]), seed=self._seed(f"bias/{i}"))
+        # scale 1 over the mean of fan_in and fan_out is the variance 2 / (fan_in + fan_out).
+        scale = 1.0
+        if self.final_bias is not None and not hidden:
+            begins, scale = keras.initializers.Constant(list(self.final_bias)), _FINAL_SCALE
         return Dense(
             self.units[i],
             activation=(None if normalized else self.activation) if hidden else self.final_activation,
             use_bias=self.use_bias,
-            # scale 1 over the mean of fan_in and fan_out is the variance 2 / (fan_in + fan_out).
             kernel_initializer=keras.initializers.VarianceScaling(
-                1.0, "fan_avg", "untruncated_normal", seed=self._seed(f"kernel/{i}")
+                scale, "fan_avg", "untruncated_normal", seed=self._seed(f"kernel/{i}")
             ),
-            bias_initializer=normal(stddev=math.sqrt(1 / self.units[i]), seed=self._seed(f"bias/{i}")),
+            bias_initializer=begins,
             dtype=self.dtype_policy,
             name=f"dense_{i}",
         )
@@ -169,4 +184,5 @@ class MLP(keras.layers.Layer):
             "seed": self.seed,
             "dropout": self.dropout,
             "batch_norm": self.batch_norm,
+            "final_bias": None if self.final_bias is None else list(self.final_bias),
         }

@@ -78,7 +78,7 @@ class DCN(RankingModel):
             cross_layers, cross_rank, derive_seed(seed, "cross"), dtype=self.dtype_policy, name="cross_network"
         )
         labels = len(schema.labels)
-        self.top_mlp = self.make_mlp("top_mlp", (*top_mlp[:-1], labels), dropout, batch_norm)
+        self.top_mlp = self.make_top_mlp(top_mlp, dropout, batch_norm)
         self.cross_structure = cross_structure
         if cross_structure == "parallel":
             initializer = keras.initializers.GlorotNormal(derive_seed(seed, "cross_logit"))

@@ -59,7 +59,7 @@ class DeepFM(RankingModel):
             self.dense_vectors = DenseVectors(
                 dim + 1, derive_seed(seed, "dense"), dtype="float32", name="dense_vectors"
             )
-        self.top_mlp = self.make_mlp("top_mlp", top_mlp, dropout, batch_norm)
+        self.top_mlp = self.make_top_mlp(top_mlp, dropout, batch_norm)
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B]; see `RankingModel.compute_logits`."""

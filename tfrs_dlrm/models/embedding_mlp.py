@@ -46,8 +46,7 @@ class EmbeddingMLP(RankingModel):
         check_no_sequences("EmbeddingMLP", schema)
         check_top_mlp(top_mlp)
         super().__init__(schema, seed, **kwargs)
-        units = (*top_mlp[:-1], len(schema.labels))
-        self.top_mlp = self.make_mlp("top_mlp", units, dropout, batch_norm)
+        self.top_mlp = self.make_top_mlp(top_mlp, dropout, batch_norm)
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, L]; see `RankingModel.compute_logits`."""

@@ -45,7 +45,7 @@ class FactorizationMachine(RankingModel):
             self.dense_vectors = DenseVectors(
                 dim + 1, derive_seed(seed, "dense"), dtype="float32", name="dense_vectors"
             )
-        self.bias = Bias(dtype="float32", name="bias")
+        self.bias = Bias(self.label_tasks.first.first_output, dtype="float32", name="bias")
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B]; see `RankingModel.compute_logits`."""

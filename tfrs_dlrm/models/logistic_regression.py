@@ -42,7 +42,7 @@ class LogisticRegression(RankingModel):
         super().__init__(schema, seed, **kwargs)
         if schema.dense:
             self.dense_weights = DenseVectors(1, derive_seed(seed, "dense"), dtype="float32", name="dense_weights")
-        self.bias = Bias(dtype="float32", name="bias")
+        self.bias = Bias(self.label_tasks.first.first_output, dtype="float32", name="bias")
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, 1]; see `RankingModel.compute_logits`."""

@@ -51,7 +51,7 @@ class MatrixFactorization(RankingModel):
         self.user, self.item = user, item
         vector_dim("MatrixFactorization", schema, [schema.categorical[i] for i in self._positions])
         super().__init__(schema, seed, **kwargs)
-        self.bias = Bias(dtype="float32", name="bias")
+        self.bias = Bias(self.label_tasks.first.first_output, dtype="float32", name="bias")
 
     @property
     def linear_features(self) -> tuple[str, str]:

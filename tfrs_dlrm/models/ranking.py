@@ -115,6 +115,17 @@ class RankingModel(KerasSaving):
             f"{type(self).__name__} does not implement compute_logits(dense, embeddings, training)"
         )
 
+    def make_top_mlp(self, units: Sequence[int], dropout: float, batch_norm: bool) -> MLP:
+        """Makes the MLP `top_mlp`, whose last layer is the output: it begins at `Task.first_output` of each label.
+
+        Args:
+          units: outputs of the layers; the last is replaced by the number of labels.
+          dropout: see `make_mlp`.
+          batch_norm: see `make_mlp`.
+        """
+        begins = self.label_tasks.first_outputs
+        return self.make_mlp("top_mlp", (*units[:-1], len(begins)), dropout, batch_norm, final_bias=begins)
+
     def make_mlp(self, name: str, units: Sequence[int], dropout: float, batch_norm: bool, **kwargs: Any) -> MLP:
         """Makes an MLP of the model's seed and dtype policy.
 

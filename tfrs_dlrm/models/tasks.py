@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -22,6 +23,9 @@ from tfrs_dlrm.metrics import (
 )
 from tfrs_dlrm.metrics.defined import defined
 from tfrs_dlrm.schema import Label, Schema
+
+# Where all training labels are 1, predictions begin at 1 minus this.
+_LEAST_SHARE = 1e-6
 
 
 class Task(abc.ABC):
@@ -45,6 +49,11 @@ class Task(abc.ABC):
     tuned: ClassVar[str]
     shown: ClassVar[tuple[str, ...]]
     keras_loss: ClassVar[tuple[Callable[..., tf.Tensor], type[keras.losses.Loss]]]
+
+    @property
+    @abc.abstractmethod
+    def first_output(self) -> float:
+        """Where the output of `compute_logits` begins: the best prediction that is the same for all examples."""
 
     @abc.abstractmethod
     def scores(self, outputs: tf.Tensor) -> tf.Tensor:
@@ -90,7 +99,11 @@ class Task(abc.ABC):
 
 
 class BinaryClassification(Task):
-    """Predicts the probability that the label is 1. The score is its logit, and the loss is the log loss."""
+    """Predicts the probability that the label is 1. The score is its logit, and the loss is the log loss.
+
+    Args:
+      mean: the share of 1s among the training labels; 0 if unknown.
+    """
 
     unit = "logit"
     output = "probability"
@@ -98,6 +111,15 @@ class BinaryClassification(Task):
     tuned = "log_loss"
     shown = ("auc", "log_loss", "normalized_entropy", "calibration")
     keras_loss = (keras.losses.binary_crossentropy, keras.losses.BinaryCrossentropy)
+
+    def __init__(self, mean: float = 0.0) -> None:
+        self.mean = mean
+
+    @property
+    def first_output(self) -> float:
+        """The logit of the share of 1s; 0 if that is unknown."""
+        share = min(self.mean, 1 - _LEAST_SHARE)
+        return math.log(share / (1 - share)) if share > 0 else 0.0
 
     def scores(self, outputs: tf.Tensor) -> tf.Tensor:
         """Returns logits."""
@@ -160,6 +182,11 @@ class Regression(Task):
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         self.mean, self.std = mean, std
+
+    @property
+    def first_output(self) -> float:
+        """0, the mean of the labels."""
+        return 0.0
 
     def scores(self, outputs: tf.Tensor) -> tf.Tensor:
         """Returns predictions in the unit of the labels."""
@@ -226,6 +253,11 @@ class Tasks:
         return (self.first, *self.more.values())
 
     @property
+    def first_outputs(self) -> list[float]:
+        """`Task.first_output` of each label."""
+        return [task.first_output for task in self.all]
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """The endings of each label's metrics and outputs: empty for the first label, `_NAME` for others."""
         return ("", *(f"_{name}" for name in self.more))
@@ -283,4 +315,4 @@ def label_name(label: Label) -> str:
 
 def task_of(label: Label) -> Task:
     """Returns the task of a label."""
-    return Regression(label.mean, label.std) if label.task == "regression" else BinaryClassification()
+    return Regression(label.mean, label.std) if label.task == "regression" else BinaryClassification(label.mean)

@@ -56,7 +56,7 @@ class WideAndDeep(RankingModel):
         super().__init__(schema, seed, **kwargs)
         if schema.dense:
             self.dense_weights = DenseVectors(1, derive_seed(seed, "dense"), dtype="float32", name="dense_weights")
-        self.top_mlp = self.make_mlp("top_mlp", top_mlp, dropout, batch_norm)
+        self.top_mlp = self.make_top_mlp(top_mlp, dropout, batch_norm)
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, 1]; see `RankingModel.compute_logits`."""

@@ -47,7 +47,8 @@ class Label:
       negative: texts that mean 0.
       threshold: a number of at least this is a 1.
       task: `classification` or `regression`.
-      mean: `regression` only: the mean of the training labels, where predictions begin. `prepare` sets it.
+      mean: the mean of the training labels, where predictions begin: of a `classification` the weighted share of 1s. 0
+        is unknown. `prepare` and `fit_encoder` set it.
       std: `regression` only: the standard deviation of the training labels, the unit of the loss. `prepare` sets it.
       name: the name of a further label: letters, digits and underscores; by default the column. It ends the names of
         metrics and of an exported model's outputs.

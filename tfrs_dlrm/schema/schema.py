@@ -314,9 +314,13 @@ def check_schema(model: str, given: Any) -> None:
 def difference(old: Schema, new: Schema) -> str:
     """Returns the first few differences between two schemas in words; empty if they are equal."""
 
+    def meaning(label: Label) -> Label:
+        """Returns the label without the share of 1s, which only initial weights depend on."""
+        return dataclasses.replace(label, mean=0.0) if label.task == "classification" else label
+
     def flat(schema: Schema) -> dict[str, Any]:
-        out: dict[str, Any] = {"label": schema.label, "weight": schema.weight, "text": schema.text}
-        out |= {f"label {label.name!r}": label for label in schema.more_labels}
+        out: dict[str, Any] = {"label": meaning(schema.label), "weight": schema.weight, "text": schema.text}
+        out |= {f"label {label.name!r}": meaning(label) for label in schema.more_labels}
         kinds: list[tuple[str, Sequence[Any]]] = [
             ("dense", schema.dense),
             ("categorical", schema.categorical),

@@ -47,8 +47,10 @@ def check_label(label: Label, where: str) -> None:
         raise ValueError(f"{where}: {sorted(both)} are listed as positive and as negative")
     if label.task == "regression" and (label.threshold is not None or label.positive):
         raise ValueError(f"{where}: threshold, positive and negative make a 0 or 1; task 'regression' takes the number")
-    if label.task == "classification" and (label.mean, label.std) != (0.0, 1.0):
-        raise ValueError(f"{where}: mean and std belong to task 'regression', not 'classification'")
+    if label.task == "classification" and label.std != 1.0:
+        raise ValueError(f"{where}: std={label.std} belongs to task 'regression', not 'classification'; leave it out")
+    if label.task == "classification" and not 0 <= label.mean <= 1:
+        raise ValueError(f"{where}: mean={label.mean} is no share of 1s, from 0 to 1; leave it out, `prepare` sets it")
     if not math.isfinite(label.mean) or not 0 < label.std < math.inf:
         raise ValueError(f"{where}: mean={label.mean}, std={label.std}; finite numbers are needed, std above 0")
     if not 0 < label.loss_weight < math.inf:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tfrs_dlrm.data.preparing.fit_encoder import fit_encoder
 from tfrs_dlrm.data.preparing.label_counts import LabelCounter, LabelCounts, joined, label_notes
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.prepare import prepare
@@ -36,6 +37,39 @@ def log(tmp_path_factory):
     train, evaluation = frame[:2500], frame[2500:]
     prepare(SCHEMA, train, str(directory / "prepared"), eval_inputs=evaluation)
     return directory / "prepared", {"train": train, "eval": evaluation}
+
+
+def test_means_of_the_training_rows_stand_in_the_schema(log):
+    directory, frames = log
+    train = frames["train"]
+
+    def weighted(column):
+        seen = train[column].notna()
+        return np.average(train[column][seen], weights=train.weight[seen])
+
+    clicked, bought, seconds = Schema.load(directory / "schema.json").labels
+    np.testing.assert_allclose([clicked.mean, bought.mean], [weighted("clicked"), weighted("bought")], rtol=1e-12)
+    np.testing.assert_allclose(seconds.mean, train.seconds.mean(), rtol=1e-6)  # as before: of all rows alike
+    in_memory = fit_encoder(SCHEMA, train).schema.labels
+    assert [label.mean for label in in_memory] == [clicked.mean, bought.mean, seconds.mean]
+
+
+def test_the_mean_needs_no_pass_over_rows_that_are_only_hashed(log, tmp_path):
+    train = log[1]["train"]
+    hashed = dataclasses.replace(
+        SCHEMA,
+        label=Label("clicked", mean=0.5),  # of other rows, on which the schema was prepared before
+        more_labels=(Label("bought", name="bought"),),
+        categorical=(CategoricalFeature("site", encoding="hash"),),
+        tables=(Table("site", 4, 10),),
+        weight=None,
+    )
+    stages = []
+    prepare(hashed, train, str(tmp_path / "hashed"), progress=lambda stage, *_: stages.append(stage))
+    found = [label.mean for label in Schema.load(tmp_path / "hashed" / "schema.json").labels]
+    np.testing.assert_allclose(found, [train.clicked.mean(), train.bought.mean()], rtol=1e-12)
+    assert "vocabulary" not in stages
+    assert [label.mean for label in fit_encoder(hashed, train).schema.labels] == pytest.approx(found)
 
 
 def known(counts):

@@ -115,7 +115,8 @@ def test_by_hand(tmp_path):
     manifest = prepare(schema, [str(tmp_path / "log.tsv")], str(out))
     # <missing>, a and b stand there twice each, c and zz once.
     assert (out / "vocabulary" / "site.txt").read_text() == "<missing>\na\nb\nc\nzz\n"
-    assert Schema.load(out / "schema.json") == schema.with_vocabulary_sizes({"site": 6})
+    sized = schema.with_vocabulary_sizes({"site": 6}).with_units({"label": (0.5, 1.0)})
+    assert Schema.load(out / "schema.json") == sized
     statistics = json.loads((out / "statistics.json").read_text())["dense"]["price"]
     assert statistics == {"count": 3, "mean": 4.0, "std": pytest.approx(np.sqrt(26 / 3))}
     assert encoded(out).to_pydict() == {

@@ -43,7 +43,7 @@ class CountedBlock:
 
     Attributes:
       values: (table, values as bytes [N], counts [N]) per feature with a vocabulary.
-      moments: moments of the dense features, then of `regression_labels`.
+      moments: moments of the dense features, then of `label_numbers`.
       rows: how many rows were readable.
       kept: how many of them were counted.
       bad: the rows that cannot be used.
@@ -56,9 +56,21 @@ class CountedBlock:
     bad: list[BadRow]
 
 
-def regression_labels(schema: Schema) -> list[int]:
-    """The positions of regression labels, whose mean and standard deviation are needed."""
-    return [i for i, label in enumerate(schema.labels) if label.task == "regression"]
+def label_numbers(labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Returns the numbers whose means give those of labels: the labels, and with weights also their products and these.
+
+    Args:
+      labels: float [N, L]; NaN is missing.
+      weights: float [N], or None.
+
+    Returns:
+      [N, L], or [N, 3 L] with weights; NaN where the label is missing.
+    """
+    labels = labels.astype(np.float64)
+    if weights is None:
+        return labels
+    known = np.where(np.isnan(labels), np.nan, weights[:, np.newaxis])
+    return np.concatenate([labels, labels * known, known], axis=1)
 
 
 class BlockCounter:
@@ -74,7 +86,7 @@ class BlockCounter:
         kept = rows.take(keep(rows.numbers))
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
         counts = [(f.table, *self._count(f, kept.categorical[f.name])) for f in features]
-        numbers = np.concatenate([kept.dense, kept.labels[:, regression_labels(self._schema)]], axis=1)
+        numbers = np.concatenate([kept.dense, label_numbers(kept.labels, kept.weight)], axis=1)
         return CountedBlock(counts, Moments.of(numbers), len(rows), len(kept), rows.bad)
 
     def _count(self, f: CategoricalFeature, raw: pa.Array) -> tuple[np.ndarray, np.ndarray]:

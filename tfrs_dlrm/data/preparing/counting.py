@@ -9,9 +9,9 @@ from absl import logging
 
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, Moments, needs_statistics
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, vocabulary_file, vocabulary_settings, write_vocabulary
-from tfrs_dlrm.data.preparing.blocks import regression_labels
 from tfrs_dlrm.data.preparing.engines import Engine
 from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
+from tfrs_dlrm.data.preparing.label_counts import LabelCounts
 from tfrs_dlrm.data.preparing.passes import no_moments
 from tfrs_dlrm.data.preparing.workspace import COUNTED, Workspace
 from tfrs_dlrm.data.raw.frames import RawInput
@@ -20,8 +20,19 @@ from tfrs_dlrm.stores import Progress
 from tfrs_dlrm.stores.files import write_json
 
 
-def count(job: PrepareJob, workspace: Workspace, engine: Engine, progress: Progress) -> Schema:
+def count(
+    job: PrepareJob, workspace: Workspace, engine: Engine, progress: Progress, with_labels: bool = False
+) -> Schema:
     """Writes vocabularies and statistics, and the schema with the size of every table; returns the schema.
+
+    The schema has the means of labels too. Only if nothing but the mean of 0 and 1 is to be counted, it lacks that.
+
+    Args:
+      job: what to count.
+      workspace: of the job.
+      engine: counts.
+      progress: is told how far it is.
+      with_labels: counts for the mean of 0 and 1 alone; `with_shares` sets it without another pass.
 
     Raises:
       ValueError: no training row is usable, a vocabulary is empty, or a statistic has no value.
@@ -31,7 +42,9 @@ def count(job: PrepareJob, workspace: Workspace, engine: Engine, progress: Progr
     if os.path.exists(path):
         return Schema.load(path)
     settings = {t.name: s for t in schema.tables if (s := vocabulary_settings(schema, t))}
-    if regression_labels(schema) or settings or any(needs_statistics(f) for f in schema.dense):
+    schema = _without_shares(schema)
+    units = with_labels or bool(schema.weight) or any(label.task == "regression" for label in schema.labels)
+    if units or settings or any(needs_statistics(f) for f in schema.dense):
         engine.count(job, workspace, progress)
         rows_counted = sum(mark["rows"] for mark in workspace.marks(COUNTED))
         check_rows(job.train_files, rows_counted, "training", job.bad_rows)
@@ -41,6 +54,21 @@ def count(job: PrepareJob, workspace: Workspace, engine: Engine, progress: Progr
     schema = schema.with_vocabulary_sizes(rows).with_units(_units(schema, moments))
     schema.save(path)
     return schema
+
+
+def with_shares(schema: Schema, counts: Mapping[str, LabelCounts]) -> Schema:
+    """Returns the schema with the share of 1s of each classification label that lacks it.
+
+    Args:
+      schema: of rows without weights.
+      counts: of the training rows, by column of the label.
+    """
+    found = {}
+    for column, label in zip(schema.label_columns, schema.labels, strict=True):
+        counted = counts.get(column)
+        if label.task == "classification" and not label.mean and counted and counted.count:
+            found[column] = (counted.positives or 0) / counted.count, 1.0
+    return schema.with_units(found)
 
 
 def check_rows(files: Sequence[RawInput], rows: int, purpose: str, bad_rows: BadRows) -> None:
@@ -76,13 +104,25 @@ def _write_vocabularies(
     return rows
 
 
+def _without_shares(schema: Schema) -> Schema:
+    """A schema that was prepared before has the shares of other rows."""
+    labels = zip(schema.label_columns, schema.labels, strict=True)
+    return schema.with_units({column: (0.0, 1.0) for column, label in labels if label.task == "classification"})
+
+
 def _units(schema: Schema, moments: Moments) -> dict[str, tuple[float, float]]:
-    """The mean and standard deviation of each regression label, by column."""
+    """The mean and standard deviation of each label of which there are any, by column."""
+    first, labels = len(schema.dense), len(schema.labels)
     found = {}
-    for position, number in enumerate(regression_labels(schema), len(schema.dense)):
-        mean, std = float(moments.mean[position]), float(moments.std[position])
-        # Labels that are all equal, except for rounding, are not scaled.
-        found[schema.label_columns[number]] = mean, std if std > 1e-6 * abs(mean) else 1.0
+    for i, (column, label) in enumerate(zip(schema.label_columns, schema.labels, strict=True), first):
+        mean, std = float(moments.mean[i]), float(moments.std[i])
+        if label.task == "regression":
+            # Labels that are all equal, except for rounding, are not scaled.
+            found[column] = mean, std if std > 1e-6 * abs(mean) else 1.0
+        elif moments.count[i]:
+            if schema.weight and moments.mean[i + 2 * labels] > 0:
+                mean = float(moments.mean[i + labels] / moments.mean[i + 2 * labels])
+            found[column] = min(max(mean, 0.0), 1.0), 1.0
     return found
 
 

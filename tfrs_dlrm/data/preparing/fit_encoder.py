@@ -32,7 +32,7 @@ def fit_encoder(schema: Schema, inputs: RawInputs, *, bad_rows: BadRows = "error
     job = PrepareJob(schema, expand_inputs(inputs, "inputs"), (), 0.0, 0, bad_rows)
     with tempfile.TemporaryDirectory(prefix="fit_encoder-") as directory:
         try:
-            schema = count(job, Workspace(directory), LocalEngine(), lambda *_: None)
+            schema = count(job, Workspace(directory), LocalEngine(), lambda *_: None, with_labels=True)
         except BadRowError as e:
             mend = (
                 "leave such rows out of the data, since dataset(frame) refuses them too;"

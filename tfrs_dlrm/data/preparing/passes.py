@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.statistics import Moments
-from tfrs_dlrm.data.preparing.blocks import BlockCounter, BlockEncoder, CountedBlock, EncodedBlock, regression_labels
+from tfrs_dlrm.data.preparing.blocks import BlockCounter, BlockEncoder, CountedBlock, EncodedBlock
 from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
 from tfrs_dlrm.data.preparing.label_counts import LabelCounter
 from tfrs_dlrm.data.preparing.manifest import encoded_schema
@@ -90,8 +90,8 @@ class CountingPass:
 
 
 def no_moments(schema: Schema) -> Moments:
-    """The moments of no rows: of the dense features, then of `regression_labels`."""
-    return Moments.of(np.zeros([0, len(schema.dense) + len(regression_labels(schema))]))
+    """The moments of no rows: of the dense features, then of `label_numbers`."""
+    return Moments.of(np.zeros([0, len(schema.dense) + len(schema.labels) * (3 if schema.weight else 1)]))
 
 
 class EncodingPass:

@@ -13,11 +13,12 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 from typing import Any
 
 from tfrs_dlrm.data.encoding.checksums import checksums
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
-from tfrs_dlrm.data.preparing.counting import check_rows, count
+from tfrs_dlrm.data.preparing.counting import check_rows, count, with_shares
 from tfrs_dlrm.data.preparing.engines import Engine, EngineName
 from tfrs_dlrm.data.preparing.engines.local import LocalEngine
 from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
@@ -27,7 +28,7 @@ from tfrs_dlrm.data.preparing.samples import SAMPLES, write_samples
 from tfrs_dlrm.data.preparing.workspace import ENCODED, Workspace, check_same
 from tfrs_dlrm.data.raw.frames import Frame, RawInputs, expand_inputs, input_identity, is_frame
 from tfrs_dlrm.messages.arguments import checked
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Mirror, Progress, Store, check_free, is_store_url, join
 from tfrs_dlrm.stores.files import disk_full, read_json
 from tfrs_dlrm.stores.lock import directory_lock
@@ -163,6 +164,8 @@ class _Preparation:
             schema = count(self._job, self._workspace, running, self._progress)
             running.encode(self._job, self._workspace, schema, self._progress)
         manifest = self._manifest(fingerprint)
+        if not schema.weight:
+            with_shares(schema, manifest.labels.get("train", {})).save(os.path.join(self._output, SCHEMA_FILE))
         write_samples(self._output, self._samples("eval" if manifest.eval else "train"))
         manifest = dataclasses.replace(manifest, checksums=checksums(self._output))
         self._workspace.end(manifest)
