@@ -111,4 +111,9 @@ def test_health(channel):
     stub = health_pb2_grpc.HealthStub(channel)
     for service in ("", "tensorflow.serving.PredictionService"):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == next(stub.Watch(health_pb2.HealthCheckRequest(service=service))).status
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    for bad, words in (("x" * 5000, "at most 1024"), (None, "no HealthCheckRequest")):
+        data = b"\xff" if bad is None else health_pb2.HealthCheckRequest(service=bad).SerializeToString()
+        name, details = code(lambda data=data: channel.unary_unary("/grpc.health.v1.Health/Check")(data))
+        assert name == "INVALID_ARGUMENT" and words in details

@@ -101,14 +101,14 @@ def test_idle_connections_beyond_all_descriptors_stop_nobody(root):
         assert server.log.stat().st_size < 10_000, server.log.read_text()[:3000]
 
 
-def test_a_grpc_message_that_does_not_arrive_is_cut(server):
+@pytest.mark.parametrize("method", ["tensorflow.serving.PredictionService/Predict", "grpc.health.v1.Health/Check"])
+def test_a_grpc_message_that_does_not_arrive_is_cut(server, method):
     with grpc.insecure_channel(server.grpc) as channel:
         grpc.channel_ready_future(channel).result(300)
         never = threading.Event()
-        method = channel.stream_unary("/tensorflow.serving.PredictionService/Predict")
         try:
             with pytest.raises(grpc.RpcError) as raised:
-                method((b"" for _ in range(1) if never.wait(600)), timeout=300)
+                channel.stream_unary(f"/{method}")((b"" for _ in range(1) if never.wait(600)), timeout=300)
         finally:
             never.set()
         assert raised.value.code() == grpc.StatusCode.CANCELLED

@@ -3,6 +3,7 @@
 import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import grpc
@@ -69,6 +70,13 @@ def test_a_token_is_asked_for_everywhere_but_at_the_health_checks(root, tmp_path
             with pytest.raises(grpc.RpcError) as raised:
                 status(channel, metadata)
             assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        never, predict = threading.Event(), channel.stream_unary("/tensorflow.serving.PredictionService/Predict")
+        try:
+            with pytest.raises(grpc.RpcError) as raised:  # nobody waits for the message of a call that is refused
+                predict((b"" for _ in range(1) if never.wait(600)), timeout=300)
+        finally:
+            never.set()
+        assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
         assert status(channel, tuple(right.items())).model_version_status[0].version == 1
         assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == 1
 

@@ -8,9 +8,11 @@ after some 64 KiB until its message is asked for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 from tfrs_dlrm.serving.protocol import InvalidRequest, Overloaded, ServingError
+from tfrs_dlrm.serving.server.admission import Call
 
 _SECONDS_IF_OTHERS_WAIT = 2.0
 
@@ -20,30 +22,49 @@ class MessageReceiver:
 
     Args:
       at_once: how many messages may be on their way at once; further ones wait for their turn.
-      seconds: within which a message must arrive, once it is its turn.
+      most_waiting: how many may wait for their turn; further ones are refused.
+      seconds: within which it must be a message's turn, and within which it must arrive from then on.
+      most_bytes: of one message, which a call takes of the server's memory while its message is on its way.
     """
 
-    def __init__(self, at_once: int, seconds: float):
-        self._turns, self._seconds = asyncio.Semaphore(at_once), seconds
+    def __init__(self, at_once: int, most_waiting: int, seconds: float, most_bytes: int = 0):
+        self._turns, self._most_waiting = asyncio.Semaphore(at_once), most_waiting
+        self._seconds, self._most_bytes = seconds, most_bytes
         self._waiting = 0
 
-    async def receive(self, messages: AsyncIterator[bytes]) -> bytes:
+    async def receive(self, messages: AsyncIterator[bytes], call: Call | None = None) -> bytes:
         """Returns the first message of a stream.
 
+        Args:
+          messages: of the stream.
+          call: the account of the request, if there is one.
+
         Raises:
-          Overloaded: it is slow and others wait.
+          Overloaded: too many wait, it does not get its turn in time, it is slow and others wait, or all requests
+            together take too much memory.
           ServingError: it does not arrive in time.
           InvalidRequest: there is none.
         """
-        self._waiting += 1
+        await self._turn()
         try:
-            await self._turns.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            return await self._first(messages)
+            with call.holding(self._most_bytes) if call else contextlib.nullcontext():
+                return await self._first(messages)
         finally:
             self._turns.release()
+
+    async def _turn(self) -> None:
+        if not self._turns.locked():
+            await self._turns.acquire()  # at once
+            return
+        if self._waiting >= self._most_waiting:
+            raise Overloaded(f"{self._waiting} messages wait to be received, as many as are allowed; try again later")
+        self._waiting += 1
+        try:
+            await asyncio.wait_for(self._turns.acquire(), self._seconds)
+        except asyncio.TimeoutError as e:
+            raise Overloaded(f"it was not the message's turn within {self._seconds:g} s; try again later") from e
+        finally:
+            self._waiting -= 1
 
     async def _first(self, messages: AsyncIterator[bytes]) -> bytes:
         arriving = asyncio.ensure_future(anext(messages))

@@ -42,9 +42,9 @@ _MESSAGE_MEMORY = 4  # bytes in protobuf's form per byte of a message, at most f
 def handlers(service: Inference) -> list[grpc.GenericRpcHandler]:
     """Returns the handlers of a gRPC server."""
     api, options = _GrpcApi(service), service.options
-    # Half of the memory is for messages that are on their way, and might all be of the largest size.
+    # Messages that are on their way might all be of the largest size; they take at most half of the memory.
     at_once = max(1, options.max_memory_bytes // 2 // options.max_request_bytes)
-    receiver = MessageReceiver(at_once, options.receive_seconds)
+    receiver = MessageReceiver(at_once, options.max_concurrent, options.receive_seconds, options.max_request_bytes)
     prediction = {
         "Predict": (api.predict, protos.predict.PredictRequest),
         "Regress": (api.regress, protos.regression.RegressionRequest),
@@ -78,7 +78,7 @@ def _guarded(
                 call.traceparent = traceparent(metadata.get(TRACEPARENT))
                 trace = ((TRACEPARENT, call.traceparent),) if call.traceparent else ()
                 context.set_trailing_metadata(((REQUEST_ID, call.identity), *trace))
-                data = await receiver.receive(messages)
+                data = await receiver.receive(messages, call)
                 call.take((1 + _MESSAGE_MEMORY) * len(data))
                 call.begin()
                 try:

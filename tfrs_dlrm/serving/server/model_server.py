@@ -15,16 +15,18 @@ from typing import Any, cast
 
 import grpc
 import uvicorn
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
 from tfrs_dlrm.serving.server import grpc_service, rest
 from tfrs_dlrm.serving.server.connections import BoundedListener, Connections, most_connections
+from tfrs_dlrm.serving.server.grpc_health import health_handler
 from tfrs_dlrm.serving.server.http_protocol import BoundedHttpProtocol
 from tfrs_dlrm.serving.server.inference import Inference, InferenceOptions
 from tfrs_dlrm.serving.server.security import BearerTokenRpc, Security
 
 _SETTLING_SECONDS = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SPARE_STREAMS = 100  # of a connection, for watches of its health and for calls that are refused
 _IDLE_MILLISECONDS = 300_000  # after which gRPC closes a connection without calls; clients open a new one
 
 
@@ -131,12 +133,15 @@ class ModelServer:
                 ("grpc.max_receive_message_length", most),
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_allowed_incoming_connections", self._connections.most),
+                ("grpc.max_concurrent_streams", self.options.service.max_concurrent + _SPARE_STREAMS),
                 ("grpc.server_handshake_timeout_ms", int(1000 * self.options.service.receive_seconds)),
                 ("grpc.max_connection_idle_ms", _IDLE_MILLISECONDS),
             ],
         )
-        self._grpc.add_generic_rpc_handlers(grpc_service.handlers(self.service))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        seconds = self.options.service.receive_seconds
+        self._grpc.add_generic_rpc_handlers(
+            [*grpc_service.handlers(self.service), health_handler(self._health, seconds)]
+        )
         address = f"{bracketed(security.host)}:{self.options.grpc_port}"
         credentials = security.grpc_credentials()
         try:

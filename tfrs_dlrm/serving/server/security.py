@@ -137,9 +137,10 @@ class BearerTokenRpc(grpc.aio.ServerInterceptor):
         if handler_call_details.method.startswith(_OPEN_RPCS) or _bears(header, self._token):
             return await continuation(handler_call_details)
 
-        async def refuse(request: Any, context: Any) -> None:
+        async def refuse(messages: Any, context: Any) -> None:
             await context.abort(
                 grpc.StatusCode.UNAUTHENTICATED, "this server needs the metadata 'authorization: Bearer TOKEN'"
             )
 
-        return grpc.unary_unary_rpc_method_handler(refuse)
+        # As a stream, whose message nobody asks for: a unary method reads it first, however large and slow it is.
+        return grpc.stream_unary_rpc_method_handler(refuse)
