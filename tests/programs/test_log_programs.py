@@ -28,11 +28,11 @@ def test_from_a_log_to_prepared_data(run, tmp_path):
     code, out, err = run(*infer)
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        "clicked  label               0 or 1; 49.5% are 1",
-        "price    dense, standardize  numbers from 0 to 12.25",
-        "site     categorical         3 values",
-        "tags     multi-valued        3 values joined by '|'",
-        "row-id   left out            99 values in 99 rows: an identifier, or free text",
+        "clicked  label               sure  0 or 1; 49.5% are 1",
+        "price    dense, standardize  sure  numbers from 0 to 12.25; with fractions",
+        "site     categorical         sure  3 texts",
+        "tags     multi-valued        sure  3 values joined by '|'",
+        "row-id   left out            sure  99 whole numbers in 99 rows: ids that hardly ever come again",
         "",
         "Looked at 99 rows.",
         "Wrote schemas/log.json. Read it, and change what you know better.",

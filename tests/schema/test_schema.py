@@ -54,6 +54,15 @@ def test_json_by_hand():
     }
 
 
+def test_a_feature_is_taken_out_with_its_table():
+    stores = (Table("words", dim=8, stored_in="store"), Table("store", dim=4, vocabulary_size=9))
+    features = (CategoricalFeature("site"), CategoricalFeature("tags", table="words"))
+    plain = json.loads(Schema(Label("y"), categorical=features, tables=stores).to_json())
+    assert len(plain["tables"]) == 3
+    plain["categorical"] = [f for f in plain["categorical"] if f["name"] == "site"]
+    assert Schema.from_json(json.dumps(plain)) == Schema(Label("y"), categorical=features[:1])
+
+
 def test_what_it_derives():
     assert FULL.dense_columns == ("price", "price_missing", "age") and FULL.dense_width == 3
     assert [f.name for f in FULL.one_hot] == ["site", "slot"]
@@ -124,7 +133,7 @@ BASE = {"label": {"column": "y"}, "dense": [{"name": "d"}], "categorical": [{"na
             {"categorical": [{"name": "c"}, {"name": "e", "min_count": 3, "table": "c"}]},
             r"table 'c': its features 'c', 'e' differ in min_count \(\['1', '3'\]\)",
         ),
-        ({"tables": [{"name": "t"}]}, "table 't': no feature uses it"),
+        ({"tables": [{"name": "t", "dim": 8}]}, "table 't': no feature uses it"),  # it may be table c, misspelt
         ({"tables": [{"name": "c", "dim": 0}]}, "table 'c': dim=0"),
         (
             {"tables": [{"name": "c", "vocabulary_size": 2**31}]},

@@ -40,9 +40,18 @@ def main() -> None:
     os.makedirs(os.path.dirname(os.path.abspath(local_path(path))), exist_ok=True)
     proposal.schema.save(path)
     kinds = proposal.kinds()
-    columns, words = (max(map(len, texts)) for texts in (kinds, kinds.values()))
-    for column, kind in kinds.items():
-        print(f"{column:{columns}}  {kind:{words}}  {proposal.notes[column]}")
+    rows = [(column, kind, proposal.certainty[column], proposal.notes[column]) for column, kind in kinds.items()]
+    rows.sort(key=lambda row: row[2] != "guess")  # guesses first: they are what to look at
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for *cells, note in rows:
+        print("  ".join([*(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)), note]))
+    guesses = sum(certainty == "guess" for certainty in proposal.certainty.values())
+    if guesses:
+        print(
+            f"\nLook at the first {guesses}: guesses that you know better."
+            if guesses > 1
+            else "\nLook at the first: a guess that you know better."
+        )
     of_files = f" of {proposal.files} of {proposal.all_files} files" if proposal.all_files > 1 else ""
     print(
         f"\nLooked at {proposal.rows:,} rows{of_files}.\nWrote {path}. Read it, and change what you know better.\nNext:"

@@ -36,7 +36,8 @@ class Schema:
     A model learns `label` and all of `more_labels` together; an example may lack any of `more_labels`.
 
     Features whose table is not listed in `tables` get `Table(name)` with the defaults of `Table`. The order of `dense`
-    and `categorical` is the order of the columns of an encoded batch.
+    and `categorical` is the order of the columns of an encoded batch. A table that no feature uses is dropped, so
+    that a feature can be taken out alone; it is refused if another feature's table is not listed: one may be misspelt.
 
     Raises:
       ValueError: a part is wrong; the message names the feature or table, its value, and the allowed values.
@@ -62,6 +63,7 @@ class Schema:
         )
         object.__setattr__(self, "categorical", categorical)
         object.__setattr__(self, "more_labels", tuple(fill(x, name=x.name or x.column) for x in self.more_labels))
+        object.__setattr__(self, "tables", _without_unused(self.tables, {f.table for f in categorical}))
         listed = {t.name for t in self.tables}
         missing = dict.fromkeys(f.table for f in categorical if f.table not in listed)
         object.__setattr__(self, "tables", (*self.tables, *(Table(name) for name in missing)))
@@ -298,6 +300,13 @@ class Schema:
             return cls.from_json(text)
         except ValueError as e:
             raise ValueError(f"{os.fspath(path)}: {e}") from e
+
+
+def _without_unused(tables: tuple[Table, ...], used: Collection[str]) -> tuple[Table, ...]:
+    """Drops the tables that no feature uses, unless they say more than a name and may be another table misspelt."""
+    unlisted = set(used) - {t.name for t in tables}
+    needed = {*used, *(t.stored_in for t in tables if t.name in used)}
+    return tuple(t for t in tables if t.name in needed or (unlisted and t != Table(t.name)))
 
 
 def check_schema(model: str, given: Any) -> None:

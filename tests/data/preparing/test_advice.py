@@ -177,7 +177,7 @@ def quoted_texts(d):
 
 @case
 def no_clear_label(d):
-    path = write(d, CSV.replace("y,", "flag,").replace("site 2", "site 1"))
+    path = write(d, CSV.replace("y,", "flag,").replace("site 2", "site 1").replace("site ", ""))
     return (
         lambda: inferred(d, path),
         "it may be 'flag', 'site'. Give its name as label",

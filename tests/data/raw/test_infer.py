@@ -77,7 +77,12 @@ def test_a_log_by_hand(tmp_path):
     assert proposal.notes["country"] == "always 'fr'"
     assert proposal.notes["request"] == "400 values in 400 rows: an identifier, or free text"
     assert proposal.notes["nothing"] == "no value in 400 rows"
-    assert proposal.notes["site"] == "9 values" and proposal.notes["hour"] == "24 whole numbers"
+    assert proposal.notes["site"] == "9 texts" and proposal.notes["hour"] == "24 whole numbers: few values"
+    assert proposal.notes["user_id"] == "141 whole numbers: its name is that of ids or codes"
+    assert proposal.notes["age"].endswith("% missing; its name is that of a number")
+    assert list(proposal.certainty) == list(columns())
+    assert {proposal.certainty[name] for name in ("site", "user_id", "age")} == {"sure"}
+    assert proposal.certainty["hour"] == "likely"
     manifest = prepare(proposal.schema, [path], str(tmp_path / "out"), eval_fraction=0.1)
     assert manifest.rows("train") + manifest.rows("eval") == ROWS
     assert Schema.from_json(proposal.schema.to_json()) == proposal.schema
@@ -123,13 +128,16 @@ def test_blanks_and_texts_for_missing(tmp_path):
     assert proposal.schema.text == TextFormat(strip=True, missing=("?", "Unknown"))
     price = DenseFeature("price", "price", transform="log1p", fill_value="mean", indicator=True)
     assert proposal.schema.dense[0] == price
-    assert proposal.notes["hour"] == "24 whole numbers, 0.2% missing"
+    assert proposal.notes["hour"] == "24 whole numbers, 0.2% missing: few values"
     assert prepare(proposal.schema, [path], str(tmp_path / "out")).rows("train") == ROWS
 
 
 def with_label(tmp_path, name, values, **more):
     data = {"a": [str(i % 7) for i in range(len(values))], name: list(map(str, values)), **more}
     return write_csv(tmp_path / "log.csv", data)
+
+
+ASKED = "is this what you want? 3 or more: 66.7%, 5 or more: 16.7%; for the number itself say task='regression'"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +147,7 @@ def with_label(tmp_path, name, values, **more):
         (["yes", "no", "yes"] * 20, Label("x", ("yes",), ("no",)), "'yes' is 1, 'no' is 0; 66.7% are 1"),
         ([">50K", "<=50K", "<=50K"] * 20, Label("x", (">50K",), ("<=50K",)), "'>50K' is 1, '<=50K' is 0; 33.3% are 1"),
         ([-1, 1, 1] * 20, Label("x", threshold=1), "1 or more is 1: 66.7%"),
-        ([1, 2, 3, 3, 4, 5] * 20, Label("x", threshold=4), "4 or more is 1: 33.3%"),
+        ([1, 2, 3, 3, 4, 5] * 20, Label("x", threshold=4), f"4 or more is 1: 33.3%; {ASKED}"),
         ([1, 5, 5, 5] * 20, Label("x", threshold=5), "5 or more is 1: 75.0%"),
         (
             ["0", "1", "", "1"] * 20,
@@ -158,9 +166,14 @@ def test_the_label_is_known_by_its_name(tmp_path):
     assert infer_schema(with_label(tmp_path, "Is_Click", flags, other=flags)).schema.label == Label("Is_Click")
     only_zeros = with_label(tmp_path, "label", ["0"] * 80, other=flags)  # a log that begins without a click
     assert infer_schema(only_zeros).schema.label == Label("label")
-    message = r"log\.csv: it is unclear which column is the label; it may be 'bought', 'other'\. Give its name as label"
+    message = r"log\.csv: it is unclear which column is the label; it may be 'mobile', 'other'\. Give its name as label"
     with pytest.raises(ValueError, match=message):
-        infer_schema(with_label(tmp_path, "bought", flags, other=flags))
+        infer_schema(with_label(tmp_path, "mobile", flags, other=flags))
+    only = infer_schema(with_label(tmp_path, "mobile", flags, other=["a", "b"] * 40))
+    assert only.schema.label == Label("mobile") and only.certainty["mobile"] == "likely"
+    assert only.notes["mobile"] == "0 or 1; 50.0% are 1; the only column of 0 and 1"
+    graded = infer_schema(with_label(tmp_path, "isRating", ["1", "2", "3", "4"] * 20, other=["p", "q", "r", "s"] * 20))
+    assert graded.schema.label == Label("isRating", threshold=3) and graded.certainty["isRating"] == "guess"
     with pytest.raises(ValueError, match="it may be 'click', 'target'"):
         infer_schema(with_label(tmp_path, "click", flags, target=flags, other=flags))
     with pytest.raises(ValueError, match="unclear which column is the label; no column holds two values"):
@@ -184,7 +197,8 @@ def test_the_label_is_known_by_its_name(tmp_path):
         (["1e3", "7", "2", "0"], DenseFeature("c", transform="standardize", fill_value="mean")),
         (["-9"] * 10 + ["1"] * 9 + ["999.5"], DenseFeature("c", transform="standardize", fill_value="mean")),
         (["0"] * 19 + ["99.5"], DenseFeature("c", transform="log1p")),
-        ([str(v) for v in range(200)] * 2, DenseFeature("c", transform="standardize", fill_value="mean")),
+        # every second value is a 1: single values tell it, and their size does not
+        ([str(v) for v in range(200)] * 2, CategoricalFeature("c", dtype="int64")),
         ([f"v{v}" for v in range(1001)] * 3, CategoricalFeature("c", min_count=5)),
         ([str(i) for i in range(60)], None),
         ([f"{i}.5" for i in range(60)], DenseFeature("c", transform="standardize", fill_value="mean")),
@@ -261,7 +275,7 @@ def test_infinite_numbers_stay_numbers(tmp_path, form):
     proposal = infer_schema(given)
     assert proposal.schema == without.schema
     then = "of 100 rows: prepare stops at such rows, or sets them aside with bad_rows='quarantine'"
-    assert proposal.notes["price"] == f"numbers from 0 to 14.1429; infinite in 2 {then}"
+    assert proposal.notes["price"] == f"numbers from 0 to 14.1429; with fractions; infinite in 2 {then}"
     assert proposal.notes["slot"].endswith(f"; infinite in 1 {then}") and "infinite" not in proposal.notes["rank"]
     manifest = prepare(proposal.schema, given, str(tmp_path / "out"), bad_rows="quarantine")
     assert (manifest.rows("train"), manifest.bad_rows) == (n - 3, 3)
@@ -334,7 +348,9 @@ def test_anime(real_data, tmp_path):
         CategoricalFeature("User_ID", "User_ID", dtype="int64", min_count=5, table="User_ID"),
         CategoricalFeature("Anime_ID", "Anime_ID", dtype="int64", min_count=5, table="Anime_ID"),
     )
-    assert ratings.notes["Anime_ID"] == "5,506 whole numbers; those seen less than 5 times share a row"
+    assert ratings.notes["Anime_ID"] == (
+        "5,506 whole numbers: its name is that of ids or codes; those seen less than 5 times share a row"
+    )
     titles = infer_schema(str(tmp_path / "anime" / "anime_info.dat"), label="rating")
     assert titles.kinds() == {
         "anime_ids": "left out",
@@ -469,7 +485,7 @@ def test_numbers_of_another_notation_are_refused(tmp_path):
 def test_numbers_in_several_units_are_named(tmp_path):
     texts = ["$5", "€6", "$7.50", "8 %"] * 30
     proposal = infer_schema(write_csv(tmp_path / "log.csv", {"y": ["0", "1"] * 60, "x": texts}))
-    assert proposal.notes["x"] == "4 values; most look like numbers, but not all in one notation and unit"
+    assert proposal.notes["x"] == "4 texts; most look like numbers, but not all in one notation and unit"
 
 
 @pytest.mark.parametrize(

@@ -6,41 +6,94 @@ import dataclasses
 import re
 
 import numpy as np
+import pyarrow as pa
 
+from tfrs_dlrm.data.raw.column_names import words
 from tfrs_dlrm.data.raw.column_notes import infinite_note, notation_note
+from tfrs_dlrm.data.raw.notations import plain_numbers
+from tfrs_dlrm.data.raw.number_or_category import Certainty
 from tfrs_dlrm.data.raw.sampled_column import SampledColumn
+from tfrs_dlrm.data.raw.values import as_number
 from tfrs_dlrm.schema import Label, Task
 
 _LABEL_NAMES = frozenset(
-    {"label", "target", "y", "click", "clicked", "clicks", "isclick", "isclicked", "converted", "conversion"}
-    | {"isconversion", "isconverted", "outcome", "response"}
+    words(
+        "label labels target y click clicked clicks action converted conversion conversions rating outcome response"
+        " purchase purchased bought install installed subscribed attributed churn churned fraud"
+    )
 )
 _YES = frozenset({"yes", "y", "true", "t", "positive", "click", "clicked"})
+_NO = frozenset({"no", "n", "false", "f", "negative", "none", "noclick"})
 
 # With fewer rows of a class, a tenth of the rows for evaluation may have hardly any.
 _RARE_CLASS = 100
 
 
-def label_column(path: str, first_rows: dict[str, SampledColumn], given: str | None) -> str:
-    """Returns the name of the label's column: the given one, or the one with a usual name and two values.
+def label_column(path: str, first_rows: dict[str, SampledColumn], given: str | None) -> tuple[str, str]:
+    """Returns the name of the label's column, and why it is that one; a given name needs no reason.
+
+    It is the only column of 0 and 1. If there are several, or none, the one with the usual name of a label is taken.
 
     Raises:
       ValueError: several may be the label, or none; the message names them.
     """
     if given is not None:
-        return given
+        return given, ""
+    flags = [c.name for c in first_rows.values() if c.distinct == 2 and _is_flag(c)]
+    named = [n for n in first_rows if _label_name(n) in _LABEL_NAMES]
     two = [c.name for c in first_rows.values() if c.distinct == 2]
-    named = [n for n in first_rows if re.sub(r"[^a-z]", "", n.lower()) in _LABEL_NAMES]
-    found = [n for n in named if n in two or _is_zero_one(first_rows[n].numbers)]
-    if len(found) == 1:
-        return found[0]
-    candidates = found or two or named
+    usual = [n for n in named if n in two or _is_zero_one(first_rows[n].numbers)]
+    if len(usual) == 1:
+        return usual[0], "" if usual == flags else "the usual name of a label"
+    if not usual and len(flags) == 1:
+        return flags[0], "the only column of 0 and 1" if first_rows[flags[0]].numbers is not None else "yes or no"
+    graded = [n for n in named if (numbers := first_rows[n].numbers) is not None and len(numbers)]
+    if not usual and not two and len(graded) == 1:
+        return graded[0], "the usual name of a label"
+    candidates = usual or two or named
     what = f"it may be {', '.join(map(repr, candidates))}" if candidates else "no column holds two values"
     raise ValueError(f"{path}: it is unclear which column is the label; {what}. Give its name as label")
 
 
+def _label_name(column: str) -> str:
+    """Returns the letters of a name in lower case, without `is` before them."""
+    letters = re.sub(r"[^a-z]", "", column.lower())
+    return letters if letters in _LABEL_NAMES else letters.removeprefix("is").removeprefix("has")
+
+
+def _is_flag(column: SampledColumn) -> bool:
+    """Whether values are 0 and 1, or words for them."""
+    texts = {str(value).lower() for value in column.counts}
+    return _is_zero_one(column.numbers) or (len(texts) == 2 and len(texts & _YES) == 1 and bool(texts & _NO))
+
+
 def _is_zero_one(numbers: np.ndarray | None) -> bool:
-    return numbers is not None and len(numbers) > 0 and set(numbers) <= {0.0, 1.0}
+    return numbers is not None and len(numbers) > 0 and set(np.unique(numbers).tolist()) <= {0.0, 1.0}
+
+
+def labels_of(column: SampledColumn, label: Label) -> np.ndarray:
+    """Returns the label of each row as float64: 0 or 1, NaN where there is none.
+
+    A number to predict is 1 if it is larger than the median.
+    """
+    encoded = column.values.dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    if label.positive:
+        read = [
+            float(str(v) in label.positive) if str(v) in (*label.positive, *label.negative) else None for v in values
+        ]
+    else:
+        texts = [str(v).lower() for v in values]
+        plain = texts if not column.is_text else plain_numbers(pa.array(texts, pa.string()), label.notation).to_pylist()
+        read = [as_number(text) for text in plain]
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    numbers = np.append(np.array([np.nan if v is None else v for v in read], np.float64), np.nan)[codes]
+    known = np.isfinite(numbers)
+    if label.task == "regression":
+        numbers = (numbers > np.median(numbers[known])).astype(np.float64) if known.any() else numbers
+    elif label.threshold is not None:
+        numbers = (numbers >= label.threshold).astype(np.float64)
+    return np.where(known, numbers, np.nan)
 
 
 def propose_label(path: str, column: SampledColumn, task: Task) -> tuple[Label, str]:
@@ -70,9 +123,8 @@ def propose_label(path: str, column: SampledColumn, task: Task) -> tuple[Label, 
         threshold = values[int(np.argmax(above <= 0.5)) or -1]  # above[0] is 1, so index 0 means that none was found
         share = (numbers >= threshold).mean()
         none += _few(int((numbers >= threshold).sum()), len(numbers))
-        return Label(
-            column.name, threshold=float(threshold), **written
-        ), f"{threshold:g} or more is 1: {share:.1%}{none}"
+        note = f"{threshold:g} or more is 1: {share:.1%}{_other_thresholds(values, above, float(threshold))}{none}"
+        return Label(column.name, threshold=float(threshold), **written), note
     if column.distinct == 2:
         negative, positive = column.counts  # the rarer one is the second
         if str(negative).lower() in _YES and str(positive).lower() not in _YES:
@@ -85,6 +137,28 @@ def propose_label(path: str, column: SampledColumn, task: Task) -> tuple[Label, 
     raise ValueError(
         f"{path}: column {column.name!r} cannot be the label; two values or numbers are needed, it holds: {shown}"
     )
+
+
+def label_certainty(label: Label, given: bool, reason: str) -> Certainty:
+    """Says how sure a label is: a threshold is a question, a column that nobody named is likely."""
+    if label.threshold is not None:
+        return "guess"
+    return "likely" if reason and not given else "sure"
+
+
+def _other_thresholds(values: np.ndarray, above: np.ndarray, threshold: float) -> str:
+    """Asks whether a threshold is meant, with the shares of its neighbours; empty if there are two values.
+
+    Args:
+      values: the distinct numbers, ascending.
+      above: the share of rows with at least this number.
+      threshold: the proposed one of `values`.
+    """
+    if len(values) < 3:
+        return ""
+    at = int(np.searchsorted(values, threshold))
+    others = [f"{values[i]:g} or more: {above[i]:.1%}" for i in (at - 1, at + 1) if 0 < i < len(values)]
+    return f"; is this what you want? {', '.join(others)}; for the number itself say task='regression'"
 
 
 def _few(positives: int, rows: int) -> str:

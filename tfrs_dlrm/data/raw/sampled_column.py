@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfrs_dlrm.data.raw import notations, times
+from tfrs_dlrm.data.raw.number_evidence import ValueCounts
 from tfrs_dlrm.data.raw.values import ANY_WHOLE, FALSE, MAX_INT64, TRUE, as_number, as_whole, exact_up_to
 from tfrs_dlrm.schema import Notation
 
@@ -120,6 +121,23 @@ class SampledColumn:
             return None
         return sorted({int(v.partition(".")[0]) for v in values})
 
+    def value_counts(self) -> ValueCounts:
+        """Counts whole numbers, and returns which of them each row has.
+
+        Raises:
+          ValueError: the column does not hold whole numbers.
+        """
+        if self.whole is None:
+            raise ValueError(f"column {self.name!r} does not hold whole numbers")
+        encoded = self.values.dictionary_encode()
+        read = np.array([_finite(str(v).lower()) for v in encoded.dictionary.to_pylist()], np.float64)
+        values, places = np.unique(read, return_inverse=True)
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        known = int((~np.isnan(values)).sum())  # NaN is the last
+        rows = np.where(codes >= 0, places[codes], -1)
+        rows[rows >= known] = -1
+        return ValueCounts(values[:known], np.bincount(rows[rows >= 0], minlength=known), rows)
+
     @property
     def is_rounded(self) -> bool:
         """Whether the values are whole numbers beyond what a float tells apart, so that different ones may be equal."""
@@ -151,6 +169,12 @@ class SampledColumn:
         if kind is None and self.numbers is not None and self.notation == Notation():
             kind = times.time_of_numbers(np.unique(self.numbers).tolist())
         return f"{kind}, such as {str(next(iter(self.counts)))[:40]!r}" if kind else None
+
+
+def _finite(text: str) -> float:
+    """Parses a number or boolean; NaN if it is none, or infinite."""
+    number = as_number(text)
+    return np.nan if number is None or np.isinf(number) else number
 
 
 def _is_infinite(value: object) -> bool:

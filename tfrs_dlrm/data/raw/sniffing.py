@@ -186,9 +186,9 @@ def _missing_texts(arrays: Sequence[pa.Array]) -> tuple[str, ...]:
     for array in filter(_is_string, arrays):
         values = {v for v in pc.unique(array).to_pylist() if v}
         found.update(dict.fromkeys(m for m in MISSING if m in values))
-        odd = sorted(v for v in values if not _is_number(v) and v not in found)
-        numbers = sum(map(_is_number, values))
-        if numbers > len(odd) and {v.lower() for v in odd} <= MISSING_AMONG_NUMBERS:
+        numbers = {v for v in values if _is_number(v)}
+        odd = sorted(v for v in values - numbers if v not in found)
+        if len(numbers) > len(odd) and {v.lower() for v in odd} <= MISSING_AMONG_NUMBERS:
             found.update(dict.fromkeys(odd))
     return tuple(found)
 

@@ -1,0 +1,156 @@
+"""Proposes what becomes of one column of a log, and says why, for `infer_schema`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfrs_dlrm.data.raw.column_names import said_by_name
+from tfrs_dlrm.data.raw.column_notes import infinite_note, notation_note
+from tfrs_dlrm.data.raw.joined_values import find_separator
+from tfrs_dlrm.data.raw.notations import looks_like_number, may_be_lists
+from tfrs_dlrm.data.raw.number_or_category import Certainty, Decision, decide
+from tfrs_dlrm.data.raw.sampled_column import SampledColumn
+from tfrs_dlrm.data.raw.values import MAX_INT64
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, RawType
+
+# In vocabularies of more than _MANY values, values that occur less than _MIN_COUNT times share a row.
+_MANY, _MIN_COUNT = 1000, 5
+_SKEWED = 2.0
+# Fewer rows do not show that the values of a column are unique.
+_ENOUGH_ROWS = 50
+
+Feature = DenseFeature | CategoricalFeature
+
+
+@dataclasses.dataclass(frozen=True)
+class ProposedFeature:
+    """What becomes of a column.
+
+    Attributes:
+      feature: the feature; None if the column is left out.
+      note: why, in one line.
+      certainty: how sure this is.
+    """
+
+    feature: Feature | None
+    note: str
+    certainty: Certainty = "sure"
+
+
+def propose_feature(column: SampledColumn, name: str, labels: np.ndarray | None) -> ProposedFeature:
+    """Proposes a feature called `name` for a column.
+
+    Args:
+      column: the first rows.
+      name: of the feature.
+      labels: float64 [rows], 0 or 1, NaN where there is none; None if nothing is known of them.
+    """
+    missing = f", {max(column.missing, 0.001):.1%} missing" if column.missing else ""
+    if column.values.null_count == len(column.values):
+        return ProposedFeature(None, f"no value in {len(column.values):,} rows")
+    if column.is_list:
+        return _list(column, name, missing)
+    kind, distinct = column.values.type, column.distinct
+    if distinct == 0 and not pa.types.is_temporal(kind):
+        return ProposedFeature(None, f"of type {kind}; numbers and texts are needed, such as its fields, or its text")
+    if distinct == 1 and not missing and not pa.types.is_temporal(kind):
+        return ProposedFeature(None, f"always {str(next(iter(column.counts)))[:40]!r}")
+    named_id = said_by_name(column.name) == "id"
+    if column.time and not (column.numbers is not None and named_id):
+        what = f"a time: {column.time}, left out; numbers or texts of it are needed, such as the hour or the weekday"
+        return ProposedFeature(None, what)
+    if column.is_rounded and named_id:
+        return ProposedFeature(
+            None,
+            "whole numbers that a float cannot tell apart: different ids may have become equal where the file was"
+            " written; write them as integers or text",
+        )
+    separator, parts = find_separator(column)
+    if separator and (column.numbers is None or may_be_lists(column.texts, column.notation)):
+        return _joined(column, name, separator, parts, missing)
+    if column.whole is not None:
+        return _whole(column, name, missing, decide(column, labels))
+    return _text(column, name, missing) if column.numbers is None else _dense(column, name, missing)
+
+
+def _joined(column: SampledColumn, name: str, separator: str, parts: int, missing: str) -> ProposedFeature:
+    """Proposes a vocabulary of the values that texts join."""
+    feature = dataclasses.replace(_vocabulary(name, column.name, parts, "string"), separator=separator)
+    note = f"{parts:,} values joined by {separator!r}{missing}{_rare(parts)}"
+    return ProposedFeature(feature, note, "likely" if separator == " " else "sure")
+
+
+def _whole(column: SampledColumn, name: str, missing: str, decision: Decision) -> ProposedFeature:
+    """Proposes what becomes of whole numbers or booleans."""
+    distinct = len(column.whole or ())
+    if decision.kind == "once":
+        note = f"{distinct:,} whole numbers in {len(column.values):,} rows: {decision.reason}"
+        return ProposedFeature(None, note, decision.certainty)
+    if decision.kind == "number":
+        return _dense(column, name, missing, decision)
+    if column.is_boolean:
+        feature = _vocabulary(name, column.name, distinct, "int64")
+        return ProposedFeature(feature, f"true or false, read as 1 or 0{missing}")
+    dtype: RawType = "int64" if column.fits_int64 else "string"
+    beyond = " beyond int64, read as text" if max(column.whole or [0]) > MAX_INT64 else ""
+    infinite = infinite_note(column) if dtype == "int64" else ""
+    note = f"{distinct:,} whole numbers{beyond}{missing}: {decision.reason}{_rare(distinct)}{infinite}"
+    return ProposedFeature(_vocabulary(name, column.name, distinct, dtype), note, decision.certainty)
+
+
+def _text(column: SampledColumn, name: str, missing: str) -> ProposedFeature:
+    """Proposes a vocabulary of texts, unless they hardly ever come again."""
+    distinct, present = column.distinct, len(column.values) - column.values.null_count
+    if distinct > 0.9 * present and present >= _ENOUGH_ROWS:
+        return ProposedFeature(None, f"{distinct:,} values in {present:,} rows: an identifier, or free text", "likely")
+    alike = sum(map(looks_like_number, column.texts)) > 0.9 * max(1, len(column.texts))
+    mixed = "; most look like numbers, but not all in one notation and unit" if alike else ""
+    note = f"{distinct:,} texts{missing}{_rare(distinct)}{mixed}"
+    return ProposedFeature(_vocabulary(name, column.name, distinct, "string"), note, "guess" if mixed else "sure")
+
+
+def _vocabulary(name: str, column: str, distinct: int, dtype: RawType) -> CategoricalFeature:
+    return CategoricalFeature(name, column, dtype=dtype, min_count=_MIN_COUNT if distinct > _MANY else 1)
+
+
+def _rare(distinct: int) -> str:
+    return f"; those seen less than {_MIN_COUNT} times share a row" if distinct > _MANY else ""
+
+
+def _dense(column: SampledColumn, name: str, missing: str, decision: Decision | None = None) -> ProposedFeature:
+    numbers = column.numbers if column.numbers is not None else np.zeros(1)
+    deviation = numbers.std()
+    skewness = ((numbers - numbers.mean()) ** 3).mean() / deviation**3 if deviation else 0.0
+    skewed = bool(skewness > _SKEWED and np.quantile(numbers, 0.25) >= 0)
+    feature = DenseFeature(
+        name,
+        column.name,
+        transform="log1p" if skewed else "standardize",
+        fill_value=0.0 if skewed and not missing else "mean",
+        indicator=bool(missing),
+        **dataclasses.asdict(column.notation),
+    )
+    shape = "; log1p because a few are far larger than most" if skewed else ""
+    span = f"numbers from {numbers.min():g} to {numbers.max():g}{notation_note(column)}{missing}"
+    fractions = "" if (numbers == np.round(numbers)).all() else "; with fractions"
+    why = fractions if decision is None else f"; {decision.reason}"
+    note = f"{span}{why}{shape}{infinite_note(column)}"
+    return ProposedFeature(feature, note, "sure" if decision is None else decision.certainty)
+
+
+def _list(column: SampledColumn, name: str, missing: str) -> ProposedFeature:
+    items = SampledColumn(column.name, pc.list_flatten(column.values))
+    kind = items.values.type
+    if not (items.is_text or pa.types.is_large_string(kind) or items.whole is not None):
+        return ProposedFeature(None, f"of type {column.values.type}; lists of texts or whole numbers are needed")
+    distinct = items.distinct if len(items.values) else 0
+    if distinct == 0:
+        return ProposedFeature(None, f"no value in {len(column.values):,} rows")
+    whole = items.whole is not None and not items.is_text and items.fits_int64
+    feature = _vocabulary(name, column.name, distinct, "int64" if whole else "string")
+    note = f"lists of {distinct:,} values{missing}{_rare(distinct)}"
+    return ProposedFeature(dataclasses.replace(feature, multi_valued=True), note)
