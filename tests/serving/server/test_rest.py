@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import socket
+import threading
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ import serving_bundles
 from serving_bundles import by_hand
 from waiting import wait_for
 
+from tfrs_dlrm.serving.server import json_bodies, rest
 from tfrs_dlrm.serving.server.model_server import ModelServer, ServerOptions
 
 
@@ -243,6 +245,22 @@ def test_gzip_is_decoded_within_the_limits(server):
     ):
         status, error = ask(content, encoding)
         assert status == 400 and words in error
+
+
+def test_long_requests_are_measured_and_parsed_in_threads_so_that_others_do_not_wait(ask, monkeypatch):
+    threads = {}
+
+    def noted(name, function):
+        def call(*arguments):
+            threads[name] = threading.current_thread().name
+            return function(*arguments)
+
+        return call
+
+    for module, name in ((json_bodies, "memory_of_values"), (json_bodies, "parse"), (rest, "memory")):
+        monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
+    assert ask("clicks:predict", {"instances": [ROW] * 3000}).json() == {"predictions": [EXPECTED] * 3000}
+    assert {name.split("_")[0] for name in threads.values()} == {"convert"} and len(threads) == 3
 
 
 def test_a_request_among_many_that_fails_hurts_no_other(ask, server):

@@ -6,7 +6,7 @@ INTERNAL. The memory of a request is counted before it is taken; `grpc_receiving
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -85,7 +85,8 @@ def _guarded(
                     request = await service.off_loop(len(data), message.FromString, data)
                 except DecodeError as e:
                     raise InvalidRequest(f"the request is no {message.DESCRIPTOR.full_name}: {e}") from e
-                return (await handler(request, call)).SerializeToString()
+                response = await handler(request, call)
+                return await service.off_loop(response.ByteSize(), response.SerializeToString)
         except ServingError as e:
             code, text = getattr(grpc.StatusCode, e.code), answers.error_text(e)
         except Exception:
@@ -115,13 +116,14 @@ class _GrpcApi:
             _check_filter(request.output_filter, signature)
             size = request.ByteSize()
             memory = await self._service.off_loop(size, _memory_of_inputs, request, name, signature)
-            with call.holding(memory):
-                inputs = await self._service.off_loop(max(size, memory), requests.predict_inputs, request)
-            outputs = await self._service.run(version, name, inputs, call)
+            call.take(memory)
+            inputs = await self._service.off_loop(max(size, memory), requests.predict_inputs, request)
+            outputs = await self._service.run(version, name, inputs, memory, call)
         response = protos.predict.PredictResponse()
         _fill_spec(response.model_spec, model, chosen, name)
-        for output in request.output_filter or outputs:
-            response.outputs[output].CopyFrom(to_proto(outputs[output], as_bytes=False))
+        chosen_outputs = {output: outputs[output] for output in request.output_filter or outputs}
+        size = sum(array.nbytes for array in chosen_outputs.values())
+        await self._service.off_loop(size, _fill_outputs, response, chosen_outputs)
         return response
 
     async def regress(self, request: Any, call: Call) -> Any:
@@ -143,9 +145,9 @@ class _GrpcApi:
         model, chosen = self._version(request.model_spec, call)
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with chosen.in_use() as version:
-            inputs = await self._service.example_inputs(version, method, name, request.input, call)
+            inputs, size = await self._service.example_inputs(version, method, name, request.input, call)
             _fill_spec(response.model_spec, model, version, name)
-            return await self._service.run(version, name, inputs, call)
+            return await self._service.run(version, name, inputs, size, call)
 
     async def metadata(self, request: Any, call: Call) -> Any:
         fields = list(request.metadata_field)
@@ -185,6 +187,11 @@ def _check_filter(names: Sequence[str], signature: Signature) -> None:
             )
         if name in names[:place]:
             raise InvalidRequest(f"duplicate output tensor alias: {name}")
+
+
+def _fill_outputs(response: Any, outputs: Mapping[str, np.ndarray]) -> None:
+    for name, array in outputs.items():
+        response.outputs[name].CopyFrom(to_proto(array, as_bytes=False))
 
 
 def _fill_spec(spec: Any, model: ServedModel, version: ServedVersion, signature: str) -> None:

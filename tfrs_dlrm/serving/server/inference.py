@@ -187,8 +187,8 @@ class Inference:
 
     async def example_inputs(
         self, version: ServedVersion, method: str, name: str, input_: Any, call: Call
-    ) -> dict[str, np.ndarray]:
-        """Returns the inputs of a `regress` or `classify` signature for an Input of Examples.
+    ) -> tuple[dict[str, np.ndarray], int]:
+        """Returns the inputs of a `regress` or `classify` signature for an Input of Examples, and their bytes, counted.
 
         Raises:
           ServingError: the signature has another method, or there are no Examples, too many, or too large ones.
@@ -201,10 +201,12 @@ class Inference:
         size = requests.memory_of_examples(input_)
         with call.holding(size):
             examples = await self.off_loop(size, requests.serialized_examples, input_)
-        return requests.example_inputs(method, name, signature, examples)
+        taken = memory(examples)
+        call.take(taken)
+        return requests.example_inputs(method, name, signature, examples), taken
 
     async def run(
-        self, version: ServedVersion, name: str, inputs: dict[str, np.ndarray], call: Call
+        self, version: ServedVersion, name: str, inputs: dict[str, np.ndarray], size: int, call: Call
     ) -> dict[str, np.ndarray]:
         """Returns the outputs of a signature; the version must be `in_use`.
 
@@ -212,13 +214,12 @@ class Inference:
           version: of the model.
           name: of the signature.
           inputs: by name.
-          call: the account of the request.
+          size: bytes that they take.
+          call: the account of the request, which counts them already.
 
         Raises:
-          ServingError: the inputs do not fit the signature, take too much memory, or TensorFlow refuses their values.
+          ServingError: the inputs do not fit the signature, or TensorFlow refuses their values.
         """
-        size = sum(map(memory, inputs.values()))
-        call.take(size)
         limits = self.options.limits
         signature, call.signature = version.signature(name), name
         rows = call.rows = await self.off_loop(size, check, name, signature, inputs, version.manifest, limits)

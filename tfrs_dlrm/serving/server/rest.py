@@ -157,9 +157,9 @@ class _RestApi:
         body = await self._decoded(received, request.headers.get("content-encoding", ""), call)
         _, chosen = self._service.choose(call, found["name"], number, found["label"])
         with chosen.in_use() as version:
-            inputs, name, by_rows = await self._inputs(version, method, body, call)
-            outputs = await self._service.run(version, name, inputs, call)
-            size = sum(map(memory, outputs.values()))
+            inputs, size, name, by_rows = await self._inputs(version, method, body, call)
+            outputs = await self._service.run(version, name, inputs, size, call)
+            size = sum(array.nbytes for array in outputs.values())
             return await self._service.off_loop(size, _encoded, method, outputs, by_rows)
 
     async def _decoded(self, body: bytearray, encoding: str, call: Call) -> bytearray:
@@ -173,20 +173,26 @@ class _RestApi:
 
     async def _inputs(
         self, version: ServedVersion, method: str, data: bytearray, call: Call
-    ) -> tuple[dict[str, np.ndarray], str, bool]:
-        """Returns the inputs of a request, its signature, and whether its answer is by rows."""
-        with call.holding(json_bodies.memory_of_values(data)):
-            if method == "predict":
-                return await self._service.off_loop(len(data), _predict_inputs, version, data)
-            name, input_ = await self._service.off_loop(len(data), _examples, data)
-        return await self._service.example_inputs(version, method, name, input_, call), name, True
+    ) -> tuple[dict[str, np.ndarray], int, str, bool]:
+        """Returns the inputs, their bytes, which are counted, the signature, and whether the answer is by rows."""
+        off_loop = self._service.off_loop
+        size = await off_loop(len(data), json_bodies.memory_of_values, data)
+        if method == "predict":
+            with call.holding(size):
+                inputs, size, name, by_rows = await off_loop(len(data), _predict_inputs, version, data)
+            call.take(size)
+            return inputs, size, name, by_rows
+        with call.holding(size):
+            name, input_ = await off_loop(len(data), _examples, data)
+        inputs, size = await self._service.example_inputs(version, method, name, input_, call)
+        return inputs, size, name, True
 
 
-def _predict_inputs(version: ServedVersion, data: bytearray) -> tuple[dict[str, np.ndarray], str, bool]:
+def _predict_inputs(version: ServedVersion, data: bytearray) -> tuple[dict[str, np.ndarray], int, str, bool]:
     body = json_bodies.parse(data)
     name = _signature_name(body)
     inputs, by_rows = json_tensors.predict_inputs(body, version.signature(name))
-    return inputs, name, by_rows
+    return inputs, sum(map(memory, inputs.values())), name, by_rows
 
 
 def _examples(data: bytearray) -> tuple[str, Any]:
