@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from tfrs_dlrm.serving.exporting.export import export_model
     from tfrs_dlrm.serving.exporting.raw_model import raw_model
     from tfrs_dlrm.training.factory import load_model
+    from tfrs_dlrm.training.initial_rows import init_rows
     from tfrs_dlrm.training.inputs import distributed_dataset
     from tfrs_dlrm.training.loop import train_and_evaluate
     from tfrs_dlrm.training.warm_start import warm_start

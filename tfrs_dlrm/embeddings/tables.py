@@ -104,7 +104,8 @@ class EmbeddingTables(keras.layers.Layer):
 
         Args:
           features: the argument of `lookup`.
-          gradients: of the loss with respect to the result of `lookup`; None skips a feature.
+          gradients: of the loss with respect to the result of `lookup`; None skips a feature. Features of tables that
+            are not trainable are skipped too.
           optimizer: built for `self.tables`.
         """
         prepared = features if isinstance(features, PreparedIds) else self.prepare(features)
@@ -114,6 +115,8 @@ class EmbeddingTables(keras.layers.Layer):
         for feature, layout, bags, gradient in zip(
             self.schema.categorical, self._layouts, prepared.bags, gradients, strict=True
         ):
+            if not self.schema.trains(feature):
+                continue
             if gradient is None or feature.sequence_length is not None:
                 complete.discard(feature.table)
             if gradient is not None:

@@ -189,6 +189,9 @@ class Table:
       stored_in: stores the rows in another table, which may store many: row i is as many of its rows side by side as
         `dim` numbers take, cut to `dim`. They are chosen by hashing i and the name (Coleman et al. 2023, "Unified
         Embedding", arXiv 2305.12102).
+      init_from: a file of vectors that rows begin with, such as embeddings of texts or images; see
+        `tfrs_dlrm.init_rows`. Such a table keeps its `dim` whatever the `embedding_dim` of a run is.
+      trainable: whether training changes the rows.
     """
 
     name: str
@@ -200,6 +203,8 @@ class Table:
     dtype: StorageType = "float32"
     remainders: int | None = None
     stored_in: str = ""
+    init_from: str = ""
+    trainable: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -176,6 +176,11 @@ class Schema:
         """Returns the table that `feature` looks up."""
         return self.table(feature.table)
 
+    def trains(self, feature: CategoricalFeature) -> bool:
+        """Returns whether training changes the rows that `feature` looks up."""
+        table = self.table_of(feature)
+        return self.table(table.stored_in).trainable if table.stored_in else table.trainable
+
     def pieces(self, table: Table) -> int:
         """Returns how many rows of another table store a row of `table`; 1 if the table stores its rows."""
         return -(-table.dim // self.table(table.stored_in).dim) if table.stored_in else 1
@@ -208,8 +213,11 @@ class Schema:
         return dataclasses.replace(self, label=first, more_labels=tuple(others))
 
     def with_dim(self, dim: int) -> Schema:
-        """Returns the schema with all tables of dimension `dim`, except tables that store the rows of others."""
-        homes = {t.stored_in for t in self.tables}
+        """Returns the schema with all tables of dimension `dim`.
+
+        Tables that store the rows of others, and tables with `init_from`, keep theirs.
+        """
+        homes = {t.stored_in for t in self.tables} | {t.name for t in self.tables if t.init_from}
         tables = (t if t.name in homes else dataclasses.replace(t, dim=dim) for t in self.tables)
         return dataclasses.replace(self, tables=tuple(tables))
 
@@ -256,7 +264,7 @@ class Schema:
         smallest = min(n for n in rows.values() if n is not None)
 
         def mixed(table: Table) -> Table:
-            if table.name not in used or table.stored_in:
+            if table.name not in used or table.stored_in or table.init_from:
                 return table
             exact = dim * (smallest / (table.vocabulary_size or 1)) ** temperature
             return dataclasses.replace(table, dim=max(1, 2 ** round(math.log2(exact))))

@@ -151,6 +151,10 @@ def check_storage(t: Table, tables: Sequence[Table], categorical: Sequence[Categ
                 f"{where}: remainders={t.remainders}; at least 2 and less than"
                 f" vocabulary_size={t.vocabulary_size} are needed"
             )
+    if t.init_from and (t.stored_in or t.remainders is not None):
+        raise ValueError(f"{where}: init_from gives each row a vector, and the rows of a compressed table share theirs")
+    if t.stored_in and not t.trainable:
+        raise ValueError(f"{where}: its rows are in table {t.stored_in!r}; set trainable there")
     if t.stored_in:
         store = next((other for other in tables if other.name == t.stored_in), None)
         if store is None:

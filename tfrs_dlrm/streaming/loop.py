@@ -169,7 +169,7 @@ class StreamRun(Run):
             if os.path.exists(self.home.file(name)):
                 os.remove(self.home.file(name))
         self._journal = WindowJournal(self.home.file(WINDOWS_FILE))
-        for line in self.warm_start():
+        for line in self.first_rows():
             self._progress.say(line)
         bounds = self._retries(self._reader.bounds)
         latest = self._address.start == "latest"

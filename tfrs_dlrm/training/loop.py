@@ -158,7 +158,7 @@ class TrainingRun(Run):
     def train(self, show_progress: bool, begins_with: str) -> Result:
         """Trains to the end; says `begins_with` first."""
         resumed = self.restore()
-        begun = [f"resuming from {resumed}"] if resumed else self.warm_start()
+        begun = [f"resuming from {resumed}"] if resumed else self.first_rows()
         if self.distribution.is_chief:
             self.records.forget_after(self.counter.step)
         shown = show_progress and self.distribution.is_chief

@@ -19,6 +19,7 @@ from tfrs_dlrm.stores.files import finite, read_json_lines, whole_file, write_js
 from tfrs_dlrm.training.callbacks import StepCounter
 from tfrs_dlrm.training.evaluation import NonFiniteError
 from tfrs_dlrm.training.factory import set_rates
+from tfrs_dlrm.training.initial_rows import init_rows
 from tfrs_dlrm.training.warm_start import warm_start
 from tfrs_dlrm.training.workdir import METRICS_FILE, Workdir
 
@@ -139,10 +140,11 @@ class Run(abc.ABC):
         self.counter.step = int(self._step.numpy())
         return self.last_checkpoint
 
-    def warm_start(self) -> list[str]:
-        """Takes over the weights of another run if the configuration names one; returns lines about that."""
+    def first_rows(self) -> list[str]:
+        """Gives a new run the rows of `init_from`, and the weights of `train.warm_start`; returns lines about that."""
         other = self.config.train.warm_start
-        return warm_start(self.model, self.data_dir, other).lines() if other else []
+        lines = init_rows(self.model, self.data_dir)
+        return [*lines, *(warm_start(self.model, self.data_dir, other).lines() if other else [])]
 
     def check_finite(self) -> None:
         """Makes sure that all weights are finite.

@@ -162,7 +162,12 @@ def _check_features(old: Schema, new: Schema, workdir: str) -> None:
         free = {f.table for f in schema.categorical if f.encoding in ("vocabulary", "ids")}
         features = (dataclasses.replace(f, min_count=1, max_size=None) for f in schema.categorical)
         tables = (
-            dataclasses.replace(t, vocabulary_size=schema_lib.MAX_ROWS if t.name in free else t.vocabulary_size)
+            dataclasses.replace(
+                t,
+                vocabulary_size=schema_lib.MAX_ROWS if t.name in free else t.vocabulary_size,
+                init_from="",
+                trainable=True,
+            )
             for t in schema.tables
         )
         units = dict.fromkeys(schema.label_columns, (0.0, 1.0))

@@ -8,6 +8,7 @@ from absl import logging
 
 from tfrs_dlrm.distribute.placement import Placement, size_text
 from tfrs_dlrm.embeddings.ids import Features
+from tfrs_dlrm.embeddings.optimizers import FTRL
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.tpu.host_batches import HardwareLookup
 from tfrs_dlrm.schema import Schema
@@ -62,6 +63,22 @@ def check_l2(optimizer: RowOptimizer, lookups: Sequence[HardwareLookup]) -> None
                 f" {x.feature.name!r} and does not return each of them, so it has no l2={l2} for them. Set l2 to 0: for"
                 f" this table by embedding_optimizer={{{x.table!r}: td.Adagrad(0.01)}}, for all tables of a run by"
                 " --config.optimizer.embedding_l2=0"
+            )
+
+
+def check_frozen(optimizer: RowOptimizer, schema: Schema, on_hardware: Sequence[str]) -> None:
+    """Checks that rows which are not trainable stay as they are when they take a step with a gradient of 0.
+
+    Raises:
+      ValueError: the optimizer of such a table moves rows without a gradient.
+    """
+    for name in on_hardware:
+        rule = optimizer.rule(name)
+        if not schema.table(name).trainable and (rule.weight_decay or isinstance(rule, FTRL)):
+            why = f"weight_decay={rule.weight_decay}" if rule.weight_decay else "FTRL"
+            raise ValueError(
+                f"table {name!r} is not trainable and on TPU embedding hardware, where {why} moves its rows all the"
+                f" same; give it td.SGD: embedding_optimizer={{{name!r}: td.SGD(0.01)}}"
             )
 
 

@@ -20,7 +20,7 @@ from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import LogicalTable, TableVariable, logical_tables
 from tfrs_dlrm.embeddings.tpu.hardware import EmbeddingHardware, SparseCoreHardware, V1Hardware, hardware_tables
 from tfrs_dlrm.embeddings.tpu.host_batches import OUT_OF_RANGE, HardwareLookup, HostMap, lookups
-from tfrs_dlrm.embeddings.tpu.placement_checks import check_l2, check_memory, check_tables, log_placement
+from tfrs_dlrm.embeddings.tpu.placement_checks import check_frozen, check_l2, check_memory, check_tables, log_placement
 from tfrs_dlrm.embeddings.variables import make_variables
 from tfrs_dlrm.schema import CategoricalFeature, Schema
 
@@ -143,6 +143,7 @@ class TPUEmbeddingTables(keras.layers.Layer):
         optimizer.build(self.tables, elsewhere=self.on_hardware)
         check_memory(self.placement, optimizer)
         check_l2(optimizer, self._lookups)
+        check_frozen(optimizer, self.schema, self.on_hardware)
         if self.on_hardware and state.optimizer is None:
             tables = hardware_tables(self.schema, self.on_hardware, self._lookups, optimizer, self.kind == "SparseCore")
             if self.kind == "V1":
@@ -234,6 +235,8 @@ class TPUEmbeddingTables(keras.layers.Layer):
         by_lookup: dict[str, tf.Tensor | None] = {}
         by_variable: dict[str, list[LookupGradient]] = {}
         for f, gradient in zip(self.schema.categorical, gradients, strict=True):
+            if not self.schema.trains(f):
+                gradient = None
             flat = None if gradient is None else tf.reshape(tf.cast(gradient, tf.float32), [-1, gradient.shape[-1]])
             if f.name not in self._layouts:
                 lookups_of = self._lookups_of(f)
