@@ -23,6 +23,10 @@ class LabelLosses:
 
     As in Keras, B counts examples whatever their weights, so that a weight means the same in every batch.
 
+    If `prepare` dropped negatives of the first label, training batches lack rows, and others do not. Then, in training,
+    the scores of the first label are those among the kept rows. A further label has no such constant, so each positive
+    row of the first label weighs `keep_negatives`, which restores the shares of the full log.
+
     This is a plain object on purpose: checkpoints do not follow it, and a restored model may have other metrics.
 
     Args:
@@ -46,6 +50,7 @@ class LabelLosses:
         metrics: Any,
     ) -> None:
         self._tasks, self._loss_weights, self._losses = tasks.all, tasks.loss_weights, losses
+        self._keep_negatives = schema.label.keep_negatives
         self._mean = keras.metrics.Mean(name="loss")
         self.given = None if metrics is None else metrics_by_label(metrics, schema, tasks)
         defaults = zip(tasks.all, tasks.suffixes, strict=True)
@@ -67,6 +72,7 @@ class LabelLosses:
         weights: tf.Tensor | None,
         regularization: Sequence[tf.Tensor],
         out_of_range: tf.Tensor,
+        training: bool = False,
     ) -> tf.Tensor:
         """Returns this replica's share of the loss, and updates the metrics. The shares add up to the global loss.
 
@@ -76,19 +82,34 @@ class LabelLosses:
           weights: [B] of any number type, or None.
           regularization: the regularization losses of layers.
           out_of_range: the number of ids outside their tables, per categorical feature.
+          training: whether the examples are training rows, of which negatives may have been dropped.
         """
         examples = tf.cast(tf.shape(scores)[0], tf.float32)
         columns = len(self._tasks)
         labels, scores = tf.reshape(labels, [-1, columns]), tf.reshape(scores, [-1, columns])
         weights = None if weights is None else tf.reshape(tf.cast(weights, tf.float32), [-1, 1])
-        parts = zip(tf.split(labels, columns, axis=1), tf.split(scores, columns, axis=1), strict=True)
-        total = sum(self._label_loss(i, *part, weights) for i, part in enumerate(parts))
+        total = sum(
+            self._label_loss(i, labels[:, i : i + 1], *self._as_drawn(i, labels, scores, weights, training))
+            for i in range(columns)
+        )
         added = sum(tf.cast(term, tf.float32) for term in regularization)
         # At the end of an epoch, a replica may have no examples.
         loss = tf.math.divide_no_nan(total, examples) + added
         self._mean.update_state(loss, sample_weight=examples)
         self.out_of_range.update_state(out_of_range)
         return _replica_share(loss, total, examples, added)
+
+    def _as_drawn(
+        self, number: int, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor | None, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Returns scores and weights [B, 1] of a label, as they fit rows of which negatives may have been dropped."""
+        scores = scores[:, number : number + 1]
+        if not training or self._keep_negatives == 1:
+            return scores, weights
+        if not number:
+            return self._tasks[0].on_kept_rows(scores), weights
+        drawn = tf.where(labels[:, :1] > 0, self._keep_negatives, 1.0)
+        return scores, drawn if weights is None else weights * drawn
 
     def _label_loss(self, number: int, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
         """Returns the weighted sum of one label's losses, all inputs being [B, 1], and updates its metrics."""

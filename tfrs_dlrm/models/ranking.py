@@ -177,7 +177,8 @@ class RankingModel(KerasSaving):
         activations = self.embeddings.lookup(ids)
         with tf.GradientTape() as tape:
             tape.watch(activations)
-            loss = self._loss(ids, labels, self(features, activations, training=True, logits=True), weights)
+            scores = self(features, activations, training=True, logits=True)
+            loss = self._loss(ids, labels, scores, weights, training=True)
         variables = self.dense_variables
         activation_gradients, gradients = tape.gradient(loss, (activations, variables))
         if self.embeddings.trainable:
@@ -196,7 +197,7 @@ class RankingModel(KerasSaving):
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
         ids: Any = self.embeddings.prepare(features)
         scores = self(features, self.embeddings.lookup(ids), training=training, logits=True)
-        return self._loss(ids, labels, scores, weights)
+        return self._loss(ids, labels, scores, weights, training)
 
     def build(self, input_shape: Any = None) -> None:
         """Creates every weight by a call on one example; `compile` and the first call do so too.
@@ -412,10 +413,12 @@ class RankingModel(KerasSaving):
             )
         return tf.cast(logits, tf.float32)
 
-    def _loss(self, ids: Any, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    def _loss(
+        self, ids: Any, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor | None, training: bool
+    ) -> tf.Tensor:
         if self._label_losses is None:
             raise RuntimeError(f"{type(self).__name__} has no losses yet; call compile before training or evaluating")
-        return self._label_losses(labels, scores, weights, self.losses, ids.out_of_range)
+        return self._label_losses(labels, scores, weights, self.losses, ids.out_of_range, training)
 
     def _scores(self, features: Any) -> Any:
         """Returns `logits` without training, in each replica of the strategy."""

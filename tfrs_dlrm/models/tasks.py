@@ -63,6 +63,10 @@ class Task(abc.ABC):
     def served(self, scores: tf.Tensor) -> tf.Tensor:
         """Returns what the model answers, float32 [B], from scores."""
 
+    def on_kept_rows(self, scores: tf.Tensor) -> tf.Tensor:
+        """Returns scores among the training rows, where `Label.keep_negatives` may have dropped some."""
+        return scores
+
     @abc.abstractmethod
     def loss(self) -> keras.losses.Loss:
         """Makes the loss, summed over examples; `loss_arguments` returns its arguments."""
@@ -101,8 +105,14 @@ class Task(abc.ABC):
 class BinaryClassification(Task):
     """Predicts the probability that the label is 1. The score is its logit, and the loss is the log loss.
 
+    If only a share of the negatives is in the training rows, odds there are 1 / share times those of the full log, in
+    every part of the feature space: for p among the kept rows, p / (p + (1 - p) / share) is the probability in the log.
+    So the score is the output of `compute_logits` plus log(share) (He et al. 2014, "Practical Lessons from Predicting
+    Clicks on Ads at Facebook", section 6.3), and the training loss is without it.
+
     Args:
       mean: the share of 1s among the training labels; 0 if unknown.
+      keep_negatives: the share of the negatives that is in the training rows.
     """
 
     unit = "logit"
@@ -112,18 +122,23 @@ class BinaryClassification(Task):
     shown = ("auc", "log_loss", "normalized_entropy", "calibration")
     keras_loss = (keras.losses.binary_crossentropy, keras.losses.BinaryCrossentropy)
 
-    def __init__(self, mean: float = 0.0) -> None:
+    def __init__(self, mean: float = 0.0, keep_negatives: float = 1.0) -> None:
         self.mean = mean
+        self.logit_shift = math.log(keep_negatives)
 
     @property
     def first_output(self) -> float:
-        """The logit of the share of 1s; 0 if that is unknown."""
+        """The logit of the share of 1s among the training rows; 0 if that is unknown."""
         share = min(self.mean, 1 - _LEAST_SHARE)
         return math.log(share / (1 - share)) if share > 0 else 0.0
 
     def scores(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Returns logits."""
-        return outputs
+        """Returns logits in the full log."""
+        return outputs + self.logit_shift if self.logit_shift else outputs
+
+    def on_kept_rows(self, scores: tf.Tensor) -> tf.Tensor:
+        """Returns logits among the training rows."""
+        return scores - self.logit_shift if self.logit_shift else scores
 
     def served(self, scores: tf.Tensor) -> tf.Tensor:
         """Returns probabilities."""
@@ -315,4 +330,6 @@ def label_name(label: Label) -> str:
 
 def task_of(label: Label) -> Task:
     """Returns the task of a label."""
-    return Regression(label.mean, label.std) if label.task == "regression" else BinaryClassification(label.mean)
+    if label.task == "regression":
+        return Regression(label.mean, label.std)
+    return BinaryClassification(label.mean, label.keep_negatives)

@@ -16,7 +16,13 @@ _SCHEMA = FLAGS.string("schema", None, "The schema of the log, a JSON file; `inf
 _INPUT = FLAGS.multi_string("input", "A file, directory or glob pattern of the log; may be repeated.", required=True)
 _EVAL_INPUT = FLAGS.multi_string("eval_input", "A file, directory or glob of the evaluation set; may be repeated.")
 _EVAL_FRACTION = FLAGS.number("eval_fraction", 0.0, "The share of the input's rows to evaluate on, drawn at random.")
-_SEED = FLAGS.integer("seed", 0, "The seed of that draw.")
+_KEEP_NEGATIVES = FLAGS.number(
+    "keep_negatives",
+    None,
+    "The share of the training rows with label 0 to keep, drawn at random; models correct for it. By default the"
+    " schema's, usually 1.",
+)
+_SEED = FLAGS.integer("seed", 0, "The seed of these draws.")
 _BAD_ROWS = FLAGS.enum("bad_rows", "error", ["error", "quarantine"], "Fail at a malformed row, or set it aside.")
 _ENGINE = FLAGS.enum(
     "engine", "duckdb", ["duckdb", "spark"], "Run on this machine or on Spark; see docs/guides/cluster.md."
@@ -46,6 +52,7 @@ def main() -> None:
             eval_inputs=_EVAL_INPUT.value,
             eval_fraction=_EVAL_FRACTION.value,
             seed=_SEED.value,
+            keep_negatives=_KEEP_NEGATIVES.value,
             bad_rows=_BAD_ROWS.value,
             engine=_ENGINE.value,
             master=_MASTER.value,
@@ -54,7 +61,8 @@ def main() -> None:
     tables = Schema.load(os.path.join(output, SCHEMA_FILE)).tables
     files, for_eval = len(manifest.job["files"]), manifest.job["eval_files"]
     _print_counts("Files", {"train": files - for_eval, "eval": for_eval})
-    _print_counts("Rows", {"train": manifest.rows("train"), "eval": manifest.rows("eval"), "bad": manifest.bad_rows})
+    rows = {"train": manifest.rows("train"), "eval": manifest.rows("eval"), "bad": manifest.bad_rows}
+    _print_counts("Rows", rows | _dropped(manifest))
     _print_counts("Tables, in rows", {table.name: table.vocabulary_size or 0 for table in tables})
     _print_counts("Values without a row", {n: c for n, c in manifest.out_of_range.items() if c})
     for note in _label_notes(manifest):
@@ -66,11 +74,19 @@ def main() -> None:
     print(f"  {command('train', *arguments)}")
 
 
+def _dropped(manifest: PreparedManifest) -> dict[str, int]:
+    """Counts the negative rows that were left out."""
+    from tfrs_dlrm.data.preparing.manifest import LOG
+
+    found = manifest.labels.get(LOG, {}).get("label")
+    return {"dropped negatives": found.count - manifest.labels["train"]["label"].count} if found else {}
+
+
 def _label_notes(manifest: PreparedManifest) -> list[str]:
     """Says what the labels of the splits do not allow."""
     from tfrs_dlrm.data.preparing.label_counts import label_notes
 
-    notes = [note for split, found in manifest.labels.items() for note in label_notes(split, found)]
+    notes = label_notes(manifest.labels)
     if (_EVAL_INPUT.value or _EVAL_FRACTION.value) and not manifest.eval:
         bad = f"; {manifest.bad_rows:,} malformed rows were set aside" if manifest.bad_rows else ""
         notes.append(f"the evaluation set has no row{bad}: a run then keeps its last checkpoint as the best")

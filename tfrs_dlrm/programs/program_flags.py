@@ -72,7 +72,7 @@ class ProgramFlags:
         """Defines a flag with an integer from `least` to `most`."""
         return self._add(name, flags.DEFINE_integer(name, default, text, least, most, self._values))
 
-    def number(self, name: str, default: float, text: str) -> flags.FlagHolder:
+    def number(self, name: str, default: float | None, text: str) -> flags.FlagHolder:
         """Defines a flag with a number."""
         return self._add(name, flags.DEFINE_float(name, default, text, flag_values=self._values))
 

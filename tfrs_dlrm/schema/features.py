@@ -56,6 +56,8 @@ class Label:
       decimal: how numbers are written in text, as in `DenseFeature`.
       thousands: how numbers are written in text, as in `DenseFeature`.
       unit: how numbers are written in text, as in `DenseFeature`.
+      keep_negatives: the first label of a `classification` only: the share of the training rows with a 0 that `prepare`
+        keeps, drawn at random. Models add its logarithm to their logits, so that probabilities are those of all rows.
     """
 
     column: str
@@ -70,6 +72,7 @@ class Label:
     decimal: str = "."
     thousands: str = ""
     unit: str = ""
+    keep_negatives: float = 1.0
 
     def __post_init__(self) -> None:
         check_fields(self)

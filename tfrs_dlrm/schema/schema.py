@@ -74,6 +74,11 @@ class Schema:
         check_label(self.label, "label")
         for label in self.more_labels:
             check_label(label, f"label {label.name!r}")
+            if label.keep_negatives != 1:
+                raise ValueError(
+                    f"label {label.name!r}: keep_negatives={label.keep_negatives}; only the first label decides which"
+                    f" rows are kept: give it to label {self.label.column!r}, or put {label.name!r} first"
+                )
         check_names([label.name for label in self.more_labels], "label")
         if not self.dense and not self.categorical:
             raise ValueError("the schema has no features; list some under dense or categorical")
@@ -211,6 +216,10 @@ class Schema:
 
         first, *others = map(changed, self.labels, self.label_columns)
         return dataclasses.replace(self, label=first, more_labels=tuple(others))
+
+    def with_keep_negatives(self, share: float) -> Schema:
+        """Returns the schema with the share of negative training rows that `prepare` keeps."""
+        return dataclasses.replace(self, label=dataclasses.replace(self.label, keep_negatives=share))
 
     def with_dim(self, dim: int) -> Schema:
         """Returns the schema with all tables of dimension `dim`.

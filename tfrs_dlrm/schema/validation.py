@@ -53,6 +53,13 @@ def check_label(label: Label, where: str) -> None:
         raise ValueError(f"{where}: mean={label.mean} is no share of 1s, from 0 to 1; leave it out, `prepare` sets it")
     if not math.isfinite(label.mean) or not 0 < label.std < math.inf:
         raise ValueError(f"{where}: mean={label.mean}, std={label.std}; finite numbers are needed, std above 0")
+    if not 0 < label.keep_negatives <= 1:
+        raise ValueError(f"{where}: keep_negatives={label.keep_negatives}; a share above 0 and at most 1 is needed")
+    if label.task == "regression" and label.keep_negatives != 1:
+        raise ValueError(
+            f"{where}: keep_negatives={label.keep_negatives} drops rows with a 0, and task 'regression' has no"
+            " negatives; leave it out"
+        )
     if not 0 < label.loss_weight < math.inf:
         raise ValueError(f"{where}: loss_weight={label.loss_weight}; a positive number is needed")
 

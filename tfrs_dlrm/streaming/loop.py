@@ -87,6 +87,7 @@ def train_on_stream(
         with precision(config.train.precision), distribution.strategy.scope(), disk_full(workdir, RUN_AGAIN):
             data_dir = ensure_prepared(config.data, config.train.seed, prepare_progress)
             schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
+            _check_all_rows(schema, config.data.path)
             check_memory(config, schema, distribution, make_optimizers(config.optimizer)[1])
             model = make_model(config.model, schema, config.train.seed)
             config, optimizers = with_row_optimizers(config, model.embeddings, home.begun())
@@ -110,6 +111,15 @@ def _check_topic(home: Workdir, address: StreamAddress) -> None:
     if topic != address.topic:
         holds = f"on the topic {topic!r}" if topic else "on files; config.train.warm_start takes its weights over"
         raise ValueError(f"{home.name}: holds a run {holds}; choose another --workdir for the topic {address.topic!r}")
+
+
+def _check_all_rows(schema: Schema, data: str) -> None:
+    """Refuses data of which negatives were dropped: a stream has them all, and probabilities would be too small."""
+    if schema.label.keep_negatives != 1:
+        raise ValueError(
+            f"{data}: prepared with keep_negatives={schema.label.keep_negatives}, but a stream trains on every row;"
+            " prepare the data without it, into another directory"
+        )
 
 
 class StreamRun(Run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import tensorflow as tf
@@ -15,6 +16,8 @@ from tfrs_dlrm.distribute.strategies import Distribution, distribution_of
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.messages.arguments import checked
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.stores import local_copy
 
 
 @checked
@@ -133,8 +136,21 @@ def worker_dataset(directory: str, batch_size: int, split: Split, shuffle_rows: 
 
 
 def evaluation_dataset(directory: str, batch_size: int, split: Split = "eval") -> tf.data.Dataset:
-    """Returns what `tfrs_dlrm.training.evaluation.score` takes: the part that this process scores, in order."""
-    return dataset(directory, batch_size, split=split, shuffle=False, context=distribution_of().evaluation_part)
+    """Returns what `tfrs_dlrm.training.evaluation.score` takes: the part that this process scores, in order.
+
+    If `prepare` kept a share of the negative training rows, each of them weighs 1 / share, as many as it stands for.
+    """
+    data = dataset(directory, batch_size, split=split, shuffle=False, context=distribution_of().evaluation_part)
+    share = Schema.load(os.path.join(local_copy(directory), SCHEMA_FILE)).label.keep_negatives
+    if split == "eval" or share == 1:
+        return data
+
+    def weighted(features: Any, labels: tf.Tensor, weights: tf.Tensor | None = None) -> Any:
+        first = labels if labels.shape.rank == 1 else labels[:, 0]
+        stands_for = tf.where(first > 0, 1.0, 1.0 / share)
+        return features, labels, stands_for if weights is None else weights * stands_for
+
+    return data.map(weighted)
 
 
 def epoch_steps(directory: str, batch_size: int) -> int:

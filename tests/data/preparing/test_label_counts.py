@@ -139,5 +139,5 @@ def test_parts_add_up():
     ],
 )
 def test_notes(counts, note):
-    assert "".join(label_notes("eval", {"label": counts})).startswith(note)
-    assert bool(note) == bool(label_notes("eval", {"label": counts}))
+    assert "".join(label_notes({"eval": {"label": counts}})).startswith(note)
+    assert bool(note) == bool(label_notes({"eval": {"label": counts}}))

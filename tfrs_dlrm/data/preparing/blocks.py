@@ -80,10 +80,10 @@ class BlockCounter:
         self._schema = schema
         self._tokenizer = Tokenizer(schema)
 
-    def __call__(self, block: RawBlock, keep: Callable[[np.ndarray], np.ndarray]) -> CountedBlock:
-        """Counts the rows of a block for which `keep`, given line numbers, is true."""
+    def __call__(self, block: RawBlock, keep: Callable[[TypedRows], np.ndarray]) -> CountedBlock:
+        """Counts the rows of a block for which `keep` is true."""
         rows = parse(block, self._schema)
-        kept = rows.take(keep(rows.numbers))
+        kept = rows.take(keep(rows))
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
         counts = [(f.table, *self._count(f, kept.categorical[f.name])) for f in features]
         numbers = np.concatenate([kept.dense, label_numbers(kept.labels, kept.weight)], axis=1)

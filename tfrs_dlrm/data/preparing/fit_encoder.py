@@ -27,8 +27,14 @@ def fit_encoder(schema: Schema, inputs: RawInputs, *, bad_rows: BadRows = "error
       bad_rows: `error` stops at the first malformed row, `quarantine` leaves malformed rows out.
 
     Raises:
+      ValueError: the schema's label has `keep_negatives`.
       FileNotFoundError, ValueError, BadRowError: see `prepare`.
     """
+    if schema.label.keep_negatives != 1:
+        raise ValueError(
+            f"fit_encoder takes all rows, and the schema has keep_negatives={schema.label.keep_negatives}; call"
+            " prepare(schema, inputs, directory), which drops negatives, or schema.with_keep_negatives(1.0)"
+        )
     job = PrepareJob(schema, expand_inputs(inputs, "inputs"), (), 0.0, 0, bad_rows)
     with tempfile.TemporaryDirectory(prefix="fit_encoder-") as directory:
         try:

@@ -70,6 +70,19 @@ class PrepareJob:
         size, modified_ns = raw_files.stat(file)
         return {"path": raw_files.absolute(file), "bytes": size, "modified_ns": modified_ns}
 
+    def in_train(self, file: int, numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Whether rows belong to the training set: bool [N].
+
+        Args:
+          file: the number of their file.
+          numbers: int64 [N], of the rows in the file.
+          labels: float [N], the first label. Rows with a 0 are drawn, see `Label.keep_negatives`.
+        """
+        train, share = ~self.in_eval(file, numbers), self.schema.label.keep_negatives
+        if share == 1:
+            return train
+        return train & ((labels != 0) | (_uniform(self.seed, file, numbers, draw=1) < share))
+
     def in_eval(self, file: int, numbers: np.ndarray) -> np.ndarray:
         """Whether rows, by their numbers in a file, belong to the evaluation set: bool [N]."""
         if file >= len(self.train_files):
@@ -79,11 +92,11 @@ class PrepareJob:
         return _uniform(self.seed, file, numbers) < self.eval_fraction
 
 
-def _uniform(seed: int, file: int, numbers: np.ndarray) -> np.ndarray:
-    """Draws one number in [0, 1) per row, a function of seed, file and row number (splitmix64)."""
+def _uniform(seed: int, file: int, numbers: np.ndarray, draw: int = 0) -> np.ndarray:
+    """Draws one number in [0, 1) per row, a function of seed, file and row number (splitmix64), for each `draw`."""
     with np.errstate(over="ignore"):
         x = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(1 + file)
-        x += np.uint64(seed % 2**64) * np.uint64(0xD1B54A32D192ED03)
+        x += np.uint64(seed % 2**64) * np.uint64(0xD1B54A32D192ED03) + np.uint64(draw) * np.uint64(0xA0761D6478BD642F)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x ^= x >> np.uint64(31)

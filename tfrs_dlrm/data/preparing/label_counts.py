@@ -123,16 +123,19 @@ def joined(schema: Schema, parts: Iterable[Mapping[str, Any]]) -> dict[str, Labe
     return counter.counts()
 
 
-def label_notes(split: str, counts: Mapping[str, LabelCounts]) -> list[str]:
+def label_notes(labels: Mapping[str, Mapping[str, LabelCounts]]) -> list[str]:
     """Says what a model cannot learn from the labels of a split, or what metrics cannot say about it.
 
     Args:
-      split: `train` or `eval`.
-      counts: of the split, by column of the label.
+      labels: by split, `train` or `eval`, and column of the label. Other keys are skipped.
     """
-    rows = "training rows" if split == "train" else "rows of the evaluation set"
-    notes = {column: _note(split, rows, found) for column, found in counts.items()}
-    return [f"{column.replace('/', ' ')}: {note}" for column, note in notes.items() if note]
+    rows = {"train": "training rows", "eval": "rows of the evaluation set"}
+    notes = [
+        (column.replace("/", " "), _note(split, text, found))
+        for split, text in rows.items()
+        for column, found in labels.get(split, {}).items()
+    ]
+    return [f"{column}: {note}" for column, note in notes if note]
 
 
 def _note(split: str, rows: str, found: LabelCounts) -> str:

@@ -20,6 +20,7 @@ from tfrs_dlrm.stores.files import finite, read_json, well_formed, write_json
 
 MANIFEST_FILE = PREPARED_FILE
 PREPARE_AGAIN = "remove the directory and prepare the data again"
+LOG = "log"  # in `labels`: all training rows of the log, if negatives were dropped
 _CHECKSUM = "crc32c"  # of all other fields of the file
 Split = Literal["train", "eval"]
 
@@ -49,7 +50,8 @@ class PreparedManifest:
       out_of_range: by feature, how many values have no row.
       job: the fingerprint of the job that made it.
       labels: by split and column of the label, what the labels are; empty if an earlier version made the directory, see
-        `tfrs_dlrm.data.reading.labels.label_counts`.
+        `tfrs_dlrm.data.reading.labels.label_counts`. If `Label.keep_negatives` dropped rows, `log` has the counts of
+        the training rows with those that were dropped.
       checksums: of the files that encode, by name; empty in data of earlier versions. See
         `tfrs_dlrm.data.encoding.checksums`.
     """

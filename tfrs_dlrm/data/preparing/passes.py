@@ -31,6 +31,7 @@ from tfrs_dlrm.data.raw.typed_rows import parse
 from tfrs_dlrm.schema import Schema
 
 ROWS_PER_GROUP = 65_536
+DROPPED = "dropped"  # of the training rows of the log, those that `Label.keep_negatives` leaves out
 
 
 class Pass(Protocol):
@@ -73,7 +74,7 @@ class CountingPass:
 
     def work(self, file: int, block: RawBlock) -> CountedBlock:
         """See `Pass.work`."""
-        return self._counter(block, lambda numbers: ~self._job.in_eval(file, numbers))
+        return self._counter(block, lambda rows: self._job.in_train(file, rows.numbers, rows.label))
 
     def finish(self, workspace: Workspace, name: str, parts: Iterable[CountedBlock]) -> dict[str, Any]:
         """See `Pass.finish`."""
@@ -107,6 +108,9 @@ class EncodingPass:
     def work(self, file: int, block: RawBlock) -> SplitBlock:
         """See `Pass.work`."""
         rows = parse(block, self._schema)
+        dropped = ~(self._job.in_train(file, rows.numbers, rows.label) | self._job.in_eval(file, rows.numbers))
+        left_out = rows.take(dropped)
+        rows = rows.take(~dropped) if dropped.any() else rows
         encoded = self._encode(block, rows)
         in_eval = self._job.in_eval(file, encoded.numbers)
         splits = {"train": ~in_eval, "eval": in_eval}
@@ -115,36 +119,47 @@ class EncodingPass:
         for split, keep in splits.items():
             good = np.isin(rows.numbers, encoded.numbers[keep])
             samples[split] = self._samples.take(rows, good, split, segment)
-        return SplitBlock(encoded, splits, samples)
+        return SplitBlock(encoded, splits, samples, (left_out.labels, left_out.weight))
 
     def finish(self, workspace: Workspace, name: str, parts: Iterable[SplitBlock]) -> dict[str, Any]:
         """See `Pass.finish`."""
         rows, bad, unknown = {"train": 0, "eval": 0}, 0, collections.Counter[str]()
         samples: dict[str, list[dict[str, Any]]] = {split: [] for split in rows}
-        labels = {split: LabelCounter(self._schema) for split in rows}
+        labels = {split: LabelCounter(self._schema) for split in (*rows, DROPPED)}
+        dropped = 0
         with _SegmentWriter(workspace, name, encoded_schema(self._schema)) as writer:
             for part in parts:
                 _stop_at(self._job, part.encoded.bad)
                 writer.write_rejects(part.encoded.bad)
                 bad += len(part.encoded.bad)
+                dropped += len(part.dropped[0])
+                labels[DROPPED].add(*part.dropped)
                 unknown.update(part.encoded.out_of_range)
                 for split, keep in part.splits.items():
                     rows[split] += writer.write_rows(split, part.encoded.table, keep)
                     labels[split].add(*part.labels(self._schema, keep))
                     samples[split] += part.samples[split]
         kept = {split: self._samples.finish(split, name, found) for split, found in samples.items()}
-        counts = {"read": sum(rows.values()), "rows": rows, "bad": bad, "out_of_range": dict(unknown)}
+        counts = {"read": sum(rows.values()) + dropped, "rows": rows, "bad": bad, "out_of_range": dict(unknown)}
         counts["labels"] = {split: counter.plain() for split, counter in labels.items()}
         return {"name": name, **counts, "samples": kept}
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitBlock:
-    """One encoded block: which of its rows (bool [N]) are in each split, and the raw rows that may become samples."""
+    """One encoded block.
+
+    Attributes:
+      encoded: its rows, without the dropped ones.
+      splits: by split, which of these rows are in it, bool [N].
+      samples: by split, the raw rows that may become samples.
+      dropped: the labels [n, labels] and weights [n], if there are any, of negative rows that are not kept.
+    """
 
     encoded: EncodedBlock
     splits: dict[str, np.ndarray]
     samples: dict[str, list[dict[str, Any]]]
+    dropped: tuple[np.ndarray, np.ndarray | None]
 
     def labels(self, schema: Schema, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the labels [n, labels] of the rows where `keep` is true, and their weights [n], if they have any."""

@@ -23,7 +23,8 @@ from tfrs_dlrm.data.preparing.engines import Engine, EngineName
 from tfrs_dlrm.data.preparing.engines.local import LocalEngine
 from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
 from tfrs_dlrm.data.preparing.label_counts import joined
-from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PREPARE_AGAIN, PreparedManifest, PreparedShard
+from tfrs_dlrm.data.preparing.manifest import LOG, MANIFEST_FILE, PREPARE_AGAIN, PreparedManifest, PreparedShard
+from tfrs_dlrm.data.preparing.passes import DROPPED
 from tfrs_dlrm.data.preparing.samples import SAMPLES, write_samples
 from tfrs_dlrm.data.preparing.workspace import ENCODED, Workspace, check_same
 from tfrs_dlrm.data.raw.frames import Frame, RawInputs, expand_inputs, input_identity, is_frame
@@ -43,6 +44,7 @@ def prepare(
     eval_inputs: RawInputs = (),
     eval_fraction: float = 0.0,
     seed: int = 0,
+    keep_negatives: float | None = None,
     bad_rows: BadRows = "error",
     engine: EngineName = "duckdb",
     master: str | None = None,
@@ -62,7 +64,11 @@ def prepare(
         `s3://BUCKET/PREFIX` the local copy is prepared first (see `tfrs_dlrm.stores`).
       eval_inputs: the evaluation logs, as `inputs`; or give
       eval_fraction: the share of the rows of `inputs` to set aside for evaluation, chosen at random by `seed`.
-      seed: see `eval_fraction`.
+      seed: see `eval_fraction` and `keep_negatives`.
+      keep_negatives: the share of the training rows with a first label of 0 to keep, drawn at random by `seed`; by
+        default what the schema's label says, which is usually 1. Evaluation rows are all kept. Vocabularies and
+        statistics are those of the kept rows. The written schema has the share, and models correct their
+        probabilities by it; see `Label.keep_negatives`.
       bad_rows: `error` stops at the first malformed row; `quarantine` writes malformed rows to `quarantine.jsonl`
         with file, line, column and reason, and continues.
       engine: `duckdb` works on this machine, `spark` on a Spark cluster and on files only; both write the same bytes.
@@ -94,6 +100,8 @@ def prepare(
         raise ValueError(f"engine={engine!r} is neither 'duckdb' nor 'spark'")
     if master is not None and engine != "spark":
         raise ValueError(f"master={master!r} is for engine='spark', this is engine={engine!r}")
+    if keep_negatives is not None:
+        schema = schema.with_keep_negatives(keep_negatives)
     eval_files = expand_inputs(eval_inputs, "eval_inputs") if with_eval else ()
     job = PrepareJob(schema, expand_inputs(inputs, "inputs"), eval_files, eval_fraction, seed, bad_rows)
     training = set(map(input_identity, job.train_files))
@@ -189,6 +197,8 @@ class _Preparation:
         bad, labels = sum(m["bad"] for m in marks), {}
         if all("labels" in m for m in marks):  # an earlier version marked without them
             labels = {s: joined(self._job.schema, [m["labels"][s] for m in marks]) for s in rows}
+        if self._job.schema.label.keep_negatives < 1:
+            labels[LOG] = joined(self._job.schema, [m["labels"][s] for m in marks for s in ("train", DROPPED)])
         return PreparedManifest(
             shards["train"], shards["eval"], bad, dict(sorted(unknown.items())), fingerprint, labels
         )

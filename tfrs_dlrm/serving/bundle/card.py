@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ def card(manifest: BundleManifest, request: Mapping[str, Any]) -> str:
     lines = [
         *_summary(manifest),
         *_more_outputs(manifest.more_outputs),
+        *_kept(manifest.keep_negatives),
         *_accuracy(manifest.accuracy),
         "## Features",
         "",
@@ -87,6 +89,13 @@ def _more_outputs(outputs: Mapping[str, Any]) -> list[str]:
         " ordered by it.",
         "",
     ]
+
+
+def _kept(share: float) -> list[str]:
+    if share == 1:
+        return []
+    added = f"{math.log(share):.4f} is added to its logits, so that probabilities are those of the full log."
+    return [f"It was trained on {share:.4g} of the negative rows; {added}", ""]
 
 
 def _accuracy(found: Mapping[str, Any] | None, label: str = "") -> list[str]:

@@ -95,6 +95,7 @@ class BundleManifest:
       rounding: between the answers to two ways of asking the bundle, for the first label.
       tolerance_up_to: `Tolerance.usual` of both.
       more_outputs: by name of the output of each further label, its `task` and the three numbers above.
+      keep_negatives: the share of negative training rows that the first label's probabilities are corrected for.
       accuracy: the cost of smaller tables, as `Accuracy.to_dict` says; None for float32.
       files: by path, `bytes`, `sha256` and `crc32c` of all files but bundle.json.
     """
@@ -113,6 +114,7 @@ class BundleManifest:
     rounding: float | None = None
     tolerance_up_to: float = 1.0
     more_outputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    keep_negatives: float = 1.0
     accuracy: Mapping[str, Any] | None = None
     files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

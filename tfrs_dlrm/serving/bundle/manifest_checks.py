@@ -100,6 +100,7 @@ _TOLERANCES = {"tolerance": _NUMBER, "rounding": _NUMBER, "tolerance_up_to": _NU
 _MANIFEST = _TOLERANCES | {
     **dict.fromkeys(("name", "model", "created", "tensorflow", "checkpoint"), _TEXT),
     "tables": _ANY_OBJECT,
+    "keep_negatives": _NUMBER,
     "task": _TASK,
     "context": _list(_TEXT, "a list of names"),
     "features": _list(_object(_FEATURE, ("name",)), "a list of objects"),

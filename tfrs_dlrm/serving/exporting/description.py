@@ -59,6 +59,7 @@ def describe(
         checkpoint=os.path.basename(checkpoint) if checkpoint else None,
         **first,
         more_outputs={output: {"task": label.task, **numbers} for output, label, numbers in labels},
+        keep_negatives=model.schema.label.keep_negatives,
         accuracy=cost.to_dict() if cost else None,
     )
 
