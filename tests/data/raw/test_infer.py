@@ -5,6 +5,7 @@ import datetime
 import decimal
 import gzip
 import io
+import itertools
 import re
 import zipfile
 from dataclasses import replace
@@ -184,12 +185,19 @@ def test_the_label_is_known_by_its_name(tmp_path):
         infer_schema(with_label(tmp_path, "c", ["p", "q", "r"] * 20), label="c")
 
 
+GENRES = [" ".join(g) for n in (2, 3) for g in itertools.permutations(("Action", "Comedy", "Drama", "War"), n)]
+BY_BLANKS = CategoricalFeature("c", separator=" ")
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
         (["a; b", "a", "c; b; a", "c"], CategoricalFeature("c", separator="; ")),
         (["a,b", "a", "c,b,a", "c"], CategoricalFeature("c", separator=",")),
         (["Doe, Jane", "Roe, Max", "Poe, Ann", "x"], CategoricalFeature("c")),  # nothing comes again
+        (["Action Comedy", "Comedy", "Drama", "Action", "Comedy Drama", "War Action", "War"] * 2 + GENRES, BY_BLANKS),
+        (["New York", "York", "Old Town", "New Town", "Salt Lake"], CategoricalFeature("c")),
+        ([f"{a} {b}" for a in ("Ann", "Max", "Eva") for b in ("Doe", "Roe", "Poe", "Loe")], CategoricalFeature("c")),
         (["101,205", "205", "307,101", "307"], CategoricalFeature("c", separator=",")),  # no thousands
         (["-5", "7", "12", "8"], CategoricalFeature("c", dtype="int64")),
         (["007", "7", "12", "1"], CategoricalFeature("c")),
@@ -308,6 +316,12 @@ def test_lines_that_are_no_rows_are_passed_over(tmp_path):
             {},
             r"log\.csv: line 1 holds values such as '1', not the names of columns; give the names as",
         ),
+        (
+            "yes,news,u7\nno,news,u7\nyes,shop,u9\n",
+            {},
+            r"log\.csv: line 1 holds values, not the names of columns: 'yes', 'news', 'u7' occur below it in the same",
+        ),
+        ("25e83719,news\nfb9a,news\n3c4d,shop\n", {}, r"line 1 holds values such as '25e83719', not the names of col"),
         ("1,2,3\n4,5,6\n", {"columns": ["a", "b"]}, r"log\.csv: 2 columns are given, line 1 has 3 fields"),
         ("y,y\n1,2\n", {}, r"log\.csv: no column can be read: column 'y': the name occurs 2 times"),
         ("y,a\n1\n", {}, r"log\.csv: none of the first lines is a row of 2 fields: y, a"),
@@ -320,6 +334,12 @@ def test_messages(tmp_path, content, arguments, message):
     (tmp_path / "log.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
         infer_schema(str(tmp_path / "log.csv"), **arguments)
+
+
+def test_a_header_may_come_again(tmp_path):
+    """Files that were put together hold the header several times."""
+    (tmp_path / "log.csv").write_text("y,site\n" + "yes,news\nno,shop\ny,site\n" * 40)
+    assert infer_schema(str(tmp_path / "log.csv"), label="site", rows=2).schema.categorical[0].name == "y"
 
 
 def test_adult(real_data):

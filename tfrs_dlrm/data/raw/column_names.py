@@ -34,7 +34,7 @@ _ENDINGS = re.compile(
 _NUMBERS = frozenset(
     words(
         "price prices cost costs amount amt revenue income salary wage balance budget spend spent fee tax"
-        " discount age ages year years count counts cnt total sum avg average mean median max min std num qty"
+        " discount age ages year years count counts cnt total sum avg average mean median max min std qty"
         " quantity days hours minutes mins seconds secs millis ms duration elapsed length len width height weight"
         " distance km miles meters score ratio percent percentage pct share probability prob lat lon lng latitude"
         " longitude temperature altitude speed views visits clicks impressions purchases orders likes followers"

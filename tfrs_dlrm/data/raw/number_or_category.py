@@ -79,7 +79,10 @@ def _unique(counted: ValueCounts, said: str) -> Decision:
 
 def _weighed(counted: ValueCounts, told: LabelEvidence | None) -> Decision:
     """Weighs the evidence of the values and of the label; what counts for categories is positive."""
-    arguments = [argument for argument in (*_of_values(counted), _of_label(told)) if argument[0]]
+    label, why = _of_label(told)
+    if _is_few(counted):
+        label = max(label, -1.5)  # as categories they lose little
+    arguments = [argument for argument in (*_of_values(counted), (label, why)) if argument[0]]
     score = sum(weight for weight, _ in arguments)
     kind: Literal["number", "category"] = "category" if score > 0 else "number"
     against = sorted(arguments, key=lambda a: -a[0] if score > 0 else a[0])
@@ -89,10 +92,14 @@ def _weighed(counted: ValueCounts, told: LabelEvidence | None) -> Decision:
     return Decision(kind, "; ".join(said) or "nothing speaks for ids", certainty)
 
 
+def _is_few(counted: ValueCounts) -> bool:
+    return len(counted.values) <= _FEW and counted.present >= _OFTEN * len(counted.values)
+
+
 def _of_values(counted: ValueCounts) -> list[tuple[float, str]]:
     """Weighs what the values alone show."""
     values, distinct, present = counted.values, len(counted.values), counted.present
-    few = distinct <= _FEW and present >= _OFTEN * distinct
+    few = _is_few(counted)
     arguments = [(3.5 if distinct <= 10 else 2.0, "few values") if few else (-0.5, "")]
     zeros = counted.counts[values == 0].sum() / present
     if values[0] < -1:

@@ -111,24 +111,41 @@ def _check_header(path: str, first: Sequence[str], rows: Sequence[Sequence[str]]
     """Makes sure that line 1 holds names if and only if no columns are given."""
     if columns and len(columns) != len(first):
         raise ValueError(f"{path}: {len(columns)} columns are given, line 1 has {len(first)} fields; name each of them")
-    rows = [row for row in rows if len(row) == len(first)][:1000]
+    rows = [row for row in rows if len(row) == len(first) and list(row) != list(first)][:1000]
     header = _is_header(first, rows)
     if columns and (list(columns) == list(first) or (header and any(f and not is_number(f) for f in first))):
         raise ValueError(
             f"{path}: line 1 names the columns ({', '.join(first)[:200]}), but columns are given for a file without"
             " such a line; leave columns out"
         )
-    values = [name for name in first if name.strip() and is_number(name.strip())]
-    if columns or header or not values:
+    if columns or header:
         return
-    raise ValueError(
-        f"{path}: line 1 holds values such as {values[0]!r}, not the names of columns; give the names as columns. If it"
-        " does hold names, give one of them a letter"
-    )
+    values = [name for name in first if name.strip() and is_number(name.strip())]
+    if values:
+        raise ValueError(
+            f"{path}: line 1 holds values such as {values[0]!r}, not the names of columns; give the names as columns."
+            " If it does hold names, give one of them a letter"
+        )
+    again = _again(first, rows)
+    if again:
+        raise ValueError(
+            f"{path}: line 1 holds values, not the names of columns: {', '.join(map(repr, again[:3]))} occur below it"
+            " in the same column; give the names as columns. If it does hold names, choose others than these"
+        )
+
+
+def _again(first: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the fields of line 1 that occur again in their columns, if half of its fields do; otherwise nothing."""
+    given = [(i, name.strip()) for i, name in enumerate(first) if name.strip()]
+    again = [name for i, name in given if any(row[i].strip() == name for row in rows)]
+    return again if again and 2 * len(again) >= len(given) else []
 
 
 def _is_header(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the fields of line 1 are of another kind than those below, or number the columns as pandas does."""
+    """Whether line 1 has texts above numbers only, numbers above texts only, or numbers the columns as pandas does.
+
+    Numbers above texts say nothing where other fields of line 1 occur again below: a hash may look like a number.
+    """
     names = [name.strip() for name in first]
     given = [name for name in names if name]
     if len(set(given)) < len(given):
@@ -140,6 +157,6 @@ def _is_header(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
         values = [row[i].strip() for row in rows if row[i].strip() not in nothing]
         if name and values and name not in nothing:
             numbers = {is_number(value) for value in values}
-            if len(numbers) == 1 and numbers != {is_number(name)}:
+            if numbers == {not is_number(name)} and (numbers == {True} or not _again(first, rows)):
                 return True
     return False
