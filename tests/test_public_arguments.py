@@ -1,5 +1,8 @@
 """Arguments of public functions that are of a wrong type are refused where they are given, by name."""
 
+from __future__ import annotations
+
+import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -10,7 +13,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfrs_dlrm as td
-from tfrs_dlrm.messages.arguments import checked
+from tfrs_dlrm.messages.arguments import check_fields, checked
 
 FRAME = pd.DataFrame({"y": [0, 1, 0, 1], "a": ["u", "v", "u", "v"], "x": [1.0, 2.0, 3.0, 4.0]})
 SCHEMA = td.Schema(td.Label("y"), dense=(td.DenseFeature("x"),), categorical=(td.CategoricalFeature("a"),))
@@ -89,6 +92,39 @@ def test_right_types_in_other_forms_are_taken(tmp_path):
     assert called("a", 3, 1, ("a", "b"), shuffle=None) == "called"
     label = td.Label("y", positive=["1"], negative=["0"])
     assert td.Schema(label, dense=[td.DenseFeature("x")], categorical=[feature()]).dense[0].name == "x"
+
+
+@dataclasses.dataclass
+class Named:
+    name: str
+    size: tuple[int, str] = (1, "a")
+    any_name: Unknown | None = None  # noqa: F821
+    any_attribute: unknown.Thing = None  # noqa: F821
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass
+class Rated(Named):
+    rates: Sequence[float] = ()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"name": 3}, "Rated: name is the int 3; str is needed"),
+        ({"size": (1, 2)}, "Rated: size is a tuple with a int; a list of 2: int, str is needed"),
+        ({"size": (1, "a", "b")}, "Rated: size is a tuple with a int; a list of 2: int, str is needed"),
+        ({"rates": np.float32(1)}, "Rated: rates is a float32; a list of float is needed"),
+        ({"rates": tf.constant(1.0)}, "Rated: rates is a EagerTensor; a list of float is needed"),
+    ],
+)
+def test_fields_of_base_classes_tuples_and_tensors_of_no_dimension(given, message):
+    Rated("a", (2, "b"), object(), object(), [1.5])
+    Rated("a", rates=np.float32([1, 2]))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Rated(**{"name": "a"} | given)
 
 
 def test_what_a_model_takes():

@@ -170,6 +170,9 @@ def test_slots_are_made_once_and_belong_to_their_tables():
 def test_refuses():
     with pytest.raises(ValueError, match="learning_rate=-1 is negative"):
         SGD(-1)
+    for rate in (float("nan"), "0.1", None, True):
+        with pytest.raises(ValueError, match=f"learning_rate={rate!r} is no number; a number of at least 0 is needed"):
+            SGD(0.1).learning_rate = rate
     with pytest.raises(ValueError, match="l2=-0"):
         Adagrad(l2=-0.1)
     with pytest.raises(ValueError, match="weight_decay=-1 is negative"):

@@ -1,14 +1,18 @@
 """Ctrl-C and SIGTERM end each program in one line, with what is saved and what to do next."""
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
-from tfrs_dlrm.programs import launch
+from tfrs_dlrm.programs import launch, signals
+from tfrs_dlrm.training.callbacks import StepCounter, StopOnSignal
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = [
@@ -69,6 +73,36 @@ def test_an_error_that_a_library_made_of_the_signal_is_no_error(monkeypatch, tmp
     monkeypatch.setattr("tfrs_dlrm.data.raw.infer.infer_schema", work)
     assert launch.call("infer", ["--input=log.csv", "--output=s.json"]) == 143
     assert capsys.readouterr().err == "Stopped by SIGTERM. No schema was written: the same command looks again.\n"
+
+
+def test_a_second_signal_while_training_is_the_one_that_ended_it(monkeypatch, tmp_path, capsys):
+    """The first asks for a checkpoint; the second, of whichever kind, ends the program as that signal does."""
+
+    def work(*_, **__):
+        with StopOnSignal(StepCounter(0), lambda: False, lambda: "checkpoint") as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.received
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tfrs_dlrm.training.loop.train_and_evaluate", work)
+    assert launch.call("train", []) == 143
+    assert capsys.readouterr().err.startswith("Stopped by SIGTERM. ")
+
+
+def test_a_second_signal_inside_a_call_of_a_library_is_seen_as_well(monkeypatch):
+    """The first was noticed; what it ends is inside such a call when the second comes."""
+    monkeypatch.setattr(signals, "SECONDS_IN_A_CALL", 0.5)
+    barrier, c, inside = ctypes.create_string_buffer(64), ctypes.CDLL(None), threading.Event()
+    c.pthread_barrier_init(barrier, None, 2)
+    with signals.ends_by_signal(lambda _: inside.is_set() and c.pthread_barrier_wait(barrier)) as found:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        wait_for(lambda: not found.noticed.is_set(), "the next signal has to be noticed by itself")
+        inside.set()
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(KeyboardInterrupt):
+            c.pthread_barrier_wait(barrier)  # until `stuck` is called
 
 
 @pytest.mark.process

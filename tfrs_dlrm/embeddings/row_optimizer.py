@@ -63,11 +63,7 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         if not isinstance(learning_rate, LearningRateSchedule):
             named["learning_rate"] = learning_rate
         for name, value in named.items():
-            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if not number or math.isnan(value):
-                raise ValueError(f"{name}={value!r} is no number; a number of at least 0 is needed")
-            if value < 0:
-                raise ValueError(f"{name}={value} is negative")
+            _check_rate(name, value)
         self._given_rate = learning_rate
         self.l2 = l2
         self.weight_decay = weight_decay
@@ -87,7 +83,7 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         Setting a number takes effect at the next step, without a new trace.
 
         Raises:
-          ValueError: when set to a negative number, or to a schedule after `build`.
+          ValueError: when set to what is no number of at least 0.
           TypeError: when set while it is a schedule.
         """
         if self.rate is None:
@@ -102,8 +98,7 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
                 f"{type(self).__name__}: a schedule cannot be set or replaced; give the rate or the schedule to the"
                 " constructor of a new optimizer, and compile the model with it"
             )
-        if rate < 0:
-            raise ValueError(f"learning_rate={rate} is negative")
+        _check_rate("learning_rate", rate)
         self._set_rate(rate)
 
     @property
@@ -267,6 +262,14 @@ class RowOptimizer(tf.__internal__.tracking.AutoTrackable, abc.ABC):
         if isinstance(rate, dict):
             rate = keras.optimizers.schedules.deserialize(rate)
         return cls(**(config | {"learning_rate": rate}))
+
+
+def _check_rate(name: str, value: object) -> None:
+    """Raises ValueError if a value is no number, NaN or negative."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or math.isnan(value):
+        raise ValueError(f"{name}={value!r} is no number; a number of at least 0 is needed")
+    if value < 0:
+        raise ValueError(f"{name}={value} is negative")
 
 
 def _scalar(initial: float, dtype: tf.DType, name: str) -> tf.Variable:

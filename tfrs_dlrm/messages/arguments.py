@@ -6,7 +6,9 @@ values that a Literal allows, and other classes, are left to whoever uses them, 
 
 from __future__ import annotations
 
+import builtins
 import collections.abc
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -15,7 +17,7 @@ import os
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PLAIN = (str, int, float, bool)
@@ -62,18 +64,29 @@ def check_fields(instance: Any) -> None:
 
 
 def _class_hints(kind: type) -> dict[str, Any]:
+    """Returns the types of the fields of a dataclass, also of those that it inherits."""
     fields = {field.name for field in dataclasses.fields(kind)}
-    return {name: hint for name, hint in _hints(kind.__annotations__, kind.__module__).items() if name in fields}
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        own = {name: hint for name, hint in inspect.get_annotations(base).items() if name in fields}
+        found |= _hints(own, base.__module__)
+    return found
+
+
+class _Names(dict[str, Any]):
+    """The names of a module; one that is imported for type checkers only may be anything."""
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(builtins, name, Any)
 
 
 def _hints(annotations: dict[str, Any], module: str) -> dict[str, Any]:
-    """Evaluates annotations; those of names that are imported for type checkers only are left out."""
-    names, found = vars(sys.modules[module]), {}
+    """Evaluates the annotations of a module; those with an attribute of an unknown name are left out."""
+    names, found = _Names(vars(sys.modules[module])), {}
     for name, hint in annotations.items():
-        try:
-            found[name] = eval(hint, names) if isinstance(hint, str) else hint  # the source of this package
-        except NameError:
-            continue
+        with contextlib.suppress(AttributeError, TypeError):  # such as tf.Tensor without tf
+            one = types.SimpleNamespace(__annotations__={name: hint})
+            found |= get_type_hints(one, names, names)
     return found
 
 
@@ -110,7 +123,11 @@ def _fits(value: Any, hint: Any) -> bool | None:
         if not isinstance(value, (tuple, list)):
             iterable = hasattr(value, "__iter__") and not isinstance(value, (*_PLAIN, bytes, type))
             frame = hasattr(value, "__dataframe__") or isinstance(value, collections.abc.Mapping)
-            return None if iterable and not frame and origin is not tuple else False
+            scalar = getattr(value, "ndim", 1) == 0  # a tensor of no dimension, which has nothing to iterate over
+            return None if iterable and not frame and not scalar and origin is not tuple else False
+        if origin is tuple and Ellipsis not in arguments:
+            each = zip(value, arguments, strict=False)
+            return len(value) == len(arguments) and all(_fits(item, one) is not False for item, one in each)
         return all(_fits(item, arguments[0]) is not False for item in value)
     if origin is collections.abc.Mapping or origin is dict:
         return isinstance(value, collections.abc.Mapping)
@@ -135,6 +152,8 @@ def _wanted(hint: Any) -> str:
         return " or ".join(dict.fromkeys(map(_wanted, arguments)))
     if origin is Literal:
         return " or ".join(map(repr, arguments))
+    if origin is tuple and Ellipsis not in arguments:
+        return f"a list of {len(arguments)}: {', '.join(map(_wanted, arguments))}"
     if origin in _SEQUENCES:
         return f"a list of {_wanted(arguments[0])}"
     if hint in (None, type(None)):

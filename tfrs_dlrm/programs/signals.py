@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from types import FrameType
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 # How long the main thread may stay in a library's call, which no signal interrupts.
 SECONDS_IN_A_CALL = 3.0
+_BYTES = 4096  # each signal is one
 
 
 class Signals:
@@ -53,11 +55,17 @@ class Signals:
         library, as for another process of a cluster, would ignore SIGTERM.
         """
         with open(received, "rb", buffering=0) as file:
-            while number := file.read(1):
-                listens_itself = signal.getsignal(number[0]) != self.receive
-                if number[0] in _NAMES and not listens_itself and not self.noticed.wait(SECONDS_IN_A_CALL):
-                    self.number = number[0]
+            while arrived := file.read(_BYTES):
+                number = next((n for n in reversed(arrived) if n in _NAMES), 0)
+                if not number or signal.getsignal(number) != self.receive:
+                    continue  # another part of the program listens
+                if not self.noticed.wait(SECONDS_IN_A_CALL):
+                    self.number = number
                     stuck(self)
+                # What came until now is noticed with it: Python calls a handler once for signals that came together.
+                if select.select([file], [], [], 0)[0]:
+                    file.read(_BYTES)
+                self.noticed.clear()  # the next one has to be noticed by itself
 
 
 @contextlib.contextmanager

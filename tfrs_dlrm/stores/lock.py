@@ -100,12 +100,12 @@ class Lock:
                 waited = self._lock(file, wait) or waited
                 # Its owner may have removed the file after this process had opened it.
                 if _is_at(file, self._path):
+                    if not self._shared:
+                        self._sign(file)
                     self._file = file
             finally:
                 if self._file is None:
                     file.close()
-        if not self._shared:
-            self._sign()
         return waited
 
     def release(self) -> None:
@@ -117,6 +117,8 @@ class Lock:
             if self._temporary:
                 with contextlib.suppress(OSError):
                     os.remove(self._path)
+            with contextlib.suppress(OSError):  # processes that this one started may have the file open as well
+                fcntl.flock(file, fcntl.LOCK_UN)
         with contextlib.suppress(OSError):  # they hold something by now
             for directory in self._made:
                 os.rmdir(directory)
@@ -148,9 +150,12 @@ class Lock:
                 if missing := _missing(directory):
                     os.makedirs(directory, exist_ok=True)
                     self._made = missing
-                with contextlib.suppress(FileNotFoundError):  # an owner that made the directory has just removed it
+                try:
                     descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
                     return open(descriptor, "r+", encoding="utf-8")
+                except FileNotFoundError:  # an owner that made the directory has just removed it
+                    if os.path.islink(self._path):  # to a directory that does not exist
+                        raise
 
     def _lock(self, file: io.TextIOWrapper, wait: Callable[[Owner], bool] | None) -> bool:
         """Locks an open file; returns whether it had to wait."""
@@ -176,14 +181,13 @@ class Lock:
         fcntl.flock(file, kind)
         return True
 
-    def _sign(self) -> None:
-        assert self._file is not None
+    def _sign(self, file: io.TextIOWrapper) -> None:
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
         owner = Owner(os.getpid(), socket.gethostname(), now, self._work, self._key)
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(json.dumps(dataclasses.asdict(owner)) + "\n")
-        self._file.flush()
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps(dataclasses.asdict(owner)) + "\n")
+        file.flush()
 
 
 def directory_lock(directory: str, work: str, key: str = "") -> Lock:
@@ -204,7 +208,7 @@ def _owner(file: io.TextIOWrapper) -> Owner:
 def _missing(directory: str) -> list[str]:
     """Returns the directories on the way to one that do not exist, from below."""
     found = []
-    while not os.path.lexists(directory):
+    while not os.path.exists(directory):  # nor does the target of a link that leads nowhere
         found.append(directory)
         directory = os.path.dirname(directory)
     return found

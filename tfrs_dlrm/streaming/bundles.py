@@ -48,5 +48,5 @@ class Bundles:
             return ""
         try:
             return str(read_json(join(join(self._output, str(versions[-1])), MANIFEST))["checkpoint"])
-        except (FileNotFoundError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # a manifest that is no object of JSON
             return ""

@@ -156,8 +156,9 @@ class StopOnSignal(keras.callbacks.Callback):
             raise self.interrupted(self._save())
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        del frame
         self._number = number
         if self.received:
+            if callable(replaced := self._before[number]):
+                replaced(number, frame)  # the program learns which signal ended it
             raise KeyboardInterrupt
         self.received = True

@@ -130,6 +130,13 @@ def test_a_rerun_that_dies_does_not_leave_the_metrics_of_the_earlier_log(tmp_pat
     assert not (tmp_path / "planted.json").exists()
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"rows": 10}', '{"train_rows": 10, "rows": 10, "seed": 0}'])
+def test_a_damaged_planted_json_is_named(tmp_path, content):
+    (tmp_path / "planted.json").write_text(content)
+    with pytest.raises(ValueError, match=r"planted.json: .*; remove the file, and the log is drawn again"):
+        generate(str(tmp_path), 10, 10, again=False)
+
+
 @pytest.mark.parametrize("seed", [-1, 2**63])
 def test_seed_has_a_range(tmp_path, seed):
     with pytest.raises(ValueError, match=f"seed={seed} is out of range; give 0 to 9223372036854775807"):

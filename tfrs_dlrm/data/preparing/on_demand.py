@@ -11,10 +11,11 @@ from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.synthetic.synthetic import EVAL_FILE, PLANTED_FILE, TRAIN_FILE, generate
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Listing, Mirror, Progress, Store, is_store_url, join, local_copy
-from tfrs_dlrm.stores.files import read_json, write_json
+from tfrs_dlrm.stores.files import read_json, well_formed, write_json
 
 # Metrics to compare with on the evaluation set, {name: {metric: value}}, in the prepared directory.
 REFERENCE_FILE = "reference.json"
+_THEN = "remove the file, and the log is drawn again"
 
 
 def ensure_prepared(config: DataConfig, seed: int = 0, progress: Progress | None = None) -> str:
@@ -49,8 +50,9 @@ def ensure_prepared(config: DataConfig, seed: int = 0, progress: Progress | None
     reference = os.path.join(local, REFERENCE_FILE)
     if config.synthetic_rows:
         if not os.path.isfile(reference):
-            planted = read_json(join(raw, PLANTED_FILE))
-            known = {"examples": planted["rows"], "auc": planted["auc"], "log_loss": planted["log_loss"]}
+            planted = read_json(join(raw, PLANTED_FILE), _THEN)
+            with well_formed(join(raw, PLANTED_FILE), _THEN):
+                known = {"examples": planted["rows"], "auc": planted["auc"], "log_loss": planted["log_loss"]}
             write_json(reference, {"planted": known})
         mirror = Mirror(path) if is_store_url(path) else None
         if mirror and REFERENCE_FILE not in (found.files if (found := mirror.listing()) else {}):
@@ -78,9 +80,10 @@ def _synthetic_logs(config: DataConfig, progress: Progress | None) -> str:
     raw, wanted = f"{config.path}-raw", [config.synthetic_rows, config.synthetic_eval_rows]
     planted = None
     if Listing.read(Store(raw)) if is_store_url(raw) else os.path.isfile(os.path.join(raw, PLANTED_FILE)):
-        planted = read_json(join(raw, PLANTED_FILE))
+        planted = read_json(join(raw, PLANTED_FILE), _THEN)
     if planted:
-        found = [planted[key] for key in ("train_rows", "rows")]
+        with well_formed(join(raw, PLANTED_FILE), _THEN):
+            found = [planted[key] for key in ("train_rows", "rows")]
         if found != wanted:
             raise ValueError(
                 f"{raw}: holds {found} synthetic rows, the configuration says {wanted}; remove it and {config.path}"

@@ -16,7 +16,7 @@ from tfrs_dlrm.data.synthetic.planted import PlantedModel, PlantedRows, generato
 from tfrs_dlrm.metrics import exact_auc, log_loss
 from tfrs_dlrm.schema import SCHEMA_FILE, CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
 from tfrs_dlrm.stores import is_store_url, publish
-from tfrs_dlrm.stores.files import disk_full, read_json, remove_unfinished, whole_file, write_json
+from tfrs_dlrm.stores.files import disk_full, read_json, remove_unfinished, well_formed, whole_file, write_json
 from tfrs_dlrm.stores.lock import directory_lock
 
 TRAIN_FILE, EVAL_FILE, PLANTED_FILE = "train.tsv", "eval.tsv", "planted.json"
@@ -96,9 +96,11 @@ def generate(
         waited = lock.acquire(wait=lambda owner: owner.key == key)
         path = os.path.join(output, PLANTED_FILE)
         if (waited or not again) and os.path.exists(path):
-            planted = read_json(path)
-            if [planted[name] for name in ("train_rows", "rows", "seed")] == [train_rows, eval_rows, seed]:
-                return PlantedMetrics(**{f.name: planted[f.name] for f in dataclasses.fields(PlantedMetrics)})
+            then = "remove the file, and the log is drawn again"
+            planted = read_json(path, then)
+            with well_formed(path, then):
+                if [planted[name] for name in ("train_rows", "rows", "seed")] == [train_rows, eval_rows, seed]:
+                    return PlantedMetrics(**{f.name: planted[f.name] for f in dataclasses.fields(PlantedMetrics)})
         return _generate(output, train_rows, eval_rows, seed, progress or (lambda rows: None))
 
 
