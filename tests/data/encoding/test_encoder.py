@@ -48,6 +48,15 @@ def row_of(value, encoding, out_of_range, vocabulary):
     return (own[text], True) if text in own else ({"hash": hashed}.get(out_of_range, 0), False)
 
 
+def test_a_missing_text_may_be_a_number_although_no_value_of_the_vocabulary_is(tmp_path):
+    text = TextFormat(missing=("999",))
+    features = (CategoricalFeature("a"), CategoricalFeature("b", out_of_range="hash", table="a"))
+    schema = Schema(Label("y"), categorical=features, tables=(Table("a", vocabulary_size=4),), text=text)
+    encoder = build(tmp_path, schema, {"a": ["x", "<missing>", "y"]})
+    values = tf.constant(["999", "999.0", "", "y"])
+    assert encoder.encode({"a": values, "b": values})["ids"].numpy().tolist() == [[2, 2], [2, 2], [2, 2], [3, 3]]
+
+
 @pytest.mark.parametrize("in_graph", [False, True])
 def test_by_hand(tmp_path, in_graph):
     schema = Schema(

@@ -132,7 +132,7 @@ def test_quotes_between_tabs(tmp_path, names, rows, quoted):
 
     lines = [line(names, 0), *(line(rows[i % 2], i) for i in range(1, 20))]
     (tmp_path / "log.tsv").write_text("\n".join(lines))
-    found = sniff_text(str(tmp_path / "log.tsv"), FileKind("text"), (), None)
+    found = sniff_text(str(tmp_path / "log.tsv"), FileKind("text"), (), None, 1 << 24)
     assert (found.text.quote, found.names) == ('"' if quoted else None, ("t", "u", "v"))
 
 

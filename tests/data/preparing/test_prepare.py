@@ -508,6 +508,23 @@ def test_a_second_preparation_of_the_same_settings_waits_and_finds_it_done(tmp_p
     assert not list((tmp_path / "out").glob(".*")) and not (tmp_path / "out" / "unfinished").exists()
 
 
+def test_an_empty_part_among_others_has_no_rows_and_stops_nothing(tmp_path):
+    parts = [frame(200, seed) for seed in (0, 1)]
+    files = [str(tmp_path / f"{name}.csv.gz") for name in "abc"]
+    for path, part in zip(files, [parts[0], None, parts[1]], strict=True):
+        with gzip.open(path, "wt") as file:
+            if part is not None:
+                part.to_csv(file, index=False)
+    for name, given in (("files", files), ("frames", [parts[0], parts[0].iloc[:0], parts[1]])):
+        prepare(SCHEMA, given, str(tmp_path / name), eval_fraction=0.2)
+        manifest = PreparedManifest.load(str(tmp_path / name))
+        assert manifest.rows("train") + manifest.rows("eval") == 400
+    with pytest.raises(ValueError, match=r"b\.csv\.gz: the file is empty"):
+        prepare(SCHEMA, files[1:2], str(tmp_path / "none"), eval_fraction=0.2)
+    with pytest.raises(ValueError, match=r"it has no rows"):
+        prepare(SCHEMA, parts[0].iloc[:0], str(tmp_path / "none"), eval_fraction=0.2)
+
+
 def test_what_a_killed_run_left_half_written_goes_away(tmp_path):
     frame().to_csv(tmp_path / "log.csv", index=False)
     log, output = [str(tmp_path / "log.csv")], tmp_path / "out"

@@ -381,6 +381,22 @@ def test_missing_texts_stand_for_numbers_too(tmp_path, typed):
     np.testing.assert_array_equal(rows["d"][:, 0], [1, np.nan, 7])
 
 
+def test_a_missing_number_is_not_its_neighbour_that_is_the_same_float(tmp_path):
+    schema = Schema(
+        Label("y"), categorical=(CategoricalFeature("n", dtype="int64"),), text=TextFormat(missing=(str(2**53 + 1),))
+    )
+    pq.write_table(pa.table({"y": [0, 1], "n": [2**53, 2**53 + 1]}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet", schema)[0]["n"] == [2**53, MISSING_INT]
+
+
+def test_lists_of_a_fixed_size_may_be_missing(tmp_path):
+    feature = CategoricalFeature("n", dtype="int64", multi_valued=True)
+    lists = pa.array([None, [1, 2], None, [3, 0.5], [4, 5]], pa.list_(pa.float64(), 2))
+    pq.write_table(pa.table({"y": [0, 1, 0, 1, 0], "n": lists}), tmp_path / "a.parquet")
+    rows, bad = read(tmp_path / "a.parquet", Schema(Label("y"), categorical=(feature,)))
+    assert rows["n"] == [None, [1, 2], None, [4, 5]] and [b.row for b in bad] == [4]
+
+
 @pytest.mark.parametrize("column", [["True", "false", ""], ["TRUE", "0", ""], [True, False, None], [1.0, 0.0, None]])
 @pytest.mark.parametrize("label", [Label("y"), Label("y", positive=("True",), negative=("False",))])
 def test_a_label_of_booleans(tmp_path, column, label):

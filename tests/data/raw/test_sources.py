@@ -1,14 +1,17 @@
 """How files are cut into blocks."""
 
+import errno
 import gzip
 import os
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_dlrm.data.raw import sources
-from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
+from tfrs_dlrm.data.raw import sources, text_layout
+from tfrs_dlrm.data.raw.sniffing import read_first_rows
+from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, TextFormat
 
 SCHEMA = Schema(Label("y"), categorical=(CategoricalFeature("c"),))
 
@@ -50,3 +53,34 @@ def test_parquet_is_cut_by_rows(tmp_path, monkeypatch):
     ]
     assert [v for b in blocks for v in b.data["c"].to_pylist()] == table["c"].to_pylist()
     assert blocks[1].texts([6]) == ["{'y': 1, 'c': 'v5'}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(b"x,", "line 1 is longer than 200000 bytes; is this a text"), (b"x\r", "carriage returns")]
+)
+@pytest.mark.parametrize("schema", [None, SCHEMA, replace(SCHEMA, text=TextFormat(columns=("y", "c")))])
+def test_a_file_without_a_line_end_is_read_up_to_a_bound_and_no_further(tmp_path, monkeypatch, text, message, schema):
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 200_000)
+    read, real = [], text_layout.chunks
+
+    def count(*args):
+        for piece in real(*args):
+            read.append(len(piece))
+            yield piece
+
+    monkeypatch.setattr(text_layout, "chunks", count)
+    path = tmp_path / "log.csv"
+    path.write_bytes(text * 500_000)
+    with pytest.raises(ValueError, match=message):
+        sources.check(str(path), schema) if schema else read_first_rows([str(path)], (), None, 10)
+    assert sum(read) < 300_000
+
+
+def test_no_room_for_an_unpacked_copy_is_no_damage_of_the_file(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "no room in '/tmp' to unpack")
+
+    pq.write_table(pa.table({"y": [1], "c": ["a"]}), tmp_path / "log.parquet")
+    monkeypatch.setattr(sources, "open_parquet", full)
+    with pytest.raises(OSError, match="no room in '/tmp' to unpack"):
+        sources.columns_of(str(tmp_path / "log.parquet"), TextFormat())

@@ -168,6 +168,21 @@ def test_written_again_only_where_something_changed(copy):
     assert not Path(other, "records.unfinished").exists()
 
 
+def test_records_that_another_process_wrote_before_it_gave_the_lock_back_stay(copy, monkeypatch):
+    shutil.rmtree(copy / "records")
+    lock, times = records_module.directory_lock, {}
+
+    def late(*args):
+        monkeypatch.setattr(records_module, "directory_lock", lock)
+        write_records(copy)
+        times.update({p: p.stat().st_mtime_ns for p in (copy / "records").iterdir()})
+        return lock(*args)
+
+    monkeypatch.setattr(records_module, "directory_lock", late)
+    write_records(copy)
+    assert times and {p: p.stat().st_mtime_ns for p in (copy / "records").iterdir()} == times
+
+
 _KILLED = """
 import os, signal, sys
 from tfrs_dlrm.data.reading.records import write_records

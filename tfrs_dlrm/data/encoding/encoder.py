@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import weakref
@@ -81,7 +82,9 @@ class Encoder(keras.layers.Layer):
             users = [f for f in schema.categorical if f.table == table.name]
             if users and users[0].encoding == "vocabulary":
                 lookup = self._lookups[table.name] = _lookup(directory, table.name, table.vocabulary_size)
-                self._spellings[table.name] = _spelling(lookup, vocabulary_file(directory, table.name))
+                self._spellings[table.name] = _spelling(
+                    lookup, vocabulary_file(directory, table.name), self.tokenizer.missing
+                )
                 found = lookup.lookup(tf.constant([MISSING_TEXT, *self.tokenizer.missing])).numpy()
                 self._missing_rows[table.name] = None if (found == found[0]).all() else 1 + int(found[0])
 
@@ -337,9 +340,10 @@ def _lookup(directory: str, table: str, rows: int) -> tf.lookup.StaticHashTable:
     return lookup
 
 
-def _spelling(lookup: tf.lookup.StaticHashTable, path: str) -> Spelling:
-    """Finds what can change a lookup in a vocabulary."""
+def _spelling(lookup: tf.lookup.StaticHashTable, path: str, missing: Sequence[str]) -> Spelling:
+    """Finds what can change a lookup in a vocabulary, or make one of the missing texts of a value."""
     words = [*TRUE, "1", *FALSE, "0"]
     lines = lookup.lookup(tf.constant([*words, MISSING_TEXT])).numpy() >= 0
     known = {word for word, found in zip(words, lines, strict=False) if found}
-    return Spelling(boolean_words(known, others=int(lookup.size()) > lines.sum()), has_digits(path))
+    digits = any(re.fullmatch(r"-?[0-9]+", text) for text in missing) or has_digits(path)
+    return Spelling(boolean_words(known, others=int(lookup.size()) > lines.sum()), digits)

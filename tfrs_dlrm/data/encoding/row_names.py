@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 
+from tfrs_dlrm.data.encoding.text_values import boolean_words
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT
 from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
-from tfrs_dlrm.data.raw.values import spelled_alike
+from tfrs_dlrm.data.raw.values import FALSE, POINT_ZERO, TRUE
 from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.schema import CategoricalFeature, Encoding, Schema
 
@@ -15,6 +17,7 @@ from tfrs_dlrm.schema import CategoricalFeature, Encoding, Schema
 UNSEEN, NO_VALUE = "<unseen>", "<none>"
 # How many of the most frequent values are compared with an unknown value to suggest one.
 _SUGGESTED_FROM = 50_000
+_BOOLEANS = (*TRUE, "1", *FALSE, "0")
 
 
 def encoding_of(schema: Schema, table: str) -> Encoding | None:
@@ -60,7 +63,8 @@ def find_row(schema: Schema, directory: str, table: str, value: str) -> int:
       schema: has the table.
       directory: a directory with the vocabularies.
       table: the name of the table.
-      value: a value of the log; `<missing>` is the missing value.
+      value: a value of the log, as the vocabulary has it, or in another spelling that the encoder takes for it;
+        `<missing>` is the missing value.
 
     Raises:
       ValueError: the table has no such value, or its values are hashed.
@@ -74,13 +78,21 @@ def find_row(schema: Schema, directory: str, table: str, value: str) -> int:
         raise ValueError(
             f"table {table!r}: its values are hashed, so several share a row; name a table with a vocabulary or ids"
         )
-    frequent = []
-    wanted = {value, *spelled_alike(value)}
-    for row, other in enumerate(read_vocabulary(directory, table), 1):
-        if other in wanted:
-            return row
-        if row <= _SUGGESTED_FROM:
+    frequent, found, size = list[str](), dict[str, int](), 0
+    digits = re.sub(POINT_ZERO, r"\1", value)
+    for size, other in enumerate(read_vocabulary(directory, table), 1):
+        if other == value:
+            return size
+        if other in (digits, *_BOOLEANS, MISSING_TEXT):
+            found[other] = size
+        if size <= _SUGGESTED_FROM:
             frequent.append(other)
+    others = size > sum(word in found for word in (*_BOOLEANS, MISSING_TEXT))
+    for spellings, word in boolean_words(found, others):
+        if value in spellings:
+            return found[word]
+    if digits in found:
+        return found[digits]
     hint = did_you_mean(value, frequent) or f"the most frequent are {', '.join(map(repr, frequent[:5]))}"
     raise ValueError(f"table {table!r}: {value!r} is not in its vocabulary; {hint}")
 

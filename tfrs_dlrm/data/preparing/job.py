@@ -42,7 +42,8 @@ class PrepareJob:
     def check_files(self) -> None:
         """Checks all files before the work, see `sources.check`; raises the error of the first bad one."""
         with concurrent.futures.ThreadPoolExecutor(_LOOKS) as pool:
-            for _ in pool.map(lambda file: sources.check(file, self.schema), self.files):
+            beside = [self.beside(file) for file in range(len(self.files))]
+            for _ in pool.map(lambda file, files: sources.check(file, self.schema, files), self.files, beside):
                 pass
 
     def beside(self, file: int) -> int:

@@ -59,16 +59,16 @@ def matching(pattern: str) -> list[str]:
     if os.path.isfile(pattern):
         return [pattern]
     if os.path.isdir(pattern):
-        found, everything = list(_below(pattern)), [*_walk(pattern)]
+        found = list(_below(pattern))
     else:
-        root, parts = ("/" if pattern.startswith("/") else ""), _parts(pattern)
-        found, everything = list(_local(root, parts)), []
+        found = list(_local("/" if pattern.startswith("/") else "", _parts(pattern)))
     matches = sorted({path for path in found if os.path.getsize(path)})
     if not matches:
         what = f"no file matches {pattern!r} (looked from {os.getcwd()})"
         if os.path.isdir(pattern):
             what += "; the directory holds no data files"
-        raise FileNotFoundError(what + _only_skipped([*found, *everything]))
+            found += _walk(pattern)
+        raise FileNotFoundError(what + _only_skipped(found))
     return matches
 
 

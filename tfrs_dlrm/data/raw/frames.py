@@ -94,7 +94,7 @@ class Frame:
         """Reads some columns in blocks of `rows` rows, and returns their content; later calls do not read again.
 
         Raises:
-          ValueError: the frame cannot be read, or has no rows.
+          ValueError: the frame cannot be read.
         """
         key = tuple(columns), rows
         if key not in self._contents:
@@ -103,8 +103,6 @@ class Frame:
             for table in self._cut(columns, rows):
                 count, size = count + table.num_rows, size + table.nbytes
                 digests.append(_digest(table))
-            if not count:
-                raise ValueError(f"{self.name}: it has no rows")
             self._contents[key] = FrameContent(count, size, tuple(digests))
         return self._contents[key]
 

@@ -13,7 +13,7 @@ from tfrs_dlrm.data.raw.notations import plain_numbers
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.text import is_utf8, read_text
 from tfrs_dlrm.data.raw.typed_values import is_text, not_whole, texts, whole_numbers
-from tfrs_dlrm.data.raw.values import as_number
+from tfrs_dlrm.data.raw.values import as_number, as_whole
 from tfrs_dlrm.schema import Notation, Schema
 
 # Stands for a missing value in a column of integers.
@@ -102,6 +102,8 @@ class ColumnParser:
         self.missing = pa.array(["", *schema.text.missing], pa.string())
         numbers = map(as_number, schema.text.missing)
         self._missing_numbers = [n for n in numbers if n is not None and np.isfinite(n)]
+        whole = [n for n in map(as_whole, schema.text.missing) if n is not None]
+        self._missing_whole = pa.array(whole, pa.int64())
 
     def refuse(self, wrong: np.ndarray, column: str, reason: Callable[[int], str]) -> None:
         """Marks rows as bad; the first reason found for a row is reported."""
@@ -179,9 +181,8 @@ class ColumnParser:
         array = self.arrays[column]
         array = self._without_missing(self.stripped(column)) if is_text(array) else array
         values = self._converted(whole_numbers, array, column)
-        if self._missing_numbers:
-            missing = pc.is_in(values, pa.array([int(n) for n in self._missing_numbers if n.is_integer()], pa.int64()))
-            values = pc.if_else(missing, MISSING_INT, values)
+        if len(self._missing_whole):
+            values = pc.if_else(pc.is_in(values, self._missing_whole), MISSING_INT, values)
         return pc.fill_null(values, MISSING_INT)
 
     def texts(self, column: str) -> pa.Array:
@@ -195,12 +196,13 @@ class ColumnParser:
         if pa.types.is_null(array.type):
             return array.cast(pa.list_(pa.string() if of_text else pa.int64()))
         array = array.cast(pa.large_list(array.type.value_type))
-        items, rows = _plain(array.flatten()), pc.list_parent_indices(array).to_numpy(zero_copy_only=False)
+        counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+        # Not `list_parent_indices`, which counts the values behind a missing list of a fixed size.
+        items, rows = _plain(array.flatten()), np.repeat(np.arange(len(array)), counts)
         if is_text(items):
             items = self._decoded(items, column, rows)
         if not (of_text and is_text(items)):
             items = self._converted(texts if of_text else whole_numbers, items, column, rows)
-        counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
         return pa.ListArray.from_arrays(offsets, items, mask=pc.is_null(array))
 

@@ -114,7 +114,7 @@ def _names(
         names, text = list(sources.parquet_file(path, kind).schema_arrow.names), TextFormat()
         unusable = {name: "an index without a name" for name in names if _UNNAMED_INDEX.fullmatch(name)}
     else:
-        sniffed = sniff_text(path, kind, columns, delimiter)
+        sniffed = sniff_text(path, kind, columns, delimiter, sources.BLOCK_BYTES)
         names, text = list(sniffed.names), sniffed.text
         what = "without a name in the header; to use it, name it there, or use this name"
         unusable = dict.fromkeys(sorted(sniffed.nameless), what)
@@ -137,6 +137,8 @@ def _arrays(
                 break
         if count >= rows:
             break
+    if not parts:
+        raise ValueError(f"{inputs[0]}: neither this file nor the {files - 1} others have rows")
     return {name: _joined(name, [part[name] for part in parts]).slice(0, rows) for name in names}, files
 
 

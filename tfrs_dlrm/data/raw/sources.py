@@ -6,7 +6,9 @@ run that was interrupted finds the same blocks again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 from tfrs_dlrm.data.raw import raw_files
 from tfrs_dlrm.data.raw.file_kinds import FileKind, kind_of, says_parquet
 from tfrs_dlrm.data.raw.frames import Frame, FrameContent, RawInput
+from tfrs_dlrm.data.raw.no_rows import NoRowsError
 from tfrs_dlrm.data.raw.partitions import partitions
 from tfrs_dlrm.data.raw.text_layout import BOM, check_columns, layout_of, usual_quote
 from tfrs_dlrm.data.raw.unpacking import chunks, open_parquet
@@ -24,10 +27,6 @@ from tfrs_dlrm.stores import StoreError
 
 BLOCK_BYTES = 16 << 20
 BLOCK_ROWS = 65_536
-
-
-class NoRowsError(ValueError):
-    """A file has columns, but no rows; Spark writes such files next to others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +128,14 @@ def blocks_of_many(
     start: BlockStart | None = None,
 ) -> Iterator[RawBlock]:
     """Yields the blocks of one of `files` files, as `blocks` does; if there are others, a file may have no rows."""
-    try:
+    with _one_may_have_no_rows(files):
         yield from blocks(path, schema, position, start)
+
+
+@contextlib.contextmanager
+def _one_may_have_no_rows(files: int) -> Iterator[None]:
+    try:
+        yield
     except NoRowsError:
         if files == 1:
             raise
@@ -159,8 +164,13 @@ def columns_of(path: str, text: TextFormat) -> tuple[str, ...]:
     return (*names, *(name for name in partitions(path) if name not in names))
 
 
-def check(path: RawInput, schema: Schema) -> None:
+def check(path: RawInput, schema: Schema, files: int = 1) -> None:
     """Checks what the beginning of a file tells: that it is of a kind that is read, and has the columns of a schema.
+
+    Args:
+      path: the file, or a frame, of which nothing is checked.
+      schema: names the columns.
+      files: how many files are read; if there are others, a file may be empty.
 
     Raises:
       ValueError: see `blocks`.
@@ -169,7 +179,8 @@ def check(path: RawInput, schema: Schema) -> None:
         return
     kind = file_kind(path)
     if kind.content == "text":
-        layout_of(path, kind, schema.text, schema.columns, BLOCK_BYTES)
+        with _one_may_have_no_rows(files):
+            layout_of(path, kind, schema.text, schema.columns, BLOCK_BYTES)
     elif not kind.packing:  # an unpacked copy of others is made when they are read
         check_columns(path, schema.columns, parquet_file(path, kind).schema_arrow.names, "", tuple(partitions(path)))
 
@@ -192,7 +203,7 @@ def frame_blocks(
         if position:
             position(size)
     if first_row == 1:
-        raise ValueError(f"{frame.name}: it has no rows")
+        raise NoRowsError(f"{frame.name}: it has no rows")
 
 
 def size_of(source: RawInput, schema: Schema) -> int:
@@ -204,7 +215,7 @@ def frame_content(frame: Frame, schema: Schema) -> FrameContent:
     """Returns the content of the columns that a schema reads.
 
     Raises:
-      ValueError: a column is missing, or the frame has no rows.
+      ValueError: a column is missing.
     """
     check_columns(frame.name, schema.columns, frame.columns, "")
     return frame.content(schema.columns, BLOCK_ROWS)
@@ -215,12 +226,15 @@ def parquet_file(path: str, kind: FileKind) -> pq.ParquetFile:
 
     Raises:
       ValueError: it is damaged; the message names it.
+      OSError: there is no room for an unpacked copy.
     """
     try:
         return pq.ParquetFile(open_parquet(path, kind.packing), page_checksum_verification=True)
     except StoreError:
         raise
     except (pa.ArrowException, OSError) as e:
+        if isinstance(e, OSError) and e.errno == errno.ENOSPC:
+            raise  # there is no room for an unpacked copy
         raise ValueError(f"{path}: not a readable Parquet file: {e}") from e
 
 

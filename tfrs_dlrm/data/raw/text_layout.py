@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 
 from tfrs_dlrm.data.raw.file_kinds import FileKind, usual_delimiter
+from tfrs_dlrm.data.raw.no_rows import NoRowsError
 from tfrs_dlrm.data.raw.partitions import partitions
 from tfrs_dlrm.data.raw.unpacking import chunks
 from tfrs_dlrm.schema import TextFormat
@@ -48,14 +49,15 @@ def layout_of(path: str, kind: FileKind, text: TextFormat, read: Sequence[str], 
       kind: its kind.
       text: what the schema says about text files.
       read: the columns that it must have.
-      longest: how many bytes the header may have.
+      longest: how many bytes line 1 may have.
 
     Raises:
+      NoRowsError: the file is empty.
       ValueError: a column is missing, or header and schema disagree about quotes; the message names the file.
     """
     delimiter = text.delimiter or usual_delimiter(path)
     quote = usual_quote(delimiter) if text.quote is None else text.quote
-    lines = first_lines(path, kind, _START, None if text.columns else longest)
+    lines = first_lines(path, kind, _START, longest)
     if text.quote is None and not quote:
         _check_unquoted(path, lines, delimiter)
     directories = tuple(partitions(path))
@@ -69,23 +71,25 @@ def layout_of(path: str, kind: FileKind, text: TextFormat, read: Sequence[str], 
     return TextLayout(tuple(names), delimiter, quote)
 
 
-def first_lines(path: str, kind: FileKind, size: int, longest: int | None = None) -> list[bytes]:
+def first_lines(path: str, kind: FileKind, size: int, longest: int) -> list[bytes]:
     """Reads the whole lines among the first `size` bytes of a text file, at least one line, without their ends.
 
     Raises:
-      ValueError: the file is empty or damaged, or the first line has more than `longest` bytes.
+      NoRowsError: the file is empty.
+      ValueError: the file is damaged, or the first line has more than `longest` bytes.
     """
-    start = b""
+    pieces, read = list[bytes](), 0
     for piece in chunks(path, kind.packing, kind.encoding, size, lambda _: None):
-        start += piece
-        if b"\n" in start:
+        pieces.append(piece)
+        read += len(piece)
+        if b"\n" in piece or read >= longest:
             break
-        if longest is not None and len(start) >= longest:
-            break
-    if longest is not None and len(start) >= longest and b"\n" not in start[:longest]:
+    start = b"".join(pieces)
+    if read >= longest and b"\n" not in start[:longest]:
+        _check_line_ends(path, start)
         raise ValueError(f"{path}: line 1 is longer than {longest} bytes; is this a text file?")
     if not start:
-        raise ValueError(f"{path}: the file is empty")
+        raise NoRowsError(f"{path}: the file is empty")
     lines = start.removeprefix(BOM).split(b"\n")
     whole = lines if len(start) < size or len(lines) == 1 else lines[:-1]
     return [line.removesuffix(b"\r") for line in whole]
@@ -97,14 +101,18 @@ def decoded(path: str, line: bytes) -> str:
     Raises:
       ValueError: it is no UTF-8, or lines end in carriage returns alone; the message names the file.
     """
-    if b"\r" in line.rstrip(b"\r"):
-        raise ValueError(f"{path}: lines end in carriage returns alone; convert the file, such as by tr '\\r' '\\n'")
+    _check_line_ends(path, line)
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as e:
         raise ValueError(
             f"{path}: line 1: invalid UTF-8 in the header: {e}; convert the file, such as by iconv -f LATIN1 -t UTF-8"
         ) from e
+
+
+def _check_line_ends(path: str, line: bytes) -> None:
+    if b"\r" in line.rstrip(b"\r"):
+        raise ValueError(f"{path}: lines end in carriage returns alone; convert the file, such as by tr '\\r' '\\n'")
 
 
 def split_header(path: str, line: str, delimiter: str, quote: str) -> list[str]:

@@ -42,7 +42,7 @@ class SniffedText:
     nameless: frozenset[str]
 
 
-def sniff_text(path: str, kind: FileKind, columns: Sequence[str], delimiter: str | None) -> SniffedText:
+def sniff_text(path: str, kind: FileKind, columns: Sequence[str], delimiter: str | None, longest: int) -> SniffedText:
     """Finds the layout of a text file.
 
     Args:
@@ -50,11 +50,12 @@ def sniff_text(path: str, kind: FileKind, columns: Sequence[str], delimiter: str
       kind: its kind.
       columns: the names of the columns of a file without a header line.
       delimiter: between the fields; None finds it.
+      longest: how many bytes line 1 may have.
 
     Raises:
       ValueError: line 1 is empty, does not hold names while no `columns` are given, or holds names while they are.
     """
-    lines = first_lines(path, kind, _BYTES)
+    lines = first_lines(path, kind, _BYTES, longest)
     if not lines[0]:
         raise ValueError(f"{path}: the first line is empty; remove it")
     header = decoded(path, lines[0])

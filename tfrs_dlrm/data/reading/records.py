@@ -128,10 +128,10 @@ def write_records(
     except (FileNotFoundError, ValueError):
         pass
     with directory_lock(directory, "writes records in it") as lock:
-        if lock.acquire(wait=lambda owner: True):
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                RecordIndex.load(directory)
-                return home
+        lock.acquire(wait=lambda owner: True)
+        with contextlib.suppress(FileNotFoundError, ValueError):  # another process may have written them meanwhile
+            RecordIndex.load(directory)
+            return home
         return _write_records(directory, home, prepared, seed, shuffle_rows, progress)
 
 

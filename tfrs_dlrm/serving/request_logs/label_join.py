@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.file_kinds import says_parquet
 from tfrs_dlrm.data.raw.file_patterns import expand
+from tfrs_dlrm.data.raw.no_rows import NoRowsError
 from tfrs_dlrm.data.raw.parsing import fields
 from tfrs_dlrm.data.raw.values import POINT_ZERO
 from tfrs_dlrm.schema import Schema
@@ -152,7 +153,12 @@ def _copy_labels(files: Sequence[str], schema: Schema, scratch: str) -> str:
     with contextlib.ExitStack() as stack:
         writer = None
         for file in files:
-            names = sources.columns_of(file, text)
+            try:
+                names = sources.columns_of(file, text)
+            except NoRowsError:  # it is empty
+                if len(files) == 1:
+                    raise
+                continue
             missing = [name for name in needed if name not in names]
             if missing:
                 raise ValueError(f"{file}: no column {', '.join(map(repr, missing))}; the file has: {', '.join(names)}")
