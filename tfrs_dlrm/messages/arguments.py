@@ -82,7 +82,7 @@ class _Names(dict[str, Any]):
 
 def _hints(annotations: dict[str, Any], module: str) -> dict[str, Any]:
     """Evaluates the annotations of a module; those with an attribute of an unknown name are left out."""
-    names, found = _Names(vars(sys.modules[module])), {}
+    names, found = _Names(vars(sys.modules[module])), dict[str, Any]()
     for name, hint in annotations.items():
         with contextlib.suppress(AttributeError, TypeError):  # such as tf.Tensor without tf
             one = types.SimpleNamespace(__annotations__={name: hint})
