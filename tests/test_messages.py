@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from tfrs_dlrm import messages
-from tfrs_dlrm.messages import cause, install_command
+from tfrs_dlrm.messages import cause, install_command, log_rate
+from tfrs_dlrm.messages.log_rate import LogRate
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,3 +59,12 @@ def test_the_line_that_names_the_cause(text, line):
 
 def test_messages_of_our_own_are_whole():
     assert cause(ValueError("a.csv: two\nlines")) == "a.csv: two\nlines"
+
+
+def test_each_kind_of_line_is_logged_once_in_its_time(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(log_rate.time, "monotonic", lambda: now)
+    first, second = LogRate(60), LogRate(60)
+    assert [first.due(), first.due(), second.due()] == [True, False, True]
+    now = 160.0
+    assert [first.due(), first.due()] == [True, False]

@@ -1,5 +1,6 @@
 """The client says and hears the same over gRPC and over REST."""
 
+import datetime
 import shutil
 import subprocess
 import sys
@@ -135,7 +136,11 @@ def test_values_that_do_not_fit_are_refused_by_name_before_they_are_sent(client)
     refused("feature 'slot': int64 is needed, 1.5 is no whole number", slot=[1.5])
     refused("feature 'slot': int64 is needed, '1.5' is no number", slot=["1.5"])
     refused("feature 'slot': int64 is needed, 100000000000000000 may be another whole number, rounded", slot=[1e17])
-    refused("feature 'slot': int64 is needed, 18446744073709551615 is no whole number", slot=[2**64 - 1])
+    refused("feature 'slot': int64 is needed, 18446744073709551615 is out of range", slot=[2**64 - 1])
+    refused("feature 'slot': int64 is needed, 18446744073709551616 is out of range", slot=[1, 2**64])
+    refused("feature 'slot': int64 is needed, 5j is no number", slot=[1, 5j])
+    refused("feature 'slot': int64 is needed, datetime.date.* is no number", slot=[datetime.date(2026, 1, 1)])
+    refused("feature 'price': float32 is needed, int too large to convert to float", price=[10**400])
     refused("feature 'price': its lists are of unequal lengths", price=[[1], [1, 2]])
     refused(r"\['color'\] do not match", color=["red"])  # the server knows
 

@@ -14,6 +14,7 @@ from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 from waiting import wait_for
 
 from tfrs_dlrm.serving.server.inference import Inference, InferenceOptions
+from tfrs_dlrm.serving.server.model_config import VersionPolicy, read_config
 
 ROW = {"price": np.float32([4]), "site": [b"abc"], "slot": np.int64([8])}
 CONFIG = 'model_config_list {{ config {{ name: "clicks" {} }} }}'
@@ -144,3 +145,11 @@ def test_wrong_configurations_change_nothing(root, tmp_path, monkeypatch):
         file.write_text(text)
         with pytest.raises(ValueError, match=words):
             Inference(str(root), InferenceOptions(model_config_file=str(file)))
+
+
+@pytest.mark.parametrize("root", ["/models", "s3://bucket/models/"])
+def test_relative_paths_begin_at_the_root(root):
+    for given, path in (("new", f"{root.rstrip('/')}/new"), ("/new/", "/new"), ("gs://other/new/", "gs://other/new")):
+        config = model_management_pb2.ReloadConfigRequest().config
+        config.model_config_list.config.add(name="new", base_path=given)
+        assert read_config(config, root, VersionPolicy(), {})["new"].path == path

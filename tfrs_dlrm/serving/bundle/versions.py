@@ -184,7 +184,8 @@ def version_number(name: str) -> int | None:
     digits = name.removeprefix("-")
     if not (digits.isascii() and digits.isdecimal() and len(digits.lstrip("0")) <= len(str(_LARGEST))):
         return None
-    number = int(name)
+    number = int(digits.lstrip("0") or "0")  # Python refuses to read thousands of digits
+    number = number if digits == name else -number
     return number if -_LARGEST - 1 <= number <= _LARGEST else None
 
 

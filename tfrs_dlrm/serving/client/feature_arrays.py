@@ -89,9 +89,11 @@ def _text(value: Any) -> bytes:
 def _numbers(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     if array.dtype.kind in "OUS":
         values = [_number(v, dtype) for v in array.ravel().tolist()]
-        array = np.asarray(values).reshape(array.shape)
+        array = np.asarray(values, np.float64 if dtype.kind == "f" else None).reshape(array.shape)
+        if array.dtype.kind == "O":
+            raise ValueError(f"{max(values, key=abs)} is out of range")
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{array.ravel()[:1].tolist()[0]!r} is no number of it")
+        raise TypeError(f"{array.ravel()[0]!r} is no number")
     if dtype.kind != "f" and array.dtype.kind == "f":
         if (np.abs(array) > exact_up_to(8 * array.dtype.itemsize)).any():
             raise ValueError(f"{np.abs(array).max():.0f} may be another whole number, rounded; give integers")
@@ -99,7 +101,8 @@ def _numbers(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         converted = array.astype(dtype)
     if dtype.kind != "f" and (converted != array).any():
-        raise ValueError(f"{array[converted != array].ravel()[0]} is no whole number of it")
+        strange = array[converted != array].ravel()[0]
+        raise ValueError(f"{strange} is {'out of range' if strange == np.floor(strange) else 'no whole number'}")
     return converted
 
 
@@ -107,8 +110,10 @@ def _number(value: Any, dtype: np.dtype[Any]) -> Any:
     """Returns a number, or that of a text, as for a column of texts."""
     if value is None:
         return _MISSING[dtype.kind]
-    if not isinstance(value, str | bytes):
+    if isinstance(value, int | float | np.integer | np.floating | np.bool_):
         return value
+    if not isinstance(value, str | bytes):
+        raise TypeError(f"{value!r} is no number")
     text = value.decode(errors="replace") if isinstance(value, bytes) else value
     number = _MISSING[dtype.kind] if not text else as_number(text) if dtype.kind == "f" else as_whole(text)
     if number is None:

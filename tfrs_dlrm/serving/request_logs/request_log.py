@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from absl import logging
 
+from tfrs_dlrm.messages.log_rate import LogRate
 from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.runtime.tfrecord import record, whole_bytes
 from tfrs_dlrm.stores.files import local_path
@@ -68,7 +69,7 @@ class RequestLog:
         self._directory, self._fraction = directory, fraction
         self._max_bytes, self._max_seconds = max_bytes_per_file, max_seconds_per_file
         self._rng = np.random.default_rng(seed)
-        self._lock = threading.Lock()
+        self._lock, self._failures = threading.Lock(), LogRate(60)
         self._file: BinaryIO | None = None
         self._path, self._size, self._opened = "", 0, 0.0
 
@@ -103,7 +104,8 @@ class RequestLog:
         except Exception as e:
             with self._lock:
                 self.failed += len(rows)
-            logging.log_every_n_seconds(logging.ERROR, "Rows are missing from the request log: %s", 60, e)
+            if self._failures.due():
+                logging.error("%s: rows are missing from the request log: %s", self._directory, e)
 
     def finish_old(self) -> None:
         """Finishes the file if it is old enough; for times without requests."""

@@ -16,6 +16,8 @@ from typing import Any
 
 from absl import logging
 
+from tfrs_dlrm.messages.log_rate import LogRate
+
 _MOST_CLOSING = 64  # connections that were told to close and still have their descriptors
 _SPARE = 256  # descriptors for files, TensorFlow and gRPC's own
 _MOST = 2000  # each connection takes memory as well
@@ -93,6 +95,7 @@ class BoundedListener(socket.socket):
         super().__init__(listening.family, listening.type, listening.proto, fileno=listening.detach())
         self._connections = connections
         self._reserve = os.open(os.devnull, os.O_RDONLY)
+        self._full, self._without_descriptors = LogRate(60), LogRate(60)
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Returns a new connection and its address.
@@ -111,7 +114,9 @@ class BoundedListener(socket.socket):
             raise BlockingIOError from e
         if not self._connections.make_room():
             accepted.close()
-            _warn(f"{self._connections.most} connections are being answered; a further one was refused")
+            self._warn(
+                self._full, f"{self._connections.most} connections are being answered; a further one was refused"
+            )
             raise BlockingIOError
         return _Connection(accepted, self._connections), address
 
@@ -134,11 +139,12 @@ class BoundedListener(socket.socket):
         with contextlib.suppress(OSError):
             super().accept()[0].close()
         self._reserve = os.open(os.devnull, os.O_RDONLY)
-        _warn("no file descriptor is left, so a connection was refused; lower --max_connections or raise `ulimit -n`")
+        why = "no file descriptor is left, so a connection was refused; lower --max_connections or raise `ulimit -n`"
+        self._warn(self._without_descriptors, why)
 
-
-def _warn(text: str) -> None:
-    logging.log_every_n_seconds(logging.WARNING, "%s (further ones in the next minute are not logged)", 60, text)
+    def _warn(self, rate: LogRate, text: str) -> None:
+        if rate.due():
+            logging.warning("%s (further ones in the next minute are not logged)", text)
 
 
 class _Connection(socket.socket):

@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from tfrs_dlrm.serving.bundle.model_names import check_served_name
 from tfrs_dlrm.serving.protocol import FailedPrecondition, InvalidRequest
 from tfrs_dlrm.serving.runtime import protos
-from tfrs_dlrm.stores import is_store_url
+from tfrs_dlrm.stores import is_store_url, join
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ def read_config(config: Any, root: str, default: VersionPolicy, paths: Mapping[s
 
     Args:
       config: the proto.
-      root: the directory that relative paths begin at.
+      root: the directory, or address in a store, that relative paths begin at.
       default: the policy of a model that has none.
       paths: by name, the paths of models whose path is left out.
 
@@ -89,7 +89,8 @@ def _path(model: Any, root: str, paths: Mapping[str, str]) -> str:
         raise InvalidRequest(
             f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
         )
-    return given.rstrip("/") if is_store_url(given) else os.path.abspath(os.path.join(root, given))
+    path = given if is_store_url(given) or os.path.isabs(given) else join(root, given)
+    return path.rstrip("/") if is_store_url(path) else os.path.abspath(path)
 
 
 def _policy(model: Any, default: VersionPolicy) -> VersionPolicy:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import time
+from collections.abc import Collection
 from typing import Any
 
 from tfrs_dlrm.serving.bundle.manifest import MANIFEST, read_manifest
@@ -53,7 +54,7 @@ def look(path: str) -> Look:
 
 
 class Resting:
-    """Which versions of a model rest, of all looks so far."""
+    """Which versions of a model rest, of all looks at versions that are still there."""
 
     def __init__(self) -> None:
         self._since: dict[int, tuple[tuple[Any, ...], float]] = {}
@@ -75,6 +76,10 @@ class Resting:
             self._since[number] = seen.fingerprint, now
             return False
         return seen.has_manifest or now - since >= REST_SECONDS
+
+    def keep(self, numbers: Collection[int]) -> None:
+        """Forgets the looks at all versions but these."""
+        self._since = {number: seen for number, seen in self._since.items() if number in numbers}
 
 
 def _facts(path: str) -> tuple[tuple[Any, ...], float]:

@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 
 from absl import logging
 
+from tfrs_dlrm.messages.log_rate import LogRate
 from tfrs_dlrm.serving.bundle.versions import fetch_newest, fetch_versions, find_versions
 from tfrs_dlrm.serving.protocol import InvalidRequest, NotFound
 from tfrs_dlrm.serving.runtime.saved_model import SavedModel
@@ -57,7 +58,7 @@ class ServedModel:
         self._unloading: set[asyncio.Task[None]] = set()
         self._found: dict[int, str] = {}
         self._next_listing = 0.0
-        self._resting = Resting()
+        self._resting, self._waits_for_files = Resting(), LogRate(30)
 
     def available(self) -> list[ServedVersion]:
         """Returns the versions that answer requests, newest first."""
@@ -102,6 +103,7 @@ class ServedModel:
             for version in self.available():
                 if version.number not in wanted and version.number not in self.labels.values():
                     self._retire(version)
+        self._resting.keep(on_disk)
         for number, version in list(self.versions.items()):
             if version.state == State.END and number not in on_disk:
                 del self.versions[number]
@@ -143,7 +145,8 @@ class ServedModel:
         # A copy from a store appears whole.
         if not is_store_url(self.path) and not self._resting.reached(number, seen):
             why = "%s: version %d is not whole yet, and is not loaded while its files change: %s"
-            logging.log_every_n_seconds(logging.INFO, why, 30, self.name, number, seen.missing)
+            if self._waits_for_files.due():
+                logging.info(why, self.name, number, seen.missing)
             return
         fresh = ServedVersion(self.name, number, path, seen.fingerprint)
         if known is None or known.state == State.END:

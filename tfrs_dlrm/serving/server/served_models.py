@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import logging
 
+from tfrs_dlrm.messages.log_rate import LogRate
 from tfrs_dlrm.serving.protocol import FailedPrecondition, InvalidRequest, ServingError, Unavailable
 from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.server.model_config import (
@@ -59,6 +60,7 @@ class ServedModels:
         self._changing = asyncio.Lock()
         self._leaving: set[asyncio.Task[Any]] = set()
         self._searches = self._closed = False
+        self._failed_searches, self._failed_models = LogRate(60), LogRate(60)
         if config_file and os.path.exists(config_file):
             try:
                 settings = read_config(read_config_file(config_file), root, policy, {})
@@ -174,15 +176,17 @@ class ServedModels:
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._threads, _find, self._root)
         except OSError as e:  # a disk of a network may be back at the next look
-            logging.error("%s: looking for models failed: %s", self._root, e)
+            if self._failed_searches.due():
+                logging.error("%s: looking for models failed, and is tried again: %s", self._root, e)
             return
         for name, path in found.items():
             if name not in self.models:
-                logging.info("%s is a new model", name)
                 try:
                     self.models[name] = self._make(name, path, self._policy)
+                    logging.info("%s is a new model", name)
                 except OSError as e:
-                    logging.error("%s cannot be served: %s", name, e)
+                    if self._failed_models.due():
+                        logging.error("%s cannot be served: %s", name, e)
 
     async def _poll_one(self, model: ServedModel) -> None:
         try:
