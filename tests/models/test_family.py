@@ -110,10 +110,14 @@ def in_numpy(name, model, features):
     if model.interaction is None:
         return numpy_mlp(model.top_mlp, np.concatenate([*bottom, *rows], axis=1))[:, 0]
     vectors = bottom + rows
+    linear = np.zeros(len(rows[0]))
+    if model.linear:
+        linear = np.concatenate(rows, axis=1) @ model.linear_vectors.kernel.numpy()[:, 0]
+        linear = linear + (x @ model.linear_numbers.kernel.numpy()[:, 0] if x.size else 0)
     products = [
         (vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i + model.self_interaction)
     ]
-    return numpy_mlp(model.top_mlp, np.concatenate([*bottom, np.stack(products, axis=1)], axis=1))[:, 0]
+    return numpy_mlp(model.top_mlp, np.concatenate([*bottom, np.stack(products, axis=1)], axis=1))[:, 0] + linear
 
 
 def test_every_model_has_a_form():

@@ -24,6 +24,7 @@ FORMS = {
     "dlrm": DEEP,
     "dlrm cat": DEEP | {"interaction": "cat", "bottom_mlp": (5, 3), "batch_norm": True, "dropout": 0.3},
     "dlrm autodis": DEEP | {"numbers": "autodis", "self_interaction": True},
+    "dlrm linear": DEEP | {"linear": True},
     "logistic_regression": {},
     "matrix_factorization": {"embedding_dim": 4},
     "factorization_machine": {"embedding_dim": 4},

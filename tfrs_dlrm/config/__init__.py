@@ -1,5 +1,6 @@
 """The description of a run, as dataclasses; a recipe in `configs/` returns a `RunConfig`."""
 
+from tfrs_dlrm.config.fitted import Choice, DataFacts, choice_lines, fitted
 from tfrs_dlrm.config.models.base import ModelConfig
 from tfrs_dlrm.config.models.deep_models import DCNConfig, DeepFMConfig, DLRMConfig, MLPConfig, WideAndDeepConfig
 from tfrs_dlrm.config.models.registry import MODELS, as_model, model_config
@@ -12,6 +13,8 @@ from tfrs_dlrm.config.run import (
     AUTO,
     DENSE_OPTIMIZERS,
     EMBEDDING_OPTIMIZERS,
+    FROM_DATA,
+    FROM_DATA_FIELDS,
     MONITORS,
     DataConfig,
     OptimizerConfig,
@@ -19,17 +22,23 @@ from tfrs_dlrm.config.run import (
     StreamConfig,
     TrainConfig,
     automatic_row_optimizer,
+    left_to_data,
+    with_defaults,
 )
 
 __all__ = [
     "AUTO",
     "DENSE_OPTIMIZERS",
     "EMBEDDING_OPTIMIZERS",
+    "FROM_DATA",
+    "FROM_DATA_FIELDS",
     "MODELS",
     "MONITORS",
+    "Choice",
     "DCNConfig",
     "DLRMConfig",
     "DataConfig",
+    "DataFacts",
     "DeepFMConfig",
     "FactorizationMachineConfig",
     "LogisticRegressionConfig",
@@ -43,5 +52,9 @@ __all__ = [
     "WideAndDeepConfig",
     "as_model",
     "automatic_row_optimizer",
+    "choice_lines",
+    "fitted",
+    "left_to_data",
     "model_config",
+    "with_defaults",
 ]

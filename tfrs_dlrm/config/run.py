@@ -16,10 +16,24 @@ from tfrs_dlrm.distribute.tf_config import is_host_port
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
 EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")
+_ACCUMULATING = ("rowwise_adagrad", "adagrad")
 AUTO = "auto"
+# In a field of `FROM_DATA_FIELDS`, leaves the value to the data; see `tfrs_dlrm.config.fitted`. In texts it is `AUTO`.
+FROM_DATA = -1
+FROM_DATA_FIELDS = (
+    "train.batch_size",
+    "train.epochs",
+    "train.eval_every_steps",
+    "train.monitor",
+    "train.patience",
+    "optimizer.learning_rate",
+    "optimizer.embedding_learning_rate",
+    "optimizer.embedding_accumulator",
+    "model.dropout",
+)
 _PRECISIONS = ("float32", "bfloat16")
 # The metrics that can choose the best evaluation; the empty one stands for that of the label's task.
-MONITORS = ("", "log_loss", "auc_minus_log_loss")
+MONITORS = ("", "log_loss", "auc_minus_log_loss", "auc_minus_normalized_entropy")
 
 
 def automatic_row_optimizer(on_hardware: bool) -> str:
@@ -96,7 +110,7 @@ class StreamConfig:
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """The optimizers and their learning rates.
+    """The optimizers and their learning rates. -1 leaves the fields of `FROM_DATA_FIELDS` to the data.
 
     The learning rates rise linearly over `warmup_steps`, hold, and from step `decay_start_step` fall over `decay_steps`
     as a polynomial of degree `decay_power` to `end_learning_rate`. With `plateau_factor` they are also cut when
@@ -109,6 +123,8 @@ class OptimizerConfig:
       embedding: the optimizer of the tables: `rowwise_adagrad`, `adagrad`, `lazy_adam`, `ftrl` or `sgd`. `auto` is
         `rowwise_adagrad`, or `adagrad` if tables are on TPU embedding hardware, which has no row-wise one.
       embedding_learning_rate: the learning rate of the tables; 0 is the same as `learning_rate`.
+      embedding_accumulator: for `rowwise_adagrad` and `adagrad`, the initial sum of squared gradients of rows. The
+        gradients are of the mean loss of a batch: for equal first steps it falls with the square of the batch size.
       embedding_l2: L2 on the rows that a batch looks up, see `RowOptimizer`.
       warmup_steps: 0 for none.
       decay_start_step: counted from the first step.
@@ -139,6 +155,7 @@ class OptimizerConfig:
     plateau_factor: float = 1.0
     plateau_patience: int = 1
     dense_accumulator: float = 0.1
+    embedding_accumulator: float = 0.0
 
     def resolved(self, on_hardware: bool) -> "OptimizerConfig":
         """Returns the configuration with the optimizer that `auto` stands for.
@@ -176,7 +193,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass
 class TrainConfig:
-    """How long a run trains, and what it does on the way.
+    """How long a run trains, and what it does on the way. -1 leaves the fields of `FROM_DATA_FIELDS` to the data.
 
     Attributes:
       batch_size: examples per step, summed over replicas.
@@ -185,8 +202,9 @@ class TrainConfig:
       steps: the number of steps; 0 leaves the length to `epochs`.
       eval_every_steps: evaluates and writes a checkpoint; 0 is after each epoch.
       target_auc: stops once the evaluation AUC is at least this; 0 is never. Not for a regression.
-      monitor: the metric that chooses the best evaluation: `log_loss`, `auc_minus_log_loss`, or empty for AUC (for a
-        regression, the RMSE).
+      monitor: the metric that chooses the best evaluation: `log_loss`; `auc_minus_log_loss`;
+        `auc_minus_normalized_entropy`, whose log loss is relative to that of the share of 1s; or empty for AUC (for a
+        regression, the RMSE). `auto` leaves it to the data.
       patience: stops after this many evaluations in a row that are not the best so far; 0 is never.
       keep_checkpoints: how many of the latest checkpoints to keep, in addition to the best.
       warm_start: the directory of another run of this model, perhaps on other vocabularies, whose weights are taken
@@ -234,11 +252,12 @@ class RunConfig:
           ValueError: a field is wrong; the message has its name, its value, and the allowed values.
         """
         self.check_types()
-        _check_data(self.data)
-        self.model.check()
-        _check_optimizer(self.optimizer)
-        _check_train(self.train)
         _check_stream(self)
+        known = with_defaults(self)
+        _check_data(known.data)
+        known.model.check()
+        _check_optimizer(known.optimizer)
+        _check_train(known.train)
 
     def check_types(self) -> None:
         """Checks that each section is of its class, and each field of its type.
@@ -278,6 +297,32 @@ class RunConfig:
         return found
 
 
+def left_to_data(config: RunConfig) -> list[str]:
+    """Returns SECTION.FIELD of the fields whose values the data decide."""
+    found = []
+    for path in FROM_DATA_FIELDS:
+        section, _, name = path.partition(".")
+        if getattr(getattr(config, section), name, None) in (FROM_DATA, AUTO):
+            found.append(path)
+    return found
+
+
+def with_field(config: RunConfig, path: str, value: Any) -> RunConfig:
+    """Returns the configuration with another value of SECTION.FIELD."""
+    section, _, name = path.partition(".")
+    changed: Any = dataclasses.replace(getattr(config, section), **{name: value})
+    return dataclasses.replace(config, **{section: changed})
+
+
+def with_defaults(config: RunConfig) -> RunConfig:
+    """Returns the configuration with the default of each field whose value the data decide."""
+    for path in left_to_data(config):
+        section, _, name = path.partition(".")
+        fields = {field.name: field.default for field in dataclasses.fields(getattr(config, section))}
+        config = with_field(config, path, fields[name])
+    return config
+
+
 def _check_data(c: DataConfig) -> None:
     if not c.path:
         refuse("data.path", c.path, "name the prepared directory (tfrs-dlrm prepare writes one)")
@@ -301,7 +346,12 @@ def _check_optimizer(c: OptimizerConfig) -> None:
     check_at_least("optimizer", c, learning_rate=0, embedding_learning_rate=0, embedding_l2=0, end_learning_rate=0)
     c.per_table()
     check_at_least("optimizer", c, embedding_weight_decay=0, embedding_l1=0, dense_accumulator=0)
+    check_at_least("optimizer", c, embedding_accumulator=0)
     chosen = {c.embedding, *c.per_table().values()}
+    if c.embedding_accumulator and not chosen & {AUTO, *_ACCUMULATING}:
+        refuse(
+            "optimizer.embedding_accumulator", c.embedding_accumulator, f"only {' and '.join(_ACCUMULATING)} have it"
+        )
     if c.embedding_l1 and "ftrl" not in chosen:
         refuse("optimizer.embedding_l1", c.embedding_l1, "only ftrl has it")
     if c.embedding_weight_decay and "ftrl" in chosen:
@@ -350,6 +400,9 @@ def _check_stream(c: RunConfig) -> None:
         return
     if not source.startswith("kafka://"):
         refuse("data.source", source, "kafka://HOST:PORT/TOPIC is needed; files go into data.raw_train")
+    for path in left_to_data(c):
+        value = getattr(getattr(c, path.partition(".")[0]), path.partition(".")[2])
+        refuse(path, value, "a stream has no rows to count before it begins; give a value, as configs/stream.py does")
     for name in ("target_auc", "patience"):
         if getattr(c.train, name):
             wanted = "a stream has no evaluation set to stop by; see stream.stop_at_end, and configs/stream.py"

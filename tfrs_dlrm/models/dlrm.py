@@ -11,6 +11,7 @@ import tf_keras as keras
 from tfrs_dlrm.layers.auto_dis import AutoDis
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.layers.mlp import Dense
 from tfrs_dlrm.messages.arguments import check_argument
 from tfrs_dlrm.models.dlrm_serving import DLRMCandidateScorer, DLRMRowScorer, ServedLayers
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, looked_up
@@ -44,6 +45,9 @@ class DLRM(RankingModel):
     vector of the bottom MLP. All of them interact, and the top MLP reads them concatenated where it else reads the
     bottom vector; D is then the largest dimension of a table.
 
+    With `linear`, the logit also has a linear term of all vectors and dense features, next to the top MLP:
+    sum_i u_i . v_i + u . x. Values that are too rare for their products are learned by it.
+
     Args:
       schema: of the features; no sequences.
       bottom_mlp: outputs of the bottom MLP's layers, with ReLU after each; the last is D. Without dense features it has
@@ -56,6 +60,7 @@ class DLRM(RankingModel):
       dropout: the share of both MLPs' hidden outputs that training drops, from 0 up to 1.
       batch_norm: whether both MLPs' hidden layers are batch normalized.
       numbers: what the dense features become: `mlp` or `autodis`.
+      linear: whether the logit has a linear term.
 
     Raises:
       ValueError: an MLP ends in a wrong number, a feature is a sequence, fewer than two vectors would interact, or
@@ -73,6 +78,7 @@ class DLRM(RankingModel):
         dropout: float = 0.0,
         batch_norm: bool = False,
         numbers: str = "mlp",
+        linear: bool = False,
         **kwargs: Any,
     ) -> None:
         _check(schema, bottom_mlp, top_mlp, interaction, self_interaction, numbers)
@@ -102,13 +108,27 @@ class DLRM(RankingModel):
         if interaction == "dot":
             self.interaction = DotInteraction(self_interaction, dtype=self.dtype_policy, name="interaction")
         self.top_mlp = self.make_top_mlp(top_mlp, dropout, batch_norm)
+        self.linear = linear
+        if linear:
+            of_vectors = keras.initializers.GlorotNormal(derive_seed(seed, "linear"))
+            self.linear_vectors = self._linear("linear_vectors", of_vectors)
+            if schema.dense:
+                self.linear_numbers = self._linear("linear_numbers", keras.initializers.Zeros())
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, L]; see `RankingModel.compute_logits`."""
         vectors = [self.projected(f.name, v) for f, v in zip(self.schema.categorical, embeddings, strict=True)]
         bottom = [] if dense is None else self._of_numbers(dense, training)
         interacted = vectors if self.interaction is None else [self.interaction([*bottom, *vectors])]
-        return self.top_mlp(tf.concat([*bottom, *interacted], axis=1), training=training)
+        logits = self.top_mlp(tf.concat([*bottom, *interacted], axis=1), training=training)
+        if not self.linear:
+            return logits
+        logits += self.linear_vectors(tf.concat(vectors, axis=1))
+        return logits if dense is None else logits + self.linear_numbers(dense)
+
+    def _linear(self, name: str, initializer: keras.initializers.Initializer) -> Dense:
+        labels = len(self.schema.labels)
+        return Dense(labels, use_bias=False, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
 
     def _of_numbers(self, dense: tf.Tensor, training: bool) -> list[tf.Tensor]:
         """Returns the vectors [B, D] of the dense features [B, W]: one, or one for each number."""
@@ -148,6 +168,7 @@ class DLRM(RankingModel):
         known = (
             type(self).compute_logits is DLRM.compute_logits
             and self.interaction is not None
+            and not self.linear
             and (self.numbers == "mlp" or not self.schema.dense)
             and not self.top_mlp.batch_norm
         )
@@ -167,6 +188,7 @@ class DLRM(RankingModel):
                 "dropout": self.top_mlp.dropout,
                 "batch_norm": self.top_mlp.batch_norm,
                 "numbers": self.numbers,
+                "linear": self.linear,
             }
         )
 

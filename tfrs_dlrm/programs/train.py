@@ -22,6 +22,7 @@ def main() -> None:
     from tfrs_dlrm.metrics.names import title
     from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.streaming.loop import train_on_stream
+    from tfrs_dlrm.training.calibration_note import calibration_note
     from tfrs_dlrm.training.callbacks import Interrupted
     from tfrs_dlrm.training.loop import train_and_evaluate
 
@@ -43,6 +44,8 @@ def main() -> None:
     if result.best:
         name = next(name for name in ("auc", "rmse", "log_loss") if name in result.best)
         print(f"Best evaluation at step {result.best_step}: {title(name)} {result.best[name]:.5f}.")
+    if note := calibration_note(result.best):
+        print(note + ".")
     output = f"--output=exports/{os.path.basename(workdir.rstrip('/'))}"
     print(f"Next:\n  {command('evaluate', f'--workdir={workdir}')}")
     print(f"  {command('export', f'--workdir={workdir}', output)}")

@@ -126,6 +126,8 @@ def _dense_arguments(config: OptimizerConfig) -> dict[str, float]:
 
 def _row_optimizer(config: OptimizerConfig, name: str, rate: Rate) -> RowOptimizer:
     extra = {"l1": config.embedding_l1} if name == "ftrl" else {"weight_decay": config.embedding_weight_decay}
+    if name in ("rowwise_adagrad", "adagrad"):
+        extra["initial_accumulator"] = config.embedding_accumulator
     return ROW_OPTIMIZERS[name](rate, l2=config.embedding_l2, **extra)
 
 

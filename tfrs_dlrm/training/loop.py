@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.config import RunConfig, choice_lines
 from tfrs_dlrm.data.preparing.label_counts import label_notes
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.on_demand import ensure_prepared
@@ -34,6 +35,7 @@ from tfrs_dlrm.training.factory import (
     tables_for,
     with_row_optimizers,
 )
+from tfrs_dlrm.training.fitted import fitted_to_data
 from tfrs_dlrm.training.inputs import (
     distributed_dataset,
     epoch_steps,
@@ -97,16 +99,20 @@ def train_and_evaluate(
             data_dir = local_copy(config.data.path)
             manifest = PreparedManifest.load(data_dir)
             schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
+            begun = home.begun()
+            config, choices = fitted_to_data(config, data_dir, begun)
             check_goals(config, schema, bool(manifest.eval))
             check_evaluation_labels(config, schema, label_counts(data_dir, "eval"))
             check_memory(config, schema, distribution, make_optimizers(config.optimizer)[1])
             model = make_model(config.model, schema, config.train.seed, tables_for(config))
-            config, optimizers = with_row_optimizers(config, model.embeddings, home.begun())
+            config, optimizers = with_row_optimizers(config, model.embeddings, begun)
             state = RunState(config.optimizer)
             dense, embedding = make_optimizers(config.optimizer, state.rate_factor)
             model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
             _begin(home, config, data_dir, distribution)
-            return TrainingRun(config, data_dir, home, model, state, service).train(show_progress, optimizers)
+            return TrainingRun(config, data_dir, home, model, state, service).train(
+                show_progress, [*([] if begun else choice_lines(choices)), optimizers]
+            )
         finally:
             home.end()
 
@@ -155,8 +161,8 @@ class TrainingRun(Run):
         """See `Run.position`."""
         return f"at step {self.counter.step}"
 
-    def train(self, show_progress: bool, begins_with: str) -> Result:
-        """Trains to the end; says `begins_with` first."""
+    def train(self, show_progress: bool, begins_with: Sequence[str]) -> Result:
+        """Trains to the end; says the lines of `begins_with` first."""
         resumed = self.restore()
         begun = [f"resuming from {resumed}"] if resumed else self.first_rows()
         if self.distribution.is_chief:
@@ -165,7 +171,7 @@ class TrainingRun(Run):
         bar = ProgressBar(self.counter, self._limits.total, self.config.train.batch_size) if shown else None
         self._progress = TrainingProgress(self.counter, bar, self.tensorboard, self.model.label_tasks.shown)
         labels = label_notes(self._manifest.labels)
-        for line in [begins_with, *begun, *out_of_range_lines(self.data_dir, self._manifest), *labels]:
+        for line in [*begins_with, *begun, *out_of_range_lines(self.data_dir, self._manifest), *labels]:
             self._progress.say(line)
         anywhere = self.distribution.any_process if self.distribution.several_processes else None
         self._listener = StopOnSignal(self.counter, self._ends_round, self.save_and_wait, anywhere)

@@ -23,6 +23,8 @@ def quality(monitor: str, task: Task, metrics: Mapping[str, float]) -> float:
       metrics: the first label's.
     """
     try:
+        if monitor == "auc_minus_normalized_entropy":
+            return metrics["auc"] - metrics["normalized_entropy"]
         if monitor:
             return (metrics["auc"] if monitor == "auc_minus_log_loss" else 0.0) - metrics["log_loss"]
         return task.quality(metrics)

@@ -44,6 +44,8 @@ def test_by_hand():
             DLRMConfig(0, bottom_mlp=(7, 5), top_mlp=(6, 5, 1), interaction="cat", batch_norm=True, dropout=0.1),
         ),
         (schema_of([4, 2, 8], dense=0), DLRMConfig(0, bottom_mlp=(5,), top_mlp=(6, 5, 1), interaction="cat")),
+        (schema_of([4, 2, 8]), DLRMConfig(0, bottom_mlp=(8,), top_mlp=(6, 1), linear=True)),
+        (schema_of([4, 2, 8], dense=0), DLRMConfig(0, top_mlp=(6, 1), linear=True, interaction="cat")),
         (schema_of([4, 2, 8]), DLRMConfig(0, top_mlp=(6, 1), numbers="autodis", interaction="cat")),
         (schema_of([4, 8], dense=3), DLRMConfig(0, top_mlp=(6, 1), numbers="autodis", self_interaction=True)),
         *(

@@ -66,6 +66,13 @@ def auto_dis(width: int, dim: int, buckets: int = 16) -> DenseCost:
     return each.times(width)
 
 
+def linear_term(vectors: int, width: int, labels: int) -> DenseCost:
+    """Counts a linear term of all `vectors` numbers of vectors and of `width` dense features, for each label."""
+    inputs = vectors + width
+    sums = labels * (2 if width else 1)
+    return DenseCost(inputs * labels, 2 * inputs * labels + sums, vectors + 2 * sums)
+
+
 def linear_part(schema: Schema) -> DenseCost:
     """Counts a linear weight of each dense feature, and the sum of all linear terms."""
     width = schema.dense_width

@@ -20,6 +20,7 @@ class DLRMConfig(DeepModelConfig):
       interaction: what the top MLP sees: `dot`, dot products of the vectors, or `cat`, the vectors concatenated.
       numbers: what the dense features become: `mlp`, one vector of the bottom MLP, or `autodis`, a vector for each
         by soft buckets.
+      linear: whether the logit has a linear term of all vectors and dense features, next to the top MLP.
     """
 
     keras_class: ClassVar[str] = "tfrs_dlrm.models.dlrm:DLRM"
@@ -30,6 +31,7 @@ class DLRMConfig(DeepModelConfig):
     self_interaction: bool = False
     interaction: str = "dot"
     numbers: str = "mlp"
+    linear: bool = False
 
     def check(self) -> None:
         """Checks the bottom MLP and the interaction too."""
@@ -54,11 +56,15 @@ class DLRMConfig(DeepModelConfig):
         soft = self.numbers == "autodis"
         dim = self.bottom_mlp[-1] if width and not soft else max(dims)
         of_numbers = width if soft else bool(width)  # vectors
+        linear = DenseCost()
+        if self.linear:
+            numbers = sum(dims) if self.interaction == "cat" else len(dims) * dim
+            linear = cost.linear_term(numbers, width, len(schema.labels))
         bottom = cost.auto_dis(width, dim) if soft else DenseCost()
         if width and not soft:
             bottom = self.mlp_cost(width, self.bottom_mlp)
         if self.interaction == "cat":
-            return bottom + self.top_cost(sum(dims) + of_numbers * dim, schema)
+            return linear + bottom + self.top_cost(sum(dims) + of_numbers * dim, schema)
         vectors = len(dims) + of_numbers
         pairs = vectors * (vectors + 1 if self.self_interaction else vectors - 1) // 2
         projected = {f.table: schema.table_of(f).dim for f in schema.categorical if schema.table_of(f).dim != dim}
@@ -73,7 +79,7 @@ class DLRMConfig(DeepModelConfig):
         )
         concatenated = cost.concatenation(of_numbers * dim + pairs if of_numbers else 0)
         top = self.mlp_cost(of_numbers * dim + pairs, (*self.top_mlp[:-1], len(schema.labels)))
-        return bottom + projections + interaction + concatenated + top
+        return linear + bottom + projections + interaction + concatenated + top
 
 
 @dataclasses.dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 from tfrs_dlrm.config import ModelConfig, RunConfig, as_model
 from tfrs_dlrm.config.field_checks import unknown_field
@@ -73,6 +73,8 @@ def set_field(config: RunConfig, path: str, value: str) -> None:
     fields = {f.name: getattr(holder, f.name) for f in dataclasses.fields(holder) if f.init}
     if name not in fields:
         raise ValueError(f"{path}={value}: {unknown_field(section, holder, name)}")
+    if get_type_hints(type(holder))[name] is float:  # where a recipe may have a whole number
+        fields[name] = float(fields[name])
     try:
         setattr(holder, name, _converted(value, fields[name]))
     except ValueError as e:

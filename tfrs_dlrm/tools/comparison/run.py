@@ -23,6 +23,7 @@ from tfrs_dlrm.tools.comparison.outcome import Outcome, halves
 from tfrs_dlrm.tools.comparison.tuning import applied, tune
 from tfrs_dlrm.training.evaluation import Scores, score
 from tfrs_dlrm.training.factory import load_run
+from tfrs_dlrm.training.fitted import fitted_to_data
 from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.run import RunRecords
@@ -100,6 +101,8 @@ def _compare(
     ensure_prepared(base.data, base.train.seed, prepare_progress)
     if not PreparedManifest.load(local_copy(base.data.path)).rows("eval"):
         raise ValueError(f"{base.data.path} has no evaluation set to compare on; prepare with --eval_fraction")
+    # Each contestant gets what the data choose for it, trials as well as runs.
+    contestants = [Contestant(c.label, fitted_to_data(c.config, base.data.path)[0]) for c in contestants]
     _begin(contestants, output, options)
     outcomes, costs = [], {}
     clock = _Clock(say, len(contestants) * (options.budget * options.trial_share + options.seeds))

@@ -13,8 +13,9 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.config import RunConfig, left_to_data, with_defaults
 from tfrs_dlrm.config.recipes import find_schema
+from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE
 from tfrs_dlrm.distribute.placement import Topology
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores.files import exists
@@ -60,7 +61,18 @@ def plan_run(config: RunConfig, strategy: str, topology: str) -> Plan:
             f"config.data.path={config.data.path!r}: no prepared data there, and config.data.schema names no schema;"
             " one of the two is needed to know the tables"
         )
+    if left_to_data(config):
+        config = _fitted(config)
     return plan(Schema.load(path), config, devices)
+
+
+def _fitted(config: RunConfig) -> RunConfig:
+    """The values that the data choose; the defaults if they are not prepared yet."""
+    from tfrs_dlrm.training.fitted import fitted_to_data  # takes seconds to load
+
+    if not exists(os.path.join(config.data.path, MANIFEST_FILE)):
+        return with_defaults(config)
+    return fitted_to_data(config, config.data.path)[0]
 
 
 def _schema_path(config: RunConfig) -> str:
