@@ -16,6 +16,7 @@ from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import MLP
+from tfrs_dlrm.models.calibration import Calibration
 from tfrs_dlrm.models.keras_saving import CompileArguments, KerasSaving
 from tfrs_dlrm.models.label_losses import LabelLosses
 from tfrs_dlrm.models.model_inputs import check_batches, dense_inputs, one_example
@@ -54,6 +55,7 @@ class RankingModel(KerasSaving):
       schema: of the encoded batches; every table needs a `vocabulary_size`.
       seed: determines the initial tables.
       embeddings: existing tables, which TPUs need; by default tables that fit the strategy in scope are made.
+      calibration: curves that logits go through outside of training, see `tfrs-dlrm calibrate`; also as plain values.
       replicate_below: a size in bytes. Smaller tables are copied to each device and larger ones sharded, if the
         strategy supports both. The default is in `tfrs_dlrm.distribute.placement.REPLICATE_BELOW`.
 
@@ -74,6 +76,7 @@ class RankingModel(KerasSaving):
         seed: int = 0,
         embeddings: EmbeddingTables | TPUEmbeddingTables | None = None,
         replicate_below: int | None = None,
+        calibration: Calibration | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         check_schema(type(self).__name__, schema)
@@ -82,6 +85,9 @@ class RankingModel(KerasSaving):
         self.schema = schema
         self.seed = seed
         self.replicate_below = replicate_below
+        self.calibration = Calibration.from_dict(calibration) if isinstance(calibration, Mapping) else calibration
+        if self.calibration:
+            self.calibration.check(schema)
         rows = schema.with_linear_weights(self.linear_features) if self.linear_weights else schema
         if embeddings is None:
             embeddings = make_tables(rows, seed, replicate_below, self.dtype_policy)
@@ -161,6 +167,8 @@ class RankingModel(KerasSaving):
         """
         check_batches(features)
         scores = self.label_tasks.scores(self._checked_logits(features, activations, training))
+        if self.calibration and training is not True:
+            scores = self.calibration(scores, self.calibration.rows_of(features, self.schema))
         return scores if logits else self.label_tasks.served(scores)
 
     def logits(
@@ -356,6 +364,7 @@ class RankingModel(KerasSaving):
             "schema": json.loads(self.schema.to_json()),
             "seed": self.seed,
             "replicate_below": self.replicate_below,
+            "calibration": self.calibration and self.calibration.to_dict(),
         }
 
     @classmethod

@@ -15,7 +15,11 @@ _GROUPS, _BARS = 20, 60
 
 
 def calibration(
-    labels: ArrayLike, predictions: ArrayLike, weights: ArrayLike | None = None, references: References | None = None
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    weights: ArrayLike | None = None,
+    references: References | None = None,
+    name: str = "model",
 ) -> Figure:
     """Draws mean labels against mean predictions, in up to 20 groups of about as many examples each.
 
@@ -27,16 +31,17 @@ def calibration(
       predictions: probabilities, or predicted numbers, [N].
       weights: [N]; None is 1 for all.
       references: predictions [N] of others for the same examples, by name.
+      name: what made `predictions`.
 
     Raises:
       ValueError: a number is not finite, a weight is negative, or the lengths differ.
     """
     figure, axes = new_panel()
-    draw_calibration(axes, Scored.of(labels, predictions, weights, references, binary=False))
+    draw_calibration(axes, Scored.of(labels, predictions, weights, references, binary=False), name)
     return figure
 
 
-def draw_calibration(axes: Axes, examples: Scored) -> None:
+def draw_calibration(axes: Axes, examples: Scored, model: str = "model") -> None:
     """Draws the panel of `calibration`."""
     dress(axes, "Calibration", "mean prediction", "mean label")
     y, w = examples.labels, examples.weights
@@ -50,7 +55,9 @@ def draw_calibration(axes: Axes, examples: Scored) -> None:
     for i, (name, curve) in enumerate(curves.items()):
         bars = 2 * np.sqrt(curve.label_variance / curve.effective_examples)
         color, points = COLORS[i % len(COLORS)], (curve.prediction_mean, curve.label_mean)
-        axes.errorbar(*points, bars, fmt="o-", markersize=4, linewidth=1, color=color, zorder=4 - i, label=name)
+        axes.errorbar(
+            *points, bars, fmt="o-", markersize=4, linewidth=1, color=color, zorder=4 - i, label=name if i else model
+        )
     margin = 0.02 if scale == "linear" else 0.0  # in the scale of the axes
     ends = (low - margin * (high - low), high + margin * (high - low))
     axes.set(xscale=scale, yscale=scale, xlim=ends, ylim=ends)

@@ -17,6 +17,7 @@ SCRIPTS = {
     "plan": "train/plan.py",
     "train": "train/main.py",
     "evaluate": "train/evaluate.py",
+    "calibrate": "train/calibrate.py",
     "explain": "train/explain.py",
     "report": "train/report.py",
     "compare": "train/compare.py",

@@ -56,6 +56,8 @@ def main() -> None:
     save_figure(evaluation.figure(grouping.label), paths[1])
     print(f"{evaluation.checkpoint} on {evaluation.data} ({_SPLIT.value})\n")
     print(table(evaluation.columns()))
+    if evaluation.note:
+        print(f"\n{evaluation.note}.")
     for note in evaluation.scores.left_out():
         print(f"\n{note}.")
     if _GROUP_BY.value or _GAUC.value:

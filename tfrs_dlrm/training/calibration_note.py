@@ -31,5 +31,6 @@ def calibration_note(metrics: Mapping[str, float]) -> str:
     )
     return (
         f"warning: the best checkpoint {what} (calibration, the sum of predictions over the sum of labels; 0.8 to 1.25"
-        " is usual). It may order examples well all the same, but its probabilities are off"
+        " is usual). It may order examples well all the same, but its probabilities are off; tfrs-dlrm calibrate mends"
+        " them"
     )

@@ -23,6 +23,7 @@ from tfrs_dlrm.stores.files import read_json
 from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.inputs import evaluation_dataset
+from tfrs_dlrm.training.run_calibration import read_calibration
 from tfrs_dlrm.training.tpu import fixed_batches
 from tfrs_dlrm.training.workdir import Which, Workdir
 
@@ -39,7 +40,8 @@ class Scores:
       weights: float32 [N], or None where the examples have none.
       task: of the label.
       more: by name, what it says of each further label, where that is known.
-      examples: of a further label, the numbers of the examples that it is known of, int64 [N]; None is all.
+      examples: the numbers of the examples among those that were scored, int64 [N]; None is all. A further label may
+        be known of some only, and a calibrated model is measured on those that it was not fitted on.
     """
 
     labels: np.ndarray
@@ -60,6 +62,14 @@ class Scores:
             known_weights = None if weights is None else weights[known]
             more[name] = cls(labels[known, i], logits[known, i], known_weights, task, examples=known)
         return cls(labels[:, 0], logits[:, 0], weights, tasks.first, more)
+
+    def on(self, kept: np.ndarray) -> Scores:
+        """Returns the scores of the examples where `kept`, bool over all that were scored, is true."""
+        numbers = np.arange(len(kept)) if self.examples is None else self.examples
+        mine = kept[numbers]
+        weights = None if self.weights is None else self.weights[mine]
+        more = {name: scores.on(kept) for name, scores in self.more.items()}
+        return Scores(self.labels[mine], self.logits[mine], weights, self.task, more, numbers[mine])
 
     def of_label(self, number: int) -> Scores:
         """Returns the scores of one label, by its position in the schema."""
@@ -143,12 +153,14 @@ class Evaluation:
       checkpoint: its path.
       data: the prepared directory.
       reference: a name and the metrics of something to compare with, where the data come with one.
+      note: which examples of a calibrated run were scored; empty if all were.
     """
 
     scores: Scores
     checkpoint: str
     data: str
     reference: dict[str, dict[str, float]]
+    note: str = ""
 
     def columns(self) -> dict[str, dict[str, float]]:
         """Returns the metrics by name."""
@@ -175,7 +187,7 @@ def evaluate_run(
     progress: Callable[[int], None] | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Evaluation:
-    """Scores a checkpoint of a run on a prepared set.
+    """Scores a checkpoint of a run on a prepared set; a calibrated one on the rows that it was not calibrated on.
 
     Args:
       workdir: the directory of the run.
@@ -187,7 +199,8 @@ def evaluate_run(
 
     Raises:
       FileNotFoundError: the run, its checkpoint or the data do not exist.
-      ValueError: the data have another schema or vocabulary than the checkpoint.
+      ValueError: the data have another schema or vocabulary than the checkpoint, or the calibration is of another
+        checkpoint.
       ServerLost: a parameter server does not answer.
     """
     with (strategy or tf.distribute.get_strategy()).scope(), server_lost():
@@ -196,9 +209,27 @@ def evaluate_run(
         data, home = local_copy(name), Workdir(workdir)
         PreparedManifest.load(data)
         home.check_data(data)
+        fitted = _calibrated_on(home, data, split)
         scores = score(model, evaluation_dataset(data, config.train.eval_batch_size, split), progress)
+    note = ""
+    if fitted is not None:
+        scores = scores.on(~fitted)
+        note = f"The {len(scores.labels):,} rows that it was not calibrated on"
     path = os.path.join(data, REFERENCE_FILE)
     reference: Any = read_json(path, _REMOVE_REFERENCE) if split == "eval" and os.path.isfile(path) else {}
     if not isinstance(reference, dict) or not all(isinstance(column, dict) for column in reference.values()):
         raise ValueError(f"{path}: damaged: metrics by name are expected; {_REMOVE_REFERENCE}")
-    return Evaluation(scores, home.shown(checkpoint), name, reference)
+    return Evaluation(scores, home.shown(checkpoint), name, reference, note)
+
+
+def _calibrated_on(home: Workdir, data: str, split: Split) -> np.ndarray | None:
+    """Returns which rows of a split the calibration of the run was fitted on; None if none."""
+    found = read_calibration(home)
+    if found is None or split != "eval" or not found.is_of(data):
+        return None
+    if distribution_of().several_processes:  # which score the rows in another order
+        raise ValueError(
+            f"{home.name}: a calibrated run is evaluated by one process: leave --strategy=multi_worker out, or run"
+            " tfrs-dlrm calibrate --undo"
+        )
+    return found.fitted(PreparedManifest.load(data).rows(split))

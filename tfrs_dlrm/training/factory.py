@@ -25,6 +25,7 @@ from tfrs_dlrm.models.training_setup import dtype_policy
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.training.memory_check import check_memory
+from tfrs_dlrm.training.run_calibration import read_calibration
 from tfrs_dlrm.training.schedules import ScaledRate, WarmupPolynomialDecay
 from tfrs_dlrm.training.state import RunState
 from tfrs_dlrm.training.tpu import tpu_tables
@@ -156,7 +157,9 @@ def load_model(workdir: str, which: Which = "best") -> RankingModel:
     return load_run(workdir, which, compiled=True)[0]
 
 
-def load_run(workdir: str, which: Which = "best", compiled: bool = False) -> tuple[RankingModel, RunConfig, str]:
+def load_run(
+    workdir: str, which: Which = "best", compiled: bool = False, calibrated: bool = True
+) -> tuple[RankingModel, RunConfig, str]:
     """Returns the trained model of a run, its configuration, and the path of the checkpoint.
 
     Args:
@@ -165,10 +168,12 @@ def load_run(workdir: str, which: Which = "best", compiled: bool = False) -> tup
       compiled: whether the model is compiled as in the run, with the slots of the checkpoint. If not, on TPUs, whose
         tables are made when it is compiled, it has an optimizer without slots: so a run is scored there, whatever its
         row optimizer is.
+      calibrated: whether the model has the calibration of the run, if there is one.
 
     Raises:
       FileNotFoundError: the directory holds no run or no checkpoint.
-      ValueError: the checkpoint is damaged, or its tables do not fit in the memory that is left.
+      ValueError: the calibration is of another checkpoint, the checkpoint is damaged, or its tables do not fit in the
+        memory that is left.
     """
     home = Workdir(workdir)
     config = home.config()
@@ -178,6 +183,9 @@ def load_run(workdir: str, which: Which = "best", compiled: bool = False) -> tup
     check_memory(config, schema, distribution_of())
     with precision(config.train.precision):
         model = make_model(config.model, schema, config.train.seed, tables_for(config))
+        if calibrated and (found := read_calibration(home)):
+            found.check_checkpoint(home, which)
+            model.calibration = found.calibration
         model.build()
         if compiled:
             model.compile(*make_optimizers(config.optimizer, state.rate_factor))

@@ -10,11 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.data.encoding.row_names import NO_VALUE, categorical_feature, encoding_of, missing_row, row_names
-from tfrs_dlrm.data.preparing.manifest import Split
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.reading.row_groups import looked_up
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.metrics import GroupedAUC, GroupMetrics, Groups, grouped_auc
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.training.evaluation import Evaluation
 from tfrs_dlrm.training.evaluation_report import table
 from tfrs_dlrm.training.workdir import Workdir
@@ -164,7 +165,7 @@ class Grouping:
         scores = evaluation.scores.of_label(self.label)
         groups, examples = _groups(evaluation.data, split, feature)
         if scores.examples is not None:
-            place = np.full(len(evaluation.scores.labels), -1)
+            place = np.full(PreparedManifest.load(local_copy(evaluation.data)).rows(split), -1)
             place[scores.examples] = np.arange(len(scores.examples))
             known = place[examples] >= 0
             groups, examples = groups[known], place[examples][known]

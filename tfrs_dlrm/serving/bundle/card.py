@@ -33,6 +33,7 @@ def card(manifest: BundleManifest, request: Mapping[str, Any]) -> str:
         *_summary(manifest),
         *_more_outputs(manifest.more_outputs),
         *_kept(manifest.keep_negatives),
+        *_calibration(manifest.calibration),
         *_accuracy(manifest.accuracy),
         "## Features",
         "",
@@ -96,6 +97,13 @@ def _kept(share: float) -> list[str]:
         return []
     added = f"{math.log(share):.4f} is added to its logits, so that probabilities are those of the full log."
     return [f"It was trained on {share:.4g} of the negative rows; {added}", ""]
+
+
+def _calibration(found: Mapping[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    by = f", with {found['curves'] - 1} values of `{found['by']}` apart" if found["by"] else ""
+    return [f"`{found['output']}` is calibrated after training: {found['method']}{by}.", ""]
 
 
 def _accuracy(found: Mapping[str, Any] | None, label: str = "") -> list[str]:

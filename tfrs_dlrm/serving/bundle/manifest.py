@@ -96,6 +96,7 @@ class BundleManifest:
       tolerance_up_to: `Tolerance.usual` of both.
       more_outputs: by name of the output of each further label, its `task` and the three numbers above.
       keep_negatives: the share of negative training rows that the first label's probabilities are corrected for.
+      calibration: `method`, `output`, `by` and the number of `curves` that logits go through; None without one.
       accuracy: the cost of smaller tables, as `Accuracy.to_dict` says; None for float32.
       files: by path, `bytes`, `sha256` and `crc32c` of all files but bundle.json.
     """
@@ -115,6 +116,7 @@ class BundleManifest:
     tolerance_up_to: float = 1.0
     more_outputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     keep_negatives: float = 1.0
+    calibration: Mapping[str, Any] | None = None
     accuracy: Mapping[str, Any] | None = None
     files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

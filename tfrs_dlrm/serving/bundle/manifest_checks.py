@@ -101,6 +101,7 @@ _MANIFEST = _TOLERANCES | {
     **dict.fromkeys(("name", "model", "created", "tensorflow", "checkpoint"), _TEXT),
     "tables": _ANY_OBJECT,
     "keep_negatives": _NUMBER,
+    "calibration": _ANY_OBJECT,
     "task": _TASK,
     "context": _list(_TEXT, "a list of names"),
     "features": _list(_object(_FEATURE, ("name",)), "a list of objects"),

@@ -60,8 +60,17 @@ def describe(
         **first,
         more_outputs={output: {"task": label.task, **numbers} for output, label, numbers in labels},
         keep_negatives=model.schema.label.keep_negatives,
+        calibration=_calibration(model),
         accuracy=cost.to_dict() if cost else None,
     )
+
+
+def _calibration(model: RankingModel) -> dict[str, Any] | None:
+    found = model.calibration
+    if not found:
+        return None
+    output = model.label_tasks.outputs[found.label]
+    return {"method": found.method, "output": output, "by": found.feature, "curves": len(found.curves)}
 
 
 def _features(serving: ServingModel, sample: Mapping[str, Any]) -> list[BundleFeature]:

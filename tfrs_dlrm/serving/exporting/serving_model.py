@@ -56,6 +56,7 @@ class ServingModel(tf.Module):
         self.storage = storage
         self.tables = ServingTables(model.embeddings.schema, model.embeddings.tables, storage)
         self.tasks = model.label_tasks
+        self._calibration = model.calibration
         self._read_ids = IdReader(schema)
         rows, candidates = model.row_scorer(), None
         if self._shared is not None and self._individual is not None:
@@ -125,7 +126,9 @@ class ServingModel(tf.Module):
 
     def score_raw(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Returns probabilities, or numbers of a regression, float32 [B]; for several labels [B, labels]."""
-        return self._served(self._parts.rows(self._inputs(raw, self.schema)))
+        features = self.encoder.encode(raw, self.schema)
+        outputs = self._parts.rows(self._inputs(features, self.schema))
+        return self.tasks.served(self._scores(outputs, self._calibrated_by(features, self.schema)))
 
     def score_encoded(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Scores encoded rows as `score_raw`; ids outside the table follow the feature's `out_of_range` policy."""
@@ -163,7 +166,7 @@ class ServingModel(tf.Module):
         if self.schema.one_hot:
             rows["ids"] = tf.stack([checked.rows[f.name] for f in self.schema.one_hot], axis=1)
         inputs = Inputs(features.get("dense"), self._vectors(rows, self.schema))
-        return self.tasks.scores(self._parts.rows(inputs))
+        return self._scores(self._parts.rows(inputs), self._calibrated_by(rows, self.schema))
 
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Scores N candidates in each of B contexts as `score_raw`, float32 [B, N] or [B, N, labels].
@@ -179,15 +182,23 @@ class ServingModel(tf.Module):
             flat[name] = value = raw[name]
             if not self._is_context(name):
                 flat[name] = tf.reshape(value, tf.concat([[contexts * candidates], tf.shape(value)[2:]], axis=0))
-        shared, individual = (self._inputs(flat, part) for part in (self._shared, self._individual))
-        answers = self._served(self._parts.candidates(shared, individual, candidates))
+        encoded = [(self.encoder.encode(flat, part), part) for part in (self._shared, self._individual)]
+        outputs = self._parts.candidates(*(self._inputs(*part) for part in encoded), candidates)
+        of_context, of_candidates = (self._calibrated_by(*part) for part in encoded)
+        rows = of_candidates if of_context is None else tf.repeat(of_context, candidates)
+        answers = self.tasks.served(self._scores(outputs, rows))
         return tf.reshape(answers, [contexts, candidates, *answers.shape[1:]])
 
-    def _served(self, outputs: tf.Tensor) -> tf.Tensor:
-        return self.tasks.served(self.tasks.scores(outputs))
+    def _scores(self, outputs: tf.Tensor, rows: tf.Tensor | None) -> tf.Tensor:
+        """Returns calibrated scores; `rows` as `_calibrated_by` returns them."""
+        scores = self.tasks.scores(outputs)
+        return self._calibration(scores, rows) if self._calibration else scores
 
-    def _inputs(self, raw: Mapping[str, tf.Tensor], part: Schema) -> Inputs:
-        features = self.encoder.encode(raw, part)
+    def _calibrated_by(self, features: Mapping[str, Any], part: Schema) -> tf.Tensor | None:
+        """Returns the rows of the feature by which the model is calibrated, if there is one and the part has it."""
+        return self._calibration.rows_of(features, part) if self._calibration else None
+
+    def _inputs(self, features: Mapping[str, Any], part: Schema) -> Inputs:
         return Inputs(features.get("dense"), self._vectors(features, part))
 
     def _vectors(self, features: Mapping[str, Any], part: Schema) -> list[tf.Tensor] | tf.Tensor:
