@@ -109,7 +109,7 @@ def test_compare_is_killed_in_the_middle_of_a_trial(tmp_path):
     recipe = tmp_path / "recipe.py"
     config = RunConfig(
         data=DataConfig(path=data),
-        train=TrainConfig(batch_size=64, steps=40, eval_every_steps=20, tensorboard=False),
+        train=TrainConfig(batch_size=64, steps=60, eval_every_steps=30, tensorboard=False),
     )
     recipe.write_text(
         "import json\nfrom tfrs_dlrm.config import RunConfig\n\n\ndef get_config():\n"
@@ -118,7 +118,7 @@ def test_compare_is_killed_in_the_middle_of_a_trial(tmp_path):
 
     def start(output):
         command = [sys.executable, str(ROOT / "train/compare.py"), f"--config={recipe}", "--models=logistic_regression"]
-        command += ["--seeds=1", "--budget=2", "--nomeasure", f"--output={output}"]
+        command += ["--seeds=1", "--budget=3", "--nomeasure", f"--output={output}"]
         return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -128,11 +128,11 @@ def test_compare_is_killed_in_the_middle_of_a_trial(tmp_path):
         wait_for(lambda: killed.poll() is not None or (tuned / "trial-1").is_dir(), "the second trial began")
     finally:
         killed.kill()
-    assert killed.wait() == -signal.SIGKILL and not (tuned / "trial-1.json").exists()
+    assert killed.wait() == -signal.SIGKILL and not (cut / "compare.json").exists()
     assert start(cut).wait() == 0
     for name in (
         "compare.json",
         "logistic_regression/chosen.json",
-        *(f"logistic_regression/tuning/trial-{i}.json" for i in range(2)),
+        *(f"logistic_regression/tuning/trial-{i}.json" for i in range(3)),
     ):
         assert (cut / name).read_text() == (whole / name).read_text(), name
