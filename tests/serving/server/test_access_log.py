@@ -13,6 +13,7 @@ from serving_bundles import predict_request
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from tfrs_dlrm.serving.server.access_log import JsonFormatter, traceparent
+from tfrs_dlrm.serving.server.admission import Admission, Call
 from tfrs_dlrm.serving.server.metrics import Metrics
 from tfrs_dlrm.serving.server.tf_serving_metrics import TfServingMetrics
 
@@ -99,8 +100,10 @@ def test_requests_are_logged_and_counted_by_tf_servings_names(tmp_path):
 
 def test_labels_are_escaped_and_old_versions_leave_the_metrics():
     served = TfServingMetrics()
-    served.count('a"\\b', "grpc", "predict", "OK", 0.001)
-    assert ':request_count{model_name="a\\"\\\\b",status="OK"} 1' in served.text()
+    call = Call(Admission(1, 1, 1), "grpc", "predict")
+    call.model = 'a"\\b\n'
+    served.count(call)
+    assert ':request_count{model_name="a\\"\\\\b\\n",status="OK"} 1' in served.text()
     metrics = Metrics()
     for version in ("1", "2"):
         metrics.requests.labels("rest", "predict", "OK", "clicks", version, "rank").inc()

@@ -35,7 +35,7 @@ from tfrs_dlrm.serving.bundle.warmup import write_warmup
 from tfrs_dlrm.serving.exporting.accuracy import Accuracy, accuracy
 from tfrs_dlrm.serving.exporting.comparison import Comparison, compare, write_reference
 from tfrs_dlrm.serving.exporting.description import describe
-from tfrs_dlrm.serving.exporting.prepared_rows import check_encoder
+from tfrs_dlrm.serving.exporting.encoder_check import check_encoder
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel, check_ranking_model
 from tfrs_dlrm.serving.exporting.signatures import finish_graph, make_signatures
 from tfrs_dlrm.stores import Store, is_store_url, join, local_copy, publish, visible_files

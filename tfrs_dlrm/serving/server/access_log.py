@@ -22,21 +22,13 @@ def traceparent(given: str | bytes | None) -> str:
     return text if _TRACEPARENT.fullmatch(text) else ""
 
 
-def log_access(call: Call, api: str, method: str, code: str, seconds: float) -> None:
-    """Logs a request that was answered.
-
-    Args:
-      call: its account.
-      api: `grpc` or `rest`.
-      method: as `predict`.
-      code: as `OK`.
-      seconds: from the complete request to its answer.
-    """
+def log_access(call: Call) -> None:
+    """Logs a request that was answered."""
     fields = {
-        "api": api,
-        "method": method,
-        "code": code,
-        "milliseconds": round(seconds * 1000, 3),
+        "api": call.api,
+        "method": call.method,
+        "code": call.code,
+        "milliseconds": round(call.seconds * 1000, 3),
         "model": call.model,
         "version": call.version,
         "signature": call.signature,

@@ -33,9 +33,13 @@ class Admission:
         self.calls = self.under_way = self.memory = 0
         self.closed = False
 
+    def call(self) -> contextlib.AbstractContextManager[Call]:
+        """Admits a request that is neither counted nor logged; see `admitted`."""
+        return self.admitted(Call(self))
+
     @contextlib.contextmanager
-    def call(self) -> Iterator[Call]:
-        """Yields the account of a request whose headers arrived.
+    def admitted(self, call: Call) -> Iterator[Call]:
+        """Counts a request whose headers arrived until the end of the block, and yields its account.
 
         Raises:
           Overloaded: too many requests are under way.
@@ -44,7 +48,6 @@ class Admission:
         if self.closed:
             raise Unavailable("the server is ending; ask another, or ask again once it has restarted")
         self._check_room()
-        call = Call(self)
         self.calls += 1
         try:
             yield call
@@ -92,7 +95,16 @@ class Admission:
 class Call:
     """One request, from its headers to its answer.
 
+    Args:
+      admission: that counts it.
+      api: `grpc` or `rest`.
+      method: as `predict`.
+
     Attributes:
+      api: as given.
+      method: as given.
+      code: of the answer, as `OK`.
+      seconds: from the complete request to its answer.
       identity: the id of the request; a request without one is not logged.
       model: its name, if it is served.
       version: that answers; None as long as none is chosen.
@@ -103,7 +115,8 @@ class Call:
       started: `time.perf_counter()` when the whole request was there.
     """
 
-    def __init__(self, admission: Admission):
+    def __init__(self, admission: Admission, api: str = "", method: str = ""):
+        self.api, self.method, self.code, self.seconds = api, method, "OK", 0.0
         self._admission, self._taken, self._counted = admission, 0, False
         self.identity = self.model = self.signature = self.traceparent = self.peer = ""
         self.version: int | None = None

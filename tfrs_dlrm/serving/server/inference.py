@@ -158,20 +158,20 @@ class Inference:
           Overloaded: too many requests at once.
           Unavailable: the server ends.
         """
-        code, call = "OK", Call(self.admission)
+        call = Call(self.admission, api, method)
         try:
-            with self.admission.call() as call, self.metrics.in_flight.track_inprogress():
+            with self.admission.admitted(call), self.metrics.in_flight.track_inprogress():
                 yield call
         except BaseException as e:
-            code = e.code if isinstance(e, ServingError) else "INTERNAL"
+            call.code = e.code if isinstance(e, ServingError) else "INTERNAL"
             if isinstance(e, asyncio.CancelledError):
-                code = "CANCELLED"
+                call.code = "CANCELLED"
             raise
         finally:
-            seconds = time.perf_counter() - call.started
-            self.metrics.count_request(call, api, method, code, seconds)
+            call.seconds = time.perf_counter() - call.started
+            self.metrics.count_request(call)
             if self.options.access_log:
-                log_access(call, api, method, code, seconds)
+                log_access(call)
 
     async def off_loop(self, size: int, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Returns the result of a function; runs it in a thread if it works on many bytes, so that others do not wait.

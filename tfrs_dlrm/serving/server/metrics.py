@@ -60,20 +60,12 @@ class Metrics:
         )
         self.refused = Counter("tfrs_dlrm_versions_refused", "Versions refused.", ["model"], registry=registry)
 
-    def count_request(self, call: Call, api: str, method: str, code: str, seconds: float) -> None:
-        """Counts a request that was answered or refused.
-
-        Args:
-          call: its account.
-          api: `grpc` or `rest`.
-          method: as `predict`.
-          code: as `OK`.
-          seconds: from the complete request to its answer.
-        """
+    def count_request(self, call: Call) -> None:
+        """Counts a request that was answered or refused."""
         version = "" if call.version is None else str(call.version)
-        self.requests.labels(api, method, code, call.model, version, call.signature).inc()
-        self.latency.labels(api, method, call.model, call.signature).observe(seconds)
-        self._tf_serving.count(call.model, api, method, code, seconds)
+        self.requests.labels(call.api, call.method, call.code, call.model, version, call.signature).inc()
+        self.latency.labels(call.api, call.method, call.model, call.signature).observe(call.seconds)
+        self._tf_serving.count(call)
 
     def count_answer(self, model: str, signature: Signature, seconds: float, rows: int) -> None:
         """Counts the run of a request, with the wait for a place in a batch."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import bisect
 import itertools
 
+from tfrs_dlrm.serving.server.admission import Call
+
 _MICROSECONDS = tuple(10 * 1.8**n for n in range(33))
 _EXAMPLES = tuple(2.0**n for n in range(15))
 _ENTRYPOINTS = {"grpc": "GRPC", "rest": "REST"}
@@ -35,31 +37,23 @@ class TfServingMetrics:
         self._runtime: dict[str, _Histogram] = {}
         self._example_counts: dict[str, _Histogram] = {}
 
-    def count(self, model: str, api: str, method: str, code: str, seconds: float) -> None:
-        """Counts a request.
-
-        Args:
-          model: its model; requests of unknown models are not counted, so that they make no series.
-          api: `grpc` or `rest`.
-          method: `predict`, `regress` or `classify`; others are not counted.
-          code: as `OK`.
-          seconds: from the complete request to its answer.
-        """
-        if method not in _METHODS or not model:
+    def count(self, call: Call) -> None:
+        """Counts a request: of `predict`, `regress` or `classify`, and of a known model, so that it makes no series."""
+        if call.method not in _METHODS or not call.model:
             return
-        labels = _labels(model_name=model, status=code)
+        labels = _labels(model_name=call.model, status=call.code)
         self._requests[labels] = self._requests.get(labels, 0) + 1
-        if code == "OK":
-            called = method.capitalize() if api == "grpc" else method
-            labels = _labels(model_name=model, API=called, entrypoint=_ENTRYPOINTS[api])
-            self._latency.setdefault(labels, _Histogram(_MICROSECONDS)).add(seconds * 1e6)
+        if call.code == "OK":
+            called = call.method.capitalize() if call.api == "grpc" else call.method
+            labels = _labels(model_name=call.model, API=called, entrypoint=_ENTRYPOINTS[call.api])
+            self._latency.setdefault(labels, _Histogram(_MICROSECONDS)).add(call.seconds * 1e6)
 
     def count_run(self, model: str, method: str, seconds: float, examples: int) -> None:
         """Counts the run of a request.
 
         Args:
           model: its model.
-          method: as above.
+          method: `predict`, `regress` or `classify`.
           seconds: of TensorFlow, with the wait for a place in a batch.
           examples: tf.Examples of the request; 0 for a request of tensors.
         """
