@@ -115,6 +115,8 @@ def counts_and_hashes(seed=4):
         log.number(f"I{i}", values - 2 * (i == 2), 0.1 * (i % 4))
         log.columns[f"I{i}"] = np.where(rng.random(log.rows) < 0.05 * i, np.nan, log.columns[f"I{i}"])
     log.number("I9", np.floor(rng.lognormal(2, 2, log.rows)), 0.2)
+    log.number("I10", rng.negative_binomial(0.7, 0.5, log.rows), 0.3)
+    log.number("I12", rng.negative_binomial(0.3, 0.25, log.rows), 0.0)
     for i, size in enumerate([900, 400, 2500, 60, 12, 3, 1500], 1):
         log.ids(f"C{i}", [f"{v:08x}" for v in drawn(rng, size, 0, 2**32)], 1.1, 0.3)
     return log.done("label")

@@ -56,6 +56,17 @@ class ValueCounts:
         middle = values[np.searchsorted(counts.cumsum(), counts.sum() / 2)]
         return bool(middle - values[0] < (values[-1] - values[0]) / 8)
 
+    def is_count(self) -> bool:
+        """Whether values from 0 or 1 on become rarer step by step until hardly a row has the largest, as counts do."""
+        values, counts = self.values, self.counts
+        if len(values) < 6 or values[0] not in (0, 1):
+            return False
+        body = counts.cumsum() <= 0.98 * self.present
+        peak, end = int(counts.argmax()), int(body.sum()) + 1
+        falls = counts[peak + 1 :] <= counts[peak:-1] + 3 * np.sqrt(counts[peak:-1]) + 1
+        together = bool((np.diff(values[:end]) == 1).all())
+        return together and bool(falls.all()) and peak <= len(values) / 3 and bool(counts[-1] < 0.01 * self.present)
+
     def is_peaked(self) -> bool:
         """Whether different values become more numerous, then rarer, as they grow; drawn ids do neither."""
         top = self.values[int(0.99 * len(self.values))] if len(self.values) else 0.0

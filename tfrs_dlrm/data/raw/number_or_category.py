@@ -15,10 +15,17 @@ Certainty = Literal["sure", "likely", "guess"]
 
 # Whole numbers of at most _FEW values, each of which occurs _OFTEN times on average, lose nothing as categories.
 _FEW, _OFTEN = 32, 10
+# What is spread evenly without being drawn: percentages, minutes, days of a year, bytes.
+_LIMITS = frozenset({59, 60, 99, 100, 255, 256, 364, 365, 366, 1439, 1440})
+_CALENDAR = 366
+# With fewer rows, most columns may be spread evenly.
+_MANY_ROWS = 1000
+# Numbers of so few values, whatever their name is, lose nothing either.
+_FEW_NUMBERS = 5
 # Fewer rows do not show that values are unique, or what their digits look like.
 _ENOUGH_ROWS = 50
 # A score of at least this is as good as sure, or likely.
-_SURE, _LIKELY = 4.0, 1.5
+_SURE, _LIKELY = 4.0, 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +66,7 @@ def decide(column: SampledColumn, labels: np.ndarray | None) -> Decision:
         if once:
             return Decision("once", "ids that grow row by row and do not come again", "likely")
         return Decision("category", "its name is that of ids or codes", "sure")
-    if said == "number" and column.distinct > 2:
+    if said == "number" and column.distinct > _FEW_NUMBERS:
         return Decision("number", "its name is that of a number", "sure")
     if counted.is_drawn_once() and column.distinct > 0.2 * present and present >= _ENOUGH_ROWS:
         return Decision("once", "they grow row by row and do not come again, as ids do", "likely")
@@ -105,16 +112,19 @@ def _of_values(counted: ValueCounts) -> list[tuple[float, str]]:
     if values[0] < -1:
         arguments.append((-2.5, "some are negative"))
     if zeros > 0.4 and distinct > 8 and values[-1] > 2 * distinct:
-        arguments.append((-8.0 if zeros > 0.75 else -5.0, f"{zeros:.0%} are 0, as amounts often are"))
+        arguments.append((-9.0 if zeros > 0.75 else -5.0, f"{zeros:.0%} are 0, as amounts often are"))
+    if few and counted.is_count():
+        arguments.append((-4.0, "the larger, the rarer, as with counts"))
     if few or present < _ENOUGH_ROWS:
         return arguments
     lumps = counted.lumps()
     if lumps > 0.1:
-        arguments.append((min(4.0, 8 * lumps), "some values are far more frequent than the values around them"))
+        arguments.append((min(5.0, 10 * lumps), "some values are far more frequent than the values around them"))
     elif distinct > _FEW:
         arguments.append((-1.0, "values are about as frequent as the values around them"))
-    if counted.is_even() and distinct > 100:
-        arguments.append((2.5, "their digits look drawn"))
+    numbered = values[0] in (0, 1) and values[-1] not in _LIMITS and distinct > _FEW
+    if present >= _MANY_ROWS and counted.is_even() and (distinct > _CALENDAR or numbered):
+        arguments.append((2.5 if distinct > _CALENDAR else 1.7, "all are about as frequent, as numbered things are"))
     elif values[0] >= -1 and counted.is_falling():
         arguments.append((-2.0, "small values are the most frequent, as with counts and amounts"))
     if counted.is_peaked():
@@ -129,7 +139,7 @@ def _of_label(told: LabelEvidence | None) -> tuple[float, str]:
     by_number, by_value = max(told.constant - told.number, 0.0), max(told.number - told.category, 0.0)
     share = by_value / max(by_number + by_value, 1e-9)
     losses = f"log loss {told.category:.4f}, by their size {told.number:.4f}"
-    if told.category_sure > 2.5 and share > 0.15:
+    if told.category_sure > 1.5 and share > 0.15:
         weight = min(4.0, 0.8 * told.category_sure) * min(1.0, 2 * (share - 0.15))
         return weight, f"single values tell the label better than their size ({losses})"
     if told.number_sure > 2.5 and share < 0.3:
