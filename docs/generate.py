@@ -85,6 +85,7 @@ def schema_page() -> Iterator[str]:
     yield "In JSON, each class is an object with these fields: see [your own data](../start/your-own-data.md).\n"
     for kind in (schema.Schema, schema.Label, schema.DenseFeature, schema.CategoricalFeature, schema.Table):
         yield f"::: {kind.__module__}.{kind.__name__}\n"
+    yield f"::: {schema.Time.__module__}.Time\n"
     yield f"::: {schema.TextFormat.__module__}.TextFormat\n"
 
 

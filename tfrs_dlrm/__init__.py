@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from tfrs_dlrm.models.matrix_factorization import MatrixFactorization
     from tfrs_dlrm.models.ranking import RankingModel
     from tfrs_dlrm.models.wide_and_deep import WideAndDeep
-    from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat
+    from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat, Time
     from tfrs_dlrm.serving.exporting.export import export_model
     from tfrs_dlrm.serving.exporting.raw_model import raw_model
     from tfrs_dlrm.training.factory import load_model

@@ -27,17 +27,23 @@ from tfrs_dlrm.schema.features import (
     TextFormat,
     Transform,
 )
+from tfrs_dlrm.schema.inputs import FeatureInput
 from tfrs_dlrm.schema.schema import SCHEMA_FILE, Schema, check_schema, difference
+from tfrs_dlrm.schema.times import EPOCHS, ISO8601, PART_ROWS, Time, TimePart
 from tfrs_dlrm.schema.validation import MAX_ROWS, RESERVED_NAMES
 
 __all__ = [
+    "EPOCHS",
+    "ISO8601",
     "MAX_ROWS",
+    "PART_ROWS",
     "RESERVED_NAMES",
     "SCHEMA_FILE",
     "CategoricalFeature",
     "Combiner",
     "DenseFeature",
     "Encoding",
+    "FeatureInput",
     "Initializer",
     "Label",
     "Notation",
@@ -48,6 +54,8 @@ __all__ = [
     "Table",
     "Task",
     "TextFormat",
+    "Time",
+    "TimePart",
     "Transform",
     "check_schema",
     "difference",

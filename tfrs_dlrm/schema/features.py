@@ -6,9 +6,10 @@ import dataclasses
 from typing import Literal
 
 from tfrs_dlrm.messages.arguments import check_fields
+from tfrs_dlrm.schema.times import Time
 
 Transform = Literal["none", "log1p", "standardize"]
-Encoding = Literal["vocabulary", "hash", "ids"]
+Encoding = Literal["vocabulary", "hash", "ids", "buckets", "time"]
 OutOfRange = Literal["oov", "error", "clip", "hash"]
 Combiner = Literal["sum", "mean", "sqrtn"]
 Initializer = Literal["uniform", "normal", "zeros"]
@@ -90,8 +91,8 @@ class DenseFeature:
     Attributes:
       name: the feature's name: letters, digits and underscores.
       column: the column of the log; by default the name.
-      transform: `none`; `log1p`, which is log(1 + max(x, 0)); or `standardize`, (x - mean) / standard deviation with
-        both taken from the training rows.
+      transform: `none`; `log1p`, which is log(1 + max(x, 0)); `standardize`, (x - mean) / standard deviation with
+        both taken from the training rows; or both, `["log1p", "standardize"]`, with the statistics of the logarithms.
       fill_value: replaces a missing number, in the units of the log: a number, `"mean"` of the training rows, or None,
         which makes the row malformed.
       indicator: adds a second float, 1 where the number is missing.
@@ -99,19 +100,35 @@ class DenseFeature:
       thousands: in text, the character between groups of digits, `,` for `2,247.14`, a blank for `2 247`; or empty.
       unit: in text, what stands before or after the number and is dropped: `$` for `$15.73`. With `%`, `6.0%` is 6.0.
         Numbers without it are read as well.
+      time: the column holds times, and the number is its part `days`.
+      input: the name of its raw value in requests; by default the name. Features that share an input read one value.
     """
 
     name: str
     column: str = ""
-    transform: Transform = "none"
+    transform: Transform | tuple[Transform, ...] = "none"
     fill_value: float | Literal["mean"] | None = 0.0
     indicator: bool = False
     decimal: str = "."
     thousands: str = ""
     unit: str = ""
+    time: Time | None = None
+    input: str = ""
 
     def __post_init__(self) -> None:
+        _freeze(self, "transform")
         check_fields(self)
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """The transforms that are not `none`, in order."""
+        listed = self.transform if isinstance(self.transform, tuple) else (self.transform,)
+        return tuple(t for t in listed if t != "none")
+
+    @property
+    def input_name(self) -> str:
+        """The name of its raw value."""
+        return self.input or self.name
 
     @property
     def notation(self) -> Notation:
@@ -124,10 +141,12 @@ class CategoricalFeature:
     """A value, or several, each turned into a row of an embedding table.
 
     Attributes:
-      name: the feature's name: letters, digits and underscores.
+      name: the feature's name: letters, digits and underscores. That of a cross may be left out.
       column: the column of the log; by default the name.
       encoding: `vocabulary`: rows 1, 2, ... by falling frequency in the training rows (ties by value), row 0 for
-        all others; `hash`: a fingerprint of the text modulo the table's rows; `ids`: the numbers are the rows.
+        all others; `hash`: a fingerprint of the text modulo the table's rows; `ids`: the numbers are the rows;
+        `buckets`: a row for each interval of a number, row 0 for a missing one; `time`: a row for each value of a
+        part of a time, row 0 for a missing one.
       dtype: the type in the log and in serving requests: `string` or `int64`, which also reads `24216.0` and, as 1 or
         0, booleans. The empty text (for int64: -1) is an ordinary value for `vocabulary` and `hash`, and out of range
         for `ids`.
@@ -142,9 +161,21 @@ class CategoricalFeature:
       sequence_length: multi-valued features only: returns the vectors of this many first values, [B, sequence_length,
         dim], padded with zeros, instead of pooling them. The model's `compute_logits` must take sequences, which
         DLRM's does not.
+      buckets: `buckets` only: how many intervals, with edges at quantiles of the training rows; equal edges are merged.
+        Or `log2`: a row for negative numbers, then one for each floor(log2(1 + x)) up to the largest training row.
+      edges: `buckets` only: the rising edges themselves. An edge belongs to the interval above it: `(0, 10)` are three
+        buckets, x < 0, 0 <= x < 10 and x >= 10. Numbers and edges are compared as float32.
+      decimal: `buckets` only: how numbers are written in text, as in `DenseFeature`.
+      thousands: `buckets` only: how numbers are written in text, as in `DenseFeature`.
+      unit: `buckets` only: how numbers are written in text, as in `DenseFeature`.
+      time: the column holds times. The schema makes a feature `NAME_PART` of each part. `days` are put into buckets.
+      input: the name of its raw value in requests; by default the name. Features that share an input read one value:
+        the parts of a time, and buckets beside a dense feature of the same column.
+      cross: two or three one-valued features, whose values together are its value. It reads no column. With
+        `vocabulary`, frequent combinations get rows; with `hash`, all share the rows of its table.
     """
 
-    name: str
+    name: str = ""
     column: str = ""
     encoding: Encoding = "vocabulary"
     dtype: RawType = "string"
@@ -156,9 +187,34 @@ class CategoricalFeature:
     out_of_range: OutOfRange = "oov"
     table: str = ""
     sequence_length: int | None = None
+    buckets: int | Literal["log2"] | None = None
+    edges: tuple[float, ...] = ()
+    decimal: str = "."
+    thousands: str = ""
+    unit: str = ""
+    time: Time | None = None
+    input: str = ""
+    cross: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _freeze(self, "edges")
+        _freeze(self, "cross")
         check_fields(self)
+
+    @property
+    def input_name(self) -> str:
+        """The name of its raw value."""
+        return self.input or self.name
+
+    @property
+    def notation(self) -> Notation:
+        """How its numbers are written."""
+        return Notation(self.decimal, self.thousands, self.unit)
+
+    @property
+    def reads_number(self) -> bool:
+        """Whether its raw value is a float32 number."""
+        return self.encoding == "buckets" and self.time is None
 
     @property
     def whole_rows(self) -> bool:
@@ -251,3 +307,10 @@ class TextFormat:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+def _freeze(instance: object, field: str) -> None:
+    """Makes a tuple of a field that was given as a list, so that equal features are equal."""
+    value = getattr(instance, field)
+    if isinstance(value, list):
+        object.__setattr__(instance, field, tuple(value))

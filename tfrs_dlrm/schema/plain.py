@@ -51,12 +51,25 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return tuple(_value(get_args(hint)[0], v, f"{where}[{_item_name(v, i)}]") for i, v in enumerate(value))
     options = _options(hint)
     for option in options:
+        if isinstance(value, dict) and dataclasses.is_dataclass(option):
+            return build(option, value, where)  # type: ignore[arg-type]
+        if isinstance(value, list) and get_origin(option) is tuple:
+            return _value(option, value, where)
         if option is float and type(value) in (int, float):
             return float(value)
         if type(value) is option or (isinstance(option, str) and value == option):
             return value
-    names = ["null" if o is type(None) else o.__name__ if isinstance(o, type) else json.dumps(o) for o in options]
-    raise ValueError(f"{where}: {json.dumps(value)} is not {' or '.join(names)}")
+    raise ValueError(f"{where}: {json.dumps(value)} is not {' or '.join(map(_option_name, options))}")
+
+
+def _option_name(option: object) -> str:
+    if option is type(None):
+        return "null"
+    if get_origin(option) is tuple:
+        return "a list"
+    if isinstance(option, type):
+        return "a JSON object" if dataclasses.is_dataclass(option) else option.__name__
+    return json.dumps(option)
 
 
 def _options(hint: Any) -> list[Any]:

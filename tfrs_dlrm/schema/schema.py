@@ -12,7 +12,10 @@ from typing import Any
 from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.messages.arguments import check_fields
 from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Notation, Table, TextFormat
+from tfrs_dlrm.schema.filling import fill_in
+from tfrs_dlrm.schema.inputs import FeatureInput, collect_inputs
 from tfrs_dlrm.schema.plain import build, plain
+from tfrs_dlrm.schema.times import PART_ROWS, check_time
 from tfrs_dlrm.schema.validation import (
     check_categorical,
     check_dense,
@@ -23,6 +26,7 @@ from tfrs_dlrm.schema.validation import (
     check_table,
     check_text,
 )
+from tfrs_dlrm.schema.value_checks import check_cross, check_members, check_transformed
 from tfrs_dlrm.stores.files import read_text, write_text
 
 # The name of the schema in a prepared directory.
@@ -38,6 +42,7 @@ class Schema:
     Features whose table is not listed in `tables` get `Table(name)` with the defaults of `Table`. The order of `dense`
     and `categorical` is the order of the columns of an encoded batch. A table that no feature uses is dropped, so
     that a feature can be taken out alone; it is refused if another feature's table is not listed: one may be misspelt.
+    `members` are features that only crosses read: they have no table and no column in a batch.
 
     Raises:
       ValueError: a part is wrong; the message names the feature or table, its value, and the allowed values.
@@ -50,23 +55,23 @@ class Schema:
     weight: str | None = None
     text: TextFormat = TextFormat()  # noqa: RUF009 (frozen)
     more_labels: tuple[Label, ...] = ()
+    members: tuple[CategoricalFeature, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
-        fill = dataclasses.replace
-        object.__setattr__(self, "dense", tuple(fill(f, column=f.column or f.name) for f in self.dense))
-        categorical = tuple(
-            fill(
-                f, column=f.column or f.name, table=f.table or f.name, multi_valued=f.multi_valued or bool(f.separator)
-            )
-            for f in self.categorical
-        )
-        object.__setattr__(self, "categorical", categorical)
-        object.__setattr__(self, "more_labels", tuple(fill(x, name=x.name or x.column) for x in self.more_labels))
-        object.__setattr__(self, "tables", _without_unused(self.tables, {f.table for f in categorical}))
+        self._check_times()  # before their parts become features
+        filled = fill_in(self.dense, self.categorical, self.members)
+        for kind, features in filled._asdict().items():
+            object.__setattr__(self, kind, features)
+        more = tuple(dataclasses.replace(x, name=x.name or x.column) for x in self.more_labels)
+        object.__setattr__(self, "more_labels", more)
+        object.__setattr__(self, "tables", _without_unused(self.tables, {f.table for f in filled.categorical}))
         listed = {t.name for t in self.tables}
-        missing = dict.fromkeys(f.table for f in categorical if f.table not in listed)
-        object.__setattr__(self, "tables", (*self.tables, *(Table(name) for name in missing)))
+        missing = dict.fromkeys(f.table for f in filled.categorical if f.table not in listed)
+        tables = (*self.tables, *(Table(name) for name in missing))
+        rows = {f.table: PART_ROWS.get(f.time.parts[0]) for f in filled.categorical if f.time and f.encoding == "time"}
+        sized = (dataclasses.replace(t, vocabulary_size=rows.get(t.name, t.vocabulary_size)) for t in tables)
+        object.__setattr__(self, "tables", tuple(sized))
         self._check()
 
     def _check(self) -> None:
@@ -83,17 +88,56 @@ class Schema:
         if not self.dense and not self.categorical:
             raise ValueError("the schema has no features; list some under dense or categorical")
         weights = [f.weights_name for f in self.multi_hot if f.weights]
-        check_names([*self.dense_columns, *(f.name for f in self.categorical), *weights], "feature")
+        values = [f.name for f in (*self.categorical, *self.members)]
+        check_names([*self.dense_columns, *values, *weights], "feature")
         check_names([t.name for t in self.tables], "table")
         for dense in self.dense:
             check_dense(dense)
+        inputs = self.inputs
+        check_names([given.name for given in inputs if given.name not in values], "input")
         check_notations(self._notations())
         for table in self.tables:
             check_table(table, [f for f in self.categorical if f.table == table.name])
             check_storage(table, self.tables, self.categorical)
+        for feature in (*self.categorical, *self.members):
+            check_transformed(feature)
+            check_cross(feature, (*self.categorical, *self.members))
         for feature in self.categorical:
             check_categorical(feature, self.table_of(feature))
+        check_members(self.members, self.categorical)
         check_text(self.text, self.categorical)
+
+    def _check_times(self) -> None:
+        features: list[DenseFeature | CategoricalFeature] = [*self.dense, *self.categorical, *self.members]
+        for f in features:
+            if f.time is not None:
+                check_time(f"feature {f.name!r}", f.time)
+
+    @property
+    def inputs(self) -> tuple[FeatureInput, ...]:
+        """The raw values of an example: in the log, in requests, in samples; each once, whatever reads it."""
+        return collect_inputs(self.dense, (*self.categorical, *self.members))
+
+    def inputs_of(self, feature: str) -> tuple[FeatureInput, ...]:
+        """Returns the inputs that a feature reads; a cross reads those of its members."""
+        member_names = self.member_names(feature)
+        return tuple(given for given in self.inputs if member_names & set(given.features))
+
+    def member_names(self, feature: str) -> set[str]:
+        """Returns the members of a cross; of another feature itself."""
+        crosses = {f.name: set(f.cross) for f in self.categorical if f.cross}
+        return crosses.get(feature, {feature})
+
+    def value_feature(self, name: str) -> CategoricalFeature:
+        """Returns the categorical feature or member called `name`.
+
+        Raises:
+          KeyError: there is none.
+        """
+        for f in (*self.categorical, *self.members):
+            if f.name == name:
+                return f
+        raise KeyError(f"no categorical feature {name!r} in the schema")
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -153,18 +197,17 @@ class Schema:
     @property
     def feature_columns(self) -> tuple[str, ...]:
         """The columns that features read, without labels and weight, each once."""
-        names = [f.column for f in self.dense]
-        for f in self.categorical:
-            names += [f.column, *([f.weights] if f.weights else [])]
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys(given.column for given in self.inputs))
 
     @property
     def notations(self) -> dict[str, Notation]:
-        """How the numbers of dense features and of labels are written, by column."""
+        """How the numbers of features and of labels are written, by column."""
         return dict(self._notations())
 
     def _notations(self) -> list[tuple[str, Notation]]:
-        return [*((f.column, f.notation) for f in self.dense), *((x.column, x.notation) for x in self.labels)]
+        numbers = [*(f for f in self.dense if f.time is None)]
+        buckets = [f for f in (*self.categorical, *self.members) if f.reads_number]
+        return [(x.column, x.notation) for part in (numbers, buckets, self.labels) for x in part]
 
     def table(self, name: str) -> Table:
         """Returns the table called `name`.
@@ -191,8 +234,12 @@ class Schema:
         return -(-table.dim // self.table(table.stored_in).dim) if table.stored_in else 1
 
     def select(self, names: Collection[str]) -> Schema:
-        """Returns the schema with only the named features, in the schema's order, and the tables that they need."""
+        """Returns the schema with only the named features, in the schema's order, and the tables that they need.
+
+        Members of crosses that are not named become `members`.
+        """
         categorical = tuple(f for f in self.categorical if f.name in names)
+        crossed = {name for f in categorical for name in f.cross} - {f.name for f in categorical}
         used = {f.table for f in categorical}
         used |= {self.table(name).stored_in for name in used}
         return dataclasses.replace(
@@ -200,6 +247,9 @@ class Schema:
             dense=tuple(f for f in self.dense if f.name in names),
             categorical=categorical,
             tables=tuple(t for t in self.tables if t.name in used),
+            members=tuple(
+                dataclasses.replace(f, table="") for f in (*self.categorical, *self.members) if f.name in crossed
+            ),
         )
 
     def with_vocabulary_sizes(self, sizes: Mapping[str, int]) -> Schema:
@@ -350,6 +400,7 @@ def difference(old: Schema, new: Schema) -> str:
         kinds: list[tuple[str, Sequence[Any]]] = [
             ("dense", schema.dense),
             ("categorical", schema.categorical),
+            ("member", schema.members),
             ("table", schema.tables),
         ]
         for kind, items in kinds:

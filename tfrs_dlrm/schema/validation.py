@@ -34,7 +34,7 @@ def check_label(label: Label, where: str) -> None:
     """Checks a label; messages begin with `where`."""
     if not label.column:
         raise ValueError(f"{where}: column is empty; name the column that holds the label")
-    _check_choice(where, "task", label.task, Task)
+    check_choice(where, "task", label.task, Task)
     check_notation(where, label.notation)
     if label.threshold is not None and not math.isfinite(label.threshold):
         raise ValueError(f"{where}: threshold={label.threshold} is not finite")
@@ -102,7 +102,8 @@ def check_names(names: Sequence[str], kind: str) -> None:
             raise ValueError(f"{kind} {name!r} is listed {names.count(name)} times")
 
 
-def _check_choice(where: str, field: str, value: object, hint: object) -> None:
+def check_choice(where: str, field: str, value: object, hint: object) -> None:
+    """Checks that a field has one of the values of a Literal."""
     if value not in get_args(hint):
         raise ValueError(f"{where}: {field}={value!r} is not one of {', '.join(map(str, get_args(hint)))}")
 
@@ -110,7 +111,22 @@ def _check_choice(where: str, field: str, value: object, hint: object) -> None:
 def check_dense(f: DenseFeature) -> None:
     """Checks a dense feature."""
     where = f"feature {f.name!r}"
-    _check_choice(where, "transform", f.transform, Transform)
+    listed = f.transform if isinstance(f.transform, tuple) else (f.transform,)
+    for transform in listed:
+        check_choice(where, "transform", transform, Transform)
+    if len(listed) > 1 and listed != ("log1p", "standardize"):
+        raise ValueError(
+            f"{where}: transform={list(listed)}; a list is ['log1p', 'standardize'], in this order, or one transform"
+        )
+    if f.time is not None and f.time.parts != ("days",):
+        raise ValueError(
+            f"{where}: time parts {list(f.time.parts)}; a number is ['days'] alone: list the others under categorical"
+        )
+    if f.time is not None and f.time.origin is None and len(listed) > 1:
+        raise ValueError(
+            f"{where}: logarithms of days are standardized before their origin is known; give time an origin, such as"
+            " 2026-01-01"
+        )
     if isinstance(f.fill_value, str) and f.fill_value != "mean":
         raise ValueError(f"{where}: fill_value={f.fill_value!r} is neither a number, 'mean' nor null")
     if isinstance(f.fill_value, float) and not math.isfinite(f.fill_value):
@@ -123,15 +139,21 @@ def check_dense(f: DenseFeature) -> None:
 def check_table(t: Table, features: Sequence[CategoricalFeature]) -> None:
     """Checks a table and that the features that look it up agree."""
     where = f"table {t.name!r}"
-    _check_choice(where, "combiner", t.combiner, Combiner)
-    _check_choice(where, "initializer", t.initializer, Initializer)
+    check_choice(where, "combiner", t.combiner, Combiner)
+    check_choice(where, "initializer", t.initializer, Initializer)
     if t.dim < 1:
         raise ValueError(f"{where}: dim={t.dim}; at least 1 is needed")
     if t.vocabulary_size is not None and not 1 <= t.vocabulary_size <= MAX_ROWS:
         raise ValueError(f"{where}: vocabulary_size={t.vocabulary_size} is outside 1 to {MAX_ROWS}")
     if t.scale is not None and not 0 < t.scale < math.inf:
         raise ValueError(f"{where}: scale={t.scale}; a positive number is needed, or null for 1/sqrt(rows)")
-    for field in ("encoding", "dtype", "min_count", "max_size"):
+    for f in features:
+        if len(features) > 1 and f.encoding == "buckets":
+            raise ValueError(f"{where}: feature {f.name!r} puts numbers into buckets; give it a table of its own")
+    parts = {f.time.parts for f in features if f.time is not None}
+    if len(parts) > 1:
+        raise ValueError(f"{where}: its features are the parts {sorted(parts)} of times; give each part a table")
+    for field in ("encoding", "dtype", "min_count", "max_size", "cross"):
         values = {getattr(f, field) for f in features}
         if len(values) > 1:
             names = ", ".join(repr(f.name) for f in features)
@@ -149,7 +171,7 @@ def check_storage(t: Table, tables: Sequence[Table], categorical: Sequence[Categ
     users = [f.name for f in categorical if f.table == t.name]
     if not users and not stored:
         raise ValueError(f"{where}: no feature uses it; remove it or name it in a feature's table")
-    _check_choice(where, "dtype", t.dtype, StorageType)
+    check_choice(where, "dtype", t.dtype, StorageType)
     if t.remainders is not None:
         if t.stored_in:
             raise ValueError(f"{where}: remainders and stored_in are two ways to store it; choose one")
@@ -182,16 +204,16 @@ def check_storage(t: Table, tables: Sequence[Table], categorical: Sequence[Categ
 def check_categorical(f: CategoricalFeature, table: Table) -> None:
     """Checks a categorical feature against its table."""
     where = f"feature {f.name!r}"
-    _check_choice(where, "encoding", f.encoding, Encoding)
-    _check_choice(where, "dtype", f.dtype, RawType)
-    _check_choice(where, "out_of_range", f.out_of_range, OutOfRange)
+    check_choice(where, "encoding", f.encoding, Encoding)
+    check_choice(where, "dtype", f.dtype, RawType)
+    check_choice(where, "out_of_range", f.out_of_range, OutOfRange)
     if f.min_count < 1:
         raise ValueError(f"{where}: min_count={f.min_count}; at least 1 is needed")
     if f.max_size is not None and f.max_size < 1:
         raise ValueError(f"{where}: max_size={f.max_size}; at least 1 is needed, or null for no limit")
     if f.encoding != "vocabulary" and (f.min_count != 1 or f.max_size is not None):
         raise ValueError(f"{where}: min_count and max_size belong to encoding 'vocabulary', not {f.encoding!r}")
-    if f.encoding != "vocabulary" and table.vocabulary_size is None:
+    if f.encoding in ("hash", "ids") and table.vocabulary_size is None:
         raise ValueError(
             f"{where}: encoding {f.encoding!r} needs the size of its table; set vocabulary_size of table {table.name!r}"
         )

@@ -22,6 +22,7 @@ from tfrs_dlrm.streaming.reader import MAX_BYTES, Message
 
 # Characters of a malformed message in the quarantine file.
 _SHOWN = 1000
+_ITEMS = {"string": pa.binary(), "int64": pa.int64(), "float32": pa.float32()}
 _DELIMITERS = {"tsv": "\t", "csv": ","}
 
 
@@ -251,16 +252,14 @@ class _Field:
 
 def _fields(schema: Schema) -> list[_Field]:
     """Returns the fields by column, in the order of `schema.columns`."""
-    texts = {f.column for f in schema.categorical if f.dtype == "string"}
+    texts = {given.column for given in schema.inputs if given.dtype == "string"}
     texts |= {x.column for x in schema.labels if x.positive}
     kinds: dict[str, tuple[pa.DataType, str]] = {}
-    for f in schema.multi_hot:
-        if f.separator is not None:
-            kinds[f.column] = (pa.binary(), f.separator)
-        else:
-            kinds[f.column] = (pa.list_(pa.binary() if f.dtype == "string" else pa.int64()), "")
-        if f.weights:
-            kinds[f.weights] = (pa.binary(), f.separator) if f.separator is not None else (pa.list_(pa.float32()), "")
+    for given in schema.inputs:
+        if given.is_list:
+            kinds[given.column] = (pa.list_(_ITEMS[given.dtype]), "")
+        elif given.separator is not None:
+            kinds[given.column] = (pa.binary(), given.separator)
     fields = []
     for name in schema.columns:
         kind, separator = kinds.get(name, (pa.binary(), ""))

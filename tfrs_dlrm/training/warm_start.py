@@ -19,7 +19,7 @@ from tfrs_dlrm.checkpoint.manifest import CheckpointManifest
 from tfrs_dlrm.checkpoint.restore import UNREADABLE
 from tfrs_dlrm.checkpoint.save import DENSE
 from tfrs_dlrm.checkpoint.table_rows import read_slice, slices
-from tfrs_dlrm.data.encoding.statistics import dense_statistics
+from tfrs_dlrm.data.encoding.statistics import read_statistics
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.storage import LogicalTable
@@ -159,7 +159,7 @@ class _RowCopy(NamedTuple):
 def _check_features(old: Schema, new: Schema, workdir: str) -> None:
     def comparable(schema: Schema) -> Schema:
         """Returns a schema without the fields that may change."""
-        free = {f.table for f in schema.categorical if f.encoding in ("vocabulary", "ids")}
+        free = {f.table for f in schema.categorical if f.encoding in ("vocabulary", "ids", "buckets")}
         features = (dataclasses.replace(f, min_count=1, max_size=None) for f in schema.categorical)
         tables = (
             dataclasses.replace(
@@ -276,10 +276,27 @@ def _label_notes(old: Schema, new: Schema) -> list[str]:
 
 
 def _statistics_notes(schema: Schema, old_dir: str, new_dir: str) -> list[str]:
-    old, new = dense_statistics(schema, old_dir), dense_statistics(schema, new_dir)
-    return [
-        f"feature {name!r}: mean {old[name].mean:g} and standard deviation {old[name].std:g} became {now.mean:g} and"
+    old, new = read_statistics(schema, old_dir), read_statistics(schema, new_dir)
+    pairs = [
+        (name, getattr(old, kind)[name], now)
+        for kind in ("dense", "transformed")
+        for name, now in getattr(new, kind).items()
+    ]
+    notes = [
+        f"feature {name!r}: mean {before.mean:g} and standard deviation {before.std:g} became {now.mean:g} and"
         f" {now.std:g}, so scores shift a little at first"
-        for name, now in new.items()
-        if old[name] != now
+        for name, before, now in pairs
+        if before != now
+    ]
+    notes += [
+        f"feature {name!r}: the edges of its {len(edges) + 1} buckets moved ({len(old.edges[name]) + 1} before), and"
+        " each bucket begins with the vector of that number, so scores shift a little at first"
+        for name, edges in new.edges.items()
+        if old.edges[name] != edges
+    ]
+    return notes + [
+        f"feature {name!r}: its days count from another day, {origin - old.origins[name]:+d} days, so scores shift;"
+        " give the origin in the schema to keep it"
+        for name, origin in new.origins.items()
+        if old.origins[name] != origin
     ]

@@ -1,6 +1,7 @@
 """Samples of a prepared set: the first rows of a split, in whatever order segments are finished."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tfrs_dlrm.data.preparing import samples
@@ -13,7 +14,7 @@ SCHEMA = Schema(Label("y"), dense=(DenseFeature("x"),))
 
 def rows(first, count):
     x = np.arange(first, first + count, dtype=np.float32)
-    return TypedRows(x.astype(np.int64), x, None, x[:, None], {}, {}, [], {})
+    return TypedRows(x.astype(np.int64), x, None, {"x": pa.array(x)}, [], {})
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0]])

@@ -49,8 +49,8 @@ def test_libraries_agree_on_blocks_and_content(monkeypatch):
         blocks = list(sources.blocks(Frame(data), schema, positions.append))
         assert [(b.index, b.first_row, b.rows) for b in blocks] == [(0, 1, 4), (1, 5, 4), (2, 9, 4)], name
         rows = [parse(b, schema) for b in blocks]
-        assert [v for r in rows for v in r.categorical["site"].to_pylist()] == ["a", "", "ä"] * 4, name
-        assert [v or [] for r in rows for v in r.categorical["tags"].to_pylist()] == [["x", "y"], [], []] * 4, name
+        assert [v for r in rows for v in r.inputs["site"].to_pylist()] == ["a", "", "ä"] * 4, name
+        assert [v or [] for r in rows for v in r.inputs["tags"].to_pylist()] == [["x", "y"], [], []] * 4, name
         assert positions == sorted(positions) and positions[-1] == contents[name].size
 
 
@@ -63,29 +63,29 @@ def test_columns_of_pandas_that_have_an_obvious_meaning():
     )
     rows = read(log)
     assert rows.label.tolist() == [0, 1, 1] and rows.bad == []
-    np.testing.assert_array_equal(rows.dense[:, 0], [1, np.nan, 3])
-    assert rows.categorical["site"].to_pylist() == ["b", "", "3"]
-    assert rows.categorical["slot"].to_pylist() == [7, -1, -1]
+    np.testing.assert_array_equal(rows.inputs["price"], [1, np.nan, 3])
+    assert rows.inputs["site"].to_pylist() == ["b", "", "3"]
+    assert rows.inputs["slot"].to_pylist() == [7, -1, -1]
 
 
 def test_a_named_index_is_a_column_and_an_unnamed_one_is_not():
     shuffled = LOG.sample(frac=1, random_state=1)
     assert Frame(shuffled).columns == ("y", "price", "site", "slot")
     assert read(shuffled).label.tolist() == shuffled["y"].tolist()
-    assert read(LOG.set_index("site")).categorical["site"].to_pylist() == ["a", "", "ä"]
-    assert read(LOG.set_index(["site", "slot"])).categorical["slot"].to_pylist() == [7, 8, 9]
+    assert read(LOG.set_index("site")).inputs["site"].to_pylist() == ["a", "", "ä"]
+    assert read(LOG.set_index(["site", "slot"])).inputs["slot"].to_pylist() == [7, 8, 9]
 
 
 def test_moments_with_a_time_zone_are_text_and_no_numbers():
     moments = pd.date_range("2026-03-01 12:00", periods=3, tz="Europe/Berlin", unit="us")
     rows = read(LOG.assign(site=moments))
-    assert rows.categorical["site"].to_pylist()[0].startswith("2026-03-01 12:00:00")
+    assert rows.inputs["site"].to_pylist()[0].startswith("2026-03-01 12:00:00")
     with pytest.raises(
-        ValueError, match=r"column 'price': a column of type timestamp.*make numbers or texts of it, such"
+        ValueError, match=r"column 'price': a column of type timestamp.*list it under categorical with its parts"
     ):
         read(LOG.assign(price=moments))
     hours = LOG.assign(price=moments.hour)
-    assert read(hours).dense[:, 0].tolist() == [12, 12, 12]
+    assert read(hours).inputs["price"].to_pylist() == [12, 12, 12]
     assert "make" not in infer_schema(hours, label="y").notes["price"]
 
 
@@ -96,12 +96,12 @@ def test_mixed_columns_say_what_to_change():
     ) as e:
         read(mixed)
     exec(str(e.value).split("such as by ")[1], {"frame": mixed})
-    assert read(mixed).categorical["site"].to_pylist() == ["a", "3", ""]
+    assert read(mixed).inputs["site"].to_pylist() == ["a", "3", ""]
     sparse = LOG.assign(price=pd.arrays.SparseArray([1.0, 0.0, 0.0]))
     with pytest.raises(ValueError, match=r"column 'price' is sparse \(Sparse\[float64") as e:
         read(sparse)
     exec(str(e.value).split("such as by ")[1], {"frame": sparse})
-    assert read(sparse).dense[:, 0].tolist() == [1.0, 0.0, 0.0]
+    assert read(sparse).inputs["price"].to_pylist() == [1.0, 0.0, 0.0]
     wave = {"frame": LOG.assign(wave=[1 + 1j] * 3)}
     with pytest.raises(ValueError, match=r"column 'wave' holds complex numbers \(complex128\)") as e:
         read(wave["frame"])

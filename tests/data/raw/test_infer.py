@@ -449,9 +449,9 @@ def tokens(path, schema):
     parts = [parse(block, schema) for block in sources.blocks(source, schema)]
     assert not any(part.bad for part in parts)
     if schema.dense:
-        return np.concatenate([part.dense[:, 0] for part in parts]).tolist()
+        return np.concatenate([part.inputs[schema.dense[0].name] for part in parts]).tolist()
     (feature,) = schema.categorical
-    values = pa.concat_arrays([part.categorical[feature.name] for part in parts])
+    values = pa.concat_arrays([part.inputs[feature.name] for part in parts])
     return Tokenizer(schema).text(to_tensor(values)).numpy().tolist()
 
 
@@ -497,7 +497,7 @@ def test_numbers_of_another_notation_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text('y,x\n0,"15,73"\n1,15.73\n1,"1,234,5"\n')
     (block,) = sources.blocks(str(tmp_path / "a.csv"), schema := Schema(Label("y"), (DenseFeature("x", decimal=","),)))
     rows = parse(block, schema)
-    assert rows.dense.tolist() == [[np.float32(15.73)]]
+    assert rows.inputs["x"].to_pylist() == [np.float32(15.73)]
     what = "is not a finite float32 number with {'decimal': ',', 'thousands': '', 'unit': ''}"
     assert [(b.row, b.reason) for b in rows.bad] == [(3, f"'15.73' {what}"), (4, f"'1,234,5' {what}")]
 

@@ -35,8 +35,10 @@ def read(path, schema=SCHEMA):
     joined = {
         "numbers": np.concatenate([p.numbers for p in parts]),
         "y": np.concatenate([p.label for p in parts]),
-        "d": np.concatenate([p.dense for p in parts]),
-        **{f.name: [v for p in parts for v in p.categorical[f.name].to_pylist()] for f in schema.categorical},
+        "d": np.stack([np.concatenate([p.inputs[f.name] for p in parts]) for f in schema.dense], axis=1)
+        if schema.dense
+        else None,
+        **{f.name: [v for p in parts for v in p.inputs[f.name].to_pylist()] for f in schema.categorical},
     }
     if schema.weight:
         joined["w"] = np.concatenate([p.weight for p in parts])

@@ -22,16 +22,26 @@ class DenseColumn(NamedTuple):
     indicator: bool
 
 
-def dense_column(feature: DenseFeature, statistics: DenseStatistics | None) -> DenseColumn:
-    """Returns the encoding of a feature; `statistics` may be None if the feature needs none."""
-    mean, std = (statistics.mean, statistics.std) if statistics else (0.0, 1.0)
-    fill = 0.0 if feature.fill_value is None else mean if feature.fill_value == "mean" else feature.fill_value
-    standardize = feature.transform == "standardize"
+def dense_column(
+    feature: DenseFeature, statistics: DenseStatistics | None, transformed: DenseStatistics | None = None
+) -> DenseColumn:
+    """Returns the encoding of a feature.
+
+    Args:
+      feature: the feature.
+      statistics: of the numbers of the log; may be None if the feature needs none.
+      transformed: of their logarithms; may be None if the feature does not standardize them.
+    """
+    raw_mean = statistics.mean if statistics else 0.0
+    fill = 0.0 if feature.fill_value is None else raw_mean if feature.fill_value == "mean" else feature.fill_value
+    standardize, log1p = ("standardize" in feature.transforms), ("log1p" in feature.transforms)
+    used = transformed if log1p else statistics
+    mean, std = (used.mean, used.std) if used else (0.0, 1.0)
     # A constant column holds no information; divided by its deviation, rounding errors would become noise.
     scale = 1 / std if std > 1e-12 * max(1.0, abs(mean)) else 0.0
     return DenseColumn(
         np.float32(fill),
-        feature.transform == "log1p",
+        log1p,
         np.float32(mean if standardize else 0.0),
         np.float32(scale if standardize else 1.0),
         feature.indicator,

@@ -6,7 +6,6 @@ model sees the same inputs in training and in serving.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -24,9 +23,11 @@ import tf_keras as keras
 from tfrs_dlrm.data.encoding.checksums import check_files
 from tfrs_dlrm.data.encoding.dense_columns import dense_column, encode_dense
 from tfrs_dlrm.data.encoding.raw_values import RawValues, conformed, is_tensors, to_tensors
-from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, dense_statistics
+from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, read_statistics
 from tfrs_dlrm.data.encoding.text_values import Spelling, boolean_words, has_digits, to_int64, without_point_zero
+from tfrs_dlrm.data.encoding.time_parts import Minutes
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT, Tokenizer
+from tfrs_dlrm.data.encoding.value_reader import Value, ValueReader
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, read_vocabulary, vocabulary_file, write_vocabulary
 from tfrs_dlrm.data.raw.values import FALSE, TRUE
 from tfrs_dlrm.layers.hashing import fingerprint_rows
@@ -65,9 +66,12 @@ class Encoder(keras.layers.Layer):
         check_argument("Encoder", "directory", directory, str)
         self.schema = schema
         self._directory = directory
-        self._statistics = dense_statistics(schema, directory)
-        self._dense = {f.name: dense_column(f, self._statistics.get(f.name)) for f in schema.dense}
+        self._statistics = known = read_statistics(schema, directory)
+        self._dense = {
+            f.name: dense_column(f, known.dense.get(f.name), known.transformed.get(f.name)) for f in schema.dense
+        }
         self.tokenizer = Tokenizer(schema)
+        self.reader = ValueReader(schema, self.tokenizer, known.edges, known.origins)
         self._lookups: dict[str, tf.lookup.StaticHashTable] = {}
         self._spellings: dict[str, Spelling] = {}
         # By table, the row of a missing value; None if looking up its text gives the same row.
@@ -82,6 +86,8 @@ class Encoder(keras.layers.Layer):
             users = [f for f in schema.categorical if f.table == table.name]
             if users and users[0].encoding == "vocabulary":
                 lookup = self._lookups[table.name] = _lookup(directory, table.name, table.vocabulary_size)
+                if users[0].cross:  # whose texts are as they are counted
+                    continue
                 self._spellings[table.name] = _spelling(
                     lookup, vocabulary_file(directory, table.name), self.tokenizer.missing
                 )
@@ -116,7 +122,7 @@ class Encoder(keras.layers.Layer):
         config: dict[str, Any] = super().get_config()
         return config | {
             "schema": json.loads(self.schema.to_json()),
-            "statistics": {name: dataclasses.asdict(s) for name, s in self._statistics.items()},
+            "statistics": self._statistics.plain(),
             "vocabularies": {name: "\n".join(read_vocabulary(self._directory, name)) for name in self._lookups},
         }
 
@@ -127,7 +133,10 @@ class Encoder(keras.layers.Layer):
         schema = Schema.from_json(json.dumps(arguments.pop("schema")))
         directory = tempfile.mkdtemp(prefix="encoder-")
         os.makedirs(os.path.join(directory, VOCABULARY_DIR))
-        write_json(os.path.join(directory, STATISTICS_FILE), {"dense": arguments.pop("statistics")})
+        statistics = arguments.pop("statistics")
+        if any("mean" in found for found in statistics.values()):  # of dense features alone, as earlier versions have
+            statistics = {"dense": statistics}
+        write_json(os.path.join(directory, STATISTICS_FILE), statistics)
         for table, values in arguments.pop("vocabularies").items():
             write_vocabulary([values.split("\n")], schema.table(table), 1, vocabulary_file(directory, table))
         encoder = cls(schema, directory, **arguments)
@@ -137,19 +146,14 @@ class Encoder(keras.layers.Layer):
     def signature(self) -> dict[str, tf.TensorSpec]:
         """Returns the specs of the raw inputs by name, of `__call__` and of serving requests.
 
-        Dense features are float32 [B], NaN where missing. Categorical features are string or int64 [B], with several
-        values joined by the schema's separator. List columns are [B, L], padded at the end with "" or -1, and their
-        weights float32 [B, L].
+        Numbers are float32 [B], NaN where missing. Categories and times are string or int64 [B], with several values
+        joined by the schema's separator. List columns are [B, L], padded at the end with "" or -1, and their weights
+        float32 [B, L].
         """
-        specs = {f.name: tf.TensorSpec([None], tf.float32, f.name) for f in self.schema.dense}
-        for f in self.schema.categorical:
-            dtype = tf.string if f.separator is not None or f.dtype == "string" else tf.int64
-            is_list = f.multi_valued and f.separator is None
-            shape = [None, None] if is_list else [None]
-            specs[f.name] = tf.TensorSpec(shape, dtype, f.name)
-            if f.weights:
-                specs[f.weights_name] = tf.TensorSpec(shape, tf.float32 if is_list else tf.string, f.weights_name)
-        return specs
+        return {
+            given.name: tf.TensorSpec([None, None] if given.is_list else [None], given.dtype, given.name)
+            for given in self.schema.inputs
+        }
 
     def raw_inputs(self, data: RawValues) -> dict[str, tf.Tensor]:
         """Converts raw values in memory to tensors as `signature` describes them.
@@ -196,16 +200,17 @@ class Encoder(keras.layers.Layer):
         """
         schema = self.schema if part is None else part
         features: dict[str, tf.Tensor] = {}
+        values = {given.name: self.reader.read(given, raw[given.name]) for given in schema.inputs}
         if schema.dense:
-            dense = tf.stack([raw[f.name] for f in schema.dense], axis=1)
+            dense = tf.stack([self.reader.number(f, values[f.input_name]) for f in schema.dense], axis=1)
             features["dense"] = self.dense(self._present(dense, schema), schema)
         if schema.one_hot:
-            features["ids"] = self._one_hot(raw, schema.one_hot)
+            features["ids"] = self._one_hot(values, schema.one_hot)
         for f in schema.multi_hot:
-            values, weights = self.tokenizer.values(f, raw[f.name], raw.get(f.weights_name))
-            rows, known = self.rows(f, values.values)
-            with tf.control_dependencies(self._refuse_unknown(f, values.values, known)):
-                features[f.name] = values.with_values(tf.identity(rows))
+            lists, weights = self.tokenizer.values(f, raw[f.input_name], raw.get(f.weights_name))
+            rows, known = self.rows(f, lists.values)
+            with tf.control_dependencies(self._refuse_unknown(f, lists.values, known)):
+                features[f.name] = lists.with_values(tf.identity(rows))
             if weights is not None:
                 features[f.weights_name] = weights
         return features
@@ -218,15 +223,23 @@ class Encoder(keras.layers.Layer):
         names = [f.name for f in (self.schema if part is None else part).dense]
         return encode_dense(values, [self._dense[name] for name in names])
 
-    def rows(self, feature: CategoricalFeature, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def rows(self, feature: CategoricalFeature, values: Value) -> tuple[tf.Tensor, tf.Tensor]:
         """Looks up the row of each value, int32 [N], and whether the value has a row, bool [N].
 
         Args:
           feature: the feature of the values.
-          values: single values, string or int64 [N]. Values without a row follow the feature's `out_of_range`; for
-            `error` they get row 0, and the caller refuses them.
+          values: single values, string, int64 or float32 [N], times that were read, or the texts of a cross. Values
+            without a row follow the feature's `out_of_range`; for `error` they get row 0, and the caller refuses them.
         """
+        if feature.encoding in ("buckets", "time"):
+            rows = self.reader.part_rows(feature, values)
+            return rows, rows > 0 if feature.out_of_range == "error" else tf.ones_like(rows, tf.bool)
         table_rows = self._rows[feature.table]
+        if feature.cross:
+            if feature.encoding == "hash":
+                return fingerprint_rows(values, table_rows), tf.ones_like(values, tf.bool)
+            rows = tf.cast(self._lookups[feature.table].lookup(values), tf.int32) + 1
+            return rows, rows > 0
         if feature.encoding == "ids":
             ids = values if values.dtype == tf.int64 else to_int64(self.tokenizer.stripped(values))
             known = (ids >= 0) & (ids < table_rows)
@@ -245,18 +258,19 @@ class Encoder(keras.layers.Layer):
             rows = tf.where(known, rows, fingerprint_rows(self.tokenizer.text(values), table_rows))
         return rows, known
 
-    def _one_hot(self, raw: Mapping[str, tf.Tensor], features: Sequence[CategoricalFeature]) -> tf.Tensor:
-        """Looks up the rows, int32 [B, F], of features with one value."""
-        plain = [f for f in features if raw[f.name].dtype == tf.string and f.encoding == "vocabulary"]
-        plain = [f for f in plain if f.out_of_range == "oov"]
+    def _one_hot(self, values: Mapping[str, Value], features: Sequence[CategoricalFeature]) -> tf.Tensor:
+        """Looks up the rows, int32 [B, F], of features with one value, of the values by input."""
+        plain = [f for f in features if f.encoding == "vocabulary" and f.out_of_range == "oov" and not f.cross]
+        plain = [f for f in plain if values[f.input_name].dtype == tf.string]
         columns: dict[str, tf.Tensor] = {}
         for f in features:
             if f not in plain:
-                rows, known = self.rows(f, raw[f.name])
-                with tf.control_dependencies(self._refuse_unknown(f, raw[f.name], known)):
+                value = self.reader.crossed(f, values) if f.cross else values[f.input_name]
+                rows, known = self.rows(f, value)
+                with tf.control_dependencies(self._refuse_unknown(f, value, known)):
                     columns[f.name] = tf.identity(rows)
         if plain:
-            rows = self._plain(raw, plain)
+            rows = self._plain(values, plain)
             if not columns:
                 return rows
             columns |= zip((f.name for f in plain), tf.unstack(rows, axis=1), strict=True)
@@ -270,7 +284,7 @@ class Encoder(keras.layers.Layer):
         """
         spellings = [self._spellings[f.table] for f in features]
         values = [
-            self.tokenizer.spelled(raw[f.name], s._replace(digits=False))
+            self.tokenizer.spelled(raw[f.input_name], s._replace(digits=False))
             for f, s in zip(features, spellings, strict=True)
         ]
         with_digits = [i for i, s in enumerate(spellings) if s.digits]
@@ -297,11 +311,13 @@ class Encoder(keras.layers.Layer):
         with tf.control_dependencies([c for c in checks if c is not None]):
             return tf.identity(dense)
 
-    def _refuse_unknown(self, feature: CategoricalFeature, values: tf.Tensor, known: tf.Tensor) -> list[tf.Operation]:
+    def _refuse_unknown(self, feature: CategoricalFeature, values: Value, known: tf.Tensor) -> list[tf.Operation]:
         if feature.out_of_range != "error" or feature.encoding == "hash":
             return []
-        message = f"feature '{feature.name}': no row for value"
-        check = tf.debugging.Assert(tf.reduce_all(known), [message, tf.boolean_mask(values, ~known)[:1]])
+        message, shown = f"feature '{feature.name}': no row for value", values
+        if isinstance(values, Minutes):
+            message, shown = f"feature '{feature.name}': the value is no time, or missing", values.since_1970
+        check = tf.debugging.Assert(tf.reduce_all(known), [message, tf.boolean_mask(shown, ~known)[:1]])
         return [check] if check is not None else []
 
 

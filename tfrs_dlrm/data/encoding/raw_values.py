@@ -14,7 +14,7 @@ from tfrs_dlrm.data.encoding.arrow_tensors import to_tensor
 from tfrs_dlrm.data.raw.frames import ArrowStream, Frame, is_frame
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.data.raw.sources import frame_blocks
-from tfrs_dlrm.data.raw.typed_rows import parse_features
+from tfrs_dlrm.data.raw.typed_rows import parse_inputs
 from tfrs_dlrm.embeddings.value_lists import ragged_rows
 from tfrs_dlrm.schema import CategoricalFeature, Schema
 
@@ -46,13 +46,8 @@ def to_tensors(data: RawValues, schema: Schema, specs: Specs) -> dict[str, tf.Te
         )
     parts: dict[str, list[Any]] = {name: [] for name in specs}
     for block in frame_blocks(frame, schema.feature_columns):
-        dense, categorical, weights = parse_features(block, schema)
-        for i, f in enumerate(schema.dense):
-            parts[f.name].append(tf.constant(dense[:, i]))
-        for feature in schema.categorical:
-            parts[feature.name].append(to_tensor(categorical[feature.name]))
-            if feature.weights:
-                parts[feature.weights_name].append(to_tensor(weights[feature.name]))
+        for name, array in parse_inputs(block, schema).items():
+            parts[name].append(to_tensor(array))
     return {name: _joined(parts[name], spec) for name, spec in specs.items()}
 
 
@@ -107,10 +102,15 @@ def _by_feature_name(schema: Schema) -> Schema:
     """Returns the schema of a log whose columns have the names of `Encoder.signature`."""
 
     def renamed(f: CategoricalFeature) -> CategoricalFeature:
-        return dataclasses.replace(f, column=f.name, weights=f.weights and f.weights_name)
+        column = f.column and f.input_name
+        return dataclasses.replace(f, column=column, weights=f.weights and f.weights_name)
 
-    dense = tuple(dataclasses.replace(f, column=f.name) for f in schema.dense)
-    return dataclasses.replace(schema, dense=dense, categorical=tuple(map(renamed, schema.categorical)))
+    return dataclasses.replace(
+        schema,
+        dense=tuple(dataclasses.replace(f, column=f.input_name) for f in schema.dense),
+        categorical=tuple(map(renamed, schema.categorical)),
+        members=tuple(map(renamed, schema.members)),
+    )
 
 
 def _table(arrays: Mapping[str, Any], schema: Schema, specs: Specs) -> pa.Table:

@@ -1,24 +1,29 @@
-"""Means and standard deviations of dense features in the training rows, which some encodings need."""
+"""Statistics of numbers in the training rows, which some encodings need: means, deviations, edges and first days."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
-from tfrs_dlrm.schema import DenseFeature, Schema
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Schema
 from tfrs_dlrm.schema.plain import build
 from tfrs_dlrm.stores.files import read_json, well_formed
 
 STATISTICS_FILE = "statistics.json"
+_WHAT = {"dense": "statistics", "transformed": "statistics", "edges": "edges", "origins": "origin"}
 _PREPARE_AGAIN = "prepare the data again, or copy the file from the prepared directory"
 
 
 @dataclasses.dataclass(frozen=True)
 class DenseStatistics:
-    """Statistics of the present values of one dense feature in the training rows, in the units of the log."""
+    """Statistics of the present values of one dense feature in the training rows, in the units of the log.
+
+    Those of a time are in days since its origin.
+    """
 
     count: int
     mean: float
@@ -26,35 +31,74 @@ class DenseStatistics:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Statistics:
-    """The content of the file."""
+class Statistics:
+    """What an encoder knows of the numbers of the training rows, by feature: the content of `statistics.json`.
 
-    dense: dict[str, DenseStatistics]
+    Attributes:
+      dense: statistics of the numbers of the log.
+      transformed: statistics of their logarithms.
+      edges: the edges of buckets, as float32.
+      origins: the days from which a time counts, in days since 1970.
+    """
+
+    dense: dict[str, DenseStatistics] = dataclasses.field(default_factory=dict)
+    transformed: dict[str, DenseStatistics] = dataclasses.field(default_factory=dict)
+    edges: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    origins: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """Returns JSON values, without what is empty, except `dense`."""
+        found = dataclasses.asdict(self)
+        return {name: value for name, value in found.items() if value or name == "dense"}
 
 
 def needs_statistics(feature: DenseFeature) -> bool:
-    """Whether the encoding of a feature needs the mean or standard deviation of the training rows."""
-    return feature.transform == "standardize" or feature.fill_value == "mean"
+    """Whether the encoding of a feature needs the mean or standard deviation of the numbers of the training rows."""
+    return feature.transforms == ("standardize",) or feature.fill_value == "mean"
 
 
-def dense_statistics(schema: Schema, directory: str) -> dict[str, DenseStatistics]:
-    """Reads the statistics of the dense features that need them from a prepared directory.
+def needs_transformed(feature: DenseFeature) -> bool:
+    """Whether the encoding of a feature needs the statistics of logarithms."""
+    return feature.transforms == ("log1p", "standardize")
+
+
+def bucket_features(schema: Schema) -> list[CategoricalFeature]:
+    """The features, and members of crosses, that put numbers into buckets."""
+    return [f for f in (*schema.categorical, *schema.members) if f.encoding == "buckets"]
+
+
+def day_features(schema: Schema) -> list[DenseFeature | CategoricalFeature]:
+    """The features that count days from an origin."""
+    dense = [f for f in schema.dense if f.time is not None]
+    return [*dense, *(f for f in bucket_features(schema) if f.time is not None)]
+
+
+def read_statistics(schema: Schema, directory: str) -> Statistics:
+    """Reads the statistics that the encoding of a schema needs from a prepared directory.
 
     Raises:
       FileNotFoundError: there are none.
       ValueError: the file is damaged, or lacks a feature.
     """
-    needed = [f.name for f in schema.dense if needs_statistics(f)]
-    if not needed:
-        return {}
+    needed = {
+        "dense": [f.name for f in schema.dense if needs_statistics(f)],
+        "transformed": [f.name for f in schema.dense if needs_transformed(f)],
+        "edges": [f.name for f in bucket_features(schema)],
+        "origins": [f.name for f in day_features(schema)],
+    }
+    if not any(needed.values()):
+        return Statistics()
     path = os.path.join(directory, STATISTICS_FILE)
     content = read_json(path, _PREPARE_AGAIN)
     with well_formed(path, _PREPARE_AGAIN):
-        found = build(_Statistics, content, "statistics").dense
-    for name in needed:
-        if name not in found:
-            raise ValueError(f"{path}: no statistics of feature {name!r}; prepare the data with this schema")
-    return {name: found[name] for name in needed}
+        found = build(Statistics, content, "statistics")
+    kept = {}
+    for kind, names in needed.items():
+        for name in names:
+            if name not in getattr(found, kind):
+                raise ValueError(f"{path}: no {_WHAT[kind]} of feature {name!r}; prepare the data with this schema")
+        kept[kind] = {name: getattr(found, kind)[name] for name in names}
+    return Statistics(**kept)
 
 
 class Moments:

@@ -9,9 +9,10 @@ import re
 import tensorflow as tf
 
 from tfrs_dlrm.data.encoding.text_values import CANONICAL, Spelling, spelled, whole_texts
+from tfrs_dlrm.data.encoding.time_parts import Minutes, read_minutes
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.data.raw.values import POINT_ZERO
-from tfrs_dlrm.schema import CategoricalFeature, Schema
+from tfrs_dlrm.schema import CategoricalFeature, Schema, Time
 
 # The text as which a missing value is counted, looked up and hashed. (A vocabulary file cannot hold an empty line.)
 MISSING_TEXT = "<missing>"
@@ -36,6 +37,14 @@ class Tokenizer:
             return tf.where(values == MISSING_INT, MISSING_TEXT, tf.strings.as_string(values))
         text = self.spelled(values, spelling)
         return tf.where(self.is_missing(text), MISSING_TEXT, text)
+
+    def minutes(self, time: Time, values: tf.Tensor) -> Minutes:
+        """Reads raw times, string or int64 [N]; a text that stands for a missing value is not known."""
+        if values.dtype == tf.string:
+            values = self.stripped(values)
+            if len(self.missing) > 1:
+                values = tf.where(self.is_missing(values), "", values)
+        return read_minutes(values, time)
 
     def stripped(self, values: tf.Tensor) -> tf.Tensor:
         """Strips strings of any shape if the schema says so."""

@@ -10,14 +10,18 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfrs_dlrm.data.encoding.arrow_tensors import to_tensor
+from tfrs_dlrm.data.encoding.buckets import merged_edges
 from tfrs_dlrm.data.encoding.encoder import Encoder
-from tfrs_dlrm.data.encoding.statistics import Moments
+from tfrs_dlrm.data.encoding.statistics import Moments, bucket_features, day_features, needs_transformed
 from tfrs_dlrm.data.encoding.tokenizer import Tokenizer
+from tfrs_dlrm.data.encoding.value_reader import ValueReader
+from tfrs_dlrm.data.preparing.block_values import BlockValues, distinct
 from tfrs_dlrm.data.preparing.manifest import encoded_schema
+from tfrs_dlrm.data.preparing.number_sketch import NumberSketch
 from tfrs_dlrm.data.raw.parsing import BadRow
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.typed_rows import TypedRows, parse
-from tfrs_dlrm.schema import CategoricalFeature, Schema
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Schema
 
 
 @dataclasses.dataclass
@@ -43,7 +47,8 @@ class CountedBlock:
 
     Attributes:
       values: (table, values as bytes [N], counts [N]) per feature with a vocabulary.
-      moments: moments of the dense features, then of `label_numbers`.
+      moments: moments of the dense features, then of `label_numbers`, then of logarithms; see `count_moments`.
+      numbers: by input of `sketched_inputs`, its numbers.
       rows: how many rows were readable.
       kept: how many of them were counted.
       bad: the rows that cannot be used.
@@ -51,6 +56,7 @@ class CountedBlock:
 
     values: list[tuple[str, np.ndarray, np.ndarray]]
     moments: Moments
+    numbers: dict[str, NumberSketch]
     rows: int
     kept: int
     bad: list[BadRow]
@@ -73,32 +79,65 @@ def label_numbers(labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     return np.concatenate([labels, labels * known, known], axis=1)
 
 
+def count_moments(schema: Schema) -> int:
+    """The number of moments: of dense features, then of `label_numbers`, then of logarithms that need them."""
+    labels = len(schema.labels) * (3 if schema.weight else 1)
+    return len(schema.dense) + labels + sum(map(needs_transformed, schema.dense))
+
+
+def sketched_inputs(schema: Schema) -> dict[str, DenseFeature | CategoricalFeature]:
+    """The inputs whose numbers give edges of buckets or origins of times, each with a feature that reads it."""
+    found: dict[str, DenseFeature | CategoricalFeature] = {}
+    for f in (*bucket_features(schema), *day_features(schema)):
+        edges_known = isinstance(f, DenseFeature) or bool(f.edges)
+        if not edges_known or (f.time is not None and f.time.origin is None):
+            found.setdefault(f.input_name, f)
+    return found
+
+
 class BlockCounter:
-    """Counts values, normalized as the encoder looks them up, and computes the moments of numbers."""
+    """Counts values, normalized as the encoder looks them up, and computes the moments of numbers.
+
+    Edges and origins that the schema does not give are not known yet: days count from 1970.
+    """
 
     def __init__(self, schema: Schema):
         self._schema = schema
         self._tokenizer = Tokenizer(schema)
+        edges = {f.name: merged_edges(f.edges) for f in bucket_features(schema) if f.edges}
+        origins = {f.name: (f.time and f.time.origin_days) or 0 for f in day_features(schema)}
+        self._reader = ValueReader(schema, self._tokenizer, edges, origins)
+        self._sketched = sketched_inputs(schema)
 
     def __call__(self, block: RawBlock, keep: Callable[[TypedRows], np.ndarray]) -> CountedBlock:
         """Counts the rows of a block for which `keep` is true."""
         rows = parse(block, self._schema)
         kept = rows.take(keep(rows))
+        values = BlockValues(self._schema, self._reader, kept)
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
-        counts = [(f.table, *self._count(f, kept.categorical[f.name])) for f in features]
-        numbers = np.concatenate([kept.dense, label_numbers(kept.labels, kept.weight)], axis=1)
-        return CountedBlock(counts, Moments.of(numbers), len(rows), len(kept), rows.bad)
+        counts = [(f.table, *self._count(f, values, kept)) for f in features]
+        dense = values.dense()
+        logs = [i for i, f in enumerate(self._schema.dense) if needs_transformed(f)]
+        logarithms = np.log1p(np.maximum(dense[:, logs].astype(np.float64), 0))
+        numbers = np.concatenate([dense, label_numbers(kept.labels, kept.weight), logarithms], axis=1)
+        sketches = {key: NumberSketch.of(values.sketched(f)) for key, f in self._sketched.items()}
+        return CountedBlock(counts, Moments.of(numbers), sketches, len(rows), len(kept), rows.bad)
 
-    def _count(self, f: CategoricalFeature, raw: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    def _count(self, f: CategoricalFeature, values: BlockValues, rows: TypedRows) -> tuple[np.ndarray, np.ndarray]:
+        if f.multi_valued:
+            return self._count_lists(f, rows.inputs[f.input_name])
+        found, indices = values.of_feature(f)
+        text = found if f.cross else self._tokenizer.text(found)
+        return text.numpy(), np.bincount(indices, minlength=len(text))
+
+    def _count_lists(self, f: CategoricalFeature, raw: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         if pa.types.is_list(raw.type):
             raw = raw.flatten()
-        distinct, indices = _distinct(raw)
-        counts = np.bincount(indices, minlength=len(distinct))
-        if f.multi_valued:
-            tokens, _ = self._tokenizer.values(f, _ragged_of_one(f, distinct))
-            counts = np.repeat(counts, tokens.row_lengths().numpy())
-            distinct = tokens.values
-        return self._tokenizer.text(distinct).numpy(), counts
+        found, indices = distinct(raw)
+        counts = np.bincount(indices, minlength=len(found))
+        tokens, _ = self._tokenizer.values(f, _ragged_of_one(f, found))
+        counts = np.repeat(counts, tokens.row_lengths().numpy())
+        return self._tokenizer.text(tokens.values).numpy(), counts
 
 
 class BlockEncoder:
@@ -123,12 +162,13 @@ class BlockEncoder:
         columns = {n: pa.array(column) for n, column in zip(self._schema.label_columns, rows.labels.T, strict=True)}
         if rows.weight is not None:
             columns["weight"] = pa.array(rows.weight)
+        values = BlockValues(self._schema, self._encoder.reader, rows)
         if self._schema.dense:
-            dense = self._encoder.dense(rows.dense).numpy()
+            dense = self._encoder.dense(values.dense()).numpy()
             columns |= {name: pa.array(dense[:, i]) for i, name in enumerate(self._schema.dense_columns)}
         unknown: dict[str, np.ndarray] = {}
         for f in self._schema.one_hot:
-            columns[f.name], unknown[f.name] = self._one_hot(f, rows.categorical[f.name])
+            columns[f.name], unknown[f.name] = self._one_hot(f, values)
         for f in self._schema.multi_hot:
             encoded, unknown[f.name] = self._multi_hot(f, rows)
             columns |= encoded
@@ -139,17 +179,17 @@ class BlockEncoder:
             table = table.filter(pa.array(good))
         return EncodedBlock(table, rows.numbers[good], counts, bad)
 
-    def _one_hot(self, f: CategoricalFeature, raw: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    def _one_hot(self, f: CategoricalFeature, values: BlockValues) -> tuple[pa.Array, np.ndarray]:
         """Returns the row of each example, and how many of its values (0 or 1) have no row."""
-        distinct, indices = _distinct(raw)
-        ids, known = self._encoder.rows(f, distinct)
+        found, indices = values.of_feature(f)
+        ids, known = self._encoder.rows(f, found)
         return pa.array(ids.numpy()[indices]), ~known.numpy()[indices]
 
     def _multi_hot(self, f: CategoricalFeature, rows: TypedRows) -> tuple[dict[str, pa.Array], np.ndarray]:
-        raw, raw_weights = rows.categorical[f.name], rows.value_weights.get(f.name)
+        raw, raw_weights = rows.inputs[f.input_name], rows.inputs.get(f.weights_name) if f.weights else None
         if raw_weights is None and not pa.types.is_list(raw.type):
-            distinct, indices = _distinct(raw)
-            values, weights = self._encoder.tokenizer.values(f, distinct)
+            found, indices = distinct(raw)
+            values, weights = self._encoder.tokenizer.values(f, found)
         else:
             indices = np.arange(len(raw))
             values, weights = self._encoder.tokenizer.values(
@@ -175,17 +215,17 @@ class BlockEncoder:
             good &= ~wrong
             numbers = rows.numbers[wrong].tolist()
             for number, i, text in zip(numbers, np.flatnonzero(wrong), block.texts(numbers), strict=True):
-                value = rows.categorical[f.name][int(i)].as_py()
-                size = self._schema.table_of(f).vocabulary_size
-                reason = f"feature {f.name!r}: {value!r} has no row in its table of {size}, and out_of_range is 'error'"
-                bad.append(BadRow(block.path, number, f.column, reason, text, block.unit))
+                bad.append(BadRow(block.path, number, f.column, self._no_row(f, rows, int(i)), text, block.unit))
         return good, sorted(bad, key=lambda b: b.row)
 
-
-def _distinct(array: pa.Array) -> tuple[tf.Tensor, np.ndarray]:
-    """Returns the distinct values of an array as a tensor, and the position of each element among them."""
-    encoded = array.dictionary_encode("encode")
-    return to_tensor(encoded.dictionary), encoded.indices.to_numpy(zero_copy_only=False)
+    def _no_row(self, f: CategoricalFeature, rows: TypedRows, number: int) -> str:
+        """Says why a feature refuses its value in a row."""
+        names = [self._schema.value_feature(name).input_name for name in f.cross] or [f.input_name]
+        values = [rows.inputs[name][number].as_py() for name in names]
+        if f.encoding in ("buckets", "time"):
+            return f"feature {f.name!r}: the value is missing, and out_of_range is 'error'"
+        value, size = " x ".join(map(repr, values)), self._schema.table_of(f).vocabulary_size
+        return f"feature {f.name!r}: {value} has no row in its table of {size}, and out_of_range is 'error'"
 
 
 def _ragged_of_one(f: CategoricalFeature, values: tf.Tensor) -> tf.Tensor | tf.RaggedTensor:

@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, Moments, needs_statistics
+from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, Moments, needs_statistics, needs_transformed
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, vocabulary_file, vocabulary_settings, write_vocabulary
+from tfrs_dlrm.data.preparing.blocks import sketched_inputs
 from tfrs_dlrm.data.preparing.engines import Engine
 from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
 from tfrs_dlrm.data.preparing.label_counts import LabelCounts
+from tfrs_dlrm.data.preparing.number_sketch import read_sketches
+from tfrs_dlrm.data.preparing.number_statistics import measure
 from tfrs_dlrm.data.preparing.passes import no_moments
 from tfrs_dlrm.data.preparing.workspace import COUNTED, Workspace
 from tfrs_dlrm.data.raw.frames import RawInput
@@ -44,13 +47,16 @@ def count(
     settings = {t.name: s for t in schema.tables if (s := vocabulary_settings(schema, t))}
     schema = _without_shares(schema)
     units = with_labels or bool(schema.weight) or any(label.task == "regression" for label in schema.labels)
-    if units or settings or any(needs_statistics(f) for f in schema.dense):
+    numbers = sketched_inputs(schema) or any(needs_statistics(f) or needs_transformed(f) for f in schema.dense)
+    if units or settings or numbers:
         engine.count(job, workspace, progress)
         rows_counted = sum(mark["rows"] for mark in workspace.marks(COUNTED))
         check_rows(job.train_files, rows_counted, "training", job.bad_rows)
     rows = _write_vocabularies(schema, workspace, engine.vocabularies(job, workspace, settings), settings)
     moments = sum((Moments(*mark["moments"]) for mark in workspace.marks(COUNTED)), no_moments(schema))
-    _write_statistics(schema, workspace, moments)
+    statistics = measure(schema, moments, read_sketches(workspace, sketched_inputs(schema)))
+    write_json(os.path.join(workspace.output, STATISTICS_FILE), statistics.plain())
+    rows |= {f.table: len(statistics.edges[f.name]) + 2 for f in schema.categorical if f.encoding == "buckets"}
     schema = schema.with_vocabulary_sizes(rows).with_units(_units(schema, moments))
     schema.save(path)
     return schema
@@ -124,13 +130,3 @@ def _units(schema: Schema, moments: Moments) -> dict[str, tuple[float, float]]:
                 mean = float(moments.mean[i + labels] / moments.mean[i + 2 * labels])
             found[column] = min(max(mean, 0.0), 1.0), 1.0
     return found
-
-
-def _write_statistics(schema: Schema, workspace: Workspace, moments: Moments) -> None:
-    dense = {}
-    for i, f in enumerate(schema.dense):
-        if moments.count[i] > 0:
-            dense[f.name] = {"count": int(moments.count[i]), "mean": moments.mean[i], "std": moments.std[i]}
-        elif needs_statistics(f):
-            raise ValueError(f"feature {f.name!r}: no training row has a value in column {f.column!r}")
-    write_json(os.path.join(workspace.output, STATISTICS_FILE), {"dense": dense})

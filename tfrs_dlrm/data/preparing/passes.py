@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.statistics import Moments
-from tfrs_dlrm.data.preparing.blocks import BlockCounter, BlockEncoder, CountedBlock, EncodedBlock
+from tfrs_dlrm.data.preparing.blocks import BlockCounter, BlockEncoder, CountedBlock, EncodedBlock, count_moments
 from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
 from tfrs_dlrm.data.preparing.label_counts import LabelCounter
 from tfrs_dlrm.data.preparing.manifest import encoded_schema
+from tfrs_dlrm.data.preparing.number_sketch import DISTINCT, NumberSketch, write_sketches
 from tfrs_dlrm.data.preparing.samples import SampleTaker
 from tfrs_dlrm.data.preparing.value_counts import ValueCounts
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, Workspace
@@ -79,6 +80,7 @@ class CountingPass:
     def finish(self, workspace: Workspace, name: str, parts: Iterable[CountedBlock]) -> dict[str, Any]:
         """See `Pass.finish`."""
         values, moments = ValueCounts(), no_moments(self._job.schema)
+        numbers: dict[str, list[NumberSketch]] = collections.defaultdict(list)
         read = kept = 0
         for part in parts:
             _stop_at(self._job, part.bad)
@@ -86,13 +88,17 @@ class CountingPass:
             for table, distinct, counts in part.values:
                 values.add(table, distinct, counts)
             moments += part.moments
+            for key, sketch in part.numbers.items():
+                numbers[key].append(sketch)
         values.write(workspace, name)
+        if numbers:
+            write_sketches(workspace, name, {k: NumberSketch.joined(s).smaller(DISTINCT) for k, s in numbers.items()})
         return {"read": read, "rows": kept, "moments": [moments.count, moments.mean, moments.m2]}
 
 
 def no_moments(schema: Schema) -> Moments:
-    """The moments of no rows: of the dense features, then of `label_numbers`."""
-    return Moments.of(np.zeros([0, len(schema.dense) + len(schema.labels) * (3 if schema.weight else 1)]))
+    """The moments of no rows."""
+    return Moments.of(np.zeros([0, count_moments(schema)]))
 
 
 class EncodingPass:

@@ -56,14 +56,12 @@ class SampleTaker:
 
 
 def raw_values(rows: TypedRows, schema: Schema) -> list[dict[str, Any]]:
-    """Converts rows to JSON values by feature name; a missing number is null."""
+    """Converts rows to JSON values by input; a missing number is null."""
     columns: dict[str, list[Any]] = {}
-    for i, dense in enumerate(schema.dense):
-        columns[dense.name] = [None if math.isnan(x) else x for x in rows.dense[:, i].tolist()]
-    for f in schema.categorical:
-        columns[f.name] = rows.categorical[f.name].to_pylist()
-        if f.weights:
-            columns[f.weights_name] = rows.value_weights[f.name].to_pylist()
+    for given in schema.inputs:
+        values = rows.inputs[given.name].to_pylist()
+        is_number = given.dtype == "float32" and not given.is_list
+        columns[given.name] = [None if math.isnan(x) else x for x in values] if is_number else values
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 

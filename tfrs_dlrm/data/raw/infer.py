@@ -38,7 +38,7 @@ class SchemaProposal:
     def kinds(self) -> dict[str, str]:
         """Returns the proposed role of each column of the log, in a word or two."""
         kinds = dict.fromkeys(self.notes, "left out") | {self.schema.label.column: "label"}
-        kinds |= {f.column: f"dense, {f.transform}" for f in self.schema.dense}
+        kinds |= {f.column: f"dense, {' and '.join(f.transforms) or 'none'}" for f in self.schema.dense}
         return kinds | {f.column: "multi-valued" if f.multi_valued else "categorical" for f in self.schema.categorical}
 
 

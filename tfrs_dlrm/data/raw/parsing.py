@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 from tfrs_dlrm.data.raw.notations import plain_numbers
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.text import is_utf8, read_text
+from tfrs_dlrm.data.raw.time_values import is_temporal, no_times, written_as
 from tfrs_dlrm.data.raw.typed_values import is_text, not_whole, texts, whole_numbers
 from tfrs_dlrm.data.raw.values import as_number, as_whole
-from tfrs_dlrm.schema import Notation, Schema
+from tfrs_dlrm.schema import Notation, Schema, Time
 
 # Stands for a missing value in a column of integers.
 MISSING_INT = -1
@@ -173,7 +174,11 @@ class ColumnParser:
             raise self._wrong_type(column, array.type, what) from e
 
     def _wrong_type(self, column: str, kind: pa.DataType, what: str) -> ValueError:
-        hint = "; make numbers or texts of it, such as the hour or the weekday" if pa.types.is_temporal(kind) else ""
+        hint = (
+            '; list it under categorical with its parts, such as "time": {"parts": ["hour", "weekday"]}'
+            if pa.types.is_temporal(kind)
+            else ""
+        )
         return ValueError(f"{self.path}: column {column!r}: {what}{hint}")
 
     def integers(self, column: str) -> pa.Array:
@@ -184,6 +189,35 @@ class ColumnParser:
         if len(self._missing_whole):
             values = pc.if_else(pc.is_in(values, self._missing_whole), MISSING_INT, values)
         return pc.fill_null(values, MISSING_INT)
+
+    def times(self, column: str, time: Time) -> pa.Array:
+        """Converts to times as the schema writes them: strings, empty where missing, or int64, MISSING_INT there.
+
+        What is no time is refused. Dates and timestamps of any type become such a text or number.
+        """
+        array = self.arrays[column]
+        if is_temporal(array.type):
+            written = written_as(array, time)
+            return pc.fill_null(written, MISSING_INT if time.is_epoch else "")
+        if time.is_epoch:
+            return self._epochs(column, array)
+        text = self.strings(column) if is_text(array) else pc.fill_null(self._converted(texts, array, column), "")
+        if pa.types.is_integer(array.type) and time.width:
+            text = pc.if_else(pc.equal(text, ""), text, pc.utf8_lpad(text, time.width, "0"))
+        stripped = pc.ascii_trim_whitespace(text) if self._schema.text.strip else text
+        wrong = no_times(self._without_missing(stripped), time)
+        self.refuse(wrong, column, lambda i: f"{text[i].as_py()[:40]!r} is no time in the format {time.format!r}")
+        return text
+
+    def _epochs(self, column: str, array: pa.Array) -> pa.Array:
+        """Converts numbers to whole ones; a fraction of a second is dropped."""
+        if pa.types.is_floating(array.type) or (is_text(array) and pc.any(pc.match_substring(array, ".")).as_py()):
+            numbers = np.floor(self.number(column))
+            too_large = np.abs(numbers) >= 2.0**63
+            self.refuse(too_large, column, lambda i: f"{numbers[i]:g} is no time")
+            present = np.isfinite(numbers) & ~too_large
+            return pa.array(np.where(present, np.where(present, numbers, 0).astype(np.int64), MISSING_INT))
+        return self.integers(column)
 
     def texts(self, column: str) -> pa.Array:
         """Converts to strings, empty where missing, as `strings` does; numbers and booleans as `values.texts` does."""
@@ -225,6 +259,14 @@ class ColumnParser:
         flags = np.zeros(len(self.lines), bool)
         flags[list(first)] = True
         self.refuse(flags, column, lambda row: reason(first[row]))
+
+    def are_missing(self, values: pa.Array) -> np.ndarray:
+        """Returns which floats, int64 or strings, as converted here, stand for a missing value, bool [N]."""
+        if pa.types.is_string(values.type):
+            text = pc.ascii_trim_whitespace(values) if self._schema.text.strip else values
+            return np.asarray(pc.is_in(text, self.missing).to_numpy(zero_copy_only=False))
+        numbers = values.to_numpy(zero_copy_only=False)
+        return np.isnan(numbers) if pa.types.is_floating(values.type) else numbers == MISSING_INT
 
     def bad_rows(self) -> list[BadRow]:
         """Returns the refused rows, in order."""

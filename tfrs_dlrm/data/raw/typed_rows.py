@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +12,7 @@ from tfrs_dlrm.data.raw.parsing import MAX_FLOAT, BadRow, BadRowError, ColumnPar
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.typed_values import is_text
 from tfrs_dlrm.data.raw.values import as_number, spelled_alike
-from tfrs_dlrm.schema import CategoricalFeature, Label, Schema
-
-
-class TypedFeatures(NamedTuple):
-    """The features of rows, typed but not encoded; see `TypedRows`."""
-
-    dense: np.ndarray
-    categorical: dict[str, pa.Array]
-    value_weights: dict[str, pa.Array]
+from tfrs_dlrm.schema import FeatureInput, Label, Schema
 
 
 @dataclasses.dataclass
@@ -32,9 +23,8 @@ class TypedRows:
       numbers: int64 [N], the line (text) or row (Parquet) of each, from 1.
       label: float32 [N], 0 or 1; in a regression any finite number.
       weight: float32 [N], or None if the schema names no weight column.
-      dense: float32 [N, len(schema.dense)], NaN where missing.
-      categorical: by feature name, an Arrow array of strings or int64, or of lists of them for a list column.
-      value_weights: by name of a weighted multi-valued feature, an array of strings or of lists of floats.
+      inputs: by name of `schema.inputs`, an Arrow array of N floats (float32, NaN where missing), strings or int64, or
+        of lists of strings or int64 for a list column; and for weights of strings or lists of floats.
       bad: the rows that cannot be used, in order.
       more_labels: by name, float32 [N] as `label`, NaN where missing.
     """
@@ -42,9 +32,7 @@ class TypedRows:
     numbers: np.ndarray
     label: np.ndarray
     weight: np.ndarray | None
-    dense: np.ndarray
-    categorical: dict[str, pa.Array]
-    value_weights: dict[str, pa.Array]
+    inputs: dict[str, pa.Array]
     bad: list[BadRow]
     more_labels: dict[str, np.ndarray]
 
@@ -63,9 +51,7 @@ class TypedRows:
             self.numbers[keep],
             self.label[keep],
             None if self.weight is None else self.weight[keep],
-            self.dense[keep],
-            {k: v.filter(mask) for k, v in self.categorical.items()},
-            {k: v.filter(mask) for k, v in self.value_weights.items()},
+            {k: v.filter(mask) for k, v in self.inputs.items()},
             self.bad,
             {k: v[keep] for k, v in self.more_labels.items()},
         )
@@ -81,34 +67,57 @@ def parse(block: RawBlock, schema: Schema) -> TypedRows:
     label = _label(columns, schema.label)
     more_labels = {x.name: _label(columns, x, optional=True) for x in schema.more_labels}
     weight = _weight(columns, schema.weight) if schema.weight else None
-    rows = TypedRows(columns.lines, label, weight, *_features(columns, schema), columns.bad_rows(), more_labels)
+    rows = TypedRows(columns.lines, label, weight, _inputs(columns, schema), columns.bad_rows(), more_labels)
     return rows if columns.good.all() else rows.take(columns.good)
 
 
-def parse_features(block: RawBlock, schema: Schema) -> TypedFeatures:
-    """Parses a block without labels or weight: its columns are `schema.feature_columns`.
+def parse_inputs(block: RawBlock, schema: Schema) -> dict[str, pa.Array]:
+    """Parses a block without labels or weight: its columns are `schema.feature_columns`. Returns `TypedRows.inputs`.
 
     Raises:
       BadRowError: a row cannot be used.
       ValueError: see `parse`.
     """
     columns = ColumnParser(block, schema)
-    features = _features(columns, schema)
+    inputs = _inputs(columns, schema)
     for bad in columns.bad_rows():
         raise BadRowError(bad, "leave the row out")
-    return features
+    return inputs
 
 
-def _features(columns: ColumnParser, schema: Schema) -> TypedFeatures:
-    dense = np.empty((len(columns.lines), len(schema.dense)), np.float32)
-    for i, f in enumerate(schema.dense):
+def _inputs(columns: ColumnParser, schema: Schema) -> dict[str, pa.Array]:
+    found: dict[str, pa.Array] = {}
+    for given in schema.inputs:
+        found[given.name] = _weights(columns, given, found) if given.weights_of else _values(columns, given)
+    return found
+
+
+def _values(columns: ColumnParser, given: FeatureInput) -> pa.Array:
+    array = columns.arrays[given.column]
+    if given.is_list:
+        if not is_list(array) and not pa.types.is_null(array.type):
+            raise _wrong(
+                columns, given, "its values are no lists; give the separator between them, or drop multi_valued"
+            )
+        return columns.lists(given.column, of_text=given.dtype == "string")
+    if given.dtype != "float32" and is_list(array):
+        raise _wrong(columns, given, "its values are lists; set multi_valued=true")
+    if given.dtype == "float32":
         with np.errstate(over="ignore"):  # those rows are refused
-            dense[:, i] = columns.number(f.column)
-        if f.fill_value is None:
-            columns.refuse(np.isnan(dense[:, i]), f.column, lambda _: "missing, and fill_value is null")
-    categorical = {f.name: _categorical(columns, f) for f in schema.categorical}
-    weights = {f.name: _value_weights(columns, f, categorical[f.name]) for f in schema.multi_hot if f.weights}
-    return TypedFeatures(dense, categorical, weights)
+            values = pa.array(columns.number(given.column).astype(np.float32))
+    elif given.time is not None:
+        values = columns.times(given.column, given.time)
+    elif given.dtype == "int64":
+        values = columns.integers(given.column)
+    else:
+        values = columns.texts(given.column)
+    if given.needed:
+        columns.refuse(columns.are_missing(values), given.column, lambda _: "missing, and fill_value is null")
+    return values
+
+
+def _wrong(columns: ColumnParser, given: FeatureInput, what: str) -> ValueError:
+    return ValueError(f"{columns.path}: column {given.column!r} of feature {given.features[0]!r}: {what}")
 
 
 def _label(columns: ColumnParser, label: Label, optional: bool = False) -> np.ndarray:
@@ -155,31 +164,17 @@ def _weight(columns: ColumnParser, column: str) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _categorical(columns: ColumnParser, f: CategoricalFeature) -> pa.Array:
-    array = columns.arrays[f.column]
-    if f.multi_valued and f.separator is None:
-        if not is_list(array) and not pa.types.is_null(array.type):
-            what = "its values are no lists; give the separator between them, or drop multi_valued"
-            raise ValueError(f"{columns.path}: column {f.column!r} of feature {f.name!r}: {what}")
-        return columns.lists(f.column, of_text=f.dtype == "string")
-    if is_list(array):
-        what = "its values are lists; set multi_valued=true"
-        raise ValueError(f"{columns.path}: column {f.column!r} of feature {f.name!r}: {what}")
-    if f.dtype == "int64" and f.separator is None:
-        return columns.integers(f.column)
-    return columns.texts(f.column)
-
-
-def _value_weights(columns: ColumnParser, f: CategoricalFeature, values: pa.Array) -> pa.Array:
+def _weights(columns: ColumnParser, given: FeatureInput, inputs: dict[str, pa.Array]) -> pa.Array:
     """Parses the weights of the values of a feature: as many as values, all finite."""
-    column = str(f.weights)
-    if f.separator is None:
+    column, separator = given.column, given.separator
+    values = inputs[given.weights_of]
+    if separator is None:
         weights = columns.cast(columns.arrays[column], pa.list_(pa.float32()), column)
         items, numbers = values.to_pylist(), weights.to_pylist()
     else:
         weights = columns.strings(column)
-        items = [v.split(f.separator) if v else [] for v in values.to_pylist()]
-        numbers = [[as_number(w) for w in v.split(f.separator)] if v else [] for v in weights.to_pylist()]
+        items = [v.split(separator) if v else [] for v in values.to_pylist()]
+        numbers = [[as_number(w) for w in v.split(separator)] if v else [] for v in weights.to_pylist()]
     counts = [(len(i or ()), len(n or ())) for i, n in zip(items, numbers, strict=True)]
     unequal = np.array([a != b for a, b in counts], bool)
     columns.refuse(unequal, column, lambda i: f"{counts[i][1]} weights for {counts[i][0]} values")

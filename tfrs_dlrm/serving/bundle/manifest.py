@@ -55,10 +55,11 @@ class BundleFeature:
 
     Attributes:
       name: of the input.
-      kind: `dense`, `categorical`, or `weights` of a categorical feature.
+      kind: `dense` for a number, `categorical`, `time`, or `weights` of a categorical feature.
       dtype: `float32`, `int64` or `string`.
       rank: 1, or 2 for lists.
       separator: of several values in one text.
+      time: the format of a time, as in the schema.
       missing: the missing value; None stands for NaN.
       may_be_missing: whether the missing value is accepted.
       context: whether the candidates of a request share it.
@@ -70,6 +71,7 @@ class BundleFeature:
     dtype: str | None = None
     rank: int = 1
     separator: str | None = None
+    time: str | None = None
     missing: Any = None
     may_be_missing: bool = True
     context: bool = False

@@ -91,6 +91,7 @@ _FEATURE = {
     "dtype": _one_of("float32", "int64", "string"),
     "rank": _one_of(1, 2),
     "separator": _TEXT,
+    "time": _TEXT,
     "may_be_missing": _kind(bool, "true or false"),
     "context": _kind(bool, "true or false"),
 }

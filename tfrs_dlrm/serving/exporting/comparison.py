@@ -115,13 +115,15 @@ def odd_rows(schema: Schema, row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _odd_row(schema: Schema, row: Mapping[str, Any], number: Any, text: str, integer: int) -> dict[str, Any]:
-    odd = dict(row) | {f.name: number for f in schema.dense if f.fill_value is not None}
-    for f in schema.categorical:
-        if f.out_of_range == "error":
+    odd = dict(row)
+    refusing = {f.name for f in schema.categorical if f.out_of_range == "error"}
+    refusing |= {name for f in schema.categorical if f.name in refusing for name in f.cross}
+    for given in schema.inputs:
+        if given.needed or refusing & set(given.features):
             continue
-        value: Any = integer if f.dtype == "int64" and f.separator is None else text
-        is_list = f.multi_valued and f.separator is None
-        odd[f.name] = [value] if is_list else value
-        if f.weights:
-            odd[f.weights_name] = [float("nan")] if is_list else "no number" if value else ""
+        if given.weights_of:
+            odd[given.name] = [float("nan")] if given.is_list else "no number" if text else ""
+            continue
+        value: Any = {"float32": number, "int64": integer, "string": text}[given.dtype]
+        odd[given.name] = [value] if given.is_list else value
     return odd

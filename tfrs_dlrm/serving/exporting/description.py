@@ -74,25 +74,22 @@ def _calibration(model: RankingModel) -> dict[str, Any] | None:
 
 
 def _features(serving: ServingModel, sample: Mapping[str, Any]) -> list[BundleFeature]:
-    schema = serving.schema
-    dense = {f.name: f for f in schema.dense}
-    categorical = {f.name: f for f in schema.categorical}
-    weighted = {f.weights_name: f for f in schema.categorical if f.weights}
     found = []
-    for name, spec in serving.raw_signature().items():
-        kind = "dense" if name in dense else "categorical" if name in categorical else "weights"
-        feature = categorical.get(name) or weighted.get(name)
+    for given in serving.encoder.schema.inputs:
+        is_number = given.dtype == "float32" and not given.weights_of
+        kind = "weights" if given.weights_of else "time" if given.time else "dense" if is_number else "categorical"
         found.append(
             BundleFeature(
-                name=name,
+                name=given.name,
                 kind=kind,
-                dtype=spec.dtype.name,
-                rank=spec.shape.rank,
-                separator=feature.separator if feature else None,
-                missing={"string": "", "int64": MISSING_INT}.get(spec.dtype.name),
-                may_be_missing=kind != "dense" or dense[name].fill_value is not None,
-                context=name in serving.context_inputs,
-                example=sample[name],
+                dtype=given.dtype,
+                rank=2 if given.is_list else 1,
+                separator=given.separator,
+                time=given.time.format if given.time else None,
+                missing={"string": "", "int64": MISSING_INT}.get(given.dtype),
+                may_be_missing=not given.needed,
+                context=given.name in serving.context_inputs,
+                example=sample[given.name],
             )
         )
     return found

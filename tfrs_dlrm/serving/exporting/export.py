@@ -50,8 +50,8 @@ class ExportOptions:
     """The contents of a bundle.
 
     Attributes:
-      context: the features that the candidates of a request share (of the user, the device, the page). With some, the
-        bundle has the signatures `rank` and `rank_top_k`.
+      context: the features that the candidates of a request share (of the user, the device, the page), or inputs, which
+        stand for all features that read them. With some, the bundle has the signatures `rank` and `rank_top_k`.
       storage: of the tables' rows: `float32` as trained, `float16`, or `int8` with a range for each row.
       keep: how many of the newest versions stay; None deletes none.
       evaluation: the prepared directory on whose evaluation set smaller tables are compared with the trained ones; by

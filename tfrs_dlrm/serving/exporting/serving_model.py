@@ -15,6 +15,7 @@ from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.scorers import Inputs
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.serving.exporting.context import feature_names, split_by_context
 from tfrs_dlrm.serving.exporting.serving_tables import ServingTables
 
 
@@ -52,7 +53,7 @@ class ServingModel(tf.Module):
     ):
         super().__init__(name="serving")
         self.schema = schema = model.schema  # the encoder's may have other dimensions
-        self._shared, self._individual = _split(schema, context)
+        self._shared, self._individual, self._context_inputs = split_by_context(schema, context)
         self.storage = storage
         self.tables = ServingTables(model.embeddings.schema, model.embeddings.tables, storage)
         self.tasks = model.label_tasks
@@ -76,12 +77,12 @@ class ServingModel(tf.Module):
     @property
     def context(self) -> tuple[str, ...]:
         """Returns the features that the candidates share."""
-        return () if self._shared is None else _names(self._shared)
+        return () if self._shared is None else feature_names(self._shared)
 
     @property
     def context_inputs(self) -> frozenset[str]:
-        """Returns the raw inputs of the context: its features, and their weights."""
-        return frozenset(name for name in self.raw_signature() if self._is_context(name))
+        """Returns the raw inputs of the context: those of its features, and their weights."""
+        return self._context_inputs
 
     def padded(self, encoded: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """Converts the features of the encoder to inputs of `score_encoded`."""
@@ -120,7 +121,7 @@ class ServingModel(tf.Module):
         """
         specs = {}
         for name, spec in self.raw_signature().items():
-            shape = spec.shape if self._is_context(name) else [None, None, *spec.shape[1:]]
+            shape = spec.shape if name in self._context_inputs else [None, None, *spec.shape[1:]]
             specs[name] = tf.TensorSpec(shape, spec.dtype, name)
         return specs
 
@@ -175,14 +176,18 @@ class ServingModel(tf.Module):
         """
         if self._shared is None or self._individual is None:
             raise ValueError("the model has no context features; name them: ServingModel(..., context=[NAME, ...])")
-        example = raw[_names(self._individual)[0]]
+        example = next(raw[name] for name in self.raw_signature() if name not in self._context_inputs)
         contexts, candidates = tf.shape(example)[0], tf.shape(example)[1]
         flat = {}
         for name in self.raw_signature():
             flat[name] = value = raw[name]
-            if not self._is_context(name):
+            if name not in self._context_inputs:
                 flat[name] = tf.reshape(value, tf.concat([[contexts * candidates], tf.shape(value)[2:]], axis=0))
-        encoded = [(self.encoder.encode(flat, part), part) for part in (self._shared, self._individual)]
+        encoded = [(self.encoder.encode(flat, self._shared), self._shared)]
+        for given in self._individual.inputs:  # a cross of both reads the context for each candidate
+            if given.name in self._context_inputs:
+                flat[given.name] = tf.repeat(flat[given.name], candidates, axis=0)
+        encoded.append((self.encoder.encode(flat, self._individual), self._individual))
         outputs = self._parts.candidates(*(self._inputs(*part) for part in encoded), candidates)
         of_context, of_candidates = (self._calibrated_by(*part) for part in encoded)
         rows = of_candidates if of_context is None else tf.repeat(of_context, candidates)
@@ -208,12 +213,6 @@ class ServingModel(tf.Module):
             return tf.cast(vectors, self._compute_dtype)
         return [tf.cast(v, self._compute_dtype) for v in vectors]
 
-    def _is_context(self, name: str) -> bool:
-        if self._shared is None:
-            return False
-        weights = {f.weights_name for f in self._shared.categorical if f.weights}
-        return name in weights or name in _names(self._shared)
-
 
 def _computed_with(part: Any) -> list[Any]:
     """Returns the variables and lookup tables of an encoder or a scorer."""
@@ -221,20 +220,3 @@ def _computed_with(part: Any) -> list[Any]:
         return []
     kinds = (tf.Variable, tf.saved_model.experimental.TrackableResource)
     return [x for x in tf.train.TrackableView(part).descendants() if isinstance(x, kinds)]
-
-
-def _split(schema: Schema, context: Collection[str]) -> tuple[Schema | None, Schema | None]:
-    """Returns the schemas of the context and of a candidate; None and None without a context."""
-    if not context:
-        return None, None
-    names = _names(schema)
-    unknown = sorted(set(context) - set(names))
-    individual = [name for name in names if name not in context]
-    if unknown or not individual:
-        problem = f"no feature is called {', '.join(unknown)}" if unknown else "no feature is left for the candidates"
-        raise ValueError(f"context={list(context)}: {problem}; the features are {', '.join(names)}")
-    return schema.select(context), schema.select(individual)
-
-
-def _names(schema: Schema) -> tuple[str, ...]:
-    return (*(f.name for f in schema.dense), *(f.name for f in schema.categorical))

@@ -18,6 +18,7 @@ from tfrs_dlrm.serving.runtime.tfrecord import read_records
 
 _BATCH = 10_000
 _KINDS = {"float_list": pa.float32(), "int64_list": pa.int64(), "bytes_list": pa.binary()}
+_LISTS = {"float32": "float_list", "int64": "int64_list", "string": "bytes_list"}
 # The fields that `RequestLog` adds to the features, and their lists in an Example.
 _LOG_FIELDS = {
     "request_id": "bytes_list",
@@ -76,16 +77,12 @@ def read_log(path: str, schema: Schema) -> Iterator[pa.Table]:
 
 
 def _feature_columns(schema: Schema) -> list[_Column]:
-    columns = {f.column: _Column(str(f.column), feature_name(f.name), "float_list") for f in schema.dense}
-    for f in schema.categorical:
-        is_list = f.multi_valued and f.separator is None
-        kind = "bytes_list" if f.separator is not None or f.dtype == "string" else "int64_list"
-        field = feature_name(f.name)
-        columns.setdefault(f.column, _Column(str(f.column), field, kind, is_list))
-        if f.weights:
-            kind = "float_list" if is_list else "bytes_list"
-            weights = _Column(f.weights, feature_name(f.weights_name), kind, is_list, field if is_list else "")
-            columns.setdefault(f.weights, weights)
+    columns: dict[str, _Column] = {}
+    for given in schema.inputs:
+        field = feature_name(given.name)
+        padded_as = feature_name(given.weights_of) if given.weights_of and given.is_list else ""
+        column = _Column(str(given.column), field, _LISTS[given.dtype], given.is_list, padded_as)
+        columns.setdefault(given.column, column)
     return list(columns.values())
 
 

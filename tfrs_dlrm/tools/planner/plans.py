@@ -10,7 +10,7 @@ from tfrs_dlrm.config import DataConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.config.models.cost import DenseCost
 from tfrs_dlrm.distribute.hardware import Device
 from tfrs_dlrm.distribute.placement import Topology, place
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import CategoricalFeature, Schema
 from tfrs_dlrm.stores.files import local_path, write_json
 from tfrs_dlrm.tools.planner.costs import StepTime, step_flops, step_time
 from tfrs_dlrm.tools.planner.memory import (
@@ -26,6 +26,9 @@ from tfrs_dlrm.tools.planner.traffic import Flow, flows
 
 # The share of a device's memory for a run; the runtime, libraries and errors of the step's estimate need the other.
 USABLE = 0.9
+
+# One of negative numbers, and one for each power of 2 that float32 holds.
+_LOG2_BUCKETS = 129
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +175,7 @@ def compute(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
 def _sized(schema: Schema) -> tuple[Schema, tuple[str, ...]]:
     """Returns the schema with unknown sizes replaced by the largest possible, and the names of their tables."""
     largest = {f.table: f.max_size + 1 for f in schema.categorical if f.max_size is not None}  # and row 0
+    largest |= {f.table: _most_buckets(f) for f in schema.categorical if f.encoding == "buckets"}
     at_most = tuple(t.name for t in schema.tables if t.vocabulary_size is None and t.name in largest)
     missing = [t.name for t in schema.tables if t.vocabulary_size is None and t.name not in largest]
     if missing:
@@ -180,6 +184,13 @@ def _sized(schema: Schema) -> tuple[Schema, tuple[str, ...]]:
             " rows of the tables, or max_size of their features, in the schema"
         )
     return schema.with_vocabulary_sizes({name: largest[name] for name in at_most}), at_most
+
+
+def _most_buckets(f: CategoricalFeature) -> int:
+    """Returns the rows of a table of buckets if no edges are equal, with row 0."""
+    if f.edges:
+        return len(f.edges) + 2
+    return 1 + (f.buckets if isinstance(f.buckets, int) else _LOG2_BUCKETS)
 
 
 def _table_dict(table: StoredTable) -> dict[str, Any]:

@@ -187,13 +187,17 @@ def _name(label: Label) -> str:
 
 def _dense(f: DenseFeature) -> tuple[str, str]:
     filled = "" if f.fill_value is None else f", missing: {f.fill_value}{' and an indicator' if f.indicator else ''}"
-    return "number", f.transform + filled
+    days = "days of a time, " if f.time else ""
+    return "number", days + (" and ".join(f.transforms) or "none") + filled
 
 
 def _categorical(f: CategoricalFeature, schema: Schema) -> tuple[str, str, str, int | None, int]:
     of = schema.table_of(f)
     kind = f"{'values' if f.multi_valued else 'value'}{' with weights' if f.weights else ''}"
-    return kind, f.encoding, of.name, of.vocabulary_size, of.dim
+    said = (
+        f"{f.encoding}{f' of {f.time.parts[0]}' if f.time else ''}{f' of {len(f.cross)} features' if f.cross else ''}"
+    )
+    return kind, said, of.name, of.vocabulary_size, of.dim
 
 
 def _table_rows(found: Findings) -> Iterator[tuple[Any, ...]]:

@@ -15,6 +15,7 @@ export function typeOf(feature) {
   if (isList(feature)) parts.push("list");
   if (isNested(feature)) parts.push(feature.rank === null ? "any rank" : `rank ${feature.rank - 1}`);
   if (feature.separator) parts.push(`separated by ${feature.separator}`);
+  if (feature.time) parts.push(`time ${feature.time}`);
   if (feature.kind === "weights") parts.push("weights");
   return parts.join(", ");
 }

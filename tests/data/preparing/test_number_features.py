@@ -1,0 +1,295 @@
+"""Buckets, times, crosses and lists of transforms equal NumPy and pandas: in data, in memory and in a bundle."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+import tfrs_dlrm as td
+from tfrs_dlrm.data.encoding.row_names import find_row, row_names
+from tfrs_dlrm.data.raw.parsing import BadRowError
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, Time
+from tfrs_dlrm.serving.exporting.export import ExportOptions
+
+PARTS = ("hour", "weekday", "day", "month", "days")
+SCHEMA = Schema(
+    Label("y"),
+    dense=(
+        DenseFeature("price", column="Price", transform=("log1p", "standardize")),
+        DenseFeature("age_days", column="When", time=Time(("days",)), fill_value="mean", indicator=True),
+    ),
+    categorical=(
+        CategoricalFeature("price_bucket", column="Price", encoding="buckets", buckets=8),
+        CategoricalFeature("price_edges", column="Price", encoding="buckets", edges=(0, 0.1, 1, 10)),
+        CategoricalFeature("clicks", encoding="buckets", buckets="log2"),
+        CategoricalFeature("ts", column="When", time=Time(PARTS)),
+        CategoricalFeature("seen", time=Time(("hour", "month"), "epoch_seconds")),
+        CategoricalFeature("slot", time=Time(("hour", "day"), "%y%m%d%H")),
+        CategoricalFeature("site", min_count=2),
+        CategoricalFeature("hour_x_site", cross=("ts_hour", "site"), min_count=2),
+        CategoricalFeature(cross=("price_bucket", "seen_hour", "site"), encoding="hash"),
+    ),
+    tables=(Table("price_bucket_x_seen_hour_x_site", vocabulary_size=97),),
+)
+ISO = ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S.123456", "%Y-%m-%dT%H:%M+00:00"]
+OFTEN = 400
+
+
+def make(rows=OFTEN, seed=0):
+    """Rows of a log; the times are also those of `moments`."""
+    rng = np.random.default_rng(seed)
+    price = np.round(rng.lognormal(0, 2, rows), 2).astype(np.float32)
+    moments = pd.to_datetime(rng.integers(-300_000_000, 2_300_000_000, rows), unit="s").astype("datetime64[s]")
+    texts = [moment.strftime(ISO[i % len(ISO)]) for i, moment in enumerate(moments)]
+    return pd.DataFrame(
+        {
+            "y": rng.integers(0, 2, rows),
+            "Price": np.where(rng.random(rows) < 0.1, np.nan, price),
+            "clicks": np.where(rng.random(rows) < 0.1, np.nan, rng.integers(-2, 3000, rows)),
+            "When": np.where(rng.random(rows) < 0.05, "", texts),
+            "seen": [int(m.timestamp()) for m in moments[::-1]],
+            "slot": [m.strftime("%y%m%d%H") for m in moments],
+            "site": [f"s{k}" for k in rng.integers(0, 5, rows)],
+        }
+    )
+
+
+def odd(edges):
+    """Values at and beside edges, out of range, missing, and no values at all."""
+    at = np.float32(edges)
+    numbers = [np.nan, np.inf, -np.inf, 0, -0.0, 0.1, 1, 10, -1e30, 1e30, *at, *np.nextafter(at, np.float32(-np.inf))]
+    texts = ["", "x", "2023-02-29", "2024-02-29", "1970-01-01", "1969-12-31T23:59:59", "2038-01-19T03:14:08Z"]
+    texts += ["1900-02-28 12:30", "2000-02-29T24:00", "9999-12-31T23:59+05:30", "2024-01-01T00:30+01:00", "0001-01-01"]
+    texts += ["2024-12-31T23:30:00-01", "2024-13-01", "2024-1-1", " 2024-01-01"]
+    n = max(len(numbers), len(texts))
+    epochs = [-1, 0, -2, -86401, 2**31, 2**33, 951782400, 1709251199, -(2**40), 2**40]
+    slots = ["", "24022923", "23022901", "70010100", "68123123", "5010203", "24022924", "240229"]
+    clicks = [np.nan, -5, -0.5, 0, 0.999, 1, 3, 2.9999, 2**20, 7, 4095, 1e30]
+    frame = {"price": numbers, "ts": texts, "seen": epochs, "slot": slots, "clicks": clicks, "site": ["s1", "", "new"]}
+    return pd.DataFrame({name: [values[i % len(values)] for i in range(n)] for name, values in frame.items()})
+
+
+def time_of(texts):
+    """The times of ISO texts in pandas, in seconds since 1970; NaN for none. Years that pandas lacks are by hand."""
+    by_hand = {"9999-12-31T23:59+05:30": "9999-12-31T18:29", "0001-01-01": "0001-01-01T00:00"}
+    by_hand |= {"2024-12-31T23:30:00-01": "2025-01-01T00:30", "2024-1-1": "", " 2024-01-01": ""}
+    out = []
+    for text in texts:
+        found = pd.to_datetime(by_hand.get(text, text), utc=True, errors="coerce", format="ISO8601") if text else pd.NaT
+        if by_hand.get(text):
+            out.append(np.datetime64(by_hand[text], "s").astype(np.int64))
+        else:
+            out.append(np.nan if pd.isna(found) else found.timestamp())
+    return np.array(out, np.float64)
+
+
+def part(seconds, name):
+    """The row of a part of times, by NumPy's calendar."""
+    known = np.isfinite(seconds)
+    moments = np.where(known, seconds, 0).astype(np.int64).astype("datetime64[s]")
+    days = moments.astype("datetime64[D]")
+    values = {
+        "hour": (moments - days).astype(np.int64) // 3600 + 1,
+        "weekday": (days.astype(np.int64) + 3) % 7 + 1,
+        "day": (days - days.astype("datetime64[M]")).astype(np.int64) + 1,
+        "month": (days.astype("datetime64[M]") - days.astype("datetime64[Y]").astype("datetime64[M]")).astype(int) + 1,
+        "days": days.astype(np.int64),
+    }[name]
+    return np.where(known, values, np.nan if name == "days" else 0)
+
+
+def bucket(values, edges):
+    values = np.asarray(values, np.float32)
+    known = np.isfinite(values)
+    rows = np.searchsorted(np.float32(edges), np.where(known, values, 0), side="right") + 1
+    return np.where(known, rows, 0)
+
+
+def quantile_edges(values, parts):
+    present = np.sort(np.float32(values)[np.isfinite(values)])
+    ranks = [np.ceil(k * len(present) / parts).astype(int) - 1 for k in range(1, parts)]
+    return np.unique([present[r] for r in ranks if present[r] > present[0]])
+
+
+class Expected:
+    """The encoding of the training rows of a frame, by NumPy and pandas alone."""
+
+    def __init__(self, train):
+        self.price = np.float64(np.float32(train["Price"]))
+        logs = np.log1p(self.price[np.isfinite(self.price)])
+        self.mean, self.std = logs.mean(), logs.std()
+        days = part(time_of(train["When"]), "days")
+        self.origin = np.nanmin(days)
+        self.mean_days = np.nanmean(days) - self.origin
+        self.price_edges = quantile_edges(self.price, 8)
+        self.days_edges = quantile_edges(days - self.origin, 64)
+        largest = np.nanmax(train["clicks"])
+        self.log2 = [0, *(2**k - 1 for k in range(1, 60) if 2**k - 1 <= largest)]
+        self.sites = train["site"].value_counts()
+        hours = part(time_of(train["When"]), "hour").astype(int)
+        self.pairs = pd.Series(list(zip(hours, train["site"], strict=True))).value_counts()
+        assert self.sites.min() > 1
+
+    def dense(self, price, times):
+        price = np.where(np.isfinite(price), np.float64(np.float32(price)), 0)
+        days = part(times, "days") - self.origin
+        logs = (np.log1p(np.maximum(price, 0)) - self.mean) / self.std
+        return np.stack([logs, np.where(np.isnan(days), self.mean_days, days), np.isnan(days)], axis=1)
+
+    def ids(self, price, clicks, times, seen, slot):
+        rows = [bucket(price, self.price_edges), bucket(price, [0, 0.1, 1, 10]), bucket(clicks, self.log2)]
+        rows += [part(times, name) for name in PARTS[:-1]]
+        rows += [bucket(part(times, "days") - self.origin, self.days_edges)]
+        rows += [part(seen, "hour"), part(seen, "month"), part(slot, "hour"), part(slot, "day")]
+        return np.stack(rows, axis=1).astype(int)
+
+
+def slots(texts):
+    found = pd.to_datetime(pd.Series(texts).str.zfill(8), format="%y%m%d%H", errors="coerce")
+    return np.array([np.nan if pd.isna(t) else t.timestamp() for t in found])
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    home = tmp_path_factory.mktemp("numbers")
+    rows = make()
+    rows.to_csv(home / "log.csv", index=False)
+    td.prepare(SCHEMA, str(home / "log.csv"), str(home / "data"), eval_fraction=0.0)
+    return home, rows, Expected(rows)
+
+
+def encoded(directory, schema):
+    table = pq.read_table(f"{directory}/train")
+    dense = np.stack([table[name].to_numpy() for name in schema.dense_columns], axis=1)
+    return dense, np.stack([table[f.name].to_numpy() for f in schema.one_hot], axis=1)
+
+
+def test_prepared_rows_equal_numpy_and_pandas(prepared):
+    home, rows, expected = prepared
+    schema = Schema.load(home / "data/schema.json")
+    dense, ids = encoded(home / "data", schema)
+    times, seen = time_of(rows["When"]), np.float64(rows["seen"])
+    np.testing.assert_allclose(dense, expected.dense(rows["Price"], times), rtol=1e-6, atol=1e-6)
+    found = expected.ids(rows["Price"], rows["clicks"], times, seen, slots(rows["slot"]))
+    np.testing.assert_array_equal(ids[:, : found.shape[1]], found)
+    sizes = {t.name: t.vocabulary_size for t in schema.tables}
+    assert sizes["price_bucket"] == 2 + len(expected.price_edges) and sizes["clicks"] == 2 + len(expected.log2)
+    assert sizes["ts_hour"] == 25 and sizes["ts_weekday"] == 8 and sizes["slot_day"] == 32 and sizes["ts_month"] == 13
+    # The counted cross: equal pairs have equal rows, in the order of their counts, and rare ones row 0.
+    counts = expected.pairs[expected.pairs >= 2]
+    assert sizes["hour_x_site"] == 1 + len(counts)
+    pair_rows = dict(zip(zip(found[:, 3], rows["site"], strict=True), ids[:, -2], strict=True))
+    for pair, row in pair_rows.items():
+        assert (row > 0) == (pair in counts.index), pair
+        assert row == 0 or sorted(counts, reverse=True)[row - 1] == counts[pair]
+    text = [
+        "".join(f"{len(str(p))}:{p}" for p in parts)
+        for parts in zip(found[:, 0], found[:, 8], rows["site"], strict=True)
+    ]
+    np.testing.assert_array_equal(ids[:, -1], tf.strings.to_hash_bucket_fast(text, 97))
+
+
+def test_an_encoder_in_memory_equals_the_prepared_rows(prepared):
+    home, rows, _ = prepared
+    encoder = td.Encoder.load(str(home / "data"))
+    names = ["price", "ts", "clicks", "seen", "slot", "site"]
+    assert list(encoder.signature()) == names
+    kinds = {name: spec.dtype.name for name, spec in encoder.signature().items()}
+    assert kinds == dict(zip(names, ["float32", "string", "float32", "int64", "string", "string"], strict=True))
+    dense, ids = encoded(home / "data", encoder.schema)
+    # Columns of timestamps, in pandas and Arrow, are read as their texts are.
+    typed = rows.assign(When=pd.to_datetime(rows["When"], format="ISO8601", utc=True), slot=rows["slot"].astype(int))
+    typed["seen"] = pd.to_datetime(rows["seen"], unit="s")
+    fitted = td.fit_encoder(SCHEMA, rows)
+    again = td.Encoder.from_config(json.loads(json.dumps(fitted.get_config())))
+    of_typed = td.fit_encoder(SCHEMA, typed)
+    for frame, of in ((rows, encoder), (typed, encoder), (rows, fitted), (typed, of_typed), (rows, again)):
+        features = of(frame)
+        np.testing.assert_allclose(features["dense"], dense, rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(features["ids"], ids)
+    assert fitted.schema == encoder.schema
+
+
+def test_a_bundle_equals_numpy_and_pandas_on_odd_values(prepared, tmp_path):
+    """`serving_default` on raw values scores as `encoded` on what NumPy and pandas make of them."""
+    home, _, expected = prepared
+    encoder = td.Encoder.load(str(home / "data"))
+    tf.random.set_seed(0)
+    tables = tuple(dataclasses.replace(t, dim=4, initializer="normal", scale=1.0) for t in encoder.schema.tables)
+    model = td.DLRM(dataclasses.replace(encoder.schema, tables=tables), (8, 4), (8, 1))
+    values = odd(expected.price_edges)
+    raw = {name: tf.constant(values[name], spec.dtype) for name, spec in encoder.signature().items()}
+    features = encoder(raw)
+    times = time_of(values["ts"])
+    seen = np.where(values["seen"] == -1, np.nan, values["seen"].astype(np.float64))
+    np.testing.assert_allclose(features["dense"], expected.dense(values["price"], times), rtol=1e-6, atol=1e-6)
+    ids = expected.ids(values["price"], values["clicks"], times, seen, slots(values["slot"]))
+    np.testing.assert_array_equal(features["ids"][:, : ids.shape[1]], ids)
+    model(features)
+    options = ExportOptions(context=("ts", "seen"))
+    path, _ = td.export_model(model, str(home / "data"), str(tmp_path / "model"), options)
+    signatures = tf.saved_model.load(path).signatures
+    everything = np.concatenate([ids, features["ids"][:, ids.shape[1] :]], axis=1).astype(np.int32)
+    dense = expected.dense(values["price"], times).astype(np.float32)
+    wanted = signatures["encoded"](ids=tf.constant(everything), dense=tf.constant(dense))["probability"]
+    found = signatures["serving_default"](**raw)["probability"]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert len(np.unique(np.round(wanted, 5))) > 0.9 * len(values)
+    # Candidates share both times; a cross of a time and a site is one of each candidate.
+    shared = {name: value[1:2] for name, value in raw.items() if name in ("ts", "seen")}
+    candidates = {name: value[None] for name, value in raw.items() if name not in shared}
+    ranked = signatures["rank"](**shared, **candidates)["scores"]
+    alone = {name: tf.repeat(shared[name], len(values)) if name in shared else raw[name] for name in raw}
+    np.testing.assert_allclose(ranked[0], signatures["serving_default"](**alone)["probability"], atol=1e-6)
+
+
+def test_rows_have_names(prepared):
+    home, _, expected = prepared
+    schema, data = Schema.load(home / "data/schema.json"), str(home / "data")
+
+    def names(table, *rows):
+        return list(row_names(schema, data, table, rows).values())
+
+    assert names("ts_hour", 0, 1, 15) == ["<missing>", "0h", "14h"]
+    assert names("ts_weekday", 1, 7) == ["Monday", "Sunday"] and names("ts_month", 2) == ["February"]
+    assert names("price_edges", 0, 1, 2, 3, 5) == ["<missing>", "< 0", "[0, 0.1)", "[0.1, 1)", ">= 10"]
+    hour, site = expected.pairs.index[0]
+    name = f"{hour - 1}h × {site}" if hour else f"<missing> × {site}"  # noqa: RUF001
+    first = [n for n in names("hour_x_site", *range(1, 9)) if n == name]
+    assert first and find_row(schema, data, "hour_x_site", name) > 0
+    assert find_row(schema, data, "ts_hour", "14h") == find_row(schema, data, "ts_hour", "14") == 15
+    with pytest.raises(ValueError, match=r"no row is called 'mondey'; did you mean 'Monday'\?"):
+        find_row(schema, data, "ts_weekday", "mondey")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("When", "2023-02-29", "'2023-02-29' is no time in the format 'iso8601'"),
+        ("seen", "soon", "'soon' is not a whole number"),
+        ("slot", "14102124", "'14102124' is no time in the format '%y%m%d%H'"),
+        ("Price", "cheap", "'cheap' is not a finite float32 number"),
+        ("clicks", "inf", "'inf' is not a finite float32 number"),
+    ],
+)
+def test_what_cannot_be_read_is_a_malformed_row(column, value, message):
+    rows = make(6).astype({column: object})
+    rows.loc[3, column] = value
+    with pytest.raises(BadRowError, match=message) as e:
+        td.fit_encoder(SCHEMA, rows.astype(str))
+    assert e.value.bad.row == 4 and e.value.bad.column == column
+
+
+def test_buckets_of_more_values_than_a_sketch_holds(monkeypatch):
+    monkeypatch.setattr("tfrs_dlrm.data.preparing.passes.DISTINCT", 500)
+    monkeypatch.setattr("tfrs_dlrm.data.raw.sources.BLOCK_ROWS", 2000)
+    x = np.random.default_rng(0).normal(size=50_000).astype(np.float32)
+    schema = Schema(Label("y"), categorical=(CategoricalFeature("x", encoding="buckets", buckets=20),))
+    frame = pd.DataFrame({"y": np.arange(len(x)) % 2, "x": x})
+    encoder = td.fit_encoder(schema, frame)
+    shares = np.bincount(encoder(frame)["ids"][:, 0])[1:] / len(x)
+    assert len(shares) == 20 and np.abs(np.cumsum(shares) - np.arange(1, 21) / 20).max() <= 1 / 500

@@ -1,0 +1,75 @@
+"""The distinct values of the inputs of a block: each is read, counted and encoded once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from tfrs_dlrm.data.encoding.arrow_tensors import to_tensor
+from tfrs_dlrm.data.encoding.crosses import crossed
+from tfrs_dlrm.data.encoding.time_parts import days_since
+from tfrs_dlrm.data.encoding.value_reader import Value, ValueReader
+from tfrs_dlrm.data.raw.typed_rows import TypedRows
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Schema
+
+
+class BlockValues:
+    """The distinct values of each input of typed rows, and where they are."""
+
+    def __init__(self, schema: Schema, reader: ValueReader, rows: TypedRows):
+        self._schema, self._reader, self._rows = schema, reader, rows
+        self._inputs = {given.name: given for given in schema.inputs}
+        self._distinct: dict[str, tuple[Value, np.ndarray]] = {}
+
+    def of_input(self, name: str) -> tuple[Value, np.ndarray]:
+        """Returns the distinct values of an input, and the position of each row's among them, int [N]."""
+        if name not in self._distinct:
+            values, indices = distinct(self._rows.inputs[name])
+            self._distinct[name] = self._reader.read(self._inputs[name], values), indices
+        return self._distinct[name]
+
+    def of_feature(self, feature: CategoricalFeature) -> tuple[Value, np.ndarray]:
+        """Returns the distinct values of a one-valued feature as `Encoder.rows` takes them, and their positions."""
+        return self._crossed(feature) if feature.cross else self.of_input(feature.input_name)
+
+    def numbers(self, feature: DenseFeature | CategoricalFeature) -> np.ndarray:
+        """Returns the numbers that a feature transforms, float32 [N], NaN where missing."""
+        if feature.time is None:
+            return np.asarray(self._rows.inputs[feature.input_name].to_numpy(zero_copy_only=False))
+        values, indices = self.of_input(feature.input_name)
+        return np.asarray(self._reader.number(feature, values).numpy()[indices])
+
+    def sketched(self, feature: DenseFeature | CategoricalFeature) -> np.ndarray:
+        """Returns the numbers of a feature before it has an origin, float32 [N]: days count from 1970."""
+        if feature.time is None:
+            return self.numbers(feature)
+        values, indices = self.of_input(feature.input_name)
+        return np.asarray(days_since(values, 0).numpy()[indices])
+
+    def dense(self) -> np.ndarray:
+        """Returns the numbers of the dense features, float32 [N, len(schema.dense)]."""
+        out = np.empty((len(self._rows), len(self._schema.dense)), np.float32)
+        for i, f in enumerate(self._schema.dense):
+            out[:, i] = self.numbers(f)
+        return out
+
+    def _crossed(self, feature: CategoricalFeature) -> tuple[tf.Tensor, np.ndarray]:
+        texts, positions = [], []
+        for name in feature.cross:
+            member = self._schema.value_feature(name)
+            values, indices = self.of_input(member.input_name)
+            text, where = np.unique(self._reader.member_text(member, values).numpy(), return_inverse=True)
+            texts.append(text)
+            positions.append(where[indices])
+        sizes = [max(1, len(text)) for text in texts]
+        combinations, indices = np.unique(np.ravel_multi_index(positions, sizes), return_inverse=True)
+        of_each = np.unravel_index(combinations, sizes)
+        parts = [tf.constant(text[at], tf.string) for text, at in zip(texts, of_each, strict=True)]
+        return crossed(parts), indices
+
+
+def distinct(array: pa.Array) -> tuple[tf.Tensor, np.ndarray]:
+    """Returns the distinct values of an array as a tensor, and the position of each element among them."""
+    encoded = array.dictionary_encode("encode")
+    return to_tensor(encoded.dictionary), encoded.indices.to_numpy(zero_copy_only=False)
