@@ -14,6 +14,11 @@ from tfrs_dlrm.data.encoding.row_names import find_row, row_names
 from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, Time
 from tfrs_dlrm.serving.exporting.export import ExportOptions
+from tfrs_dlrm.serving.request_logs.label_join import join_labels
+from tfrs_dlrm.serving.request_logs.request_log import RequestLog
+from tfrs_dlrm.streaming.address import StreamAddress
+from tfrs_dlrm.streaming.messages import Decoder
+from tfrs_dlrm.streaming.reader import Message
 
 PARTS = ("hour", "weekday", "day", "month", "days")
 SCHEMA = Schema(
@@ -245,6 +250,32 @@ def test_a_bundle_equals_numpy_and_pandas_on_odd_values(prepared, tmp_path):
     ranked = signatures["rank"](**shared, **candidates)["scores"]
     alone = {name: tf.repeat(shared[name], len(values)) if name in shared else raw[name] for name in raw}
     np.testing.assert_allclose(ranked[0], signatures["serving_default"](**alone)["probability"], atol=1e-6)
+
+
+def test_streams_and_request_logs_give_the_same_rows(prepared, tmp_path):
+    home, rows, _ = prepared
+    encoder = td.Encoder.load(str(home / "data"))
+    dense, ids = encoded(home / "data", encoder.schema)
+    values = [json.dumps(row).encode() for row in json.loads(rows.to_json(orient="records"))]
+    decoder = Decoder(encoder, StreamAddress.parse("kafka://a/t?format=json"))
+    found = decoder([Message.of(0, i, value) for i, value in enumerate(values)])
+    assert not found.malformed and len(found) == len(rows)
+    wrong = decoder([Message.of(0, 0, json.dumps(json.loads(values[0]) | {"When": "soon"}).encode())])
+    assert [bad.column for bad in wrong.malformed] == ["When"]
+    _labels, stream_dense, stream_ids = found.columns.arrays()[:3]
+    np.testing.assert_array_equal(stream_dense, dense)
+    np.testing.assert_array_equal(stream_ids, ids)
+    log = RequestLog(str(tmp_path / "requests"), 1.0)
+    raw = {name: value.numpy() for name, value in encoder.raw_inputs(rows).items()}
+    log.write("r", raw, np.full(len(rows), 0.5, np.float32), 1)
+    log.close()
+    labels = pd.DataFrame({"request_id": "r", "row": range(len(rows)), "y": rows["y"]})
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    joined = str(tmp_path / "joined.parquet")
+    join_labels([str(tmp_path / "requests/*.tfrecord")], str(tmp_path / "labels.csv"), joined, SCHEMA)
+    td.prepare(SCHEMA, joined, str(tmp_path / "data"), eval_fraction=0.0)
+    for a, b in zip(encoded(tmp_path / "data", encoder.schema), (dense, ids), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_rows_have_names(prepared):

@@ -3,7 +3,8 @@
 - `train/`, `eval/`: shards, which get their final names when they are complete.
 - `unfinished/`, which is removed at the end:
   `job.json` and `run`, the job and the run that works on it;
-  `counts/TABLE/NAME.parquet`, the values of segment NAME, and `counted/NAME.json`, the mark that they are counted;
+  `counts/TABLE/NAME.parquet`, the values of segment NAME, `numbers/NAME.parquet`, its sketches of numbers, and
+  `counted/NAME.json`, the mark that they are counted;
   `NAME.jsonl`, its bad rows, and `encoded/NAME.json`, the mark that it is encoded;
   `failed/NAME.json`, the error of the segment; `attempts/`, temporary files of the processes of an engine.
 """

@@ -33,7 +33,7 @@ from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.preparing.workspace import COUNTED, Workspace
 from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.parsing import BadRowError
-from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, Time
 
 SCHEMA = Schema(
     Label("y"),
@@ -41,6 +41,8 @@ SCHEMA = Schema(
         DenseFeature("price", transform="log1p", fill_value="mean", indicator=True),
         DenseFeature("age", transform="standardize", fill_value=30.0),
         DenseFeature("spend", decimal=",", thousands=".", unit="€"),
+        DenseFeature("price_log", column="price", transform=["log1p", "standardize"]),
+        DenseFeature("ts_age", column="ts", time=Time(("days",))),
     ),
     categorical=(
         CategoricalFeature("site", min_count=2),
@@ -49,8 +51,16 @@ SCHEMA = Schema(
         CategoricalFeature("user", encoding="hash"),
         CategoricalFeature("seen", dtype="int64"),
         CategoricalFeature("tags", separator="|", weights="tag_weights", max_size=7),
+        CategoricalFeature("price_bucket", column="price", encoding="buckets", buckets=16),
+        CategoricalFeature("age_log2", column="age", encoding="buckets", buckets="log2"),
+        CategoricalFeature("ts", time=Time(("hour", "weekday", "day", "month", "days"))),
+        CategoricalFeature("hour_x_site", cross=("ts_hour", "site"), min_count=2),
+        CategoricalFeature(cross=("price_bucket", "user"), encoding="hash"),
     ),
-    tables=(Table("slot", vocabulary_size=8), Table("user", vocabulary_size=50)),
+    tables=(
+        *(Table("slot", vocabulary_size=8), Table("user", vocabulary_size=50)),
+        Table("price_bucket_x_user", vocabulary_size=500),
+    ),
     weight="w",
 )
 # In UTF-16, as Java has it, the last of them would come before the one in front of it.
@@ -101,6 +111,7 @@ def frame(rows, seed=0):
             "seen": np.where(rng.random(rows) < 0.5, "True", np.where(rng.random(rows) < 0.5, "1.0", "FALSE")),
             "tags": ["|".join(t) for t in tags],
             "tag_weights": ["|".join(f"{w:.2f}" for w in rng.random(len(t))) for t in tags],
+            "ts": ["" if k % 9 == 0 else f"2026-0{k % 7 + 1}-{k % 28 + 1:02d} 0{k % 4}:00" for k in range(rows)],
         }
     )
 
