@@ -45,7 +45,7 @@ def main() -> None:
         name = next(name for name in ("auc", "rmse", "log_loss") if name in result.best)
         print(f"Best evaluation at step {result.best_step}: {title(name)} {result.best[name]:.5f}.")
     if note := calibration_note(result.best):
-        print(note + ".")
+        print(f"{note}. This corrects them:\n  {command('calibrate', f'--workdir={workdir}')}")
     output = f"--output=exports/{os.path.basename(workdir.rstrip('/'))}"
     print(f"Next:\n  {command('evaluate', f'--workdir={workdir}')}")
     print(f"  {command('export', f'--workdir={workdir}', output)}")
