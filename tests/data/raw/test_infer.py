@@ -21,7 +21,7 @@ from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.raw import frames, sources
 from tfrs_dlrm.data.raw.infer import infer_schema
 from tfrs_dlrm.data.raw.typed_rows import parse
-from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Notation, Schema, TextFormat
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Notation, Schema, TextFormat, Time
 
 ROWS = 400
 
@@ -254,6 +254,7 @@ def test_parquet(tmp_path):
         categorical=(
             CategoricalFeature("tags", multi_valued=True),
             CategoricalFeature("ids_2", column="ids", multi_valued=True, dtype="int64"),  # `ids` is reserved
+            CategoricalFeature("when", time=Time(("hour", "weekday"))),
             CategoricalFeature("flag", dtype="int64"),
             CategoricalFeature("name"),
         ),
@@ -526,27 +527,41 @@ def test_notations_that_cannot_be(field, value, message):
 
 START = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
 MOMENTS = [START + datetime.timedelta(minutes=97 * i) for i in range(COUNT)]
+LATER = [m + datetime.timedelta(days=12) for m in MOMENTS]
+MORNING = [START + datetime.timedelta(minutes=i % 60) for i in range(COUNT)]
+BOTH = ("hour", "weekday")
+# By column: what it holds, the values, and the parts and the format that are proposed.
 TIMES = {
-    "iso": ("timestamps", [m.strftime("%Y-%m-%d %H:%M:%S") for m in MOMENTS]),
-    "zone": ("timestamps", [m.isoformat(timespec="milliseconds") for m in MOMENTS]),
-    "z": ("timestamps", [m.strftime("%Y-%m-%dT%H:%M:%SZ") for m in MOMENTS]),
-    "day": ("dates", [m.strftime("%Y-%m-%d") for m in MOMENTS]),
-    "german": ("dates", [m.strftime("%d.%m.%Y") for m in MOMENTS]),
-    "american": ("timestamps", [m.strftime("%m/%d/%Y %I:%M %p") for m in MOMENTS]),
-    "named": ("dates", [m.strftime("%d %b %Y") for m in MOMENTS]),
-    "minute": ("times of day", [m.strftime("%H:%M") for m in MOMENTS]),
-    "hour": ("hours YYMMDDHH", [m.strftime("%y%m%d%H") for m in MOMENTS]),
-    "compact": ("dates YYYYMMDD", [m.strftime("%Y%m%d") for m in MOMENTS]),
-    "compact_hour": ("hours YYYYMMDDHH", [m.strftime("%Y%m%d%H") for m in MOMENTS]),
-    "seconds": ("seconds since 1970", [str(int(m.timestamp())) for m in MOMENTS]),
-    "fractions": ("seconds since 1970", [f"{m.timestamp() + 0.25:.2f}" for m in MOMENTS]),
-    "milliseconds": ("milliseconds since 1970", [str(int(m.timestamp()) * 1000) for m in MOMENTS]),
-    "nanoseconds": ("nanoseconds since 1970", [str(int(m.timestamp()) * 10**9) for m in MOMENTS]),
+    "iso": ("timestamps", [m.strftime("%Y-%m-%d %H:%M:%S") for m in MOMENTS], Time(BOTH)),
+    "zone": ("timestamps", [m.isoformat(timespec="milliseconds") for m in MOMENTS], Time(BOTH)),
+    "z": ("timestamps", [m.strftime("%Y-%m-%dT%H:%M:%SZ") for m in MOMENTS], Time(BOTH)),
+    "day": ("dates", [m.strftime("%Y-%m-%d") for m in MOMENTS], Time(("weekday",))),
+    "german": ("dates", [m.strftime("%d.%m.%Y") for m in MOMENTS], Time(("weekday",), "%d.%m.%Y")),
+    "slashes": ("timestamps", [m.strftime("%m/%d/%Y %H:%M") for m in LATER], Time(BOTH, "%m/%d/%Y %H:%M")),
+    "minute": ("times of day", [m.strftime("%H:%M") for m in MOMENTS], Time(("hour",), "%H:%M")),
+    "hour": ("hours YYMMDDHH", [m.strftime("%y%m%d%H") for m in MOMENTS], Time(BOTH, "%y%m%d%H")),
+    "compact": ("dates YYYYMMDD", [m.strftime("%Y%m%d") for m in MOMENTS], Time(("weekday",), "%Y%m%d")),
+    "compact_hour": ("hours YYYYMMDDHH", [m.strftime("%Y%m%d%H") for m in MOMENTS], Time(BOTH, "%Y%m%d%H")),
+    "seconds": ("seconds since 1970", [str(int(m.timestamp())) for m in MOMENTS], Time(BOTH, "epoch_seconds")),
+    "milliseconds": (
+        "milliseconds since 1970",
+        [str(int(m.timestamp()) * 1000) for m in MOMENTS],
+        Time(BOTH, "epoch_millis"),
+    ),
+    "nanoseconds": (
+        "nanoseconds since 1970",
+        [str(int(m.timestamp()) * 10**9) for m in MOMENTS],
+        Time(BOTH, "epoch_nanos"),
+    ),
+    "american": ("timestamps", [m.strftime("%m/%d/%Y %I:%M %p") for m in MOMENTS], None),
+    "named": ("dates", [m.strftime("%d %b %Y") for m in MOMENTS], None),
+    "fractions": ("seconds since 1970", [f"{m.timestamp() + 0.25:.2f}" for m in MOMENTS], None),
+    "one_hour": ("timestamps", [m.strftime("%Y-%m-%d %H:%M:%S") for m in MORNING], None),
 }
 
 
-def test_dates_and_times_are_named_and_left_out(tmp_path):
-    texts = {name: values for name, (_, values) in TIMES.items()}
+def test_parts_of_times_are_proposed(tmp_path):
+    texts = {name: values for name, (_, values, _) in TIMES.items()}
     others = {
         "zip": [f"{26110100 + i % 40}" for i in range(COUNT)],
         "ratio": [f"{i % 90}:{i % 61:02d}" for i in range(COUNT)],
@@ -558,13 +573,32 @@ def test_dates_and_times_are_named_and_left_out(tmp_path):
     typed["stamp"], typed["date"] = pa.array(MOMENTS), pa.array([m.date() for m in MOMENTS])
     for source in (path, pa.table(typed)):
         proposal = infer_schema(source)
-        for name, (kind, values) in TIMES.items():
-            assert proposal.kinds()[name] == "left out", name
+        for name, (kind, values, time) in TIMES.items():
             note = proposal.notes[name]
-            assert note.startswith(f"a time: {kind}, such as '{values[0][:4]}") and "left out" in note, note
+            assert note.startswith(f"a time: {kind}, such as '{values[0][:4]}"), note
+            assert proposal.kinds()[name] == (f"time: {', '.join(time.parts)}" if time else "left out"), (name, note)
+            found = [f for f in proposal.schema.categorical if f.column == name]
+            assert [f.name for f in found] == [f"{name}_{part}" for part in (time.parts if time else ())]
+            assert {f.time.format for f in found} <= {time and time.format}
         assert not any("time" in proposal.notes[name] for name in others)
-    assert proposal.notes["stamp"].startswith("a time: of type timestamp[us, tz=UTC], left out")
-    assert proposal.notes["date"].startswith("a time: of type date32[day], left out")
+        directory = tmp_path / ("text" if source is path else "typed")
+        assert prepare(proposal.schema, source, str(directory)).rows("train") == COUNT
+    assert proposal.kinds()["stamp"] == "time: hour, weekday" and proposal.kinds()["date"] == "time: weekday"
+    assert proposal.notes["one_hour"].endswith("left out: it is always the same hour; the rows are of 1 day")
+
+
+def test_first_rows_of_many_may_be_of_one_hour(tmp_path):
+    """The rows that are not looked at may be of other hours and days."""
+    log = {"y": ["0", "1"] * 60, "t": TIMES["one_hour"][1], "t_hour": [str(i % 5) for i in range(COUNT)]}
+    proposal = infer_schema(write_csv(tmp_path / "log.csv", log), rows=COUNT // 2)
+    assert proposal.kinds()["t"] == "time: hour, weekday" and proposal.certainty["t"] == "likely"
+    assert [f.name for f in proposal.schema.categorical] == ["t_hour", "t_weekday", "t_hour_2"]
+
+
+def test_a_day_that_may_be_a_month_is_a_guess(tmp_path):
+    log = {"y": ["0", "1"] * 60, "t": [f"0{1 + i % 7}/0{1 + i % 9}/2026" for i in range(COUNT)]}
+    proposal = infer_schema(write_csv(tmp_path / "log.csv", log))
+    assert proposal.certainty["t"] == "guess" and proposal.notes["t"].endswith("; is it %m/%d/%Y or %d/%m/%Y?")
 
 
 def typed_of(values):

@@ -18,7 +18,8 @@ KINDS = {
 
 def found(proposal):
     """The kinds that each column of a proposal may have been."""
-    return {column: KINDS.get(kind, {"number"}) for column, kind in proposal.kinds().items()}
+    kinds = proposal.kinds().items()
+    return {c: {"time"} if kind.startswith("time: ") else KINDS.get(kind, {"number"}) for c, kind in kinds}
 
 
 def test_twelve_logs():

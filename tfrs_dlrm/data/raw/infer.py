@@ -10,9 +10,12 @@ from tfrs_dlrm.data.raw.frames import RawInputs, expand_inputs
 from tfrs_dlrm.data.raw.number_or_category import Certainty
 from tfrs_dlrm.data.raw.proposed_feature import Feature, propose_feature
 from tfrs_dlrm.data.raw.proposed_label import label_certainty, label_column, labels_of, propose_label
+from tfrs_dlrm.data.raw.sampled_column import SampledColumn
 from tfrs_dlrm.data.raw.sniffing import read_first_rows
 from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.schema import RESERVED_NAMES, CategoricalFeature, DenseFeature, Schema, Task
+
+_PARTS = ("hour", "weekday")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,13 @@ class SchemaProposal:
         """Returns the proposed role of each column of the log, in a word or two."""
         kinds = dict.fromkeys(self.notes, "left out") | {self.schema.label.column: "label"}
         kinds |= {f.column: f"dense, {' and '.join(f.transforms) or 'none'}" for f in self.schema.dense}
-        return kinds | {f.column: "multi-valued" if f.multi_valued else "categorical" for f in self.schema.categorical}
+        kinds |= {f.column: "multi-valued" if f.multi_valued else "categorical" for f in self.schema.categorical}
+        for f in self.schema.categorical:
+            if f.time is not None:
+                said = kinds[f.column]
+                parts = ", ".join(f.time.parts)
+                kinds[f.column] = f"{said}, {parts}" if said.startswith("time") else f"time: {parts}"
+        return kinds
 
 
 @checked
@@ -100,11 +109,11 @@ def infer_schema(
             notes[name] = f"{note}; {chosen}" if chosen else note
             certainty[name] = label_certainty(proposed, label is not None, chosen)
             continue
-        found = propose_feature(column, _feature_name(column.name, taken), labels)
+        found = propose_feature(column, _feature_name(column, taken), labels, first.rows >= rows)
         notes[column.name], certainty[column.name] = found.note, found.certainty
         if found.feature is not None:
             features.append(found.feature)
-            taken |= {found.feature.name, f"{found.feature.name}_missing"}
+            taken |= _names(found.feature)
     if not features:
         reasons = "; ".join(f"{column}: {reason}" for column, reason in notes.items() if column != name)
         raise ValueError(f"{path}: no column can be a feature ({reasons})"[:1000])
@@ -117,11 +126,17 @@ def infer_schema(
     return SchemaProposal(schema, notes, certainty, first.rows, first.files, len(inputs))
 
 
-def _feature_name(column: str, taken: set[str]) -> str:
+def _feature_name(column: SampledColumn, taken: set[str]) -> str:
     """Makes an unused name of letters, digits and underscores: `capital-gain` becomes capital_gain."""
-    base = re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_")
+    base = re.sub(r"[^A-Za-z0-9]+", "_", column.name).strip("_")
     base = base if re.match("[A-Za-z]", base) else f"c_{base}".rstrip("_")
     name, number = base, 2
-    while {name, f"{name}_missing"} & taken:
+    while {name, *(f"{name}_{more}" for more in ("missing", *(_PARTS if column.time else ())))} & taken:
         name, number = f"{base}_{number}", number + 1
     return name
+
+
+def _names(feature: Feature) -> set[str]:
+    """Returns the names that a feature takes: also those of its indicator, or of the parts of its time."""
+    more = feature.time.parts if feature.time is not None else ("missing",)
+    return {feature.name, *(f"{feature.name}_{part}" for part in more)}

@@ -13,6 +13,7 @@ from tfrs_dlrm.data.raw.column_notes import infinite_note, notation_note
 from tfrs_dlrm.data.raw.joined_values import find_separator
 from tfrs_dlrm.data.raw.notations import looks_like_number, may_be_lists
 from tfrs_dlrm.data.raw.number_or_category import Certainty, Decision, decide
+from tfrs_dlrm.data.raw.proposed_time import propose_time
 from tfrs_dlrm.data.raw.sampled_column import SampledColumn
 from tfrs_dlrm.data.raw.values import MAX_INT64
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, RawType
@@ -41,13 +42,16 @@ class ProposedFeature:
     certainty: Certainty = "sure"
 
 
-def propose_feature(column: SampledColumn, name: str, labels: np.ndarray | None) -> ProposedFeature:
+def propose_feature(
+    column: SampledColumn, name: str, labels: np.ndarray | None, partial: bool = False
+) -> ProposedFeature:
     """Proposes a feature called `name` for a column.
 
     Args:
       column: the first rows.
       name: of the feature.
       labels: float64 [rows], 0 or 1, NaN where there is none; None if nothing is known of them.
+      partial: whether the log has more rows than these.
     """
     missing = f", {max(column.missing, 0.001):.1%} missing" if column.missing else ""
     if column.values.null_count == len(column.values):
@@ -61,8 +65,9 @@ def propose_feature(column: SampledColumn, name: str, labels: np.ndarray | None)
         return ProposedFeature(None, f"always {str(next(iter(column.counts)))[:40]!r}")
     named_id = said_by_name(column.name) == "id"
     if column.time and not (column.numbers is not None and named_id):
-        what = f"a time: {column.time}, left out; numbers or texts of it are needed, such as the hour or the weekday"
-        return ProposedFeature(None, what)
+        found = propose_time(column, partial)
+        feature = CategoricalFeature(name, column.name, time=found.time) if found.time else None
+        return ProposedFeature(feature, found.note, found.certainty)
     if column.is_rounded and named_id:
         return ProposedFeature(
             None,

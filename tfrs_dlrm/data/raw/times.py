@@ -34,7 +34,8 @@ _COMPACT = {
     "timestamps YYYYMMDDHHMMSS": f"{_YEAR}{_MM}{_DD}{_HH}[0-5][0-9][0-5][0-9]",
 }
 _EPOCHS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
-_FROM, _TO = 946_684_800, 2_208_988_800  # the years 2000 to 2039
+# Seconds since 1970 of the years 2000 to 2039.
+FIRST_SECOND, END_SECOND = 946_684_800, 2_208_988_800
 
 
 def time_of_texts(texts: Collection[str]) -> str | None:
@@ -53,7 +54,7 @@ def time_of_numbers(numbers: Collection[float]) -> str | None:
         if kind:
             return kind
     for unit, per_second in _EPOCHS.items():
-        if _FROM * per_second <= min(numbers) and max(numbers) < _TO * per_second:
+        if FIRST_SECOND * per_second <= min(numbers) and max(numbers) < END_SECOND * per_second:
             return f"{unit} since 1970"
     return None
 
