@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-stream bench-input-service bench-input-service-kills bench-kills verify-tpu clean
+.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-negatives bench-stream bench-input-service bench-input-service-kills bench-kills verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -151,6 +151,9 @@ bench-stream: $(SETUP) $(IO_VENV)/installed  ## along a stream of 200,000 rows w
 
 bench-family: $(SETUP)  ## models on planted data whose best AUC is known for each kind of model
 	@$(BIN)/python benchmarks/family.py
+
+bench-negatives: $(SETUP)  ## a tenth of the negatives beside all rows: AUC, calibration and time
+	@$(BIN)/python benchmarks/negatives.py
 
 bench-input-service: $(SETUP)  ## batches read by the trainer itself, and by input workers on this machine
 	@$(BIN)/python benchmarks/input_service.py
