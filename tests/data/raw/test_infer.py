@@ -584,6 +584,8 @@ def test_parts_of_times_are_proposed(tmp_path):
         directory = tmp_path / ("text" if source is path else "typed")
         assert prepare(proposal.schema, source, str(directory)).rows("train") == COUNT
     assert proposal.kinds()["stamp"] == "time: hour, weekday" and proposal.kinds()["date"] == "time: weekday"
+    two_days = {"y": [0, 1] * 60, "x": list(range(5)) * 24, "day": ["2026-11-01", "2026-11-02"] * 60}
+    assert infer_schema(pa.table(two_days)).notes["day"].endswith("too few days for a weekday; the rows are of 2 days")
     assert proposal.notes["one_hour"].endswith("left out: it is always the same hour; the rows are of 1 day")
 
 

@@ -59,7 +59,8 @@ def propose_time(column: SampledColumn, partial: bool) -> ProposedTime:
         parts.append("weekday")
     covered = f"; the rows are of {len(days)} day{'s' * (len(days) > 1)}" if 0 < len(days) < _WEEK else ""
     if not parts:
-        return ProposedTime(None, f"{said}, left out: it is always the same hour{covered}", "likely")
+        same = "it is always the same hour" if hours else "too few days for a weekday"
+        return ProposedTime(None, f"{said}, left out: {same}{covered}", "likely")
     certainty: Certainty = "likely" if covered else "sure"
     doubt = ""
     for format_, other in (*_ALIKE, *(pair[::-1] for pair in _ALIKE)):
