@@ -15,7 +15,6 @@ import os
 
 from tfrs_dlrm.config import RunConfig, left_to_data, with_defaults
 from tfrs_dlrm.config.recipes import find_schema
-from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE
 from tfrs_dlrm.distribute.placement import Topology
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores.files import exists
@@ -68,7 +67,8 @@ def plan_run(config: RunConfig, strategy: str, topology: str) -> Plan:
 
 def _fitted(config: RunConfig) -> RunConfig:
     """The values that the data choose; the defaults if they are not prepared yet."""
-    from tfrs_dlrm.training.fitted import fitted_to_data  # takes seconds to load
+    from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE  # these take seconds to load
+    from tfrs_dlrm.training.fitted import fitted_to_data
 
     if not exists(os.path.join(config.data.path, MANIFEST_FILE)):
         return with_defaults(config)
