@@ -130,9 +130,9 @@ def test_a_manifest_that_is_cut_anywhere_is_refused(bundle):
     whole = file.read_bytes().rstrip()
     for size in [*range(0, len(whole), 7), len(whole) - 1]:
         file.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="not valid JSON"):
+        with pytest.raises(ValueError, match=r"not valid JSON|the file is empty"):
             read_manifest(str(bundle))
     for content in (b"\xff\xfe{}", b"[" * 100_000, b"[1]", b"null", b'{"format": 2}'):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match=r"not valid JSON|format .* reads format 1: export the model again"):
+        with pytest.raises(ValueError, match=r"not valid JSON|not a text in UTF-8|format .* reads format 1"):
             read_manifest(str(bundle))

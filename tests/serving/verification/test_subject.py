@@ -58,7 +58,7 @@ def test_rows_are_read_by_hand(subject, tmp_path):
         ({"probability": 0.5}, "line 2 has no object of inputs"),
         (ROW | {"inputs": [1, "a", []]}, "line 2 has no object of inputs"),
         (ROW | {"inputs": {"price": 1.5, "site": "a"}}, "line 2 has other features than bundle.json lists: tags"),
-        ([], "line 2 is no object"),
+        ([], "line 2 is no JSON object"),
         (ROW | {"inputs": ROW["inputs"] | {"price": "1"}}, "feature 'price': '1' is no float32"),
         (ROW | {"inputs": ROW["inputs"] | {"price": [1.0]}}, "feature 'price' has lists where"),
         (ROW | {"inputs": ROW["inputs"] | {"site": 3}}, "feature 'site': 3 is no string"),
@@ -85,7 +85,7 @@ def test_rows_that_are_cut_anywhere_are_refused(subject, tmp_path):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("{", "example_request.json is not valid JSON"),
+        ("{", "example_request.json: not valid JSON.*; copy the bundle again"),
         ("[1]", r'has no rows: \{"instances"'),
         ("{}", r'has no rows: \{"instances"'),
         ('{"instances": []}', "has no rows"),

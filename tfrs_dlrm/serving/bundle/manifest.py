@@ -13,7 +13,7 @@ import google_crc32c
 import numpy as np
 
 from tfrs_dlrm.serving.bundle.manifest_checks import check_content
-from tfrs_dlrm.stores.files import write_text
+from tfrs_dlrm.stores.files import read_json, write_text
 
 MANIFEST = os.path.join("assets.extra", "bundle.json")
 REFERENCE = os.path.join("assets.extra", "reference.jsonl")
@@ -202,11 +202,7 @@ def read_manifest(path: str) -> BundleManifest:
     file = os.path.join(path, MANIFEST)
     if not os.path.isfile(file):
         raise FileNotFoundError(f"{file} is missing; tfrs-dlrm export writes bundles that have it")
-    with open(file, encoding="utf-8") as f:
-        try:
-            content = json.load(f)
-        except (ValueError, RecursionError) as e:
-            raise ValueError(f"{file}: not valid JSON: {e}") from e
+    content = read_json(file, then="copy the bundle again, or export the model again")
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise ValueError(f"{file}: format {found!r}; this program reads format {FORMAT}: export the model again")
@@ -226,7 +222,12 @@ def files_of(path: str) -> list[str]:
 
 def file_facts(file: str) -> dict[str, Any]:
     """Returns the size, SHA-256 and CRC32C of a file."""
-    return {"bytes": os.path.getsize(file), "sha256": sha256_of(file), "crc32c": crc32c_of(file)}
+    size, sha256, crc32c = 0, hashlib.sha256(), google_crc32c.Checksum()
+    for chunk in _chunks(file):  # read once: a bundle may have gigabytes
+        size += len(chunk)
+        sha256.update(chunk)
+        crc32c.update(chunk)
+    return {"bytes": size, "sha256": sha256.hexdigest(), "crc32c": crc32c.digest().hex()}
 
 
 def sha256_of(file: str) -> str:
@@ -235,14 +236,6 @@ def sha256_of(file: str) -> str:
     for chunk in _chunks(file):
         digest.update(chunk)
     return digest.hexdigest()
-
-
-def crc32c_of(file: str) -> str:
-    """Returns the CRC32C of a file in hexadecimal digits."""
-    checksum = google_crc32c.Checksum()
-    for chunk in _chunks(file):
-        checksum.update(chunk)
-    return str(checksum.digest().hex())
 
 
 def _chunks(file: str) -> Iterator[bytes]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from tfrs_dlrm.serving.bundle.manifest import MANIFEST, REFERENCE, BundleManifest, crc32c_of, sha256_of
+from tfrs_dlrm.serving.bundle.manifest import MANIFEST, REFERENCE, BundleManifest, sha256_of
 from tfrs_dlrm.serving.runtime import protos
+from tfrs_dlrm.stores.files import crc32c
 
 GRAPH = "saved_model.pb"
 # The exporter writes it into the graph, so that a bundle without bundle.json is not taken for a plain SavedModel.
@@ -59,7 +60,7 @@ def _changed(path: str, files: Mapping[str, Any]) -> Iterator[str]:
     for name, listed in files.items():
         file = os.path.join(path, name)
         # CRC32C takes a tenth of the time of SHA-256. Earlier manifests have only the latter.
-        kind, checksum = ("CRC32C", crc32c_of) if "crc32c" in listed else ("SHA-256", sha256_of)
+        kind, checksum = ("CRC32C", crc32c) if "crc32c" in listed else ("SHA-256", sha256_of)
         if checksum(file) != listed[kind.lower().replace("-", "")]:
             yield f"{name} was changed: its {kind} is not the one that {MANIFEST} lists"
 

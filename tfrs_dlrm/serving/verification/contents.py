@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from tfrs_dlrm.serving.bundle.batching_parameters import BATCHING, check_batching_parameters
-from tfrs_dlrm.serving.bundle.manifest import EXAMPLE, MANIFEST, WARMUP, file_facts, files_of, read_manifest
+from tfrs_dlrm.serving.bundle.manifest import EXAMPLE, MANIFEST, WARMUP, files_of, read_manifest, sha256_of
 from tfrs_dlrm.serving.bundle.warmup import replay_warmup
 from tfrs_dlrm.serving.runtime.signature import Signature, TensorInfo, shape_text
 from tfrs_dlrm.serving.runtime.tensors import type_name
 from tfrs_dlrm.serving.verification.subject import Subject, check_inputs
 from tfrs_dlrm.serving.verification.verification_report import Failed
+from tfrs_dlrm.stores.files import read_json
 
 _AGAIN = "copy the bundle again or export the model again"
 _METHOD = "tensorflow/serving/"
@@ -39,11 +39,12 @@ def check_files(subject: Subject) -> str:
         if name not in existing:
             problems.append(f"{name} is missing")
             continue
-        found = file_facts(os.path.join(subject.path, name))
-        size += found["bytes"]
-        if found["bytes"] != wanted["bytes"]:
-            problems.append(f"{name} has {found['bytes']} bytes instead of {wanted['bytes']}")
-        elif found["sha256"] != wanted["sha256"]:
+        file = os.path.join(subject.path, name)
+        found = os.path.getsize(file)
+        size += found
+        if found != wanted["bytes"]:
+            problems.append(f"{name} has {found} bytes instead of {wanted['bytes']}")
+        elif sha256_of(file) != wanted["sha256"]:
             problems.append(f"{name} was changed: its SHA-256 is another")
     problems += [f"{name} exists but is not listed in {MANIFEST}" for name in sorted(existing - listed.keys())]
     if problems:
@@ -96,11 +97,10 @@ def check_example(subject: Subject) -> str:
     file = os.path.join(subject.path, EXAMPLE)
     if not os.path.isfile(file):
         raise Failed(f"{EXAMPLE} is missing: {_AGAIN}")
-    with open(file, "rb") as f:
-        try:
-            body = json.loads(f.read())
-        except (ValueError, RecursionError) as e:
-            raise Failed(f"{EXAMPLE} is not valid JSON: {e}: {_AGAIN}") from e
+    try:
+        body = read_json(file, then=_AGAIN)
+    except ValueError as e:
+        raise Failed(str(e)) from e
     rows = body.get("instances") if isinstance(body, dict) else None
     if not isinstance(rows, list) or not rows:
         raise Failed(f'{EXAMPLE} has no rows: {{"instances": [{{...}}]}} is expected: {_AGAIN}')

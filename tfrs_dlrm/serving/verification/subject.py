@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from tfrs_dlrm.serving.bundle.manifest import REFERENCE, BundleFeature, BundleMa
 from tfrs_dlrm.serving.protocol import DEFAULT_SIGNATURE
 from tfrs_dlrm.serving.runtime.saved_model import SavedModel
 from tfrs_dlrm.serving.verification.verification_report import Failed
+from tfrs_dlrm.stores.files import read_json_lines
 
 _TYPES: dict[str | None, Any] = {"float32": np.float32, "int64": np.int64, "int32": np.int32, "string": object}
 
@@ -138,8 +138,12 @@ def read_reference(subject: Subject) -> str:
     file, outputs = os.path.join(subject.path, REFERENCE), list(subject.manifest.tolerances)
     if not os.path.isfile(file):
         raise Failed(f"{REFERENCE} is missing, so scores cannot be compared; export the model again")
-    with open(file, "rb") as f:
-        rows = [_reference_row(subject, line, outputs, f"{REFERENCE}, line {n}") for n, line in enumerate(f, 1)]
+    try:
+        rows = list(read_json_lines(file, then="copy the bundle again, or export the model again"))
+    except ValueError as e:
+        raise Failed(str(e)) from e
+    for number, row in enumerate(rows, 1):
+        _check_reference_row(subject, row, outputs, f"{REFERENCE}, line {number}")
     if not rows:
         raise Failed(f"{REFERENCE} is empty, so scores cannot be compared; export the model again")
     odd = np.array([bool(row.get("odd")) for row in rows])
@@ -148,18 +152,11 @@ def read_reference(subject: Subject) -> str:
     return f"{len(rows) - odd.sum()} rows, and {odd.sum()} of missing, unseen and malformed values"
 
 
-def _reference_row(subject: Subject, line: bytes, outputs: Sequence[str], where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as e:
-        raise Failed(f"{where} is not valid JSON: {e}: copy the bundle again") from e
-    if not isinstance(row, dict):
-        raise Failed(f"{where} is no object; export the model again")
+def _check_reference_row(subject: Subject, row: Mapping[str, Any], outputs: Sequence[str], where: str) -> None:
     check_inputs(subject, row.get("inputs"), where)
     for name in outputs:
         if type(row.get(name)) not in (int, float):
             raise Failed(f"{where}: {name!r} is {row.get(name)!r}; a number is expected: export the model again")
-    return row
 
 
 def check_inputs(subject: Subject, inputs: Any, where: str) -> None:
