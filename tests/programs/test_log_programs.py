@@ -28,11 +28,11 @@ def test_from_a_log_to_prepared_data(run, tmp_path):
     code, out, err = run(*infer)
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        "clicked  label               sure  0 or 1; 49.5% are 1",
-        "price    dense, standardize  sure  numbers from 0 to 12.25; with fractions",
-        "site     categorical         sure  3 texts",
-        "tags     multi-valued        sure  3 values joined by '|'",
-        "row-id   left out            sure  99 whole numbers in 99 rows: ids that hardly ever come again",
+        "clicked  label                        sure  0 or 1; 49.5% are 1",
+        "price    dense, standardize, buckets  sure  numbers from 0 to 12.25; with fractions",
+        "site     categorical                  sure  3 texts",
+        "tags     multi-valued                 sure  3 values joined by '|'",
+        "row-id   left out                     sure  99 whole numbers in 99 rows: ids that hardly ever come again",
         "",
         "Looked at 99 rows.",
         "Wrote schemas/log.json. Read it, and change what you know better.",
@@ -62,8 +62,9 @@ def test_from_a_log_to_prepared_data(run, tmp_path):
         "  eval     0",
         "  bad      1",
         "Tables, in rows:",
-        "  site  4",
-        "  tags  4",
+        "  site           4",
+        "  tags           4",
+        "  price_bucket  33",
         "Wrote data/log; the bad rows are in data/log/quarantine.jsonl.",
         "Next:",
         "  tfrs-dlrm train --config=configs/default.py --config.data.path=data/log --workdir=runs/log",

@@ -54,6 +54,15 @@ def write_csv(path, data, delimiter=",", header=True):
     return str(path)
 
 
+def buckets(column, **notation):
+    """What stands beside a number."""
+    return CategoricalFeature(f"{column}_bucket", column, encoding="buckets", buckets=32, **notation)
+
+
+def without_buckets(schema):
+    return [f for f in (*schema.dense, *schema.categorical) if getattr(f, "encoding", "") != "buckets"]
+
+
 def test_a_log_by_hand(tmp_path):
     path = write_csv(tmp_path / "log.csv", columns())
     proposal = infer_schema(path)
@@ -69,12 +78,14 @@ def test_a_log_by_hand(tmp_path):
             CategoricalFeature("user_id", dtype="int64"),
             CategoricalFeature("zip_code", column="zip-code"),
             CategoricalFeature("tags", separator="|"),
+            buckets("price"),
+            buckets("age"),
         ),
     )
     kinds = proposal.kinds()
     assert list(kinds) == list(proposal.notes) == list(columns())
     assert [c for c, kind in kinds.items() if kind == "left out"] == ["country", "request", "row", "nothing"]
-    assert kinds["clicked"] == "label" and kinds["price"] == "dense, log1p" and kinds["tags"] == "multi-valued"
+    assert kinds["clicked"] == "label" and kinds["price"] == "dense, log1p, buckets" and kinds["tags"] == "multi-valued"
     assert proposal.notes["country"] == "always 'fr'"
     assert proposal.notes["request"] == "400 values in 400 rows: an identifier, or free text"
     assert proposal.notes["nothing"] == "no value in 400 rows"
@@ -216,7 +227,7 @@ def test_kinds(tmp_path, values, expected):
     values = values * -(-60 // len(values))
     path = with_label(tmp_path, "c", values, y=["0", "1"] * (len(values) // 2) + ["0"] * (len(values) % 2))
     schema = infer_schema(path).schema
-    found = [f for f in (*schema.dense, *schema.categorical) if f.column == "c"]
+    found = [f for f in without_buckets(schema) if f.column == "c"]
     dense = (expected,) if isinstance(expected, DenseFeature) else ()
     categorical = (expected,) if isinstance(expected, CategoricalFeature) else ()
     filled_in = Schema(Label("y"), (DenseFeature("other"), *dense), categorical)
@@ -257,6 +268,9 @@ def test_parquet(tmp_path):
             CategoricalFeature("when", time=Time(("hour", "weekday"))),
             CategoricalFeature("flag", dtype="int64"),
             CategoricalFeature("name"),
+            buckets("price"),
+            buckets("cost"),
+            buckets("gap"),
         ),
     )
     assert proposal.notes["empty"] == "no value in 100 rows" and "timestamp" in proposal.notes["when"]
@@ -296,7 +310,7 @@ def test_names_are_made_of_letters_and_unlike_each_other(tmp_path):
     data = {"y": ["0", "1"] * 50} | {name: values for name in names}
     data["x"] = ["", "1.5", "2", "3", "9"] * 20
     schema = infer_schema(write_csv(tmp_path / "log.csv", data), label="y").schema
-    found = {f.column: f.name for f in (*schema.dense, *schema.categorical)}
+    found = {f.column: f.name for f in without_buckets(schema)}
     assert [found[name] for name in names] == ["a_b", "a_b_2", "c_1st", "label_2", "x", "x_missing_2", "gr_e"]
 
 
@@ -357,7 +371,9 @@ def test_adult(real_data):
         ("hours-per-week", "standardize"),
     ]
     rest = [n for n in names if n != "income" and n not in {f.column for f in schema.dense}]
-    assert [f.column for f in schema.categorical] == rest and "education_num" in {f.name for f in schema.categorical}
+    assert [f.column for f in without_buckets(schema)[5:]] == rest and "education_num" in {
+        f.name for f in schema.categorical
+    }
 
 
 def test_anime(real_data, tmp_path):
@@ -378,9 +394,9 @@ def test_anime(real_data, tmp_path):
         "name": "left out",
         "genre": "multi-valued",
         "type": "categorical",
-        "episodes": "dense, log1p",
+        "episodes": "dense, log1p, buckets",
         "rating": "label",
-        "members": "dense, log1p",
+        "members": "dense, log1p, buckets",
     }
     assert titles.schema.multi_hot[0].separator == ", " and titles.notes["genre"].startswith("43 values joined by ', '")
 
@@ -485,7 +501,8 @@ def test_numbers_in_other_notations(tmp_path, texts, notation, numbers):
     path = write_csv(tmp_path / "log.csv", rows)
     proposal = infer_schema(path)
     (feature,) = proposal.schema.dense
-    assert feature.notation == notation and not proposal.schema.categorical and "numbers from" in proposal.notes["x"]
+    (beside,) = proposal.schema.categorical
+    assert feature.notation == beside.notation == notation and "numbers from" in proposal.notes["x"]
     schema = Schema(Label("y"), (replace(feature, transform="none"),), text=proposal.schema.text)
     assert Schema.from_json(schema.to_json()) == schema
     pq.write_table(pa.table({"y": [0] * n, "x": pa.array(numbers * 25, pa.float64())}), tmp_path / "typed.parquet")

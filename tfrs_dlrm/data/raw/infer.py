@@ -16,6 +16,9 @@ from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.schema import RESERVED_NAMES, CategoricalFeature, DenseFeature, Schema, Task
 
 _PARTS = ("hour", "weekday")
+# Beside each number, since an MLP of few rows hardly learns steps and peaks: docs/guides/defaults.md.
+_BUCKETS = 32
+_BESIDE = ("missing", "bucket")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +45,13 @@ class SchemaProposal:
         """Returns the proposed role of each column of the log, in a word or two."""
         kinds = dict.fromkeys(self.notes, "left out") | {self.schema.label.column: "label"}
         kinds |= {f.column: f"dense, {' and '.join(f.transforms) or 'none'}" for f in self.schema.dense}
-        kinds |= {f.column: "multi-valued" if f.multi_valued else "categorical" for f in self.schema.categorical}
         for f in self.schema.categorical:
-            if f.time is not None:
+            if f.encoding == "buckets":
+                kinds[f.column] += ", buckets"
+                continue
+            if f.time is None:
+                kinds[f.column] = "multi-valued" if f.multi_valued else "categorical"
+            else:
                 said = kinds[f.column]
                 parts = ", ".join(f.time.parts)
                 kinds[f.column] = f"{said}, {parts}" if said.startswith("time") else f"time: {parts}"
@@ -64,10 +71,10 @@ def infer_schema(
     """Proposes a schema.
 
     Numbers become dense features: `log1p` if they are skewed and hardly ever negative, otherwise `standardize`, with
-    an indicator if some are missing. Texts and ids become vocabularies. Whole numbers may be either: that is decided by
-    the name of the column, by how often its values occur, and by whether the label follows their size or the single
-    values. List columns, and texts that join recurring values, become multi-valued features. Columns of one value or of
-    unique values are left out.
+    an indicator if some are missing. Beside each of them is a feature `NAME_bucket` of 32 buckets. Texts and ids become
+    vocabularies. Whole numbers may be either: that is decided by the name of the column, by how often its values occur,
+    and by whether the label follows their size or the single values. List columns, and texts that join recurring
+    values, become multi-valued features. Columns of one value or of unique values are left out.
 
     Args:
       data: what `prepare` takes: paths, directories and glob patterns of text and Parquet files, whose first rows are
@@ -117,13 +124,22 @@ def infer_schema(
     if not features:
         reasons = "; ".join(f"{column}: {reason}" for column, reason in notes.items() if column != name)
         raise ValueError(f"{path}: no column can be a feature ({reasons})"[:1000])
-    schema = Schema(
-        proposed,
-        dense=tuple(f for f in features if isinstance(f, DenseFeature)),
-        categorical=tuple(f for f in features if isinstance(f, CategoricalFeature)),
-        text=first.text,
-    )
+    dense = tuple(f for f in features if isinstance(f, DenseFeature))
+    categorical = [f for f in features if isinstance(f, CategoricalFeature)]
+    schema = Schema(proposed, dense=dense, categorical=(*categorical, *map(_buckets, dense)), text=first.text)
     return SchemaProposal(schema, notes, certainty, first.rows, first.files, len(inputs))
+
+
+def _buckets(number: DenseFeature) -> CategoricalFeature:
+    """Returns the buckets of a number, which are read from the same column."""
+    fields = ("decimal", "thousands", "unit", "time")
+    return CategoricalFeature(
+        f"{number.name}_bucket",
+        number.column or number.name,
+        encoding="buckets",
+        buckets=_BUCKETS,
+        **{field: getattr(number, field) for field in fields},
+    )
 
 
 def _feature_name(column: SampledColumn, taken: set[str]) -> str:
@@ -131,12 +147,12 @@ def _feature_name(column: SampledColumn, taken: set[str]) -> str:
     base = re.sub(r"[^A-Za-z0-9]+", "_", column.name).strip("_")
     base = base if re.match("[A-Za-z]", base) else f"c_{base}".rstrip("_")
     name, number = base, 2
-    while {name, *(f"{name}_{more}" for more in ("missing", *(_PARTS if column.time else ())))} & taken:
+    while {name, *(f"{name}_{more}" for more in (*_BESIDE, *(_PARTS if column.time else ())))} & taken:
         name, number = f"{base}_{number}", number + 1
     return name
 
 
 def _names(feature: Feature) -> set[str]:
-    """Returns the names that a feature takes: also those of its indicator, or of the parts of its time."""
-    more = feature.time.parts if feature.time is not None else ("missing",)
+    """Returns the names that a feature takes: also those of its indicator and buckets, or of the parts of its time."""
+    more = feature.time.parts if feature.time is not None else _BESIDE
     return {feature.name, *(f"{feature.name}_{part}" for part in more)}
