@@ -39,7 +39,11 @@ VALUES = {
     "units": [4, 2],
     "activation": "tanh",
     "final_activation": "relu",
-    "use_bias": False,
+    "use_bias": True,  # which final_bias needs
+    "final_bias": [0.5, -0.25],
+    "initial": 0.75,
+    "calibration": {"method": "platt", "curves": [{"starts": [-1.0], "values": [0.5], "slopes": [2.0]}]},
+    "linear": True,
     "rate": 0.5,
     "dim": 3,
     "layers": 2,

@@ -95,7 +95,7 @@ def test_weights_are_a_function_of_the_seed():
 
     for a, b, c in zip(weights(1), weights(1), weights(2), strict=True):
         np.testing.assert_array_equal(a, b)
-        assert not np.array_equal(a, c)
+        assert not a.any() or not np.array_equal(a, c)  # the last bias begins at 0
 
 
 @pytest.mark.parametrize("policy", matrix(["float32", "mixed_bfloat16"], fast=["mixed_bfloat16"]))

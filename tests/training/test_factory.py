@@ -16,7 +16,7 @@ def test_a_run_is_loaded_as_a_compiled_model(tmp_path):
         DLRMConfig(8, bottom_mlp=(16, 8), top_mlp=(16, 1)),
         # Rates at which evaluations get worse, so that a plateau cuts them.
         OptimizerConfig("adam", 5.0, "lazy_adam", 5.0, plateau_factor=0.5, plateau_patience=1),
-        TrainConfig(batch_size=128, steps=8, eval_every_steps=2, tensorboard=False),
+        TrainConfig(batch_size=128, steps=16, eval_every_steps=2, tensorboard=False),
     )
     result = train_and_evaluate(config, run)
     model, best = td.load_model(run, "latest"), td.load_model(run)
@@ -29,12 +29,12 @@ def test_a_run_is_loaded_as_a_compiled_model(tmp_path):
     factor = dense.get_tensor("state/rate_factor/.ATTRIBUTES/VARIABLE_VALUE")
     assert factor < 1
     assert float(model.embedding_optimizer.learning_rate(8)) == 5 * factor
-    assert model.optimizer.iterations == model.embedding_optimizer.iterations == 8
+    assert model.optimizer.iterations == model.embedding_optimizer.iterations == 16
 
     found = best.evaluate(td.dataset(data, 128, split="eval"), verbose=0, return_dict=True)
     np.testing.assert_allclose(found["log_loss"], result.best["log_loss"], rtol=1e-4)
     model.fit(td.dataset(data, 128, shuffle=False).take(3), verbose=0)
-    assert model.embedding_optimizer.iterations == 11
+    assert model.embedding_optimizer.iterations == 19
 
 
 def test_refuses_other_checkpoints_and_files(tmp_path):
