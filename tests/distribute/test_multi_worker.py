@@ -32,6 +32,7 @@ def test_stops_together_goes_on_and_evaluates(tmp_path):
         *(f"--config={ROOT}/configs/default.py", f"--config.data.path={data}", f"--workdir={workdir}"),
         *("--config.model.bottom_mlp=(16,8)", "--config.model.embedding_dim=8", "--config.train.batch_size=64"),
         *("--config.train.steps=400", "--config.train.eval_every_steps=100", "--config.train.patience=0"),
+        *("--config.train.monitor=", "--config.optimizer.embedding_learning_rate=0.02"),
         "--config.optimizer.plateau_factor=0.5",
     ]
 

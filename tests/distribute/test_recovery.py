@@ -26,6 +26,7 @@ def test_a_worker_a_server_and_the_coordinator_are_killed(tmp_path):
         *(f"--config={ROOT}/configs/default.py", f"--config.data.path={data}", f"--workdir={tmp_path}/run"),
         *("--config.model.bottom_mlp=(16,8)", "--config.model.embedding_dim=8", "--config.train.batch_size=64"),
         *(f"--config.train.steps={STEPS}", f"--config.train.eval_every_steps={ROUND}", "--config.train.patience=0"),
+        *("--config.train.monitor=", "--config.optimizer.embedding_learning_rate=0.02"),
         "--config.optimizer.plateau_factor=0.5",
     ]
     cluster = LocalCluster(
