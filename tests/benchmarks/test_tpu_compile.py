@@ -44,7 +44,7 @@ def test_stablehlo_has_nothing_that_tpus_have_not(make, precision):
     assert 0 <= total - half.argument_bytes() < 16  # the learning rate and the count of steps are not by hand
 
 
-@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-5), ("bfloat16", 0.25)])
+@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-4), ("bfloat16", 0.25)])
 @pytest.mark.slow
 def test_compiled_by_xla_it_is_the_train_step(make, precision, tolerance):
     half = make("criteo_kaggle", precision)
