@@ -24,8 +24,8 @@ from tfrs_dlrm.tools.comparison.contestants import set_field
 DEFAULT = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "default.py"))["get_config"]
 
 
-def facts(rows: int = 8_000, eval_rows: int = 1_000, table_rows: int = 2_000, rarer: int | None = 300) -> DataFacts:
-    return DataFacts(rows, eval_rows, table_rows, rarer)
+def facts(rows: int = 8_000, eval_rows: int = 1_000, rarer: int | None = 300) -> DataFacts:
+    return DataFacts(rows, eval_rows, rarer)
 
 
 @pytest.mark.parametrize(

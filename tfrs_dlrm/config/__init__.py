@@ -10,6 +10,7 @@ from tfrs_dlrm.config.models.shallow_models import (
     MatrixFactorizationConfig,
 )
 from tfrs_dlrm.config.run import (
+    ACCUMULATING,
     AUTO,
     DENSE_OPTIMIZERS,
     EMBEDDING_OPTIMIZERS,
@@ -27,6 +28,7 @@ from tfrs_dlrm.config.run import (
 )
 
 __all__ = [
+    "ACCUMULATING",
     "AUTO",
     "DENSE_OPTIMIZERS",
     "EMBEDDING_OPTIMIZERS",

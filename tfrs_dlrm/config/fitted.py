@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from tfrs_dlrm.config.run import AUTO, RunConfig, left_to_data, with_field
+from tfrs_dlrm.config.run import ACCUMULATING, AUTO, RunConfig, left_to_data, with_field
 
 # Fewer rows of either class in the evaluation set say too little about an AUC: its standard error is above 0.03.
 FEW_FOR_AUC = 100
@@ -16,7 +16,6 @@ _LEAST_BATCH, _LARGEST_BATCH = 64, 4096
 _STEPS_AN_EPOCH = 100
 # The gradient of one example with respect to a number of a row, in order of magnitude.
 _GRADIENT = 0.3
-_ACCUMULATING = (AUTO, "rowwise_adagrad", "adagrad")
 # The most epochs with fewer training rows than this.
 _EPOCHS = ((100_000, 15.0), (1_000_000, 8.0), (10_000_000, 4.0))
 
@@ -28,14 +27,12 @@ class DataFacts:
     Attributes:
       rows: the number of training rows.
       eval_rows: the number of evaluation rows.
-      table_rows: the number of rows of all tables.
       rarer: how many evaluation rows have the rarer value of a first label of 0 or 1; None for a regression, or if
         unknown.
     """
 
     rows: int
     eval_rows: int
-    table_rows: int
     rarer: int | None = None
 
 
@@ -106,13 +103,13 @@ def _learning_rate(config: RunConfig, facts: DataFacts) -> tuple[float, str]:
 
 
 def _embedding_learning_rate(config: RunConfig, facts: DataFacts) -> tuple[float, str]:
-    if config.optimizer.embedding not in _ACCUMULATING:
+    if config.optimizer.embedding not in (AUTO, *ACCUMULATING):
         return 0.001, f"of {config.optimizer.embedding}"
     return 0.05, "of Adagrad with an initial accumulator"
 
 
 def _embedding_accumulator(config: RunConfig, facts: DataFacts) -> tuple[float, str]:
-    if config.optimizer.embedding not in _ACCUMULATING:
+    if config.optimizer.embedding not in (AUTO, *ACCUMULATING):
         return 0.0, f"{config.optimizer.embedding} has none"
     value = float(f"{(_GRADIENT / config.train.batch_size) ** 2:.3g}")
     return value, f"({_GRADIENT:g} / batch size) squared: rows seen a few times take small steps"

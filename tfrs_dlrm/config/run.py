@@ -16,7 +16,8 @@ from tfrs_dlrm.distribute.tf_config import is_host_port
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
 EMBEDDING_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "lazy_adam", "ftrl", "sgd")
-_ACCUMULATING = ("rowwise_adagrad", "adagrad")
+# Those with an initial accumulator.
+ACCUMULATING = ("rowwise_adagrad", "adagrad")
 AUTO = "auto"
 # In a field of `FROM_DATA_FIELDS`, leaves the value to the data; see `tfrs_dlrm.config.fitted`. In texts it is `AUTO`.
 FROM_DATA = -1
@@ -348,10 +349,8 @@ def _check_optimizer(c: OptimizerConfig) -> None:
     check_at_least("optimizer", c, embedding_weight_decay=0, embedding_l1=0, dense_accumulator=0)
     check_at_least("optimizer", c, embedding_accumulator=0)
     chosen = {c.embedding, *c.per_table().values()}
-    if c.embedding_accumulator and not chosen & {AUTO, *_ACCUMULATING}:
-        refuse(
-            "optimizer.embedding_accumulator", c.embedding_accumulator, f"only {' and '.join(_ACCUMULATING)} have it"
-        )
+    if c.embedding_accumulator and not chosen & {AUTO, *ACCUMULATING}:
+        refuse("optimizer.embedding_accumulator", c.embedding_accumulator, f"only {' and '.join(ACCUMULATING)} have it")
     if c.embedding_l1 and "ftrl" not in chosen:
         refuse("optimizer.embedding_l1", c.embedding_l1, "only ftrl has it")
     if c.embedding_weight_decay and "ftrl" in chosen:

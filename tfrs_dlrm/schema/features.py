@@ -33,8 +33,33 @@ class Notation:
     unit: str = ""
 
 
+class _WithNumbers:
+    """What holds numbers that a text column may write in several ways."""
+
+    decimal: str
+    thousands: str
+    unit: str
+
+    @property
+    def notation(self) -> Notation:
+        """How its numbers are written."""
+        return Notation(self.decimal, self.thousands, self.unit)
+
+
+class _WithInput(_WithNumbers):
+    """What reads a raw value."""
+
+    name: str
+    input: str
+
+    @property
+    def input_name(self) -> str:
+        """The name of its raw value."""
+        return self.input or self.name
+
+
 @dataclasses.dataclass(frozen=True)
-class Label:
+class Label(_WithNumbers):
     """The column of a log that a model predicts, and how.
 
     For the task `classification` a model predicts the probability of a 1. By default the column holds 0 or 1.
@@ -78,14 +103,9 @@ class Label:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    @property
-    def notation(self) -> Notation:
-        """How its numbers are written."""
-        return Notation(self.decimal, self.thousands, self.unit)
-
 
 @dataclasses.dataclass(frozen=True)
-class DenseFeature:
+class DenseFeature(_WithInput):
     """A number, turned into one float (two with `indicator`).
 
     Attributes:
@@ -125,19 +145,9 @@ class DenseFeature:
         listed = self.transform if isinstance(self.transform, tuple) else (self.transform,)
         return tuple(t for t in listed if t != "none")
 
-    @property
-    def input_name(self) -> str:
-        """The name of its raw value."""
-        return self.input or self.name
-
-    @property
-    def notation(self) -> Notation:
-        """How its numbers are written."""
-        return Notation(self.decimal, self.thousands, self.unit)
-
 
 @dataclasses.dataclass(frozen=True)
-class CategoricalFeature:
+class CategoricalFeature(_WithInput):
     """A value, or several, each turned into a row of an embedding table.
 
     Attributes:
@@ -200,16 +210,6 @@ class CategoricalFeature:
         _freeze(self, "edges")
         _freeze(self, "cross")
         check_fields(self)
-
-    @property
-    def input_name(self) -> str:
-        """The name of its raw value."""
-        return self.input or self.name
-
-    @property
-    def notation(self) -> Notation:
-        """How its numbers are written."""
-        return Notation(self.decimal, self.thousands, self.unit)
 
     @property
     def reads_number(self) -> bool:

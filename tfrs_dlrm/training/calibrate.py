@@ -132,9 +132,9 @@ def calibrate(
     )
     fitted = found.fitted(manifest.rows("eval"))
     fitted = fitted if scores.examples is None else fitted[scores.examples]
-    curves, own = _curves(options, _part(scores, fitted), None if rows is None else rows[fitted])
+    curves, own = _curves(options, scores.where(fitted), None if rows is None else rows[fitted])
     calibration = Calibration(options.method, curves, number, options.by, own)
-    others = _part(scores, ~fitted)
+    others = scores.where(~fitted)
     rest = None if rows is None else rows[~fitted]
     single = tf.constant(others.logits, tf.float32)
     after = calibration(single, None if rest is None else tf.constant(rest)).numpy()
@@ -158,11 +158,6 @@ def _rows(data: str, feature: str) -> np.ndarray | None:
     return np.concatenate([rows for rows, _ in looked_up(data, "eval", feature)]) if feature else None
 
 
-def _part(scores: Scores, keep: np.ndarray) -> Scores:
-    weights = None if scores.weights is None else scores.weights[keep]
-    return dataclasses.replace(scores, labels=scores.labels[keep], logits=scores.logits[keep], weights=weights)
-
-
 def _curves(
     options: CalibrationOptions, scores: Scores, rows: np.ndarray | None
 ) -> tuple[tuple[Curve, ...], tuple[int, ...]]:
@@ -177,7 +172,7 @@ def _curves(
     own: list[int] = []
     values, counts = np.unique([] if rows is None else rows, return_counts=True)
     for value in values[counts >= options.min_examples].astype(np.int64).tolist():
-        group = _part(scores, rows == value)
+        group = scores.where(rows == value)
         if _few(group.labels) >= _FEWEST_OF_A_CLASS:
             try:
                 curves.append(fit_curve(options.method, group.labels, group.logits, group.weights))

@@ -65,11 +65,14 @@ class Scores:
 
     def on(self, kept: np.ndarray) -> Scores:
         """Returns the scores of the examples where `kept`, bool over all that were scored, is true."""
-        numbers = np.arange(len(kept)) if self.examples is None else self.examples
-        mine = kept[numbers]
-        weights = None if self.weights is None else self.weights[mine]
         more = {name: scores.on(kept) for name, scores in self.more.items()}
-        return Scores(self.labels[mine], self.logits[mine], weights, self.task, more, numbers[mine])
+        return dataclasses.replace(self.where(kept if self.examples is None else kept[self.examples]), more=more)
+
+    def where(self, mine: np.ndarray) -> Scores:
+        """Returns the scores of this label alone where `mine`, bool [N], is true."""
+        numbers = np.arange(len(mine)) if self.examples is None else self.examples
+        weights = None if self.weights is None else self.weights[mine]
+        return Scores(self.labels[mine], self.logits[mine], weights, self.task, examples=numbers[mine])
 
     def of_label(self, number: int) -> Scores:
         """Returns the scores of one label, by its position in the schema."""

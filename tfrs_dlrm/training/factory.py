@@ -12,7 +12,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.checkpoint.contents import CheckpointContents
 from tfrs_dlrm.checkpoint.restore import restore_contents
-from tfrs_dlrm.config import AUTO, ModelConfig, OptimizerConfig, RunConfig
+from tfrs_dlrm.config import ACCUMULATING, AUTO, ModelConfig, OptimizerConfig, RunConfig
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.per_table_optimizer import PerTableOptimizer
@@ -127,7 +127,7 @@ def _dense_arguments(config: OptimizerConfig) -> dict[str, float]:
 
 def _row_optimizer(config: OptimizerConfig, name: str, rate: Rate) -> RowOptimizer:
     extra = {"l1": config.embedding_l1} if name == "ftrl" else {"weight_decay": config.embedding_weight_decay}
-    if name in ("rowwise_adagrad", "adagrad"):
+    if name in ACCUMULATING:
         extra["initial_accumulator"] = config.embedding_accumulator
     return ROW_OPTIMIZERS[name](rate, l2=config.embedding_l2, **extra)
 

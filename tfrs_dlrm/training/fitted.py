@@ -23,13 +23,11 @@ def data_facts(data_dir: str) -> DataFacts:
     data_dir = local_copy(data_dir)
     manifest = PreparedManifest.load(data_dir)
     schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
-    used = {f.table for f in schema.categorical}
-    rows = sum(t.vocabulary_size or 0 for t in schema.tables if t.name in used)
     counted = label_counts(data_dir, "eval").get(schema.label_columns[0]) if manifest.eval else None
     rarer = None
     if counted is not None and counted.positives is not None:
         rarer = min(counted.positives, counted.count - counted.positives)
-    return DataFacts(manifest.rows("train"), manifest.rows("eval"), rows, rarer)
+    return DataFacts(manifest.rows("train"), manifest.rows("eval"), rarer)
 
 
 def fitted_to_data(

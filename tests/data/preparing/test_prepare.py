@@ -1,21 +1,17 @@
-"""`prepare`: vocabularies and rows by hand and against pandas, the same encoder as in serving, restarts, bad rows."""
+"""`prepare`: vocabularies and rows by hand and against pandas, the same encoder as in serving, bad rows."""
 
 import collections
 import filecmp
 import gzip
 import json
 import os
-import subprocess
-import sys
-import threading
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from waiting import wait_for
+from mixed_log import SCHEMA, assert_same_bytes, files_below, frame, spoil
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing import job as prepare_job
@@ -25,68 +21,12 @@ from tfrs_dlrm.data.preparing.samples import SAMPLES, read_samples, to_tensors
 from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
-from tfrs_dlrm.stores.lock import InUseError
-
-SCHEMA = Schema(
-    Label("y"),
-    dense=(
-        DenseFeature("row"),
-        DenseFeature("price", transform="log1p", fill_value="mean", indicator=True),
-        DenseFeature("age", transform="standardize", fill_value=30.0),
-    ),
-    categorical=(
-        CategoricalFeature("site", min_count=2),
-        CategoricalFeature("referrer", table="site", min_count=2),
-        CategoricalFeature("slot", encoding="ids", dtype="int64", out_of_range="clip"),
-        CategoricalFeature("user", encoding="hash", dtype="int64"),
-        CategoricalFeature("tags", separator="|", weights="tag_weights", max_size=5),
-        CategoricalFeature("words", separator=" ", encoding="hash", out_of_range="hash", table="words"),
-    ),
-    tables=(Table("slot", vocabulary_size=8), Table("user", vocabulary_size=50), Table("words", vocabulary_size=13)),
-    weight="w",
-)
-
-
-def frame(rows=400, seed=0):
-    """A raw log; `row` numbers its rows."""
-    rng = np.random.default_rng(seed)
-
-    def zipf(size):
-        return np.minimum(rng.zipf(1.5, size), 40)
-
-    tags = [[f"t{k}" for k in zipf(rng.integers(0, 4))] for _ in range(rows)]
-    return pd.DataFrame(
-        {
-            "y": rng.integers(0, 2, rows),
-            "w": rng.integers(1, 5, rows) / 4,
-            "row": np.arange(rows),
-            "price": np.where(rng.random(rows) < 0.3, np.nan, rng.integers(-2, 500, rows) / 4),
-            "age": np.where(rng.random(rows) < 0.1, np.nan, rng.integers(18, 80, rows)),
-            "site": np.where(rng.random(rows) < 0.1, "", [f"säite {k}" for k in zipf(rows)]),
-            "referrer": [f"säite {k}" for k in zipf(rows)],
-            "slot": pd.array(rng.integers(-2, 12, rows), "Int64"),
-            "user": pd.array(zipf(rows), "Int64"),
-            "tags": ["|".join(t) for t in tags],
-            "tag_weights": ["|".join(f"{w:.2f}" for w in rng.random(len(t))) for t in tags],
-            "words": [" ".join(f"w{k}" for k in zipf(rng.integers(0, 5))) for _ in range(rows)],
-        }
-    ).assign(user=lambda f: f["user"].mask(rng.random(rows) < 0.2))
 
 
 def encoded(directory, split="train"):
     """The rows of a prepared split, in order."""
     shards = PreparedManifest.load(str(directory)).shards(split)
     return pa.concat_tables([pq.read_table(directory / s.path) for s in shards])
-
-
-def files_below(directory):
-    return sorted(p.relative_to(directory) for p in directory.rglob("*") if p.is_file())
-
-
-def assert_same_bytes(a, b):
-    assert files_below(a) == files_below(b)
-    different = [str(f) for f in files_below(a) if not filecmp.cmp(a / f, b / f, shallow=False)]
-    assert different == []
 
 
 @pytest.fixture
@@ -290,28 +230,6 @@ def test_values_with_line_breaks_have_no_row_of_their_own(tmp_path):
     assert encoded(out)["c"].to_pylist() == [0, 0, 1, 1]
 
 
-def spoil(path):
-    """Puts bad lines into a CSV file of `frame`, and returns them as (line, column, part of the reason, text)."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    good = lines[1].split(",")
-
-    def line(**changes):
-        names = lines[0].split(",")
-        return ",".join(changes.get(n, v) for n, v in zip(names, good, strict=True))
-
-    bad = {
-        10: ("", "13 fields, 12 are expected", line(words="a,b")),
-        11: ("price", "'cheap' is not a finite", line(price="cheap")),
-        90: ("y", "label 7 is neither 0 nor 1", line(y="7")),
-        200: ("slot", "'x' is not a whole number", line(slot="x")),
-        250: ("tag_weights", "1 weights for 2 values", line(tags="a|b", tag_weights="1")),
-    }
-    for number, (_, _, text) in sorted(bad.items()):
-        lines.insert(number - 1, text)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return [(number, *what) for number, what in sorted(bad.items())]
-
-
 def test_quarantine_names_bad_rows_and_loses_nothing_else(tmp_path, small_blocks):
     frame().to_csv(tmp_path / "a.csv", index=False)
     frame(seed=1).to_csv(tmp_path / "b.csv", index=False)
@@ -387,127 +305,6 @@ def test_progress_and_a_second_call(tmp_path, small_blocks):
     assert {f: (out / f).stat().st_mtime_ns for f in files_below(out)} == before
 
 
-KILLER = """
-import os, pathlib, random, signal, sys, time
-import tfrs_dlrm
-from tfrs_dlrm.data.preparing import job as prepare_job
-from tfrs_dlrm.data.preparing import prepare as module
-from tfrs_dlrm.data.raw import sources
-from tfrs_dlrm.schema import Schema
-import pyarrow.parquet as pq
-
-schema, log, plain, killed, seed = sys.argv[1:]
-sources.BLOCK_BYTES, prepare_job.BLOCKS_PER_SEGMENT = 1500, 2
-rng = random.Random(int(seed))
-
-
-def start(output):  # before anything of TensorFlow has run, so that a fork is safe
-    child = os.fork()
-    if child == 0:
-        module.prepare(Schema.load(schema), [log], output, eval_fraction=0.2, bad_rows="quarantine")
-        os._exit(0)
-    return child
-
-
-def finished():
-    return {p: p.stat().st_mtime_ns for k in ("counted", "encoded") for p in pathlib.Path(killed).glob(f"*/{k}/*.json")}
-
-
-assert os.waitstatus_to_exitcode(os.waitpid(start(plain), 0)[1]) == 0
-segments = len(list(pathlib.Path(plain, "train").iterdir()))
-assert segments > 12
-moments = sorted(rng.sample(range(2 * segments - 6), 4))
-kept, kills = {}, 0
-for moment in moments:
-    child = start(killed)
-    while len(finished()) <= moment and not os.path.exists(os.path.join(killed, "prepared.json")):
-        time.sleep(0.001)
-    time.sleep(rng.random() * 0.01)
-    os.kill(child, signal.SIGKILL)
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
-        break  # it was faster than this loop
-    kills += 1
-    assert not os.path.exists(os.path.join(killed, "prepared.json"))
-    now = finished()
-    assert {p: now[p] for p in kept} == kept, "finished work was done again"
-    kept = now
-    for shard in pathlib.Path(killed).glob("*/*.parquet"):
-        pq.read_table(shard)
-assert kills >= 2, "killed at " + str(moments)
-assert os.waitstatus_to_exitcode(os.waitpid(start(killed), 0)[1]) == 0
-"""
-
-
-@pytest.mark.process
-def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path, moments):
-    frame(600).to_csv(tmp_path / "log.csv", index=False)
-    spoil(tmp_path / "log.csv")
-    # Without the multi-valued features, which take half the time.
-    schema = Schema(SCHEMA.label, SCHEMA.dense, SCHEMA.one_hot, SCHEMA.tables[:2], SCHEMA.weight)
-    schema.save(tmp_path / "schema.json")
-    seed = moments.randrange(1 << 16)
-    paths = [str(tmp_path / n) for n in ("schema.json", "log.csv", "plain", "killed")]
-    run = subprocess.run(
-        [sys.executable, "-c", KILLER, *paths, str(seed)], capture_output=True, text=True, timeout=600, check=False
-    )
-    assert run.returncode == 0, f"seed {seed}: {run.stderr[-2000:]}"
-    assert_same_bytes(tmp_path / "plain", tmp_path / "killed")
-    assert PreparedManifest.load(str(tmp_path / "plain")).bad_rows == 4  # nothing reads the weights
-
-
-class AnotherMeanwhile:
-    """A progress callback: in the second pass it calls something once."""
-
-    def __init__(self, action):
-        self._action = action
-
-    def __call__(self, stage, done, total, rows):
-        if stage == "encode" and self._action:
-            action, self._action = self._action, None
-            action()
-
-
-def test_a_second_preparation_of_other_settings_is_refused_and_harms_nothing(tmp_path):
-    frame().to_csv(tmp_path / "log.csv", index=False)
-    log, output, errors = [str(tmp_path / "log.csv")], str(tmp_path / "out"), []
-
-    def other():
-        for seed in (0, 1):  # before and after the first has marks of finished segments
-            with pytest.raises(InUseError) as e:
-                prepare(SCHEMA, log, output, eval_fraction=0.5, seed=seed)
-            errors.append(str(e.value))
-
-    prepare(SCHEMA, log, str(tmp_path / "alone"), eval_fraction=0.2)
-    prepare(SCHEMA, log, output, eval_fraction=0.2, progress=AnotherMeanwhile(other))
-    assert len(errors) == 2 and all(f"{output}: in use by this process on" in error for error in errors)
-    assert files_below(tmp_path / "out") == files_below(tmp_path / "alone")
-    for name in files_below(tmp_path / "out"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
-
-
-def test_a_second_preparation_of_the_same_settings_waits_and_finds_it_done(tmp_path, caplog):
-    frame().to_csv(tmp_path / "log.csv", index=False)
-    log, output, results = [str(tmp_path / "log.csv")], str(tmp_path / "out"), []
-    passes = []
-
-    def again():
-        results.append(prepare(SCHEMA, log, output, progress=lambda *seen: passes.append(seen)))
-
-    threads = [threading.Thread(target=again) for _ in range(3)]
-
-    def progress(stage, done, total, rows):
-        if stage == "encode" and not done:
-            for thread in threads:
-                thread.start()
-            wait_for(lambda: caplog.text.count(f"{output}: waiting for this process") == 3, "all wait for the first")
-
-    first = prepare(SCHEMA, log, output, progress=progress)
-    for thread in threads:
-        thread.join()
-    assert results == [first] * 3 and not passes
-    assert not list((tmp_path / "out").glob(".*")) and not (tmp_path / "out" / "unfinished").exists()
-
-
 def test_an_empty_part_among_others_has_no_rows_and_stops_nothing(tmp_path):
     parts = [frame(200, seed) for seed in (0, 1)]
     files = [str(tmp_path / f"{name}.csv.gz") for name in "abc"]
@@ -523,21 +320,3 @@ def test_an_empty_part_among_others_has_no_rows_and_stops_nothing(tmp_path):
         prepare(SCHEMA, files[1:2], str(tmp_path / "none"), eval_fraction=0.2)
     with pytest.raises(ValueError, match=r"it has no rows"):
         prepare(SCHEMA, parts[0].iloc[:0], str(tmp_path / "none"), eval_fraction=0.2)
-
-
-def test_what_a_killed_run_left_half_written_goes_away(tmp_path):
-    frame().to_csv(tmp_path / "log.csv", index=False)
-    log, output = [str(tmp_path / "log.csv")], tmp_path / "out"
-
-    def stop(stage, done, total, rows):
-        if stage == "encode":
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        prepare(SCHEMA, log, str(output), progress=stop)
-    for name in ("statistics.json.0123abcd.tmp", "train/part-00000-00000.parquet.0123abcd.tmp", ".tfrs-dlrm.lock"):
-        (output / name).parent.mkdir(exist_ok=True)
-        (output / name).write_text("half")
-    prepare(SCHEMA, log, str(output))
-    prepare(SCHEMA, log, str(tmp_path / "alone"))
-    assert files_below(output) == files_below(tmp_path / "alone")

@@ -1,27 +1,18 @@
 """The schema that is proposed for a file: rule by rule, and for real data."""
 
-import csv
-import datetime
 import decimal
-import gzip
-import io
 import itertools
-import re
 import zipfile
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from csv_logs import tokens, with_label, write_csv
 
-from tfrs_dlrm.data.encoding.arrow_tensors import to_tensor
-from tfrs_dlrm.data.encoding.tokenizer import Tokenizer
 from tfrs_dlrm.data.preparing.prepare import prepare
-from tfrs_dlrm.data.raw import frames, sources
 from tfrs_dlrm.data.raw.infer import infer_schema
-from tfrs_dlrm.data.raw.typed_rows import parse
-from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Notation, Schema, TextFormat, Time
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, TextFormat, Time
 
 ROWS = 400
 
@@ -43,15 +34,6 @@ def columns(rows=ROWS, seed=0):
         "row": [str(v) for v in range(rows)],
         "nothing": [""] * rows,
     }
-
-
-def write_csv(path, data, delimiter=",", header=True):
-    out = io.StringIO()
-    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
-    writer.writerows(([list(data)] if header else []) + list(zip(*data.values(), strict=True)))
-    text = out.getvalue()
-    path.write_bytes(gzip.compress(text.encode()) if path.name.endswith("gz") else text.encode())
-    return str(path)
 
 
 def buckets(column, **notation):
@@ -144,59 +126,9 @@ def test_blanks_and_texts_for_missing(tmp_path):
     assert prepare(proposal.schema, [path], str(tmp_path / "out")).rows("train") == ROWS
 
 
-def with_label(tmp_path, name, values, **more):
-    data = {"a": [str(i % 7) for i in range(len(values))], name: list(map(str, values)), **more}
-    return write_csv(tmp_path / "log.csv", data)
-
-
-ASKED = "is this what you want? 3 or more: 66.7%, 5 or more: 16.7%; for the number itself say task='regression'"
-
-
-@pytest.mark.parametrize(
-    ("values", "label", "note"),
-    [
-        ([0, 1, 1, 1] * 20, Label("x"), "0 or 1; 75.0% are 1"),
-        (["yes", "no", "yes"] * 20, Label("x", ("yes",), ("no",)), "'yes' is 1, 'no' is 0; 66.7% are 1"),
-        ([">50K", "<=50K", "<=50K"] * 20, Label("x", (">50K",), ("<=50K",)), "'>50K' is 1, '<=50K' is 0; 33.3% are 1"),
-        ([-1, 1, 1] * 20, Label("x", threshold=1), "1 or more is 1: 66.7%"),
-        ([1, 2, 3, 3, 4, 5] * 20, Label("x", threshold=4), f"4 or more is 1: 33.3%; {ASKED}"),
-        ([1, 5, 5, 5] * 20, Label("x", threshold=5), "5 or more is 1: 75.0%"),
-        (
-            ["0", "1", "", "1"] * 20,
-            Label("x"),
-            "0 or 1; 66.7% are 1; 25.0% of the rows have none, which makes them bad rows",
-        ),
-    ],
-)
-def test_labels(tmp_path, values, label, note):
-    proposal = infer_schema(with_label(tmp_path, "x", values), label="x")
-    assert proposal.schema.label == label and proposal.notes["x"] == note
-
-
-def test_the_label_is_known_by_its_name(tmp_path):
-    flags = ["0", "1"] * 40
-    assert infer_schema(with_label(tmp_path, "Is_Click", flags, other=flags)).schema.label == Label("Is_Click")
-    only_zeros = with_label(tmp_path, "label", ["0"] * 80, other=flags)  # a log that begins without a click
-    assert infer_schema(only_zeros).schema.label == Label("label")
-    message = r"log\.csv: it is unclear which column is the label; it may be 'mobile', 'other'\. Give its name as label"
-    with pytest.raises(ValueError, match=message):
-        infer_schema(with_label(tmp_path, "mobile", flags, other=flags))
-    only = infer_schema(with_label(tmp_path, "mobile", flags, other=["a", "b"] * 40))
-    assert only.schema.label == Label("mobile") and only.certainty["mobile"] == "likely"
-    assert only.notes["mobile"] == "0 or 1; 50.0% are 1; the only column of 0 and 1"
-    graded = infer_schema(with_label(tmp_path, "isRating", ["1", "2", "3", "4"] * 20, other=["p", "q", "r", "s"] * 20))
-    assert graded.schema.label == Label("isRating", threshold=3) and graded.certainty["isRating"] == "guess"
-    with pytest.raises(ValueError, match="it may be 'click', 'target'"):
-        infer_schema(with_label(tmp_path, "click", flags, target=flags, other=flags))
-    with pytest.raises(ValueError, match="unclear which column is the label; no column holds two values"):
-        infer_schema(with_label(tmp_path, "c", ["1", "2", "3"] * 20))
-    with pytest.raises(ValueError, match="no column 'bougth' for the label; it has: a, bought"):
-        infer_schema(with_label(tmp_path, "bought", flags), label="bougth")
-    with pytest.raises(ValueError, match=r"column 'c' cannot be the label; .* it holds: 'p', 'q', 'r'"):
-        infer_schema(with_label(tmp_path, "c", ["p", "q", "r"] * 20), label="c")
-
-
 GENRES = [" ".join(g) for n in (2, 3) for g in itertools.permutations(("Action", "Comedy", "Drama", "War"), n)]
+
+
 BY_BLANKS = CategoricalFeature("c", separator=" ")
 
 
@@ -402,7 +334,11 @@ def test_anime(real_data, tmp_path):
 
 
 COUNT = 120
+
+
 BIG = [2**63 - 1 - (i % 60) for i in range(COUNT)]  # all the same float64
+
+
 HASHES = [2**64 - 1 - 12345 * (i % 60) for i in range(COUNT)]
 
 
@@ -460,170 +396,8 @@ def column_of(values, kind):
     return pa.array(values, pa.uint64() if kind == pa.uint64() else None).cast(kind)
 
 
-def tokens(path, schema):
-    """What is counted of the only feature of a log."""
-    source = path if isinstance(path, str) else frames.Frame(path)
-    parts = [parse(block, schema) for block in sources.blocks(source, schema)]
-    assert not any(part.bad for part in parts)
-    if schema.dense:
-        return np.concatenate([part.inputs[schema.dense[0].name] for part in parts]).tolist()
-    (feature,) = schema.categorical
-    values = pa.concat_arrays([part.inputs[feature.name] for part in parts])
-    return Tokenizer(schema).text(to_tensor(values)).numpy().tolist()
-
-
 def test_ids_that_a_float_has_rounded_are_named():
     ids = pa.array([2.0**60 + 1024 * (i % 50) for i in range(COUNT)])
     proposal = infer_schema(pa.table({"y": [0, 1] * 60, "user_id": ids, "x": [i % 7 / 4 for i in range(COUNT)]}))
     assert proposal.kinds()["user_id"] == "left out"
     assert "whole numbers that a float cannot tell apart" in proposal.notes["user_id"]
-
-
-@pytest.mark.parametrize(
-    ("texts", "notation", "numbers"),
-    [
-        (["15,730", "2,247.14", "834.29"], Notation(thousands=","), [15730, 2247.14, 834.29]),
-        (["15,73", "2,5", "7"], Notation(decimal=","), [15.73, 2.5, 7]),
-        (["1.234,5", "2,5", "1.234.567"], Notation(decimal=",", thousands="."), [1234.5, 2.5, 1234567]),
-        (["1 234,5", "2\u202f247", "9\u00a0000"], Notation(decimal=",", thousands=" "), [1234.5, 2247, 9000]),
-        (["1'234.5", "2\u2019247", "9"], Notation(thousands="'"), [1234.5, 2247, 9]),
-        (["12,34,567", "1,234", "5"], Notation(thousands=","), [1234567, 1234, 5]),
-        (["$15.73", "-$2", "$ 1,000"], Notation(thousands=",", unit="$"), [15.73, -2, 1000]),
-        (["6.0%", "7 %", "-0.5%"], Notation(unit="%"), [6, 7, -0.5]),
-        (["15,73 €", "2 €", "0,5"], Notation(decimal=",", unit="€"), [15.73, 2, 0.5]),
-        (["USD 5", "USD 1,250.50", "7"], Notation(thousands=",", unit="USD"), [5, 1250.5, 7]),
-        (["0,123", "1,234", "2,345"], Notation(decimal=","), [0.123, 1.234, 2.345]),
-    ],
-)
-def test_numbers_in_other_notations(tmp_path, texts, notation, numbers):
-    n = 25 * len(texts)
-    rows = {"y": ["0", "1", "1", "0", "1"] * (n // 5), "x": texts * 25}
-    path = write_csv(tmp_path / "log.csv", rows)
-    proposal = infer_schema(path)
-    (feature,) = proposal.schema.dense
-    (beside,) = proposal.schema.categorical
-    assert feature.notation == beside.notation == notation and "numbers from" in proposal.notes["x"]
-    schema = Schema(Label("y"), (replace(feature, transform="none"),), text=proposal.schema.text)
-    assert Schema.from_json(schema.to_json()) == schema
-    pq.write_table(pa.table({"y": [0] * n, "x": pa.array(numbers * 25, pa.float64())}), tmp_path / "typed.parquet")
-    for source in (path, str(tmp_path / "typed.parquet"), pa.table({"y": [0] * n, "x": texts * 25})):
-        assert tokens(source, schema) == np.float32(numbers * 25).tolist()
-    assert infer_schema(path, label="x", task="regression").schema.label.notation == notation
-
-
-def test_numbers_of_another_notation_are_refused(tmp_path):
-    (tmp_path / "a.csv").write_text('y,x\n0,"15,73"\n1,15.73\n1,"1,234,5"\n')
-    (block,) = sources.blocks(str(tmp_path / "a.csv"), schema := Schema(Label("y"), (DenseFeature("x", decimal=","),)))
-    rows = parse(block, schema)
-    assert rows.inputs["x"].to_pylist() == [np.float32(15.73)]
-    what = "is not a finite float32 number with {'decimal': ',', 'thousands': '', 'unit': ''}"
-    assert [(b.row, b.reason) for b in rows.bad] == [(3, f"'15.73' {what}"), (4, f"'1,234,5' {what}")]
-
-
-def test_numbers_in_several_units_are_named(tmp_path):
-    texts = ["$5", "€6", "$7.50", "8 %"] * 30
-    proposal = infer_schema(write_csv(tmp_path / "log.csv", {"y": ["0", "1"] * 60, "x": texts}))
-    assert proposal.notes["x"] == "4 texts; most look like numbers, but not all in one notation and unit"
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("decimal", "", "decimal='', thousands=''; two characters are needed"),
-        ("decimal", "x", "decimal='x' is not one character that no number has"),
-        ("thousands", ".", "decimal='.', thousands='.'; two characters are needed"),
-        ("unit", "5%", "unit='5%'; a text without digits"),
-    ],
-)
-def test_notations_that_cannot_be(field, value, message):
-    with pytest.raises(ValueError, match=re.escape(f"feature 'x': {message}")):
-        Schema(Label("y"), (DenseFeature("x", **{field: value}),))
-    with pytest.raises(ValueError, match="column 'x': the features and labels that read it differ in decimal"):
-        Schema(Label("x", threshold=1), (DenseFeature("x", unit="$"),))
-
-
-START = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
-MOMENTS = [START + datetime.timedelta(minutes=97 * i) for i in range(COUNT)]
-LATER = [m + datetime.timedelta(days=12) for m in MOMENTS]
-MORNING = [START + datetime.timedelta(minutes=i % 60) for i in range(COUNT)]
-BOTH = ("hour", "weekday")
-# By column: what it holds, the values, and the parts and the format that are proposed.
-TIMES = {
-    "iso": ("timestamps", [m.strftime("%Y-%m-%d %H:%M:%S") for m in MOMENTS], Time(BOTH)),
-    "zone": ("timestamps", [m.isoformat(timespec="milliseconds") for m in MOMENTS], Time(BOTH)),
-    "z": ("timestamps", [m.strftime("%Y-%m-%dT%H:%M:%SZ") for m in MOMENTS], Time(BOTH)),
-    "day": ("dates", [m.strftime("%Y-%m-%d") for m in MOMENTS], Time(("weekday",))),
-    "german": ("dates", [m.strftime("%d.%m.%Y") for m in MOMENTS], Time(("weekday",), "%d.%m.%Y")),
-    "slashes": ("timestamps", [m.strftime("%m/%d/%Y %H:%M") for m in LATER], Time(BOTH, "%m/%d/%Y %H:%M")),
-    "minute": ("times of day", [m.strftime("%H:%M") for m in MOMENTS], Time(("hour",), "%H:%M")),
-    "hour": ("hours YYMMDDHH", [m.strftime("%y%m%d%H") for m in MOMENTS], Time(BOTH, "%y%m%d%H")),
-    "compact": ("dates YYYYMMDD", [m.strftime("%Y%m%d") for m in MOMENTS], Time(("weekday",), "%Y%m%d")),
-    "compact_hour": ("hours YYYYMMDDHH", [m.strftime("%Y%m%d%H") for m in MOMENTS], Time(BOTH, "%Y%m%d%H")),
-    "seconds": ("seconds since 1970", [str(int(m.timestamp())) for m in MOMENTS], Time(BOTH, "epoch_seconds")),
-    "milliseconds": (
-        "milliseconds since 1970",
-        [str(int(m.timestamp()) * 1000) for m in MOMENTS],
-        Time(BOTH, "epoch_millis"),
-    ),
-    "nanoseconds": (
-        "nanoseconds since 1970",
-        [str(int(m.timestamp()) * 10**9) for m in MOMENTS],
-        Time(BOTH, "epoch_nanos"),
-    ),
-    "american": ("timestamps", [m.strftime("%m/%d/%Y %I:%M %p") for m in MOMENTS], None),
-    "named": ("dates", [m.strftime("%d %b %Y") for m in MOMENTS], None),
-    "fractions": ("seconds since 1970", [f"{m.timestamp() + 0.25:.2f}" for m in MOMENTS], None),
-    "one_hour": ("timestamps", [m.strftime("%Y-%m-%d %H:%M:%S") for m in MORNING], None),
-}
-
-
-def test_parts_of_times_are_proposed(tmp_path):
-    texts = {name: values for name, (_, values, _) in TIMES.items()}
-    others = {
-        "zip": [f"{26110100 + i % 40}" for i in range(COUNT)],
-        "ratio": [f"{i % 90}:{i % 61:02d}" for i in range(COUNT)],
-        "version": [f"1.{i % 5}.{i % 7}" for i in range(COUNT)],
-        "count": [str(20261301 + i % 99) for i in range(COUNT)],
-    }
-    path = write_csv(tmp_path / "log.csv", {"y": ["0", "1"] * 60, **texts, **others})
-    typed = {"y": [0, 1] * 60} | {k: typed_of(v) for k, v in texts.items()} | others
-    typed["stamp"], typed["date"] = pa.array(MOMENTS), pa.array([m.date() for m in MOMENTS])
-    for source in (path, pa.table(typed)):
-        proposal = infer_schema(source)
-        for name, (kind, values, time) in TIMES.items():
-            note = proposal.notes[name]
-            assert note.startswith(f"a time: {kind}, such as '{values[0][:4]}"), note
-            assert proposal.kinds()[name] == (f"time: {', '.join(time.parts)}" if time else "left out"), (name, note)
-            found = [f for f in proposal.schema.categorical if f.column == name]
-            assert [f.name for f in found] == [f"{name}_{part}" for part in (time.parts if time else ())]
-            assert {f.time.format for f in found} <= {time and time.format}
-        assert not any("time" in proposal.notes[name] for name in others)
-        directory = tmp_path / ("text" if source is path else "typed")
-        assert prepare(proposal.schema, source, str(directory)).rows("train") == COUNT
-    assert proposal.kinds()["stamp"] == "time: hour, weekday" and proposal.kinds()["date"] == "time: weekday"
-    two_days = {"y": [0, 1] * 60, "x": list(range(5)) * 24, "day": ["2026-11-01", "2026-11-02"] * 60}
-    assert infer_schema(pa.table(two_days)).notes["day"].endswith("too few days for a weekday; the rows are of 2 days")
-    assert proposal.notes["one_hour"].endswith("left out: it is always the same hour; the rows are of 1 day")
-
-
-def test_first_rows_of_many_may_be_of_one_hour(tmp_path):
-    """The rows that are not looked at may be of other hours and days."""
-    log = {"y": ["0", "1"] * 60, "t": TIMES["one_hour"][1], "t_hour": [str(i % 5) for i in range(COUNT)]}
-    proposal = infer_schema(write_csv(tmp_path / "log.csv", log), rows=COUNT // 2)
-    assert proposal.kinds()["t"] == "time: hour, weekday" and proposal.certainty["t"] == "likely"
-    assert [f.name for f in proposal.schema.categorical] == ["t_hour", "t_weekday", "t_hour_2"]
-
-
-def test_a_day_that_may_be_a_month_is_a_guess(tmp_path):
-    log = {"y": ["0", "1"] * 60, "t": [f"0{1 + i % 7}/0{1 + i % 9}/2026" for i in range(COUNT)]}
-    proposal = infer_schema(write_csv(tmp_path / "log.csv", log))
-    assert proposal.certainty["t"] == "guess" and proposal.notes["t"].endswith("; is it %m/%d/%Y or %d/%m/%Y?")
-
-
-def typed_of(values):
-    for kind in (pa.int64(), pa.float64()):
-        try:
-            return pa.array(values).cast(kind)
-        except pa.ArrowInvalid:
-            pass
-    return pa.array(values)

@@ -53,13 +53,26 @@ def count(
         rows_counted = sum(mark["rows"] for mark in workspace.marks(COUNTED))
         check_rows(job.train_files, rows_counted, "training", job.bad_rows)
     rows = _write_vocabularies(schema, workspace, engine.vocabularies(job, workspace, settings), settings)
-    moments = sum((Moments(*mark["moments"]) for mark in workspace.marks(COUNTED)), no_moments(schema))
+    moments = _joined_moments(schema, workspace)
     statistics = measure(schema, moments, read_sketches(workspace, sketched_inputs(schema)))
     write_json(os.path.join(workspace.output, STATISTICS_FILE), statistics.plain())
     rows |= {f.table: len(statistics.edges[f.name]) + 2 for f in schema.categorical if f.encoding == "buckets"}
     schema = schema.with_vocabulary_sizes(rows).with_units(_units(schema, moments))
     schema.save(path)
     return schema
+
+
+def _joined_moments(schema: Schema, workspace: Workspace) -> Moments:
+    moments = no_moments(schema)
+    for mark in workspace.marks(COUNTED):
+        found = Moments(*mark["moments"])
+        if len(found.count) != len(moments.count):
+            raise ValueError(
+                f"{workspace.output}: another version of this package began this preparation and counted other numbers;"
+                " remove the directory, and prepare again"
+            )
+        moments += found
+    return moments
 
 
 def with_shares(schema: Schema, counts: Mapping[str, LabelCounts]) -> Schema:
