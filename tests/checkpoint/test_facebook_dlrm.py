@@ -226,6 +226,8 @@ IS_OF = r"it is of td\.DLRM\(schema, bottom_mlp=\(6, 4\), top_mlp=\(3, 1\)\) wit
         ),
         ({"schema": schema_of([Table(f"f{i}", 4, 9) for i in range(3)])}, r"has no emb_l\.2\.weight; it is of"),
         ({"batch_norm": True}, "no batch normalization"),
+        ({"linear": True}, "leave out batch_norm, linear and numbers"),
+        ({"numbers": "autodis"}, "a bottom MLP and no batch normalization"),
         (
             {"schema": schema_of([Table("f0", 4, 9), Table("f1", 4, 12)], multi_valued=("f1",))},
             r"feature 'f1' has several values.*combiner='mean'.*set combiner='sum'",

@@ -110,10 +110,10 @@ def _in_order(model: DLRM, features: Sequence[str] | None) -> list[CategoricalFe
 
 def _check_model(model: DLRM, features: Iterable[CategoricalFeature]) -> None:
     """Checks that a model of facebookresearch/dlrm can have this form."""
-    if not model.schema.dense or model.top_mlp.batch_norm or model.numbers != "mlp":
+    if not model.schema.dense or model.top_mlp.batch_norm or model.linear or model.numbers != "mlp":
         raise ValueError(
             "models of facebookresearch/dlrm have dense features, a bottom MLP and no batch normalization; add the"
-            " dense features to the schema, and leave out batch_norm and numbers"
+            " dense features to the schema, and leave out batch_norm, linear and numbers"
         )
     owners: dict[str, str] = {}
     for f in features:

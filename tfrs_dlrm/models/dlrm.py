@@ -84,12 +84,11 @@ class DLRM(RankingModel):
         _check(schema, bottom_mlp, top_mlp, interaction, self_interaction, numbers)
         super().__init__(schema, seed, **kwargs)
         self.numbers = numbers
-        has_mlp = bool(schema.dense) and numbers == "mlp"
-        if has_mlp:
+        if self._has_bottom_mlp:
             self.bottom_mlp = self.make_mlp("bottom_mlp", bottom_mlp, dropout, batch_norm, final_activation="relu")
         self._table_of = {f.name: f.table for f in schema.categorical}
-        self.dim = bottom_mlp[-1] if has_mlp else max(t.dim for t in looked_up(schema))
-        if schema.dense and not has_mlp:
+        self.dim = bottom_mlp[-1] if self._has_bottom_mlp else max(t.dim for t in looked_up(schema))
+        if schema.dense and not self._has_bottom_mlp:
             layer_seed = derive_seed(seed, "auto_dis")
             self.auto_dis = AutoDis(self.dim, seed=layer_seed, dtype=self.dtype_policy, name="auto_dis")
         self.projections = {
@@ -126,13 +125,17 @@ class DLRM(RankingModel):
         logits += self.linear_vectors(tf.concat(vectors, axis=1))
         return logits if dense is None else logits + self.linear_numbers(dense)
 
+    @property
+    def _has_bottom_mlp(self) -> bool:
+        return bool(self.schema.dense) and self.numbers == "mlp"
+
     def _linear(self, name: str, initializer: keras.initializers.Initializer) -> Dense:
         labels = len(self.schema.labels)
         return Dense(labels, use_bias=False, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
 
     def _of_numbers(self, dense: tf.Tensor, training: bool) -> list[tf.Tensor]:
         """Returns the vectors [B, D] of the dense features [B, W]: one, or one for each number."""
-        if self.numbers == "mlp":
+        if self._has_bottom_mlp:
             return [self.bottom_mlp(dense, training=training)]
         return tf.unstack(self.auto_dis(dense), num=self.schema.dense_width, axis=1)
 
@@ -169,15 +172,14 @@ class DLRM(RankingModel):
             type(self).compute_logits is DLRM.compute_logits
             and self.interaction is not None
             and not self.linear
-            and (self.numbers == "mlp" or not self.schema.dense)
+            and self._has_bottom_mlp == bool(self.schema.dense)
             and not self.top_mlp.batch_norm
         )
         return known and self.compute_dtype == "float32"
 
     def get_config(self) -> dict[str, Any]:
         """See `RankingModel.get_config`."""
-        has_mlp = bool(self.schema.dense) and self.numbers == "mlp"
-        bottom = {"bottom_mlp": list(self.bottom_mlp.units)} if has_mlp else {}
+        bottom = {"bottom_mlp": list(self.bottom_mlp.units)} if self._has_bottom_mlp else {}
         return (
             super().get_config()
             | bottom
