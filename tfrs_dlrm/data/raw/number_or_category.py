@@ -23,7 +23,7 @@ _MANY_ROWS = 1000
 # Numbers of so few values, whatever their name is, lose nothing either.
 _FEW_NUMBERS = 5
 # Fewer rows do not show that values are unique, or what their digits look like.
-_ENOUGH_ROWS = 50
+ENOUGH_ROWS = 50
 # A score of at least this is as good as sure, or likely.
 _SURE, _LIKELY = 4.0, 2.0
 
@@ -53,7 +53,7 @@ def decide(column: SampledColumn, labels: np.ndarray | None) -> Decision:
     said, present = said_by_name(column.name), len(column.values) - column.values.null_count
     if column.is_boolean:
         return Decision("category", "true or false", "sure")
-    unique = column.distinct > 0.9 * present and present >= _ENOUGH_ROWS
+    unique = column.distinct > 0.9 * present and present >= ENOUGH_ROWS
     if unique and (column.is_large or said == "id"):
         return Decision("once", "ids that hardly ever come again", "sure")
     if column.is_large:
@@ -68,7 +68,7 @@ def decide(column: SampledColumn, labels: np.ndarray | None) -> Decision:
         return Decision("category", "its name is that of ids or codes", "sure")
     if said == "number" and column.distinct > _FEW_NUMBERS:
         return Decision("number", "its name is that of a number", "sure")
-    if counted.is_drawn_once() and column.distinct > 0.2 * present and present >= _ENOUGH_ROWS:
+    if counted.is_drawn_once() and column.distinct > 0.2 * present and present >= ENOUGH_ROWS:
         return Decision("once", "they grow row by row and do not come again, as ids do", "likely")
     return _weighed(counted, None if labels is None else label_evidence(counted, labels))
 
@@ -115,7 +115,7 @@ def _of_values(counted: ValueCounts) -> list[tuple[float, str]]:
         arguments.append((-9.0 if zeros > 0.75 else -5.0, f"{zeros:.0%} are 0, as amounts often are"))
     if few and counted.is_count():
         arguments.append((-4.0, "the larger, the rarer, as with counts"))
-    if few or present < _ENOUGH_ROWS:
+    if few or present < ENOUGH_ROWS:
         return arguments
     lumps = counted.lumps()
     if lumps > 0.1:

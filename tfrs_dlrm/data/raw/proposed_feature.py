@@ -12,7 +12,7 @@ from tfrs_dlrm.data.raw.column_names import said_by_name
 from tfrs_dlrm.data.raw.column_notes import infinite_note, notation_note
 from tfrs_dlrm.data.raw.joined_values import find_separator
 from tfrs_dlrm.data.raw.notations import looks_like_number, may_be_lists
-from tfrs_dlrm.data.raw.number_or_category import Certainty, Decision, decide
+from tfrs_dlrm.data.raw.number_or_category import ENOUGH_ROWS, Certainty, Decision, decide
 from tfrs_dlrm.data.raw.proposed_time import propose_time
 from tfrs_dlrm.data.raw.sampled_column import SampledColumn
 from tfrs_dlrm.data.raw.values import MAX_INT64
@@ -21,8 +21,6 @@ from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, RawType
 # In vocabularies of more than _MANY values, values that occur less than _MIN_COUNT times share a row.
 _MANY, _MIN_COUNT = 1000, 5
 _SKEWED = 2.0
-# Fewer rows do not show that the values of a column are unique.
-_ENOUGH_ROWS = 50
 
 Feature = DenseFeature | CategoricalFeature
 
@@ -110,7 +108,7 @@ def _whole(column: SampledColumn, name: str, missing: str, decision: Decision) -
 def _text(column: SampledColumn, name: str, missing: str) -> ProposedFeature:
     """Proposes a vocabulary of texts, unless they hardly ever come again."""
     distinct, present = column.distinct, len(column.values) - column.values.null_count
-    if distinct > 0.9 * present and present >= _ENOUGH_ROWS:
+    if distinct > 0.9 * present and present >= ENOUGH_ROWS:
         return ProposedFeature(None, f"{distinct:,} values in {present:,} rows: an identifier, or free text", "likely")
     alike = sum(map(looks_like_number, column.texts)) > 0.9 * max(1, len(column.texts))
     mixed = "; most look like numbers, but not all in one notation and unit" if alike else ""

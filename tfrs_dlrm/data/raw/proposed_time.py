@@ -14,11 +14,11 @@ from tfrs_dlrm.data.raw.number_or_category import Certainty
 from tfrs_dlrm.data.raw.sampled_column import SampledColumn
 from tfrs_dlrm.data.raw.time_values import is_temporal, no_times, written_as
 from tfrs_dlrm.data.raw.times import END_SECOND, FIRST_SECOND
-from tfrs_dlrm.schema import ISO8601, Time, TimePart
+from tfrs_dlrm.schema import EPOCHS, ISO8601, Time, TimePart
 
 # Rows of fewer days say nothing of a day of the week.
 _WEEK = 7
-_PER_SECOND = {"epoch_seconds": 1, "epoch_millis": 10**3, "epoch_micros": 10**6, "epoch_nanos": 10**9}
+_PER_SECOND = {name: per_minute // 60 for name, per_minute in EPOCHS.items()}
 _DATES = ("%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", "T%H:%M", "T%H:%M:%S", " %H:%M:%S.%f", ", %H:%M", ", %H:%M:%S")
 _COMPACT = ("%H:%M", "%H:%M:%S", "%Y%m%d", "%y%m%d%H", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S")
