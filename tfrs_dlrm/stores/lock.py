@@ -115,14 +115,14 @@ class Lock:
         file, self._file = self._file, None
         with file:
             if self._temporary:
-                with contextlib.suppress(OSError):
+                # Before the next owner, who waits for this lock, may write a file of its own in them.
+                with contextlib.suppress(OSError):  # they hold something by now
                     os.remove(self._path)
+                    for directory in self._made:
+                        os.rmdir(directory)
+            self._made = []
             with contextlib.suppress(OSError):  # processes that this one started may have the file open as well
                 fcntl.flock(file, fcntl.LOCK_UN)
-        with contextlib.suppress(OSError):  # they hold something by now
-            for directory in self._made:
-                os.rmdir(directory)
-        self._made = []
 
     def is_taken(self) -> bool:
         """Whether another process holds the lock alone."""
