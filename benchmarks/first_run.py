@@ -3,8 +3,9 @@
     python benchmarks/first_run.py --train=adult.csv --test=adult-test.csv --label=income --seeds=3
 
 Without --test, a seeded fifth of the rows is the test set; with --sort=COLUMN it is the last fifth by that column. The
-linear model is scikit-learn's logistic regression on one-hot values, standardized numbers and bins of their logarithms,
-its L2 chosen on a fifth of the training rows. Only the last line of each model has seen the test rows.
+linear model is scikit-learn's logistic regression on one-hot values (whole numbers among them, which may be ids),
+standardized numbers and bins of their logarithms, its L2 chosen on a fifth of the training rows. Only the last line of
+each model has seen the test rows.
 """
 
 import dataclasses
@@ -79,11 +80,12 @@ def features(train: pd.DataFrame, test: pd.DataFrame) -> list[sparse.csr_matrix]
     """What the logistic regression reads of both."""
     columns = [c for c in train if c != _LABEL.value and train[c].nunique() < 0.5 * len(train)]
     numbers = [c for c in columns if pd.api.types.is_numeric_dtype(train[c]) and train[c].nunique() > 2]
+    valued = [c for c in columns if c not in numbers or (train[c].dropna() % 1 == 0).all()]
 
     def parts(log: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         logs = np.sign(log[numbers]) * np.log1p(log[numbers].abs())
         bins = np.floor(2 * logs).astype(str).add_prefix("log ")
-        values = log[[c for c in columns if c not in numbers]].astype(str)
+        values = log[valued].astype(str)
         return log[numbers].fillna(train[numbers].mean()), pd.concat([values, bins], axis=1)
 
     encoder, scaler = OneHotEncoder(handle_unknown="ignore").fit(parts(train)[1]), StandardScaler()
