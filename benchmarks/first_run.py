@@ -2,6 +2,7 @@
 
     python benchmarks/first_run.py --train=adult.csv --test=adult-test.csv --label=income --seeds=3
 
+--recipe=auto takes configs/auto.py, with --budget for each seed.
 Without --test, a seeded fifth of the rows is the test set; with --sort=COLUMN it is the last fifth by that column. The
 linear model is scikit-learn's logistic regression on one-hot values (whole numbers among them, which may be ids),
 standardized numbers and bins of their logarithms, its L2 chosen on a fifth of the training rows. Only the last line of
@@ -26,7 +27,11 @@ _TEST = flags.DEFINE_string("test", "", "CSV of the test rows; empty for a fifth
 _LABEL = flags.DEFINE_string("label", None, "Column of the label.", required=True)
 _SORT = flags.DEFINE_string("sort", "", "The last fifth by this column is the test set.")
 _DELIMITER = flags.DEFINE_string("delimiter", ",", "Between the fields.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of the default recipe.")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of the recipe.")
+_FIRST_SEED = flags.DEFINE_integer("first_seed", 0, "Seed of the first run.")
+_RECIPE = flags.DEFINE_string("recipe", "default", "Recipe of configs/: default or auto.")
+_BUDGET = flags.DEFINE_string("budget", "10m", "For auto: the time of each run, trials and all.")
+_LINEAR = flags.DEFINE_bool("linear", True, "Fits the linear model too.")
 _STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
@@ -37,11 +42,10 @@ def main(_: list[str]) -> None:
     share = train[_LABEL.value].mean()
     print(f"{len(train):,} training rows, {len(test):,} test rows, {labels.mean():.2%} of them 1")
     line("constant", labels, np.full(len(test), np.log(share / (1 - share))))
-    line("logistic regression", labels, linear(train, test))
-    scores = []
-    for seed in range(_SEEDS.value):
-        scores.append(default_run(train, test, seed))
-        line(f"default recipe, seed {seed}", labels, scores[-1])
+    if _LINEAR.value:
+        line("logistic regression", labels, linear(train, test))
+    for seed in range(_FIRST_SEED.value, _FIRST_SEED.value + _SEEDS.value):
+        line(f"{_RECIPE.value} recipe, seed {seed}", labels, first_run(train, test, seed))
 
 
 def logs() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -97,19 +101,23 @@ def features(train: pd.DataFrame, test: pd.DataFrame) -> list[sparse.csr_matrix]
     return [sparse.csr_matrix(matrix) for matrix in out]
 
 
-def default_run(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> np.ndarray:
-    """The logits of the documented way: infer, prepare, train by configs/default.py."""
+def first_run(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> np.ndarray:
+    """The logits of the documented way: infer, prepare, train by the recipe."""
     import tfrs_dlrm as td
-    from tfrs_dlrm.training.loop import train_and_evaluate
+    from tfrs_dlrm.tools.search import search_and_train
 
-    recipe = runpy.run_path(str(Path(__file__).parents[1] / "configs" / "default.py"))["get_config"]()
+    recipe = runpy.run_path(str(Path(__file__).parents[1] / "configs" / f"{_RECIPE.value}.py"))["get_config"]()
+    recipe.search.budget = _BUDGET.value
     with tempfile.TemporaryDirectory() as directory:
         data, run = os.path.join(directory, "data"), os.path.join(directory, "run")
         schema = td.infer_schema(train, label=_LABEL.value).schema
         td.prepare(schema, train, data, eval_fraction=0.1, seed=seed)
         recipe.data.path = data
         recipe.train = dataclasses.replace(recipe.train, seed=seed, tensorboard=False)
-        result = train_and_evaluate(recipe, run)
+        if recipe.search.candidates:
+            result = search_and_train(recipe, run, say=lambda line: print(line, flush=True))
+        else:
+            result = td.train_and_evaluate(recipe, run)
         print(f"{result.reason}; best at step {result.best_step} of {result.step}")
         model = td.load_model(run)
         batches = td.dataset(test, 4096, encoder=data, split="eval")

@@ -14,7 +14,7 @@ import pytest
 from cases import matrix
 from fake_tpu import KINDS, fake_tpu
 
-from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.config import RunConfig, SearchConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.distribute import placement
 from tfrs_dlrm.schema import Schema
@@ -31,7 +31,9 @@ LARGE = 20
 
 
 def recipe(name: str) -> RunConfig:
-    return runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]()
+    config = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]()
+    config.search = SearchConfig()  # the recipe itself, and not its candidates
+    return config
 
 
 def prepared(config: RunConfig, folder: Path) -> str:

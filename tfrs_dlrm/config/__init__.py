@@ -26,6 +26,7 @@ from tfrs_dlrm.config.run import (
     left_to_data,
     with_defaults,
 )
+from tfrs_dlrm.config.search import SearchConfig
 
 __all__ = [
     "ACCUMULATING",
@@ -49,6 +50,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "RunConfig",
+    "SearchConfig",
     "StreamConfig",
     "TrainConfig",
     "WideAndDeepConfig",

@@ -12,6 +12,7 @@ from tfrs_dlrm.config.field_checks import check_at_least, check_choice, check_ty
 from tfrs_dlrm.config.models.base import ModelConfig
 from tfrs_dlrm.config.models.deep_models import DLRMConfig
 from tfrs_dlrm.config.models.registry import model_config
+from tfrs_dlrm.config.search import SearchConfig
 from tfrs_dlrm.distribute.tf_config import is_host_port
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "sgd")
@@ -245,6 +246,7 @@ class RunConfig:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     stream: StreamConfig = dataclasses.field(default_factory=StreamConfig)
+    search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
 
     def check(self) -> None:
         """Checks each field, and that the fields fit together.
@@ -259,6 +261,7 @@ class RunConfig:
         known.model.check()
         _check_optimizer(known.optimizer)
         _check_train(known.train)
+        known.search.check()
 
     def check_types(self) -> None:
         """Checks that each section is of its class, and each field of its type.
@@ -267,13 +270,14 @@ class RunConfig:
           ValueError: a section or a field is of another type; the message has its name and value.
         """
         kinds = {"data": DataConfig, "model": ModelConfig, "optimizer": OptimizerConfig, "train": TrainConfig}
-        for section, kind in (kinds | {"stream": StreamConfig}).items():
+        for section, kind in (kinds | {"stream": StreamConfig, "search": SearchConfig}).items():
             check_types(section, getattr(self, section), kind)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, as the directory of a run keeps them."""
         plain = dataclasses.asdict(self)
-        plain["model"] = {k: list(v) if isinstance(v, tuple) else v for k, v in plain["model"].items()}
+        for section in ("model", "search"):
+            plain[section] = {k: list(v) if isinstance(v, tuple) else v for k, v in plain[section].items()}
         return plain
 
     @classmethod
@@ -284,18 +288,23 @@ class RunConfig:
           ValueError: another version wrote it.
         """
         try:
-            model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["model"].items()}
+            model, search = _with_tuples(data["model"]), _with_tuples(data.get("search", {}))
             found = cls(
                 DataConfig(**data["data"]),
                 model_config(model.pop("name", DLRMConfig.name), **model),
                 OptimizerConfig(**data["optimizer"]),
                 TrainConfig(**data["train"]),
                 StreamConfig(**data.get("stream", {})),  # runs of versions that had no streams have none
+                SearchConfig(**search),
             )
         except (KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"not the configuration of a run of this version: {e}") from e
         found.check_types()
         return found
+
+
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
 
 def left_to_data(config: RunConfig) -> list[str]:
@@ -397,6 +406,8 @@ def _check_stream(c: RunConfig) -> None:
         refuse("stream.export_every_windows", stream.export_every_windows, wanted)
     if not source:
         return
+    if c.search.candidates:
+        refuse("search.candidates", c.search.candidates, "a stream has no evaluation set to choose by; leave them out")
     if not source.startswith("kafka://"):
         refuse("data.source", source, "kafka://HOST:PORT/TOPIC is needed; files go into data.raw_train")
     for path in left_to_data(c):

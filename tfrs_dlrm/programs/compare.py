@@ -10,8 +10,9 @@ FLAGS = ProgramFlags(__doc__)
 _CONFIG = FLAGS.config("quickstart")
 _MODELS = FLAGS.texts(
     "models",
-    ["logistic_regression", "factorization_machine", "dlrm"],
-    "The models, each as [LABEL@]NAME[:SECTION.FIELD=VALUE]...",
+    [],
+    "The models, each as [LABEL@]NAME[:SECTION.FIELD=VALUE]...; by default the candidates of the recipe, as"
+    " configs/auto.py has, or logistic_regression,factorization_machine,dlrm.",
 )
 _SIZES = FLAGS.string("sizes", "", "The NAME of one model, to compare several sizes of it in place of --models.")
 _DATA = FLAGS.string("data", "", "A prepared directory; by default data.path of the recipe.")
@@ -38,7 +39,9 @@ def main() -> None:
     if _DATA.value:
         config.data.path, config.data.synthetic_rows, config.data.raw_train = _DATA.value, 0, ""
     output = local_path(_OUTPUT.value) or os.path.join("runs", f"compare-{_CONFIG.name}")
-    models = comparison.sizes(_SIZES.value, config) if _SIZES.value else _MODELS.value
+    models = _MODELS.value or config.search.candidates or ("logistic_regression", "factorization_machine", "dlrm")
+    if _SIZES.value:
+        models = comparison.sizes(_SIZES.value, config)
     found = comparison.contestants(config, models)
     options = comparison.ComparisonOptions(_SEEDS.value, _BUDGET.value, _SHARE.value, _MEASURE.value)
 

@@ -11,27 +11,48 @@ from tfrs_dlrm.programs.program_flags import ProgramFlags
 FLAGS = ProgramFlags(__doc__)
 _CONFIG = FLAGS.config("quickstart")
 _STRATEGY = define_strategy(FLAGS, trains=True)
+_BUDGET = FLAGS.string(
+    "budget",
+    "",
+    "With a recipe that has candidates, such as configs/auto.py: the time for all trials and the training of the best,"
+    " as in 90s, 10m or 2h; by default search.budget of the recipe.",
+)
 _WORKDIR = FLAGS.string("workdir", "", "The directory of checkpoints and results; by default runs/RECIPE.")
 FLAGS.stopped = lambda: "The same command resumes the run from its last checkpoint, or begins it."
 
 
 def main() -> None:
     """Trains, from a log or from a stream."""
+    import tensorflow as tf
+
     from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST, ServerLost
     from tfrs_dlrm.distribute.strategies import distribution_of
     from tfrs_dlrm.metrics.names import title
     from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.streaming.loop import train_on_stream
+    from tfrs_dlrm.tools.search import search_and_train
     from tfrs_dlrm.training.calibration_note import calibration_note
     from tfrs_dlrm.training.callbacks import Interrupted
     from tfrs_dlrm.training.loop import train_and_evaluate
 
-    train = train_on_stream if _CONFIG.value.data.source else train_and_evaluate
+    config = _CONFIG.value
+    if _BUDGET.value:
+        if not config.search.candidates:
+            raise ValueError(
+                f"--budget={_BUDGET.value}: {_CONFIG.name} has no candidates to try; --config=configs/auto.py has, and"
+                " without --budget this recipe is trained to its end"
+            )
+        config.search.budget = _BUDGET.value
     workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.name)
     strategy = _STRATEGY()
     try:
         with PrepareBar() as bar:
-            result = train(_CONFIG.value, workdir, strategy, bar, show_progress=True)
+            if config.search.candidates:
+                tf.get_logger().setLevel("ERROR")  # it would warn that each of many models is traced
+                result = search_and_train(config, workdir, strategy, _say, bar, show_progress=True)
+            else:
+                train = train_on_stream if config.data.source else train_and_evaluate
+                result = train(config, workdir, strategy, bar, show_progress=True)
     except Interrupted as e:
         print(f"{e}. The same command resumes the run.")
         sys.exit(e.exit_code)
@@ -50,3 +71,7 @@ def main() -> None:
     print(f"Next:\n  {command('evaluate', f'--workdir={workdir}')}")
     print(f"  {command('export', f'--workdir={workdir}', output)}")
     print(f"  {shlex.join(['tensorboard', f'--logdir={workdir}/tensorboard'])}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

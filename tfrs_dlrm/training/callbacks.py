@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
@@ -93,6 +94,28 @@ class EndRound(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Ends the round."""
         self._end(logs or {})
+
+
+class StopAtDeadline(keras.callbacks.Callback):
+    """Ends a round, and so with an evaluation and a checkpoint, at the first step after a time has passed.
+
+    Args:
+      seconds: from now; infinity is never.
+    """
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self._end = time.monotonic() + seconds
+
+    @property
+    def passed(self) -> bool:
+        """Whether the time has passed."""
+        return time.monotonic() >= self._end
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Looks at the clock."""
+        if self.passed:
+            self.model.stop_training = True
 
 
 class StopOnSignal(keras.callbacks.Callback):

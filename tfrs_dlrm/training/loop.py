@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.stores.files import disk_full
 from tfrs_dlrm.training.asynchronous import Workers, server_lost
-from tfrs_dlrm.training.callbacks import EndRound, StopOnNonFiniteLoss, StopOnSignal
+from tfrs_dlrm.training.callbacks import EndRound, StopAtDeadline, StopOnNonFiniteLoss, StopOnSignal
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
 from tfrs_dlrm.training.factory import (
     learning_rates,
@@ -45,7 +46,7 @@ from tfrs_dlrm.training.inputs import (
 )
 from tfrs_dlrm.training.memory_check import check_memory
 from tfrs_dlrm.training.progress import ProgressBar, TrainingProgress, out_of_range_lines
-from tfrs_dlrm.training.run import RUN_AGAIN, Result, Run
+from tfrs_dlrm.training.run import RUN_AGAIN, TIME_IS_UP, Result, Run
 from tfrs_dlrm.training.state import RunLimits, RunState, check_evaluation_labels, check_goals, quality
 from tfrs_dlrm.training.workdir import CONFIG_FILE, Workdir
 
@@ -57,6 +58,7 @@ def train_and_evaluate(
     strategy: tf.distribute.Strategy | None = None,
     prepare_progress: Progress | None = None,
     show_progress: bool = False,
+    seconds: float = math.inf,
 ) -> Result:
     """Trains as `config` says, in `workdir`; resumes the run that `workdir` holds.
 
@@ -66,6 +68,8 @@ def train_and_evaluate(
       strategy: where to compute; by default the strategy in scope.
       prepare_progress: is told how far the preparation of raw data is, if the data have to be prepared.
       show_progress: draws a progress bar on standard error.
+      seconds: ends the run early, with an evaluation and a checkpoint, once this call has trained for this time. A
+        second call continues the run. Not for a cluster, whose processes have a clock each.
 
     Raises:
       ValueError: the configuration, the data or the run in `workdir` do not fit together; or another process trains
@@ -81,7 +85,11 @@ def train_and_evaluate(
     config.check()
     if config.data.source:
         raise ValueError("config.data.source: tfrs_dlrm.streaming.loop.train_on_stream trains on a stream")
+    if config.search.candidates:
+        raise ValueError("config.search.candidates: tfrs_dlrm.tools.search.search_and_train tries them")
     distribution = distribution_of(strategy)
+    if seconds < math.inf and (distribution.several_processes or distribution.asynchronous):
+        raise ValueError(f"seconds={seconds:g}: the processes of a cluster do not end at the same step; leave it out")
     with (
         precision(config.train.precision),
         distribution.strategy.scope(),
@@ -110,7 +118,7 @@ def train_and_evaluate(
             dense, embedding = make_optimizers(config.optimizer, state.rate_factor)
             model.compile(dense, embedding, steps_per_execution=config.train.steps_per_execution)
             _begin(home, config, data_dir, distribution)
-            return TrainingRun(config, data_dir, home, model, state, service).train(
+            return TrainingRun(config, data_dir, home, model, state, service, StopAtDeadline(seconds)).train(
                 show_progress, [*([] if begun else choice_lines(choices)), optimizers]
             )
         finally:
@@ -135,7 +143,12 @@ class EvaluationFailed(ValueError):
 
 
 class TrainingRun(Run):
-    """A run on prepared data; see `Run`. A `service` reads the training data; if it is None, this process does."""
+    """A run on prepared data; see `Run`.
+
+    Args:
+      service: reads the training data; if it is None, this process does.
+      deadline: ends the run early.
+    """
 
     def __init__(
         self,
@@ -145,11 +158,12 @@ class TrainingRun(Run):
         model: RankingModel,
         state: RunState,
         service: InputService | None,
+        deadline: StopAtDeadline,
     ):
         # Metrics are saved with the weights, so that a run stopped between evaluations resumes with the same averages.
         saved = {"state": state, "metrics": model.metrics}
         super().__init__(config, data_dir, home, model, state, saved, "step")
-        self._state, self._service = state, service
+        self._state, self._service, self._deadline = state, service, deadline
         self._workers: Workers | None = None
         self._manifest = PreparedManifest.load(data_dir)
         epoch = epoch_steps(data_dir, config.train.batch_size)
@@ -179,11 +193,16 @@ class TrainingRun(Run):
             with self._listener, self.checkpoints:
                 if resumed and self._lacks_evaluation():
                     self._end_round({m.name: float(m.result()) for m in self.model.metrics})
-                while not self._limits.reason_to_stop(self.counter.step):
+                while not self._reason_to_stop():
                     self._fit()
         finally:
             self._progress.close()
-        return self.finish(self._limits.reason_to_stop(self.counter.step), int(self._state.best_step.numpy()))
+        return self.finish(self._reason_to_stop(), int(self._state.best_step.numpy()))
+
+    def _reason_to_stop(self) -> str:
+        """Why the run ends after the last step; empty if it does not. Time alone ends no run without a round."""
+        reason = self._limits.reason_to_stop(self.counter.step)
+        return reason or (TIME_IS_UP if self._deadline.passed and any(True for _ in self.records) else "")
 
     def _lacks_evaluation(self) -> bool:
         """Whether the checkpoint that is resumed from ends a round whose evaluation failed."""
@@ -198,7 +217,7 @@ class TrainingRun(Run):
         """Calls `fit` once, for all rounds in a row that have the same number of steps."""
         steps, rounds = self._limits.next_rounds(self.counter.step)
         watch = StopOnNonFiniteLoss(self.counter, lambda: self.last_checkpoint)
-        callbacks = [self.counter, watch, *self._progress.callbacks]
+        callbacks = [self.counter, watch, self._deadline, *self._progress.callbacks]
         if self.distribution.asynchronous:
             self._fit_on_workers(steps, [*callbacks, self._listener])
             return
@@ -243,7 +262,7 @@ class TrainingRun(Run):
             self.records.append(record)
         path = self.save(best=not self._manifest.eval or int(state.best_step.numpy()) == step)
         self._progress.round(record, rates_at(self._rates, step) if cut else {})
-        if self._limits.reason_to_stop(step):
+        if self._reason_to_stop():
             self.model.stop_training = True
         elif self.distribution.any_process(self._listener.received):
             self.checkpoints.wait()

@@ -24,6 +24,8 @@ from tfrs_dlrm.training.warm_start import warm_start
 from tfrs_dlrm.training.workdir import METRICS_FILE, Workdir
 
 RESULT_FILE = "result.json"
+# The reason of a run that ended before its length because of `train_and_evaluate(seconds=...)`.
+TIME_IS_UP = "its time was up"
 RUN_AGAIN = "run the same command again, which resumes from the last checkpoint"
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, get_type_hints
 
-from tfrs_dlrm.config import ModelConfig, RunConfig, as_model
+from tfrs_dlrm.config import ModelConfig, RunConfig, SearchConfig, as_model
 from tfrs_dlrm.config.field_checks import unknown_field
 
 _SECTIONS = ("model", "optimizer", "train")
@@ -40,7 +40,7 @@ def contestants(base: RunConfig, texts: Sequence[str]) -> list[Contestant]:
     """Parses contestants.
 
     Args:
-      base: the common recipe.
+      base: the common recipe; its candidates are not those of a contestant.
       texts: a text `[LABEL@]NAME[:SECTION.FIELD=VALUE]...` per contestant, for example `dcn` or
         `low rank@dcn:model.cross_rank=16:optimizer.embedding_l2=1e-4`; a tuple is written `64-32-1`. Without a label,
         the whole text is the label.
@@ -86,6 +86,7 @@ def _contestant(base: RunConfig, text: str) -> Contestant:
     label, at, recipe = text.partition("@")
     name, *changes = (recipe if at else text).split(":")
     config = copy.deepcopy(base)
+    config.search = SearchConfig()
     try:
         config.model = as_model(config.model, name)
         for change in changes:
