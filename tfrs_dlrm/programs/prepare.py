@@ -16,6 +16,20 @@ _SCHEMA = FLAGS.string("schema", None, "The schema of the log, a JSON file; `inf
 _INPUT = FLAGS.multi_string("input", "A file, directory or glob pattern of the log; may be repeated.", required=True)
 _EVAL_INPUT = FLAGS.multi_string("eval_input", "A file, directory or glob of the evaluation set; may be repeated.")
 _EVAL_FRACTION = FLAGS.number("eval_fraction", 0.0, "The share of the input's rows to evaluate on, drawn at random.")
+_EVAL_AFTER = FLAGS.string(
+    "eval_after", None, "A date or time in UTC, such as 2026-11-25: the rows from then on are for evaluation."
+)
+_TIME = FLAGS.string("time", None, "The column of the times, for eval_after and keep_order; it need not be a feature.")
+_TIME_FORMAT = FLAGS.string(
+    "time_format",
+    None,
+    "How the times are written: iso8601, epoch_seconds, epoch_millis, or directives such as %y%m%d%H. By default the"
+    " schema's, or as the first rows are written.",
+)
+_KEEP_ORDER = FLAGS.switch("keep_order", False, "Write the training rows in the order of their times.")
+_SPLIT_BY = FLAGS.string(
+    "split_by", None, "A column, such as the user: no value of it is in both sets; eval_fraction is a share of values."
+)
 _KEEP_NEGATIVES = FLAGS.number(
     "keep_negatives",
     None,
@@ -51,6 +65,11 @@ def main() -> None:
             output,
             eval_inputs=_EVAL_INPUT.value,
             eval_fraction=_EVAL_FRACTION.value,
+            eval_after=_EVAL_AFTER.value,
+            time=_TIME.value,
+            time_format=_TIME_FORMAT.value,
+            keep_order=_KEEP_ORDER.value,
+            split_by=_SPLIT_BY.value,
             seed=_SEED.value,
             keep_negatives=_KEEP_NEGATIVES.value,
             bad_rows=_BAD_ROWS.value,
@@ -63,6 +82,8 @@ def main() -> None:
     _print_counts("Files", {"train": files - for_eval, "eval": for_eval})
     rows = {"train": manifest.rows("train"), "eval": manifest.rows("eval"), "bad": manifest.bad_rows}
     _print_counts("Rows", rows | _dropped(manifest))
+    for split, (first, last) in _times(manifest).items():
+        print(f"Times, {split}: {first} to {last}")
     _print_counts("Tables, in rows", {table.name: table.vocabulary_size or 0 for table in tables})
     _print_counts("Values without a row", {n: c for n, c in manifest.out_of_range.items() if c})
     for note in _label_notes(manifest):
@@ -72,6 +93,12 @@ def main() -> None:
     name = os.path.basename(os.path.abspath(output))
     arguments = ["--config=configs/default.py", f"--config.data.path={output}", f"--workdir=runs/{name}"]
     print(f"  {command('train', *arguments)}")
+
+
+def _times(manifest: PreparedManifest) -> dict[str, list[str]]:
+    """Returns the first and last time of each split, where rows were split by times."""
+    found = manifest.split.get("time", {})
+    return {split: found[split] for split in ("train", "eval") if split in found}
 
 
 def _dropped(manifest: PreparedManifest) -> dict[str, int]:

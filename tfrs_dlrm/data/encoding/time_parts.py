@@ -14,6 +14,7 @@ from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.schema import EPOCHS, ISO8601, Time, TimePart
 
 _DAY = 24 * 60  # in minutes
+_MICROS = 60 * 10**6  # in a minute
 _ZONE = r"[+-][0-9]{2}(?::?[0-9]{2})?$"
 
 
@@ -106,6 +107,45 @@ def _month_and_day(days: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     from_march = (5 * of_year + 2) // 153
     day = of_year - (153 * from_march + 2) // 5 + 1
     return tf.where(from_march < 10, from_march + 3, from_march - 9), day
+
+
+def read_micros(values: tf.Tensor, time: Time) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns microseconds since 1970, int64 [N], and which are known, bool [N]; 0 where they are not.
+
+    Further digits of a second are dropped.
+    """
+    minutes = read_minutes(values, time)
+    if time.is_epoch:
+        per_minute = EPOCHS[time.format]
+        if per_minute > _MICROS:
+            micros = values // (per_minute // _MICROS)
+        else:
+            factor = _MICROS // per_minute
+            micros = tf.clip_by_value(values, tf.int64.min // factor + 1, tf.int64.max // factor) * factor
+        return tf.where(minutes.known, micros, 0), minutes.known
+    second, fraction = _seconds(values, minutes.known, time)
+    digits = tf.strings.substr(tf.strings.join([fraction, "000000"]), 0, 6)
+    micros = tf.strings.to_number(second, tf.int64) * 10**6 + tf.strings.to_number(digits, tf.int64)
+    return tf.where(minutes.known, minutes.since_1970 * _MICROS + micros, 0), minutes.known
+
+
+def _seconds(values: tf.Tensor, known: tf.Tensor, time: Time) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the digits of the seconds and of their fraction, "0" where a text has none."""
+    if time.format == ISO8601:
+        behind = tf.strings.substr(tf.where(known, values, "1970-01-01"), len("1970-01-01"), 1000)
+        behind = tf.strings.regex_replace(behind, "^.[0-9]{2}:[0-9]{2}", "")  # the clock without seconds
+        pattern = "^:([0-9]{2})(?:[.,]([0-9]+))?.*$"
+        has = tf.strings.regex_full_match(behind, pattern)
+        parts = [tf.where(has, tf.strings.regex_replace(behind, pattern, rf"\{i}"), "") for i in (1, 2)]
+    else:
+        parts = [
+            tf.strings.regex_replace(values, f"^(?:{time.pattern})$", rf"\{time.directives.index(letter) + 1}")
+            if letter in time.directives
+            else tf.fill(tf.shape(values), "")
+            for letter in "Sf"
+        ]
+    second, fraction = (tf.where(known & (part != ""), part, "0") for part in parts)
+    return second, fraction
 
 
 def part_rows(times: Minutes, part: TimePart) -> tf.Tensor:

@@ -9,7 +9,7 @@ import re
 import tensorflow as tf
 
 from tfrs_dlrm.data.encoding.text_values import CANONICAL, Spelling, spelled, whole_texts
-from tfrs_dlrm.data.encoding.time_parts import Minutes, read_minutes
+from tfrs_dlrm.data.encoding.time_parts import Minutes, read_micros, read_minutes
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.data.raw.values import POINT_ZERO
 from tfrs_dlrm.schema import CategoricalFeature, Schema, Time
@@ -40,11 +40,19 @@ class Tokenizer:
 
     def minutes(self, time: Time, values: tf.Tensor) -> Minutes:
         """Reads raw times, string or int64 [N]; a text that stands for a missing value is not known."""
+        return read_minutes(self._present(values), time)
+
+    def micros(self, time: Time, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reads raw times as `minutes` does, to microseconds since 1970, int64 [N], and whether known, bool [N]."""
+        return read_micros(self._present(values), time)
+
+    def _present(self, values: tf.Tensor) -> tf.Tensor:
+        """Strips texts, and empties those that stand for a missing value."""
         if values.dtype == tf.string:
             values = self.stripped(values)
             if len(self.missing) > 1:
                 values = tf.where(self.is_missing(values), "", values)
-        return read_minutes(values, time)
+        return values
 
     def stripped(self, values: tf.Tensor) -> tf.Tensor:
         """Strips strings of any shape if the schema says so."""

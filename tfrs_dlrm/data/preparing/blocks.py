@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -109,10 +108,9 @@ class BlockCounter:
         self._reader = ValueReader(schema, self._tokenizer, edges, origins)
         self._sketched = sketched_inputs(schema)
 
-    def __call__(self, block: RawBlock, keep: Callable[[TypedRows], np.ndarray]) -> CountedBlock:
-        """Counts the rows of a block for which `keep` is true."""
-        rows = parse(block, self._schema)
-        kept = rows.take(keep(rows))
+    def __call__(self, rows: TypedRows, keep: np.ndarray) -> CountedBlock:
+        """Counts the rows of a block for which `keep`, bool [N], is true."""
+        kept = rows.take(keep)
         values = BlockValues(self._schema, self._reader, kept)
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
         counts = [(f.table, *self._count(f, values, kept)) for f in features]

@@ -16,6 +16,7 @@ from tfrs_dlrm.data.preparing.label_counts import LabelCounts
 from tfrs_dlrm.data.preparing.number_sketch import read_sketches
 from tfrs_dlrm.data.preparing.number_statistics import measure
 from tfrs_dlrm.data.preparing.passes import no_moments
+from tfrs_dlrm.data.preparing.row_splitter import SetCounts, check_sets
 from tfrs_dlrm.data.preparing.workspace import COUNTED, Workspace
 from tfrs_dlrm.data.raw.frames import RawInput
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
@@ -38,6 +39,7 @@ def count(
       with_labels: counts for the mean of 0 and 1 alone; `with_shares` sets it without another pass.
 
     Raises:
+      EmptySetError: see `check_sets`.
       ValueError: no training row is usable, a vocabulary is empty, or a statistic has no value.
       BadRowError: a row is malformed, and the job's `bad_rows` is `error`.
     """
@@ -50,7 +52,9 @@ def count(
     numbers = sketched_inputs(schema) or any(needs_statistics(f) or needs_transformed(f) for f in schema.dense)
     if units or settings or numbers:
         engine.count(job, workspace, progress)
-        rows_counted = sum(mark["rows"] for mark in workspace.marks(COUNTED))
+        marks = workspace.marks(COUNTED)
+        check_sets(job, SetCounts.joined(SetCounts(**mark["sets"]) for mark in marks if "sets" in mark))
+        rows_counted = sum(mark["rows"] for mark in marks)
         check_rows(job.train_files, rows_counted, "training", job.bad_rows)
     rows = _write_vocabularies(schema, workspace, engine.vocabularies(job, workspace, settings), settings)
     moments = _joined_moments(schema, workspace)

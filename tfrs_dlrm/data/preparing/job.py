@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import json
 from typing import Any, Literal
 
-import numpy as np
-
+from tfrs_dlrm.data.preparing.split_rule import LogSchema, SplitRule
 from tfrs_dlrm.data.raw import raw_files, sources
 from tfrs_dlrm.data.raw.frames import Frame, RawInput
 from tfrs_dlrm.data.raw.sources import RawBlock
@@ -33,6 +33,12 @@ class PrepareJob:
     eval_fraction: float
     seed: int
     bad_rows: BadRows
+    rule: SplitRule = SplitRule()  # noqa: RUF009 (frozen)
+
+    @functools.cached_property
+    def log(self) -> LogSchema:
+        """What is read of the files."""
+        return LogSchema.of(self.schema, self.rule)
 
     @property
     def files(self) -> tuple[RawInput, ...]:
@@ -43,7 +49,7 @@ class PrepareJob:
         """Checks all files before the work, see `sources.check`; raises the error of the first bad one."""
         with concurrent.futures.ThreadPoolExecutor(_LOOKS) as pool:
             beside = [self.beside(file) for file in range(len(self.files))]
-            for _ in pool.map(lambda file, files: sources.check(file, self.schema, files), self.files, beside):
+            for _ in pool.map(lambda file, files: sources.check(file, self.log.schema, files), self.files, beside):
                 pass
 
     def beside(self, file: int) -> int:
@@ -62,46 +68,15 @@ class PrepareJob:
             "eval_fraction": self.eval_fraction,
             "seed": self.seed,
             "bad_rows": self.bad_rows,
+            "split": self.rule.plain(),
         }
 
     def _stamp(self, file: RawInput) -> dict[str, Any]:
         if isinstance(file, Frame):
-            content = sources.frame_content(file, self.schema)
+            content = sources.frame_content(file, self.log.schema)
             return {"rows": content.rows, "sha256": content.sha256}
         size, modified_ns = raw_files.stat(file)
         return {"path": raw_files.absolute(file), "bytes": size, "modified_ns": modified_ns}
-
-    def in_train(self, file: int, numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Whether rows belong to the training set: bool [N].
-
-        Args:
-          file: the number of their file.
-          numbers: int64 [N], of the rows in the file.
-          labels: float [N], the first label. Rows with a 0 are drawn, see `Label.keep_negatives`.
-        """
-        train, share = ~self.in_eval(file, numbers), self.schema.label.keep_negatives
-        if share == 1:
-            return train
-        return train & ((labels != 0) | (_uniform(self.seed, file, numbers, draw=1) < share))
-
-    def in_eval(self, file: int, numbers: np.ndarray) -> np.ndarray:
-        """Whether rows, by their numbers in a file, belong to the evaluation set: bool [N]."""
-        if file >= len(self.train_files):
-            return np.ones(len(numbers), bool)
-        if self.eval_fraction == 0:
-            return np.zeros(len(numbers), bool)
-        return _uniform(self.seed, file, numbers) < self.eval_fraction
-
-
-def _uniform(seed: int, file: int, numbers: np.ndarray, draw: int = 0) -> np.ndarray:
-    """Draws one number in [0, 1) per row, a function of seed, file and row number (splitmix64), for each `draw`."""
-    with np.errstate(over="ignore"):
-        x = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(1 + file)
-        x += np.uint64(seed % 2**64) * np.uint64(0xD1B54A32D192ED03) + np.uint64(draw) * np.uint64(0xA0761D6478BD642F)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
-    return (x >> np.uint64(11)) / np.float64(2**53)
 
 
 def segment_of(block: RawBlock) -> int:

@@ -52,6 +52,9 @@ class PreparedManifest:
       labels: by split and column of the label, what the labels are; empty if an earlier version made the directory, see
         `tfrs_dlrm.data.reading.labels.label_counts`. If `Label.keep_negatives` dropped rows, `log` has the counts of
         the training rows with those that were dropped.
+      split: how rows were split: `by` is `time`, `group`, `row` (drawn one by one), `file` or `none`, with the
+        arguments of that; `time` has the column and its format, and the first and last time of each split; `order` is
+        `time` if the training rows are in the order of their times. Empty in data of earlier versions.
       checksums: of the files that encode, by name; empty in data of earlier versions. See
         `tfrs_dlrm.data.encoding.checksums`.
     """
@@ -63,6 +66,7 @@ class PreparedManifest:
     job: dict[str, Any]
     labels: dict[str, dict[str, LabelCounts]] = dataclasses.field(default_factory=dict)
     checksums: dict[str, str] = dataclasses.field(default_factory=dict)
+    split: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def shards(self, split: Split) -> tuple[PreparedShard, ...]:
         """The shards of one split.

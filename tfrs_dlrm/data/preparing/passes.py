@@ -23,15 +23,15 @@ from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
 from tfrs_dlrm.data.preparing.label_counts import LabelCounter
 from tfrs_dlrm.data.preparing.manifest import encoded_schema
 from tfrs_dlrm.data.preparing.number_sketch import DISTINCT, NumberSketch, write_sketches
+from tfrs_dlrm.data.preparing.ordering import ROWS_PER_GROUP, TimedRows, shard_writer
+from tfrs_dlrm.data.preparing.row_splitter import RowSplitter, SetCounts
 from tfrs_dlrm.data.preparing.samples import SampleTaker
 from tfrs_dlrm.data.preparing.value_counts import ValueCounts
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, Workspace
 from tfrs_dlrm.data.raw.parsing import BadRow, BadRowError
 from tfrs_dlrm.data.raw.sources import RawBlock
-from tfrs_dlrm.data.raw.typed_rows import parse
 from tfrs_dlrm.schema import Schema
 
-ROWS_PER_GROUP = 65_536
 DROPPED = "dropped"  # of the training rows of the log, those that `Label.keep_negatives` leaves out
 
 
@@ -70,19 +70,24 @@ class CountingPass:
     stage, kind = "vocabulary", COUNTED
 
     def __init__(self, job: PrepareJob):
-        self._job, self._counter = job, BlockCounter(job.schema)
+        self._job, self._split, self._counter = job, RowSplitter(job), BlockCounter(job.schema)
         self.files = range(len(job.train_files))
 
-    def work(self, file: int, block: RawBlock) -> CountedBlock:
+    def work(self, file: int, block: RawBlock) -> tuple[CountedBlock, SetCounts]:
         """See `Pass.work`."""
-        return self._counter(block, lambda rows: self._job.in_train(file, rows.numbers, rows.label))
+        split = self._split(file, block)
+        return self._counter(split.rows, split.train), SetCounts.of(split)
 
-    def finish(self, workspace: Workspace, name: str, parts: Iterable[CountedBlock]) -> dict[str, Any]:
+    def finish(
+        self, workspace: Workspace, name: str, parts: Iterable[tuple[CountedBlock, SetCounts]]
+    ) -> dict[str, Any]:
         """See `Pass.finish`."""
         values, moments = ValueCounts(), no_moments(self._job.schema)
         numbers: dict[str, list[NumberSketch]] = collections.defaultdict(list)
         read = kept = 0
-        for part in parts:
+        sets = SetCounts()
+        for part, of_part in parts:
+            sets += of_part
             _stop_at(self._job, part.bad)
             read, kept = read + part.rows, kept + part.kept
             for table, distinct, counts in part.values:
@@ -93,7 +98,12 @@ class CountingPass:
         values.write(workspace, name)
         if numbers:
             write_sketches(workspace, name, {k: NumberSketch.joined(s).smaller(DISTINCT) for k, s in numbers.items()})
-        return {"read": read, "rows": kept, "moments": [moments.count, moments.mean, moments.m2]}
+        return {
+            "read": read,
+            "rows": kept,
+            "sets": dataclasses.asdict(sets),
+            "moments": [moments.count, moments.mean, moments.m2],
+        }
 
 
 def no_moments(schema: Schema) -> Moments:
@@ -107,46 +117,51 @@ class EncodingPass:
     stage, kind = "encode", ENCODED
 
     def __init__(self, job: PrepareJob, encoder: Encoder):
-        self._job, self._encode, self._schema = job, BlockEncoder(encoder), encoder.schema
+        self._job, self._split = job, RowSplitter(job)
+        self._encode, self._schema = BlockEncoder(encoder), encoder.schema
         self._samples = SampleTaker(encoder.schema)
         self.files = range(len(job.files))
 
     def work(self, file: int, block: RawBlock) -> SplitBlock:
         """See `Pass.work`."""
-        rows = parse(block, self._schema)
-        dropped = ~(self._job.in_train(file, rows.numbers, rows.label) | self._job.in_eval(file, rows.numbers))
-        left_out = rows.take(dropped)
-        rows = rows.take(~dropped) if dropped.any() else rows
-        encoded = self._encode(block, rows)
-        in_eval = self._job.in_eval(file, encoded.numbers)
-        splits = {"train": ~in_eval, "eval": in_eval}
+        found = self._split(file, block)
+        sets, kept = SetCounts.of(found), found.train | found.eval
+        left_out = found.rows.take(~kept)
+        found = found.take(kept)
+        encoded = self._encode(block, found.rows)
+        good = found.take(np.isin(found.rows.numbers, encoded.numbers))
+        splits = {"train": good.train, "eval": good.eval}
         segment = segment_name(file, segment_of(block))
-        samples = {}
-        for split, keep in splits.items():
-            good = np.isin(rows.numbers, encoded.numbers[keep])
-            samples[split] = self._samples.take(rows, good, split, segment)
-        return SplitBlock(encoded, splits, samples, (left_out.labels, left_out.weight))
+        samples = {split: self._samples.take(good.rows, keep, split, segment) for split, keep in splits.items()}
+        return SplitBlock(encoded, splits, samples, (left_out.labels, left_out.weight), sets, good.times)
 
     def finish(self, workspace: Workspace, name: str, parts: Iterable[SplitBlock]) -> dict[str, Any]:
         """See `Pass.finish`."""
         rows, bad, unknown = {"train": 0, "eval": 0}, 0, collections.Counter[str]()
         samples: dict[str, list[dict[str, Any]]] = {split: [] for split in rows}
         labels = {split: LabelCounter(self._schema) for split in (*rows, DROPPED)}
-        dropped = 0
+        dropped, sets = 0, SetCounts()
+        timed = TimedRows(encoded_schema(self._schema)) if self._job.rule.keep_order else None
         with _SegmentWriter(workspace, name, encoded_schema(self._schema)) as writer:
             for part in parts:
                 _stop_at(self._job, part.encoded.bad)
                 writer.write_rejects(part.encoded.bad)
-                bad += len(part.encoded.bad)
+                bad, sets = bad + len(part.encoded.bad), sets + part.sets
                 dropped += len(part.dropped[0])
                 labels[DROPPED].add(*part.dropped)
                 unknown.update(part.encoded.out_of_range)
                 for split, keep in part.splits.items():
-                    rows[split] += writer.write_rows(split, part.encoded.table, keep)
+                    if split == "train" and timed is not None and part.times is not None:
+                        rows[split] += timed.add(part.encoded.table.filter(keep), part.times[keep])
+                    else:
+                        rows[split] += writer.write_rows(split, part.encoded.table, keep)
                     labels[split].add(*part.labels(self._schema, keep))
                     samples[split] += part.samples[split]
+            if timed is not None:
+                writer.write_timed(timed)
         kept = {split: self._samples.finish(split, name, found) for split, found in samples.items()}
         counts = {"read": sum(rows.values()) + dropped, "rows": rows, "bad": bad, "out_of_range": dict(unknown)}
+        counts["sets"] = dataclasses.asdict(sets)
         counts["labels"] = {split: counter.plain() for split, counter in labels.items()}
         return {"name": name, **counts, "samples": kept}
 
@@ -160,12 +175,16 @@ class SplitBlock:
       splits: by split, which of these rows are in it, bool [N].
       samples: by split, the raw rows that may become samples.
       dropped: the labels [n, labels] and weights [n], if there are any, of negative rows that are not kept.
+      sets: the counts of the sets of all its rows.
+      times: of the encoded rows, int64 [N], microseconds since 1970, if the job needs them.
     """
 
     encoded: EncodedBlock
     splits: dict[str, np.ndarray]
     samples: dict[str, list[dict[str, Any]]]
     dropped: tuple[np.ndarray, np.ndarray | None]
+    sets: SetCounts
+    times: np.ndarray | None
 
     def labels(self, schema: Schema, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the labels [n, labels] of the rows where `keep` is true, and their weights [n], if they have any."""
@@ -198,15 +217,17 @@ class _SegmentWriter:
         """Writes bad rows, one a line."""
         self._rejects.writelines(json.dumps(dataclasses.asdict(b)) + "\n" for b in bad)
 
+    def write_timed(self, rows: TimedRows) -> None:
+        """Writes the training rows that are still to be put in order."""
+        rows.write(self._new(self._workspace.timed(self._name)))
+
     def write_rows(self, split: str, table: pa.Table, keep: np.ndarray) -> int:
         """Writes the rows where `keep` is true to the shard of a split, and returns their number."""
         if not keep.any():
             return 0
         if split not in self._writers:
             path = self._new(self._workspace.shard(split, self._name))
-            # Without checksums, most flipped bits in a page go unnoticed: the ids stay valid.
-            writer = pq.ParquetWriter(path, self._schema, compression="zstd", write_page_checksum=True)
-            self._writers[split] = self._stack.enter_context(writer)
+            self._writers[split] = self._stack.enter_context(shard_writer(path, self._schema))
         table = table if keep.all() else table.filter(keep)
         self._writers[split].write_table(table, row_group_size=ROWS_PER_GROUP)
         return int(table.num_rows)

@@ -24,8 +24,11 @@ from tfrs_dlrm.data.preparing.engines.local import LocalEngine
 from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
 from tfrs_dlrm.data.preparing.label_counts import joined
 from tfrs_dlrm.data.preparing.manifest import LOG, MANIFEST_FILE, PREPARE_AGAIN, PreparedManifest, PreparedShard
+from tfrs_dlrm.data.preparing.ordering import order_rows, ordered_shards
 from tfrs_dlrm.data.preparing.passes import DROPPED
+from tfrs_dlrm.data.preparing.row_splitter import EmptySetError, SetCounts, check_sets, split_description
 from tfrs_dlrm.data.preparing.samples import SAMPLES, write_samples
+from tfrs_dlrm.data.preparing.split_arguments import split_rule
 from tfrs_dlrm.data.preparing.workspace import ENCODED, Workspace, check_same
 from tfrs_dlrm.data.raw.frames import Frame, RawInputs, expand_inputs, input_identity, is_frame
 from tfrs_dlrm.messages.arguments import checked
@@ -43,6 +46,11 @@ def prepare(
     *,
     eval_inputs: RawInputs = (),
     eval_fraction: float = 0.0,
+    eval_after: str | None = None,
+    time: str | None = None,
+    time_format: str | None = None,
+    keep_order: bool = False,
+    split_by: str | None = None,
     seed: int = 0,
     keep_negatives: float | None = None,
     bad_rows: BadRows = "error",
@@ -64,6 +72,15 @@ def prepare(
         `s3://BUCKET/PREFIX` the local copy is prepared first (see `tfrs_dlrm.stores`).
       eval_inputs: the evaluation logs, as `inputs`; or give
       eval_fraction: the share of the rows of `inputs` to set aside for evaluation, chosen at random by `seed`.
+      eval_after: a date or time in ISO 8601, in UTC, such as `2026-11-25`: rows of `inputs` from this time on are for
+        evaluation, earlier ones for training. Needs `time`.
+      time: the column of the times, which need not be a feature. A row without a time is malformed, see `bad_rows`.
+      time_format: how the times are written, see `Time.format`; by default as a feature of the schema reads the column,
+        otherwise as the first rows are written.
+      keep_order: whether to write the training rows in the order of their times; rows of equal times stay in the order
+        of the log. Needs `time`.
+      split_by: a column, such as the user: all rows of a value go to the same set, and `eval_fraction` is the share of
+        values. A value's set depends on the value and on `seed` alone. Rows without a value are drawn one by one.
       seed: see `eval_fraction` and `keep_negatives`.
       keep_negatives: the share of the training rows with a first label of 0 to keep, drawn at random by `seed`; by
         default what the schema's label says, which is usually 1. Evaluation rows are all kept. Vocabularies and
@@ -82,7 +99,8 @@ def prepare(
 
     Raises:
       FileNotFoundError: an input is missing.
-      ValueError: an input is empty, damaged, lacks a column or has no usable row; `output` holds something else, or
+      ValueError: an input is empty, damaged, lacks a column or has no usable row; a time or group leaves no row for
+        training or evaluation; `output` holds something else, or
         another process prepares other data in it (`InUseError`). One that prepares the same data is waited for.
       BadRowError: a row is malformed, and `bad_rows` is `error`.
       ImportError: PySpark is not installed.
@@ -100,10 +118,22 @@ def prepare(
         raise ValueError(f"engine={engine!r} is neither 'duckdb' nor 'spark'")
     if master is not None and engine != "spark":
         raise ValueError(f"master={master!r} is for engine='spark', this is engine={engine!r}")
+    train_files = expand_inputs(inputs, "inputs")
+    rule = split_rule(
+        schema,
+        train_files,
+        time=time,
+        time_format=time_format,
+        eval_after=eval_after,
+        keep_order=keep_order,
+        split_by=split_by,
+        eval_fraction=eval_fraction,
+        with_eval=with_eval,
+    )
     if keep_negatives is not None:
         schema = schema.with_keep_negatives(keep_negatives)
     eval_files = expand_inputs(eval_inputs, "eval_inputs") if with_eval else ()
-    job = PrepareJob(schema, expand_inputs(inputs, "inputs"), eval_files, eval_fraction, seed, bad_rows)
+    job = PrepareJob(schema, train_files, eval_files, eval_fraction, seed, bad_rows, rule)
     training = set(map(input_identity, job.train_files))
     for file in job.eval_files:
         if input_identity(file) in training:
@@ -167,11 +197,17 @@ class _Preparation:
 
     def _prepare(self, fingerprint: dict[str, Any], engine: EngineName, master: str | None) -> PreparedManifest:
         self._job.check_files()
-        with _engine(engine, master) as running:
-            self._workspace.begin(fingerprint)
-            schema = count(self._job, self._workspace, running, self._progress)
-            running.encode(self._job, self._workspace, schema, self._progress)
-        manifest = self._manifest(fingerprint)
+        try:
+            with _engine(engine, master) as running:
+                self._workspace.begin(fingerprint)
+                schema = count(self._job, self._workspace, running, self._progress)
+                running.encode(self._job, self._workspace, schema, self._progress)
+            if self._job.rule.keep_order:
+                order_rows(self._workspace, self._progress)
+            manifest = self._manifest(fingerprint)
+        except EmptySetError:
+            self._workspace.discard()  # so that the same output can be given with another rule
+            raise
         if not schema.weight:
             with_shares(schema, manifest.labels.get("train", {})).save(os.path.join(self._output, SCHEMA_FILE))
         write_samples(self._output, self._samples("eval" if manifest.eval else "train"))
@@ -183,6 +219,8 @@ class _Preparation:
         """Makes the manifest from the marks of the second pass, and joins the bad rows of all segments."""
         marks = self._workspace.marks(ENCODED)
         rows = {s: sum(m["rows"][s] for m in marks) for s in ("train", "eval")}
+        sets = SetCounts.joined(SetCounts(**m["sets"]) for m in marks if "sets" in m)
+        check_sets(self._job, sets)
         check_rows(self._job.train_files, rows["train"], "training", self._job.bad_rows)
         if self._job.eval_files:
             check_rows(self._job.eval_files, rows["eval"], "evaluation", self._job.bad_rows)
@@ -190,6 +228,8 @@ class _Preparation:
             s: tuple(PreparedShard(f"{s}/{m['name']}.parquet", m["rows"][s]) for m in marks if m["rows"][s])
             for s in rows
         }
+        if self._job.rule.keep_order:
+            shards["train"] = ordered_shards(self._workspace)
         unknown: dict[str, int] = collections.Counter()
         for mark in marks:
             unknown.update(mark["out_of_range"])
@@ -199,9 +239,9 @@ class _Preparation:
             labels = {s: joined(self._job.schema, [m["labels"][s] for m in marks]) for s in rows}
         if self._job.schema.label.keep_negatives < 1:
             labels[LOG] = joined(self._job.schema, [m["labels"][s] for m in marks for s in ("train", DROPPED)])
-        return PreparedManifest(
-            shards["train"], shards["eval"], bad, dict(sorted(unknown.items())), fingerprint, labels
-        )
+        unknown = dict(sorted(unknown.items()))
+        split = split_description(self._job, sets)
+        return PreparedManifest(shards["train"], shards["eval"], bad, unknown, fingerprint, labels, split=split)
 
     def _samples(self, split: str) -> list[dict[str, Any]]:
         """The first raw rows of a split, which the second pass has taken."""

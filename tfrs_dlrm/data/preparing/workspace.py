@@ -30,7 +30,7 @@ from tfrs_dlrm.stores.lock import LOCK_FILE
 
 WORK_DIR = "unfinished"
 QUARANTINE_FILE = "quarantine.jsonl"
-COUNTED, ENCODED, FAILED = "counted", "encoded", "failed"
+COUNTED, ENCODED, ORDERED, FAILED = "counted", "encoded", "ordered", "failed"
 
 
 class TakenOverError(OSError):
@@ -79,7 +79,7 @@ class Workspace:
                 logging.info("%s: resuming an unfinished preparation", self.output)
                 self._tidy()
             else:
-                self._discard()
+                self.discard()
             os.makedirs(attempts, exist_ok=True)
             self._take_over()
             write_json(started, fingerprint)
@@ -127,6 +127,10 @@ class Workspace:
     def shard(self, split: str, name: str) -> str:
         """The path of the shard of a segment."""
         return os.path.join(self.output, split, f"{name}.parquet")
+
+    def timed(self, name: str) -> str:
+        """The path of the training rows of a segment with their times."""
+        return os.path.join(self.work, f"{name}.arrow")
 
     def rejects(self, name: str) -> str:
         """The path of the bad rows of a segment."""
@@ -183,8 +187,8 @@ class Workspace:
         for directory, _, _ in os.walk(self.output):
             remove_unfinished(directory)
 
-    def _discard(self) -> None:
-        """Removes the files of a run that finished no segment, whatever its job was."""
+    def discard(self) -> None:
+        """Removes the files of an unfinished run, whatever its job was."""
         for name in ("train", "eval", VOCABULARY_DIR):
             shutil.rmtree(os.path.join(self.output, name), ignore_errors=True)
         for name in (SCHEMA_FILE, STATISTICS_FILE):

@@ -71,6 +71,27 @@ def propose_time(column: SampledColumn, partial: bool) -> ProposedTime:
     )
 
 
+def time_format(column: SampledColumn) -> str:
+    """Returns the format in which a column of times is written.
+
+    Raises:
+      ValueError: it is none that is known, or may be one of two; the message ends with what to do.
+    """
+    written = _written(column) if column.time else None
+    if written is None:
+        shown = ", ".join(map(repr, list(column.counts)[:3])) or "no value"
+        raise ValueError(
+            f"column {column.name!r}: its first rows are in no time format that is known ({shown}); give time_format,"
+            " such as %Y-%m-%d or epoch_seconds"
+        )
+    for pair in _ALIKE:
+        for one, other in (pair, pair[::-1]):
+            if written[1].startswith(one) and _fits(written[0], written[1].replace(one, other)):
+                formats = f"{written[1]} or {written[1].replace(one, other)}"
+                raise ValueError(f"column {column.name!r}: its times may be {formats}; give one as time_format")
+    return written[1]
+
+
 def _written(column: SampledColumn) -> tuple[pa.Array, str] | None:
     """Returns the distinct times, as texts or int64, and their format; None if no format is known."""
     kind = column.values.type

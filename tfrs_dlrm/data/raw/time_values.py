@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfrs_dlrm.schema import ISO8601, Time
+from tfrs_dlrm.schema import EPOCHS, ISO8601, Time
 
 _DAYS = np.array([31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 
@@ -21,28 +21,24 @@ def is_temporal(kind: pa.DataType) -> bool:
 
 def written_as(array: pa.Array, time: Time) -> pa.Array:
     """Writes dates or timestamps, with or without a zone, as texts in UTC, or as whole numbers since 1970."""
-    seconds = _seconds(array)
     if time.is_epoch:
-        return pa.array([None if s is None else _epoch(s, time.format) for s in seconds.to_pylist()], pa.int64())
-    moments = seconds.cast(pa.timestamp("s"))
+        return _since_1970(array, EPOCHS[time.format] // 60)
+    moments = _since_1970(array, 1).cast(pa.timestamp("s"))
     if time.format == ISO8601:
         return pc.replace_substring(moments.cast(pa.string()), " ", "T")
     # Arrow knows no %f.
     return pc.strftime(moments, time.format.replace("%f", "0"))
 
 
-def _seconds(array: pa.Array) -> pa.Array:
-    """Returns seconds since 1970, int64, rounded down."""
+def _since_1970(array: pa.Array, per_second: int) -> pa.Array:
+    """Returns the units since 1970 of dates or timestamps, int64, rounded down; `per_second` of them are a second."""
     if pa.types.is_date(array.type):
-        return pc.multiply(array.cast(pa.date32()).cast(pa.int32()).cast(pa.int64()), 86400)
-    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[array.type.unit]
+        return pc.multiply(array.cast(pa.date32()).cast(pa.int32()).cast(pa.int64()), 86400 * per_second)
+    given = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[array.type.unit]
     numbers = array.cast(pa.int64())
-    rounded = np.floor_divide(pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False), per_second)
-    return pc.if_else(pc.is_valid(numbers), pa.array(rounded), pa.scalar(None, pa.int64()))
-
-
-def _epoch(seconds: int, written: str) -> int:
-    return seconds * {"epoch_seconds": 1, "epoch_millis": 10**3, "epoch_micros": 10**6, "epoch_nanos": 10**9}[written]
+    values = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
+    values = values * (per_second // given) if per_second > given else np.floor_divide(values, given // per_second)
+    return pc.if_else(pc.is_valid(numbers), pa.array(values), pa.scalar(None, pa.int64()))
 
 
 def no_times(text: pa.Array, time: Time) -> np.ndarray:

@@ -401,3 +401,18 @@ def test_arguments(tmp_path):
     with pytest.raises(ValueError, match="master='local' is for engine='spark', this is engine='duckdb'"):
         prepare(SCHEMA, [__file__], str(tmp_path / "out"), master="local")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"eval_after": "2026-05-01", "time": "ts", "keep_order": True, "keep_negatives": 0.7},
+        {"eval_fraction": 0.3, "split_by": "user", "seed": 4},
+    ],
+    ids=["time", "group"],
+)
+def test_both_engines_split_by_time_and_group_alike(log, spark, tmp_path, rule):
+    for engine in ("duckdb", "spark"):
+        manifest = prepare(SCHEMA, log.inputs, str(tmp_path / engine), **rule, bad_rows="quarantine", engine=engine)
+    assert manifest.rows("train") > 50 and manifest.rows("eval") > 50
+    assert_same_bytes(tmp_path / "duckdb", tmp_path / "spark")

@@ -45,7 +45,7 @@ class LocalEngine:
 
 def _run(work: Pass, job: PrepareJob, workspace: Workspace, report: Progress) -> None:
     """Works on the blocks of all unfinished segments in parallel, and finishes the segments in order."""
-    sizes = [sources.size_of(job.files[file], job.schema) for file in work.files]
+    sizes = [sources.size_of(job.files[file], job.log.schema) for file in work.files]
     rows, ahead = 0, (os.cpu_count() or 1) + 1
     report(work.stage, 0, sum(sizes), 0)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -74,7 +74,7 @@ class _FileBlocks:
 
     def __iter__(self) -> Iterator[RawBlock]:
         job, file = self._job, self._file
-        return sources.blocks_of_many(job.files[file], job.schema, job.beside(file), self._at)
+        return sources.blocks_of_many(job.files[file], job.log.schema, job.beside(file), self._at)
 
     def _at(self, position: int) -> None:
         self.position = position

@@ -173,7 +173,7 @@ class _UnitRun:
     def _blocks(self) -> Iterator[RawBlock]:
         unit = self._unit
         job = self._site.job
-        blocks = sources.blocks_of_many(self._path, job.schema, job.beside(unit.file), self._at, unit.start)
+        blocks = sources.blocks_of_many(self._path, job.log.schema, job.beside(unit.file), self._at, unit.start)
         if unit.start:
             blocks = itertools.islice(blocks, prepare_job.BLOCKS_PER_SEGMENT)
         return (dataclasses.replace(block, path=self._given) for block in blocks)
