@@ -126,6 +126,14 @@ def cross(**fields):
         (cross(cross=["a", "q"]), "counted before the edges of 'q' are known; give 'q' edges, or make the cross"),
         (cross(column="x"), "a cross has name, cross, encoding, min_count"),
         (cross(encoding="ids"), "encoding 'ids'; a cross is hashed"),
+        ([{"name": "b", "serving_value": "x"}, {"name": "a"}], "serving_value='x' belongs to training_only=true"),
+        ([{"name": "b", "training_only": True}], "all features are training_only"),
+        (
+            [{"name": "b", "training_only": True, "serving_value": 1, "dtype": "string"}, {"name": "a"}],
+            "serving_value=1.0; a text is needed, or null for a missing value",
+        ),
+        ([{"name": "b", "training_only": True, "separator": "|"}, {"name": "a"}], "needs one value, and it is multi"),
+        ([{"name": "b", "training_only": True}, {"name": "a", "column": "b"}], "reads column 'b', which requests lack"),
         ([{"name": "b", "column": "x", "input": "a"}, {"name": "a"}], "features 'b' and 'a' both take the input 'a'"),
         ([{"name": "ts"}, *time(), {"name": "t2"}], "'ts' and 'ts_hour' both take the input 'ts' but read it in two"),
     ],
@@ -143,6 +151,11 @@ def test_messages_of_dense_features_and_members():
         Schema(label, dense=(DenseFeature("x", time=Time(("hour",))),))
     with pytest.raises(ValueError, match="member 'site': no cross reads it"):
         Schema(label, dense=(DenseFeature("x"),), members=(site,))
+    bucket = CategoricalFeature("b", "x", "buckets", edges=(1,), training_only=True, serving_value=2)
+    with pytest.raises(
+        ValueError, match=r"'x' and 'b' read one .* training_only=false and training_only=true, serving_"
+    ):
+        Schema(label, dense=(DenseFeature("x"),), categorical=(site, bucket))
     days = DenseFeature("x", time=Time(("days",)), transform=("log1p", "standardize"))
     with pytest.raises(ValueError, match="give time an origin"):
         Schema(label, dense=(days,))

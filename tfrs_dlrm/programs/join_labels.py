@@ -7,7 +7,7 @@ _LOGS = FLAGS.multi_string("logs", "A file, directory or glob of the request log
 _LABELS = FLAGS.string(
     "labels",
     None,
-    "A file (TSV, CSV, Parquet) with the columns request_id, row and label.",
+    "A file (TSV, CSV, Parquet) with the columns request_id, row and label, and those that are training_only.",
     required=True,
 )
 _SCHEMA = FLAGS.string("schema", None, "The schema.json of the served model.", required=True)
@@ -24,3 +24,8 @@ def main() -> None:
     print(f"Wrote {joined.rows} labelled rows to {_OUTPUT.value}")
     print(f"Left out: {joined.unlabelled} rows without a label, {joined.duplicate_rows} that were logged twice,")
     print(f"  {joined.unmatched_labels} labels of rows that were not logged, {joined.duplicate_labels} second labels.")
+    if joined.lacking:
+        print(
+            f"Missing in all rows: {', '.join(joined.lacking)}, which requests lack; add the columns to the labels if"
+            " they are known."
+        )

@@ -122,6 +122,10 @@ class DenseFeature(_WithInput):
         Numbers without it are read as well.
       time: the column holds times, and the number is its part `days`.
       input: the name of its raw value in requests; by default the name. Features that share an input read one value.
+      training_only: requests lack the value, such as the position of an item on a page: an exported model has no such
+        input, and computes with `serving_value`.
+      serving_value: with `training_only`, the number for requests, in the log's units; of a time, as the log writes it.
+        None is a missing value.
     """
 
     name: str
@@ -134,6 +138,8 @@ class DenseFeature(_WithInput):
     unit: str = ""
     time: Time | None = None
     input: str = ""
+    training_only: bool = False
+    serving_value: float | str | None = None
 
     def __post_init__(self) -> None:
         _freeze(self, "transform")
@@ -181,6 +187,8 @@ class CategoricalFeature(_WithInput):
       time: the column holds times. The schema makes a feature `NAME_PART` of each part. `days` are put into buckets.
       input: the name of its raw value in requests; by default the name. Features that share an input read one value:
         the parts of a time, and buckets beside a dense feature of the same column.
+      training_only: as in `DenseFeature`; for features with one value. All features of a column need the same.
+      serving_value: with `training_only`, the value for requests, as the log has it; None is a missing value.
       cross: two or three one-valued features, whose values together are its value. It reads no column. With
         `vocabulary`, frequent combinations get rows; with `hash`, all share the rows of its table.
     """
@@ -204,6 +212,8 @@ class CategoricalFeature(_WithInput):
     unit: str = ""
     time: Time | None = None
     input: str = ""
+    training_only: bool = False
+    serving_value: float | str | None = None
     cross: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

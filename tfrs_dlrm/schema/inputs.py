@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -17,7 +18,7 @@ class FeatureInput:
     """One raw value of an example.
 
     Attributes:
-      name: its name in `Encoder.signature`, requests and samples.
+      name: its name in `Encoder.signature`, samples and, unless it is `training_only`, requests.
       column: the column of the log.
       dtype: `float32` for numbers, NaN where missing; `string`, "" where missing; or `int64`, -1 where missing.
       is_list: whether it is a list of values of the type.
@@ -25,6 +26,8 @@ class FeatureInput:
       time: how it is written, if it is a time; the parts are of no account.
       weights_of: the name of the input whose values it weighs; empty if it holds values.
       needed: whether a missing value is an error: a dense feature that reads it has no `fill_value`.
+      training_only: whether requests lack it; an exported model computes with `serving_value`.
+      serving_value: with `training_only`, the value for requests; None is a missing value.
       features: the names of the features that read it, in the order of the schema.
     """
 
@@ -36,7 +39,17 @@ class FeatureInput:
     time: Time | None = None
     weights_of: str = ""
     needed: bool = False
+    training_only: bool = False
+    serving_value: float | str | None = None
     features: tuple[str, ...] = ()
+
+    @property
+    def value_for_requests(self) -> float | int | str:
+        """With `training_only`, the value for requests in the form of the dtype."""
+        missing: dict[InputType, float | int | str] = {"string": "", "int64": -1, "float32": math.nan}
+        if self.serving_value is None:
+            return missing[self.dtype]
+        return int(self.serving_value) if self.dtype == "int64" else self.serving_value
 
     def joined(self, other: FeatureInput) -> FeatureInput:
         """Returns the input with the features of both.
@@ -45,6 +58,7 @@ class FeatureInput:
           ValueError: they are not the same value of the log.
         """
         same = {"needed": False, "features": ()}
+        self._check_serving(other)
         if dataclasses.replace(self, **same) != dataclasses.replace(other, **same):  # type: ignore[arg-type]
             first, second = self.features[0], other.features[0]
             raise ValueError(
@@ -52,6 +66,20 @@ class FeatureInput:
                 f" ({_described(self)}, and {_described(other)}); rename one, or set its input to another name"
             )
         return dataclasses.replace(self, needed=self.needed or other.needed, features=self.features + other.features)
+
+    def _check_serving(self, other: FeatureInput) -> None:
+        """Raises ValueError if the features say different things of requests."""
+        mine, its = ((x.training_only, x.serving_value) for x in (self, other))
+        if mine != its:
+            first, second = self.features[0], other.features[0]
+            raise ValueError(
+                f"features {first!r} and {second!r} read one value of column {self.column!r}, with training_only="
+                f"{_shown(*mine)} and training_only={_shown(*its)}; set both to the same"
+            )
+
+
+def _shown(training_only: bool, value: float | str | None) -> str:
+    return f"true, serving_value={'null' if value is None else repr(value)}" if training_only else "false"
 
 
 def _described(given: FeatureInput) -> str:
@@ -77,8 +105,16 @@ def collect_inputs(
 
 def _of_dense(f: DenseFeature) -> FeatureInput:
     dtype: InputType = "float32" if f.time is None else "int64" if f.time.is_epoch else "string"
-    needed = f.fill_value is None
-    return FeatureInput(f.input_name, f.column, dtype, time=_written(f.time), needed=needed, features=(f.name,))
+    return FeatureInput(
+        f.input_name,
+        f.column,
+        dtype,
+        time=_written(f.time),
+        needed=f.fill_value is None,
+        training_only=f.training_only,
+        serving_value=f.serving_value,
+        features=(f.name,),
+    )
 
 
 def _of_categorical(f: CategoricalFeature) -> list[FeatureInput]:
@@ -86,7 +122,17 @@ def _of_categorical(f: CategoricalFeature) -> list[FeatureInput]:
         return []
     is_list = f.multi_valued and f.separator is None
     dtype: InputType = "float32" if f.reads_number else "string" if f.separator is not None else f.dtype
-    values = FeatureInput(f.input_name, f.column, dtype, is_list, f.separator, _written(f.time), features=(f.name,))
+    values = FeatureInput(
+        f.input_name,
+        f.column,
+        dtype,
+        is_list,
+        f.separator,
+        _written(f.time),
+        training_only=f.training_only,
+        serving_value=f.serving_value,
+        features=(f.name,),
+    )
     if not f.weights:
         return [values]
     kind: InputType = "float32" if is_list else "string"

@@ -15,6 +15,7 @@ from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, N
 from tfrs_dlrm.schema.filling import fill_in
 from tfrs_dlrm.schema.inputs import FeatureInput, collect_inputs
 from tfrs_dlrm.schema.plain import build, plain
+from tfrs_dlrm.schema.serving_values import check_serving_values
 from tfrs_dlrm.schema.times import PART_ROWS, check_time
 from tfrs_dlrm.schema.validation import (
     check_categorical,
@@ -105,6 +106,7 @@ class Schema:
         for feature in self.categorical:
             check_categorical(feature, self.table_of(feature))
         check_members(self.members, self.categorical)
+        check_serving_values((*self.dense, *self.categorical, *self.members), inputs)
         check_text(self.text, self.categorical)
 
     def _check_times(self) -> None:

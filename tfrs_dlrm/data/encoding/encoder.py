@@ -23,6 +23,7 @@ import tf_keras as keras
 from tfrs_dlrm.data.encoding.checksums import check_files
 from tfrs_dlrm.data.encoding.dense_columns import dense_column, encode_dense
 from tfrs_dlrm.data.encoding.raw_values import RawValues, conformed, is_tensors, to_tensors
+from tfrs_dlrm.data.encoding.serving_values import check_serving_values, with_serving_values
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, read_statistics
 from tfrs_dlrm.data.encoding.text_values import Spelling, boolean_words, has_digits, to_int64, without_point_zero
 from tfrs_dlrm.data.encoding.time_parts import Minutes
@@ -93,6 +94,7 @@ class Encoder(keras.layers.Layer):
                 )
                 found = lookup.lookup(tf.constant([MISSING_TEXT, *self.tokenizer.missing])).numpy()
                 self._missing_rows[table.name] = None if (found == found[0]).all() else 1 + int(found[0])
+        check_serving_values(schema, directory, self.reader, self.rows)
 
     @classmethod
     def load(cls, directory: str) -> Encoder:
@@ -144,7 +146,7 @@ class Encoder(keras.layers.Layer):
         return encoder
 
     def signature(self) -> dict[str, tf.TensorSpec]:
-        """Returns the specs of the raw inputs by name, of `__call__` and of serving requests.
+        """Returns the specs of the raw inputs by name; requests have those of `serving_signature`.
 
         Numbers are float32 [B], NaN where missing. Categories and times are string or int64 [B], with several values
         joined by the schema's separator. List columns are [B, L], padded at the end with "" or -1, and their weights
@@ -155,12 +157,18 @@ class Encoder(keras.layers.Layer):
             for given in self.schema.inputs
         }
 
+    def serving_signature(self) -> dict[str, tf.TensorSpec]:
+        """Returns the specs of the raw inputs of requests: `signature` without the inputs that are `training_only`."""
+        left_out = {given.name for given in self.schema.inputs if given.training_only}
+        return {name: spec for name, spec in self.signature().items() if name not in left_out}
+
     def raw_inputs(self, data: RawValues) -> dict[str, tf.Tensor]:
         """Converts raw values in memory to tensors as `signature` describes them.
 
         Args:
-          data: a DataFrame or Arrow table with the columns of the log, labels not needed; or arrays by the names of
-            `signature`. They are read as `prepare` reads them; NaN, None and pd.NA are missing values.
+          data: a DataFrame or Arrow table with the columns of the log, labels and `training_only` features not needed;
+            or arrays by the names of `signature`. They are read as `prepare` reads them; NaN, None and pd.NA are
+            missing values.
 
         Raises:
           BadRowError: a value cannot be read.
@@ -176,18 +184,22 @@ class Encoder(keras.layers.Layer):
         """Encodes a batch of raw values; see `encode` for results and errors.
 
         Args:
-          raw: the values, by the names of `signature`. Other numeric dtypes are cast, and [B, 1] may stand for [B].
+          raw: the values, by the names of `signature`, or of `serving_signature`. Other numeric dtypes are cast, and
+            [B, 1] may stand for [B].
 
         Raises:
           ValueError: an input is missing, or of another kind.
         """
-        return self.encode(conformed(raw, self.signature()))
+        needed = self.serving_signature()
+        specs = {name: spec for name, spec in self.signature().items() if name in needed or name in raw}
+        return self.encode(conformed(raw, specs))
 
     def encode(self, raw: Mapping[str, tf.Tensor], part: Schema | None = None) -> dict[str, tf.Tensor]:
         """Encodes a batch of raw values.
 
         Args:
-          raw: the values, exactly as in `signature`; list columns may also be ragged.
+          raw: the values, exactly as in `signature`; list columns may also be ragged. Inputs that are `training_only`
+            and not in it have their `serving_value`.
           part: a schema with the features to encode (`Schema.select`); by default all.
 
         Returns:
@@ -200,6 +212,7 @@ class Encoder(keras.layers.Layer):
         """
         schema = self.schema if part is None else part
         features: dict[str, tf.Tensor] = {}
+        raw = with_serving_values(raw, schema)
         values = {given.name: self.reader.read(given, raw[given.name]) for given in schema.inputs}
         if schema.dense:
             dense = tf.stack([self.reader.number(f, values[f.input_name]) for f in schema.dense], axis=1)

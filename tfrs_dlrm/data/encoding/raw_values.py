@@ -30,6 +30,8 @@ def is_tensors(data: object) -> bool:
 def to_tensors(data: RawValues, schema: Schema, specs: Specs) -> dict[str, tf.Tensor]:
     """Converts a frame, or arrays by feature name, to the tensors of `Encoder.signature`.
 
+    Inputs that are `training_only` may be absent, and then are absent in the result.
+
     Raises:
       BadRowError: a value cannot be read.
       ValueError: the data are something else, a column is missing, or its type cannot hold what the schema says.
@@ -44,11 +46,12 @@ def to_tensors(data: RawValues, schema: Schema, specs: Specs) -> dict[str, tf.Te
             f"the encoder takes a DataFrame, or arrays or tensors by name ({', '.join(specs)}); this is a"
             f" {type(data).__name__}"
         )
-    parts: dict[str, list[Any]] = {name: [] for name in specs}
-    for block in frame_blocks(frame, schema.feature_columns):
-        for name, array in parse_inputs(block, schema).items():
+    inputs = [given for given in schema.inputs if given.column in frame.columns or not given.training_only]
+    parts: dict[str, list[Any]] = {given.name: [] for given in inputs}
+    for block in frame_blocks(frame, list(dict.fromkeys(given.column for given in inputs))):
+        for name, array in parse_inputs(block, schema, inputs).items():
             parts[name].append(to_tensor(array))
-    return {name: _joined(parts[name], spec) for name, spec in specs.items()}
+    return {name: _joined(parts[name], spec) for name, spec in specs.items() if name in parts}
 
 
 def conformed(raw: Mapping[str, tf.Tensor], specs: Specs) -> dict[str, tf.Tensor]:

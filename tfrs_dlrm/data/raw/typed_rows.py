@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -67,27 +68,27 @@ def parse(block: RawBlock, schema: Schema) -> TypedRows:
     label = _label(columns, schema.label)
     more_labels = {x.name: _label(columns, x, optional=True) for x in schema.more_labels}
     weight = _weight(columns, schema.weight) if schema.weight else None
-    rows = TypedRows(columns.lines, label, weight, _inputs(columns, schema), columns.bad_rows(), more_labels)
+    rows = TypedRows(columns.lines, label, weight, _parsed(columns, schema.inputs), columns.bad_rows(), more_labels)
     return rows if columns.good.all() else rows.take(columns.good)
 
 
-def parse_inputs(block: RawBlock, schema: Schema) -> dict[str, pa.Array]:
-    """Parses a block without labels or weight: its columns are `schema.feature_columns`. Returns `TypedRows.inputs`.
+def parse_inputs(block: RawBlock, schema: Schema, inputs: Sequence[FeatureInput]) -> dict[str, pa.Array]:
+    """Parses a block that has only the columns of some inputs of a schema. Returns them as `TypedRows.inputs`.
 
     Raises:
       BadRowError: a row cannot be used.
       ValueError: see `parse`.
     """
     columns = ColumnParser(block, schema)
-    inputs = _inputs(columns, schema)
+    found = _parsed(columns, inputs)
     for bad in columns.bad_rows():
         raise BadRowError(bad, "leave the row out")
-    return inputs
+    return found
 
 
-def _inputs(columns: ColumnParser, schema: Schema) -> dict[str, pa.Array]:
+def _parsed(columns: ColumnParser, inputs: Sequence[FeatureInput]) -> dict[str, pa.Array]:
     found: dict[str, pa.Array] = {}
-    for given in schema.inputs:
+    for given in inputs:
         found[given.name] = _weights(columns, given, found) if given.weights_of else _values(columns, given)
     return found
 

@@ -39,6 +39,7 @@ def card(manifest: BundleManifest, request: Mapping[str, Any]) -> str:
         "",
         *_table(["name", "type", "missing value", "of the context", "example"], map(_feature, manifest.features)),
         "",
+        *_serving_values(manifest.serving_values),
         "A text with a separator holds several values. JSON requests may have NaN as a number, as TF Serving reads it.",
         "",
         "## Signatures",
@@ -104,6 +105,13 @@ def _calibration(found: Mapping[str, Any] | None) -> list[str]:
         return []
     by = f", with {found['curves'] - 1} values of `{found['by']}` apart" if found["by"] else ""
     return [f"`{found['output']}` is calibrated after training: {found['method']}{by}.", ""]
+
+
+def _serving_values(found: Mapping[str, float | str | None]) -> list[str]:
+    if not found:
+        return []
+    values = (f"`{name}` ({'missing' if v is None else f'`{json.dumps(v)}`'})" for name, v in found.items())
+    return [f"Not asked for, because only training has it: {', '.join(values)}. In brackets is the value used.", ""]
 
 
 def _accuracy(found: Mapping[str, Any] | None, label: str = "") -> list[str]:

@@ -90,7 +90,8 @@ class BundleManifest:
       tensorflow: the version that exported it.
       tables: `storage` of the rows, their `bytes`, and `bytes_float32`.
       context: the features that candidates share.
-      features: the raw inputs.
+      features: the raw inputs of requests.
+      serving_values: by raw input that is `training_only`, the value that stands in for it; None is a missing value.
       signatures: by name, `method`, `inputs` and `outputs` with `dtype` and `shape`.
       checkpoint: the name of the checkpoint with the weights.
       tolerance: between answers and the training side, for the first label.
@@ -111,6 +112,7 @@ class BundleManifest:
     tables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     context: tuple[str, ...] = ()
     features: tuple[BundleFeature, ...] = ()
+    serving_values: Mapping[str, float | str | None] = dataclasses.field(default_factory=dict)
     signatures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     checkpoint: str | None = None
     tolerance: float | None = None

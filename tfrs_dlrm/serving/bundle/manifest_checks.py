@@ -106,6 +106,7 @@ _MANIFEST = _TOLERANCES | {
     "task": _TASK,
     "context": _list(_TEXT, "a list of names"),
     "features": _list(_object(_FEATURE, ("name",)), "a list of objects"),
+    "serving_values": _ANY_OBJECT,
     "signatures": _by_name(_object(_SIGNATURE, ("method", "inputs", "outputs"))),
     "more_outputs": _by_name(_object({"task": _TASK} | _TOLERANCES, ("task", "tolerance"))),
     "files": _by_name(_object(_FILE, ("bytes", "sha256"))),

@@ -70,8 +70,9 @@ def write_reference(
 ) -> None:
     """Writes rows of the log, then odd rows, with the answers of the trained model behind the encoder."""
     odd = odd_rows(serving.schema, samples[0])
-    rows = [*samples, *odd]
-    encoded = serving.encoder(to_tensors(rows, serving.raw_signature()))
+    signature = serving.raw_signature()
+    rows = [{name: row[name] for name in signature} for row in (*samples, *odd)]
+    encoded = serving.encoder(to_tensors(rows, signature))
     answers = {name: v.numpy() for name, v in model.label_tasks.named(model(encoded, training=False)).items()}
     with open(os.path.join(path, REFERENCE), "w", encoding="utf-8") as f:
         for i, row in enumerate(rows):

@@ -16,6 +16,7 @@ from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.tasks import Regression
 from tfrs_dlrm.serving.bundle.manifest import BundleFeature, BundleManifest
 from tfrs_dlrm.serving.exporting.accuracy import Accuracy
+from tfrs_dlrm.serving.exporting.context import feature_names
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel
 from tfrs_dlrm.serving.exporting.signatures import METHODS
 
@@ -53,8 +54,9 @@ def describe(
         created=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         tensorflow=tf.__version__,
         tables={"storage": serving.storage, "bytes": serving.tables.bytes, "bytes_float32": bytes_float32},
-        context=tuple(serving.context),
+        context=tuple(name for name in serving.context if name not in _not_asked(serving)),
         features=tuple(_features(serving, samples[0])),
+        serving_values={i.name: i.serving_value for i in serving.encoder.schema.inputs if i.training_only},
         signatures={name: _signature(name, signature) for name, signature in signatures.items()},
         checkpoint=os.path.basename(checkpoint) if checkpoint else None,
         **first,
@@ -73,9 +75,15 @@ def _calibration(model: RankingModel) -> dict[str, Any] | None:
     return {"method": found.method, "output": output, "by": found.feature, "curves": len(found.curves)}
 
 
+def _not_asked(serving: ServingModel) -> set[str]:
+    """Returns the features that read no input of a request."""
+    schema = serving.encoder.schema
+    return {name for name in feature_names(schema) if all(given.training_only for given in schema.inputs_of(name))}
+
+
 def _features(serving: ServingModel, sample: Mapping[str, Any]) -> list[BundleFeature]:
     found = []
-    for given in serving.encoder.schema.inputs:
+    for given in (given for given in serving.encoder.schema.inputs if not given.training_only):
         is_number = given.dtype == "float32" and not given.weights_of
         kind = "weights" if given.weights_of else "time" if given.time else "dense" if is_number else "categorical"
         found.append(

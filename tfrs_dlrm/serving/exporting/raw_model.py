@@ -41,7 +41,7 @@ def raw_model(model: RankingModel, encoder: Encoder | str) -> keras.Model:
     check_ranking_model(model, "raw_model")
     encoder = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
     _check_same_features(model.schema, encoder.schema)
-    specs = encoder.signature()
+    specs = encoder.serving_signature()
     for name in (encoder.name, model.name):
         if name in specs:
             raise ValueError(f"feature {name!r}: a layer has this name; give the {name} another, by its argument name")

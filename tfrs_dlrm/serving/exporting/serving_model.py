@@ -94,8 +94,8 @@ class ServingModel(tf.Module):
         }
 
     def raw_signature(self) -> dict[str, tf.TensorSpec]:
-        """Returns the inputs of `score_raw`; see `Encoder.signature`."""
-        return self.encoder.signature()
+        """Returns the inputs of `score_raw`; see `Encoder.serving_signature`."""
+        return self.encoder.serving_signature()
 
     def encoded_signature(self) -> dict[str, tf.TensorSpec]:
         """Returns the inputs of `score_encoded`.
@@ -185,7 +185,7 @@ class ServingModel(tf.Module):
                 flat[name] = tf.reshape(value, tf.concat([[contexts * candidates], tf.shape(value)[2:]], axis=0))
         encoded = [(self.encoder.encode(flat, self._shared), self._shared)]
         for given in self._individual.inputs:  # a cross of both reads the context for each candidate
-            if given.name in self._context_inputs:
+            if given.name in self._context_inputs and given.name in flat:
                 flat[given.name] = tf.repeat(flat[given.name], candidates, axis=0)
         encoded.append((self.encoder.encode(flat, self._individual), self._individual))
         outputs = self._parts.candidates(*(self._inputs(*part) for part in encoded), candidates)

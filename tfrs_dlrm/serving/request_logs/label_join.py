@@ -25,6 +25,9 @@ from tfrs_dlrm.serving.request_logs.request_log import LOG_FIELDS
 from tfrs_dlrm.stores.files import check_writable, disk_full, local_path, put
 from tfrs_dlrm.stores.lock import directory_lock
 
+# The columns with the identity of a row; the log's columns may have any name without `log/` before it.
+_KEYS = '"log/key", "log/row"'
+
 
 @dataclasses.dataclass(frozen=True)
 class Joined:
@@ -36,6 +39,7 @@ class Joined:
       unmatched_labels: labels of rows that were not logged.
       duplicate_rows: rows logged again under the same request_id and row; the first one counts.
       duplicate_labels: labels given again for the same request_id and row; the first one counts.
+      lacking: columns of `training_only` features that the labels do not have: their values are missing in all rows.
     """
 
     rows: int
@@ -43,22 +47,27 @@ class Joined:
     unmatched_labels: int
     duplicate_rows: int
     duplicate_labels: int
+    lacking: tuple[str, ...] = ()
 
 
 def join_labels(logs: Sequence[str], labels: str, output: str, schema: Schema) -> Joined:
     """Joins logs and labels by request_id and row.
 
+    Requests lack the values of `training_only` features, so they come with the labels.
+
     Args:
       logs: paths, directories and glob patterns of files of a `RequestLog`.
       labels: a path, directory or glob pattern of text with a header, or of Parquet, as `prepare` reads them. Columns:
         `request_id`, the schema's label, its weight if it has one, and `row`, the position in the request; without it,
-        labels belong to the first row. Rows with an empty label are skipped.
+        labels belong to the first row. And columns of `training_only` features, where known. Rows with an empty label
+        are skipped.
       output: the .parquet file to write, with the columns of the schema and of the log; missing values are null.
       schema: of the served model.
 
     Raises:
       FileNotFoundError: a log or the labels do not exist.
-      ValueError: a log is broken or has another schema, a column is missing, or no logged row has a label.
+      ValueError: a log is broken or has another schema, no logged row has a label, or the labels lack a column: a
+        target, or a `training_only` feature that refuses missing values.
       OSError: the disk is full.
     """
     if not says_parquet(output):
@@ -88,12 +97,18 @@ def _join(files: list[str], labels: str, label_files: list[str], output: str, sc
         duckdb.connect(":memory:", config={"memory_limit": "800MB", "temp_directory": scratch}) as connection,
     ):
         _read_logs(connection, files, schema, scratch)
-        _read_labels(connection, labels, label_files, schema, scratch)
-        joined = _count(connection, labels)
+        later = _read_labels(connection, labels, label_files, schema, scratch)
+        lacking = tuple(name for name in _training_only(schema) if name not in later)
+        joined = dataclasses.replace(_count(connection, labels), lacking=lacking)
         whole = os.path.join(scratch, "joined.parquet")
-        connection.execute(f"COPY ({_select(schema)}) TO {_text(whole)} (FORMAT parquet)")
+        connection.execute(f"COPY ({_select(schema, later)}) TO {_text(whole)} (FORMAT parquet)")
         put(whole, output)
     return joined
+
+
+def _training_only(schema: Schema) -> dict[str, bool]:
+    """Returns the columns that requests lack, and whether a missing value is an error."""
+    return {x.column: x.needed for x in schema.inputs if x.training_only and x.column not in schema.targets}
 
 
 def _read_logs(connection: duckdb.DuckDBPyConnection, files: list[str], schema: Schema, scratch: str) -> None:
@@ -110,42 +125,43 @@ def _read_logs(connection: duckdb.DuckDBPyConnection, files: list[str], schema: 
             raise ValueError(f"{files[0]}{' and the other logs' if len(files) > 1 else ''}: the logs hold no rows")
     # DuckDB numbers the rows of a Parquet file from 0.
     connection.execute(
-        f"CREATE VIEW logged_all AS SELECT *, file_row_number AS position, {_key('log/request_id')} AS key,"
-        f' "log/row" AS key_row FROM read_parquet({_text(path)}, file_row_number = true)'
+        f'CREATE VIEW logged_all AS SELECT *, file_row_number AS "log/number", {_key("log/request_id")} AS "log/key"'
+        f" FROM read_parquet({_text(path)}, file_row_number = true)"
     )
     connection.execute(
-        "CREATE TABLE firsts AS SELECT min(position) AS position, key, key_row FROM logged_all GROUP BY key, key_row"
+        f'CREATE TABLE firsts AS SELECT min("log/number") AS "log/number", {_KEYS} FROM logged_all GROUP BY {_KEYS}'
     )
 
 
 def _read_labels(
     connection: duckdb.DuckDBPyConnection, path: str, files: Sequence[str], schema: Schema, scratch: str
-) -> None:
-    """Makes `labels_all`, and `labels` with one row per request_id and row."""
+) -> list[str]:
+    """Makes `labels_all`, and `labels` with one row per request_id and row; returns the columns that came with them."""
     source = f"read_parquet({_text(_copy_labels(files, schema, scratch))})"
     found = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
-    targets = schema.targets
+    later = [name for name in (*schema.targets, *_training_only(schema)) if name in found]
     key = _key("request_id") if found["request_id"] == "BLOB" else _digits('CAST("request_id" AS VARCHAR)')
     row = "0"
     if "row" in found:
         row = 'CAST("row" AS BIGINT)'
         _check_rows(connection, path, f"{source} WHERE {_name(schema.label.column)} IS NOT NULL")
-    columns = ", ".join(f"{_name(name)} AS {_name(f'target/{name}')}" for name in targets)
+    columns = ", ".join(f"{_name(name)} AS {_name(f'later/{name}')}" for name in later)
     connection.execute(
-        f"CREATE TABLE labels_all AS SELECT {key} AS key, {row} AS key_row, {columns} FROM {source}"
+        f'CREATE TABLE labels_all AS SELECT {key} AS "log/key", {row} AS "log/row", {columns} FROM {source}'
         f" WHERE {_name(schema.label.column)} IS NOT NULL"
     )
     connection.execute(
         "CREATE TABLE labels AS SELECT * FROM labels_all"
-        " QUALIFY row_number() OVER (PARTITION BY key, key_row ORDER BY rowid) = 1"
+        f" QUALIFY row_number() OVER (PARTITION BY {_KEYS} ORDER BY rowid) = 1"
     )
+    return later
 
 
 def _copy_labels(files: Sequence[str], schema: Schema, scratch: str) -> str:
     """Writes the needed columns of the label files to one Parquet file, where empty texts are null; returns its path.
 
     Raises:
-      ValueError: a column is missing, or a line is no row.
+      ValueError: a column is missing, the files differ in their columns, or a line is no row.
     """
     path = os.path.join(scratch, "labels.parquet")
     text = dataclasses.replace(schema.text, columns=())  # files of labels have a header, whatever the log has
@@ -159,10 +175,12 @@ def _copy_labels(files: Sequence[str], schema: Schema, scratch: str) -> str:
                 if len(files) == 1:
                     raise
                 continue
+            if writer is None:
+                needed += [x for x, refused in _training_only(schema).items() if refused or x in names]
             missing = [name for name in needed if name not in names]
             if missing:
                 raise ValueError(f"{file}: no column {', '.join(map(repr, missing))}; the file has: {', '.join(names)}")
-            reader = sources.reading([*needed, *(["row"] if "row" in names else [])], text)
+            reader = sources.reading(list(dict.fromkeys([*needed, *(["row"] if "row" in names else [])])), text)
             for block in sources.blocks_of_many(file, reader, len(files)):
                 columns, _, broken = fields(block, reader)
                 for number, (_, reason) in broken.items():
@@ -208,10 +226,10 @@ def _count(connection: duckdb.DuckDBPyConnection, labels: str) -> Joined:
         return int(found[0]) if found else 0
 
     def example(table: str) -> str:
-        query = f"SELECT key, key_row FROM {table} ORDER BY key, key_row LIMIT 1"
+        query = f"SELECT {_KEYS} FROM {table} ORDER BY {_KEYS} LIMIT 1"
         return str(connection.execute(query).fetchone() or ("none",))
 
-    rows, logged, labelled = count("firsts JOIN labels USING (key, key_row)"), count("firsts"), count("labels")
+    rows, logged, labelled = count(f"firsts JOIN labels USING ({_KEYS})"), count("firsts"), count("labels")
     if not rows:
         raise ValueError(
             f"{labels}: none of the {labelled} labels belongs to one of the {logged} logged rows; (request_id, row) is"
@@ -226,19 +244,17 @@ def _count(connection: duckdb.DuckDBPyConnection, labels: str) -> Joined:
     )
 
 
-def _select(schema: Schema) -> str:
-    targets = schema.targets
-    columns = [f"labels.{_name(f'target/{name}')} AS {_name(name)}" for name in targets]
-    columns += [f"logged_all.{_name(name)}" for name in schema.feature_columns if name not in targets]
+def _select(schema: Schema, later: Sequence[str]) -> str:
+    columns = [f"labels.{_name(f'later/{name}')} AS {_name(name)}" for name in later]
+    columns += [f"logged_all.{_name(name)}" for name in schema.feature_columns if name not in later]
     columns += [
-        f"{'logged_all.key' if name == 'request_id' else 'logged_all.' + _name(f'log/{name}')} AS {_name(name)}"
+        f"logged_all.{_name('log/key' if name == 'request_id' else f'log/{name}')} AS {_name(name)}"
         for name in LOG_FIELDS
         if name not in schema.columns
     ]
     return (
-        f"SELECT {', '.join(columns)} FROM logged_all SEMI JOIN firsts USING (position)"
-        " JOIN labels ON labels.key = logged_all.key AND labels.key_row = logged_all.key_row"
-        " ORDER BY logged_all.position"
+        f'SELECT {", ".join(columns)} FROM logged_all SEMI JOIN firsts USING ("log/number")'
+        f' JOIN labels USING ({_KEYS}) ORDER BY logged_all."log/number"'
     )
 
 

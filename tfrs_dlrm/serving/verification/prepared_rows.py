@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import FeatureInput, Schema
 from tfrs_dlrm.serving.verification.questions import check_encoded
 from tfrs_dlrm.serving.verification.subject import Subject
 from tfrs_dlrm.serving.verification.verification_report import Failed
@@ -30,22 +30,38 @@ def check(subject: Subject) -> str:
     if not samples:
         raise Failed(f"{os.path.join(directory, _SAMPLES)} is empty; {then}")
     names = {f.name for f in subject.manifest.features}
-    if samples[0].keys() != names:
-        differ = ", ".join(sorted(samples[0].keys() ^ names))
+    schema = Schema.load(os.path.join(directory, "schema.json"))
+    only = [given for given in schema.inputs if given.training_only]
+    requested = samples[0].keys() - {given.name for given in only}
+    if requested != names:
+        differ = ", ".join(sorted(requested ^ names))
         raise Failed(f"--data={directory} has other features than the bundle: {differ}; give what it was trained on")
     split, table = first_rows(directory, len(samples))
-    encoded = encoded_inputs(table, Schema.load(os.path.join(directory, "schema.json")))
+    encoded = encoded_inputs(table, schema)
     wanted = subject.saved_model.signatures["encoded"].inputs.keys()
     if encoded.keys() != wanted:
         differ = ", ".join(sorted(encoded.keys() ^ wanted))
         raise Failed(f"--data={directory} is encoded with other columns than the bundle's: {differ}")
+    same = np.flatnonzero([all(_is_served(given, row[given.name]) for given in only) for row in samples])
+    lacking = ", ".join(given.name for given in only)
+    if not len(same):
+        return f"{split} set: not compared, as none of {len(samples)} rows has the serving value of {lacking}"
     found = check_encoded(
         subject,
-        subject.raw_inputs(samples),
-        encoded,
-        lambda i: f"{_SAMPLES}, line {i + 1} (if the bundle was trained on other data, give that as --data)",
+        subject.raw_inputs([samples[i] for i in same]),
+        {name: array[same] for name, array in encoded.items()},
+        lambda i: f"{_SAMPLES}, line {same[i] + 1} (if the bundle was trained on other data, give that as --data)",
     )
-    return f"{split} set: {found}"
+    return f"{split} set: {found}" + (f", which have the serving value of {lacking}" if only else "")
+
+
+def _is_served(given: FeatureInput, value: Any) -> bool:
+    """Whether a value of the log is the one that a model takes for requests, which lack it."""
+    if given.serving_value is None:
+        return value in (None, "", _NO_VALUE)
+    if value is None or given.dtype == "string":
+        return bool(value == given.serving_value)
+    return bool(np.float32(value) == np.float32(given.serving_value))
 
 
 def encoded_inputs(table: pa.Table, schema: Schema) -> dict[str, np.ndarray]:

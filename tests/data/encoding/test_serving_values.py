@@ -1,0 +1,231 @@
+"""What requests lack has its serving value: in the encoder, in every signature of a bundle, and in logged requests."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+import tfrs_dlrm as td
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, Time
+from tfrs_dlrm.serving.bundle.manifest import read_manifest
+from tfrs_dlrm.serving.exporting.export import ExportOptions
+from tfrs_dlrm.serving.request_logs.label_join import join_labels
+from tfrs_dlrm.serving.request_logs.request_log import RequestLog
+from tfrs_dlrm.serving.verification.verify import verify
+from tfrs_dlrm.streaming.address import StreamAddress
+from tfrs_dlrm.streaming.messages import Decoder
+from tfrs_dlrm.streaming.reader import Message
+
+SHOWN = "2024-05-06T07:08:09"
+ONLY = {"training_only": True}
+SCHEMA = Schema(
+    Label("y"),
+    dense=(
+        DenseFeature("price"),
+        DenseFeature("position", transform="standardize", serving_value=1, **ONLY),
+        DenseFeature("delay", indicator=True, **ONLY),  # None is a missing value
+    ),
+    categorical=(
+        CategoricalFeature("spot", "position", "buckets", edges=(1, 3), serving_value=1, **ONLY),
+        CategoricalFeature("place", serving_value="p1", **ONLY),
+        CategoricalFeature("slot", encoding="ids", dtype="int64", serving_value=3, **ONLY),
+        CategoricalFeature("shown", time=Time(("hour", "days")), serving_value=SHOWN, edges=(0, 9), **ONLY),
+        CategoricalFeature("user"),
+        CategoricalFeature("site"),
+        CategoricalFeature(cross=("place", "site")),
+        CategoricalFeature(cross=("shown_hour", "user"), encoding="hash"),
+    ),
+    tables=(Table("slot", vocabulary_size=7), Table("shown_hour_x_user", vocabulary_size=11)),
+)
+ROWS = 90
+
+
+def make():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "y": rng.integers(0, 2, ROWS),
+            "price": rng.normal(size=ROWS).astype(np.float32),
+            "position": rng.integers(1, 6, ROWS),
+            "delay": np.where(np.arange(ROWS) % 3, rng.normal(size=ROWS), np.nan),
+            "place": [f"p{k}" for k in rng.integers(0, 3, ROWS)],
+            "slot": rng.integers(0, 7, ROWS),
+            "shown": [f"2024-05-{d:02}T{h:02}:00:00" for d, h in rng.integers(1, 24, (ROWS, 2))],
+            "user": [f"u{k}" for k in rng.integers(0, 4, ROWS)],
+            "site": [f"s{k}" for k in rng.integers(0, 5, ROWS)],
+        }
+    )
+
+
+def as_served(rows):
+    """The rows with the serving values in their columns; `delay` is missing."""
+    return rows.assign(position=1, delay=np.nan, place="p1", slot=3, shown=SHOWN)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model of the rows, its prepared data, and its bundle."""
+    home, rows = tmp_path_factory.mktemp("served"), make()
+    data = str(home / "data")
+    td.prepare(SCHEMA, rows, data)
+    tf.random.set_seed(0)
+    encoder = td.Encoder.load(data)
+    model = td.DLRM(encoder.schema.with_dim(4), (8, 4), (8, 1))
+    model(encoder(rows))
+    path, _ = td.export_model(model, data, str(home / "model"), ExportOptions(context=("user",)))
+    return rows, data, model, path
+
+
+def test_features_equal_pandas_on_rows_with_the_value(exported):
+    rows, data, _, _ = exported
+    encoder = td.Encoder.load(data)
+    asked = ["price", "user", "site"]
+    assert list(encoder.serving_signature()) == asked
+    found = encoder(rows[asked])
+    names = [f.name for f in encoder.schema.one_hot]
+    got = dict(zip(names, found["ids"].numpy().T, strict=True))
+    position = (1 - rows.position.mean()) / rows.position.std(ddof=0)
+    wanted = np.stack([rows.price, np.full(ROWS, position), np.zeros(ROWS), np.ones(ROWS)], axis=1)
+    np.testing.assert_allclose(found["dense"], wanted, rtol=1e-6, atol=1e-6)
+    counts = rows.place.value_counts()
+    by_count = sorted(counts.index, key=lambda p: (-counts[p], p))
+    days = (pd.Timestamp(SHOWN).normalize() - pd.to_datetime(rows.shown).min().normalize()).days
+    bucket = 1 + np.searchsorted([0, 9], days, side="right")
+    for name, row in {
+        "spot": 2,
+        "place": 1 + by_count.index("p1"),
+        "slot": 3,
+        "shown_hour": 8,
+        "shown_days": bucket,
+    }.items():
+        np.testing.assert_array_equal(got[name], row)
+    seen = rows[rows.place == "p1"].site
+    assert ((got["place_x_site"] > 0) == rows.site.isin(seen)).all()
+    # By the encoder itself, on the columns that were set; and what a batch has is taken.
+    for features, frame in ((found, as_served(rows)), (encoder(rows), rows)):
+        again = encoder({name: encoder.raw_inputs(frame)[name] for name in encoder.signature()})
+        for name in again:
+            np.testing.assert_array_equal(features[name], again[name])
+    fitted = td.fit_encoder(SCHEMA, rows)
+    np.testing.assert_array_equal(fitted(rows[asked])["ids"], found["ids"])
+    with pytest.raises(ValueError, match="site"):
+        encoder(rows[["price", "user"]])
+
+
+def test_every_signature_scores_as_the_model_on_rows_with_the_value(exported):
+    rows, data, model, path = exported
+    encoder = td.Encoder.load(data)
+    wanted = model(encoder(as_served(rows))).numpy()
+    assert np.abs(wanted - model(encoder(rows)).numpy()).max() > 1e-3
+    raw = {name: encoder.raw_inputs(rows)[name] for name in encoder.serving_signature()}
+    signatures = tf.saved_model.load(path).signatures
+    assert set(signatures["serving_default"].structured_input_signature[1]) == {"price", "user", "site"}
+    np.testing.assert_allclose(signatures["serving_default"](**raw)["probability"], wanted, atol=1e-6)
+    np.testing.assert_allclose(td.raw_model(model, encoder)(raw), wanted, atol=1e-6)
+
+    def example(i):
+        features = {
+            "price": tf.train.Feature(float_list=tf.train.FloatList(value=[rows.price[i]])),
+            "position": tf.train.Feature(float_list=tf.train.FloatList(value=[5.0])),  # nobody asked for it
+            **{
+                name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[rows[name][i].encode()]))
+                for name in ("user", "site")
+            },
+        }
+        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+    examples = tf.constant([example(i) for i in range(ROWS)])
+    for name, output in {"serialized_examples": "probability", "regress": "outputs"}.items():
+        (given,) = signatures[name].structured_input_signature[1]
+        np.testing.assert_allclose(signatures[name](**{given: examples})[output], wanted, atol=1e-6)
+    mine = np.flatnonzero(rows.user == "u1")
+    candidates = {name: tf.gather(raw[name], mine)[None] for name in ("price", "site")}
+    ranked = signatures["rank"](user=tf.constant(["u1"]), **candidates)["scores"]
+    np.testing.assert_allclose(ranked[0], wanted[mine], atol=1e-6)
+
+
+def test_the_bundle_says_what_it_takes(exported):
+    _, data, _, path = exported
+    manifest = read_manifest(path)
+    served = {"position": 1.0, "delay": None, "place": "p1", "slot": 3, "shown": SHOWN}
+    assert dict(manifest.serving_values) == served
+    assert [(f.name, f.context) for f in manifest.features] == [("price", False), ("user", True), ("site", False)]
+    assert manifest.context == ("user", "shown_hour_x_user")
+    with open(f"{path}/MODEL.md", encoding="utf-8") as f:
+        assert 'because only training has it: `position` (`1.0`), `delay` (missing), `place` (`"p1"`)' in f.read()
+    report = verify(path, data=data, latency=False)
+    assert report.passed and "none of 90 rows has the serving value of position" in report.checks[-1].message
+
+
+def test_rows_of_the_log_with_the_value_are_compared(tmp_path):
+    schema = Schema(
+        Label("y"), categorical=(CategoricalFeature("site"), CategoricalFeature("place", serving_value="p1", **ONLY))
+    )
+    rows, data = make(), str(tmp_path / "data")
+    td.prepare(schema, rows, data)
+    model = td.DLRM(td.Encoder.load(data).schema.with_dim(4), (), (8, 1))
+    model(td.Encoder.load(data)(rows))
+    path, _ = td.export_model(model, data, str(tmp_path / "model"))
+    report = verify(path, data=data, latency=False)
+    same = (rows.place == "p1").sum()
+    assert report.passed and re.search(rf"{same} .*which have the serving value of place", report.checks[-1].message)
+
+
+def test_logged_requests_get_the_value_from_the_labels(exported, tmp_path):
+    rows, data, _, _ = exported
+    encoder = td.Encoder.load(data)
+    log = RequestLog(str(tmp_path / "requests"), 1.0)
+    raw = {name: value.numpy() for name, value in encoder.raw_inputs(rows[["price", "user", "site"]]).items()}
+    log.write("r", raw, np.full(ROWS, 0.5, np.float32), 1)
+    log.close()
+    requests, labels = [str(tmp_path / "requests/*.tfrecord")], str(tmp_path / "labels.csv")
+    later = ["position", "delay", "place", "slot", "shown"]
+    pd.DataFrame({"request_id": "r", "row": range(ROWS), "y": rows.y, **rows[later]}).to_csv(labels, index=False)
+    joined = join_labels(requests, labels, str(tmp_path / "joined.parquet"), SCHEMA)
+    assert (joined.rows, joined.lacking) == (ROWS, ())
+    td.prepare(SCHEMA, str(tmp_path / "joined.parquet"), str(tmp_path / "data"))
+    columns = [*encoder.schema.dense_columns, *(f.name for f in encoder.schema.one_hot)]
+    again, first = (pq.read_table(f"{home}/train", columns=columns) for home in (tmp_path / "data", data))
+    for name in columns:
+        np.testing.assert_allclose(again[name].to_numpy(), first[name].to_numpy(), rtol=1e-6)
+    # Labels without them: the values are not known, and so missing.
+    pd.DataFrame({"request_id": "r", "row": range(ROWS), "y": rows.y}).to_csv(labels, index=False)
+    joined = join_labels(requests, labels, str(tmp_path / "joined.parquet"), SCHEMA)
+    assert joined.lacking == tuple(later)
+    assert all(pq.read_table(tmp_path / "joined.parquet")[name].null_count == ROWS for name in later)
+
+
+def test_a_stream_has_the_values(exported):
+    rows, data, _, _ = exported
+    encoder = td.Encoder.load(data)
+    decoder = Decoder(encoder, StreamAddress.parse("kafka://a/t?format=json"))
+    values = [json.dumps(row).encode() for row in json.loads(rows.to_json(orient="records"))]
+    found = decoder([Message.of(0, i, value) for i, value in enumerate(values)])
+    assert not found.malformed
+    np.testing.assert_array_equal(found.columns.arrays()[2], encoder(rows)["ids"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"serving_value": "p7"},
+            "serving_value='p7' has no row; give a value of the training rows: .* frequent are 'p",
+        ),
+        ({"serving_value": None, "out_of_range": "error"}, "out_of_range='error' refuses missing values"),
+        ({"time": Time(("hour",)), "column": "shown", "serving_value": "noon"}, "is no time of the format 'iso8601'"),
+        (
+            {"encoding": "ids", "dtype": "int64", "column": "slot", "serving_value": 9},
+            "'place': serving_value=9.* has no",
+        ),
+    ],
+)
+def test_values_that_the_encoder_does_not_know_are_refused(fields, message):
+    place, site = CategoricalFeature("place", **(ONLY | fields)), CategoricalFeature("site")
+    tables = (Table("place", vocabulary_size=7),) if fields.get("encoding") == "ids" else ()
+    with pytest.raises(ValueError, match=message):
+        td.fit_encoder(Schema(Label("y"), categorical=(place, site), tables=tables), make())
