@@ -9,11 +9,15 @@ from pathlib import Path
 
 import click_log
 import cut_rates
+import numpy as np
 import pytest
 from waiting import wait_for
 
 from tfrs_dlrm.distribute.local_cluster import LocalCluster
+from tfrs_dlrm.training.calibrate import calibrate
 from tfrs_dlrm.training.evaluation import evaluate_run
+from tfrs_dlrm.training.groups import Grouping
+from tfrs_dlrm.training.workdir import Workdir
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,8 +64,17 @@ def test_stops_together_goes_on_and_evaluates(tmp_path):
     cut_rates.check(workdir, 0.5, {"dense": 0.001, "embedding": 0.02})
     assert f"resuming from {workdir}/checkpoints/step-{stopped}" in text()
 
-    assert cluster(tmp_path, "train/evaluate.py", f"--workdir={workdir}").run(print) == 0, text()
-    found = json.loads((workdir / "evaluation.json").read_text())["metrics"]["this model"]
     best = max((r["eval"] for r in records), key=lambda metrics: metrics["auc"])
-    assert found == pytest.approx(best, rel=1e-6)
     assert evaluate_run(str(workdir)).scores.metrics() == pytest.approx(best, rel=1e-6)  # on one device
+
+    # Each process scores a part of the rows, and the chief puts them in order: it knows those that calibration fitted.
+    calibrate(str(workdir)).found.save(Workdir(str(workdir)))
+    asked = (f"--workdir={workdir}", "--group_by=slot")
+    assert cluster(tmp_path, "train/evaluate.py", *asked).run(print) == 0, text()
+    alone = evaluate_run(str(workdir))
+    found = json.loads((workdir / "evaluation.json").read_text())["metrics"]["this model"]
+    assert found == pytest.approx(alone.scores.metrics(), rel=1e-6)
+    groups = Grouping(str(workdir), ["slot"]).measure(alone, "eval").to_dict()["group_by"]["slot"]
+    of_workers = json.loads((workdir / "groups.json").read_text())["group_by"]["slot"]
+    assert of_workers["value"] == groups["value"]
+    np.testing.assert_allclose(of_workers["log_loss"], groups["log_loss"], rtol=1e-6)

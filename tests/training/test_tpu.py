@@ -108,7 +108,7 @@ def test_a_run_of_another_strategy_is_loaded_whatever_its_row_optimizer_is(data,
 
 
 def test_scores_are_those_of_the_examples_there_are(data, monkeypatch):
-    """Groups of a batch for each replica, the last of them filled up."""
+    """Groups of a batch for each replica, the last of them filled up; in the order of the rows, as --group_by needs."""
     with fake_tpu("V1") as strategy, strategy.scope():
         model = make_model(data, 0)
         given = []

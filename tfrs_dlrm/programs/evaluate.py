@@ -39,7 +39,7 @@ def main() -> None:
     if path:
         check_writable_place(os.path.dirname(path))
     strategy = _STRATEGY()
-    grouping = Grouping(_WORKDIR.value, _GROUP_BY.value, _GAUC.value, strategy, _LABEL.value)
+    grouping = Grouping(_WORKDIR.value, _GROUP_BY.value, _GAUC.value, _LABEL.value)
     try:
         with examples_bar("evaluate") as progress:
             evaluation = evaluate_run(_WORKDIR.value, _DATA.value, _SPLIT.value, _CHECKPOINT.value, progress, strategy)

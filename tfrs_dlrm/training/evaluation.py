@@ -22,7 +22,7 @@ from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import read_json
 from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.factory import load_run
-from tfrs_dlrm.training.inputs import evaluation_dataset
+from tfrs_dlrm.training.inputs import evaluation_dataset, evaluation_order
 from tfrs_dlrm.training.run_calibration import read_calibration
 from tfrs_dlrm.training.tpu import fixed_batches
 from tfrs_dlrm.training.workdir import Which, Workdir
@@ -109,7 +109,12 @@ class NonFiniteError(FloatingPointError):
     """A loss, a weight or a score became NaN or infinite."""
 
 
-def score(model: RankingModel, data: tf.data.Dataset, progress: Callable[[int], None] | None = None) -> Scores:
+def score(
+    model: RankingModel,
+    data: tf.data.Dataset,
+    progress: Callable[[int], None] | None = None,
+    order: np.ndarray | None = None,
+) -> Scores:
     """Scores every example of a finite dataset, in its order, on all devices of the strategy of the model.
 
     Args:
@@ -117,6 +122,8 @@ def score(model: RankingModel, data: tf.data.Dataset, progress: Callable[[int], 
       data: batches of `(features, label[, weight])`, as `evaluation_dataset` makes them. Under a
         `MultiWorkerMirroredStrategy` each process has a part of them, and gets the scores of all.
       progress: called with the number of examples of each batch that is done.
+      order: the numbers of the examples in the order of the processes, int64 [N], by which the scores are put in order;
+        None is the order of the processes.
 
     Raises:
       NonFiniteError: a score is NaN or infinite.
@@ -140,6 +147,8 @@ def score(model: RankingModel, data: tf.data.Dataset, progress: Callable[[int], 
     columns = distribution.of_all_processes(columns)
     if not columns or not len(columns[0]):
         raise ValueError("the evaluation set is empty")
+    if order is not None:
+        columns = [column[np.argsort(order)] for column in columns]
     logits, labels, *weights = columns
     bad = np.count_nonzero(~np.isfinite(logits))
     if bad:
@@ -156,7 +165,8 @@ class Evaluation:
       checkpoint: its path.
       data: the prepared directory.
       reference: a name and the metrics of something to compare with, where the data come with one.
-      note: which examples of a calibrated run were scored; empty if all were.
+      note: what to know of the scores: which examples of a calibrated run were scored, and which features are
+        `training_only`. Empty if there is nothing.
     """
 
     scores: Scores
@@ -213,16 +223,19 @@ def evaluate_run(
         PreparedManifest.load(data)
         home.check_data(data)
         fitted = _calibrated_on(home, data, split)
-        scores = score(model, evaluation_dataset(data, config.train.eval_batch_size, split), progress)
-    note = ""
+        rows = evaluation_dataset(data, config.train.eval_batch_size, split)
+        scores = score(model, rows, progress, evaluation_order(data, split))
+    notes = []
     if fitted is not None:
         scores = scores.on(~fitted)
-        note = f"The {len(scores.labels):,} rows that it was not calibrated on"
+        notes.append(f"The {len(scores.labels):,} rows that it was not calibrated on")
+    if only := [given.name for given in home.schema().inputs if given.training_only]:
+        notes.append(f"Scored with the log's values of {', '.join(only)}, which requests lack")
     path = os.path.join(data, REFERENCE_FILE)
     reference: Any = read_json(path, _REMOVE_REFERENCE) if split == "eval" and os.path.isfile(path) else {}
     if not isinstance(reference, dict) or not all(isinstance(column, dict) for column in reference.values()):
         raise ValueError(f"{path}: damaged: metrics by name are expected; {_REMOVE_REFERENCE}")
-    return Evaluation(scores, home.shown(checkpoint), name, reference, note)
+    return Evaluation(scores, home.shown(checkpoint), name, reference, ".\n".join(notes))
 
 
 def _calibrated_on(home: Workdir, data: str, split: Split) -> np.ndarray | None:
@@ -230,9 +243,4 @@ def _calibrated_on(home: Workdir, data: str, split: Split) -> np.ndarray | None:
     found = read_calibration(home)
     if found is None or split != "eval" or not found.is_of(data):
         return None
-    if distribution_of().several_processes:  # which score the rows in another order
-        raise ValueError(
-            f"{home.name}: a calibrated run is evaluated by one process: leave --strategy=multi_worker out, or run"
-            " tfrs-dlrm calibrate --undo"
-        )
     return found.fitted(PreparedManifest.load(data).rows(split))

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tfrs_dlrm.data.encoding.row_names import NO_VALUE, categorical_feature, encoding_of, missing_row, row_names
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.reading.row_groups import looked_up
-from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.metrics import GroupedAUC, GroupMetrics, Groups, grouped_auc
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
@@ -101,7 +99,6 @@ class Grouping:
       workdir: the directory of the run.
       group_by: names of categorical features, to measure each value of.
       gauc: names of categorical features, to average the AUC over the values of.
-      strategy: where the examples are scored.
       label: the name of one; by default the first. Examples of which it is not known are in no group.
 
     Attributes:
@@ -109,8 +106,7 @@ class Grouping:
 
     Raises:
       FileNotFoundError: the directory holds no run.
-      ValueError: a feature does not exist or is a number, the label does not exist or has no AUC to average, or the
-        strategy has several processes.
+      ValueError: a feature does not exist or is a number, or the label does not exist or has no AUC to average.
     """
 
     def __init__(
@@ -118,7 +114,6 @@ class Grouping:
         workdir: str,
         group_by: Sequence[str] = (),
         gauc: Sequence[str] = (),
-        strategy: tf.distribute.Strategy | None = None,
         label: str = "",
     ) -> None:
         home = Workdir(workdir)
@@ -134,8 +129,6 @@ class Grouping:
                 f"gauc={','.join(gauc)}: label {self._label!r} is a number to predict, which has no AUC; leave it out"
                 " (group_by has the RMSE of each group)"
             )
-        if (group_by or gauc) and strategy and distribution_of(strategy).several_processes:
-            raise ValueError("groups are measured by one process: leave --strategy=multi_worker out for the evaluation")
 
     def measure(self, evaluation: Evaluation, split: Split) -> GroupEvaluation:
         """The metrics within the groups of an evaluation of the run.

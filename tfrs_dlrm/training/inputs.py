@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.data.preparing.manifest import Split
 from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS, dataset, steps_per_epoch
 from tfrs_dlrm.data.reading.record_dataset import record_dataset
 from tfrs_dlrm.data.reading.records import write_records
+from tfrs_dlrm.data.reading.row_groups import reading_order
 from tfrs_dlrm.data.reading.service.input_service import InputService
 from tfrs_dlrm.distribute.strategies import Distribution, distribution_of
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
@@ -151,6 +153,15 @@ def evaluation_dataset(directory: str, batch_size: int, split: Split = "eval") -
         return features, labels, stands_for if weights is None else weights * stands_for
 
     return data.map(weighted)
+
+
+def evaluation_order(directory: str, split: Split = "eval") -> np.ndarray | None:
+    """Returns the numbers of the rows of `evaluation_dataset`, int64 [N], of one process after the other.
+
+    None means that a single process reads all of them in order.
+    """
+    part = distribution_of().evaluation_part
+    return None if part is None else reading_order(directory, split, part.num_input_pipelines)
 
 
 def epoch_steps(directory: str, batch_size: int) -> int:

@@ -15,7 +15,7 @@ from cases import matrix
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, PreparedShard, encoded_schema
 from tfrs_dlrm.data.reading.columns import sorted_tables
 from tfrs_dlrm.data.reading.dataset import dataset, steps_per_epoch
-from tfrs_dlrm.data.reading.row_groups import RowGroup
+from tfrs_dlrm.data.reading.row_groups import RowGroup, reading_order
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 SCHEMA = Schema(
@@ -206,6 +206,7 @@ def test_input_pipelines_share_the_rows(directory, pipelines, split):
     if split == "eval":
         whole = flat(rows_in(dataset(directory, 100, split="eval")))
         assert sorted(rows) == sorted(whole), "a row in none"
+        assert rows == np.array(whole)[reading_order(directory, split, pipelines)].tolist()
     else:
         assert len({len(p) for p in parts}) == 1, "replicas would wait for each other"
         assert len(rows) > 0.8 * TRAIN_ROWS

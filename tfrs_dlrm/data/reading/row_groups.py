@@ -50,11 +50,37 @@ def share_of_split(
     directory: str, split: Split, context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool
 ) -> PipelineShare[RowGroup]:
     """Selects the row groups of a split for an input pipeline; see `pipeline_share` for arguments and errors."""
-    shards = PreparedManifest.load(directory).shards(split)
-    groups = _list_row_groups(directory, shards, encoded_schema(Schema.load(os.path.join(directory, SCHEMA_FILE))))
+    groups = _groups_of(directory, split)
     rows = sum(g.rows for g in groups)
     what = f"{directory}: {rows} {split} rows"
     return pipeline_share(one_for_each(groups, context), context, batch_size, drop_remainder, what)
+
+
+def reading_order(directory: str, split: Split, pipelines: int) -> np.ndarray:
+    """Returns the numbers of the rows of a split, int64 [N], in the order of all input pipelines, one after the other.
+
+    Each pipeline reads its part in order, without shuffling, up to the end.
+
+    Raises:
+      FileNotFoundError, ValueError: see `dataset`.
+    """
+    directory = local_copy(directory)
+    begins: dict[tuple[str, int], int] = {}
+    rows = 0
+    for group in _groups_of(directory, split):
+        begins[group.path, group.index] = rows
+        rows += group.rows
+    order = []
+    for i in range(pipelines):
+        share = share_of_split(directory, split, tf.distribute.InputContext(pipelines, i), 1, drop_remainder=False)
+        order += [begins[x.path, x.index] + np.arange(x.begin, x.end) for x in share.chunks]
+    return np.concatenate(order)
+
+
+def _groups_of(directory: str, split: Split) -> list[RowGroup]:
+    """Lists the row groups of a split, in the order of the log."""
+    shards = PreparedManifest.load(directory).shards(split)
+    return _list_row_groups(directory, shards, encoded_schema(Schema.load(os.path.join(directory, SCHEMA_FILE))))
 
 
 def _list_row_groups(directory: str, shards: Sequence[PreparedShard], expected: pa.Schema) -> list[RowGroup]:
