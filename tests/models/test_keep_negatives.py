@@ -21,6 +21,7 @@ from tfrs_dlrm.models.label_losses import LabelLosses
 from tfrs_dlrm.models.tasks import Tasks
 from tfrs_dlrm.serving.bundle.manifest import read_manifest
 from tfrs_dlrm.serving.exporting.export import export
+from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.loop import train_and_evaluate
 
@@ -101,6 +102,8 @@ def test_evaluations_are_of_the_full_log(run):
         found = evaluate_run(str(run / "run"), split=split).scores.metrics()
         assert found == pytest.approx(wanted, rel=1e-4)
         assert 0.85 < found["calibration"] < 1.2, split
+        explained = explain_run(str(run / "run"), Questions(("importance",), ("site",), seeds=1), split=split)
+        assert explained.importance.metrics == pytest.approx({k: wanted[k] for k in ("auc", "log_loss")}, rel=1e-4)
 
 
 @pytest.mark.slow

@@ -26,11 +26,13 @@ class Sample:
       schema: the schema of the data.
       table: a row per example, see `encoded_schema`.
       label: the index of a label of the schema; all examples have it.
+      kept: the share of the examples with a first label of 0 that `prepare` kept.
     """
 
     schema: Schema
     table: pa.Table
     label: int = 0
+    kept: float = 1.0
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -42,8 +44,12 @@ class Sample:
 
     @property
     def weights(self) -> np.ndarray | None:
-        """The weights, float32 [N], or None if the examples have none."""
-        return self.table["weight"].to_numpy() if self.schema.weight else None
+        """The weights, float32 [N], or None if there are none. A kept negative weighs as many as it stands for."""
+        weights = self.table["weight"].to_numpy() if self.schema.weight else None
+        if self.kept == 1:
+            return weights
+        stands_for = np.where(self.table[self.schema.label_columns[0]].to_numpy() > 0, 1.0, 1 / self.kept)
+        return (stands_for if weights is None else weights * stands_for).astype(np.float32)
 
     def first(self, examples: int) -> Sample:
         """Returns the first examples; the order is random."""
@@ -105,7 +111,8 @@ def draw_sample(directory: str, split: Split, examples: int, seed: int = 0, labe
             parts.append(group.take(pa.array(chosen[first:last] - begin)))
         begin = end
     table = pa.concat_tables(parts).take(pa.array(rng.permutation(len(chosen))))
-    return Sample(schema, table.combine_chunks(), label)
+    kept = schema.label.keep_negatives if split == "train" else 1.0
+    return Sample(schema, table.combine_chunks(), label, kept)
 
 
 def _known(directory: str, split: Split, schema: Schema, label: int) -> np.ndarray:
