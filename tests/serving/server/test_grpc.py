@@ -1,6 +1,7 @@
 """The local server's gRPC: codes for what is wrong, batches, health; see test_contract.py for what is right."""
 
 import concurrent.futures
+import threading
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from rpc_errors import code
 from serving_bundles import by_hand, example
 from serving_bundles import predict_request as request
 from tensorflow_serving.apis import (
+    classification_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
     regression_pb2,
 )
 
 from tfrs_dlrm.serving.runtime import requests
+from tfrs_dlrm.serving.server import grpc_service
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,32 @@ def test_tensors_that_would_take_much_memory_are_refused_before_they_are_made(pr
     name, details = code(lambda: prediction.Predict(many))
     assert name == "INVALID_ARGUMENT" and "input size does not match signature: 20003!=3" in details
     assert server.server.service.admission.memory == 0
+
+
+@pytest.mark.parametrize("method", ["Regress", "Classify"])
+def test_long_answers_are_built_in_a_thread_so_that_others_do_not_wait(prediction, monkeypatch, method):
+    kind, built = {"Regress": "regression", "Classify": "classification"}[method], []
+    fill = getattr(grpc_service, f"_fill_{kind}s")
+
+    def noted(*arguments):
+        built.append(threading.current_thread().name)
+        fill(*arguments)
+
+    monkeypatch.setattr(grpc_service, f"_fill_{kind}s", noted)
+    message = {"Regress": regression_pb2.RegressionRequest, "Classify": classification_pb2.ClassificationRequest}[
+        method
+    ]
+    long = message()
+    long.model_spec.name, long.model_spec.signature_name = "clicks", method.lower()
+    for slot in range(1500):
+        long.input.example_list.examples.append(example(price=4.0, site=b"abc", slot=slot))
+    answer = getattr(prediction, method)(long)
+    if method == "Regress":
+        found = [r.value for r in answer.result.regressions]
+    else:
+        found = [c.classes[1].score for c in answer.result.classifications]
+    np.testing.assert_allclose(found, [by_hand(4, 4, "abc", slot) for slot in range(1500)], rtol=1e-6)
+    assert len(built) == 1 and built[0].startswith("convert")
 
 
 def test_health(channel):

@@ -36,6 +36,8 @@ from tfrs_dlrm.serving.server.served_version import ServedVersion
 
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 _Handler = Callable[[Any, Call], Awaitable[Any]]
+_Fill = Callable[[Any, Mapping[str, np.ndarray]], None]
+_RESULT_MEMORY = 64  # bytes of a message that holds one number of the answer
 _MESSAGE_MEMORY = 4  # bytes in protobuf's form per byte of a message, at most for what is not made to be large
 
 
@@ -129,17 +131,18 @@ class _GrpcApi:
     async def regress(self, request: Any, call: Call) -> Any:
         response = protos.regression.RegressionResponse()
         outputs = await self._score_examples("regress", request, response, call)
-        for value in outputs["outputs"].ravel().tolist():
-            response.result.regressions.add(value=value)
+        await self._fill_result(_fill_regressions, response, outputs)
         return response
 
     async def classify(self, request: Any, call: Call) -> Any:
         response = protos.classification.ClassificationResponse()
-        for row in answers.classes(await self._score_examples("classify", request, response, call)):
-            added = response.result.classifications.add()
-            for label, score in row:
-                added.classes.add(label=label, score=score)
+        outputs = await self._score_examples("classify", request, response, call)
+        await self._fill_result(_fill_classifications, response, outputs)
         return response
+
+    async def _fill_result(self, fill: _Fill, response: Any, outputs: Mapping[str, np.ndarray]) -> None:
+        size = _RESULT_MEMORY * sum(array.size for array in outputs.values())
+        await self._service.off_loop(size, fill, response, outputs)
 
     async def _score_examples(self, method: str, request: Any, response: Any, call: Call) -> dict[str, np.ndarray]:
         model, chosen = self._version(request.model_spec, call)
@@ -192,6 +195,18 @@ def _check_filter(names: Sequence[str], signature: Signature) -> None:
 def _fill_outputs(response: Any, outputs: Mapping[str, np.ndarray]) -> None:
     for name, array in outputs.items():
         response.outputs[name].CopyFrom(to_proto(array, as_bytes=False))
+
+
+def _fill_regressions(response: Any, outputs: Mapping[str, np.ndarray]) -> None:
+    for value in outputs["outputs"].ravel().tolist():
+        response.result.regressions.add(value=value)
+
+
+def _fill_classifications(response: Any, outputs: Mapping[str, np.ndarray]) -> None:
+    for row in answers.classes(outputs):
+        added = response.result.classifications.add()
+        for label, score in row:
+            added.classes.add(label=label, score=score)
 
 
 def _fill_spec(spec: Any, model: ServedModel, version: ServedVersion, signature: str) -> None:

@@ -19,6 +19,7 @@ from tfrs_dlrm.serving.server.loading import NoRoomError, has_room, load
 from tfrs_dlrm.serving.server.model_config import VersionPolicy
 from tfrs_dlrm.serving.server.resting import Resting, fingerprint, look
 from tfrs_dlrm.serving.server.served_version import ServedVersion, State
+from tfrs_dlrm.serving.server.uninterrupted import uninterrupted
 from tfrs_dlrm.stores import StoreError, forget_copy, is_store_url
 
 SECONDS_BETWEEN_LISTINGS = 30.0  # of a store, which charges for each
@@ -168,8 +169,14 @@ class ServedModel:
     async def _load(self, version: ServedVersion) -> None:
         self._changed(self, version)
         logging.info("%s: loading version %d", self.name, version.number)
+        work = asyncio.get_running_loop().run_in_executor(self._loader, load, version.path)
         try:
-            model, manifest = await asyncio.get_running_loop().run_in_executor(self._loader, load, version.path)
+            model, manifest = await uninterrupted(work)
+        except asyncio.CancelledError:  # the server ends
+            version.state = State.END
+            if work.exception() is None:
+                self._loader.submit(work.result()[0].close)
+            raise
         except Exception as e:
             version.error, version.state = str(e), State.END
             version.bytes_needed = e.needed if isinstance(e, NoRoomError) else 0
