@@ -2,9 +2,9 @@
 
 make bench-serving     # 3 minutes
 
-Also of `rank`, beside the same rows through `serving_default`. What is timed is the run alone, as TF Serving does it,
-without what Python takes to make tensors of values; for `rank` with that too, since it is sent far fewer of them. Calls
-of what is compared are taken in turns, in blocks.
+Also of `rank`, beside the same rows through `serving_default`, without and with a linear term. What is timed is the run
+alone, as TF Serving does it, without what Python takes to make tensors of values; for `rank` with that too, since it is
+sent far fewer of them. Calls of what is compared are taken in turns, in blocks.
 """
 
 import json
@@ -26,7 +26,8 @@ _CALLS = flags.DEFINE_integer("calls", 2000, "Timed calls of each, in blocks of 
 _OUTPUT = flags.DEFINE_string("output", "", "Where to write the results as JSON.")
 _BLOCK = 50
 _BATCHES = (1, 16, 256)
-_CANDIDATES = (100, 500)
+_CANDIDATES = (100, 500, 1000)
+_LINEAR_OWN = 5  # as serving_export.LINEAR_OWN
 _OWN = (3, 5, 10)  # of the 26 categorical features, those that are not of the context; as serving_export.OWN
 
 
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> None:
         obvious = SavedModel(os.path.join(directory, "obvious"))
         ranking = {own: SavedModel(os.path.join(directory, f"ours-{own}")) for own in _OWN}
         ours = ranking[_OWN[0]]
+        linear = SavedModel(os.path.join(directory, "linear"))
     rng = np.random.default_rng(1)
     rows = {batch: _rows(rng, batch) for batch in (*_BATCHES, *_CANDIDATES)}
     report["serving_default"] = {}
@@ -51,10 +53,11 @@ def main(argv: list[str]) -> None:
         with one as obvious_call, two as our_call:
             report["serving_default"][batch] = _in_turns({"obvious": obvious_call, "ours": our_call})
     report["rank"], report["rank_with_tensors"] = {}, {}
-    for own in _OWN:
+    models = [(str(own), own, model) for own, model in ranking.items()]
+    for title, own, model in (*models, (f"{_LINEAR_OWN}, linear", _LINEAR_OWN, linear)):
         for count in _CANDIDATES:
-            at_once, whole = _rank(ranking[own], rows[count], own)
-            report["rank"][f"{count} x {own}"], report["rank_with_tensors"][f"{count} x {own}"] = at_once, whole
+            what = f"{count} x {title}"
+            report["rank"][what], report["rank_with_tensors"][what] = _rank(model, rows[count], own)
     _show(report)
     if _OUTPUT.value:
         with open(_OUTPUT.value, "w", encoding="utf-8") as f:
@@ -108,7 +111,7 @@ def _show(report: dict) -> None:
             named = [(name, times) for name, times in found.items() if isinstance(times, dict)]
             for name, times in named:
                 what = f"{name}, with tensors" if title == "rank_with_tensors" else name
-                print(f"{count:>9} {unit:<9} {what:<28}" + "".join(f"{t * 1e3:9.2f}" for t in times.values()))
+                print(f"{count:>16} {unit:<9} {what:<28}" + "".join(f"{t * 1e3:9.2f}" for t in times.values()))
             (_, slow), (_, fast) = named
             print(f"{'':20}{'ratio':<28}" + "".join(f"{slow[p] / fast[p]:8.2f}x" for p in slow))
             if "largest_difference" in found:

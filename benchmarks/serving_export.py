@@ -19,6 +19,7 @@ CATEGORICAL = [f"C{i:02d}" for i in range(1, 27)]
 VALUES = [3, 30, 300, 3000, 30_000]  # of one feature after the other
 DIM, BOTTOM, TOP = 16, (512, 256, 16), (512, 256, 1)  # Criteo-Kaggle's in the DLRM paper
 OWN = (3, 5, 10)  # of the categorical features, the last ones, those of a candidate
+LINEAR_OWN = 5  # of a DLRM with a linear term, as configs/default.py has it
 
 
 def value(feature: str, number: int) -> str:
@@ -48,8 +49,8 @@ def prepared(directory: str) -> str:
     return output
 
 
-def export_ours(data: str, output: str, own: int) -> None:
-    model = td.DLRM(td.Schema.load(f"{data}/schema.json"), BOTTOM, TOP)
+def export_ours(data: str, output: str, own: int, linear: bool = False) -> None:
+    model = td.DLRM(td.Schema.load(f"{data}/schema.json"), BOTTOM, TOP, linear=linear)
     model.build()
     serving = ServingModel(model, td.Encoder.load(data), DENSE + CATEGORICAL[:-own])
 
@@ -114,4 +115,5 @@ if __name__ == "__main__":
     there = prepared(sys.argv[1])
     for count in OWN:
         export_ours(there, os.path.join(sys.argv[1], f"ours-{count}"), count)
+    export_ours(there, os.path.join(sys.argv[1], "linear"), LINEAR_OWN, linear=True)
     export_obvious(there, os.path.join(sys.argv[1], "obvious"))

@@ -1,5 +1,7 @@
 """Scores as they are served, in fewer operations or once per context, equal those of the model in training."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,12 +27,20 @@ def rows(schema: Schema, count: int, rng: np.random.Generator) -> Inputs:
     return Inputs(dense, tf.stack(vectors, axis=1) if vectors and len(set(dims.values())) == 1 else vectors)
 
 
+def build(model):
+    """Builds a model, with weights of its numbers that are not all 0."""
+    model.build()
+    if model.linear and model.schema.dense:
+        model.linear_numbers.kernel.assign(np.random.default_rng(2).normal(size=model.linear_numbers.kernel.shape))
+
+
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("top_mlp", [pytest.param((1,), marks=pytest.mark.matrix), (6, 5, 1)])
 @pytest.mark.parametrize("schema", [SCHEMA, NO_DENSE, SCHEMA.with_dim(8), SCHEMA.select("abu"), NO_DENSE.with_dim(4)])
-def test_dlrm_in_few_operations_is_dlrm(schema, top_mlp, batch):
-    model = td.DLRM(schema, (7, 8), top_mlp, seed=3)
-    model.build()
+@pytest.mark.parametrize("linear", [False, True])
+def test_dlrm_in_few_operations_is_dlrm(schema, top_mlp, batch, linear):
+    model = td.DLRM(schema, (7, 8), top_mlp, seed=3, linear=linear)
+    build(model)
     scorer = model.row_scorer()
     assert isinstance(scorer, DLRMRowScorer)
     inputs = rows(schema, batch, np.random.default_rng(1))
@@ -58,9 +68,12 @@ def test_a_dlrm_with_a_score_of_its_own_is_asked():
     [(SCHEMA, "abu"), (SCHEMA, "bvx"), (SCHEMA, "ab"), (SCHEMA, "uvw"), (NO_DENSE, "vx"), (NO_DENSE, "u")],
 )
 @pytest.mark.parametrize(("contexts", "candidates"), [(3, 5), (1, 1)])
-def test_dlrm_once_per_context_is_dlrm_row_by_row(schema, shared, top_mlp, self_interaction, contexts, candidates):
-    model = td.DLRM(schema, (7, 8), top_mlp, self_interaction, seed=3)
-    model.build()
+@pytest.mark.parametrize("linear", [False, True])
+def test_dlrm_once_per_context_is_dlrm_row_by_row(
+    schema, shared, top_mlp, self_interaction, contexts, candidates, linear
+):
+    model = td.DLRM(schema, (7, 8), top_mlp, self_interaction, seed=3, linear=linear)
+    build(model)
     context, own = schema.select(shared), schema.select(set("abuvwx") - set(shared))
     scorer = model.candidate_scorer(context, own)
     assert isinstance(scorer, DLRMCandidateScorer)
@@ -71,6 +84,21 @@ def test_dlrm_once_per_context_is_dlrm_row_by_row(schema, shared, top_mlp, self_
     np.testing.assert_allclose(scorer(*given), together, rtol=1e-5, atol=1e-5)
     if len(top_mlp) > 1 and contexts > 1:  # as it is served: operations are fused then
         np.testing.assert_allclose(tf.function(scorer)(*given), together, rtol=1e-5, atol=1e-5)
+
+
+def test_the_linear_term_of_several_labels():
+    schema = dataclasses.replace(SCHEMA, more_labels=(Label("z"),))
+    model = td.DLRM(schema, (7, 8), (5, 1), linear=True)
+    build(model)
+    context, own = schema.select("bux"), schema.select("avw")
+    rng = np.random.default_rng(1)
+    given = rows(context, 2, rng), rows(own, 6, rng), tf.constant(3)
+    expected = BroadcastScorer(ModelScorer(model.logits, []), schema, context, own)(*given).numpy()
+    assert expected.shape == (6, 2)
+    np.testing.assert_allclose(model.candidate_scorer(context, own)(*given), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        BroadcastScorer(model.row_scorer(), schema, context, own)(*given), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_broadcast_orders_columns_and_rows_as_the_schema_has_them():

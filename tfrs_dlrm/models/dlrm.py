@@ -17,6 +17,7 @@ from tfrs_dlrm.models.dlrm_serving import DLRMCandidateScorer, DLRMRowScorer, Se
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, looked_up
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.scorers import CandidateScorer, RowScorer
+from tfrs_dlrm.models.served_linear import LinearKernels
 from tfrs_dlrm.schema import Schema
 
 
@@ -160,7 +161,15 @@ class DLRM(RankingModel):
     def _served_layers(self) -> ServedLayers:
         projections = {f: self.projections[table] for f, table in self._table_of.items() if table in self.projections}
         bottom = self.bottom_mlp if self.schema.dense else None
-        return ServedLayers(self.schema, bottom, projections, self.top_mlp, self.self_interaction, self.dim)
+        return ServedLayers(
+            self.schema, bottom, projections, self.top_mlp, self.self_interaction, self.dim, self._linear_kernels()
+        )
+
+    def _linear_kernels(self) -> LinearKernels | None:
+        if not self.linear:
+            return None
+        numbers = self.linear_numbers.kernel.numpy() if self.schema.dense else None
+        return LinearKernels(self.linear_vectors.kernel.numpy(), numbers)
 
     def _is_plain(self) -> bool:
         """Returns whether `DLRMRowScorer` and `DLRMCandidateScorer` compute this model.
@@ -171,7 +180,6 @@ class DLRM(RankingModel):
         known = (
             type(self).compute_logits is DLRM.compute_logits
             and self.interaction is not None
-            and not self.linear
             and self._has_bottom_mlp == bool(self.schema.dense)
             and not self.top_mlp.batch_norm
         )

@@ -16,6 +16,8 @@ The layer is linear: its inputs may come in any order if the kernel's rows do to
     DLRMRowScorer         b, 1b 2b 3b, 21 31 32    products with b, then the triangle of the other vectors
     DLRMCandidateScorer   b, 1b 2b 21              once per context, if b, 1 and 2 are the context's
                           3b 31 32                 per candidate, if 3 is the candidate's
+
+A linear term is added to the logits; its sum is split in the same way.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.models.scorers import DenseColumns, Inputs
+from tfrs_dlrm.models.served_linear import LinearKernels, ServedLinear
 from tfrs_dlrm.schema import Schema
 
 
@@ -42,6 +45,7 @@ class ServedLayers(NamedTuple):
       top_mlp: an MLP without batch normalization.
       self_interaction: whether the dot products of the vectors with themselves are included.
       dim: D, the dimension of the interacting vectors.
+      linear: of the linear term; None without one.
     """
 
     schema: Schema
@@ -50,6 +54,7 @@ class ServedLayers(NamedTuple):
     top_mlp: MLP
     self_interaction: bool
     dim: int
+    linear: LinearKernels | None = None
 
 
 class _ServedDLRM(tf.Module):
@@ -78,12 +83,16 @@ class _ServedDLRM(tf.Module):
         """Adds the bias of the top MLP's first layer."""
         return x if self.bias is None else tf.nn.bias_add(x, self.bias)
 
-    def logits(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns logits, float32 [R] or [R, labels], from the sums [R, units] of the top MLP's first layer."""
+    def outputs(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns the top MLP's outputs [R, labels] from the sums [R, units] of its first layer."""
         x = x if self._activation is None else self._activation(x)
         for layer in self.others:
             x = layer(x)
-        return tf.cast(x[:, 0] if self._labels == 1 else x, tf.float32)
+        return x
+
+    def logits(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns logits, float32 [R] or [R, labels], from [R, labels]."""
+        return tf.cast(outputs[:, 0] if self._labels == 1 else outputs, tf.float32)
 
 
 class DLRMRowScorer(_ServedDLRM):
@@ -107,6 +116,7 @@ class DLRMRowScorer(_ServedDLRM):
             order = [np.arange(layers.dim), kernel_row[1:, 0], kernel_row[1 + rows, 1 + columns]]
             kernel = kernel[np.concatenate(order)]
         self._kernel = tf.Variable(kernel, trainable=False)
+        self._linear = layers.linear and ServedLinear(layers.linear, layers.schema, layers.schema)
 
     def __call__(self, inputs: Inputs) -> tf.Tensor:
         """See `RowScorer.__call__`."""
@@ -117,14 +127,16 @@ class DLRMRowScorer(_ServedDLRM):
         if self.bottom_mlp is not None:
             bottom = self.bottom_mlp(inputs.dense)
             columns = [bottom, tf.reshape(_dot_products(vectors, bottom[:, tf.newaxis]), [-1, count]), *columns]
-        return self.logits(self.biased(tf.matmul(tf.concat(columns, axis=1), self._kernel)))
+        outputs = self.outputs(self.biased(tf.matmul(tf.concat(columns, axis=1), self._kernel)))
+        return self.logits(outputs + self._linear(vectors, inputs.dense) if self._linear else outputs)
 
 
 class DLRMCandidateScorer(_ServedDLRM):
     """Computes DLRM's logits with little work per candidate.
 
-    The bottom MLP, if no candidate has dense features, and the products among the context's vectors are computed once
-    per context. The products of a candidate's vectors with the context's, and among themselves, remain.
+    The bottom MLP, if no candidate has dense features, the products among the context's vectors, and the linear term of
+    the context are computed once per context. The products of a candidate's vectors with the context's, and among
+    themselves, remain.
 
     Args:
       layers: with at least one vector in the context.
@@ -155,6 +167,13 @@ class DLRMCandidateScorer(_ServedDLRM):
         crossed = kernel[kernel_row[others[:, None], shared[None, :]].reshape(-1)]
         candidate_kernel = [*([bottom_rows] if self._candidate_bottom else []), crossed, among(others)]
         self._candidate_kernel = tf.Variable(np.concatenate(candidate_kernel), trainable=False)
+        self._linear = None
+        if layers.linear is not None:
+            bottoms = (self.bottom_mlp is not None and not self._candidate_bottom, self._candidate_bottom)
+            self._linear = [
+                ServedLinear(layers.linear, layers.schema, part, bottom)
+                for part, bottom in zip((context, candidate), bottoms, strict=True)
+            ]
 
     def _positions(self, names: Sequence[str]) -> tuple[list[int], list[int]]:
         """Returns the positions of the context's and the candidate's vectors; the bottom vector's position is 0."""
@@ -183,11 +202,15 @@ class DLRMCandidateScorer(_ServedDLRM):
             once += tf.matmul(bottom, self._bottom_kernel)
         once = self.biased(once)
         together = tf.concat(columns, axis=1)
-        return tf.cond(  # for one context, TensorFlow makes one operation of product, sum and activation
+        outputs = tf.cond(  # for one context, TensorFlow makes one operation of product, sum and activation
             contexts == 1,
-            lambda: self.logits(tf.nn.bias_add(tf.matmul(together, self._candidate_kernel), once[0])),
-            lambda: self.logits(_added_to_each(tf.matmul(together, self._candidate_kernel), once)),
+            lambda: self.outputs(tf.nn.bias_add(tf.matmul(together, self._candidate_kernel), once[0])),
+            lambda: self.outputs(_added_to_each(tf.matmul(together, self._candidate_kernel), once)),
         )
+        if self._linear:
+            of_context, of_candidates = self._linear
+            outputs += _added_to_each(of_candidates(v, candidate.dense), of_context(u, context.dense))
+        return self.logits(outputs)
 
     def _once(self, vectors: tf.Tensor) -> tf.Tensor:
         """Returns the share of the products among the vectors [C, U, D] of contexts in the sum: [C, units]."""
