@@ -87,14 +87,14 @@ run-s3: $(SETUP)  ## the quickstart in an S3 on loopback that fails one request 
 PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations=10 $(TESTS)
 SLOW := cluster or spark or browser or realdata or matrix or process or slow
 
-test: $(SETUP)  ## every unit and whole small paths: 5 minutes on 2 cores
+test: $(SETUP)  ## every unit and whole small paths: 16 minutes on 2 cores
 	@$(PYTEST) -m 'not ($(SLOW))'
 
 test-rest: $(SETUP)  ## what `make test` leaves out: clusters, Spark, the browser, real data, programs, combinations
 	@$(PYTEST) -m '$(SLOW)'
 
 # In two runs, since the memory of a test process grows with the tests that it runs.
-test-all: $(SETUP)  ## both, and which lines of the library they reach: 23 minutes on 2 cores
+test-all: $(SETUP)  ## both, and which lines of the library they reach: 55 minutes on 2 cores
 	@$(PYTEST) -m 'not ($(SLOW))' --cov --cov-report=
 	@$(PYTEST) -m '$(SLOW)' --cov --cov-append --cov-report=term:skip-covered
 
