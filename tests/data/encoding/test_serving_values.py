@@ -15,6 +15,7 @@ from tfrs_dlrm.serving.bundle.manifest import read_manifest
 from tfrs_dlrm.serving.exporting.export import ExportOptions
 from tfrs_dlrm.serving.request_logs.label_join import join_labels
 from tfrs_dlrm.serving.request_logs.request_log import RequestLog
+from tfrs_dlrm.serving.verification import prepared_rows
 from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.messages import Decoder
@@ -41,12 +42,12 @@ SCHEMA = Schema(
     ),
     tables=(Table("slot", vocabulary_size=7), Table("shown_hour_x_user", vocabulary_size=11)),
 )
-ROWS = 90
+ROWS, SERVED = 90, 12  # rows of the log, and how many of them have the serving values
 
 
 def make():
     rng = np.random.default_rng(0)
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "y": rng.integers(0, 2, ROWS),
             "price": rng.normal(size=ROWS).astype(np.float32),
@@ -59,6 +60,7 @@ def make():
             "site": [f"s{k}" for k in rng.integers(0, 5, ROWS)],
         }
     )
+    return pd.concat([as_served(rows[:SERVED]), rows[SERVED:]], ignore_index=True)
 
 
 def as_served(rows):
@@ -148,7 +150,7 @@ def test_every_signature_scores_as_the_model_on_rows_with_the_value(exported):
     np.testing.assert_allclose(ranked[0], wanted[mine], atol=1e-6)
 
 
-def test_the_bundle_says_what_it_takes(exported):
+def test_the_bundle_says_what_it_takes_and_is_verified(exported, monkeypatch):
     _, data, _, path = exported
     manifest = read_manifest(path)
     served = {"position": 1.0, "delay": None, "place": "p1", "slot": 3, "shown": SHOWN}
@@ -157,22 +159,12 @@ def test_the_bundle_says_what_it_takes(exported):
     assert manifest.context == ("user", "shown_hour_x_user")
     with open(f"{path}/MODEL.md", encoding="utf-8") as f:
         assert 'because only training has it: `position` (`1.0`), `delay` (missing), `place` (`"p1"`)' in f.read()
+    # Rows of the log are compared if they have all these values.
+    (found,) = [c.message for c in verify(path, data=data, latency=False).checks if "serving value of" in c.message]
+    assert re.search(rf"{SERVED} .*, which have the serving value of position, delay, place, slot, shown", found)
+    monkeypatch.setattr(prepared_rows, "_is_served", lambda *_: False)
     report = verify(path, data=data, latency=False)
     assert report.passed and "none of 90 rows has the serving value of position" in report.checks[-1].message
-
-
-def test_rows_of_the_log_with_the_value_are_compared(tmp_path):
-    schema = Schema(
-        Label("y"), categorical=(CategoricalFeature("site"), CategoricalFeature("place", serving_value="p1", **ONLY))
-    )
-    rows, data = make(), str(tmp_path / "data")
-    td.prepare(schema, rows, data)
-    model = td.DLRM(td.Encoder.load(data).schema.with_dim(4), (), (8, 1))
-    model(td.Encoder.load(data)(rows))
-    path, _ = td.export_model(model, data, str(tmp_path / "model"))
-    report = verify(path, data=data, latency=False)
-    same = (rows.place == "p1").sum()
-    assert report.passed and re.search(rf"{same} .*which have the serving value of place", report.checks[-1].message)
 
 
 def test_logged_requests_get_the_value_from_the_labels(exported, tmp_path):
