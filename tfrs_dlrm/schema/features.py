@@ -177,7 +177,8 @@ class CategoricalFeature(_WithInput):
       sequence_length: multi-valued features only: returns the vectors of this many first values, [B, sequence_length,
         dim], padded with zeros, instead of pooling them. The model's `compute_logits` must take sequences, which
         DLRM's does not.
-      buckets: `buckets` only: how many intervals, with edges at quantiles of the training rows; equal edges are merged.
+      buckets: `buckets` only: at most how many intervals, with equally many training rows; a number that has a whole
+        share of them is alone in its interval.
         Or `log2`: a row for negative numbers, then one for each floor(log2(1 + x)) up to the largest training row.
       edges: `buckets` only: the rising edges themselves. An edge belongs to the interval above it: `(0, 10)` are three
         buckets, x < 0, 0 <= x < 10 and x >= 10. Numbers and edges are compared as float32.

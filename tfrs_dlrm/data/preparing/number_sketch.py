@@ -1,8 +1,8 @@
-"""Sketches of the numbers of training rows, which give quantiles: exact where few values differ, close elsewhere.
+"""Sketches of the numbers of training rows, which give edges of buckets: exact for few distinct values, else close.
 
 A sketch is rising float32 values and how many numbers each stands for. Up to `DISTINCT` different values in a segment
-of the log are kept as they are. Of more, `DISTINCT` are kept that have equal numbers of rows between them, so that the
-rank of a quantile is off by at most 1 / `DISTINCT` of the rows. The result depends on the segments only, which all
+of the log are kept as they are. Of more, `DISTINCT` are kept that have equal numbers of rows between them, so that
+their ranks are at most 1 / `DISTINCT` of the rows apart. The result depends on the segments only, which all
 engines share.
 """
 
@@ -53,12 +53,26 @@ class NumberSketch:
         kept = np.unique([0, *np.searchsorted(until, ranks), len(until) - 1])
         return NumberSketch(self.values[kept], np.diff(until[kept], prepend=0))
 
-    def quantiles(self, parts: int) -> np.ndarray:
-        """Returns the values below or at which k / `parts` of the numbers are, for k = 1 to `parts` - 1."""
+    def edges(self, parts: int) -> list[float]:
+        """Returns the rising lower ends of at most `parts` intervals of equally many numbers, without the first.
+
+        Each interval takes numbers until it has its share of those that are left. A number that has a whole share is
+        alone in its interval, so that the zeros of a mostly empty column leave intervals to its other numbers.
+        """
         until = np.cumsum(self.counts)
-        # In Python's integers, which do not overflow.
-        ranks = [-(-k * int(until[-1]) // parts) for k in range(1, parts)]
-        return np.asarray(self.values[np.searchsorted(until, ranks)])
+        found: list[float] = []
+        done, total = 0, int(until[-1])
+        for left in range(parts, 1, -1):
+            # In Python's integers, which do not overflow.
+            share = -(-(total - done) // left)
+            last = int(np.searchsorted(until, done + share))
+            if int(self.counts[last]) >= share and int(until[last] - self.counts[last]) > done:
+                last -= 1
+            if last + 1 >= len(until):
+                break
+            done = int(until[last])
+            found.append(float(self.values[last + 1]))
+        return found
 
 
 def write_sketches(workspace: Workspace, name: str, sketches: Mapping[str, NumberSketch]) -> None:

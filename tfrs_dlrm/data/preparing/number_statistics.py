@@ -63,9 +63,7 @@ def _edges(f: CategoricalFeature, sketches: Mapping[str, NumberSketch], origin: 
     found = _values(f, sketches)
     if isinstance(f.buckets, str) or f.buckets is None:
         return tuple(log2_edges(float(found.values[-1]) - origin))
-    # No training row is below an edge at the smallest number.
-    edges = (x for x in found.quantiles(f.buckets) if x > found.values[0])
-    return tuple(merged_edges([float(x) - origin for x in edges]))
+    return tuple(merged_edges([x - origin for x in found.edges(f.buckets)]))
 
 
 def _values(f: DenseFeature | CategoricalFeature, sketches: Mapping[str, NumberSketch]) -> NumberSketch:
