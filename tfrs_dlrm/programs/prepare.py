@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 
 FLAGS = ProgramFlags(__doc__)
-_SCHEMA = FLAGS.string("schema", None, "The schema of the log, a JSON file; `infer` proposes one.", required=True)
+_SCHEMA = FLAGS.string(
+    "schema", None, "The schema of the log, a JSON file; `infer` proposes one. With --base, the base's by default."
+)
 _INPUT = FLAGS.multi_string("input", "A file, directory or glob pattern of the log; may be repeated.", required=True)
 _EVAL_INPUT = FLAGS.multi_string("eval_input", "A file, directory or glob of the evaluation set; may be repeated.")
 _EVAL_FRACTION = FLAGS.number("eval_fraction", 0.0, "The share of the input's rows to evaluate on, drawn at random.")
@@ -45,6 +47,16 @@ _MASTER = FLAGS.string(
     "master", None, "For Spark: spark://HOST:PORT, yarn or k8s://HOST; by default local[*], this machine."
 )
 _OUTPUT = FLAGS.string("output", None, "The directory to write.", required=True)
+_BASE = FLAGS.string(
+    "base", None, "Prepared data of earlier days: its values keep their rows, and new values get rows behind them."
+)
+_HALF_LIFE = FLAGS.string(
+    "half_life", None, "For --base: the time in which its counts halve: 7d is days, 3 preparations. By default never."
+)
+_REFRESH = FLAGS.switch(
+    "refresh_statistics", False, "For --base: take means, deviations and edges of buckets from the new rows."
+)
+_DAY = FLAGS.string("day", None, "The date of the log, YYYY-MM-DD, for a half-life in days.")
 _SHOWN = 10
 FLAGS.stopped = lambda: f"What is finished is kept in {_OUTPUT.value}: the same command resumes."
 
@@ -60,9 +72,13 @@ def main() -> None:
     output = _OUTPUT.value
     with PrepareBar() as bar:
         manifest = prepare(
-            Schema.load(find_schema(_SCHEMA.value)),
+            Schema.load(find_schema(_SCHEMA.value)) if _SCHEMA.value else None,
             _INPUT.value,
             output,
+            base=_BASE.value,
+            half_life=_HALF_LIFE.value,
+            refresh_statistics=_REFRESH.value,
+            day=_DAY.value,
             eval_inputs=_EVAL_INPUT.value,
             eval_fraction=_EVAL_FRACTION.value,
             eval_after=_EVAL_AFTER.value,
@@ -128,7 +144,13 @@ def _check_engine() -> None:
         spark_session.check(_MASTER.value)
 
 
-FLAGS.before.append(_check_engine)
+def _check_schema() -> None:
+    """Fails at once if nothing says what the log contains."""
+    if not _SCHEMA.value and not _BASE.value:
+        raise ValueError("--schema must be given, or --base, whose schema it then is; --help lists the flags")
+
+
+FLAGS.before += [_check_schema, _check_engine]
 
 
 def _print_counts(title: str, counts: dict[str, int]) -> None:

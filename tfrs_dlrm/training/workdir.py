@@ -10,7 +10,6 @@ workdir/
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from tfrs_dlrm.data.encoding.checksums import (
     CHECKSUMS_FILE,
     SAMPLES_FILE,
     check_files,
+    encoder_fingerprint,
     recorded_checksums,
     write_checksums,
 )
@@ -236,7 +236,7 @@ class Workdir:
         found = schema_lib.difference(self.schema(), other)
         if found:
             raise ValueError(f"{data_dir}: another schema than the checkpoints in {self.name} have: {found}")
-        if _fingerprint(self.encoder_dir) != _fingerprint(data_dir):
+        if encoder_fingerprint(self.encoder_dir) != encoder_fingerprint(data_dir):
             raise ValueError(
                 f"{data_dir}: other vocabularies or statistics than the checkpoints in {self.name} were trained with;"
                 " the rows of their tables mean other values"
@@ -251,7 +251,7 @@ class Workdir:
             or not os.path.isdir(os.path.join(data_dir, VOCABULARY_DIR))
         ):
             return False
-        same = _fingerprint(self.encoder_dir) == _fingerprint(data_dir)
+        same = encoder_fingerprint(self.encoder_dir) == encoder_fingerprint(data_dir)
         return same and not schema_lib.difference(self.schema(), Schema.load(path))
 
     def _check_config(self, begun: RunConfig, config: RunConfig) -> None:
@@ -284,16 +284,3 @@ def _copy_encoder(source: str, target: str) -> None:
     else:
         write_checksums(temporary)
     put(temporary, target)
-
-
-def _fingerprint(directory: str) -> str:
-    """Returns a digest of vocabularies and statistics: equal ones encode equally under equal schemas."""
-    digest = hashlib.sha256()
-    vocabulary = os.path.join(directory, VOCABULARY_DIR)
-    names = [os.path.join(VOCABULARY_DIR, n) for n in sorted(os.listdir(vocabulary))]
-    for name in [STATISTICS_FILE, *names]:
-        digest.update(name.encode())
-        with open(os.path.join(directory, name), "rb") as f:
-            while chunk := f.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()

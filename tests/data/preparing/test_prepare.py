@@ -71,6 +71,7 @@ def test_by_hand(tmp_path):
     assert manifest.rows("train") == 4 and manifest.rows("eval") == 0 and manifest.bad_rows == 0
     assert manifest.out_of_range == {"other": 0, "site": 0, "slot": 3}
     assert [str(f) for f in files_below(out)] == [
+        "counts/site.parquet",
         "prepared.json",
         "samples.jsonl",
         "schema.json",

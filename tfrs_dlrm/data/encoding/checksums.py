@@ -6,6 +6,7 @@ checksums of a prepared directory, and `checksums.json` those of the copy in a r
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
@@ -77,6 +78,19 @@ def check_files(directory: str, advice: str = "remove the directory, and prepare
                 f"{path}: damaged or changed since it was written: its CRC32C is {found}, and was {expected}; {advice}"
             )
     _WHOLE[key] = state
+
+
+def encoder_fingerprint(directory: str) -> str:
+    """Returns a digest of vocabularies and statistics: equal ones encode equally under equal schemas."""
+    digest = hashlib.sha256()
+    vocabulary = os.path.join(directory, VOCABULARY_DIR)
+    names = [os.path.join(VOCABULARY_DIR, n) for n in sorted(os.listdir(vocabulary))]
+    for name in [STATISTICS_FILE, *names]:
+        digest.update(name.encode())
+        with open(os.path.join(directory, name), "rb") as f:
+            while chunk := f.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _state(path: str) -> tuple[int, ...]:

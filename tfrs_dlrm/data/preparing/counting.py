@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
+import pyarrow as pa
 from absl import logging
 
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, Moments, needs_statistics, needs_transformed
-from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, vocabulary_file, vocabulary_settings, write_vocabulary
+from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, vocabulary_settings
 from tfrs_dlrm.data.preparing.blocks import sketched_inputs
 from tfrs_dlrm.data.preparing.engines import Engine
 from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
+from tfrs_dlrm.data.preparing.kept_counts import write_counted
 from tfrs_dlrm.data.preparing.label_counts import LabelCounts
+from tfrs_dlrm.data.preparing.merging import merged, ranked
 from tfrs_dlrm.data.preparing.number_sketch import read_sketches
 from tfrs_dlrm.data.preparing.number_statistics import measure
 from tfrs_dlrm.data.preparing.passes import no_moments
@@ -21,7 +24,7 @@ from tfrs_dlrm.data.preparing.workspace import COUNTED, Workspace
 from tfrs_dlrm.data.raw.frames import RawInput
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Progress
-from tfrs_dlrm.stores.files import write_json
+from tfrs_dlrm.stores.files import read_json, write_json
 
 
 def count(
@@ -48,7 +51,12 @@ def count(
         return Schema.load(path)
     settings = {t.name: s for t in schema.tables if (s := vocabulary_settings(schema, t))}
     schema = _without_shares(schema)
-    units = with_labels or bool(schema.weight) or any(label.task == "regression" for label in schema.labels)
+    units = (
+        with_labels
+        or bool(job.base)
+        or bool(schema.weight)
+        or any(label.task == "regression" for label in schema.labels)
+    )
     numbers = sketched_inputs(schema) or any(needs_statistics(f) or needs_transformed(f) for f in schema.dense)
     if units or settings or numbers:
         engine.count(job, workspace, progress)
@@ -56,12 +64,19 @@ def count(
         check_sets(job, SetCounts.joined(SetCounts(**mark["sets"]) for mark in marks if "sets" in mark))
         rows_counted = sum(mark["rows"] for mark in marks)
         check_rows(job.train_files, rows_counted, "training", job.bad_rows)
-    rows = _write_vocabularies(schema, workspace, engine.vocabularies(job, workspace, settings), settings)
     moments = _joined_moments(schema, workspace)
-    statistics = measure(schema, moments, read_sketches(workspace, sketched_inputs(schema)))
-    write_json(os.path.join(workspace.output, STATISTICS_FILE), statistics.plain())
-    rows |= {f.table: len(statistics.edges[f.name]) + 2 for f in schema.categorical if f.encoding == "buckets"}
-    schema = schema.with_vocabulary_sizes(rows).with_units(_units(schema, moments))
+    if job.base:
+        _check_classes(job, moments)
+    rows = _write_vocabularies(job, workspace, engine.sums(job, workspace, list(settings)), settings)
+    if job.base and not job.base.refresh:
+        known = read_json(os.path.join(job.base.directory, STATISTICS_FILE))
+        write_json(os.path.join(workspace.output, STATISTICS_FILE), known)
+        schema = job.schema.with_vocabulary_sizes(rows)
+    else:
+        statistics = measure(schema, moments, read_sketches(workspace, sketched_inputs(schema)))
+        write_json(os.path.join(workspace.output, STATISTICS_FILE), statistics.plain())
+        rows |= {f.table: len(statistics.edges[f.name]) + 2 for f in schema.categorical if f.encoding == "buckets"}
+        schema = schema.with_vocabulary_sizes(rows).with_units(_units(schema, moments))
     schema.save(path)
     return schema
 
@@ -110,19 +125,33 @@ def check_rows(files: Sequence[RawInput], rows: int, purpose: str, bad_rows: Bad
         raise ValueError(f"{files[0]}{more}: no usable row for {purpose}{hint}")
 
 
+def _check_classes(job: PrepareJob, moments: Moments) -> None:
+    """Makes sure that a day on a base has both classes of its first label."""
+    mean = float(moments.mean[len(job.schema.dense)])
+    if job.schema.label.task == "classification" and mean in (0.0, 1.0):
+        raise ValueError(
+            f"{job.train_files[0]}: all training rows have the label {mean:g}, and a day on a base needs both; check"
+            " that the log is whole, or prepare it together with another day"
+        )
+
+
 def _write_vocabularies(
-    schema: Schema,
+    job: PrepareJob,
     workspace: Workspace,
-    vocabularies: Iterator[tuple[str, Iterator[Sequence[str]]]],
+    sums: Iterator[tuple[str, Iterator[pa.RecordBatch]]],
     settings: Mapping[str, tuple[int, int | None]],
 ) -> dict[str, int]:
-    """The rows of each table with a vocabulary: one for each value, and one for all others."""
+    """Writes the vocabulary of each table; returns its rows: one for each value, and one for all others."""
     os.makedirs(os.path.join(workspace.output, VOCABULARY_DIR), exist_ok=True)
     rows = {}
-    for name, values in vocabularies:
-        table, (min_count, _) = schema.table(name), settings[name]
-        rows[name] = 1 + write_vocabulary(values, table, min_count, vocabulary_file(workspace.output, name))
-        if table.vocabulary_size is not None and table.vocabulary_size != rows[name]:
+    for name, counted in sums:
+        table, (min_count, max_size) = job.schema.table(name), settings[name]
+        if job.base:
+            values = merged(job.base, name, counted, min_count, max_size, workspace.work)
+        else:
+            values = ranked(counted, min_count, max_size)
+        rows[name] = write_counted(values, table, min_count, workspace.output, lineage=job.base is not None)
+        if not job.base and table.vocabulary_size is not None and table.vocabulary_size != rows[name]:
             logging.info("table %r: vocabulary_size=%d becomes %d, as counted", name, table.vocabulary_size, rows[name])
     return rows
 

@@ -12,6 +12,7 @@ import functools
 import json
 from typing import Any, Literal
 
+from tfrs_dlrm.data.preparing.base import PreparedBase
 from tfrs_dlrm.data.preparing.split_rule import LogSchema, SplitRule
 from tfrs_dlrm.data.raw import raw_files, sources
 from tfrs_dlrm.data.raw.frames import Frame, RawInput
@@ -25,7 +26,10 @@ _LOOKS = 16  # at a time: object stores answer slowly
 
 @dataclasses.dataclass(frozen=True)
 class PrepareJob:
-    """The arguments of `prepare` that decide its output: equal jobs give equal bytes. A file may also be a frame."""
+    """The arguments of `prepare` that decide its output: equal jobs give equal bytes. A file may also be a frame.
+
+    With a `base`, `schema` is that of the base, but for what may grow.
+    """
 
     schema: Schema
     train_files: tuple[RawInput, ...]
@@ -34,6 +38,9 @@ class PrepareJob:
     seed: int
     bad_rows: BadRows
     rule: SplitRule = SplitRule()  # noqa: RUF009 (frozen)
+    base: PreparedBase | None = None
+    half_life: str = ""
+    day: str = ""
 
     @functools.cached_property
     def log(self) -> LogSchema:
@@ -44,6 +51,19 @@ class PrepareJob:
     def files(self) -> tuple[RawInput, ...]:
         """All files: first those for training, then those for evaluation."""
         return self.train_files + self.eval_files
+
+    def on(self, base: PreparedBase, half_life: str) -> PrepareJob:
+        """Returns the job on a base.
+
+        Args:
+          base: the base.
+          half_life: in which its counts halve, as it was given.
+
+        Raises:
+          ValueError: the base has another schema, or has seen a training file already.
+        """
+        base.check_new([self._stamp(file) for file in self.train_files])
+        return dataclasses.replace(self, schema=base.schema_for(self.schema), base=base, half_life=half_life)
 
     def check_files(self) -> None:
         """Checks all files before the work, see `sources.check`; raises the error of the first bad one."""
@@ -69,6 +89,10 @@ class PrepareJob:
             "seed": self.seed,
             "bad_rows": self.bad_rows,
             "split": self.rule.plain(),
+            "base": self.base and self.base.fingerprint,
+            "half_life": self.half_life or None,
+            "refresh_statistics": (self.base is not None and self.base.refresh) or None,
+            "day": self.day or None,
         }
 
     def _stamp(self, file: RawInput) -> dict[str, Any]:

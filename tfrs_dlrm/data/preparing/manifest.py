@@ -40,6 +40,25 @@ class PreparedShard:
 
 
 @dataclasses.dataclass(frozen=True)
+class ChainLink:
+    """One of the preparations that a prepared directory goes on from.
+
+    Attributes:
+      name: its directory or address, as it was given as a base.
+      fingerprint: its `prepared_fingerprint`.
+      encoder: its `encoder_fingerprint`: runs on it have the same.
+      day: its day, `YYYY-MM-DD`; empty if it is not known.
+      files: its training files and frames, as in `job`.
+    """
+
+    name: str
+    fingerprint: str
+    encoder: str
+    day: str
+    files: tuple[dict[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class PreparedManifest:
     """The content of a prepared directory.
 
@@ -57,6 +76,9 @@ class PreparedManifest:
         `time` if the training rows are in the order of their times. Empty in data of earlier versions.
       checksums: of the files that encode, by name; empty in data of earlier versions. See
         `tfrs_dlrm.data.encoding.checksums`.
+      counts: checksums of the files with the counts and lineage of values, which only a next preparation and programs
+        that move a model to later data read; empty in data of earlier versions.
+      chain: the preparations that the vocabulary goes on from, the oldest first; empty without a base.
     """
 
     train: tuple[PreparedShard, ...]
@@ -67,6 +89,8 @@ class PreparedManifest:
     labels: dict[str, dict[str, LabelCounts]] = dataclasses.field(default_factory=dict)
     checksums: dict[str, str] = dataclasses.field(default_factory=dict)
     split: dict[str, Any] = dataclasses.field(default_factory=dict)
+    counts: dict[str, str] = dataclasses.field(default_factory=dict)
+    chain: tuple[ChainLink, ...] = ()
 
     def shards(self, split: Split) -> tuple[PreparedShard, ...]:
         """The shards of one split.
@@ -83,6 +107,11 @@ class PreparedManifest:
     def rows(self, split: Split) -> int:
         """The number of rows of one split."""
         return sum(s.rows for s in getattr(self, split))
+
+    def train_stamps(self) -> tuple[dict[str, Any], ...]:
+        """The size and time, or the digest, of each training file or frame, as in `job`."""
+        files = self.job.get("files", ())
+        return tuple(files[: len(files) - int(self.job.get("eval_files", 0))])
 
     def save(self, directory: str) -> None:
         """Writes DIRECTORY/prepared.json."""

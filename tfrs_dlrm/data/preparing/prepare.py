@@ -18,10 +18,13 @@ from typing import Any
 
 from tfrs_dlrm.data.encoding.checksums import checksums
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
+from tfrs_dlrm.data.preparing.base import PreparedBase
 from tfrs_dlrm.data.preparing.counting import check_rows, count, with_shares
 from tfrs_dlrm.data.preparing.engines import Engine, EngineName
 from tfrs_dlrm.data.preparing.engines.local import LocalEngine
+from tfrs_dlrm.data.preparing.half_life import HalfLife, check_day
 from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
+from tfrs_dlrm.data.preparing.kept_counts import COUNTS_DIR, LINEAGE_DIR, kept_checksums
 from tfrs_dlrm.data.preparing.label_counts import joined
 from tfrs_dlrm.data.preparing.manifest import LOG, MANIFEST_FILE, PREPARE_AGAIN, PreparedManifest, PreparedShard
 from tfrs_dlrm.data.preparing.ordering import order_rows, ordered_shards
@@ -40,10 +43,14 @@ from tfrs_dlrm.stores.lock import directory_lock
 
 @checked
 def prepare(
-    schema: Schema,
+    schema: Schema | None,
     inputs: RawInputs,
     output: str,
     *,
+    base: str | None = None,
+    half_life: str | float | None = None,
+    refresh_statistics: bool = False,
+    day: str | None = None,
     eval_inputs: RawInputs = (),
     eval_fraction: float = 0.0,
     eval_after: str | None = None,
@@ -61,7 +68,8 @@ def prepare(
     """Prepares raw logs for training.
 
     Args:
-      schema: describes the logs.
+      schema: describes the logs. With a base it may be None, which takes the base's; another one may differ from that
+        only in `max_size`, which may be larger, and in the layout of text.
       inputs: the training logs. Paths, directories and glob patterns, on a disk, `s3://` or `gs://`, of text (TSV, CSV)
         and Parquet, known by their first bytes, and compressed as a whole or not. Data in memory: pandas and polars
         DataFrames, pyarrow Tables, DuckDB relations, and all else that has `__arrow_c_stream__`. One of them, or a list
@@ -70,6 +78,14 @@ def prepare(
       output: the directory to write. It holds `train/` and `eval/` with Parquet shards, `schema.json` with the size
         of every table, `vocabulary/`, `statistics.json`, and `prepared.json`, which is written last. For a URL such as
         `s3://BUCKET/PREFIX` the local copy is prepared first (see `tfrs_dlrm.stores`).
+      base: a prepared directory, on a disk or in an object store, whose vocabulary goes on: known values keep their
+        rows, and new values get rows behind them. If a table has `max_size` values, the value with the lowest count
+        gives its row to a new value with a higher one. Values are counted over both logs, so that a value gets a row
+        once it has occurred `min_count` times. Statistics stay the base's, and so do the means of labels.
+      half_life: the time in which counts of the base halve: `7d` is days, `3` preparations. By default never.
+      refresh_statistics: takes the statistics of numbers, edges of buckets and means of labels from the new rows.
+        Models of earlier links of the chain cannot be evaluated on the result then.
+      day: the date of the log, `YYYY-MM-DD`, for a half-life in days. A base with a later day is refused.
       eval_inputs: the evaluation logs, as `inputs`; or give
       eval_fraction: the share of the rows of `inputs` to set aside for evaluation, chosen at random by `seed`.
       eval_after: a date or time in ISO 8601, in UTC, such as `2026-11-25`: rows of `inputs` from this time on are for
@@ -99,6 +115,9 @@ def prepare(
 
     Raises:
       FileNotFoundError: an input is missing.
+      FileNotFoundError: the base is missing, or its preparation did not finish.
+      ValueError: the base is damaged, has another schema, is of a later day, or has seen an input already; with a base,
+        all training rows have one label. Then nothing is written.
       ValueError: an input is empty, damaged, lacks a column or has no usable row; a time or group leaves no row for
         training or evaluation; `output` holds something else, or
         another process prepares other data in it (`InUseError`). One that prepares the same data is waited for.
@@ -118,6 +137,12 @@ def prepare(
         raise ValueError(f"engine={engine!r} is neither 'duckdb' nor 'spark'")
     if master is not None and engine != "spark":
         raise ValueError(f"master={master!r} is for engine='spark', this is engine={engine!r}")
+    day = check_day(day)
+    before = _base(base, half_life, refresh_statistics, day)
+    if schema is None:
+        if before is None:
+            raise ValueError("schema=None takes the schema of a base; give schema=, or base=, a prepared directory")
+        schema = before.schema
     train_files = expand_inputs(inputs, "inputs")
     rule = split_rule(
         schema,
@@ -133,7 +158,9 @@ def prepare(
     if keep_negatives is not None:
         schema = schema.with_keep_negatives(keep_negatives)
     eval_files = expand_inputs(eval_inputs, "eval_inputs") if with_eval else ()
-    job = PrepareJob(schema, train_files, eval_files, eval_fraction, seed, bad_rows, rule)
+    job = PrepareJob(schema, train_files, eval_files, eval_fraction, seed, bad_rows, rule, day=day)
+    if before is not None:
+        job = job.on(before, "" if half_life is None else str(half_life))
     training = set(map(input_identity, job.train_files))
     for file in job.eval_files:
         if input_identity(file) in training:
@@ -145,6 +172,15 @@ def prepare(
         if is_store_url(output):
             return _in_store(job, output, report, engine, master)
         return _Preparation(job, output, report).run(engine, master)
+
+
+def _base(base: str | None, half_life: str | float | None, refresh: bool, day: str) -> PreparedBase | None:
+    if base is not None:
+        return PreparedBase.load(base, HalfLife.parse(half_life), refresh, day)
+    if half_life is not None or refresh:
+        name = "refresh_statistics=True" if refresh else f"half_life={half_life!r}"
+        raise ValueError(f"{name} is for a preparation on a base; give base=, a prepared directory, or leave it out")
+    return None
 
 
 def _in_store(
@@ -167,7 +203,8 @@ def _in_store(
 def _check_free(output: str) -> None:
     """Raises before the work if the place holds something else; parts of an interrupted upload may be in it."""
     store = Store(output)
-    directories, files = (f"{VOCABULARY_DIR}/", "train/", "eval/"), (".json", ".jsonl")
+    directories = tuple(f"{name}/" for name in (VOCABULARY_DIR, COUNTS_DIR, LINEAGE_DIR, "train", "eval"))
+    files = (".json", ".jsonl")
     check_free(store, [n for n in store.files() if n.startswith(directories) or ("/" not in n and n.endswith(files))])
 
 
@@ -200,7 +237,7 @@ class _Preparation:
         try:
             with _engine(engine, master) as running:
                 self._workspace.begin(fingerprint)
-                schema = count(self._job, self._workspace, running, self._progress)
+                schema = self._count(running)
                 running.encode(self._job, self._workspace, schema, self._progress)
             if self._job.rule.keep_order:
                 order_rows(self._workspace, self._progress)
@@ -211,9 +248,18 @@ class _Preparation:
         if not schema.weight:
             with_shares(schema, manifest.labels.get("train", {})).save(os.path.join(self._output, SCHEMA_FILE))
         write_samples(self._output, self._samples("eval" if manifest.eval else "train"))
-        manifest = dataclasses.replace(manifest, checksums=checksums(self._output))
+        kept, chain = kept_checksums(self._output), self._job.base.chain if self._job.base else ()
+        manifest = dataclasses.replace(manifest, checksums=checksums(self._output), counts=kept, chain=chain)
         self._workspace.end(manifest)
         return manifest
+
+    def _count(self, engine: Engine) -> Schema:
+        try:
+            return count(self._job, self._workspace, engine, self._progress)
+        except ValueError:
+            if self._job.base:  # the day cannot be used: leave no trace of it
+                self._workspace.discard()
+            raise
 
     def _manifest(self, fingerprint: dict[str, Any]) -> PreparedManifest:
         """Makes the manifest from the marks of the second pass, and joins the bad rows of all segments."""

@@ -7,11 +7,11 @@ import glob
 import os
 from collections.abc import Iterator
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfrs_dlrm.data.preparing.duckdb_rows import connect, rows_of
 from tfrs_dlrm.data.preparing.workspace import Workspace
 
 _SCHEMA = pa.schema([("value", pa.string()), ("count", pa.int64())])
@@ -43,18 +43,16 @@ def counts_file(workspace: Workspace, table: str, name: str) -> str:
     return os.path.join(workspace.counts, table, f"{name}.parquet")
 
 
-def by_falling_count(counts_dir: str, table: str, min_count: int, max_size: int | None) -> Iterator[list[str]]:
-    """Yields the vocabulary of a table in batches: by falling count, ties by their UTF-8 bytes.
+def by_falling_count(counts_dir: str, table: str) -> Iterator[pa.RecordBatch]:
+    """Yields the values of a table, `value` and `count`, in batches: by falling count, ties by their UTF-8 bytes.
 
     DuckDB sorts, and spills to `counts_dir` if its memory is full. A value with a line break is left out, since a
     vocabulary file holds one value per line.
     """
     files = os.path.join(glob.escape(os.path.join(counts_dir, table)), "*.parquet")
-    with duckdb.connect(":memory:", config={"memory_limit": "800MB", "temp_directory": counts_dir}) as connection:
+    with connect(counts_dir) as connection:
         query = (
-            "SELECT value FROM (SELECT value, sum(count) AS n FROM read_parquet(?) GROUP BY value)"
-            " WHERE n >= ? AND NOT regexp_matches(value, '[\\r\\n]') ORDER BY n DESC, value LIMIT ?"
+            "SELECT value, CAST(sum(count) AS BIGINT) AS n FROM read_parquet(?)"
+            " WHERE NOT regexp_matches(value, '[\\r\\n]') GROUP BY value ORDER BY n DESC, value"
         )
-        result = connection.execute(query, [files, min_count, max_size if max_size is not None else 2**31])
-        while rows := result.fetchmany(100_000):
-            yield [value for (value,) in rows]
+        yield from rows_of(connection, query, files)

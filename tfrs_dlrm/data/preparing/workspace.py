@@ -23,6 +23,7 @@ from absl import logging
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
 from tfrs_dlrm.data.preparing.job import check_same
+from tfrs_dlrm.data.preparing.kept_counts import COUNTS_DIR, LINEAGE_DIR
 from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PreparedManifest
 from tfrs_dlrm.schema import SCHEMA_FILE
 from tfrs_dlrm.stores.files import put, read_json, remove_unfinished, unfinished, whole_file, write_json
@@ -189,7 +190,7 @@ class Workspace:
 
     def discard(self) -> None:
         """Removes the files of an unfinished run, whatever its job was."""
-        for name in ("train", "eval", VOCABULARY_DIR):
+        for name in ("train", "eval", VOCABULARY_DIR, COUNTS_DIR, LINEAGE_DIR):
             shutil.rmtree(os.path.join(self.output, name), ignore_errors=True)
         for name in (SCHEMA_FILE, STATISTICS_FILE):
             with contextlib.suppress(FileNotFoundError):

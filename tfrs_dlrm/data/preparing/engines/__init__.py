@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from tfrs_dlrm.data.preparing.job import PrepareJob
     from tfrs_dlrm.data.preparing.workspace import Workspace
     from tfrs_dlrm.schema import Schema
@@ -24,19 +26,19 @@ class Engine(Protocol):
           BadRowError, ValueError: the first error in the order of files and segments; see `prepare`.
         """
 
-    def vocabularies(
-        self, job: PrepareJob, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
-    ) -> Iterator[tuple[str, Iterator[Sequence[str]]]]:
+    def sums(
+        self, job: PrepareJob, workspace: Workspace, tables: Sequence[str]
+    ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
         """Sums the counts of all segments, and sorts the values.
 
         Args:
           job: the job.
           workspace: holds the counts.
-          settings: by table, how often a value must occur, and the maximal number of values.
+          tables: the tables with a vocabulary.
 
         Yields:
-          Each table of `settings`, in that order, and batches of its values: by falling count, ties by their UTF-8
-          bytes. Use them up before asking for the next table.
+          Each of `tables`, in order, and batches of its values, text, and their counts, int64: by falling count, ties
+          by their UTF-8 bytes. Use them up before asking for the next table.
         """
 
     def encode(self, job: PrepareJob, workspace: Workspace, schema: Schema, report: Progress) -> None:

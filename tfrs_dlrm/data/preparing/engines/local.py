@@ -7,8 +7,10 @@ import concurrent.futures
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
+
+import pyarrow as pa
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
@@ -31,12 +33,12 @@ class LocalEngine:
         """See `Engine.count`."""
         _run(CountingPass(job), job, workspace, report)
 
-    def vocabularies(
-        self, job: PrepareJob, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
-    ) -> Iterator[tuple[str, Iterator[Sequence[str]]]]:
-        """See `Engine.vocabularies`."""
-        for table, (min_count, max_size) in settings.items():
-            yield table, by_falling_count(workspace.counts, table, min_count, max_size)
+    def sums(
+        self, job: PrepareJob, workspace: Workspace, tables: Sequence[str]
+    ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
+        """See `Engine.sums`."""
+        for table in tables:
+            yield table, by_falling_count(workspace.counts, table)
 
     def encode(self, job: PrepareJob, workspace: Workspace, schema: Schema, report: Progress) -> None:
         """See `Engine.encode`."""

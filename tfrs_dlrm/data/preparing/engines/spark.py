@@ -15,9 +15,10 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
@@ -66,34 +67,29 @@ class SparkEngine:
         """See `Engine.encode`."""
         self._pass("encode", ENCODED, len(job.files), _site(job, workspace), schema, report)
 
-    def vocabularies(
-        self, job: PrepareJob, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
-    ) -> Iterator[tuple[str, Iterator[Sequence[str]]]]:
-        """See `Engine.vocabularies`."""
-        if not settings:
+    def sums(
+        self, job: PrepareJob, workspace: Workspace, tables: Sequence[str]
+    ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
+        """See `Engine.sums`."""
+        if not tables:
             return
-        files = self._sorted_values(job, workspace, settings)
-        for table, (name, (_, max_size)) in enumerate(settings.items()):
-            paths = [spark_tasks.values_file(workspace, part, t) for part, t in files if t == table]
-            yield name, _first_values(paths, max_size)
+        files = self._sorted_values(job, workspace, tables)
+        for number, name in enumerate(tables):
+            yield name, _batches([spark_tasks.values_file(workspace, part, t) for part, t in files if t == number])
 
-    def _sorted_values(
-        self, job: PrepareJob, workspace: Workspace, settings: Mapping[str, tuple[int, int | None]]
-    ) -> list[tuple[int, int]]:
-        """Sums, filters and sorts the counts of all tables; returns the files of the values, as (part, table)."""
+    def _sorted_values(self, job: PrepareJob, workspace: Workspace, tables: Sequence[str]) -> list[tuple[int, int]]:
+        """Sums and sorts the counts of all tables; returns the files of the values, as (part, table)."""
         from pyspark.sql import functions as F
 
         site, names = _site(job, workspace), workspace.marked(COUNTED)
-        read = functools.partial(spark_tasks.read_counts, site, list(settings), names)
-        min_counts = F.array(*[F.lit(min_count) for min_count, _ in settings.values()])
+        read = functools.partial(spark_tasks.read_counts, site, list(tables), names)
         sums = (
             _map(self._numbers(len(names)), read, "table int, value string, n bigint")
+            .where(~F.col("value").rlike("[\r\n]"))  # a vocabulary file holds one value per line
             .groupBy("table", "value")
             .agg(F.sum("n").alias("n"))
-            # A vocabulary file holds one value per line.
-            .where((F.col("n") >= F.get(min_counts, F.col("table"))) & ~F.col("value").rlike("[\r\n]"))
             .orderBy("table", F.col("n").desc(), "value")
-            .select("table", "value")
+            .select("table", "value", "n")
         )
         write = functools.partial(spark_tasks.write_values, site)
         rows = self._collect(_map(sums, write, "part int, table int"))
@@ -237,15 +233,11 @@ def _map(frame: DataFrame, function: Callable[..., Any], columns: str) -> DataFr
         return frame.mapInArrow(function, columns)
 
 
-def _first_values(paths: Sequence[str], count: int | None) -> Iterator[list[str]]:
-    """Yields batches of the first `count` values of files, or of all values."""
+def _batches(paths: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yields the batches of files, in order."""
     for path in paths:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                values = batch.column(0).slice(0, count).to_pylist()
-                yield values
-                if count is not None and (count := count - len(values)) <= 0:
-                    return
+            yield from file.iter_batches()
 
 
 def _raise(failure: dict[str, Any]) -> None:

@@ -205,7 +205,7 @@ def read_counts(site: Site, tables: list[str], names: list[str], batches: Batche
 
 
 def write_values(site: Site, batches: Batches) -> Batches:
-    """Writes sorted values, columns `table` and `value`, to one file per table; returns `part` and `table` of each."""
+    """Writes sorted columns `table`, `value` and `n` to one file per table; returns `part` and `table` of each."""
     from pyspark import TaskContext
 
     context = TaskContext.get()
@@ -216,9 +216,10 @@ def write_values(site: Site, batches: Batches) -> Batches:
     for table, group in itertools.groupby(rows, key=lambda row: row[0]):
         path = values_file(workspace, part, table)
         temporary = workspace.temporary(path)
-        with pq.ParquetWriter(temporary, pa.schema([("value", pa.string())]), compression="lz4") as writer:
-            for _, values in group:
-                writer.write_table(pa.table([values.cast(pa.string())], ["value"]))
+        columns = pa.schema([("value", pa.string()), ("count", pa.int64())])
+        with pq.ParquetWriter(temporary, columns, compression="lz4") as writer:
+            for _, values, counts in group:
+                writer.write_table(pa.table([values.cast(pa.string()), counts], schema=columns))
         workspace.publish(temporary, path)
         yield pa.record_batch([pa.array([part], pa.int32()), pa.array([table], pa.int32())], ["part", "table"])
 
@@ -228,11 +229,11 @@ def values_file(workspace: Workspace, part: int, table: int) -> str:
     return os.path.join(workspace.work, f"sorted-{workspace.run}", f"{table:05d}-{part:05d}.parquet")
 
 
-def _by_table(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.Array]]:
-    """Splits a batch that is sorted by table into tables and their values."""
+def _by_table(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.Array, pa.Array]]:
+    """Splits a batch that is sorted by table into tables, their values and the counts of these."""
     tables = batch.column(0).to_numpy()
     begin = 0
     while begin < len(tables):
         end = begin + int((tables[begin:] == tables[begin]).argmin() or len(tables) - begin)
-        yield int(tables[begin]), batch.column(1).slice(begin, end - begin)
+        yield int(tables[begin]), *(batch.column(i).slice(begin, end - begin) for i in (1, 2))
         begin = end
