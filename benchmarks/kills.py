@@ -3,9 +3,10 @@
 make bench-kills                                             # ten tries of each stage
 python benchmarks/kills.py --tries=50 --stages=two_prepares,two_trains --seed=1
 
-A try kills `prepare`, `train`, `export` or `compare` one to three times at random moments, with SIGKILL or SIGTERM, and
-starts the same command again each time. In the end prepared data have to be equal byte for byte to those of an
-undisturbed run, a trained run in its metrics, its result and every weight and slot, and a comparison in its summary.
+A try kills `prepare` (`prepare_next` on the data of a day before), `train`, `export` or `compare` one to three times at
+random moments, with SIGKILL or SIGTERM, and starts the same command again each time. In the end prepared data have to
+be equal byte for byte to those of an undisturbed run, a trained run in its metrics, its result and every weight and
+slot, and a comparison in its summary.
 Exported versions have to match their manifests and give the same answers. Nothing unfinished may be left. After SIGTERM
 the exit code has to be 143, or 0 if the work was done. A try of two at once starts the program a second time, with the
 same or other settings, after a random delay: then the directory has to hold the work of one of them, whole, and the
@@ -34,7 +35,7 @@ from absl import app, flags
 from kill_checks import check_bundles, check_comparison, check_prepared, check_run
 from machine import describe, machine
 
-STAGES = ["prepare", "train", "export", "compare", "two_prepares", "two_trains", "two_exports"]
+STAGES = ["prepare", "prepare_next", "train", "export", "compare", "two_prepares", "two_trains", "two_exports"]
 _STAGES = flags.DEFINE_list("stages", STAGES, "What to try.")
 _TRIES = flags.DEFINE_integer("tries", 10, "Tries of each stage.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments, delays and signals.")
@@ -44,6 +45,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "Where to write the results as JSON.
 _PROGRAMS = {"two_prepares": "prepare", "two_trains": "train", "two_exports": "export"}
 _MODULES = {
     "prepare": "tfrs_dlrm.data.preparing.prepare",
+    "prepare_next": "tfrs_dlrm.data.preparing.prepare",
     "train": "tfrs_dlrm.training.loop",
     "export": "tfrs_dlrm.serving.exporting.export",
     "compare": "tfrs_dlrm.tools.comparison",
@@ -208,11 +210,16 @@ def write_logs(home: str) -> tuple[str, str]:
     from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
     rng = np.random.default_rng(0)
-    for i in range(_FILES):
-        with open(os.path.join(home, f"log-{i}.csv"), "w", encoding="utf-8") as f:
+    for i in range(2 * _FILES):
+        name = f"log-{i}.csv" if i < _FILES else f"next-{i}.csv"
+        with open(os.path.join(home, name), "w", encoding="utf-8") as f:
             f.write("clicked,price,site,user,tags\n")
             for _ in range(_ROWS):
-                site, user, price = int(rng.zipf(1.3)) % 5000, rng.integers(0, 2000), rng.exponential(5)
+                site, user, price = (
+                    int(rng.zipf(1.3)) % 5000 + 100 * (i // _FILES),
+                    rng.integers(0, 2000),
+                    rng.exponential(5),
+                )
                 click = int(rng.random() < 1 / (1 + np.exp(1 - site % 3 - 0.1 * price)))
                 f.write(f"{click},{price:.2f},s{site},u{user},t{user % 7} t{site % 11}\n")
     features = (
@@ -235,6 +242,11 @@ def make_stages(home: str) -> dict[str, Stage]:
         return lambda path: ["prepare", *inputs, f"--output={path}"]
 
     data, run = os.path.join(home, "data"), os.path.join(home, "run")
+
+    def prepare_next(half_life: str) -> Callable[[str], list[str]]:
+        inputs = [f"--base={data}", f"--input={os.path.join(home, 'next-*.csv')}", f"--half_life={half_life}"]
+        return lambda path: ["prepare", *inputs, f"--output={path}"]
+
     model = [*_MODEL, f"--config.data.path={data}"]
 
     def train(seed: int) -> Callable[[str], list[str]]:
@@ -256,6 +268,7 @@ def make_stages(home: str) -> dict[str, Stage]:
             raise RuntimeError(f"{command[0]} failed:\n{ended.text[-3000:]}")
     return {
         "prepare": Stage("prepare", prepare(0.2), prepare(0.3), check_prepared),
+        "prepare_next": Stage("prepare_next", prepare_next("1"), prepare_next("2"), check_prepared),
         "train": Stage("train", train(0), train(1), check_run),
         "export": Stage("export", export, export, check_bundles),
         "compare": Stage("compare", compare, compare, check_comparison),

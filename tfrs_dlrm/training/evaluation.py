@@ -204,7 +204,8 @@ def evaluate_run(
 
     Args:
       workdir: the directory of the run.
-      data: a prepared directory; by default the one that the run trained on.
+      data: a prepared directory; by default the one that the run trained on. It may go on from that, see the `base` of
+        `prepare`: then values that the run does not know are its unseen value.
       split: which rows of it.
       which: the `best` checkpoint or the `latest`.
       progress: as in `score`.
@@ -221,11 +222,11 @@ def evaluate_run(
         name = data or config.data.path
         data, home = local_copy(name), Workdir(workdir)
         PreparedManifest.load(data)
-        home.check_data(data)
+        known = home.known_rows(data)
         fitted = _calibrated_on(home, data, split)
-        rows = evaluation_dataset(data, config.train.eval_batch_size, split)
+        rows = evaluation_dataset(data, config.train.eval_batch_size, split, known)
         scores = score(model, rows, progress, evaluation_order(data, split))
-    notes = []
+    notes = [] if known is None else [_unknown_note(name, known)]
     if fitted is not None:
         scores = scores.on(~fitted)
         notes.append(f"The {len(scores.labels):,} rows that it was not calibrated on")
@@ -236,6 +237,11 @@ def evaluate_run(
     if not isinstance(reference, dict) or not all(isinstance(column, dict) for column in reference.values()):
         raise ValueError(f"{path}: damaged: metrics by name are expected; {_REMOVE_REFERENCE}")
     return Evaluation(scores, home.shown(checkpoint), name, reference, ".\n".join(notes))
+
+
+def _unknown_note(name: str, known: Mapping[str, np.ndarray]) -> str:
+    rows = sum(len(mask) - int(np.count_nonzero(mask)) for mask in known.values())
+    return f"{name} goes on from the data of the run: {rows:,} values of its tables are new, and count as unseen"
 
 
 def _calibrated_on(home: Workdir, data: str, split: Split) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from tfrs_dlrm.data.encoding.row_names import NO_VALUE, categorical_feature, enc
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.reading.row_groups import looked_up
 from tfrs_dlrm.metrics import GroupedAUC, GroupMetrics, Groups, grouped_auc
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.training.evaluation import Evaluation
 from tfrs_dlrm.training.evaluation_report import table
@@ -35,8 +36,8 @@ class GroupEvaluation:
       gauc: by feature, the mean AUC within one of its values. Missing and unseen values form no group: their
         examples may be of many users.
       without_value: by feature of `gauc`, the examples left out for that.
-      schema: of the run.
-      directory: has its vocabularies.
+      schema: of the data.
+      directory: has their vocabularies.
     """
 
     checkpoint: str
@@ -118,7 +119,7 @@ class Grouping:
     ) -> None:
         home = Workdir(workdir)
         home.config()  # raises if the directory holds no run
-        self._schema, self._directory = home.schema(), home.encoder_dir
+        self._schema, self._directory = home.schema(), ""
         self._group_by, self._gauc = tuple(dict.fromkeys(group_by)), tuple(dict.fromkeys(gauc))
         for name in (*self._group_by, *self._gauc):
             categorical_feature(self._schema, name)
@@ -139,6 +140,8 @@ class Grouping:
           evaluation: of the rows of `split`, in their order.
           split: which those are.
         """
+        self._directory = local_copy(evaluation.data)  # names its rows, of which the run may not know all
+        self._schema = Schema.load(os.path.join(self._directory, SCHEMA_FILE))
         by_value: dict[str, Groups] = {}
         gauc: dict[str, GroupedAUC] = {}
         without: dict[str, int] = {}

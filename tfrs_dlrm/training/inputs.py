@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.data.preparing.manifest import Split
 from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS, dataset, steps_per_epoch
+from tfrs_dlrm.data.reading.known_rows import only_known
 from tfrs_dlrm.data.reading.record_dataset import record_dataset
 from tfrs_dlrm.data.reading.records import write_records
 from tfrs_dlrm.data.reading.row_groups import reading_order
@@ -137,13 +139,25 @@ def worker_dataset(directory: str, batch_size: int, split: Split, shuffle_rows: 
     return read
 
 
-def evaluation_dataset(directory: str, batch_size: int, split: Split = "eval") -> tf.data.Dataset:
+def evaluation_dataset(
+    directory: str, batch_size: int, split: Split = "eval", known: Mapping[str, np.ndarray] | None = None
+) -> tf.data.Dataset:
     """Returns what `tfrs_dlrm.training.evaluation.score` takes: the part that this process scores, in order.
 
     If `prepare` kept a share of the negative training rows, each of them weighs 1 / share, as many as it stands for.
+
+    Args:
+      directory: what `prepare` wrote.
+      batch_size: over all replicas together.
+      split: which rows.
+      known: by table, bool [rows]: the rows that the model knows; others become the unseen value. None is all.
     """
     data = dataset(directory, batch_size, split=split, shuffle=False, context=distribution_of().evaluation_part)
-    share = Schema.load(os.path.join(local_copy(directory), SCHEMA_FILE)).label.keep_negatives
+    schema = Schema.load(os.path.join(local_copy(directory), SCHEMA_FILE))
+    share = schema.label.keep_negatives
+    if known is not None:
+        of_model = only_known(schema, known)
+        data = data.map(lambda features, *rest: (of_model(features), *rest), num_parallel_calls=1, deterministic=True)
     if split == "eval" or share == 1:
         return data
 

@@ -21,6 +21,7 @@ from tfrs_dlrm.checkpoint.save import DENSE
 from tfrs_dlrm.checkpoint.table_rows import read_slice, slices
 from tfrs_dlrm.data.encoding.statistics import read_statistics
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
+from tfrs_dlrm.data.preparing.lineage import lineage
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.storage import LogicalTable
 from tfrs_dlrm.messages.arguments import checked
@@ -64,8 +65,10 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
     """Takes over the weights and optimizer slots of a trained run.
 
     Rows of vocabulary tables are matched by value: a value that the old vocabulary has keeps its row and slots wherever
-    it stands in the new one, and so does row 0. Other rows stay as they were initialized. Tables of `ids` keep the rows
-    that both have. All other weights are taken over as they are. Slots are, where the optimizer is of the same kind.
+    it stands in the new one, and so does row 0. Other rows stay as they were initialized. If the new data go on from
+    those of the run (see the `base` of `prepare`), rows are taken over by position instead, without a comparison of
+    values; compressed tables are too, in which new values share rows with others. Tables of `ids` keep the rows that
+    both have. All other weights are taken over as they are. Slots are, where the optimizer is of the same kind.
     Learning rates are the new model's, and steps are counted from 0, so that schedules start again.
 
     Args:
@@ -91,15 +94,20 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
     # Everything is checked before anything is written: a refusal leaves the model as it was.
     stored = model.embeddings.logical_tables(model.embedding_optimizer)
     reports, copies, notes = {}, [], _label_notes(old, new) + _statistics_notes(new, home.encoder_dir, data_dir)
+    found = lineage(data_dir, home.encoder_dir)
     for table in model.schema.tables:
         old_rows = old.table(table.name).vocabulary_size or 0
-        matches = _matches(table, model.schema, home.encoder_dir, data_dir, old_rows)
+        if found and table.name in found.known:
+            matches = _same_rows(table, found.known[table.name], old, new)
+        else:
+            matches = _matches(table, model.schema, home.encoder_dir, data_dir, old_rows)
         kept = int(np.count_nonzero(matches >= 0))
         reports[table.name] = TableReport(kept, len(matches) - kept, old_rows - kept)
         kind = config.optimizer.per_table().get(table.name, config.optimizer.embedding)
         for part in table.parts:
-            # The parts of a compressed table have other rows; `_matches` made sure that they stay as they are.
-            of_part, same = _row_copies(model, stored, part, None if table.remainders else matches, checkpoint, kind)
+            # The parts of a compressed table have other rows, which stay as they are.
+            of_table = _first_rows(stored, part, checkpoint) if table.remainders else matches
+            of_part, same = _row_copies(model, stored, part, of_table, checkpoint, kind)
             copies += of_part
             if not same:
                 notes.append(f"table {table.name!r} has another optimizer than before, whose slots start again")
@@ -136,15 +144,14 @@ class _Checkpoint:
 
 
 class _RowCopy(NamedTuple):
-    """Rows of a table or slot to take over: `matches` as `_matches` gives them, None for all as they are."""
+    """Rows of a table or slot to take over: `matches` as `_matches` gives them."""
 
     stored: LogicalTable
     name: str
-    matches: np.ndarray | None
+    matches: np.ndarray
 
     def write(self, checkpoint: _Checkpoint) -> None:
-        entry = checkpoint.rows[self.name]
-        matches = np.arange(entry.shape[0]) if self.matches is None else self.matches
+        entry, matches = checkpoint.rows[self.name], self.matches
         kept = np.flatnonzero(matches >= 0)
         kept = kept[np.argsort(matches[kept], kind="stable")]  # in the order of the old rows
         old = matches[kept]
@@ -201,9 +208,31 @@ def _matches(table: Table, schema: Schema, old_dir: str, new_dir: str, old_rows:
     if compressed and (old_rows != rows or not np.array_equal(matches, np.arange(rows))):
         raise ValueError(
             f"table {table.name!r}: its vocabulary changed, and in a compressed table many values share each row, so"
-            " rows cannot follow their values; use encoding 'hash', under which values keep their rows"
+            " rows cannot follow their values; prepare the new data on the old ones (base=), where rows stay, or use"
+            " encoding 'hash'"
         )
     return matches.astype(np.int64)
+
+
+def _same_rows(table: Table, known: np.ndarray, old: Schema, new: Schema) -> np.ndarray:
+    """Returns what `_matches` does, for a vocabulary that goes on from the old one: the row itself, or -1."""
+    homes = [schema.table(table.stored_in).vocabulary_size for schema in (old, new) if table.stored_in]
+    if len(set(homes)) > 1:
+        raise ValueError(
+            f"table {table.name!r}: it is stored in {table.stored_in!r}, which has {homes[1]} rows now and had"
+            f" {homes[0]}, so the vectors of all values change; give {table.stored_in!r} a fixed vocabulary_size"
+        )
+    return np.where(known, np.arange(len(known)), -1).astype(np.int64)
+
+
+def _first_rows(stored: Mapping[str, LogicalTable], part: str, checkpoint: _Checkpoint) -> np.ndarray:
+    """Returns what `_matches` does, for a part of a compressed table, which may have grown."""
+    name = f"tables/{part}"
+    rows, entry = stored[name].shape[0], checkpoint.rows.get(name)
+    old_rows = entry.shape[0] if entry else 0
+    if old_rows > rows:
+        raise ValueError(f"{checkpoint.path}: holds {old_rows} rows of {name}, and the new model's is {rows}")
+    return np.where(np.arange(rows) < old_rows, np.arange(rows), -1).astype(np.int64)
 
 
 def _values(directory: str, table: str) -> pa.Array:
@@ -215,7 +244,7 @@ def _row_copies(
     model: RankingModel,
     stored: Mapping[str, LogicalTable],
     part: str,
-    matches: np.ndarray | None,
+    matches: np.ndarray,
     checkpoint: _Checkpoint,
     kind: str,
 ) -> tuple[list[_RowCopy], bool]:
@@ -227,7 +256,7 @@ def _row_copies(
     name = f"tables/{part}"
     table, entry = stored[name], checkpoint.rows.get(name)
     found = entry.shape if entry else ()
-    if found != (found[:1] if matches is not None else table.shape[:1]) + table.shape[1:]:
+    if not found or found[1:] != table.shape[1:]:
         held = found or "nothing"
         raise ValueError(f"{checkpoint.path}: holds {held} for {name}, and the new model's is {table.shape}")
     copies = [_RowCopy(table, name, matches)]

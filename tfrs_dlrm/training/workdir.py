@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 from absl import logging
 
 from tfrs_dlrm import schema as schema_lib
@@ -30,6 +31,7 @@ from tfrs_dlrm.data.encoding.checksums import (
 )
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
+from tfrs_dlrm.data.preparing.lineage import check_scorable, lineage
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Mirror, Store, StoreError, is_store_url, join
@@ -232,6 +234,13 @@ class Workdir:
           ValueError: saying what differs, or which file of either is damaged.
         """
         check_files(data_dir)
+        if encoder_fingerprint(self.encoder_dir) != encoder_fingerprint(data_dir) and lineage(
+            data_dir, self.encoder_dir
+        ):
+            raise ValueError(
+                f"{data_dir}: goes on from the data of {self.name}, and has values that its checkpoints do not know;"
+                f" evaluate takes it, and a new run with config.train.warm_start={self.name} begins with its weights"
+            )
         other = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
         found = schema_lib.difference(self.schema(), other)
         if found:
@@ -241,6 +250,26 @@ class Workdir:
                 f"{data_dir}: other vocabularies or statistics than the checkpoints in {self.name} were trained with;"
                 " the rows of their tables mean other values"
             )
+
+    def known_rows(self, data_dir: str) -> dict[str, np.ndarray] | None:
+        """Returns which rows of prepared data on a disk the model of the run knows; None if these are all.
+
+        The data either encode as those of the run did, or go on from them, see the `base` of `prepare`. In the second
+        case the result is, by table with a vocabulary, bool [rows of the data].
+
+        Raises:
+          ValueError: neither is so, or a file of either is damaged.
+        """
+        check_files(data_dir)
+        self.check_encoder()
+        if encoder_fingerprint(self.encoder_dir) == encoder_fingerprint(data_dir):
+            self.check_data(data_dir)
+            return None
+        if (found := lineage(data_dir, self.encoder_dir)) is None:
+            self.check_data(data_dir)
+            return None
+        check_scorable(self.schema(), data_dir, found, self.name)
+        return found.known
 
     def encodes_as(self, data_dir: str) -> bool:
         """Whether a prepared directory on a disk has the schema, vocabularies and statistics of the run."""

@@ -23,7 +23,7 @@ from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.schema import Schema
 import pyarrow.parquet as pq
 
-schema, log, plain, killed, seed = sys.argv[1:]
+schema, log, plain, killed, seed, base = sys.argv[1:]
 sources.BLOCK_BYTES, prepare_job.BLOCKS_PER_SEGMENT = 1500, 2
 rng = random.Random(int(seed))
 
@@ -31,7 +31,8 @@ rng = random.Random(int(seed))
 def start(output):  # before anything of TensorFlow has run, so that a fork is safe
     child = os.fork()
     if child == 0:
-        module.prepare(Schema.load(schema), [log], output, eval_fraction=0.2, bad_rows="quarantine")
+        on = {"base": base, "half_life": 2} if base else {}
+        module.prepare(Schema.load(schema), [log], output, eval_fraction=0.2, bad_rows="quarantine", **on)
         os._exit(0)
     return child
 
@@ -66,16 +67,24 @@ assert os.waitstatus_to_exitcode(os.waitpid(start(killed), 0)[1]) == 0
 
 
 @pytest.mark.process
-def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path, moments):
+@pytest.mark.parametrize("on_a_base", [False, True])
+def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path, moments, on_a_base):
     frame(600).to_csv(tmp_path / "log.csv", index=False)
     spoil(tmp_path / "log.csv")
     # Without the multi-valued features, which take half the time.
     schema = Schema(SCHEMA.label, SCHEMA.dense, SCHEMA.one_hot, SCHEMA.tables[:2], SCHEMA.weight)
     schema.save(tmp_path / "schema.json")
+    base = str(tmp_path / "base") if on_a_base else ""
+    if on_a_base:
+        prepare(schema, frame(200, seed=1), base)
     seed = moments.randrange(1 << 16)
     paths = [str(tmp_path / n) for n in ("schema.json", "log.csv", "plain", "killed")]
     run = subprocess.run(
-        [sys.executable, "-c", KILLER, *paths, str(seed)], capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, "-c", KILLER, *paths, str(seed), base],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert run.returncode == 0, f"seed {seed}: {run.stderr[-2000:]}"
     assert_same_bytes(tmp_path / "plain", tmp_path / "killed")

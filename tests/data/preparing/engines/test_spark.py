@@ -186,6 +186,19 @@ def test_both_engines_write_the_same_bytes(spark, log, tmp_path):
     assert prepare(SCHEMA, log.inputs, str(tmp_path / "out"), engine="spark", **OPTIONS) == manifest
 
 
+def test_both_engines_go_on_from_a_base_alike(spark, log, tmp_path):
+    changed = {"seen": ["True", "False"] * 60, "spend": [f"{k},5 €" for k in range(120)]}
+    frame(120, seed=1).assign(**changed).to_csv(tmp_path / "next.csv", index=False)
+    on = {"base": str(log.expected), "half_life": 0.7}
+    for engine in ("duckdb", "spark"):
+        prepare(None, [str(tmp_path / "next.csv")], str(tmp_path / engine), engine=engine, **on, **OPTIONS)
+    assert_same_bytes(tmp_path / "duckdb", tmp_path / "spark")
+    before, after = (
+        (d / "vocabulary/site.txt").read_text(encoding="utf-8").splitlines() for d in (log.expected, tmp_path / "spark")
+    )
+    assert after[: len(before)] == before and len(after) > len(before)
+
+
 def python_workers():
     """The processes of Python that have been forked by Spark's daemons."""
     daemons = {}

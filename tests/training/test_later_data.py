@@ -1,0 +1,162 @@
+"""A model of Monday on data that go on from Monday's: its scores, and its weights on the larger vocabulary."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from daily_logs import SCHEMA, day
+
+import tfrs_dlrm as td
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
+from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.training import warm_start as warm_start_module
+from tfrs_dlrm.training.evaluation import evaluate_run
+from tfrs_dlrm.training.factory import load_run
+from tfrs_dlrm.training.groups import Grouping
+from tfrs_dlrm.training.workdir import Workdir
+
+# The tags, whose table grows, are stored as quotients and remainders.
+TABLES = tuple(dataclasses.replace(t, remainders=4) if t.name == "tags" else t for t in SCHEMA.tables)
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory):
+    """Three days, each on the one before, and a run on the first."""
+    root = tmp_path_factory.mktemp("days")
+    td.prepare(dataclasses.replace(SCHEMA, tables=TABLES), day(1), str(root / "1"))
+    for n in (2, 3):
+        td.prepare(None, day(n), str(root / str(n)), base=str(root / str(n - 1)), half_life=1, eval_inputs=day(n + 10))
+    run = RunConfig(
+        DataConfig(path=str(root / "1")),
+        DLRMConfig(embedding_dim=4, bottom_mlp=(4,), top_mlp=(8, 1)),
+        OptimizerConfig(learning_rate=0.01, embedding_learning_rate=0.1),
+        TrainConfig(batch_size=40, epochs=3, tensorboard=False),
+    )
+    td.train_and_evaluate(run, str(root / "run"))
+    return root
+
+
+def rows_of(directory, table):
+    return {value: row for row, value in enumerate(read_vocabulary(str(directory), table), 1)}
+
+
+def same_rows(days, table, now):
+    """The rows that have had one value on all days up to `now`, and row 0."""
+    first = rows_of(days / "1", table)
+    later = [rows_of(days / str(n), table) for n in range(2, now + 1)]
+    return [0, *(row for value, row in first.items() if all(rows.get(value) == row for rows in later))]
+
+
+def compiled(directory):
+    model = td.DLRM(Schema.load(f"{directory}/schema.json"), (4,), (8, 1), seed=9)
+    model.compile(keras.optimizers.Adam(0.01), td.RowWiseAdagrad(0.1), metrics=[])
+    return model
+
+
+def known_only(days, frame, now):
+    """The rows of a log, with values that Monday does not know, or that have lost their row since, made unseen."""
+    first, last = (
+        {t: {v for v, row in rows_of(days / n, t).items() if row in same_rows(days, t, now)} for t in ("site", "tags")}
+        for n in ("1", str(now))
+    )
+
+    def seen(value, table):
+        return value if (value or "<missing>") in first[table] & last[table] else "never"
+
+    tags = ["|".join(seen(tag, "tags") for tag in text.split("|")) for text in frame["tags"]]
+    return frame.assign(
+        site=[seen(v, "site") for v in frame["site"]], referrer=[seen(v, "site") for v in frame["referrer"]], tags=tags
+    )
+
+
+@pytest.mark.parametrize("now", [2, 3])
+def test_monday_scores_later_days(days, now):
+    found = evaluate_run(str(days / "run"), str(days / str(now)), "train", "latest")
+    model, _, _ = load_run(str(days / "run"), "latest")
+    monday = td.Encoder.load(str(days / "run" / "encoder"))
+    frame = known_only(days, day(now), now)
+    assert (frame["site"] == "never").sum() > 20 and (frame["site"] != "never").sum() > 20
+    expected = model.logits(monday(frame)).numpy()
+    np.testing.assert_allclose(found.scores.logits, np.ravel(expected), atol=1e-6)
+    np.testing.assert_array_equal(found.scores.labels, frame["y"])
+    assert "goes on from the data of the run" in found.note and "count as unseen" in found.note
+    # Groups have the names of the later data.
+    groups = Grouping(str(days / "run"), ["site"]).measure(found, "train").to_dict()["group_by"]["site"]
+    rows = rows_of(days / str(now), "site")
+    named = [(row, value) for row, value in zip(groups["row"], groups["value"], strict=True) if row]
+    assert named and all(rows[value] == row for row, value in named if value in rows)
+    assert sum(value in rows for _, value in named) > 5
+
+
+@pytest.mark.parametrize("now", [2, 3])
+def test_weights_move_by_position_and_rows_that_changed_hands_begin_anew(days, now, monkeypatch):
+    monkeypatch.setattr(warm_start_module, "_values", None)  # no value is compared
+    directory = str(days / str(now))
+    model, fresh = compiled(directory), compiled(directory)
+    report = td.warm_start(model, directory, str(days / "run"), "latest")
+    old, _, path = load_run(str(days / "run"), "latest", compiled=True)
+    reader = tf.train.load_checkpoint(f"{path}/rows")
+
+    same = same_rows(days, "site", now)
+    table, before = model.embeddings.tables["site"].numpy(), fresh.embeddings.tables["site"].numpy()
+    slot = model.embedding_optimizer.slots["site"]["accumulator"].numpy()
+    other = np.setdiff1d(np.arange(len(table)), same)
+    assert len(other) > 5 and len(same) > 3 and other.min() < old.embeddings.tables["site"].shape[0]
+    np.testing.assert_array_equal(table[same], reader.get_tensor("tables/site")[same])
+    np.testing.assert_array_equal(slot[same], reader.get_tensor("slots/site/accumulator")[same])
+    assert np.any(slot[same] > 0)
+    np.testing.assert_array_equal(table[other], before[other])
+    fresh_slot = fresh.embedding_optimizer.slots["site"]["accumulator"].numpy()
+    np.testing.assert_array_equal(slot[other], fresh_slot[other])
+    assert dataclasses.astuple(report.tables["site"])[:2] == (len(same), len(other))
+    # The parts of the compressed table keep their rows too, and have more behind them.
+    for part in ("tags__quotient", "tags__remainder"):
+        kept = reader.get_tensor(f"tables/{part}")
+        np.testing.assert_array_equal(model.embeddings.tables[part].numpy()[: len(kept)], kept)
+
+    raw = known_only(days, day(1), now)
+    encoders = [td.Encoder.load(str(days / name)) for name in ("run/encoder", str(now))]
+    scores = [m.logits(encoder(raw)).numpy() for m, encoder in zip((old, model), encoders, strict=True)]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_weights_move_under_a_mirrored_strategy(days):
+    directory, raw = str(days / "3"), known_only(days, day(1), 3)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = compiled(directory)
+        td.warm_start(model, directory, str(days / "run"), "latest")
+        found = model.logits(td.Encoder.load(directory)(raw)).numpy()
+    old, _, _ = load_run(str(days / "run"), "latest")
+    expected = old.logits(td.Encoder.load(str(days / "run" / "encoder"))(raw)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_run_goes_on_where_another_one_ended(days, tmp_path):
+    begun = Workdir(str(days / "run")).config()
+    run = dataclasses.replace(
+        begun,
+        data=DataConfig(path=str(days / "2")),
+        train=dataclasses.replace(begun.train, warm_start=str(days / "run"), epochs=1),
+    )
+    td.train_and_evaluate(run, str(tmp_path / "run"))
+    assert len(evaluate_run(str(tmp_path / "run"), str(days / "3")).scores.labels) == 240
+    with pytest.raises(ValueError, match=r"goes on from the data of .*; evaluate takes it, and a new run with config"):
+        td.train_and_evaluate(dataclasses.replace(begun, data=DataConfig(path=str(days / "3"))), str(days / "run"))
+
+
+def test_data_that_do_not_go_on_from_the_run(days, tmp_path):
+    td.prepare(dataclasses.replace(SCHEMA, tables=TABLES), day(9), str(tmp_path / "9"))
+    with pytest.raises(ValueError, match=r"another schema|other vocabularies"):
+        evaluate_run(str(days / "run"), str(tmp_path / "9"), "train")
+    td.prepare(None, day(2), str(tmp_path / "r"), base=str(days / "1"), refresh_statistics=True)
+    with pytest.raises(ValueError, match=r"statistics of numbers were refreshed since .* without --refresh_statistics"):
+        evaluate_run(str(days / "run"), str(tmp_path / "r"), "train")
+    shutil.copytree(days / "2", tmp_path / "2")
+    path = tmp_path / "2" / "lineage" / "site.parquet"
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(ValueError, match=r"lineage/site\.parquet: damaged or replaced .* restore it"):
+        evaluate_run(str(days / "run"), str(tmp_path / "2"), "train")
