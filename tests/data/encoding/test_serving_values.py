@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 import tfrs_dlrm as td
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, Time
 from tfrs_dlrm.serving.bundle.manifest import read_manifest
-from tfrs_dlrm.serving.exporting.export import ExportOptions
+from tfrs_dlrm.serving.exporting.export import ExportOptions, export
 from tfrs_dlrm.serving.request_logs.label_join import join_labels
 from tfrs_dlrm.serving.request_logs.request_log import RequestLog
 from tfrs_dlrm.serving.verification import prepared_rows
@@ -20,6 +21,9 @@ from tfrs_dlrm.serving.verification.verify import verify
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.messages import Decoder
 from tfrs_dlrm.streaming.reader import Message
+from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
+from tfrs_dlrm.training.evaluation import evaluate_run
+from tfrs_dlrm.training.loop import train_and_evaluate
 
 SHOWN = "2024-05-06T07:08:09"
 ONLY = {"training_only": True}
@@ -45,8 +49,8 @@ SCHEMA = Schema(
 ROWS, SERVED = 90, 12  # rows of the log, and how many of them have the serving values
 
 
-def make():
-    rng = np.random.default_rng(0)
+def make(seed=0):
+    rng = np.random.default_rng(seed)
     rows = pd.DataFrame(
         {
             "y": rng.integers(0, 2, ROWS),
@@ -70,16 +74,18 @@ def as_served(rows):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A model of the rows, its prepared data, and its bundle."""
+    """The training rows, their prepared data, the directory of a run, and its bundle."""
     home, rows = tmp_path_factory.mktemp("served"), make()
-    data = str(home / "data")
-    td.prepare(SCHEMA, rows, data)
-    tf.random.set_seed(0)
-    encoder = td.Encoder.load(data)
-    model = td.DLRM(encoder.schema.with_dim(4), (8, 4), (8, 1))
-    model(encoder(rows))
-    path, _ = td.export_model(model, data, str(home / "model"), ExportOptions(context=("user",)))
-    return rows, data, model, path
+    data, run = str(home / "data"), str(home / "run")
+    td.prepare(SCHEMA, rows, data, eval_inputs=make(1))
+    config = RunConfig(
+        DataConfig(path=data),
+        DLRMConfig(embedding_dim=4, bottom_mlp=(8, 4), top_mlp=(8, 1), linear=True),
+        OptimizerConfig("adam", 0.05, "adagrad", 0.5),
+        TrainConfig(batch_size=30, steps=6, tensorboard=False),
+    )
+    train_and_evaluate(config, run)
+    return rows, data, run, export(run, str(home / "model"), options=ExportOptions(context=("user",))).path
 
 
 def test_features_equal_pandas_on_rows_with_the_value(exported):
@@ -119,8 +125,8 @@ def test_features_equal_pandas_on_rows_with_the_value(exported):
 
 
 def test_every_signature_scores_as_the_model_on_rows_with_the_value(exported):
-    rows, data, model, path = exported
-    encoder = td.Encoder.load(data)
+    rows, data, run, path = exported
+    encoder, model = td.Encoder.load(data), td.load_model(run)
     wanted = model(encoder(as_served(rows))).numpy()
     assert np.abs(wanted - model(encoder(rows)).numpy()).max() > 1e-3
     raw = {name: encoder.raw_inputs(rows)[name] for name in encoder.serving_signature()}
@@ -148,6 +154,16 @@ def test_every_signature_scores_as_the_model_on_rows_with_the_value(exported):
     candidates = {name: tf.gather(raw[name], mine)[None] for name in ("price", "site")}
     ranked = signatures["rank"](user=tf.constant(["u1"]), **candidates)["scores"]
     np.testing.assert_allclose(ranked[0], wanted[mine], atol=1e-6)
+
+
+def test_evaluations_and_explanations_are_of_the_values_of_the_log(exported):
+    _, data, run, _ = exported
+    found = evaluate_run(run)
+    scores = td.load_model(run)(td.Encoder.load(data)(make(1)))
+    np.testing.assert_allclose(1 / (1 + np.exp(-found.scores.logits)), scores, atol=1e-6)
+    assert found.note == "Scored with the log's values of position, delay, place, slot, shown, which requests lack"
+    explained = explain_run(run, Questions(("importance",), ("position", "place_x_site"), seeds=1))
+    assert all(abs(f.worsening["log_loss_rise"][0]) > 0 for f in explained.importance.features)
 
 
 def test_the_bundle_says_what_it_takes_and_is_verified(exported, monkeypatch):
