@@ -50,9 +50,18 @@ def share_of_split(
     directory: str, split: Split, context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool
 ) -> PipelineShare[RowGroup]:
     """Selects the row groups of a split for an input pipeline; see `pipeline_share` for arguments and errors."""
-    groups = _groups_of(directory, split)
-    rows = sum(g.rows for g in groups)
-    what = f"{directory}: {rows} {split} rows"
+    return _share(directory, split, _groups_of(directory, split), context, batch_size, drop_remainder)
+
+
+def _share(
+    directory: str,
+    split: Split,
+    groups: Sequence[RowGroup],
+    context: tf.distribute.InputContext | None,
+    batch_size: int,
+    drop_remainder: bool,
+) -> PipelineShare[RowGroup]:
+    what = f"{directory}: {sum(g.rows for g in groups)} {split} rows"
     return pipeline_share(one_for_each(groups, context), context, batch_size, drop_remainder, what)
 
 
@@ -65,14 +74,13 @@ def reading_order(directory: str, split: Split, pipelines: int) -> np.ndarray:
       FileNotFoundError, ValueError: see `dataset`.
     """
     directory = local_copy(directory)
-    begins: dict[tuple[str, int], int] = {}
-    rows = 0
-    for group in _groups_of(directory, split):
+    groups, begins, rows = _groups_of(directory, split), dict[tuple[str, int], int](), 0
+    for group in groups:
         begins[group.path, group.index] = rows
         rows += group.rows
     order = []
     for i in range(pipelines):
-        share = share_of_split(directory, split, tf.distribute.InputContext(pipelines, i), 1, drop_remainder=False)
+        share = _share(directory, split, groups, tf.distribute.InputContext(pipelines, i), 1, drop_remainder=False)
         order += [begins[x.path, x.index] + np.arange(x.begin, x.end) for x in share.chunks]
     return np.concatenate(order)
 
