@@ -106,6 +106,11 @@ def cross(**fields):
         (time(format="%Y-%m-%d"), "the time format '%Y-%m-%d' does not say the hour"),
         (time(format="%H:%M", parts=["weekday"]), "does not say the year or the month or the day"),
         (time(format="%H%H"), "%H stands 2 times"),
+        (
+            time(format="%H:%M %p"),
+            "%I and %p .AM or PM. belong together, and '%H:%M %p' has one of them; %H is an hour of 24",
+        ),
+        (time(format="%H:%I %p"), "%H and %I are both in '%H:%I %p'; one hour is needed"),
         (time(parts=["days"], origin="March"), "the origin 'March' is no date such as 2026-01-01"),
         ([{"name": "ts", "encoding": "hash", "time": {"parts": ["hour"]}}], "encoding 'hash' with time; drop"),
         ([{"name": "h", "encoding": "time"}], "encoding 'time' needs time, with one part"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -295,6 +296,41 @@ def test_streams_and_request_logs_give_the_same_rows(prepared, tmp_path):
     td.prepare(SCHEMA, joined, str(tmp_path / "data"), eval_fraction=0.0)
     for a, b in zip(encoded(tmp_path / "data", encoder.schema), (dense, ids), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("form", "texts"),
+    [
+        ("%m/%d/%Y %I:%M:%S %p", ["11/05/2026 03:15:00 PM", "1/5/2024 3:5:0 am", "02/29/2024 12:00:00 AM"]),
+        ("%I:%M%p", ["12:00am", "12:59PM", "1:07Pm", "11:59pm"]),
+        ("%I%p", ["3PM", "12AM", "11am"]),
+        ("%d-%b-%y", ["29-FEB-24", "1-may-68", "31-Dec-69"]),
+        ("%d%b%Y", ["01Nov2026", "9SEP1999"]),
+        ("%B %d, %Y %I:%M %p", ["February 29, 2024 12:30 AM", "may 3, 2026 01:00 PM"]),
+        ("%d/%b/%Y:%H:%M:%S %z", ["05/Nov/2026:23:15:00 +0530", "1/Jan/2026:00:15:59 -01:00"]),
+        ("%a %b %d %H:%M:%S %z %Y", ["Sun Nov 01 14:30:00 Z 2026", "thu jan 01 00:00:00 +0100 1970"]),
+    ],
+)  # fmt: skip
+def test_clocks_of_twelve_hours_names_of_months_and_zones(form, texts):
+    """Rows equal pandas' parts, in a frame, in prepared data and in a graph; what pandas refuses is malformed."""
+    seconds = pd.to_datetime(pd.Series(texts), format=form, utc=True).map(pd.Timestamp.timestamp).to_numpy()
+    parts = PARTS[:4] if "%d" in form else ("hour",)
+    parts = parts if "H" in form or "I" in form else parts[1:]
+    schema = Schema(Label("y"), categorical=(CategoricalFeature("t", time=Time(parts, form)),))
+    wanted = np.stack([part(seconds, name) for name in parts], axis=1).astype(int)
+    frame = pd.DataFrame({"y": np.arange(len(texts)) % 2, "t": texts})
+    encoder = td.fit_encoder(schema, frame)
+    np.testing.assert_array_equal(encoder(frame)["ids"], wanted)
+    wrong = ["31-FEB-24", "00:30am", "13:00 PM", "13PM", "x", "30-Foo-2026", "31Apr2026", "05/Nov/2026:24:15:00 +0530"]
+    graph = tf.function(lambda t: encoder({"t": t})["ids"])
+    found = graph(tf.constant([*texts, "", *wrong]))
+    np.testing.assert_array_equal(found, np.concatenate([wanted, np.zeros((1 + len(wrong), len(parts)), int)]))
+    for text in wrong:
+        with pytest.raises(BadRowError, match=f"'{re.escape(text)}' is no time in the format"):
+            td.fit_encoder(schema, pd.DataFrame({"y": [0, 1], "t": [texts[0], text]}))
+    # Timestamps are written in the format, by whole minutes in UTC.
+    typed = frame.assign(t=pd.to_datetime(seconds, unit="s"))
+    np.testing.assert_array_equal(encoder(typed)["ids"], wanted)
 
 
 def test_rows_have_names(prepared):

@@ -2,6 +2,7 @@
 
 import datetime
 
+import numpy as np
 import pyarrow as pa
 from csv_logs import write_csv
 
@@ -50,9 +51,29 @@ TIMES = {
         [str(int(m.timestamp()) * 10**9) for m in MOMENTS],
         Time(BOTH, "epoch_nanos"),
     ),
-    "american": ("timestamps", [m.strftime("%m/%d/%Y %I:%M %p") for m in MOMENTS], None),
-    "named": ("dates", [m.strftime("%d %b %Y") for m in MOMENTS], None),
-    "fractions": ("seconds since 1970", [f"{m.timestamp() + 0.25:.2f}" for m in MOMENTS], None),
+    "american": (
+        "timestamps",
+        [m.strftime("%m/%d/%Y %I:%M:%S %p") for m in LATER],
+        Time(BOTH, "%m/%d/%Y %I:%M:%S %p"),
+    ),
+    "afternoon": ("times of day", [m.strftime("%I:%M%p").lower() for m in MOMENTS], Time(("hour",), "%I:%M%p")),
+    "excel": ("timestamps", [m.strftime("%m/%d/%y %H:%M") for m in LATER], Time(BOTH, "%m/%d/%y %H:%M")),
+    "named": ("dates", [m.strftime("%d %b %Y") for m in MOMENTS], Time(("weekday",), "%d %b %Y")),
+    "oracle": ("dates", [m.strftime("%d-%b-%y").upper() for m in MOMENTS], Time(("weekday",), "%d-%b-%y")),
+    "long": ("timestamps", [m.strftime("%B %d, %Y %I:%M %p") for m in MOMENTS], Time(BOTH, "%B %d, %Y %I:%M %p")),
+    "web": ("timestamps", [m.strftime("%d/%b/%Y:%H:%M:%S +0000") for m in MOMENTS], Time(BOTH, "%d/%b/%Y:%H:%M:%S %z")),
+    "mail": (
+        "timestamps",
+        [m.strftime("%a, %d %b %Y %H:%M:%S +0000") for m in MOMENTS],
+        Time(BOTH, "%a, %d %b %Y %H:%M:%S %z"),
+    ),
+    "tweet": (
+        "timestamps",
+        [m.strftime("%a %b %d %H:%M:%S +0000 %Y") for m in MOMENTS],
+        Time(BOTH, "%a %b %d %H:%M:%S %z %Y"),
+    ),
+    "fractions": ("seconds since 1970", [f"{m.timestamp() + 0.25:.2f}" for m in MOMENTS], Time(BOTH, "epoch_seconds")),
+    "mixed": ("timestamps", [m.strftime("%Y-%m-%d %H:%M PM") for m in MOMENTS], None),
     "one_hour": ("timestamps", [m.strftime("%Y-%m-%d %H:%M:%S") for m in MORNING], None),
 }
 
@@ -72,7 +93,7 @@ def test_parts_of_times_are_proposed(tmp_path):
         proposal = infer_schema(source)
         for name, (kind, values, time) in TIMES.items():
             note = proposal.notes[name]
-            assert note.startswith(f"a time: {kind}, such as '{values[0][:4]}"), note
+            assert any(note.startswith(f"a time: {kind}, such as '{value}'") for value in values), note
             assert proposal.kinds()[name] == (f"time: {', '.join(time.parts)}" if time else "left out"), (name, note)
             found = [f for f in proposal.schema.categorical if f.column == name]
             assert [f.name for f in found] == [f"{name}_{part}" for part in (time.parts if time else ())]
@@ -95,9 +116,45 @@ def test_first_rows_of_many_may_be_of_one_hour(tmp_path):
 
 
 def test_a_day_that_may_be_a_month_is_a_guess(tmp_path):
-    log = {"y": ["0", "1"] * 60, "t": [f"0{1 + i % 7}/0{1 + i % 9}/2026" for i in range(COUNT)]}
+    """The order in which rows cover fewer days is taken, and both are said."""
+    days = [datetime.date(2026, 4, 1 + i % 11) for i in range(COUNT)]
+    american = [f"{d.month}-{d.day}-{d.year}" for d in days]
+    log = {"y": ["0", "1"] * 60, "a": [d.strftime("%d/%m/%Y") for d in days], "b": american}
     proposal = infer_schema(write_csv(tmp_path / "log.csv", log))
-    assert proposal.certainty["t"] == "guess" and proposal.notes["t"].endswith("; is it %m/%d/%Y or %d/%m/%Y?")
+    assert proposal.certainty["a"] == proposal.certainty["b"] == "guess"
+    assert proposal.notes["a"].endswith("; is it %d/%m/%Y of 11 days or %m/%d/%Y of 305 days?")
+    assert proposal.notes["b"].endswith("; is it %m-%d-%Y of 11 days or %d-%m-%Y of 305 days?")
+    formats = {f.column: f.time.format for f in proposal.schema.categorical}
+    assert formats == {"a": "%d/%m/%Y", "b": "%m-%d-%Y"}
+
+
+def test_months_and_days_are_proposed_where_later_rows_have_them(tmp_path):
+    rng = np.random.default_rng(0)
+    day, order = np.datetime64("2020-03-01"), np.arange(COUNT)
+    columns = {
+        "sale": day + order // 2,  # two months of a log that grows
+        "year": day + 9 * order,  # three years of it
+        "newest_first": day + 9 * order[::-1],
+        "birth": day + rng.integers(-20_000, 0, COUNT),
+        "joined": day + rng.integers(0, 60, COUNT),
+    }
+    seen = (day.astype("datetime64[m]") + rng.integers(0, 2_000_000, COUNT)).astype(str)  # a shuffled log
+    log = {name: values.astype(str) for name, values in columns.items()} | {"y": ["0", "1"] * 60, "seen": seen}
+    proposal = infer_schema(write_csv(tmp_path / "log.csv", log))
+    parts = {c: kind.removeprefix("time: ") for c, kind in proposal.kinds().items() if c != "y"}
+    assert parts == {
+        "sale": "weekday",
+        "year": "weekday, month",
+        "newest_first": "weekday, month",
+        "birth": "weekday, month, days",
+        "joined": "weekday",
+        "seen": "hour, weekday, month",
+    }
+    new = "those of later rows are not among its"
+    assert proposal.notes["sale"].endswith(f"weekday of UTC; without month and days: {new} 60 days")
+    assert proposal.notes["year"].endswith(f"weekday and month of UTC; without days: {new} 1,072 days")
+    assert proposal.notes["birth"].endswith("; days since the first because the rows are not in its order")
+    assert proposal.certainty["birth"] == "likely"
 
 
 def typed_of(values):

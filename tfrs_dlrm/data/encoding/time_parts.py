@@ -11,7 +11,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
-from tfrs_dlrm.schema import EPOCHS, ISO8601, Time, TimePart
+from tfrs_dlrm.schema import EPOCHS, ISO8601, MONTHS, Time, TimePart
 
 _DAY = 24 * 60  # in minutes
 _MICROS = 60 * 10**6  # in a minute
@@ -33,22 +33,39 @@ def read_minutes(values: tf.Tensor, time: Time) -> Minutes:
     if time.format == ISO8601:
         return _iso_minutes(values, time)
     known = tf.strings.regex_full_match(values, time.pattern)
-    # Any text that fits, so that the operations below need no exception.
-    groups = [_group(values, known, time, i) for i in range(len(time.directives))]
-    found = dict(zip(time.directives, groups, strict=True))
-    one = tf.ones_like(groups[0])
+    found = {
+        letter: _number(letter, _group(values, known, time, i))
+        for i, letter in enumerate(time.directives)
+        if letter not in "Sfa"
+    }
+    one = tf.ones_like(values, tf.int64)
     year = found.get("Y", 1970 * one)
     if "y" in found:
         year = found["y"] + tf.where(found["y"] < 69, 2000 * one, 1900 * one)
-    return _minutes(
-        known, year, found.get("m", one), found.get("d", one), found.get("H", 0 * one), found.get("M", 0 * one)
-    )
+    month = next((found[letter] for letter in "mbB" if letter in found), one)
+    hour = found["I"] % 12 + 12 * found["p"] if "I" in found else found.get("H", 0 * one)
+    minutes = _minutes(known, year, month, found.get("d", one), hour, found.get("M", 0 * one))
+    if "z" not in found:
+        return minutes
+    return Minutes(tf.where(minutes.known, minutes.since_1970 - found["z"], 0), minutes.known)
 
 
 def _group(values: tf.Tensor, known: tf.Tensor, time: Time, number: int) -> tf.Tensor:
-    """Returns a part of the texts, int64 [N]; 1 where they are not known."""
-    digits = tf.strings.regex_replace(values, f"^(?:{time.pattern})$", rf"\{number + 1}")
-    return tf.strings.to_number(tf.where(known, digits, "1"), tf.int64)
+    """Returns a part of the texts, string [N]; where they are not known, any that fits, so that nothing fails."""
+    part = tf.strings.regex_replace(values, f"^(?:{time.pattern})$", rf"\{number + 1}")
+    return tf.where(known, part, {"b": "jan", "B": "january", "p": "am", "z": "Z"}.get(time.directives[number], "1"))
+
+
+def _number(letter: str, text: tf.Tensor) -> tf.Tensor:
+    """Returns what the part of a directive says, int64 [N]: PM is 1, and a zone is minutes ahead of UTC."""
+    if letter == "p":
+        return tf.cast(tf.strings.lower(text) == "pm", tf.int64)
+    if letter in "bB":
+        start = tf.strings.lower(tf.strings.substr(text, 0, 3))
+        return tf.add_n([(k + 1) * tf.cast(start == name[:3], tf.int64) for k, name in enumerate(MONTHS)])
+    if letter == "z":
+        return _minutes_ahead(tf.where(text == "Z", "+0000", tf.strings.regex_replace(text, ":", "")))
+    return tf.strings.to_number(text, tf.int64)
 
 
 def _iso_minutes(values: tf.Tensor, time: Time) -> Minutes:
@@ -66,16 +83,19 @@ def _iso_minutes(values: tf.Tensor, time: Time) -> Minutes:
 
     def shifted() -> tf.Tensor:
         sign_digits = tf.strings.regex_replace(zone, r"^.*([+-])([0-9]{2}):?([0-9]{2})?$", r"\1\2\3")
-        plain = tf.where(has_zone, sign_digits, "+0000")
-        hours = tf.strings.to_number(tf.strings.substr(plain, 1, 2), tf.int64)
-        rest = tf.strings.join([tf.strings.substr(plain, 3, 2), "00"])  # `+01` has no minutes
-        minutes = hours * 60 + tf.strings.to_number(tf.strings.substr(rest, 0, 2), tf.int64)
-        behind = tf.strings.substr(plain, 0, 1) == "-"
-        return local.since_1970 + tf.where(behind, minutes, -minutes)
+        return local.since_1970 - _minutes_ahead(tf.where(has_zone, sign_digits, "+0000"))
 
     # Most logs are in UTC, and to look for a zone is faster than to read one.
     utc = tf.cond(tf.reduce_any(has_zone), shifted, lambda: local.since_1970)
     return Minutes(tf.where(local.known, utc, 0), local.known)
+
+
+def _minutes_ahead(zone: tf.Tensor) -> tf.Tensor:
+    """Returns the minutes that zones are ahead of UTC, int64 [N]; each is a sign, HH, and perhaps MM."""
+    hours = tf.strings.to_number(tf.strings.substr(zone, 1, 2), tf.int64)
+    rest = tf.strings.join([tf.strings.substr(zone, 3, 2), "00"])  # `+01` has no minutes
+    minutes = hours * 60 + tf.strings.to_number(tf.strings.substr(rest, 0, 2), tf.int64)
+    return tf.where(tf.strings.substr(zone, 0, 1) == "-", -minutes, minutes)
 
 
 def _minutes(

@@ -15,7 +15,7 @@ from tfrs_dlrm.data.raw.sniffing import read_first_rows
 from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.schema import RESERVED_NAMES, CategoricalFeature, DenseFeature, Schema, Task
 
-_PARTS = ("hour", "weekday")
+_PARTS = ("hour", "weekday", "month", "days")
 # Beside each number, since an MLP of few rows hardly learns steps and peaks: docs/guides/defaults.md.
 _BUCKETS = 32
 _BESIDE = ("missing", "bucket")
@@ -46,7 +46,7 @@ class SchemaProposal:
         kinds = dict.fromkeys(self.notes, "left out") | {self.schema.label.column: "label"}
         kinds |= {f.column: f"dense, {' and '.join(f.transforms) or 'none'}" for f in self.schema.dense}
         for f in self.schema.categorical:
-            if f.encoding == "buckets":
+            if f.encoding == "buckets" and f.time is None:
                 kinds[f.column] += ", buckets"
                 continue
             if f.time is None:
@@ -70,9 +70,10 @@ def infer_schema(
 ) -> SchemaProposal:
     """Proposes a schema.
 
-    Numbers become dense features: `log1p` if they are skewed and hardly ever negative, otherwise `standardize`, with
-    an indicator if some are missing. Beside each of them is a feature `NAME_bucket` of 32 buckets. Texts and ids become
-    vocabularies. Whole numbers may be either: that is decided by the name of the column, by how often its values occur,
+    Numbers become dense features: standardized logarithms if they are skewed and hardly ever negative, logarithms if
+    they are 0 in nearly all rows, otherwise `standardize`, with an indicator if some are missing. `NAME_bucket` gives
+    each of them 32 buckets. Of times, the parts that come again become features. Texts and ids become
+    vocabularies. Whole numbers may be either: that is decided by the column's name, by how often its values occur,
     and by whether the label follows their size or the single values. List columns, and texts that join recurring
     values, become multi-valued features. Columns of one value or of unique values are left out.
 

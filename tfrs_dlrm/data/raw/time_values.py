@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfrs_dlrm.schema import EPOCHS, ISO8601, Time
+from tfrs_dlrm.schema import EPOCHS, ISO8601, MONTHS, Time
 
 _DAYS = np.array([31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 
@@ -26,8 +26,8 @@ def written_as(array: pa.Array, time: Time) -> pa.Array:
     moments = _since_1970(array, 1).cast(pa.timestamp("s"))
     if time.format == ISO8601:
         return pc.replace_substring(moments.cast(pa.string()), " ", "T")
-    # Arrow knows no %f.
-    return pc.strftime(moments, time.format.replace("%f", "0"))
+    # Arrow knows no %f, and no zone of these.
+    return pc.strftime(moments, time.format.replace("%f", "0").replace("%z", "+0000"))
 
 
 def _since_1970(array: pa.Array, per_second: int) -> pa.Array:
@@ -43,21 +43,68 @@ def _since_1970(array: pa.Array, per_second: int) -> pa.Array:
 
 def no_times(text: pa.Array, time: Time) -> np.ndarray:
     """Returns which texts are no times of the format, bool [N]; null is none."""
-    found = pc.extract_regex(text, f"^(?:{time.pattern})$")
+    found = _parts(text, time)
     wrong = pc.is_null(found).to_numpy(zero_copy_only=False) & pc.is_valid(text).to_numpy(zero_copy_only=False)
-    names = [field.name for field in found.type]
-    if "d" not in names or "m" not in names:
+    day, month = _field(found, "d"), _month(found)
+    if day is None or month is None:
         return np.asarray(wrong)
-    day, month = (_numbers(pc.struct_field(found, name)) for name in ("d", "m"))
     too_late = day > _DAYS[month - 1]
-    year_name = next((name for name in ("Y", "y") if name in names), None)
-    if year_name is not None:
-        year = _numbers(pc.struct_field(found, year_name))  # two digits are leap years as four are: 2000 is one
-        leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0) | (year_name == "y"))
+    year = _year(found)  # of two digits, leap years are as those of four: 2000 is one
+    if year is not None:
+        leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
         too_late |= (month == 2) & (day == 29) & ~leap
     return np.asarray(wrong | too_late)
 
 
-def _numbers(digits: pa.Array) -> np.ndarray:
-    """Returns int64 [N], 1 for null."""
+def minutes_of(times: pa.Array, time: Time) -> np.ndarray:
+    """Returns whole minutes since 1970 on the clock of the text, without its zone, int64 [N].
+
+    Args:
+      times: texts of the format, none of which `no_times` finds, or whole numbers of an epoch; without null.
+      time: the format. A date that it does not say is 1970-01-01, and an hour that it does not say is 0.
+    """
+    if time.is_epoch:
+        return np.asarray(times.to_numpy(zero_copy_only=False) // EPOCHS[time.format])
+    found = _parts(times, time)
+    year, month, day = _year(found), _month(found), _field(found, "d")
+    months = (0 if year is None else 12 * (year - 1970)) + (0 if month is None else month - 1)
+    dates = np.full(len(times), months).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    days = dates + (0 if day is None else day - 1)
+    hours, minutes = (_field(found, name) for name in ("H", "M"))
+    twelfth = _field(found, "I")
+    if twelfth is not None:
+        afternoon = pc.equal(pc.ascii_lower(pc.struct_field(found, "p")), "pm").to_numpy(zero_copy_only=False)
+        hours = twelfth % 12 + 12 * afternoon
+    return np.asarray(days * 1440 + (0 if hours is None else hours * 60) + (0 if minutes is None else minutes))
+
+
+def _parts(text: pa.Array, time: Time) -> pa.StructArray:
+    """Returns the groups of the pattern, null where a text does not fit."""
+    return pc.extract_regex(text, f"^(?:{time.pattern})$")
+
+
+def _year(found: pa.StructArray) -> np.ndarray | None:
+    two = _field(found, "y")
+    return _field(found, "Y") if two is None else two + np.where(two < 69, 2000, 1900)
+
+
+def _month(found: pa.StructArray) -> np.ndarray | None:
+    name = next((name for name in "bB" if _has(found, name)), None)
+    if name is None:
+        return _field(found, "m")
+    start = pc.utf8_slice_codeunits(pc.ascii_lower(pc.struct_field(found, name)), 0, 3)
+    numbers = pc.add(pc.index_in(start, pa.array([month[:3] for month in MONTHS])), 1)
+    return np.asarray(pc.fill_null(numbers, 1).to_numpy(zero_copy_only=False))
+
+
+def _field(found: pa.StructArray, name: str) -> np.ndarray | None:
+    """Returns the digits of a group, int64 [N]; 1 for null, 0 for an empty group; None without such a group."""
+    if not _has(found, name):
+        return None
+    digits = pc.struct_field(found, name)
+    digits = pc.if_else(pc.equal(digits, ""), "0", digits)
     return np.asarray(pc.fill_null(digits.cast(pa.int64()), 1).to_numpy(zero_copy_only=False))
+
+
+def _has(found: pa.StructArray, name: str) -> bool:
+    return found.type.get_field_index(name) >= 0

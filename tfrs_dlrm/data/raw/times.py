@@ -8,20 +8,32 @@ from collections.abc import Collection
 _CLOCK = r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]+)?)?(?: ?[AaPp][Mm])?"
 _ZONE = r"(?: ?(?:Z|UTC|[+-][0-9]{2}:?(?:[0-9]{2})?))?"
 _MONTH, _DAY = "(?:0?[1-9]|1[0-2])", "(?:0?[1-9]|[12][0-9]|3[01])"
-_NAME = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
+_NAME = "(?i:(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*)"
+_DAY_NAME = "(?i:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _YEAR = "(?:19|20)[0-9]{2}"
 _DATE = "|".join(
     [
         *(f"{_YEAR}{s}{_MONTH}{s}{_DAY}" for s in ("-", "/", r"\.")),
         *(f"{_DAY}{s}{_MONTH}{s}{_YEAR}" for s in ("-", "/", r"\.")),
         *(f"{_MONTH}{s}{_DAY}{s}{_YEAR}" for s in ("-", "/")),
-        rf"{_DAY}[ -]{_NAME},?[ -]{_YEAR}",
-        rf"{_NAME} {_DAY},? {_YEAR}",
+        f"{_MONTH}/{_DAY}/[0-9]{{2}}",
+        f"{_DAY}/{_MONTH}/[0-9]{{2}}",
+        f"{_DAY}[ -]?{_NAME},?[ -]?{_YEAR}",
+        f"{_DAY}-{_NAME}-[0-9]{{2}}",
+        f"{_NAME} {_DAY},? {_YEAR}",
+    ]
+)
+# As web servers, mail and C write them.
+_WHOLE = "|".join(
+    [
+        f"{_DAY}/{_NAME}/{_YEAR}:{_CLOCK}{_ZONE}",
+        f"{_DAY_NAME}, {_DAY} {_NAME} {_YEAR} {_CLOCK}{_ZONE}",
+        f"{_DAY_NAME} {_NAME} {_DAY} {_CLOCK}{_ZONE} {_YEAR}",
     ]
 )
 _KINDS = {
     "dates": f"(?:{_DATE})",
-    "timestamps": f"(?:{_DATE})(?:T| |, )(?:{_CLOCK}){_ZONE}",
+    "timestamps": f"(?:{_DATE})(?:T| |, )(?:{_CLOCK}){_ZONE}|{_WHOLE}",
     "times of day": _CLOCK,
 }
 _MM, _DD, _HH = "(?:0[1-9]|1[0-2])", "(?:0[1-9]|[12][0-9]|3[01])", "(?:[01][0-9]|2[0-3])"

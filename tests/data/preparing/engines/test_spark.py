@@ -54,6 +54,7 @@ SCHEMA = Schema(
         CategoricalFeature("price_bucket", column="price", encoding="buckets", buckets=16),
         CategoricalFeature("age_log2", column="age", encoding="buckets", buckets="log2"),
         CategoricalFeature("ts", time=Time(("hour", "weekday", "day", "month", "days"))),
+        CategoricalFeature("shown", time=Time(("hour", "weekday"), "%m/%d/%Y %I:%M %p")),
         CategoricalFeature("hour_x_site", cross=("ts_hour", "site"), min_count=2),
         CategoricalFeature(cross=("price_bucket", "user"), encoding="hash"),
     ),
@@ -112,6 +113,7 @@ def frame(rows, seed=0):
             "tags": ["|".join(t) for t in tags],
             "tag_weights": ["|".join(f"{w:.2f}" for w in rng.random(len(t))) for t in tags],
             "ts": ["" if k % 9 == 0 else f"2026-0{k % 7 + 1}-{k % 28 + 1:02d} 0{k % 4}:00" for k in range(rows)],
+            "shown": [f"{k % 7 + 1}/{k % 28 + 1:02d}/2026 {k % 12 + 1}:05 {'aApP'[k % 4]}M" for k in range(rows)],
         }
     )
 
