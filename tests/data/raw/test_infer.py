@@ -51,7 +51,7 @@ def test_a_log_by_hand(tmp_path):
     assert proposal.schema == Schema(
         Label("clicked"),
         dense=(
-            DenseFeature("price", transform="log1p"),
+            DenseFeature("price", transform=("log1p", "standardize")),
             DenseFeature("age", transform="standardize", fill_value="mean", indicator=True),
         ),
         categorical=(
@@ -67,7 +67,11 @@ def test_a_log_by_hand(tmp_path):
     kinds = proposal.kinds()
     assert list(kinds) == list(proposal.notes) == list(columns())
     assert [c for c, kind in kinds.items() if kind == "left out"] == ["country", "request", "row", "nothing"]
-    assert kinds["clicked"] == "label" and kinds["price"] == "dense, log1p, buckets" and kinds["tags"] == "multi-valued"
+    assert (
+        kinds["clicked"] == "label"
+        and kinds["price"] == "dense, log1p and standardize, buckets"
+        and kinds["tags"] == "multi-valued"
+    )
     assert proposal.notes["country"] == "always 'fr'"
     assert proposal.notes["request"] == "400 values in 400 rows: an identifier, or free text"
     assert proposal.notes["nothing"] == "no value in 400 rows"
@@ -120,7 +124,7 @@ def test_blanks_and_texts_for_missing(tmp_path):
     path = write_csv(tmp_path / "log.csv", blanks)
     proposal = infer_schema(path)
     assert proposal.schema.text == TextFormat(strip=True, missing=("?", "Unknown"))
-    price = DenseFeature("price", "price", transform="log1p", fill_value="mean", indicator=True)
+    price = DenseFeature("price", "price", transform=("log1p", "standardize"), fill_value="mean", indicator=True)
     assert proposal.schema.dense[0] == price
     assert proposal.notes["hour"] == "24 whole numbers, 0.2% missing: few values"
     assert prepare(proposal.schema, [path], str(tmp_path / "out")).rows("train") == ROWS
@@ -147,7 +151,10 @@ BY_BLANKS = CategoricalFeature("c", separator=" ")
         (["-1", "7", "12", "1"], CategoricalFeature("c")),  # -1 means missing to int64
         (["1e3", "7", "2", "0"], DenseFeature("c", transform="standardize", fill_value="mean")),
         (["-9"] * 10 + ["1"] * 9 + ["999.5"], DenseFeature("c", transform="standardize", fill_value="mean")),
-        (["0"] * 19 + ["99.5"], DenseFeature("c", transform="log1p")),
+        (["0"] * 18 + ["99.5", "7"], DenseFeature("c", transform=("log1p", "standardize"))),
+        (["0"] * 119 + ["99.5"], DenseFeature("c", transform="log1p")),  # its deviation is that of one row
+        (["-1"] + ["0.5"] * 27 + ["99.5", "8"], DenseFeature("c", transform=("log1p", "standardize"))),
+        (["2.5", ""], DenseFeature("c", transform="standardize", fill_value="mean", indicator=True)),
         # every second value is a 1: single values tell it, and their size does not
         ([str(v) for v in range(200)] * 2, CategoricalFeature("c", dtype="int64")),
         ([f"v{v}" for v in range(1001)] * 3, CategoricalFeature("c", min_count=5)),
@@ -298,8 +305,8 @@ def test_adult(real_data):
     assert [(f.column, f.transform) for f in schema.dense] == [
         ("age", "standardize"),
         ("fnlwgt", "standardize"),
-        ("capital-gain", "log1p"),
-        ("capital-loss", "log1p"),
+        ("capital-gain", ("log1p", "standardize")),
+        ("capital-loss", ("log1p", "standardize")),
         ("hours-per-week", "standardize"),
     ]
     rest = [n for n in names if n != "income" and n not in {f.column for f in schema.dense}]
@@ -326,9 +333,9 @@ def test_anime(real_data, tmp_path):
         "name": "left out",
         "genre": "multi-valued",
         "type": "categorical",
-        "episodes": "dense, log1p, buckets",
+        "episodes": "dense, log1p and standardize, buckets",
         "rating": "label",
-        "members": "dense, log1p, buckets",
+        "members": "dense, log1p and standardize, buckets",
     }
     assert titles.schema.multi_hot[0].separator == ", " and titles.notes["genre"].startswith("43 values joined by ', '")
 

@@ -16,11 +16,14 @@ from tfrs_dlrm.data.raw.number_or_category import ENOUGH_ROWS, Certainty, Decisi
 from tfrs_dlrm.data.raw.proposed_time import propose_time
 from tfrs_dlrm.data.raw.sampled_column import SampledColumn
 from tfrs_dlrm.data.raw.values import MAX_INT64
-from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, RawType
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, RawType, Transform
 
 # In vocabularies of more than _MANY values, values that occur less than _MIN_COUNT times share a row.
 _MANY, _MIN_COUNT = 1000, 5
 _SKEWED = 2.0
+# More negative numbers than this share are worth telling apart. More zeros than this share make the others stand more
+# than ten deviations out, because the deviation of a share p is its square root.
+_NEGATIVE, _ZEROS = 0.05, 0.99
 
 Feature = DenseFeature | CategoricalFeature
 
@@ -126,23 +129,39 @@ def _rare(distinct: int) -> str:
 
 def _dense(column: SampledColumn, name: str, missing: str, decision: Decision | None = None) -> ProposedFeature:
     numbers = column.numbers if column.numbers is not None else np.zeros(1)
-    deviation = numbers.std()
-    skewness = ((numbers - numbers.mean()) ** 3).mean() / deviation**3 if deviation else 0.0
-    skewed = bool(skewness > _SKEWED and np.quantile(numbers, 0.25) >= 0)
+    transform, shape = _transform(numbers)
     feature = DenseFeature(
         name,
         column.name,
-        transform="log1p" if skewed else "standardize",
-        fill_value=0.0 if skewed and not missing else "mean",
+        transform=transform,
+        fill_value="mean" if missing or transform == "standardize" else 0.0,
         indicator=bool(missing),
         **dataclasses.asdict(column.notation),
     )
-    shape = "; log1p because a few are far larger than most" if skewed else ""
-    span = f"numbers from {numbers.min():g} to {numbers.max():g}{notation_note(column)}{missing}"
+    same = "; only the indicator of missing ones tells rows apart" if numbers.min() == numbers.max() else ""
+    span = f"numbers from {numbers.min():g} to {numbers.max():g}{notation_note(column)}{missing}{same}"
     fractions = "" if (numbers == np.round(numbers)).all() else "; with fractions"
     why = fractions if decision is None else f"; {decision.reason}"
     note = f"{span}{why}{shape}{infinite_note(column)}"
     return ProposedFeature(feature, note, "sure" if decision is None else decision.certainty)
+
+
+def _transform(numbers: np.ndarray) -> tuple[Transform | tuple[Transform, ...], str]:
+    """Returns the transform of numbers, and why it is another than `standardize`."""
+    deviation = numbers.std()
+    skewness = ((numbers - numbers.mean()) ** 3).mean() / deviation**3 if deviation else 0.0
+    if skewness <= _SKEWED:
+        return "standardize", ""
+    negative, zeros = np.mean(numbers < 0), np.mean(numbers == 0)
+    if negative > _NEGATIVE:
+        return "standardize", f"; no log1p, which would make the {negative:.1%} below 0 equal"
+    below = "; those below 0 become 0" if negative else ""
+    if zeros > _ZEROS:
+        return (
+            "log1p",
+            f"; log1p because a few are far larger than most; not standardized because {zeros:.1%} are 0{below}",
+        )
+    return ("log1p", "standardize"), f"; log1p because a few are far larger than most{below}"
 
 
 def _list(column: SampledColumn, name: str, missing: str) -> ProposedFeature:
