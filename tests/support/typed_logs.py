@@ -50,6 +50,11 @@ def drawn(rng, n, low, high):
     return rng.permutation(found)[:n]
 
 
+def joined(rng, rows, words, separator):
+    """Returns texts of one to three different words."""
+    return np.array([separator.join(rng.choice(words, n, replace=False)) for n in rng.integers(1, 4, rows)])
+
+
 def access(seed=1):
     """Access decisions: nothing but whole numbers, ids whose names say little."""
     log = Log(seed, mean=2.5)
@@ -139,7 +144,7 @@ def shop(seed=5):
     log.ids("SITE-ID", np.arange(1, 40), 0.6)
     log.add("brand", "category", np.char.add("b", rng.integers(0, 50, log.rows).astype(str)))
     log.add("in_stock", "category", rng.random(log.rows) < 0.8)
-    log.add("tags", "list", _joined(rng, log.rows, ["new", "sale", "eco", "gift", "kids"], ";"))
+    log.add("tags", "list", joined(rng, log.rows, ["new", "sale", "eco", "gift", "kids"], ";"))
     return log.done("isBought", at=4)
 
 
@@ -197,8 +202,8 @@ def films(seed=8):
     log.number("year", 2018 - np.minimum(rng.geometric(0.06, log.rows), 90), 0.2)
     log.number("runtime", np.round(rng.normal(105, 18, log.rows)).astype(int), 0.2)
     log.number("votes", np.round(rng.lognormal(6, 1.6, log.rows)).astype(int), 0.5)
-    log.add("genres", "list", _joined(rng, log.rows, ["Action", "Comedy", "Drama", "Horror", "Romance", "War"], " "))
-    log.add("cast", "list", _joined(rng, log.rows, [f"a{i}" for i in range(40)], "|"))
+    log.add("genres", "list", joined(rng, log.rows, ["Action", "Comedy", "Drama", "Horror", "Romance", "War"], " "))
+    log.add("cast", "list", joined(rng, log.rows, [f"a{i}" for i in range(40)], "|"))
     log.add("director", "category", np.char.add("Jane Roe ", rng.integers(0, 70, log.rows).astype(str)))
     frame, kinds = log.done("rating")
     noise = rng.normal(0, 1, log.rows)
@@ -296,7 +301,3 @@ def _falling(head, n):
 def _moments(rng, rows, start, days, form):
     seconds = np.sort(rng.integers(0, days * 86400, rows))
     return (pd.Timestamp(start) + pd.to_timedelta(seconds, unit="s")).strftime(form).to_numpy()
-
-
-def _joined(rng, rows, words, separator):
-    return np.array([separator.join(rng.choice(words, n, replace=False)) for n in rng.integers(1, 4, rows)])

@@ -87,6 +87,10 @@ class ValueCounts:
         distance = np.abs(share - (self.values - low) / (high - low)).max()
         return bool(distance < max(0.03, 2.0 / np.sqrt(self.present)))
 
+    def step(self) -> int:
+        """Returns the largest number that all differences of values are multiples of; at least 1."""
+        return max(1, int(np.gcd.reduce(np.diff(self.values).astype(np.int64))))
+
     def lumps(self) -> float:
         """Returns the share of the rows that have a value far more frequent than the values around it.
 
@@ -96,7 +100,7 @@ class ValueCounts:
         values, counts = self.values, self.counts.astype(float)
         if len(values) < 8:
             return 0.0
-        step = max(1.0, float(np.gcd.reduce(np.diff(values).astype(np.int64))))
+        step = self.step()
         around = np.maximum(_density(values / step, counts), _density(-values[::-1] / step, counts[::-1])[::-1])
         inner = np.ones(len(values), bool)
         inner[[0, -1]] = False

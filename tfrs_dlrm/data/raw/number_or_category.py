@@ -18,6 +18,8 @@ _FEW, _OFTEN = 32, 10
 # What is spread evenly without being drawn: percentages, minutes, days of a year, bytes.
 _LIMITS = frozenset({59, 60, 99, 100, 255, 256, 364, 365, 366, 1439, 1440})
 _CALENDAR = 366
+# Names of things are hardly ever all multiples of this or more.
+_ROUNDED = 5
 # With fewer rows, most columns may be spread evenly.
 _MANY_ROWS = 1000
 # Numbers of so few values, whatever their name is, lose nothing either.
@@ -122,8 +124,12 @@ def _of_values(counted: ValueCounts) -> list[tuple[float, str]]:
         arguments.append((min(5.0, 10 * lumps), "some values are far more frequent than the values around them"))
     elif distinct > _FEW:
         arguments.append((-1.0, "values are about as frequent as the values around them"))
-    numbered = values[0] in (0, 1) and values[-1] not in _LIMITS and distinct > _FEW
-    if present >= _MANY_ROWS and counted.is_even() and (distinct > _CALENDAR or numbered):
+    limited = values[0] in (0, 1) and values[-1] in _LIMITS
+    numbered = values[0] in (0, 1) and distinct > _FEW
+    step = counted.step()
+    if step >= _ROUNDED and values[0] % step == 0 and distinct > _FEW:
+        arguments.append((-3.0, f"all are multiples of {step}, as rounded amounts are"))
+    if present >= _MANY_ROWS and not limited and counted.is_even() and (distinct > _CALENDAR or numbered):
         arguments.append((2.5 if distinct > _CALENDAR else 1.7, "all are about as frequent, as numbered things are"))
     elif values[0] >= -1 and counted.is_falling():
         arguments.append((-2.0, "small values are the most frequent, as with counts and amounts"))
