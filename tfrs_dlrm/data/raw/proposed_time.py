@@ -159,7 +159,7 @@ def time_format(column: SampledColumn) -> str:
         )
     other = _read_otherwise(written.times, written.format)
     if other is not None:
-        formats = f"{written.format} or {other}"
+        formats = " or ".join(sorted((written.format, other), reverse=True))
         raise ValueError(f"column {column.name!r}: its times may be {formats}; give one as time_format")
     return written.format
 
