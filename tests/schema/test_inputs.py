@@ -132,7 +132,6 @@ def cross(**fields):
         (cross(column="x"), "a cross has name, cross, encoding, min_count"),
         (cross(encoding="ids"), "encoding 'ids'; a cross is hashed"),
         ([{"name": "b", "serving_value": "x"}, {"name": "a"}], "serving_value='x' belongs to training_only=true"),
-        ([{"name": "b", "training_only": True}], "all features are training_only"),
         (
             [{"name": "b", "training_only": True, "serving_value": 1, "dtype": "string"}, {"name": "a"}],
             "serving_value=1.0; a text is needed, or null for a missing value",

@@ -14,7 +14,7 @@ _WORDS = {"float32": "a finite number", "int64": "a whole number", "string": "a 
 def check_serving_values(
     features: Iterable[DenseFeature | CategoricalFeature], inputs: Collection[FeatureInput]
 ) -> None:
-    """Checks `training_only` and `serving_value` of all features, and that something is left for requests."""
+    """Checks `training_only` and `serving_value` of all features, and that features of one column agree."""
     by_input = {given.name: given for given in inputs}
     for f in features:
         if f.training_only:
@@ -24,8 +24,6 @@ def check_serving_values(
                 f"feature {f.name!r}: serving_value={f.serving_value!r} belongs to training_only=true; add it, or drop"
                 " the value"
             )
-    if by_input and all(given.training_only for given in inputs):
-        raise ValueError("all features are training_only; requests need one at least")
     _check_columns(inputs)
 
 

@@ -93,6 +93,9 @@ def test_features_equal_pandas_on_rows_with_the_value(exported):
     encoder = td.Encoder.load(data)
     asked = ["price", "user", "site"]
     assert list(encoder.serving_signature()) == asked
+    # A part of the schema may have nothing that requests have.
+    alone = encoder.encode(encoder.raw_inputs(rows[asked]), encoder.schema.select(["place", "slot"]))
+    assert alone["ids"].shape == (ROWS, 2)
     found = encoder(rows[asked])
     names = [f.name for f in encoder.schema.one_hot]
     got = dict(zip(names, found["ids"].numpy().T, strict=True))
@@ -237,3 +240,8 @@ def test_values_that_the_encoder_does_not_know_are_refused(fields, message):
     tables = (Table("place", vocabulary_size=7),) if fields.get("encoding") == "ids" else ()
     with pytest.raises(ValueError, match=message):
         td.fit_encoder(Schema(Label("y"), categorical=(place, site), tables=tables), make())
+
+
+def test_requests_need_an_input():
+    with pytest.raises(ValueError, match="all features are training_only; requests need one at least"):
+        td.fit_encoder(Schema(Label("y"), categorical=(CategoricalFeature("place", **ONLY),)), make())

@@ -20,13 +20,15 @@ def with_serving_values(raw: Mapping[str, tf.Tensor], schema: Schema) -> Mapping
     lacking = [given for given in inputs if given.training_only and given.name not in raw]
     if not lacking:
         return raw
-    first = next(raw[given.name] for given in inputs if given.name in raw)
+    first = next((raw[given.name] for given in inputs if given.name in raw), next(iter(raw.values())))
     count = first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first, tf.int64)[0]
     return {**raw, **{given.name: tf.fill([count], _value(given)) for given in lacking}}
 
 
 def check_serving_values(schema: Schema, directory: str, reader: ValueReader, rows: Rows) -> None:
-    """Checks that each serving value is one that the encoder knows: a model would score by a row without training.
+    """Checks that requests have an input, and that the encoder knows each serving value.
+
+    The row of an unknown value was never trained, and all scores would depend on it.
 
     Args:
       schema: of the encoder.
@@ -35,9 +37,11 @@ def check_serving_values(schema: Schema, directory: str, reader: ValueReader, ro
       rows: `Encoder.rows`.
 
     Raises:
-      ValueError: a value is no time of the feature's format, or has no row of its own.
+      ValueError: all features are `training_only`, or a value is no time of the feature's format or has no row.
     """
     inputs = {given.name: given for given in schema.inputs if given.training_only}
+    if len(inputs) == len(schema.inputs):
+        raise ValueError("all features are training_only; requests need one at least")
     values = {given.name: reader.read(given, _value(given)[None]) for given in inputs.values()}
     for given in inputs.values():
         if given.time is not None and given.serving_value is not None and not values[given.name].known[0]:
