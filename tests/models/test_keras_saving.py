@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 from cases import matrix
-from family import FORMS, SCHEMA, batch, make
+from family import FORMS, PROJECTED, SCHEMA, batch, make
 
 import tfrs_dlrm as td
 from tfrs_dlrm.schema import Label, Schema, Table
@@ -28,8 +28,8 @@ STEPS = 20
 
 def schema_of(labels: str, dtype: str = "float32") -> Schema:
     first, *more = LABELS[labels]
-    tables = tuple(dataclasses.replace(t, dtype=dtype) for t in SCHEMA.tables)
-    return dataclasses.replace(SCHEMA, label=first, more_labels=tuple(more), tables=tables)
+    tables = tuple(dataclasses.replace(t, dtype=dtype) for t in PROJECTED.tables)
+    return dataclasses.replace(PROJECTED, label=first, more_labels=tuple(more), tables=tables)
 
 
 def data(schema: Schema, steps: int = STEPS, seed: int = 0) -> tf.data.Dataset:

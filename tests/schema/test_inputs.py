@@ -166,3 +166,41 @@ def test_messages_of_dense_features_and_members():
     with pytest.raises(ValueError, match="encoding 'hash' needs the size of its table"):
         Schema(label, categorical=(site, CategoricalFeature(cross=("site", "site2"), encoding="hash")), members=(
             CategoricalFeature("site2"),), tables=(Table("site", vocabulary_size=3),))  # fmt: skip
+
+
+def test_vectors():
+    schema = Schema(
+        Label("y"),
+        dense=(
+            DenseFeature("price"),
+            DenseFeature("title", size=3, separator="|", indicator=True),
+            DenseFeature("image", size=2, projected=True),
+        ),
+    )
+    assert Schema.from_json(schema.to_json()) == schema
+    assert schema.dense_columns == (*("price", "title_0", "title_1", "title_2", "title_missing", "image_0", "image_1"),)
+    assert (schema.dense_width, schema.unprojected_width) == (7, 5)
+    assert [(i.name, i.dtype, i.is_list, i.size) for i in schema.inputs] == [
+        *(("price", "float32", False, None), ("title", "float32", True, 3), ("image", "float32", True, 2)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dense", "message"),
+    [
+        ([{"name": "v", "size": 0}], "size=0 is outside 1 to 16384"),
+        ([{"name": "v", "separator": "|"}], "is between the numbers of a vector; give its size"),
+        ([{"name": "v", "projected": True}], "projected=true is for vectors; give its size"),
+        ([{"name": "v", "size": 2, "decimal": ","}], "',' is both between numbers and within them; give another"),
+        ([{"name": "v", "size": 2, "time": {"parts": ["days"]}}], "a time is one number: drop size"),
+        ([{"name": "v", "size": 2}, {"name": "v_1"}], "feature 'v_1' is listed 2 times"),
+        ([{"name": "v", "size": 2, "training_only": True}], "it is a vector of 2; drop training_only"),
+        (
+            [{"name": "v", "size": 2}, {"name": "w", "column": "v", "input": "v", "size": 3}],
+            r"column 'v' as vectors of 2 numbers, and column 'v' as vectors of 3 numbers",
+        ),
+    ],
+)
+def test_refuses_vectors(dense, message):
+    with pytest.raises(ValueError, match=message):
+        Schema.from_json(json.dumps({"label": {"column": "y"}, "dense": dense, "categorical": [{"name": "site"}]}))

@@ -1,5 +1,7 @@
 """The models of the family in all their forms, small, with batches for them."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 from any_model import any_model
@@ -17,6 +19,10 @@ SCHEMA = Schema(
         CategoricalFeature("last_item", table="item"),
     ),
     tables=(Table("user", 3, 12), Table("tags", 5, 7, combiner="sqrtn"), Table("item", 4, 9)),
+)
+# With a vector among the numbers, which is projected.
+PROJECTED = dataclasses.replace(
+    SCHEMA, dense=(SCHEMA.dense[0], DenseFeature("title", size=3, projected=True), SCHEMA.dense[1])
 )
 NO_DENSE = Schema(Label("y"), (), SCHEMA.categorical, SCHEMA.tables)
 DEEP = {"top_mlp": (6, 5, 1), "embedding_dim": 4, "bottom_mlp": (5, 4)}
@@ -59,5 +65,5 @@ def batch(schema: Schema = SCHEMA, size: int = 6) -> dict[str, tf.Tensor | tf.Ra
         "tags_weights": tf.RaggedTensor.from_row_lengths(rng.uniform(0.5, 2, 9).astype("f")[: lengths.sum()], lengths),
     }
     if schema.dense:
-        features["dense"] = tf.constant(rng.normal(size=(6, 3))[:size], tf.float32)
+        features["dense"] = tf.constant(rng.normal(size=(6, schema.dense_width))[:size], tf.float32)
     return features

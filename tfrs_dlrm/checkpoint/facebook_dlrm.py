@@ -110,6 +110,11 @@ def _in_order(model: DLRM, features: Sequence[str] | None) -> list[CategoricalFe
 
 def _check_model(model: DLRM, features: Iterable[CategoricalFeature]) -> None:
     """Checks that a model of facebookresearch/dlrm can have this form."""
+    if model.schema.projected:
+        raise ValueError(
+            f"feature {model.schema.projected[0].name!r} is projected, which facebookresearch/dlrm cannot do; drop"
+            " projected: its numbers are then inputs of the bottom MLP"
+        )
     if not model.schema.dense or model.top_mlp.batch_norm or model.linear or model.numbers != "mlp":
         raise ValueError(
             "models of facebookresearch/dlrm have dense features, a bottom MLP and no batch normalization; add the"

@@ -24,7 +24,7 @@ class DCN(RankingModel):
         stacked:   logit = MLP(x_last)
         parallel:  logit = w . x_last + MLP(x_0)
 
-    v_i is the vector of categorical feature i, and x the dense features [B, schema.dense_width]. The output of
+    v_i is the vector of categorical feature i, and x the dense features [B, schema.unprojected_width]. The output of
     `compute_logits` is [B, L] for L labels.
 
     The paper's parallel form concatenates x_last with the last hidden layer, which gives the same sum. With `top_mlp`
@@ -72,7 +72,7 @@ class DCN(RankingModel):
             raise ValueError(f"cross_structure={cross_structure!r}: choose stacked or parallel")
         super().__init__(schema, seed, **kwargs)
         self.dense_mlp = None
-        if schema.dense and dense_mlp:
+        if schema.unprojected_width and dense_mlp:
             self.dense_mlp = self.make_mlp("dense_mlp", dense_mlp, dropout, batch_norm, final_activation="relu")
         self.cross_network = CrossNetwork(
             cross_layers, cross_rank, derive_seed(seed, "cross"), dtype=self.dtype_policy, name="cross_network"

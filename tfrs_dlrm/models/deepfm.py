@@ -55,7 +55,7 @@ class DeepFM(RankingModel):
         check_top_mlp(top_mlp)
         dim = vector_dim("DeepFM", schema, schema.categorical)
         super().__init__(schema, seed, **kwargs)
-        if schema.dense:
+        if schema.unprojected_width:
             self.dense_vectors = DenseVectors(
                 dim + 1, derive_seed(seed, "dense"), dtype="float32", name="dense_vectors"
             )

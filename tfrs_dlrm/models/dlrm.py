@@ -14,7 +14,7 @@ from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import Dense
 from tfrs_dlrm.messages.arguments import check_argument
 from tfrs_dlrm.models.dlrm_serving import DLRMCandidateScorer, DLRMRowScorer, ServedLayers
-from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, looked_up
+from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, looked_up, projected_dim
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.scorers import CandidateScorer, RowScorer
 from tfrs_dlrm.models.served_linear import LinearKernels
@@ -45,6 +45,8 @@ class DLRM(RankingModel):
     With `numbers` "autodis" each dense number has a vector of its own, by soft buckets (`td.AutoDis`), in place of one
     vector of the bottom MLP. All of them interact, and the top MLP reads them concatenated where it else reads the
     bottom vector; D is then the largest dimension of a table.
+
+    A dense feature that is `projected` is one of the interacting vectors, and not an input of the bottom MLP.
 
     With `linear`, the logit also has a linear term of all vectors and dense features, next to the top MLP:
     sum_i u_i . v_i + u . x. Values that are too rare for their products are learned by it.
@@ -83,13 +85,14 @@ class DLRM(RankingModel):
         **kwargs: Any,
     ) -> None:
         _check(schema, bottom_mlp, top_mlp, interaction, self_interaction, numbers)
-        super().__init__(schema, seed, **kwargs)
-        self.numbers = numbers
+        has_bottom_mlp = bool(schema.unprojected_width) and numbers == "mlp"
+        dim = bottom_mlp[-1] if has_bottom_mlp else projected_dim(schema)
+        super().__init__(schema, seed, projected_dim=dim, **kwargs)
+        self.numbers, self.dim = numbers, dim
         if self._has_bottom_mlp:
             self.bottom_mlp = self.make_mlp("bottom_mlp", bottom_mlp, dropout, batch_norm, final_activation="relu")
         self._table_of = {f.name: f.table for f in schema.categorical}
-        self.dim = bottom_mlp[-1] if self._has_bottom_mlp else max(t.dim for t in looked_up(schema))
-        if schema.dense and not self._has_bottom_mlp:
+        if schema.unprojected_width and not self._has_bottom_mlp:
             layer_seed = derive_seed(seed, "auto_dis")
             self.auto_dis = AutoDis(self.dim, seed=layer_seed, dtype=self.dtype_policy, name="auto_dis")
         self.projections = {
@@ -112,12 +115,14 @@ class DLRM(RankingModel):
         if linear:
             of_vectors = keras.initializers.GlorotNormal(derive_seed(seed, "linear"))
             self.linear_vectors = self._linear("linear_vectors", of_vectors)
-            if schema.dense:
+            if schema.unprojected_width:
                 self.linear_numbers = self._linear("linear_numbers", keras.initializers.Zeros())
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, L]; see `RankingModel.compute_logits`."""
-        vectors = [self.projected(f.name, v) for f, v in zip(self.schema.categorical, embeddings, strict=True)]
+        count = len(self.schema.categorical)
+        looked_up = zip(self.schema.categorical, embeddings[:count], strict=True)
+        vectors = [*(self.projected(f.name, v) for f, v in looked_up), *embeddings[count:]]
         bottom = [] if dense is None else self._of_numbers(dense, training)
         interacted = vectors if self.interaction is None else [self.interaction([*bottom, *vectors])]
         logits = self.top_mlp(tf.concat([*bottom, *interacted], axis=1), training=training)
@@ -128,7 +133,7 @@ class DLRM(RankingModel):
 
     @property
     def _has_bottom_mlp(self) -> bool:
-        return bool(self.schema.dense) and self.numbers == "mlp"
+        return bool(self.schema.unprojected_width) and self.numbers == "mlp"
 
     def _linear(self, name: str, initializer: keras.initializers.Initializer) -> Dense:
         labels = len(self.schema.labels)
@@ -138,7 +143,7 @@ class DLRM(RankingModel):
         """Returns the vectors [B, D] of the dense features [B, W]: one, or one for each number."""
         if self._has_bottom_mlp:
             return [self.bottom_mlp(dense, training=training)]
-        return tf.unstack(self.auto_dis(dense), num=self.schema.dense_width, axis=1)
+        return tf.unstack(self.auto_dis(dense), num=self.schema.unprojected_width, axis=1)
 
     def projected(self, feature: str, vectors: tf.Tensor) -> tf.Tensor:
         """Returns the vectors [B, dim of its table] of a feature as [B, D]."""
@@ -180,6 +185,7 @@ class DLRM(RankingModel):
         known = (
             type(self).compute_logits is DLRM.compute_logits
             and self.interaction is not None
+            and not self.schema.projected
             and self._has_bottom_mlp == bool(self.schema.dense)
             and not self.top_mlp.batch_norm
         )
@@ -220,7 +226,7 @@ def _check(
         )
     if numbers not in ("mlp", "autodis") or (numbers == "autodis" and not schema.categorical):
         raise ValueError(f"numbers={numbers!r}: choose mlp, or with categorical features autodis")
-    vectors = len(schema.categorical) + bool(schema.dense)
+    vectors = len(schema.categorical) + bool(schema.unprojected_width) + len(schema.projected)
     if vectors < 2:
         raise ValueError(
             f"{vectors} vector has nothing to interact with; DLRM needs two categorical features, or one and a dense"
@@ -229,7 +235,7 @@ def _check(
     check_argument("DLRM", "bottom_mlp", bottom_mlp, Sequence[int])
     dims = {t.dim for t in looked_up(schema)}
     ends_elsewhere = not bottom_mlp or (interaction == "dot" and bottom_mlp[-1] not in dims and len(dims) == 1)
-    if schema.dense and numbers == "mlp" and ends_elsewhere:
+    if schema.unprojected_width and numbers == "mlp" and ends_elsewhere:
         raise ValueError(
             f"bottom_mlp={list(bottom_mlp)} must end in {max(dims)}, the dimension of the tables; change its last"
             " number, or the tables by Schema.with_dim"

@@ -19,7 +19,7 @@ class EmbeddingMLP(RankingModel):
 
         logit = MLP(concat(v_1, ..., v_n, x))
 
-    v_i is the vector of categorical feature i, and x the dense features [B, schema.dense_width]. The output of
+    v_i is the vector of categorical feature i, and x the dense features [B, schema.unprojected_width]. The output of
     `compute_logits` is [B, L] for L labels.
 
     Args:

@@ -41,7 +41,7 @@ class FactorizationMachine(RankingModel):
         check_one_label("FactorizationMachine", schema)
         dim = vector_dim("FactorizationMachine", schema, schema.categorical)
         super().__init__(schema, seed, **kwargs)
-        if schema.dense:
+        if schema.unprojected_width:
             self.dense_vectors = DenseVectors(
                 dim + 1, derive_seed(seed, "dense"), dtype="float32", name="dense_vectors"
             )

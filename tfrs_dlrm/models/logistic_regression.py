@@ -40,7 +40,7 @@ class LogisticRegression(RankingModel):
                 f"tables have dimensions {dims}; LogisticRegression needs 1 for all; Schema.with_dim(1) sets it"
             )
         super().__init__(schema, seed, **kwargs)
-        if schema.dense:
+        if schema.unprojected_width:
             self.dense_weights = DenseVectors(1, derive_seed(seed, "dense"), dtype="float32", name="dense_weights")
         self.bias = Bias(self.label_tasks.first.first_output, dtype="float32", name="bias")
 

@@ -37,6 +37,7 @@ class MatrixFactorization(RankingModel):
     """
 
     linear_weights = True
+    reads_dense = False
 
     def __init__(self, schema: Schema, user: str = "user", item: str = "item", seed: int = 0, **kwargs: Any) -> None:
         check_no_sequences("MatrixFactorization", schema)

@@ -103,8 +103,24 @@ def vector_dim(model: str, schema: Schema, features: Sequence[CategoricalFeature
     return next(iter(dims.values()))
 
 
+def projected_dim(schema: Schema) -> int:
+    """Returns the dimension of the vectors of projected features: that of the largest table.
+
+    Raises:
+      ValueError: there are no tables.
+    """
+    dims = [t.dim for t in looked_up(schema)]
+    if not dims:
+        name = schema.projected[0].name
+        raise ValueError(
+            f"feature {name!r} is projected to the dimension of the tables, and the schema has none; list a categorical"
+            " feature, or drop projected"
+        )
+    return max(dims)
+
+
 def concatenated(dense: tf.Tensor | None, embeddings: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns vectors [B, dim] and dense features [B, W] as [B, sum of dims + W], in the dtype of the vectors."""
+    """Returns vectors [B, dim] and numbers [B, W] as [B, sum of dims + W], in the dtype of the vectors."""
     if dense is None:
         return tf.concat(embeddings, axis=1)
     return tf.concat([*embeddings, tf.cast(dense, embeddings[0].dtype)], axis=1) if embeddings else dense

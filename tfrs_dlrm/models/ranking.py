@@ -16,6 +16,7 @@ from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import MLP
+from tfrs_dlrm.models import model_inputs
 from tfrs_dlrm.models.calibration import Calibration
 from tfrs_dlrm.models.keras_saving import CompileArguments, KerasSaving
 from tfrs_dlrm.models.label_losses import LabelLosses
@@ -30,6 +31,7 @@ from tfrs_dlrm.models.training_setup import (
     make_tables,
     summary_of_tables,
 )
+from tfrs_dlrm.models.vector_projections import VectorProjections, parts_of
 from tfrs_dlrm.schema import Schema, check_schema
 
 # Arguments of `keras.Model.compile` that a saved model keeps.
@@ -55,6 +57,7 @@ class RankingModel(KerasSaving):
       schema: of the encoded batches; every table needs a `vocabulary_size`.
       seed: determines the initial tables.
       embeddings: existing tables, which TPUs need; by default tables that fit the strategy in scope are made.
+      projected_dim: the dimension of the vectors of projected features; by default that of the largest table.
       calibration: curves that logits go through outside of training, see `tfrs-dlrm calibrate`; also as plain values.
       replicate_below: a size in bytes. Smaller tables are copied to each device and larger ones sharded, if the
         strategy supports both. The default is in `tfrs_dlrm.distribute.placement.REPLICATE_BELOW`.
@@ -67,6 +70,8 @@ class RankingModel(KerasSaving):
     built: bool
     # Whether a table's row is the vector of `dim` numbers followed by a linear weight of the value.
     linear_weights: ClassVar[bool] = False
+    # Whether it reads dense features.
+    reads_dense: ClassVar[bool] = True
     # How far apart an export may find two probabilities of one row, computed in different orders.
     rounding: ClassVar[float] = 1e-6
 
@@ -77,6 +82,7 @@ class RankingModel(KerasSaving):
         embeddings: EmbeddingTables | TPUEmbeddingTables | None = None,
         replicate_below: int | None = None,
         calibration: Calibration | Mapping[str, Any] | None = None,
+        projected_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
         check_schema(type(self).__name__, schema)
@@ -94,6 +100,12 @@ class RankingModel(KerasSaving):
         else:
             check_tables(embeddings, rows, self.linear_weights, self.linear_features)
         self.embeddings = embeddings
+        self.vector_projections: VectorProjections | None = None
+        if schema.projected and self.reads_dense:
+            dim = projected_dim or model_inputs.projected_dim(rows)
+            self.vector_projections = VectorProjections(
+                parts_of(schema), dim, seed, dtype=self.dtype_policy, name="vector_projections"
+            )
         # Metrics are summed over replicas inside a step. Keras would add their results over workers, AUC included.
         self.distribute_reduction_method = "first"
         self.label_tasks = Tasks(schema)
@@ -108,9 +120,10 @@ class RankingModel(KerasSaving):
         """Computes logits from dense features and embeddings.
 
         Args:
-          dense: float32 [B, schema.dense_width]; None if the schema has no dense features.
+          dense: float32 [B, schema.unprojected_width]; None if the schema has no dense features but projected ones.
           embeddings: for each of `schema.categorical`, [B, dim of its table] in the compute dtype; [B, sequence_length,
-            dim] for a feature with `sequence_length`. With `linear_weights`, rows have dim + 1 numbers.
+            dim] for a feature with `sequence_length`; then for each of `schema.projected` [B, dim of the largest
+            table]. With `linear_weights`, rows have dim + 1 numbers.
           training: whether this is a train step.
 
         Returns:
@@ -407,7 +420,11 @@ class RankingModel(KerasSaving):
         """Returns the result of `compute_logits` as float32 [B], or [B, L] for L labels."""
         embeddings = self.embeddings(features) if activations is None else activations
         compute = self._compiled_logits if training is True and self._compiled_logits else self.compute_logits
-        logits = compute(dense_inputs(self.schema, features), embeddings, training)
+        dense = dense_inputs(self.schema, features)
+        if self.vector_projections is not None:
+            numbers, *vectors = self.vector_projections(dense)
+            dense, embeddings = (numbers if numbers.shape[1] else None), [*embeddings, *vectors]
+        logits = compute(dense, embeddings, training)
         labels = len(self.schema.labels)
         if labels > 1 and (logits.shape.rank != 2 or logits.shape[1] != labels):
             raise ValueError(

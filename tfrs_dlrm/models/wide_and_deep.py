@@ -23,7 +23,7 @@ class WideAndDeep(RankingModel):
         wide  = sum_i w_i + sum_j w_j x_j
 
     A row of a table is a vector v_i of `dim` numbers followed by the linear weight w_i of the wide part. x are the
-    dense features [B, schema.dense_width]. The MLP has the bias. The output of `compute_logits` is [B, 1].
+    dense features [B, schema.unprojected_width]. The MLP has the bias. The output of `compute_logits` is [B, 1].
 
     The paper's wide part also has cross-product transformations. Here they are ordinary categorical features: columns
     of the log that combine two values.
@@ -54,7 +54,7 @@ class WideAndDeep(RankingModel):
         check_one_label("WideAndDeep", schema)
         check_top_mlp(top_mlp)
         super().__init__(schema, seed, **kwargs)
-        if schema.dense:
+        if schema.unprojected_width:
             self.dense_weights = DenseVectors(1, derive_seed(seed, "dense"), dtype="float32", name="dense_weights")
         self.top_mlp = self.make_top_mlp(top_mlp, dropout, batch_norm)
 

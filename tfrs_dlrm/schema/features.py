@@ -106,7 +106,9 @@ class Label(_WithNumbers):
 
 @dataclasses.dataclass(frozen=True)
 class DenseFeature(_WithInput):
-    """A number, turned into one float (two with `indicator`).
+    """A number, turned into one float (two with `indicator`), or with `size` a vector of numbers, such as an embedding.
+
+    Each number of a vector is read, filled in and transformed as a single number is, with statistics of its own.
 
     Attributes:
       name: the feature's name: letters, digits and underscores.
@@ -115,7 +117,7 @@ class DenseFeature(_WithInput):
         both taken from the training rows; or both, `["log1p", "standardize"]`, with the statistics of the logarithms.
       fill_value: replaces a missing number, in the units of the log: a number, `"mean"` of the training rows, or None,
         which makes the row malformed.
-      indicator: adds a second float, 1 where the number is missing.
+      indicator: adds a float, 1 where the number, or any number of a vector, is missing.
       decimal: in text, the character before the fraction: `,` for `15,73`.
       thousands: in text, the character between groups of digits, `,` for `2,247.14`, a blank for `2 247`; or empty.
       unit: in text, what stands before or after the number and is dropped: `$` for `$15.73`. With `%`, `6.0%` is 6.0.
@@ -126,6 +128,12 @@ class DenseFeature(_WithInput):
         input, and computes with `serving_value`.
       serving_value: with `training_only`, the number for requests, in the log's units; of a time, as the log writes it.
         None is a missing value.
+      size: how many numbers a vector has. The column is a list column, or text. A list of another length makes the row
+        malformed; no list, or an empty one, is a vector whose numbers are all missing.
+      separator: vectors only: the text between the numbers in one text field, by default a comma. Brackets around them,
+        as in `[0.1, 0.2]`, and blanks are dropped.
+      projected: vectors only: whether a trained matrix makes a vector of it that interacts, of the dimension of the
+        tables' vectors. By default its numbers are inputs as all others are, such as of DLRM's bottom MLP.
     """
 
     name: str
@@ -140,6 +148,9 @@ class DenseFeature(_WithInput):
     input: str = ""
     training_only: bool = False
     serving_value: float | str | None = None
+    size: int | None = None
+    separator: str | None = None
+    projected: bool = False
 
     def __post_init__(self) -> None:
         _freeze(self, "transform")
@@ -150,6 +161,16 @@ class DenseFeature(_WithInput):
         """The transforms that are not `none`, in order."""
         listed = self.transform if isinstance(self.transform, tuple) else (self.transform,)
         return tuple(t for t in listed if t != "none")
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The names of its numbers: `NAME`, or `NAME_0`, `NAME_1`, ... of a vector."""
+        return (self.name,) if self.size is None else tuple(f"{self.name}_{i}" for i in range(self.size))
+
+    @property
+    def encoded_columns(self) -> tuple[str, ...]:
+        """The names of its floats in an encoded example: of its numbers, then of the indicator, if it has one."""
+        return (*self.numbers, f"{self.name}_missing") if self.indicator else self.numbers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,13 +22,14 @@ class FeatureInput:
       column: the column of the log.
       dtype: `float32` for numbers, NaN where missing; `string`, "" where missing; or `int64`, -1 where missing.
       is_list: whether it is a list of values of the type.
-      separator: the text between several values in one text.
+      separator: the text between several values in one text; of vectors only in the log.
       time: how it is written, if it is a time; the parts are of no account.
       weights_of: the name of the input whose values it weighs; empty if it holds values.
       needed: whether a missing value is an error: a dense feature that reads it has no `fill_value`.
       training_only: whether requests lack it; an exported model computes with `serving_value`.
       serving_value: with `training_only`, the value for requests; None is a missing value.
       features: the names of the features that read it, in the order of the schema.
+      size: the length of each list, of vectors; None if lists have any length.
     """
 
     name: str
@@ -42,6 +43,7 @@ class FeatureInput:
     training_only: bool = False
     serving_value: float | str | None = None
     features: tuple[str, ...] = ()
+    size: int | None = None
 
     @property
     def value_for_requests(self) -> float | int | str:
@@ -84,7 +86,13 @@ def _shown(training_only: bool, value: float | str | None) -> str:
 
 def _described(given: FeatureInput) -> str:
     kind = (
-        f"a time as {given.time.format}" if given.time else f"lists of {given.dtype}" if given.is_list else given.dtype
+        f"a time as {given.time.format}"
+        if given.time
+        else f"vectors of {given.size} numbers"
+        if given.size
+        else f"lists of {given.dtype}"
+        if given.is_list
+        else given.dtype
     )
     return f"column {given.column!r} as {kind}"
 
@@ -109,11 +117,14 @@ def _of_dense(f: DenseFeature) -> FeatureInput:
         f.input_name,
         f.column,
         dtype,
+        is_list=f.size is not None,
+        separator=f.separator,
         time=_written(f.time),
         needed=f.fill_value is None,
         training_only=f.training_only,
         serving_value=f.serving_value,
         features=(f.name,),
+        size=f.size,
     )
 
 

@@ -90,7 +90,9 @@ class Schema:
             raise ValueError("the schema has no features; list some under dense or categorical")
         weights = [f.weights_name for f in self.multi_hot if f.weights]
         values = [f.name for f in (*self.categorical, *self.members)]
-        check_names([*self.dense_columns, *values, *weights], "feature")
+        # A vector's name is that of none of its columns.
+        vectors = [f.name for f in self.dense if f.size is not None]
+        check_names([*vectors, *self.dense_columns, *values, *weights], "feature")
         check_names([t.name for t in self.tables], "table")
         for dense in self.dense:
             check_dense(dense)
@@ -173,13 +175,23 @@ class Schema:
 
     @property
     def dense_columns(self) -> tuple[str, ...]:
-        """The names of an encoded example's floats: per feature its name, then NAME_missing if it has an indicator."""
-        return tuple(name for f in self.dense for name in ([f.name, f"{f.name}_missing"] if f.indicator else [f.name]))
+        """The names of an encoded example's floats; see `DenseFeature.encoded_columns`."""
+        return tuple(name for f in self.dense for name in f.encoded_columns)
 
     @property
     def dense_width(self) -> int:
-        """The number of floats of an encoded example: one per dense feature, and one per indicator."""
+        """The number of floats of an encoded example: one per number of a dense feature, and one per indicator."""
         return len(self.dense_columns)
+
+    @property
+    def projected(self) -> tuple[DenseFeature, ...]:
+        """The dense features that are projected to vectors, in order."""
+        return tuple(f for f in self.dense if f.projected)
+
+    @property
+    def unprojected_width(self) -> int:
+        """The number of floats of an encoded example that models read as numbers."""
+        return self.dense_width - sum(len(f.encoded_columns) for f in self.projected)
 
     @property
     def one_hot(self) -> tuple[CategoricalFeature, ...]:

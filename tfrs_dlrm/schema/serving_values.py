@@ -32,6 +32,8 @@ def _check(f: DenseFeature | CategoricalFeature, by_input: Mapping[str, FeatureI
     if isinstance(f, CategoricalFeature) and (f.multi_valued or f.cross):
         what = "a cross; let its members be training_only" if f.cross else "multi-valued"
         raise ValueError(f"{where}: training_only needs one value, and it is {what}")
+    if isinstance(f, DenseFeature) and f.size is not None:
+        raise ValueError(f"{where}: training_only needs one value, and it is a vector of {f.size}; drop training_only")
     given = by_input[f.input_name]
     if value is None:
         if given.needed or (isinstance(f, CategoricalFeature) and f.out_of_range == "error"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
 
@@ -28,6 +29,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Keys of an encoded batch that no feature may have as its name.
 RESERVED_NAMES = frozenset({"dense", "ids", "label", "weight"})
 MAX_ROWS = 2**31 - 1
+# Numbers of one vector.
+MAX_SIZE = 16384
 
 
 def check_label(label: Label, where: str) -> None:
@@ -90,7 +93,8 @@ def check_notations(notations: Sequence[tuple[str, Notation]]) -> None:
 
 def check_names(names: Sequence[str], kind: str) -> None:
     """Checks that names are well formed, not reserved, and unique."""
-    for name in names:
+    counts = Counter(names)
+    for name in counts:
         if not _NAME.fullmatch(name):
             raise ValueError(
                 f"{kind} {name!r}: names are letters, digits and underscores and start with a letter;"
@@ -98,8 +102,8 @@ def check_names(names: Sequence[str], kind: str) -> None:
             )
         if name in RESERVED_NAMES:
             raise ValueError(f"{kind} {name!r}: {', '.join(sorted(RESERVED_NAMES))} are reserved; choose another")
-        if names.count(name) > 1:
-            raise ValueError(f"{kind} {name!r} is listed {names.count(name)} times")
+        if counts[name] > 1:
+            raise ValueError(f"{kind} {name!r} is listed {counts[name]} times")
 
 
 def check_choice(where: str, field: str, value: object, hint: object) -> None:
@@ -132,8 +136,29 @@ def check_dense(f: DenseFeature) -> None:
     if isinstance(f.fill_value, float) and not math.isfinite(f.fill_value):
         raise ValueError(f"{where}: fill_value={f.fill_value} is not finite")
     check_notation(where, f.notation)
+    _check_vector(where, f)
     if f.fill_value is None and f.indicator:
         raise ValueError(f"{where}: indicator=true never sees a missing number, because fill_value=null refuses them")
+
+
+def _check_vector(where: str, f: DenseFeature) -> None:
+    if f.size is None:
+        if f.separator is not None:
+            raise ValueError(f"{where}: separator={f.separator!r} is between the numbers of a vector; give its size")
+        if f.projected:
+            raise ValueError(f"{where}: projected=true is for vectors; give its size, or drop projected")
+        return
+    if not 1 <= f.size <= MAX_SIZE:
+        raise ValueError(f"{where}: size={f.size} is outside 1 to {MAX_SIZE}")
+    if f.time is not None:
+        raise ValueError(f"{where}: size={f.size} with time; a time is one number: drop size")
+    if f.separator == "":
+        raise ValueError(f"{where}: separator is empty; leave it out for a comma or a list column")
+    if (f.separator or ",") in (f.decimal, f.thousands):
+        raise ValueError(
+            f"{where}: {f.separator or ','!r} is both between numbers and within them; give another separator, such"
+            " as '|'"
+        )
 
 
 def check_table(t: Table, features: Sequence[CategoricalFeature]) -> None:

@@ -199,6 +199,7 @@ class _Field:
       is_text: whether it is read as text, so that a number needs one.
       notation: how numbers in text are written.
       separator: of a list of values that the schema wants in one text; empty where it wants one value.
+      is_vector: whether it is a list of numbers of which some may be missing.
     """
 
     column: str
@@ -206,6 +207,7 @@ class _Field:
     is_text: bool
     notation: Notation
     separator: str
+    is_vector: bool = False
 
     def value(self, value: Any) -> Any:
         """Converts a JSON value for the Arrow column."""
@@ -224,7 +226,7 @@ class _Field:
         if pa.types.is_binary(self.type.value_type):
             return [self._text(v) or b"" for v in values]
         whole = pa.types.is_integer(self.type.value_type)
-        return [self._number(v, whole) for v in values]
+        return [None if v is None and self.is_vector else self._number(v, whole) for v in values]
 
     def _number(self, value: Any, whole: bool) -> float | int:
         text = str(int(value)) if isinstance(value, bool) else str(value)
@@ -260,9 +262,10 @@ def _fields(schema: Schema) -> list[_Field]:
             kinds[given.column] = (pa.list_(_ITEMS[given.dtype]), "")
         elif given.separator is not None:
             kinds[given.column] = (pa.binary(), given.separator)
+    vectors = {given.column for given in schema.inputs if given.size is not None}
     fields = []
     for name in schema.columns:
         kind, separator = kinds.get(name, (pa.binary(), ""))
         notation = schema.notations.get(name, Notation())
-        fields.append(_Field(name, kind, name in texts, notation, separator))
+        fields.append(_Field(name, kind, name in texts, notation, separator, name in vectors))
     return fields

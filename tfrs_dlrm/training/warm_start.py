@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -306,6 +307,7 @@ def _label_notes(old: Schema, new: Schema) -> list[str]:
 
 def _statistics_notes(schema: Schema, old_dir: str, new_dir: str) -> list[str]:
     old, new = read_statistics(schema, old_dir), read_statistics(schema, new_dir)
+    of_vector = {name: f.name for f in schema.dense if f.size is not None for name in f.numbers}
     pairs = [
         (name, getattr(old, kind)[name], now)
         for kind in ("dense", "transformed")
@@ -315,7 +317,13 @@ def _statistics_notes(schema: Schema, old_dir: str, new_dir: str) -> list[str]:
         f"feature {name!r}: mean {before.mean:g} and standard deviation {before.std:g} became {now.mean:g} and"
         f" {now.std:g}, so scores shift a little at first"
         for name, before, now in pairs
-        if before != now
+        if before != now and name not in of_vector
+    ]
+    changed = Counter(of_vector[name] for name, before, now in pairs if before != now and name in of_vector)
+    notes += [
+        f"feature {name!r}: mean or standard deviation of {count} of its numbers changed, so scores shift a little at"
+        " first"
+        for name, count in changed.items()
     ]
     notes += [
         f"feature {name!r}: the edges of its {len(edges) + 1} buckets moved ({len(old.edges[name]) + 1} before), and"

@@ -12,11 +12,12 @@ from tfrs_dlrm.tools.planner.memory import DENSE_SLOTS
 from tfrs_dlrm.training.factory import make_optimizers
 
 
-def schema_of(dims, dense=2):
+def schema_of(dims, dense=2, vectors=0):
     names = [f"c{i}" for i in range(len(dims))]
+    projected = (DenseFeature(f"v{i}", size=3, projected=True, indicator=i == 0) for i in range(vectors))
     return Schema(
         Label("y"),
-        dense=tuple(DenseFeature(f"d{i}", indicator=i == 0) for i in range(dense)),
+        dense=(*(DenseFeature(f"d{i}", indicator=i == 0) for i in range(dense)), *projected),
         categorical=tuple(CategoricalFeature(n) for n in names),
         tables=tuple(Table(n, dim, vocabulary_size=5) for n, dim in zip(names, dims, strict=True)),
     )
@@ -50,12 +51,14 @@ def test_by_hand():
         (schema_of([4, 8], dense=3), DLRMConfig(0, top_mlp=(6, 1), numbers="autodis", self_interaction=True)),
         *(
             (
-                schema_of([4, 4, 4], dense),
+                schema_of([4, 4, 4], dense, vectors),
                 any_model(name, embedding_dim=8, bottom_mlp=(8,), top_mlp=(6, 5, 1), user="c0", item="c2"),
             )
             for name in MODELS
-            for dense in (0, 2)
+            for dense, vectors in ((0, 0), (2, 0), (2, 2), (0, 1))
         ),
+        (schema_of([4, 2, 8], vectors=2), DLRMConfig(0, bottom_mlp=(7, 5), top_mlp=(6, 1), linear=True)),
+        (schema_of([4, 2, 8], vectors=1), DLRMConfig(0, top_mlp=(6, 1), numbers="autodis")),
         (schema_of([4, 2, 8]), WideAndDeepConfig(0, top_mlp=(6, 1), batch_norm=True)),
         (schema_of([4, 2, 8]), DCNConfig(0, top_mlp=(6, 1), cross_rank=3, cross_structure="parallel")),
         (schema_of([4, 2, 8]), DCNConfig(0, top_mlp=(6, 1), dense_mlp=(7, 4), batch_norm=True)),

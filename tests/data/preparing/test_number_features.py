@@ -1,4 +1,4 @@
-"""Buckets, times, crosses and lists of transforms equal NumPy and pandas: in data, in memory and in a bundle."""
+"""Buckets, times, crosses, vectors and transforms equal NumPy and pandas: in data, in memory and in a bundle."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
@@ -18,9 +19,11 @@ from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Ta
 from tfrs_dlrm.serving.exporting.export import ExportOptions
 from tfrs_dlrm.serving.request_logs.label_join import join_labels
 from tfrs_dlrm.serving.request_logs.request_log import RequestLog
+from tfrs_dlrm.serving.runtime.requests import to_examples
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.messages import Decoder
 from tfrs_dlrm.streaming.reader import Message
+from tfrs_dlrm.tools.explain.sample import columns_of
 
 PARTS = ("hour", "weekday", "day", "month", "days")
 SCHEMA = Schema(
@@ -28,6 +31,10 @@ SCHEMA = Schema(
     dense=(
         DenseFeature("price", column="Price", transform=("log1p", "standardize")),
         DenseFeature("age_days", column="When", time=Time(("days",)), fill_value="mean", indicator=True),
+        DenseFeature(
+            "title", "Title", transform="standardize", fill_value="mean", indicator=True, size=3, separator="|"
+        ),
+        DenseFeature("image", transform="log1p", size=2, projected=True),
     ),
     categorical=(
         CategoricalFeature("price_bucket", column="Price", encoding="buckets", buckets=8),
@@ -61,8 +68,32 @@ def make(rows=OFTEN, seed=0):
             "seen": [int(m.timestamp()) for m in moments[::-1]],
             "slot": [m.strftime("%y%m%d%H") for m in moments],
             "site": [f"s{k}" for k in rng.integers(0, 5, rows)],
+            "Title": _vectors(rng, rows, 3),
+            "image": _vectors(rng, rows, 2),
         }
     )
+
+
+def _vectors(rng, rows, size):
+    """Lists of numbers, some of them missing, and some whole lists missing or empty."""
+    numbers = rng.normal(0, 2, (rows, size)).astype(np.float32).tolist()
+    lists = [[None if gone else x for x, gone in zip(v, rng.random(size) < 0.05, strict=True)] for v in numbers]
+    kinds = rng.random(rows)
+    return [None if kind < 0.05 else [] if kind < 0.1 else v for kind, v in zip(kinds, lists, strict=True)]
+
+
+def as_text(rows):
+    """The frame as text files have it: one vector between separators, the other as JSON."""
+
+    def joined(vector, separator):
+        return "" if vector is None else separator.join("" if x is None else repr(x) for x in vector)
+
+    images = [f"[{joined(v, ', ')}]" for v in rows["image"]]
+    return rows.assign(Title=[joined(v, "|") for v in rows["Title"]], image=images)
+
+
+def matrix(vectors, size):
+    return np.array([v if v is not None and len(v) else [np.nan] * size for v in vectors], np.float32).astype(float)
 
 
 def odd(edges):
@@ -76,7 +107,18 @@ def odd(edges):
     epochs = [-1, 0, -2, -86401, 2**31, 2**33, 951782400, 1709251199, -(2**40), 2**40]
     slots = ["", "24022923", "23022901", "70010100", "68123123", "5010203", "24022924", "240229"]
     clicks = [np.nan, -5, -0.5, 0, 0.999, 1, 3, 2.9999, 2**20, 7, 4095, 1e30]
-    frame = {"price": numbers, "ts": texts, "seen": epochs, "slot": slots, "clicks": clicks, "site": ["s1", "", "new"]}
+    titles = [[np.nan] * 3, [np.inf, 1, -1], [0, np.nan, -np.inf], [-1e4, 1e4, 3.5], [1, 2, 3]]
+    images = [[0.5, -0.5], [np.nan, 7], [np.nan, np.nan]]
+    frame = {
+        "title": titles,
+        "image": images,
+        "price": numbers,
+        "ts": texts,
+        "seen": epochs,
+        "slot": slots,
+        "clicks": clicks,
+        "site": ["s1", "", "new"],
+    }
     return pd.DataFrame({name: [values[i % len(values)] for i in range(n)] for name, values in frame.items()})
 
 
@@ -156,12 +198,18 @@ class Expected:
         hours = part(time_of(train["When"]), "hour").astype(int)
         self.pairs = pd.Series(list(zip(hours, train["site"], strict=True))).value_counts()
         assert self.sites.min() > 1
+        title = matrix(train["Title"], 3)
+        self.title = np.nanmean(title, axis=0), np.nanstd(title, axis=0)
 
-    def dense(self, price, times):
+    def dense(self, price, times, title, image):
         price = np.where(np.isfinite(price), np.float64(np.float32(price)), 0)
         days = part(times, "days") - self.origin
         logs = (np.log1p(np.maximum(price, 0)) - self.mean) / self.std
-        return np.stack([logs, np.where(np.isnan(days), self.mean_days, days), np.isnan(days)], axis=1)
+        gone = ~np.isfinite(title)
+        title = np.where(gone, 0, (np.where(gone, 0, title) - self.title[0]) / self.title[1])
+        image = np.log1p(np.maximum(np.where(np.isfinite(image), image, 0), 0))
+        numbers = np.stack([logs, np.where(np.isnan(days), self.mean_days, days), np.isnan(days)], axis=1)
+        return np.concatenate([numbers, title, gone.any(axis=1, keepdims=True), image], axis=1)
 
     def ids(self, price, clicks, times, seen, slot):
         rows = [bucket(price, self.price_edges), bucket(price, [0, 0.1, 1, 10]), bucket(clicks, self.log2)]
@@ -180,7 +228,7 @@ def slots(texts):
 def prepared(tmp_path_factory):
     home = tmp_path_factory.mktemp("numbers")
     rows = make()
-    rows.to_csv(home / "log.csv", index=False)
+    as_text(rows).to_csv(home / "log.csv", index=False)
     td.prepare(SCHEMA, str(home / "log.csv"), str(home / "data"), eval_fraction=0.0)
     return home, rows, Expected(rows)
 
@@ -196,9 +244,11 @@ def test_prepared_rows_equal_numpy_and_pandas(prepared):
     schema = Schema.load(home / "data/schema.json")
     dense, ids = encoded(home / "data", schema)
     times, seen = time_of(rows["When"]), np.float64(rows["seen"])
-    np.testing.assert_allclose(dense, expected.dense(rows["Price"], times), rtol=1e-6, atol=1e-6)
+    wanted = expected.dense(rows["Price"], times, matrix(rows["Title"], 3), matrix(rows["image"], 2))
+    np.testing.assert_allclose(dense, wanted, rtol=1e-6, atol=1e-6)
     found = expected.ids(rows["Price"], rows["clicks"], times, seen, slots(rows["slot"]))
     np.testing.assert_array_equal(ids[:, : found.shape[1]], found)
+    assert columns_of(schema, "title") == ["title_0", "title_1", "title_2", "title_missing"]  # explained as one
     sizes = {t.name: t.vocabulary_size for t in schema.tables}
     assert sizes["price_bucket"] == 2 + len(expected.price_edges) and sizes["clicks"] == 2 + len(expected.log2)
     assert sizes["ts_hour"] == 25 and sizes["ts_weekday"] == 8 and sizes["slot_day"] == 32 and sizes["ts_month"] == 13
@@ -219,18 +269,28 @@ def test_prepared_rows_equal_numpy_and_pandas(prepared):
 def test_an_encoder_in_memory_equals_the_prepared_rows(prepared):
     home, rows, _ = prepared
     encoder = td.Encoder.load(str(home / "data"))
-    names = ["price", "ts", "clicks", "seen", "slot", "site"]
+    names = ["price", "ts", "title", "image", "clicks", "seen", "slot", "site"]
     assert list(encoder.signature()) == names
     kinds = {name: spec.dtype.name for name, spec in encoder.signature().items()}
-    assert kinds == dict(zip(names, ["float32", "string", "float32", "int64", "string", "string"], strict=True))
+    dtypes = ["float32", "string", "float32", "float32", "float32", "int64", "string", "string"]
+    assert kinds == dict(zip(names, dtypes, strict=True))
+    assert encoder.signature()["title"].shape == [None, 3]
     dense, ids = encoded(home / "data", encoder.schema)
     # Columns of timestamps, in pandas and Arrow, are read as their texts are.
     typed = rows.assign(When=pd.to_datetime(rows["When"], format="ISO8601", utc=True), slot=rows["slot"].astype(int))
     typed["seen"] = pd.to_datetime(rows["seen"], unit="s")
     fitted = td.fit_encoder(SCHEMA, rows)
     again = td.Encoder.from_config(json.loads(json.dumps(fitted.get_config())))
-    of_typed = td.fit_encoder(SCHEMA, typed)
-    for frame, of in ((rows, encoder), (typed, encoder), (rows, fitted), (typed, of_typed), (rows, again)):
+    # So are lists of a fixed size, of other floats, and arrays of two axes.
+    title = [v if v is None or len(v) else None for v in rows["Title"]]
+    arrow = pa.Table.from_pandas(typed).set_column(
+        typed.columns.get_loc("Title"), "Title", pa.array(title, pa.list_(pa.float32(), 3))
+    )
+    arrays = {name: value.numpy() for name, value in encoder.raw_inputs(rows).items()}
+    assert arrays["title"].shape == (len(rows), 3)
+    of_typed = td.fit_encoder(SCHEMA, arrow)
+    frames = [(rows, encoder), (typed, encoder), (arrow, encoder), (arrays, encoder), (as_text(rows), encoder)]
+    for frame, of in (*frames, (rows, fitted), (typed, of_typed), (rows, again)):
         features = of(frame)
         np.testing.assert_allclose(features["dense"], dense, rtol=1e-6, atol=1e-6)
         np.testing.assert_array_equal(features["ids"], ids)
@@ -245,31 +305,40 @@ def test_a_bundle_equals_numpy_and_pandas_on_odd_values(prepared, tmp_path):
     tables = tuple(dataclasses.replace(t, dim=4, initializer="normal", scale=0.5) for t in encoder.schema.tables)
     model = td.DLRM(dataclasses.replace(encoder.schema, tables=tables), (8, 4), (8, 1))
     values = odd(expected.price_edges)
-    raw = {name: tf.constant(values[name], spec.dtype) for name, spec in encoder.signature().items()}
+    raw = {name: tf.constant(list(values[name]), spec.dtype) for name, spec in encoder.signature().items()}
+    vectors = [np.array(list(values[name])) for name in ("title", "image")]
     features = encoder(raw)
     times = time_of(values["ts"])
     seen = np.where(values["seen"] == -1, np.nan, values["seen"].astype(np.float64))
-    np.testing.assert_allclose(features["dense"], expected.dense(values["price"], times), rtol=1e-6, atol=1e-6)
+    wanted_dense = expected.dense(values["price"], times, *vectors)
+    np.testing.assert_allclose(features["dense"], wanted_dense, rtol=1e-6, atol=1e-6)
     ids = expected.ids(values["price"], values["clicks"], times, seen, slots(values["slot"]))
     np.testing.assert_array_equal(features["ids"][:, : ids.shape[1]], ids)
     model(features)
     for weights in model.bottom_mlp.trainable_variables:  # so that numbers as large as these leave a score
         weights.assign(1e-7 * weights)
-    options = ExportOptions(context=("ts", "seen"))
+    options = ExportOptions(context=("ts", "seen", "image"))
     path, _ = td.export_model(model, str(home / "data"), str(tmp_path / "model"), options)
     signatures = tf.saved_model.load(path).signatures
     everything = np.concatenate([ids, features["ids"][:, ids.shape[1] :]], axis=1).astype(np.int32)
-    dense = expected.dense(values["price"], times).astype(np.float32)
+    dense = wanted_dense.astype(np.float32)
     wanted = signatures["encoded"](ids=tf.constant(everything), dense=tf.constant(dense))["probability"]
     found = signatures["serving_default"](**raw)["probability"]
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert len(np.unique(np.round(wanted, 5))) > 0.9 * len(values)
     # Candidates share both times; a cross of a time and a site is one of each candidate.
-    shared = {name: value[1:2] for name, value in raw.items() if name in ("ts", "seen")}
+    shared = {name: value[1:2] for name, value in raw.items() if name in ("ts", "seen", "image")}
     candidates = {name: value[None] for name, value in raw.items() if name not in shared}
     ranked = signatures["rank"](**shared, **candidates)["scores"]
-    alone = {name: tf.repeat(shared[name], len(values)) if name in shared else raw[name] for name in raw}
+    alone = {name: tf.repeat(shared[name], len(values), axis=0) if name in shared else raw[name] for name in raw}
     np.testing.assert_allclose(ranked[0], signatures["serving_default"](**alone)["probability"], atol=1e-6)
+    # As an Example without its missing values, and with a vector that is too short.
+    rows = to_examples({name: value.numpy() for name, value in raw.items()})
+    del rows[0].features.feature["title"]
+    examples = tf.constant([row.SerializeToString() for row in rows])
+    np.testing.assert_allclose(signatures["serialized_examples"](examples)["probability"], found, atol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[1,1\] is not compatible with expected shape \[\?,2\]"):
+        encoder.encode({name: v[:1] for name, v in raw.items()} | {"image": tf.zeros([1, 1])})
 
 
 def test_streams_and_request_logs_give_the_same_rows(prepared, tmp_path):
@@ -360,10 +429,13 @@ def test_rows_have_names(prepared):
         ("slot", "14102124", "'14102124' is no time in the format '%y%m%d%H'"),
         ("Price", "cheap", "'cheap' is not a finite float32 number"),
         ("clicks", "inf", "'inf' is not a finite float32 number"),
+        ("Title", "1|2", "a vector of 2 numbers; by the schema its size is 3"),
+        ("Title", "1|2|x", "'x' is not a finite float32 number"),
+        ("image", "[1, 1e39]", "'1e39' is not a finite float32 number"),
     ],
 )
 def test_what_cannot_be_read_is_a_malformed_row(column, value, message):
-    rows = make(6).astype({column: object})
+    rows = as_text(make(6)).astype({column: object})
     rows.loc[3, column] = value
     with pytest.raises(BadRowError, match=message) as e:
         td.fit_encoder(SCHEMA, rows.astype(str))

@@ -180,7 +180,10 @@ def test_parquet(tmp_path):
             "y": [i % 3 == 0 for i in range(n)],
             "tags": pa.array([[f"t{i % 5}"] * (i % 3) for i in range(n)], pa.large_list(pa.large_string())),
             "ids": pa.array([[i % 7] for i in range(n)], pa.list_(pa.int32())),
-            "embedding": [[0.5, i] for i in range(n)],
+            "embedding": pa.array([None if i % 9 == 0 else [0.5, i] for i in range(n)], pa.list_(pa.float32())),
+            "several": [[0.5] * (i % 3) for i in range(n)],
+            "as_text": [str([i / 8, 1e-9 * i, float(-i)]) for i in range(n)],
+            "as_text_0": [f"w{i % 3}" for i in range(n)],  # a name that the vector takes
             "when": pa.array(range(n), pa.timestamp("s")),
             "flag": [None if i == 3 else i % 2 == 0 for i in range(n)],
             "name": pa.array([f"n{i % 4}" for i in range(n)]).dictionary_encode(),
@@ -197,6 +200,8 @@ def test_parquet(tmp_path):
     assert proposal.schema == Schema(
         Label("y"),
         dense=(
+            DenseFeature("embedding", size=2, transform="standardize", fill_value="mean", indicator=True),
+            DenseFeature("as_text", size=3, separator=",", transform="standardize", fill_value="mean"),
             DenseFeature("price", transform="standardize", fill_value="mean"),
             DenseFeature("cost", transform="standardize", fill_value="mean"),
             DenseFeature("gap", transform="standardize", fill_value="mean", indicator=True),
@@ -204,6 +209,7 @@ def test_parquet(tmp_path):
         categorical=(
             CategoricalFeature("tags", multi_valued=True),
             CategoricalFeature("ids_2", column="ids", multi_valued=True, dtype="int64"),  # `ids` is reserved
+            CategoricalFeature("as_text_0_2", column="as_text_0"),
             CategoricalFeature("when", time=Time(("hour", "weekday"))),
             CategoricalFeature("flag", dtype="int64"),
             CategoricalFeature("name"),
@@ -213,7 +219,9 @@ def test_parquet(tmp_path):
         ),
     )
     assert proposal.notes["empty"] == "no value in 100 rows" and "timestamp" in proposal.notes["when"]
-    assert "list" in proposal.notes["embedding"] and "struct" in proposal.notes["struct"]
+    assert proposal.notes["embedding"] == "vectors of 2 numbers, 12.0% missing"
+    assert proposal.notes["as_text"] == "vectors of 3 numbers, joined by ','"
+    assert "of 1 to 2 values; lists of" in proposal.notes["several"] and "struct" in proposal.notes["struct"]
     assert proposal.notes["session"] == (
         "of type extension<arrow.uuid>; numbers and texts are needed, such as its fields, or its text"
     )

@@ -134,7 +134,14 @@ class ModelConfig(abc.ABC):
           schema: the result of `schema`.
         """
         rows = sum(cost.vector_dims(self.table_schema(schema)))
-        return cost.concatenation(rows) + self.layer_cost(schema)  # each lookup writes once
+        lookups = cost.concatenation(rows)  # each writes once
+        if not schema.projected or not set(self.features(schema)) & {f.name for f in schema.projected}:
+            return lookups + self.layer_cost(schema)
+        return lookups + cost.projections(schema, self.projected_dim(schema)) + self.layer_cost(schema)
+
+    def projected_dim(self, schema: Schema) -> int:
+        """Returns how many numbers the projection of a dense vector has."""
+        return max(cost.vector_dims(self.table_schema(schema)))
 
     @abc.abstractmethod
     def layer_cost(self, schema: Schema) -> DenseCost:

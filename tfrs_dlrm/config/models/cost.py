@@ -35,9 +35,28 @@ def vector_dims(schema: Schema) -> list[int]:
     return [schema.table_of(f).dim for f in schema.categorical]
 
 
+def interacting_dims(schema: Schema) -> list[int]:
+    """Returns the dimension of each vector: of categorical features, then of projected ones."""
+    dims = vector_dims(schema)
+    return [*dims, *(max(dims) for _ in schema.projected)]
+
+
 def input_width(schema: Schema) -> int:
-    """Returns the width of all vectors and dense features concatenated."""
-    return sum(vector_dims(schema)) + schema.dense_width
+    """Returns the width of all vectors and numbers concatenated."""
+    return sum(interacting_dims(schema)) + schema.unprojected_width
+
+
+def projections(schema: Schema, dim: int) -> DenseCost:
+    """Counts the split of the dense inputs, and the projections of vectors to `dim` numbers."""
+    widths = [len(f.encoded_columns) for f in schema.projected]
+    if not widths:
+        return DenseCost()
+    numbers = schema.unprojected_width
+    return DenseCost(
+        weights=sum((width + 1) * dim for width in widths),
+        flops=sum((2 * width + 1) * dim for width in widths),
+        activations=sum(widths) + len(widths) * 2 * dim + numbers,  # parts; products, and sums with the bias
+    )
 
 
 def concatenation(width: int) -> DenseCost:
@@ -75,14 +94,14 @@ def linear_term(vectors: int, width: int, labels: int) -> DenseCost:
 
 def linear_part(schema: Schema) -> DenseCost:
     """Counts a linear weight of each dense feature, and the sum of all linear terms."""
-    width = schema.dense_width
-    return DenseCost(weights=width, flops=2 * width + len(schema.categorical), activations=width + 2)
+    width, terms = schema.unprojected_width, len(schema.categorical) + len(schema.projected)
+    return DenseCost(weights=width, flops=2 * width + terms, activations=width + 2)
 
 
 def factorization_machine(schema: Schema) -> DenseCost:
     """Counts linear terms and the products of all pairs of vectors, in time linear in the number of features."""
-    dim, width = max(vector_dims(schema)), schema.dense_width
-    rows, row = len(schema.categorical) + width, dim + 1
+    dim, width = max(vector_dims(schema)), schema.unprojected_width
+    rows, row = len(schema.categorical) + len(schema.projected) + width, dim + 1
     return DenseCost(
         weights=width * row,
         flops=width * row + rows + 3 * rows * dim + 3 * dim,  # sums of vectors, of their squares, their difference

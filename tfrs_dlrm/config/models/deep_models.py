@@ -50,11 +50,16 @@ class DLRMConfig(DeepModelConfig):
         """Changes the last layer of the bottom MLP too."""
         return dataclasses.replace(self, embedding_dim=dim, bottom_mlp=(*self.bottom_mlp[:-1], dim))
 
+    def projected_dim(self, schema: Schema) -> int:
+        """Returns the dimension of the interacting vectors."""
+        bottom = schema.unprojected_width and self.numbers == "mlp"
+        return self.bottom_mlp[-1] if bottom else max(cost.vector_dims(schema))
+
     def layer_cost(self, schema: Schema) -> DenseCost:
         """Counts the layers of the numbers, projections, interaction and top MLP."""
-        dims, width = cost.vector_dims(schema), schema.dense_width
-        soft = self.numbers == "autodis"
-        dim = self.bottom_mlp[-1] if width and not soft else max(dims)
+        width, soft = schema.unprojected_width, self.numbers == "autodis"
+        dim = self.projected_dim(schema)
+        dims = [*cost.vector_dims(schema), *(dim for _ in schema.projected)]
         of_numbers = width if soft else bool(width)  # vectors
         linear = DenseCost()
         if self.linear:
@@ -112,9 +117,10 @@ class DCNConfig(DeepModelConfig):
     def layer_cost(self, schema: Schema) -> DenseCost:
         """Counts dense MLP, cross network and top MLP."""
         width, dense = cost.input_width(schema), DenseCost()
-        if schema.dense and self.dense_mlp:
-            width += self.dense_mlp[-1] - schema.dense_width
-            dense = self.mlp_cost(schema.dense_width, self.dense_mlp)
+        numbers = schema.unprojected_width
+        if numbers and self.dense_mlp:
+            width += self.dense_mlp[-1] - numbers
+            dense = self.mlp_cost(numbers, self.dense_mlp)
         kernel = 2 * width * self.cross_rank if self.cross_rank else width * width
         layer = DenseCost(kernel + width, 2 * kernel + 3 * width, 3 * width + self.cross_rank)
         logits = len(schema.labels) if self.cross_structure == "parallel" else 0
@@ -147,7 +153,7 @@ class DeepFMConfig(DeepModelConfig):
 
     def layer_cost(self, schema: Schema) -> DenseCost:
         """Counts the factorization machine and the MLP."""
-        vectors = len(schema.categorical) + schema.dense_width
+        vectors = len(schema.categorical) + len(schema.projected) + schema.unprojected_width
         width = vectors * max(cost.vector_dims(schema))
         return cost.factorization_machine(schema) + self.top_cost(width, schema)
 

@@ -11,7 +11,12 @@ from tfrs_dlrm.data.raw.parsing import MISSING_INT
 
 
 def to_tensor(array: pa.Array) -> tf.Tensor | tf.RaggedTensor:
-    """Converts strings, numbers, or lists of them to a tensor; null becomes "", MISSING_INT, NaN or an empty list."""
+    """Converts strings, numbers, or lists of them to a tensor; null becomes "", MISSING_INT, NaN or an empty list.
+
+    Vectors, which are lists of a fixed size without nulls, become float32 [N, size].
+    """
+    if pa.types.is_fixed_size_list(array.type):
+        return tf.constant(array.flatten().to_numpy().reshape(-1, array.type.list_size))
     if pa.types.is_list(array.type):
         array = pc.if_else(pc.is_null(array), pa.scalar([], array.type), array)
         splits = np.concatenate([[0], np.cumsum(pc.list_value_length(array).to_numpy(zero_copy_only=False))])

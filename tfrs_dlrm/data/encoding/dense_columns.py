@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,56 +12,73 @@ from tfrs_dlrm.data.encoding.statistics import DenseStatistics
 from tfrs_dlrm.schema import DenseFeature
 
 
-class DenseColumn(NamedTuple):
-    """The encoding of one dense feature: `fill` where missing, then log1p if set, then (x - mean) * scale."""
+class DenseColumns(NamedTuple):
+    """The encoding of a dense feature: `fill` where missing, then log1p if set, then (x - mean) * scale.
 
-    fill: np.float32
+    `fill`, `mean` and `scale` are float32 [K] of K numbers.
+    """
+
+    fill: np.ndarray
     log1p: bool
-    mean: np.float32
-    scale: np.float32
+    mean: np.ndarray
+    scale: np.ndarray
     indicator: bool
 
 
-def dense_column(
-    feature: DenseFeature, statistics: DenseStatistics | None, transformed: DenseStatistics | None = None
-) -> DenseColumn:
+def dense_columns(
+    feature: DenseFeature, statistics: Mapping[str, DenseStatistics], transformed: Mapping[str, DenseStatistics]
+) -> DenseColumns:
     """Returns the encoding of a feature.
 
     Args:
       feature: the feature.
-      statistics: of the numbers of the log; may be None if the feature needs none.
-      transformed: of their logarithms; may be None if the feature does not standardize them.
+      statistics: of the numbers of the log, by name; needed for some encodings.
+      transformed: of their logarithms; needed if the feature standardizes them.
     """
-    raw_mean = statistics.mean if statistics else 0.0
-    fill = 0.0 if feature.fill_value is None else raw_mean if feature.fill_value == "mean" else feature.fill_value
-    standardize, log1p = ("standardize" in feature.transforms), ("log1p" in feature.transforms)
+    log1p, standardize = ("log1p" in feature.transforms), ("standardize" in feature.transforms)
     used = transformed if log1p else statistics
-    mean, std = (used.mean, used.std) if used else (0.0, 1.0)
-    # A constant column holds no information; divided by its deviation, rounding errors would become noise.
-    scale = 1 / std if std > 1e-12 * max(1.0, abs(mean)) else 0.0
-    return DenseColumn(
-        np.float32(fill),
+    fill, mean, scale = [], [], []
+    for name in feature.numbers:
+        raw_mean = statistics[name].mean if name in statistics else 0.0
+        of_mean = feature.fill_value == "mean"
+        fill.append(raw_mean if of_mean else 0.0 if feature.fill_value is None else feature.fill_value)
+        center, std = (used[name].mean, used[name].std) if standardize else (0.0, 1.0)
+        mean.append(center)
+        # A constant column holds no information; divided by its deviation, rounding errors would become noise.
+        scale.append(1 / std if std > 1e-12 * max(1.0, abs(center)) else 0.0)
+    return DenseColumns(
+        np.array(fill, np.float32),
         log1p,
-        np.float32(mean if standardize else 0.0),
-        np.float32(scale if standardize else 1.0),
+        np.array(mean, np.float32),
+        np.array(scale, np.float32),
         feature.indicator,
     )
 
 
-def encode_dense(values: tf.Tensor, columns: Sequence[DenseColumn]) -> tf.Tensor:
-    """Encodes raw numbers, float32 [N, F], NaN where missing, to [N, W], all columns at once."""
+def encode_dense(values: tf.Tensor, features: Sequence[DenseColumns]) -> tf.Tensor:
+    """Encodes raw numbers, float32 [N, K], NaN where missing, to [N, W], all columns at once."""
     present = tf.math.is_finite(values)
-    x = tf.where(present, values, np.array([c.fill for c in columns]))
-    log1p = np.array([c.log1p for c in columns])
+    x = tf.where(present, values, np.concatenate([f.fill for f in features]))
+    log1p = np.concatenate([np.full(len(f.fill), f.log1p) for f in features])
     if log1p.any():
         logarithms = tf.math.log1p(tf.maximum(x, 0))
         x = logarithms if log1p.all() else tf.where(log1p, logarithms, x)
-    mean, scale = np.array([c.mean for c in columns]), np.array([c.scale for c in columns])
+    mean, scale = (np.concatenate([getattr(f, name) for f in features]) for name in ("mean", "scale"))
     if mean.any() or (scale != 1).any():
         x = (x - mean) * scale
-    if not any(c.indicator for c in columns):
-        return x
-    order = []  # positions in the columns of x, followed by the indicators
-    for i, c in enumerate(columns):
-        order += [i, len(columns) + i] if c.indicator else [i]
-    return tf.gather(tf.concat([x, tf.cast(~present, tf.float32)], axis=1), order, axis=1)
+    return _with_indicators(x, present, features) if any(f.indicator for f in features) else x
+
+
+def _with_indicators(x: tf.Tensor, present: tf.Tensor, features: Sequence[DenseColumns]) -> tf.Tensor:
+    """Puts the indicators, 1 where a number of a feature is missing, behind the numbers of their features."""
+    missing: list[tf.Tensor] = []  # [N, 1] each
+    order: list[int] = []  # positions in x, followed by `missing`
+    first, width = 0, sum(len(f.fill) for f in features)
+    for f in features:
+        end = first + len(f.fill)
+        order += range(first, end)
+        if f.indicator:
+            order.append(width + len(missing))
+            missing.append(~tf.reduce_all(present[:, first:end], axis=1, keepdims=True))
+        first = end
+    return tf.gather(tf.concat([x, *(tf.cast(m, tf.float32) for m in missing)], axis=1), order, axis=1)

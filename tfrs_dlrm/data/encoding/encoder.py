@@ -21,7 +21,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.data.encoding.checksums import check_files
-from tfrs_dlrm.data.encoding.dense_columns import dense_column, encode_dense
+from tfrs_dlrm.data.encoding.dense_columns import dense_columns, encode_dense
 from tfrs_dlrm.data.encoding.raw_values import RawValues, conformed, is_tensors, to_tensors
 from tfrs_dlrm.data.encoding.serving_values import check_serving_values, with_serving_values
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, read_statistics
@@ -68,9 +68,7 @@ class Encoder(keras.layers.Layer):
         self.schema = schema
         self._directory = directory
         self._statistics = known = read_statistics(schema, directory)
-        self._dense = {
-            f.name: dense_column(f, known.dense.get(f.name), known.transformed.get(f.name)) for f in schema.dense
-        }
+        self._dense = {f.name: dense_columns(f, known.dense, known.transformed) for f in schema.dense}
         self.tokenizer = Tokenizer(schema)
         self.reader = ValueReader(schema, self.tokenizer, known.edges, known.origins)
         self._lookups: dict[str, tf.lookup.StaticHashTable] = {}
@@ -148,12 +146,12 @@ class Encoder(keras.layers.Layer):
     def signature(self) -> dict[str, tf.TensorSpec]:
         """Returns the specs of the raw inputs by name; requests have those of `serving_signature`.
 
-        Numbers are float32 [B], NaN where missing. Categories and times are string or int64 [B], with several values
-        joined by the schema's separator. List columns are [B, L], padded at the end with "" or -1, and their weights
-        float32 [B, L].
+        Numbers are float32 [B], NaN where missing, and vectors float32 [B, size]. Categories and times are string or
+        int64 [B], with several values joined by the schema's separator. List columns are [B, L], padded at the end with
+        "" or -1, and their weights float32 [B, L].
         """
         return {
-            given.name: tf.TensorSpec([None, None] if given.is_list else [None], given.dtype, given.name)
+            given.name: tf.TensorSpec([None, given.size] if given.is_list else [None], given.dtype, given.name)
             for given in self.schema.inputs
         }
 
@@ -215,8 +213,7 @@ class Encoder(keras.layers.Layer):
         raw = with_serving_values(raw, schema)
         values = {given.name: self.reader.read(given, raw[given.name]) for given in schema.inputs}
         if schema.dense:
-            dense = tf.stack([self.reader.number(f, values[f.input_name]) for f in schema.dense], axis=1)
-            features["dense"] = self.dense(self._present(dense, schema), schema)
+            features["dense"] = self.dense(self._numbers(values, schema), schema)
         if schema.one_hot:
             features["ids"] = self._one_hot(values, schema.one_hot)
         for f in schema.multi_hot:
@@ -229,12 +226,31 @@ class Encoder(keras.layers.Layer):
         return features
 
     def dense(self, values: tf.Tensor, part: Schema | None = None) -> tf.Tensor:
-        """Encodes raw numbers, float32 [B, len(schema.dense)], NaN where missing, to [B, schema.dense_width].
+        """Encodes raw numbers, float32 [B, W] of W `DenseFeature.numbers`, NaN where missing, to [B, dense_width].
 
         Infinities count as missing: a serving request may hold anything, and a score must not be NaN.
         """
         names = [f.name for f in (self.schema if part is None else part).dense]
         return encode_dense(values, [self._dense[name] for name in names])
+
+    def _numbers(self, values: Mapping[str, Value], schema: Schema) -> tf.Tensor:
+        """Returns the numbers of the dense features, float32 [B, W], of the values by input.
+
+        Refuses missing numbers of features without a `fill_value`.
+        """
+        numbers, checks = [], []
+        for f in schema.dense:
+            each = self.reader.number(f, values[f.input_name])
+            if f.size is not None:  # no runtime compares what it is fed with the shape of the signature
+                each = tf.ensure_shape(each, [None, f.size], name=f"size_of_{f.name}")
+            if f.fill_value is None:
+                message = f"feature '{f.name}': a value is missing or not finite, and fill_value is null"
+                checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(each)), [message]))
+            numbers.append(each)
+        with tf.control_dependencies([c for c in checks if c is not None]):
+            if not any(f.size for f in schema.dense):
+                return tf.stack(numbers, axis=1)
+            return tf.concat([x if x.shape.rank == 2 else x[:, tf.newaxis] for x in numbers], axis=1)
 
     def rows(self, feature: CategoricalFeature, values: Value) -> tuple[tf.Tensor, tf.Tensor]:
         """Looks up the row of each value, int32 [N], and whether the value has a row, bool [N].
@@ -313,16 +329,6 @@ class Encoder(keras.layers.Layer):
         never = tf.zeros_like(lines[0], tf.bool)
         missing = [self.tokenizer.is_missing(v) if a else never for v, a in zip(values, apart, strict=True)]
         return tf.where(tf.stack(missing, axis=1), of_missing, rows)
-
-    def _present(self, dense: tf.Tensor, schema: Schema) -> tf.Tensor:
-        """Refuses missing numbers of features without a `fill_value`."""
-        checks = []
-        for i, f in enumerate(schema.dense):
-            if f.fill_value is None:
-                message = f"feature '{f.name}': a value is missing or not finite, and fill_value is null"
-                checks.append(tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(dense[:, i])), [message]))
-        with tf.control_dependencies([c for c in checks if c is not None]):
-            return tf.identity(dense)
 
     def _refuse_unknown(self, feature: CategoricalFeature, values: Value, known: tf.Tensor) -> list[tf.Operation]:
         if feature.out_of_range != "error" or feature.encoding == "hash":

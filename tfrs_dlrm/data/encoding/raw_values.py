@@ -75,6 +75,10 @@ def _conformed(name: str, value: Any, spec: tf.TensorSpec) -> tf.Tensor:
         )
     if value.shape.rank == 2 and spec.shape.rank == 1 and value.shape[1] == 1:
         value = tf.squeeze(value, axis=1)
+    if spec.shape.rank == 2 and spec.shape[1] is not None and not value.shape.is_compatible_with(spec.shape):
+        raise ValueError(
+            f"input {name!r} has the shape {value.shape}; [B, {spec.shape[1]}] is needed, NaN where missing"
+        )
     if value.shape.rank not in (None, spec.shape.rank):
         raise ValueError(f"input {name!r} has the shape {value.shape}; {spec.shape} is expected")
     if value.dtype == spec.dtype:
@@ -122,15 +126,24 @@ def _table(arrays: Mapping[str, Any], schema: Schema, specs: Specs) -> pa.Table:
         if name in arrays:
             value = ragged_rows(name, arrays[name])
             array = value.numpy() if tf.is_tensor(value) else value
-            if isinstance(array, np.ndarray) and array.ndim == 2:
-                array = array[:, 0] if spec.shape.rank == 1 and array.shape[1] == 1 else array.tolist()
             try:
-                columns[name] = pa.array(array, from_pandas=True)
+                columns[name] = _array(array, spec)
             except (pa.ArrowException, TypeError, ValueError) as e:
                 raise ValueError(f"input {name!r}: its values have no common type: {e}") from e
     if len(set(map(len, columns.values()))) > 1:
         raise ValueError(f"inputs of several lengths: { {name: len(c) for name, c in columns.items()} }")
     return pa.table(columns)
+
+
+def _array(values: Any, spec: tf.TensorSpec) -> pa.Array:
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        if spec.shape.rank == 1 and values.shape[1] == 1:
+            values = values[:, 0]
+        elif spec.shape.rank == 2 and spec.shape[1] is not None and values.shape[1] and values.dtype.kind in "iuf":
+            return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        else:
+            values = values.tolist()
+    return pa.array(values, from_pandas=True)
 
 
 def _joined(parts: list[Any], spec: tf.TensorSpec) -> tf.Tensor:

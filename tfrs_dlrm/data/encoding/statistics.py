@@ -20,7 +20,7 @@ _PREPARE_AGAIN = "prepare the data again, or copy the file from the prepared dir
 
 @dataclasses.dataclass(frozen=True)
 class DenseStatistics:
-    """Statistics of the present values of one dense feature in the training rows, in the units of the log.
+    """Statistics of the present values of one number of the training rows, in the units of the log.
 
     Those of a time are in days since its origin.
     """
@@ -35,7 +35,7 @@ class Statistics:
     """What an encoder knows of the numbers of the training rows, by feature: the content of `statistics.json`.
 
     Attributes:
-      dense: statistics of the numbers of the log.
+      dense: statistics of the numbers of the log, by `DenseFeature.numbers`.
       transformed: statistics of their logarithms.
       edges: the edges of buckets, as float32.
       origins: the days from which a time counts, in days since 1970.
@@ -62,6 +62,12 @@ def needs_transformed(feature: DenseFeature) -> bool:
     return feature.transforms == ("log1p", "standardize")
 
 
+def measured_numbers(schema: Schema) -> dict[str, DenseFeature]:
+    """The numbers whose statistics are computed, each with its feature: of vectors only those that are needed."""
+    measured = (f for f in schema.dense if f.size is None or needs_statistics(f) or needs_transformed(f))
+    return {name: f for f in measured for name in f.numbers}
+
+
 def bucket_features(schema: Schema) -> list[CategoricalFeature]:
     """The features, and members of crosses, that put numbers into buckets."""
     return [f for f in (*schema.categorical, *schema.members) if f.encoding == "buckets"]
@@ -81,8 +87,8 @@ def read_statistics(schema: Schema, directory: str) -> Statistics:
       ValueError: the file is damaged, or lacks a feature.
     """
     needed = {
-        "dense": [f.name for f in schema.dense if needs_statistics(f)],
-        "transformed": [f.name for f in schema.dense if needs_transformed(f)],
+        "dense": [name for f in schema.dense if needs_statistics(f) for name in f.numbers],
+        "transformed": [name for f in schema.dense if needs_transformed(f) for name in f.numbers],
         "edges": [f.name for f in bucket_features(schema)],
         "origins": [f.name for f in day_features(schema)],
     }

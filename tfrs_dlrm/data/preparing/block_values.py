@@ -34,9 +34,12 @@ class BlockValues:
         return self._crossed(feature) if feature.cross else self.of_input(feature.input_name)
 
     def numbers(self, feature: DenseFeature | CategoricalFeature) -> np.ndarray:
-        """Returns the numbers that a feature transforms, float32 [N], NaN where missing."""
+        """Returns the numbers that a feature transforms, float32 [N], NaN where missing; of a vector [N, size]."""
         if feature.time is None:
-            return np.asarray(self._rows.inputs[feature.input_name].to_numpy(zero_copy_only=False))
+            array = self._rows.inputs[feature.input_name]
+            if pa.types.is_fixed_size_list(array.type):
+                return np.asarray(array.flatten().to_numpy().reshape(-1, array.type.list_size))
+            return np.asarray(array.to_numpy(zero_copy_only=False))
         values, indices = self.of_input(feature.input_name)
         return np.asarray(self._reader.number(feature, values).numpy()[indices])
 
@@ -48,11 +51,10 @@ class BlockValues:
         return np.asarray(days_since(values, 0).numpy()[indices])
 
     def dense(self) -> np.ndarray:
-        """Returns the numbers of the dense features, float32 [N, len(schema.dense)]."""
-        out = np.empty((len(self._rows), len(self._schema.dense)), np.float32)
-        for i, f in enumerate(self._schema.dense):
-            out[:, i] = self.numbers(f)
-        return out
+        """Returns the numbers of the dense features, float32 [N, W]; see `DenseFeature.numbers`."""
+        numbers = map(self.numbers, self._schema.dense)
+        columns = [x if x.ndim == 2 else x[:, np.newaxis] for x in numbers]
+        return np.concatenate([np.zeros((len(self._rows), 0), np.float32), *columns], axis=1)
 
     def _crossed(self, feature: CategoricalFeature) -> tuple[tf.Tensor, np.ndarray]:
         texts, positions = [], []

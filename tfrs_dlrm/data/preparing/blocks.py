@@ -11,7 +11,13 @@ import tensorflow as tf
 from tfrs_dlrm.data.encoding.arrow_tensors import to_tensor
 from tfrs_dlrm.data.encoding.buckets import merged_edges
 from tfrs_dlrm.data.encoding.encoder import Encoder
-from tfrs_dlrm.data.encoding.statistics import Moments, bucket_features, day_features, needs_transformed
+from tfrs_dlrm.data.encoding.statistics import (
+    Moments,
+    bucket_features,
+    day_features,
+    measured_numbers,
+    needs_transformed,
+)
 from tfrs_dlrm.data.encoding.tokenizer import Tokenizer
 from tfrs_dlrm.data.encoding.value_reader import ValueReader
 from tfrs_dlrm.data.preparing.block_values import BlockValues, distinct
@@ -46,7 +52,7 @@ class CountedBlock:
 
     Attributes:
       values: (table, values as bytes [N], counts [N]) per feature with a vocabulary.
-      moments: moments of the dense features, then of `label_numbers`, then of logarithms; see `count_moments`.
+      moments: moments of `measured_numbers`, then of `label_numbers`, then of logarithms; see `count_moments`.
       numbers: by input of `sketched_inputs`, its numbers.
       rows: how many rows were readable.
       kept: how many of them were counted.
@@ -79,9 +85,9 @@ def label_numbers(labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 
 def count_moments(schema: Schema) -> int:
-    """The number of moments: of dense features, then of `label_numbers`, then of logarithms that need them."""
-    labels = len(schema.labels) * (3 if schema.weight else 1)
-    return len(schema.dense) + labels + sum(map(needs_transformed, schema.dense))
+    """The number of moments: of `measured_numbers`, then of `label_numbers`, then of logarithms that need them."""
+    labels, measured = len(schema.labels) * (3 if schema.weight else 1), measured_numbers(schema)
+    return len(measured) + labels + sum(map(needs_transformed, measured.values()))
 
 
 def sketched_inputs(schema: Schema) -> dict[str, DenseFeature | CategoricalFeature]:
@@ -107,6 +113,10 @@ class BlockCounter:
         origins = {f.name: (f.time and f.time.origin_days) or 0 for f in day_features(schema)}
         self._reader = ValueReader(schema, self._tokenizer, edges, origins)
         self._sketched = sketched_inputs(schema)
+        features, every = measured_numbers(schema), [name for f in schema.dense for name in f.numbers]
+        places = {name: i for i, name in enumerate(every)}
+        self._measured = [places[name] for name in features]
+        self._logarithms = [places[name] for name, f in features.items() if needs_transformed(f)]
 
     def __call__(self, rows: TypedRows, keep: np.ndarray) -> CountedBlock:
         """Counts the rows of a block for which `keep`, bool [N], is true."""
@@ -115,9 +125,10 @@ class BlockCounter:
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
         counts = [(f.table, *self._count(f, values, kept)) for f in features]
         dense = values.dense()
-        logs = [i for i, f in enumerate(self._schema.dense) if needs_transformed(f)]
-        logarithms = np.log1p(np.maximum(dense[:, logs].astype(np.float64), 0))
-        numbers = np.concatenate([dense, label_numbers(kept.labels, kept.weight), logarithms], axis=1)
+        logarithms = np.log1p(np.maximum(dense[:, self._logarithms].astype(np.float64), 0))
+        numbers = np.concatenate(
+            [dense[:, self._measured], label_numbers(kept.labels, kept.weight), logarithms], axis=1
+        )
         sketches = {key: NumberSketch.of(values.sketched(f)) for key, f in self._sketched.items()}
         return CountedBlock(counts, Moments.of(numbers), sketches, len(rows), len(kept), rows.bad)
 

@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 from absl import logging
 
-from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, Moments, needs_statistics, needs_transformed
+from tfrs_dlrm.data.encoding.statistics import (
+    STATISTICS_FILE,
+    Moments,
+    measured_numbers,
+    needs_statistics,
+    needs_transformed,
+)
 from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, vocabulary_settings
 from tfrs_dlrm.data.preparing.blocks import sketched_inputs
 from tfrs_dlrm.data.preparing.engines import Engine
@@ -164,7 +170,7 @@ def _without_shares(schema: Schema) -> Schema:
 
 def _units(schema: Schema, moments: Moments) -> dict[str, tuple[float, float]]:
     """The mean and standard deviation of each label of which there are any, by column."""
-    first, labels = len(schema.dense), len(schema.labels)
+    first, labels = len(measured_numbers(schema)), len(schema.labels)
     found = {}
     for i, (column, label) in enumerate(zip(schema.label_columns, schema.labels, strict=True), first):
         mean, std = float(moments.mean[i]), float(moments.std[i])

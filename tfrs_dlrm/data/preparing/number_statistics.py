@@ -11,6 +11,7 @@ from tfrs_dlrm.data.encoding.statistics import (
     Statistics,
     bucket_features,
     day_features,
+    measured_numbers,
     needs_statistics,
     needs_transformed,
 )
@@ -33,17 +34,18 @@ def measure(schema: Schema, moments: Moments, sketches: Mapping[str, NumberSketc
     origins = {f.name: _origin(f, sketches) for f in day_features(schema)}
     dense: dict[str, DenseStatistics] = {}
     transformed: dict[str, DenseStatistics] = {}
-    logarithms = count_moments(schema) - sum(map(needs_transformed, schema.dense))
-    for i, f in enumerate(schema.dense):
+    measured = measured_numbers(schema)
+    logarithms = count_moments(schema) - sum(map(needs_transformed, measured.values()))
+    for i, (name, f) in enumerate(measured.items()):
         given = f.time.origin_days if f.time is not None else None
         # Where the origin was not known, days count from 1970.
         shift = origins[f.name] if f.time is not None and given is None else 0
         if moments.count[i] > 0:
-            dense[f.name] = _statistics(moments, i, shift)
+            dense[name] = _statistics(moments, i, shift)
         elif needs_statistics(f) or needs_transformed(f):
             raise _no_value(f)
         if needs_transformed(f):
-            transformed[f.name] = _statistics(moments, logarithms + len(transformed), 0)
+            transformed[name] = _statistics(moments, logarithms + len(transformed), 0)
     edges = {f.name: _edges(f, sketches, origins.get(f.name, 0)) for f in bucket_features(schema)}
     return Statistics(dense, transformed, edges, origins)
 

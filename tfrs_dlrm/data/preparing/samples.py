@@ -56,12 +56,15 @@ class SampleTaker:
 
 
 def raw_values(rows: TypedRows, schema: Schema) -> list[dict[str, Any]]:
-    """Converts rows to JSON values by input; a missing number is null."""
+    """Converts rows to JSON values by input; a missing number is null, also within a vector."""
     columns: dict[str, list[Any]] = {}
     for given in schema.inputs:
         values = rows.inputs[given.name].to_pylist()
-        is_number = given.dtype == "float32" and not given.is_list
-        columns[given.name] = [None if math.isnan(x) else x for x in values] if is_number else values
+        if given.size is not None:
+            columns[given.name] = [[None if math.isnan(x) else x for x in vector] for vector in values]
+        else:
+            is_number = given.dtype == "float32" and not given.is_list
+            columns[given.name] = [None if math.isnan(x) else x for x in values] if is_number else values
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
@@ -92,6 +95,9 @@ def to_tensors(samples: Sequence[Mapping[str, Any]], signature: Mapping[str, tf.
 
 
 def _tensor(values: list[Any], spec: tf.TensorSpec) -> tf.Tensor:
+    if spec.shape.rank == 2 and spec.shape[1] is not None:
+        vectors = [[np.nan if v is None else v for v in row or [None] * spec.shape[1]] for row in values]
+        return tf.constant(vectors, spec.dtype, [len(vectors), spec.shape[1]])
     if spec.shape.rank == 2:
         fill: Any = "" if spec.dtype == tf.string else MISSING_INT if spec.dtype == tf.int64 else 0.0
         rows = [[fill if v is None else v for v in row or []] for row in values]

@@ -10,6 +10,7 @@ from tfrs_dlrm.data.raw.frames import RawInputs, expand_inputs
 from tfrs_dlrm.data.raw.number_or_category import Certainty
 from tfrs_dlrm.data.raw.proposed_feature import Feature, propose_feature
 from tfrs_dlrm.data.raw.proposed_label import label_certainty, label_column, labels_of, propose_label
+from tfrs_dlrm.data.raw.proposed_vector import find_vector
 from tfrs_dlrm.data.raw.sampled_column import SampledColumn
 from tfrs_dlrm.data.raw.sniffing import read_first_rows
 from tfrs_dlrm.messages.arguments import checked
@@ -44,7 +45,7 @@ class SchemaProposal:
     def kinds(self) -> dict[str, str]:
         """Returns the proposed role of each column of the log, in a word or two."""
         kinds = dict.fromkeys(self.notes, "left out") | {self.schema.label.column: "label"}
-        kinds |= {f.column: f"dense, {' and '.join(f.transforms) or 'none'}" for f in self.schema.dense}
+        kinds |= {f.column: _kind(f) for f in self.schema.dense}
         for f in self.schema.categorical:
             if f.encoding == "buckets" and f.time is None:
                 kinds[f.column] += ", buckets"
@@ -74,8 +75,9 @@ def infer_schema(
     they are 0 in nearly all rows, otherwise `standardize`, with an indicator if some are missing. `NAME_bucket` gives
     each of them 32 buckets. Of times, the parts that come again become features. Texts and ids become
     vocabularies. Whole numbers may be either: that is decided by the column's name, by how often its values occur,
-    and by whether the label follows their size or the single values. List columns, and texts that join recurring
-    values, become multi-valued features. Columns of one value or of unique values are left out.
+    and by whether the label follows their size or the single values. Lists of floats of one length, such as
+    embeddings, become vectors. Other list columns, and texts that join recurring values, become multi-valued
+    features. Columns of one value or of unique values are left out.
 
     Args:
       data: what `prepare` takes: paths, directories and glob patterns of text and Parquet files, whose first rows are
@@ -126,9 +128,15 @@ def infer_schema(
         reasons = "; ".join(f"{column}: {reason}" for column, reason in notes.items() if column != name)
         raise ValueError(f"{path}: no column can be a feature ({reasons})"[:1000])
     dense = tuple(f for f in features if isinstance(f, DenseFeature))
+    scalars = [f for f in dense if f.size is None]
     categorical = [f for f in features if isinstance(f, CategoricalFeature)]
-    schema = Schema(proposed, dense=dense, categorical=(*categorical, *map(_buckets, dense)), text=first.text)
+    schema = Schema(proposed, dense=dense, categorical=(*categorical, *map(_buckets, scalars)), text=first.text)
     return SchemaProposal(schema, notes, certainty, first.rows, first.files, len(inputs))
+
+
+def _kind(f: DenseFeature) -> str:
+    kind = "dense" if f.size is None else f"vector of {f.size:,}"
+    return f"{kind}, {' and '.join(f.transforms) or 'none'}"
 
 
 def _buckets(number: DenseFeature) -> CategoricalFeature:
@@ -148,12 +156,15 @@ def _feature_name(column: SampledColumn, taken: set[str]) -> str:
     base = re.sub(r"[^A-Za-z0-9]+", "_", column.name).strip("_")
     base = base if re.match("[A-Za-z]", base) else f"c_{base}".rstrip("_")
     name, number = base, 2
-    while {name, *(f"{name}_{more}" for more in (*_BESIDE, *(_PARTS if column.time else ())))} & taken:
+    vector = find_vector(column)
+    more = (*_BESIDE, *(_PARTS if column.time else ()), *range(vector.size if vector else 0))
+    while {name, *(f"{name}_{part}" for part in more)} & taken:
         name, number = f"{base}_{number}", number + 1
     return name
 
 
 def _names(feature: Feature) -> set[str]:
-    """Returns the names that a feature takes: also those of its indicator and buckets, or of the parts of its time."""
+    """Returns the names that a feature takes, also those of its indicator, buckets, numbers, and parts of its time."""
     more = feature.time.parts if feature.time is not None else _BESIDE
-    return {feature.name, *(f"{feature.name}_{part}" for part in more)}
+    numbers = feature.numbers if isinstance(feature, DenseFeature) else ()
+    return {feature.name, *numbers, *(f"{feature.name}_{part}" for part in more)}

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfrs_dlrm.data.raw.notations import plain_numbers
+from tfrs_dlrm.data.raw.number_lists import number_lists
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.text import is_utf8, read_text
 from tfrs_dlrm.data.raw.time_values import is_temporal, no_times, written_as
@@ -85,6 +86,12 @@ def is_list(array: pa.Array) -> bool:
     return any(kind(t) for kind in (types.is_list, types.is_large_list, types.is_fixed_size_list))
 
 
+def _large_lists(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Returns lists as those of one type, and the length of each, 0 where missing."""
+    array = array.cast(pa.large_list(array.type.value_type))
+    return array, pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+
+
 class ColumnParser:
     """Converts the columns of one block to arrays, and collects the rows that cannot be converted.
 
@@ -136,12 +143,17 @@ class ColumnParser:
     def number(self, column: str) -> np.ndarray:
         """Converts to float64 [N], NaN where missing. Infinities, and text that is no number, are refused."""
         array = self.arrays[column]
+        return self._numbers(self.stripped(column) if is_text(array) else array, column)
+
+    def _numbers(self, array: pa.Array, column: str, rows: np.ndarray | None = None) -> np.ndarray:
+        """Converts as `number` does; `rows` are those of the items of lists."""
         if not is_text(array):
             values = self.cast(array, pa.float64(), column)
             values = self._present(pc.fill_null(values, np.nan).to_numpy(zero_copy_only=False))
-            self.refuse(np.abs(values) > MAX_FLOAT, column, lambda i: f"{values[i]} is not a finite float32 number")
+            wrong = np.abs(values) > MAX_FLOAT
+            self._refuse_items(wrong, column, lambda i: f"{values[i]} is not a finite float32 number", rows)
             return values
-        text = self._without_missing(self.stripped(column))
+        text = self._without_missing(array)
         notation = self._schema.notations.get(column, Notation())
         plain = plain_numbers(text, notation)
         try:
@@ -151,8 +163,37 @@ class ColumnParser:
         values = pc.fill_null(numbers, np.nan).to_numpy(zero_copy_only=False)
         wrong = ~(np.abs(values) <= MAX_FLOAT) & pc.is_valid(text).to_numpy(zero_copy_only=False)
         written = "" if notation == Notation() else f" with {dataclasses.asdict(notation)}"
-        self.refuse(wrong, column, lambda i: f"{text[i].as_py()[:40]!r} is not a finite float32 number{written}")
+
+        def reason(i: int) -> str:
+            return f"{text[i].as_py()[:40]!r} is not a finite float32 number{written}"
+
+        self._refuse_items(wrong, column, reason, rows)
         return self._present(values)
+
+    def vectors(self, column: str, size: int, separator: str | None) -> pa.Array:
+        """Converts lists of numbers, or their text, to fixed-size lists of float32, NaN where missing.
+
+        Lists of another length are refused. No list, or an empty one, is a vector of NaN.
+        """
+        array = self.arrays[column]
+        values = np.full((len(array), size), np.nan, np.float32)
+        if is_text(array):
+            array = number_lists(self._without_missing(self.strings(column)), separator or ",")
+        elif pa.types.is_null(array.type):
+            array = array.cast(pa.list_(pa.float32()))
+        elif not is_list(array):
+            what = f"a column of type {array.type} has no vectors of {size} numbers; drop size, or give a list column"
+            raise ValueError(f"{self.path}: column {column!r}: {what}")
+        array, counts = _large_lists(array)
+        wrong = (counts != size) & (counts != 0)
+        self.refuse(wrong, column, lambda i: f"a vector of {counts[i]} numbers; by the schema its size is {size}")
+        items, rows = _plain(array.flatten()), np.repeat(np.arange(len(array)), counts)
+        if is_text(items):
+            items = pc.utf8_trim_whitespace(self._decoded(items, column, rows))
+        with np.errstate(over="ignore"):  # those rows are refused
+            numbers = self._numbers(items, column, rows).astype(np.float32)
+        values[counts == size] = numbers[(counts == size)[rows]].reshape(-1, size)
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), size)
 
     def _without_missing(self, text: pa.Array) -> pa.Array:
         return pc.if_else(pc.is_in(text, self.missing), pa.scalar(None, pa.string()), text)
@@ -229,8 +270,7 @@ class ColumnParser:
         array = self.arrays[column]
         if pa.types.is_null(array.type):
             return array.cast(pa.list_(pa.string() if of_text else pa.int64()))
-        array = array.cast(pa.large_list(array.type.value_type))
-        counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+        array, counts = _large_lists(array)
         # Not `list_parent_indices`, which counts the values behind a missing list of a fixed size.
         items, rows = _plain(array.flatten()), np.repeat(np.arange(len(array)), counts)
         if is_text(items):

@@ -14,6 +14,7 @@ from tfrs_dlrm.data.raw.joined_values import find_separator
 from tfrs_dlrm.data.raw.notations import looks_like_number, may_be_lists
 from tfrs_dlrm.data.raw.number_or_category import ENOUGH_ROWS, Certainty, Decision, decide
 from tfrs_dlrm.data.raw.proposed_time import propose_time
+from tfrs_dlrm.data.raw.proposed_vector import FoundVector, find_vector, lengths
 from tfrs_dlrm.data.raw.sampled_column import SampledColumn
 from tfrs_dlrm.data.raw.values import MAX_INT64
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, RawType, Transform
@@ -57,6 +58,9 @@ def propose_feature(
     missing = f", {max(column.missing, 0.001):.1%} missing" if column.missing else ""
     if column.values.null_count == len(column.values):
         return ProposedFeature(None, f"no value in {len(column.values):,} rows")
+    vector = find_vector(column)
+    if vector is not None:
+        return _vector(column, name, missing, vector)
     if column.is_list:
         return _list(column, name, missing)
     kind, distinct = column.values.type, column.distinct
@@ -164,11 +168,28 @@ def _transform(numbers: np.ndarray) -> tuple[Transform | tuple[Transform, ...], 
     return ("log1p", "standardize"), f"; log1p because a few are far larger than most{below}"
 
 
+def _vector(column: SampledColumn, name: str, missing: str, vector: FoundVector) -> ProposedFeature:
+    feature = DenseFeature(
+        name,
+        column.name,
+        transform="standardize",
+        fill_value="mean",
+        indicator=bool(missing),
+        size=vector.size,
+        separator=vector.separator,
+    )
+    joined = f", joined by {vector.separator!r}" if vector.separator else ""
+    return ProposedFeature(feature, f"vectors of {vector.size:,} numbers{joined}{missing}")
+
+
 def _list(column: SampledColumn, name: str, missing: str) -> ProposedFeature:
     items = SampledColumn(column.name, pc.list_flatten(column.values))
     kind = items.values.type
     if not (items.is_text or pa.types.is_large_string(kind) or items.whole is not None):
-        return ProposedFeature(None, f"of type {column.values.type}; lists of texts or whole numbers are needed")
+        found = lengths(column.values)
+        several = f", of {found[0]:,} to {found[-1]:,} values" if len(found) > 1 else ""
+        needed = "lists of texts or whole numbers, or of numbers of one length, are needed"
+        return ProposedFeature(None, f"of type {column.values.type}{several}; {needed}")
     distinct = items.distinct if len(items.values) else 0
     if distinct == 0:
         return ProposedFeature(None, f"no value in {len(column.values):,} rows")

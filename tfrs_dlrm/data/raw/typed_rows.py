@@ -25,7 +25,8 @@ class TypedRows:
       label: float32 [N], 0 or 1; in a regression any finite number.
       weight: float32 [N], or None if the schema names no weight column.
       inputs: by name of `schema.inputs`, an Arrow array of N floats (float32, NaN where missing), strings or int64, or
-        of lists of strings or int64 for a list column; and for weights of strings or lists of floats.
+        of lists of strings or int64 for a list column; for vectors fixed-size lists of floats; and for weights of
+        strings or lists of floats.
       bad: the rows that cannot be used, in order.
       more_labels: by name, float32 [N] as `label`, NaN where missing.
     """
@@ -95,14 +96,18 @@ def _parsed(columns: ColumnParser, inputs: Sequence[FeatureInput]) -> dict[str, 
 
 def _values(columns: ColumnParser, given: FeatureInput) -> pa.Array:
     array = columns.arrays[given.column]
+    if given.size is not None:
+        return _vectors(columns, given, given.size)
     if given.is_list:
         if not is_list(array) and not pa.types.is_null(array.type):
             raise _wrong(
                 columns, given, "its values are no lists; give the separator between them, or drop multi_valued"
             )
         return columns.lists(given.column, of_text=given.dtype == "string")
-    if given.dtype != "float32" and is_list(array):
-        raise _wrong(columns, given, "its values are lists; set multi_valued=true")
+    if is_list(array):
+        number = given.dtype == "float32" and not given.time
+        fix = "give the dense feature their size, such as 256" if number else "set multi_valued=true"
+        raise _wrong(columns, given, f"its values are lists; {fix}")
     if given.dtype == "float32":
         with np.errstate(over="ignore"):  # those rows are refused
             values = pa.array(columns.number(given.column).astype(np.float32))
@@ -114,6 +119,14 @@ def _values(columns: ColumnParser, given: FeatureInput) -> pa.Array:
         values = columns.texts(given.column)
     if given.needed:
         columns.refuse(columns.are_missing(values), given.column, lambda _: "missing, and fill_value is null")
+    return values
+
+
+def _vectors(columns: ColumnParser, given: FeatureInput, size: int) -> pa.Array:
+    values = columns.vectors(given.column, size, given.separator)
+    if given.needed:
+        missing = np.isnan(values.values.to_numpy()).reshape(-1, size).any(axis=1)
+        columns.refuse(missing, given.column, lambda _: "a number is missing, and fill_value is null")
     return values
 
 

@@ -132,7 +132,8 @@ def _accuracy(found: Mapping[str, Any] | None, label: str = "") -> list[str]:
 def _feature(f: BundleFeature) -> Sequence[str]:
     separated = f", separated by `{f.separator}`" if f.separator else ""
     time = f", time `{f.time}`" if f.time else ""
-    kind = f"{f.dtype}{', list' if f.rank > 1 else ''}{separated}{time}".replace("|", "\\|")
+    several = f", vector of {f.size}" if f.size else ", list" if f.rank > 1 else ""
+    kind = f"{f.dtype}{several}{separated}{time}".replace("|", "\\|")
     missing = "NaN" if f.missing is None else json.dumps(f.missing)
     example = json.dumps(f.example).replace("|", "\\|")
     return f.name, kind, missing if f.may_be_missing else "refused", "yes" if f.context else "", f"`{example}`"

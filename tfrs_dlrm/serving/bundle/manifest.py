@@ -55,7 +55,7 @@ class BundleFeature:
 
     Attributes:
       name: of the input.
-      kind: `dense` for a number, `categorical`, `time`, or `weights` of a categorical feature.
+      kind: `dense` for a number or a vector, `categorical`, `time`, or `weights` of a categorical feature.
       dtype: `float32`, `int64` or `string`.
       rank: 1, or 2 for lists.
       separator: of several values in one text.
@@ -64,6 +64,7 @@ class BundleFeature:
       may_be_missing: whether the missing value is accepted.
       context: whether the candidates of a request share it.
       example: a value of the log.
+      size: the length of each list of a vector.
     """
 
     name: str
@@ -76,6 +77,7 @@ class BundleFeature:
     may_be_missing: bool = True
     context: bool = False
     example: Any = None
+    size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -126,5 +126,5 @@ def _odd_row(schema: Schema, row: Mapping[str, Any], number: Any, text: str, int
             odd[given.name] = [float("nan")] if given.is_list else "no number" if text else ""
             continue
         value: Any = {"float32": number, "int64": integer, "string": text}[given.dtype]
-        odd[given.name] = [value] if given.is_list else value
+        odd[given.name] = [value] * (given.size or 1) if given.is_list else value
     return odd

@@ -92,12 +92,13 @@ def _features(serving: ServingModel, sample: Mapping[str, Any]) -> list[BundleFe
                 kind=kind,
                 dtype=given.dtype,
                 rank=2 if given.is_list else 1,
-                separator=given.separator,
+                separator=None if given.size else given.separator,
                 time=given.time.format if given.time else None,
                 missing={"string": "", "int64": MISSING_INT}.get(given.dtype),
                 may_be_missing=not given.needed,
                 context=given.name in serving.context_inputs,
                 example=sample[given.name],
+                size=given.size,
             )
         )
     return found

@@ -86,6 +86,9 @@ def parse(examples: tf.Tensor, raw: Mapping[str, tf.TensorSpec]) -> dict[str, tf
     for name, spec in raw.items():
         if spec.shape.rank == 1:
             features[name] = tf.io.FixedLenFeature([], spec.dtype, missing[spec.dtype])
+        elif spec.shape[1] is not None:
+            size = spec.shape[1]
+            features[name] = tf.io.FixedLenFeature([size], spec.dtype, [missing[spec.dtype]] * size)
         else:
             features[name] = tf.io.RaggedFeature(spec.dtype)
     parsed = tf.io.parse_example(examples, features)

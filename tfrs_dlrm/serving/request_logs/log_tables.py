@@ -39,6 +39,7 @@ class _Column:
       kind: of its list in the tf.Example.
       is_list: whether the column has lists.
       padded_as: for lists of weights, the field with their values, which are padded alike.
+      is_vector: whether the lists have one length, and no padding.
     """
 
     name: str
@@ -46,6 +47,7 @@ class _Column:
     kind: str
     is_list: bool = False
     padded_as: str = ""
+    is_vector: bool = False
 
     @property
     def type(self) -> pa.DataType:
@@ -81,13 +83,17 @@ def _feature_columns(schema: Schema) -> list[_Column]:
     for given in schema.inputs:
         field = feature_name(given.name)
         padded_as = feature_name(given.weights_of) if given.weights_of and given.is_list else ""
-        column = _Column(str(given.column), field, _LISTS[given.dtype], given.is_list, padded_as)
+        column = _Column(
+            str(given.column), field, _LISTS[given.dtype], given.is_list, padded_as, given.size is not None
+        )
         columns.setdefault(given.column, column)
     return list(columns.values())
 
 
 def _value(column: _Column, feature: Any) -> Any:
     values = _values(column.field, column.kind, feature)
+    if column.is_vector:
+        return values or None
     if column.is_list:
         padded = values
         if column.padded_as:

@@ -100,7 +100,8 @@ def _column(examples: Sequence[Any], name: str, info: TensorInfo) -> np.ndarray:
     kind, missing = {"f": ("float_list", np.nan), "O": ("bytes_list", b"")}.get(info.dtype.kind, ("int64_list", -1))
     values = [list(getattr(e[name], kind).value) if name in e else [] for e in examples]
     rank = len(info.shape or ())
-    width = max([1, *map(len, values)]) if rank > 1 else 1
+    size = info.shape[1] if info.shape and rank > 1 else 1  # None for lists of any length
+    width = max([1, *map(len, values)]) if size is None else size
     column = np.full((len(values), width), missing, info.dtype)
     for row, found in enumerate(values):
         column[row, : len(found)] = found[:width]

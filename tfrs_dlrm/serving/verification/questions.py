@@ -185,7 +185,9 @@ def _odd_rows(subject: Subject, feature: BundleFeature) -> dict[str, dict[str, n
     row = {name: values[:1] for name, values in subject.rows.raw.items()}
     found = {}
     for kind, changed in _odd_values(feature).items():
-        found[kind] = {name: _filled(v, changed[name]) if name in changed else v for name, v in row.items()}
+        found[kind] = {
+            name: _filled(v, changed[name], feature.size) if name in changed else v for name, v in row.items()
+        }
     return found
 
 
@@ -202,9 +204,9 @@ def _odd_values(feature: BundleFeature) -> dict[str, dict[str, Any]]:
     }
 
 
-def _filled(values: np.ndarray, value: Any) -> np.ndarray:
-    """Returns one row of that value, with the type and rank of `values`."""
-    filled = np.empty([1] * values.ndim, values.dtype)
+def _filled(values: np.ndarray, value: Any, size: int | None) -> np.ndarray:
+    """Returns one row of that value, with the type and rank of `values`, and as many values as a vector has."""
+    filled = np.empty([1, size or 1][: values.ndim], values.dtype)
     filled[...] = value
     return filled
 

@@ -184,8 +184,9 @@ def to_array(values: Sequence[Any], feature: BundleFeature) -> np.ndarray:
     Returns:
       [N], or [N, L] for rank 2; text is of type object, as bytes.
     """
-    # The numbers of a list are weights, and the weight of a missing value is 0.
-    missing = (np.nan if feature.rank == 1 else 0.0) if feature.dtype == "float32" else feature.missing
+    # The numbers of a list of any length are weights, and the weight of a missing value is 0.
+    weights = feature.rank == 2 and feature.size is None
+    missing = (0.0 if weights else np.nan) if feature.dtype == "float32" else feature.missing
 
     def plain(value: Any) -> Any:
         value = missing if value is None else value
@@ -196,7 +197,9 @@ def to_array(values: Sequence[Any], feature: BundleFeature) -> np.ndarray:
         raise Failed(f"feature {feature.name!r} has {given} where bundle.json says that it has {wanted}")
     if feature.rank == 2:
         lists = [[plain(v) for v in value or []] for value in values]
-        width = max(map(len, lists), default=0)
+        width = feature.size or max(map(len, lists), default=0)
+        if any(len(row) > width for row in lists):
+            raise Failed(f"feature {feature.name!r} has a list of more than {width} numbers, the size of its vectors")
         padded = [v for row in lists for v in row + [plain(None)] * (width - len(row))]
         return _array(padded, feature).reshape(len(lists), width)
     return _array([plain(value) for value in values], feature)

@@ -77,7 +77,7 @@ def columns_of(schema: Schema, feature: str) -> list[str]:
     """Returns the columns of `encoded_schema` that belong to a feature."""
     for dense in schema.dense:
         if dense.name == feature:
-            return [feature, f"{feature}_missing"] if dense.indicator else [feature]
+            return list(dense.encoded_columns)
     f = next(f for f in schema.categorical if f.name == feature)
     return [feature, f.weights_name] if f.weights else [feature]
 

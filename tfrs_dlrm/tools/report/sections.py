@@ -188,7 +188,8 @@ def _name(label: Label) -> str:
 def _dense(f: DenseFeature) -> tuple[str, str]:
     filled = "" if f.fill_value is None else f", missing: {f.fill_value}{' and an indicator' if f.indicator else ''}"
     days = "days of a time, " if f.time else ""
-    return "number", days + (" and ".join(f.transforms) or "none") + filled
+    kind = "number" if f.size is None else f"{'projected ' if f.projected else ''}vector of {f.size} numbers"
+    return kind, days + (" and ".join(f.transforms) or "none") + filled
 
 
 def _categorical(f: CategoricalFeature, schema: Schema) -> tuple[str, str, str, int | None, int]:

@@ -43,6 +43,7 @@ SCHEMA = Schema(
         DenseFeature("spend", decimal=",", thousands=".", unit="€"),
         DenseFeature("price_log", column="price", transform=["log1p", "standardize"]),
         DenseFeature("ts_age", column="ts", time=Time(("days",))),
+        DenseFeature("title", transform="standardize", fill_value="mean", size=3, separator="|"),
     ),
     categorical=(
         CategoricalFeature("site", min_count=2),
@@ -114,6 +115,7 @@ def frame(rows, seed=0):
             "tag_weights": ["|".join(f"{w:.2f}" for w in rng.random(len(t))) for t in tags],
             "ts": ["" if k % 9 == 0 else f"2026-0{k % 7 + 1}-{k % 28 + 1:02d} 0{k % 4}:00" for k in range(rows)],
             "shown": [f"{k % 7 + 1}/{k % 28 + 1:02d}/2026 {k % 12 + 1}:05 {'aApP'[k % 4]}M" for k in range(rows)],
+            "title": ["" if k % 8 == 0 else f"{k / 7}|{'' if k % 5 == 0 else -k}|{k % 13 / 3}" for k in range(rows)],
         }
     )
 
@@ -130,7 +132,8 @@ def log(tmp_path_factory, small_blocks):
     (home / "a.csv").write_text("\r\n".join(lines), encoding="utf-8")
     rows[120:180].to_csv(home / "b.tsv", sep="\t", index=False)
     rows[180:230].to_csv(home / "c.tsv.gz", sep="\t", index=False)
-    typed = {"spend": [k + 0.5 for k in range(70)], "seen": [True, False] * 35}
+    titles = [None if k % 7 == 0 else [k / 7, None if k % 4 == 0 else k, -1.5] for k in range(70)]
+    typed = {"title": titles, "spend": [k + 0.5 for k in range(70)], "seen": [True, False] * 35}
     odd = rows[230:].assign(**typed).assign(referrer=lambda f: f["referrer"].where(f.index % 9 > 0, "x\ny"))
     pq.write_table(pa.Table.from_pandas(odd, preserve_index=False), home / "d.parquet", row_group_size=60)
     inputs = [str(home / name) for name in ("a.csv", "b.tsv", "c.tsv.gz", "d.parquet")]
