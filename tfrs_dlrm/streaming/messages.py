@@ -13,6 +13,7 @@ import pyarrow as pa
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.blocks import BlockEncoder
 from tfrs_dlrm.data.raw.notations import in_notation
+from tfrs_dlrm.data.raw.number_lists import number_lists
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.values import as_number, as_whole, number_text
 from tfrs_dlrm.data.reading.columns import Columns
@@ -198,7 +199,8 @@ class _Field:
       type: of the Arrow column made of it.
       is_text: whether it is read as text, so that a number needs one.
       notation: how numbers in text are written.
-      separator: of a list of values that the schema wants in one text; empty where it wants one value.
+      separator: of a list of values that the schema wants in one text, or of a vector in one; empty where it wants one
+        value.
       is_vector: whether it is a list of numbers of which some may be missing.
     """
 
@@ -220,7 +222,12 @@ class _Field:
             return self.separator.encode().join(items)
         return self._text(value)
 
-    def _list(self, values: Any) -> list[Any]:
+    def _list(self, values: Any) -> list[Any] | None:
+        if self.is_vector and isinstance(values, str) and not isinstance(values, _Number):
+            found = number_lists(pa.array([values], pa.string()), self.separator)[0].as_py()
+            values = found and [item.strip() or None for item in found]
+            if values is None:
+                return None
         if not isinstance(values, list):
             raise _FieldError(self.column, f"a list is needed, this is {str(values)[:40]!r}")
         if pa.types.is_binary(self.type.value_type):
@@ -259,7 +266,8 @@ def _fields(schema: Schema) -> list[_Field]:
     kinds: dict[str, tuple[pa.DataType, str]] = {}
     for given in schema.inputs:
         if given.is_list:
-            kinds[given.column] = (pa.list_(_ITEMS[given.dtype]), "")
+            separator = "" if given.size is None else given.separator or ","
+            kinds[given.column] = (pa.list_(_ITEMS[given.dtype]), separator)
         elif given.separator is not None:
             kinds[given.column] = (pa.binary(), given.separator)
     vectors = {given.column for given in schema.inputs if given.size is not None}

@@ -349,6 +349,13 @@ def test_streams_and_request_logs_give_the_same_rows(prepared, tmp_path):
     decoder = Decoder(encoder, StreamAddress.parse("kafka://a/t?format=json"))
     found = decoder([Message.of(0, i, value) for i, value in enumerate(values)])
     assert not found.malformed and len(found) == len(rows)
+    texts = as_text(rows)
+    as_texts = [
+        json.dumps(json.loads(v) | {"Title": t, "image": i}).encode()
+        for v, t, i in zip(values, texts["Title"], texts["image"], strict=True)
+    ]
+    again = decoder([Message.of(0, i, value) for i, value in enumerate(as_texts)])
+    np.testing.assert_array_equal(again.columns.arrays()[1], found.columns.arrays()[1])
     wrong = decoder([Message.of(0, 0, json.dumps(json.loads(values[0]) | {"When": "soon"}).encode())])
     assert [bad.column for bad in wrong.malformed] == ["When"]
     _labels, stream_dense, stream_ids = found.columns.arrays()[:3]

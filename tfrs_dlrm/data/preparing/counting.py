@@ -133,7 +133,7 @@ def check_rows(files: Sequence[RawInput], rows: int, purpose: str, bad_rows: Bad
 
 def _check_classes(job: PrepareJob, moments: Moments) -> None:
     """Makes sure that a day on a base has both classes of its first label."""
-    mean = float(moments.mean[len(job.schema.dense)])
+    mean = float(moments.mean[len(measured_numbers(job.schema))])
     if job.schema.label.task == "classification" and mean in (0.0, 1.0):
         raise ValueError(
             f"{job.train_files[0]}: all training rows have the label {mean:g}, and a day on a base needs both; check"
