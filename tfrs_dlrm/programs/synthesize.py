@@ -15,7 +15,7 @@ _NEW_VALUES = FLAGS.number(
     "new_values", 0.1, "With days: the share of a day's rows with an item that is new on this day; so many items go."
 )
 _DRIFT = FLAGS.number(
-    "drift", 0.06, "With days: how much popularity and true weights turn in a day; after 1 / drift days all is new."
+    "drift", 0.07, "With days: how much popularity and true weights turn in a day; after 1 / drift days all is new."
 )
 _SEED = FLAGS.integer("seed", 0, "The seed of the planted model and of the rows.", least=0)
 FLAGS.stopped = lambda: f"The log in {_OUTPUT.value} is not complete: the same command draws it again."

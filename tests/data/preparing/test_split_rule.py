@@ -234,6 +234,26 @@ def test_times_that_may_be_read_in_two_ways_are_refused(tmp_path):
     assert kept(tmp_path / "out", "eval") == data.row[late].tolist()
 
 
+def test_the_format_is_that_of_the_first_file_with_times(tmp_path):
+    data = log(90, step="1h").assign(ts=lambda rows: rows.ts.dt.strftime("%y%m%d%H"))
+    data[:0].to_csv(tmp_path / "0.csv", index=False)
+    data[:5].assign(ts="").to_csv(tmp_path / "1.csv", index=False)
+    data[5:].to_csv(tmp_path / "2.csv", index=False)
+    options = {"eval_after": "2026-11-20T12:00", "time": "ts", "bad_rows": "quarantine"}
+    manifest = prepare(SCHEMA, [str(tmp_path / "?.csv")], str(tmp_path / "out"), **options)
+    assert manifest.bad_rows == 5 and manifest.split["time"]["format"] == "%y%m%d%H"
+    assert kept(tmp_path / "out", "eval") == data.row[5:][data.ts[5:] >= "26112012"].tolist()
+
+
+def test_days_in_the_names_of_directories_divide_the_rows(tmp_path):
+    data = log(60, step="1d")
+    for day, rows in data.groupby(data.ts.dt.strftime("%Y-%m-%d")):
+        (tmp_path / "logs" / f"dt={day}").mkdir(parents=True)
+        rows.drop(columns="ts").to_csv(tmp_path / "logs" / f"dt={day}" / "part.csv", index=False)
+    prepare(SCHEMA, [str(tmp_path / "logs")], str(tmp_path / "out"), eval_after="2026-11-20", time="dt")
+    assert sorted(kept(tmp_path / "out", "eval")) == data.row[data.ts >= "2026-11-20"].tolist()
+
+
 def test_an_unreadable_time_is_named(tmp_path):
     data = log(120)
     data["ts"] = data.ts.astype(str)

@@ -31,7 +31,7 @@ def log(tmp_path_factory, small_chunks):
 
 def test_the_best_auc_of_each_day_is_that_of_the_planted_probabilities(log):
     output, found, tables = log
-    for number, (day, planted, table) in enumerate(zip(moving_days(3, 4, 0.1, 0.06), found, tables, strict=True)):
+    for number, (day, planted, table) in enumerate(zip(moving_days(3, 4, 0.1, 0.07), found, tables, strict=True)):
         blocks = [draw_block(day, 3, number, chunk, ROWS) for chunk in range(3)]
         labels, logits = (np.concatenate([block[i] for block in blocks]) for i in (1, 2))
         probabilities = 1 / (1 + np.exp(-logits))
@@ -52,7 +52,7 @@ def test_the_best_auc_of_each_day_is_that_of_the_planted_probabilities(log):
 @pytest.mark.parametrize("field", ["item", "campaign"])
 def test_new_values_come_and_old_ones_go(log, field):
     _, found, tables = log
-    days = moving_days(3, 4, 0.1, 0.06)
+    days = moving_days(3, 4, 0.1, 0.07)
     for earlier, later, planted, table in zip(days[:-1], days[1:], found[1:], tables[1:], strict=True):
         before, now = set(earlier.fields[field].ids), set(later.fields[field].ids)
         texts = {f"{field[0]}{number:06d}" for number in now - before}
@@ -76,7 +76,7 @@ def test_weights_turn_evenly_and_keep_their_size():
 def test_without_drift_and_new_values_all_days_are_alike():
     days = moving_days(1, 3, 0.0, 0.0)
     drawn = [draw_block(day, 1, number, 0, 3_000) for number, day in enumerate(days)]
-    first, last = (np.bincount(rows.places["region"], minlength=30) for rows, _, _ in (drawn[0], drawn[2]))
+    first, last = (np.bincount(rows.places["region"], minlength=20) for rows, _, _ in (drawn[0], drawn[2]))
     assert first.tolist() != last.tolist()
     expected = days[0].fields["region"].probabilities(0.0, 0.0) * 3_000
     for counts in (first, last):

@@ -71,7 +71,7 @@ class _Order:
     @classmethod
     def of(cls, workspace: Workspace) -> _Order:
         names = workspace.marked(ENCODED)
-        times = [_rows(workspace, name)[_TIME].to_numpy() for name in names]
+        times = [_rows(workspace, name)[_TIME].to_numpy().copy() for name in names]  # a view keeps the file open
         begins = np.cumsum([0, *map(len, times)])
         return cls(names, begins, np.argsort(np.concatenate(times), kind="stable"))
 
@@ -112,9 +112,8 @@ def _write_shard(workspace: Workspace, path: str, order: _Order, rows: np.ndarra
     parts = []
     for segment in np.unique(segments):
         taken = by_place[segments == segment] - order.begins[segment]
-        # The rows of a segment are sorted, so those of a shard are neighbours.
-        part = _rows(workspace, order.names[segment])
-        parts.append(part.slice(int(taken[0]), len(taken)).drop_columns([_TIME]))
+        # The rows of a segment are sorted, so those of a shard are neighbours. A slice would keep the file open.
+        parts.append(_rows(workspace, order.names[segment]).take(pa.array(taken)).drop_columns([_TIME]))
     table = pa.concat_tables(parts).take(pa.array(np.searchsorted(by_place, rows)))
     temporary = workspace.temporary(path)
     with shard_writer(temporary, table.schema) as writer:

@@ -12,6 +12,7 @@ from tfrs_dlrm.data.encoding.time_parts import read_micros
 from tfrs_dlrm.data.preparing.split_rule import SplitRule
 from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.frames import RawInput
+from tfrs_dlrm.data.raw.no_rows import NoRowsError
 from tfrs_dlrm.data.raw.parsing import ColumnParser
 from tfrs_dlrm.data.raw.proposed_time import time_format as format_of
 from tfrs_dlrm.data.raw.sampled_column import SampledColumn
@@ -58,7 +59,7 @@ def split_rule(
     after = None if eval_after is None else _moment(eval_after)
     if not time:
         return SplitRule(split_by=split_by or "")
-    found = time_format or _known_format(schema, time) or _found_format(schema, inputs[0], time)
+    found = time_format or _known_format(schema, time) or _found_format(schema, inputs, time)
     check_time("time_format", Time(("days",), found))
     return SplitRule(time, found, after, keep_order, split_by or "")
 
@@ -76,17 +77,25 @@ def _known_format(schema: Schema, column: str) -> str | None:
     return next((i.time.format for i in schema.inputs if i.column == column and i.time), None)
 
 
-def _found_format(schema: Schema, source: RawInput, column: str) -> str:
-    """Finds the format of a column of times in the first rows of a file or frame."""
-    block = next(iter(sources.blocks(source, sources.reading((column,), schema.text))))
-    parser = ColumnParser(block, sources.reading((column,), schema.text))
-    array = parser.arrays[column].slice(0, _LOOK_ROWS)
-    if is_temporal(array.type):
-        return ISO8601  # they have parts whatever the format
-    if is_text(array):
-        text = parser.stripped(column).slice(0, _LOOK_ROWS)
-        array = pc.if_else(pc.is_in(text, parser.missing), pa.scalar(None, pa.string()), text)
-    try:
-        return format_of(SampledColumn(column, array))
-    except ValueError as e:
-        raise ValueError(f"{block.path}: {e}") from None
+def _found_format(schema: Schema, inputs: Sequence[RawInput], column: str) -> str:
+    """Finds the format of a column of times in the first rows of the first file or frame that has some."""
+    reads = sources.reading((column,), schema.text)
+    for source in inputs:
+        try:
+            block = next(iter(sources.blocks(source, reads)))
+        except NoRowsError:  # others may have some
+            continue
+        parser = ColumnParser(block, reads)
+        array = parser.arrays[column].slice(0, _LOOK_ROWS)
+        if is_text(array):
+            text = parser.stripped(column).slice(0, _LOOK_ROWS)
+            array = pc.if_else(pc.is_in(text, parser.missing), pa.scalar(None, pa.string()), text)
+        if array.null_count == len(array):
+            continue
+        if is_temporal(array.type):
+            return ISO8601  # they have parts whatever the format
+        try:
+            return format_of(SampledColumn(column, array))
+        except ValueError as e:
+            raise ValueError(f"{block.path}: {e}") from None
+    return ISO8601  # the passes say what is missing

@@ -2,7 +2,7 @@
 
 A field has a fixed number of places, each with one value. When a place gets a new value, the old one never returns, and
 the new one has weights of its own. The logit of a row is a bias, a weight of each value, two curves of numbers, and the
-inner product of the latent vectors of site and region.
+inner product of the latent vectors of region and device.
 
 A drifting weight turns: `cos(a) u + sin(a) v`, with the same `u` and `v` on all days and an angle that grows equally
 each day. So its size stays the same, weights of yesterday are nearly those of today, and after `1 / drift` days
@@ -25,14 +25,14 @@ Ints = npt.NDArray[np.int64]
 
 # By field: its places, the standard deviation of its weights in the logit, and whether it gets new values.
 FIELDS = {
-    "item": (500, 0.45, True),
-    "campaign": (60, 0.35, True),
-    "site": (200, 0.7, False),
-    "region": (30, 0.5, False),
+    "item": (200, 0.4, True),
+    "campaign": (40, 0.3, True),
+    "site": (80, 0.7, False),
+    "region": (20, 0.5, False),
     "device": (5, 0.3, False),
 }
 NUMBERS = {"price": 0.5, "age": 0.4}  # with the standard deviations of their curves
-PAIR, PAIR_STD, LATENT_DIM = ("site", "region"), 0.3, 3
+PAIR, PAIR_STD, LATENT_DIM = ("region", "device"), 0.3, 3
 # Popular values are not so frequent that the weight of one decides how well a day can be predicted.
 ZIPF_EXPONENT, POPULARITY_STD = 0.8, 0.5
 _PILOT_ROWS = 50_000
