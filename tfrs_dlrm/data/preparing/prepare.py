@@ -256,6 +256,8 @@ class _Preparation:
     def _count(self, engine: Engine) -> Schema:
         try:
             return count(self._job, self._workspace, engine, self._progress)
+        except EmptySetError:
+            raise
         except ValueError:
             if self._job.base:  # the day cannot be used: leave no trace of it
                 self._workspace.discard()
