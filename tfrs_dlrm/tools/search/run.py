@@ -180,12 +180,12 @@ class _Search:
             if trials.of(candidate.label):
                 continue
             longest = max((trial.seconds for trial in trials.trials), default=0.0)
-            left = self._budget - self._elapsed
-            if trials.trials and self._elapsed + longest > self._budget - self._for_the_best(candidate, longest):
-                labels = ", ".join(c.label for c in candidates if not trials.of(c.label))
-                self._say(f"{max(0.0, left):.0f}s are left, too few for: {labels}")
+            left = max(0.0, self._budget - self._elapsed)
+            untried = ", ".join(c.label for c in candidates if not trials.of(c.label))
+            if trials.trials and left - self._for_the_best(candidate, longest) < longest:
+                self._say(f"{left:.0f}s are left of the budget, too few to try: {untried}")
                 return
-            self._say(f"[{number}/{count}] {candidate.label} ({max(0.0, left):.0f}s left)")
+            self._say(f"[{number}/{count}] {candidate.label} ({left:.0f}s left)")
             trial = self._try(candidate, left)
             best = trials.best
             better = best is None or trial.rank > best.rank
@@ -195,14 +195,13 @@ class _Search:
             self._say(f"    {trial_line(trial, self._task.shown[:2])}{' (the best so far)' if better else ''}")
             if trial.reason == TIME_IS_UP:
                 self._say(f"the budget of {self._budget:.0f}s ended this trial; a larger one trains it longer")
-                return
 
     def _try(self, candidate: Contestant, seconds: float) -> Trial:
         config, begin = copy.deepcopy(candidate.config), time.monotonic()
         config.train.steps = min(self._steps(config), self._trial_steps(config))
         monitor, label = config.train.monitor, candidate.label
         try:
-            result = train_and_evaluate(config, self._directory(candidate), seconds=max(0.0, seconds))
+            result = train_and_evaluate(config, self._directory(candidate), seconds=seconds)
         except NonFiniteError:
             return Trial(label, None, {}, 0, 0, time.monotonic() - begin, "diverged")
         finally:
