@@ -79,7 +79,8 @@ def merged(
     Yields:
       Batches of `COUNTED_VALUES`: the values with a row in the order of the rows, then the others by falling count.
     """
-    day = os.path.join(work, f"day-{table}.parquet")
+    day = os.path.join(work, "day", f"{table}.parquet")
+    os.makedirs(os.path.dirname(day), exist_ok=True)
     _write_day(batches, day)
     with connect(work) as connection:
         _join(connection, base, table, day)
