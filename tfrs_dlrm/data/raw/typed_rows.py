@@ -106,7 +106,7 @@ def _values(columns: ColumnParser, given: FeatureInput) -> pa.Array:
         return columns.lists(given.column, of_text=given.dtype == "string")
     if is_list(array):
         number = given.dtype == "float32" and not given.time
-        fix = "give the dense feature their size, such as 256" if number else "set multi_valued=true"
+        fix = 'give the dense feature their length, as in "size": 256' if number else "set multi_valued=true"
         raise _wrong(columns, given, f"its values are lists; {fix}")
     if given.dtype == "float32":
         with np.errstate(over="ignore"):  # those rows are refused
