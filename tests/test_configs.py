@@ -44,6 +44,7 @@ VALUES = {
     "initial": 0.75,
     "calibration": {"method": "platt", "curves": [{"starts": [-1.0], "values": [0.5], "slopes": [2.0]}]},
     "linear": True,
+    "parts": [["", 3], ["title", 2]],
     "rate": 0.5,
     "dim": 3,
     "layers": 2,

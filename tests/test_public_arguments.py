@@ -47,7 +47,10 @@ def feature(**changes):
         (lambda: td.DenseFeature(None), "DenseFeature: name is None; str is needed"),
         (lambda: td.TextFormat(columns="abc"), "TextFormat: columns is the str 'abc'; a list of str is needed"),
         (lambda: td.prepare(SCHEMA, FRAME, FRAME), "prepare: output is a DataFrame; str is needed"),
-        (lambda: td.prepare("schema.json", FRAME, "out"), "prepare: schema is the str 'schema.json'; Schema is needed"),
+        (
+            lambda: td.prepare("schema.json", FRAME, "out"),
+            "prepare: schema is the str 'schema.json'; Schema or None is needed",
+        ),
         (
             lambda: td.prepare(SCHEMA, FRAME, "out", eval_fraction="0.1"),
             "prepare: eval_fraction is the str '0.1'",

@@ -87,8 +87,9 @@ class DLRM(RankingModel):
         _check(schema, bottom_mlp, top_mlp, interaction, self_interaction, numbers)
         has_bottom_mlp = bool(schema.unprojected_width) and numbers == "mlp"
         dim = bottom_mlp[-1] if has_bottom_mlp else projected_dim(schema)
-        super().__init__(schema, seed, projected_dim=dim, **kwargs)
+        super().__init__(schema, seed, **kwargs)
         self.numbers, self.dim = numbers, dim
+        self.vector_projections = self._projections(dim)
         if self._has_bottom_mlp:
             self.bottom_mlp = self.make_mlp("bottom_mlp", bottom_mlp, dropout, batch_norm, final_activation="relu")
         self._table_of = {f.name: f.table for f in schema.categorical}

@@ -57,7 +57,6 @@ class RankingModel(KerasSaving):
       schema: of the encoded batches; every table needs a `vocabulary_size`.
       seed: determines the initial tables.
       embeddings: existing tables, which TPUs need; by default tables that fit the strategy in scope are made.
-      projected_dim: the dimension of the vectors of projected features; by default that of the largest table.
       calibration: curves that logits go through outside of training, see `tfrs-dlrm calibrate`; also as plain values.
       replicate_below: a size in bytes. Smaller tables are copied to each device and larger ones sharded, if the
         strategy supports both. The default is in `tfrs_dlrm.distribute.placement.REPLICATE_BELOW`.
@@ -82,7 +81,6 @@ class RankingModel(KerasSaving):
         embeddings: EmbeddingTables | TPUEmbeddingTables | None = None,
         replicate_below: int | None = None,
         calibration: Calibration | Mapping[str, Any] | None = None,
-        projected_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
         check_schema(type(self).__name__, schema)
@@ -100,12 +98,7 @@ class RankingModel(KerasSaving):
         else:
             check_tables(embeddings, rows, self.linear_weights, self.linear_features)
         self.embeddings = embeddings
-        self.vector_projections: VectorProjections | None = None
-        if schema.projected and self.reads_dense:
-            dim = projected_dim or model_inputs.projected_dim(rows)
-            self.vector_projections = VectorProjections(
-                parts_of(schema), dim, seed, dtype=self.dtype_policy, name="vector_projections"
-            )
+        self.vector_projections = self._projections(model_inputs.projected_dim(rows))
         # Metrics are summed over replicas inside a step. Keras would add their results over workers, AUC included.
         self.distribute_reduction_method = "first"
         self.label_tasks = Tasks(schema)
@@ -115,6 +108,13 @@ class RankingModel(KerasSaving):
         self._compiled_logits: Any = None  # `compute_logits` by XLA, if `compile` is asked for it
         # One trace for all evaluations of a model.
         self.scores = tf.function(self._scores, reduce_retracing=True)
+
+    def _projections(self, dim: int) -> VectorProjections | None:
+        """Returns the layer that projects vectors of the schema to `dim` numbers; None if there are none."""
+        if not (self.schema.projected and self.reads_dense):
+            return None
+        parts = parts_of(self.schema)
+        return VectorProjections(parts, dim, self.seed, dtype=self.dtype_policy, name="vector_projections")
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits from dense features and embeddings.
