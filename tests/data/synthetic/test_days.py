@@ -92,6 +92,11 @@ def test_equal_arguments_give_equal_bytes_and_more_days_the_same_ones(log, tmp_p
     for day in found[:2]:
         assert (output / day.file).read_bytes() == (tmp_path / "again" / day.file).read_bytes()
     assert (output / found[0].file).read_bytes() != (tmp_path / "other" / found[0].file).read_bytes()
+    with pytest.raises(
+        ValueError, match=r"again holds 2026-11-02\.csv, of a log of more than 1 days; remove its files"
+    ):
+        generate_days(str(tmp_path / "again"), 1, ROWS, seed=3)
+    assert (output / found[0].file).read_bytes() == (tmp_path / "again" / found[0].file).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,8 @@ def generate_days(
       progress: called with the number of rows written so far.
 
     Raises:
-      ValueError: an argument is out of range; or another process draws another log in `output` (`InUseError`). One that
-        draws the same log is waited for.
+      ValueError: an argument is out of range; `output` holds a day after the last; or another process draws another
+        log in it (`InUseError`). One that draws the same log is waited for.
       OSError: the disk is full.
     """
     if days < 1 or rows < 1:
@@ -97,6 +97,11 @@ def generate_days(
     for name, value in (("new_values", new_values), ("drift", drift)):
         if not 0 <= value < 1:
             raise ValueError(f"{name}={value} is no share; give 0 or more, and less than 1")
+    after = _file_of(days)
+    if os.path.exists(os.path.join(output, after)):
+        raise ValueError(
+            f"{output} holds {after}, of a log of more than {days} days; remove its files, or choose another output"
+        )
     arguments = {"rows": rows, "seed": seed, "new_values": new_values, "drift": drift}
     key = f"{days} {arguments}"
     with directory_lock(output, "draws a log in it", key) as lock, disk_full(output):
@@ -126,6 +131,10 @@ def draw_block(day: MovingDay, seed: int, number: int, chunk: int, rows: int) ->
     return drawn, (rng.random(size) < sigmoid(logits)).astype(np.int8), logits
 
 
+def _file_of(number: int) -> str:
+    return f"{FIRST_DAY + datetime.timedelta(days=number)}.csv"
+
+
 def _write_day(
     output: str, day: MovingDay, number: int, seed: int, rows: int, report: Callable[[int], None] | None
 ) -> PlantedDay:
@@ -133,7 +142,7 @@ def _write_day(
     labels, logits = [], []
     moving = [name for name, (_, _, moves) in FIELDS.items() if moves]
     new = dict.fromkeys(moving, 0)
-    name = f"{date}.csv"
+    name = _file_of(number)
     with whole_file(os.path.join(output, name), "wb") as file:
         for chunk in range(-(-rows // _CHUNK)):
             drawn, label, logit = draw_block(day, seed, number, chunk, rows)
