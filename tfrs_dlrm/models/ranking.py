@@ -98,7 +98,7 @@ class RankingModel(KerasSaving):
         else:
             check_tables(embeddings, rows, self.linear_weights, self.linear_features)
         self.embeddings = embeddings
-        self.vector_projections = self._projections(model_inputs.projected_dim(rows))
+        self.vector_projections = self._projections(model_inputs.projected_dim(rows) if schema.projected else 0)
         # Metrics are summed over replicas inside a step. Keras would add their results over workers, AUC included.
         self.distribute_reduction_method = "first"
         self.label_tasks = Tasks(schema)
