@@ -11,9 +11,7 @@ each model has seen the test rows.
 
 import dataclasses
 import os
-import runpy
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -104,9 +102,10 @@ def features(train: pd.DataFrame, test: pd.DataFrame) -> list[sparse.csr_matrix]
 def first_run(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> np.ndarray:
     """The logits of the documented way: infer, prepare, train by the recipe."""
     import tfrs_dlrm as td
+    from tfrs_dlrm.config import load_recipe
     from tfrs_dlrm.tools.search import search_and_train
 
-    recipe = runpy.run_path(str(Path(__file__).parents[1] / "configs" / f"{_RECIPE.value}.py"))["get_config"]()
+    recipe = load_recipe(_RECIPE.value)
     recipe.search.budget = _BUDGET.value
     with tempfile.TemporaryDirectory() as directory:
         data, run = os.path.join(directory, "data"), os.path.join(directory, "run")

@@ -3,7 +3,6 @@
 import csv
 import gzip
 import itertools
-import runpy
 import subprocess
 import sys
 import zipfile
@@ -14,17 +13,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_dlrm.config import RunConfig, as_model
+from tfrs_dlrm.config import RunConfig, as_model, load_recipe
+from tfrs_dlrm.config.recipes import recipe_names
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.training.loop import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]
 SCHEMAS = ROOT / "configs" / "schemas"
 INTEGERS, IDS = [f"I{i}" for i in range(1, 14)], [f"C{i}" for i in range(1, 27)]
-
-
-def recipe(name: str) -> RunConfig:
-    return runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]()
 
 
 def few_steps(config: RunConfig, tmp_path: Path, schema: Path, train: str, evaluation: str) -> dict[str, np.ndarray]:
@@ -57,15 +53,15 @@ def with_vocabulary_sizes(name: str, total: int) -> Schema:
 def test_sizes_are_the_published_ones():
     """The logs of BARS print the number of parameters: of LR one for each number, the bias, and one for each value."""
     x1 = with_vocabulary_sizes("criteo_x1", 2_086_317 - 13 - 1)
-    assert weights(recipe("criteo_x1"), x1) == 21_664_241  # DLRM_criteo_x1
-    assert weights(recipe("criteo_x1"), x1, name="factorization_machine") == 22_949_477  # FM_criteo_x1
-    assert weights(recipe("criteo_x1"), x1, name="logistic_regression") == 2_086_317  # LR_criteo_x1
+    assert weights(load_recipe("criteo_x1"), x1) == 21_664_241  # DLRM_criteo_x1
+    assert weights(load_recipe("criteo_x1"), x1, name="factorization_machine") == 22_949_477  # FM_criteo_x1
+    assert weights(load_recipe("criteo_x1"), x1, name="logistic_regression") == 2_086_317  # LR_criteo_x1
     x4 = with_vocabulary_sizes("criteo_x4", 910_709 - 1)
-    assert weights(recipe("criteo_x4"), x4, name="logistic_regression") == 910_709  # LR_criteo_x4_001
-    assert weights(recipe("criteo_x4"), x4, name="factorization_machine") == 15_482_037  # FM_criteo_x4_001
+    assert weights(load_recipe("criteo_x4"), x4, name="logistic_regression") == 910_709  # LR_criteo_x4_001
+    assert weights(load_recipe("criteo_x4"), x4, name="factorization_machine") == 15_482_037  # FM_criteo_x4_001
     deep = [39 * 16, *[1000] * 5, 1]
     layers = sum(a * b + b for a, b in itertools.pairwise(deep))
-    assert weights(recipe("criteo_x4"), x4) == 910_708 * 17 + layers
+    assert weights(load_recipe("criteo_x4"), x4) == 910_708 * 17 + layers
 
 
 def test_sizes_of_mlperf():
@@ -77,11 +73,11 @@ def test_sizes_of_mlperf():
     dense, top = (13, 512, 256, 128), (1024, 1024, 512, 256, 1)
     terabyte = Schema.load(ROOT / "docs" / "plans" / "criteo_terabyte.json")
     tables = 128 * sum(t.vocabulary_size for t in terabyte.tables)
-    assert weights(recipe("criteo_terabyte"), terabyte) == tables + mlp(*dense) + mlp(128 + 27 * 26 // 2, *top)
+    assert weights(load_recipe("criteo_terabyte"), terabyte) == tables + mlp(*dense) + mlp(128 + 27 * 26 // 2, *top)
     width = 27 * 128
     cross = 3 * (width * 512 + 512 * width + width)
     schema = Schema.load(SCHEMAS / "mlperf_dcn.json")
-    assert weights(recipe("mlperf_dcn"), schema) == 128 * 204_184_588 + mlp(*dense) + cross + mlp(width, *top)
+    assert weights(load_recipe("mlperf_dcn"), schema) == 128 * 204_184_588 + mlp(*dense) + cross + mlp(width, *top)
 
 
 def test_criteo_x1(tmp_path):
@@ -91,7 +87,7 @@ def test_criteo_x1(tmp_path):
         with open(tmp_path / f"{name}.csv", "w", newline="") as f:
             csv.writer(f).writerows([["label", *INTEGERS, *IDS], *([r % 2, *numbers[r], *ids[r]] for r in rows)])
     files = (str(tmp_path / f"{name}.csv") for name in ("train", "valid"))
-    encoded = few_steps(recipe("criteo_x1"), tmp_path, SCHEMAS / "criteo_x1.json", *files)
+    encoded = few_steps(load_recipe("criteo_x1"), tmp_path, SCHEMAS / "criteo_x1.json", *files)
     assert np.array_equal(np.transpose([encoded[n] for n in INTEGERS]), numbers[:160].astype(np.float32))
     rows = {t.name: t.vocabulary_size for t in Schema.load(tmp_path / "data" / "schema.json").tables}
     assert rows == {n: 1 + len(set(ids[:160, i])) for i, n in enumerate(IDS)}
@@ -120,7 +116,7 @@ def test_criteo_x4(tmp_path, monkeypatch):
         assert np.array_equal(np.transpose([table[n] for n in INTEGERS]), buckets[rows])
         assert [v or "" for v in table["C4"]] == [row[3] for row in ids[rows]]
     encoded = few_steps(
-        recipe("criteo_x4"), tmp_path, SCHEMAS / "criteo_x4.json", "x4_train.parquet", "x4_valid.parquet"
+        load_recipe("criteo_x4"), tmp_path, SCHEMAS / "criteo_x4.json", "x4_train.parquet", "x4_valid.parquet"
     )
     # Of I1, 2 occurs 181 times, the bucket of 55 ten times, that of 20 nine times.
     assert buckets[0, 0] == 16 and encoded["I1"] == [2] * 10 + [0] * 9 + [1] * 181
@@ -140,7 +136,7 @@ def test_criteo_terabyte(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "configs" / "criteo_terabyte.py").read_text()
     train = page.split("--config.data.raw_train='")[1].split("'")[0]
-    encoded = few_steps(recipe("criteo_terabyte"), tmp_path, SCHEMAS / "criteo_terabyte.json", train, "day_23.gz")
+    encoded = few_steps(load_recipe("criteo_terabyte"), tmp_path, SCHEMAS / "criteo_terabyte.json", train, "day_23.gz")
     first = sorted(encoded["I1"][r] for r in range(0, 200, 40))
     np.testing.assert_allclose(first, np.log1p([0, 1, 10, 21, 22]), rtol=1e-6)
 
@@ -169,7 +165,7 @@ def test_mlperf_dcn(tmp_path):
         assert halves[0][n] + halves[1][n] == arrays[1][2][str(i)].tolist()
     assert [len(half["label"]) for half in halves] == [16, 15]
     files = (str(tmp_path / f"{name}.parquet") for name in ("day_0", "valid"))
-    encoded = few_steps(recipe("mlperf_dcn"), tmp_path, tmp_path / "schema.json", *files)
+    encoded = few_steps(load_recipe("mlperf_dcn"), tmp_path, tmp_path / "schema.json", *files)
     assert encoded["label"] == arrays[0][0][:, 0].tolist()
     assert np.array_equal(np.transpose([encoded[n] for n in INTEGERS]), arrays[0][1])
     assert all(encoded[n] == arrays[0][2][str(i)].tolist() for i, n in enumerate(IDS))
@@ -177,11 +173,11 @@ def test_mlperf_dcn(tmp_path):
 
 def test_the_page_has_every_recipe():
     page = (ROOT / "docs/guides/recipes.md").read_text(encoding="utf-8")
-    files = [path.stem for path in (ROOT / "configs").glob("*.py")]
+    files = recipe_names()
     assert all(f"\n| `{name}` |" in page for name in files)
 
 
 @pytest.mark.parametrize("name", ["criteo_x1", "criteo_x4", "criteo_terabyte", "mlperf_dcn"])
 def test_schemas_are_where_recipes_say(name):
-    schema = Schema.load(ROOT / recipe(name).data.schema)
-    assert {t.dim for t in schema.tables} == {recipe(name).model.embedding_dim}
+    schema = Schema.load(ROOT / load_recipe(name).data.schema)
+    assert {t.dim for t in schema.tables} == {load_recipe(name).model.embedding_dim}

@@ -1,20 +1,17 @@
 """A run's configuration: every mistake is named before any work begins."""
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 import pytest
 
-from tfrs_dlrm.config import EMBEDDING_OPTIMIZERS, DataConfig, RunConfig, model_config
+from tfrs_dlrm.config import EMBEDDING_OPTIMIZERS, DataConfig, RunConfig, load_recipe, model_config
+from tfrs_dlrm.config.recipes import recipe_names
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.mark.parametrize("recipe", sorted(p.stem for p in (ROOT / "configs").glob("*.py")))
+@pytest.mark.parametrize("recipe", recipe_names())
 def test_recipes_are_sound_and_survive_json(recipe):
-    config = runpy.run_path(str(ROOT / "configs" / f"{recipe}.py"))["get_config"]()
+    config = load_recipe(recipe)
     config.data.path = config.data.path or "somewhere"
     config.check()
     assert RunConfig.from_dict(config.to_dict()) == config
@@ -82,3 +79,10 @@ def test_decay_may_not_begin_in_the_warmup():
 
 def test_every_row_optimizer_has_a_name_in_recipes():
     assert set(EMBEDDING_OPTIMIZERS) == set(ROW_OPTIMIZERS)
+
+
+@pytest.mark.parametrize("content", ["", "def get_config():\n    return {}\n"])
+def test_a_file_that_is_no_recipe(tmp_path, content):
+    (tmp_path / "mine.py").write_text(content)
+    with pytest.raises(ValueError, match=r"mine\.py: get_config\(\) is needed, which returns a .*RunConfig"):
+        load_recipe(str(tmp_path / "mine.py"))

@@ -1,8 +1,7 @@
 """What is chosen for fields that a recipe leaves to the data."""
 
 import dataclasses
-import runpy
-from pathlib import Path
+import functools
 
 import pytest
 
@@ -17,11 +16,12 @@ from tfrs_dlrm.config import (
     choice_lines,
     fitted,
     left_to_data,
+    load_recipe,
     with_defaults,
 )
 from tfrs_dlrm.tools.comparison.contestants import set_field
 
-DEFAULT = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "default.py"))["get_config"]
+DEFAULT = functools.partial(load_recipe, "configs/default.py")
 
 
 def facts(rows: int = 8_000, eval_rows: int = 1_000, rarer: int | None = 300) -> DataFacts:

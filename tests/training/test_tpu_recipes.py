@@ -3,7 +3,6 @@
 import csv
 import itertools
 import re
-import runpy
 from pathlib import Path
 
 import click_log
@@ -14,7 +13,8 @@ import pytest
 from cases import matrix
 from fake_tpu import KINDS, fake_tpu
 
-from tfrs_dlrm.config import RunConfig, SearchConfig
+from tfrs_dlrm.config import RunConfig, SearchConfig, load_recipe
+from tfrs_dlrm.config.recipes import recipe_names
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.distribute import placement
 from tfrs_dlrm.schema import Schema
@@ -24,14 +24,14 @@ from tfrs_dlrm.training.inputs import distributed_dataset
 from tfrs_dlrm.training.run import Result
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+RECIPES = recipe_names()
 ROWS = 1500
 # Tables of more rows are on the embedding hardware, as tables of over a megabyte are in earnest.
 LARGE = 20
 
 
 def recipe(name: str) -> RunConfig:
-    config = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]()
+    config = load_recipe(name)
     config.search = SearchConfig()  # the recipe itself, and not its candidates
     return config
 

@@ -9,6 +9,7 @@ from tfrs_dlrm.config.models.shallow_models import (
     LogisticRegressionConfig,
     MatrixFactorizationConfig,
 )
+from tfrs_dlrm.config.recipes import load_recipe
 from tfrs_dlrm.config.run import (
     ACCUMULATING,
     AUTO,
@@ -59,6 +60,7 @@ __all__ = [
     "choice_lines",
     "fitted",
     "left_to_data",
+    "load_recipe",
     "model_config",
     "with_defaults",
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import runpy
 from pathlib import Path
 
+from tfrs_dlrm.config.run import RunConfig
 from tfrs_dlrm.messages import did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -39,6 +41,24 @@ def find_recipe(name: str) -> str:
     stem = os.path.basename(name).removesuffix(".py")
     hint = " ".join(filter(None, [did_you_mean(stem, known, 1), f"The package has {', '.join(known)}"]))
     raise FileNotFoundError(f"{name!r} is neither a file nor a recipe; {hint}")
+
+
+def load_recipe(name: str) -> RunConfig:
+    """Returns the configuration of a recipe, which the caller may change.
+
+    Args:
+      name: see `find_recipe`.
+
+    Raises:
+      FileNotFoundError: there is no such recipe.
+      ValueError: the file has no `get_config` that returns a `RunConfig`.
+    """
+    path = find_recipe(name)
+    get_config = runpy.run_path(path).get("get_config")
+    found = get_config() if callable(get_config) else None
+    if not isinstance(found, RunConfig):
+        raise ValueError(f"{path}: get_config() is needed, which returns a tfrs_dlrm.config.RunConfig")
+    return found
 
 
 def find_schema(path: str) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig, load_recipe
 from tfrs_dlrm.data.synthetic.synthetic import criteo_schema
 from tfrs_dlrm.distribute import hardware
 from tfrs_dlrm.distribute.placement import Topology
@@ -207,7 +206,7 @@ def test_the_examples_of_the_page(monkeypatch):
     assert len(examples) >= 6
     for command, shown in examples:
         flags = dict(a[2:].partition("=")[::2] for a in shlex.split(command.replace("\\\n", " "))[2:])
-        config = runpy.run_path(flags.pop("config"))["get_config"]()
+        config = load_recipe(flags.pop("config"))
         for path, value in flags.items():
             if path.startswith("config."):
                 _, section, name = path.split(".")

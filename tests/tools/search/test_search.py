@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import re
-import runpy
-from pathlib import Path
 
 import click_log
 import numpy as np
@@ -12,12 +10,11 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, SearchConfig, TrainConfig
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, SearchConfig, TrainConfig, load_recipe
 from tfrs_dlrm.programs.launch import call
 from tfrs_dlrm.tools.comparison import contestants
 from tfrs_dlrm.tools.search import run, search_and_train
 
-ROOT = Path(__file__).parents[3]
 CANDIDATES = ("dlrm:optimizer.learning_rate=0", "logistic_regression", "dcn")
 
 
@@ -136,7 +133,7 @@ def test_candidates_are_named_where_a_budget_or_a_run_does_not_fit(tmp_path, cap
 
 
 def test_the_recipe_is_the_default_one_with_candidates_that_can_be_trained():
-    auto, default = (runpy.run_path(str(ROOT / "configs" / f"{n}.py"))["get_config"]() for n in ("auto", "default"))
+    auto, default = (load_recipe(n) for n in ("auto", "default"))
     auto.data.path = default.data.path = "data/none"
     found = contestants(auto, auto.search.candidates)
     assert "dlrm" in auto.search.candidates and dataclasses.replace(auto, search=SearchConfig()) == default
