@@ -64,7 +64,8 @@ def make(seed=0):
             "site": [f"s{k}" for k in rng.integers(0, 5, ROWS)],
         }
     )
-    return pd.concat([as_served(rows[:SERVED]), rows[SERVED:]], ignore_index=True)
+    almost = as_served(rows[SERVED : SERVED + 1]).assign(delay=-1.0)  # a number, although -1 is a missing id
+    return pd.concat([as_served(rows[:SERVED]), almost, rows[SERVED + 1 :]], ignore_index=True)
 
 
 def as_served(rows):
@@ -208,6 +209,11 @@ def test_logged_requests_get_the_value_from_the_labels(exported, tmp_path):
     joined = join_labels(requests, labels, str(tmp_path / "joined.parquet"), SCHEMA)
     assert joined.lacking == tuple(later)
     assert all(pq.read_table(tmp_path / "joined.parquet")[name].null_count == ROWS for name in later)
+    # Labels of a later day that have them are not read without them.
+    after = str(tmp_path / "labels2.csv")
+    pd.DataFrame({"request_id": "r", "row": range(ROWS), "y": rows.y, **rows[later]}).to_csv(after, index=False)
+    with pytest.raises(ValueError, match=r"labels2\.csv: has 'position', .*, which the labels before it lack; join"):
+        join_labels(requests, str(tmp_path / "labels*.csv"), str(tmp_path / "joined.parquet"), SCHEMA)
 
 
 def test_a_stream_has_the_values(exported):

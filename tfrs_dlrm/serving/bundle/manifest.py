@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -78,6 +79,13 @@ class BundleFeature:
     context: bool = False
     example: Any = None
     size: int | None = None
+
+    @property
+    def missing_number(self) -> Any:
+        """The missing value, with NaN as a number; in a list of weights 0, the weight of a missing value."""
+        if self.missing is not None:
+            return self.missing
+        return 0.0 if self.rank == 2 and self.size is None else math.nan
 
 
 @dataclasses.dataclass(frozen=True)

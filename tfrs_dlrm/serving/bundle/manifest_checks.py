@@ -94,6 +94,7 @@ _FEATURE = {
     "time": _TEXT,
     "may_be_missing": _kind(bool, "true or false"),
     "context": _kind(bool, "true or false"),
+    "size": _COUNT,
 }
 _SIGNATURE = {"method": _TEXT, "inputs": _TENSORS, "outputs": _TENSORS}
 _FILE = {"bytes": _COUNT, "sha256": _TEXT, "crc32c": _TEXT}

@@ -47,6 +47,7 @@ def describe(
     bytes_float32 = sum(4 * v.shape.num_elements() for v in model.embeddings.tables.values())
     first, *others = _tolerances(model, serving, samples, cost)
     labels = zip(model.label_tasks.outputs[1:], model.schema.more_labels, others, strict=True)
+    not_asked = _not_asked(serving)
     return BundleManifest(
         name=name,
         model=type(model).__name__,
@@ -54,7 +55,7 @@ def describe(
         created=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         tensorflow=tf.__version__,
         tables={"storage": serving.storage, "bytes": serving.tables.bytes, "bytes_float32": bytes_float32},
-        context=tuple(name for name in serving.context if name not in _not_asked(serving)),
+        context=tuple(name for name in serving.context if name not in not_asked),
         features=tuple(_features(serving, samples[0])),
         serving_values={i.name: i.serving_value for i in serving.encoder.schema.inputs if i.training_only},
         signatures={name: _signature(name, signature) for name, signature in signatures.items()},
@@ -78,12 +79,15 @@ def _calibration(model: RankingModel) -> dict[str, Any] | None:
 def _not_asked(serving: ServingModel) -> set[str]:
     """Returns the features that read no input of a request."""
     schema = serving.encoder.schema
-    return {name for name in feature_names(schema) if all(given.training_only for given in schema.inputs_of(name))}
+    asked = {name for given in schema.inputs if not given.training_only for name in given.features}
+    return {name for name in feature_names(schema) if not schema.member_names(name) & asked}
 
 
 def _features(serving: ServingModel, sample: Mapping[str, Any]) -> list[BundleFeature]:
     found = []
-    for given in (given for given in serving.encoder.schema.inputs if not given.training_only):
+    for given in serving.encoder.schema.inputs:
+        if given.training_only:
+            continue
         is_number = given.dtype == "float32" and not given.weights_of
         kind = "weights" if given.weights_of else "time" if given.time else "dense" if is_number else "categorical"
         found.append(

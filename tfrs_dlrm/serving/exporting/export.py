@@ -226,10 +226,9 @@ def _request(sample: Mapping[str, Any], manifest: BundleManifest) -> dict[str, A
     """Returns the body of a request to TF Serving's REST API, which reads a missing number as NaN and takes no null."""
     row: dict[str, Any] = {}
     for feature in manifest.features:
-        missing = float("nan") if feature.missing is None else feature.missing
-        value = sample[feature.name]
-        if feature.rank == 2:  # the weight of a missing value is 0
-            row[feature.name] = [(0.0 if feature.missing is None else missing) if v is None else v for v in value or []]
+        missing, value = feature.missing_number, sample[feature.name]
+        if feature.rank == 2:
+            row[feature.name] = [missing if v is None else v for v in value or []]
         else:
             row[feature.name] = missing if value is None else value
     return {"instances": [row]}

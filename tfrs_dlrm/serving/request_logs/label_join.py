@@ -175,8 +175,13 @@ def _copy_labels(files: Sequence[str], schema: Schema, scratch: str) -> str:
                 if len(files) == 1:
                     raise
                 continue
+            also = [x for x, refused in _training_only(schema).items() if refused or x in names]
             if writer is None:
-                needed += [x for x, refused in _training_only(schema).items() if refused or x in names]
+                needed += also
+            elif other := [x for x in also if x not in needed]:
+                raise ValueError(
+                    f"{file}: has {', '.join(map(repr, other))}, which the labels before it lack; join each alone"
+                )
             missing = [name for name in needed if name not in names]
             if missing:
                 raise ValueError(f"{file}: no column {', '.join(map(repr, missing))}; the file has: {', '.join(names)}")

@@ -40,7 +40,7 @@ _HEADERS = {
 OPEN_PATHS = tuple(_URLS)
 CATALOG = "/catalog"
 _OF_A_BUNDLE = ("model", "checkpoint", "created", "tensorflow", "tables", "accuracy")
-_OF_A_FEATURE = ("kind", "separator", "may_be_missing", "context")
+_OF_A_FEATURE = ("kind", "separator", "may_be_missing", "context", "size")
 
 
 def routes(service: Inference) -> list[Route]:

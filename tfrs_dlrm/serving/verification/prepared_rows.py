@@ -57,11 +57,10 @@ def check(subject: Subject) -> str:
 
 def _is_served(given: FeatureInput, value: Any) -> bool:
     """Whether a value of the log is the one that a model takes for requests, which lack it."""
-    if given.serving_value is None:
-        return value in (None, "", _NO_VALUE)
-    if value is None or given.dtype == "string":
-        return bool(value == given.serving_value)
-    return bool(np.float32(value) == np.float32(given.serving_value))
+    wanted = given.value_for_requests
+    if given.dtype != "float32":
+        return bool(value == wanted)
+    return bool(np.array_equal(np.float32(np.nan if value is None else value), np.float32(wanted), equal_nan=True))
 
 
 def encoded_inputs(table: pa.Table, schema: Schema) -> dict[str, np.ndarray]:

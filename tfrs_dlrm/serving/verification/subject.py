@@ -184,12 +184,8 @@ def to_array(values: Sequence[Any], feature: BundleFeature) -> np.ndarray:
     Returns:
       [N], or [N, L] for rank 2; text is of type object, as bytes.
     """
-    # The numbers of a list of any length are weights, and the weight of a missing value is 0.
-    weights = feature.rank == 2 and feature.size is None
-    missing = (0.0 if weights else np.nan) if feature.dtype == "float32" else feature.missing
-
     def plain(value: Any) -> Any:
-        value = missing if value is None else value
+        value = feature.missing_number if value is None else value
         return value.encode() if isinstance(value, str) else value
 
     if any((feature.rank == 2) != isinstance(value, list) for value in values if value is not None):
@@ -198,8 +194,8 @@ def to_array(values: Sequence[Any], feature: BundleFeature) -> np.ndarray:
     if feature.rank == 2:
         lists = [[plain(v) for v in value or []] for value in values]
         width = feature.size or max(map(len, lists), default=0)
-        if any(len(row) > width for row in lists):
-            raise Failed(f"feature {feature.name!r} has a list of more than {width} numbers, the size of its vectors")
+        if feature.size and any(len(row) not in (0, width) for row in lists):
+            raise Failed(f"feature {feature.name!r} has a list of other than {width} numbers, the size of its vectors")
         padded = [v for row in lists for v in row + [plain(None)] * (width - len(row))]
         return _array(padded, feature).reshape(len(lists), width)
     return _array([plain(value) for value in values], feature)

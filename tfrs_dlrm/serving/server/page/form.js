@@ -12,7 +12,7 @@ const isNested = (feature) => feature.rank === null || feature.rank > 2;
 /** Returns the type for people: `string, separated by |`. */
 export function typeOf(feature) {
   const parts = [feature.dtype];
-  if (isList(feature)) parts.push("list");
+  if (isList(feature)) parts.push(feature.size ? `vector of ${feature.size}` : "list");
   if (isNested(feature)) parts.push(feature.rank === null ? "any rank" : `rank ${feature.rank - 1}`);
   if (feature.separator) parts.push(`separated by ${feature.separator}`);
   if (feature.time) parts.push(`time ${feature.time}`);
