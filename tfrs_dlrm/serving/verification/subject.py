@@ -184,6 +184,7 @@ def to_array(values: Sequence[Any], feature: BundleFeature) -> np.ndarray:
     Returns:
       [N], or [N, L] for rank 2; text is of type object, as bytes.
     """
+
     def plain(value: Any) -> Any:
         value = feature.missing_number if value is None else value
         return value.encode() if isinstance(value, str) else value
