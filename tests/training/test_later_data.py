@@ -51,8 +51,10 @@ def same_rows(days, table, now):
     return [0, *(row for value, row in first.items() if all(rows.get(value) == row for rows in later))]
 
 
-def compiled(directory):
-    model = td.DLRM(Schema.load(f"{directory}/schema.json"), (4,), (8, 1), seed=9)
+def compiled(directory, remainders=4):
+    schema = Schema.load(f"{directory}/schema.json")
+    tables = (dataclasses.replace(t, remainders=remainders) if t.remainders else t for t in schema.tables)
+    model = td.DLRM(dataclasses.replace(schema, tables=tuple(tables)), (4,), (8, 1), seed=9)
     model.compile(keras.optimizers.Adam(0.01), td.RowWiseAdagrad(0.1), metrics=[])
     return model
 
@@ -122,6 +124,14 @@ def test_weights_move_by_position_and_rows_that_changed_hands_begin_anew(days, n
     encoders = [td.Encoder.load(str(days / name)) for name in ("run/encoder", str(now))]
     scores = [m.logits(encoder(raw)).numpy() for m, encoder in zip((old, model), encoders, strict=True)]
     np.testing.assert_array_equal(*scores)
+
+
+def test_another_number_of_remainders_is_refused_though_both_parts_grew(days):
+    model, (old, _, _) = compiled(str(days / "3"), remainders=5), load_run(str(days / "run"), "latest")
+    for part in ("tags__quotient", "tags__remainder"):
+        assert len(model.embeddings.tables[part].numpy()) > len(old.embeddings.tables[part].numpy())
+    with pytest.raises(ValueError, match=r"holds 4 rows of tables/tags__remainder, and the new model's is 5; store"):
+        td.warm_start(model, str(days / "3"), str(days / "run"), "latest")
 
 
 def test_weights_move_under_a_mirrored_strategy(days):

@@ -226,7 +226,7 @@ def test_refuses(days, tmp_path):
 
 
 def test_compressed_tables_of_a_vocabulary_that_changed_are_refused(days, tmp_path):
-    tables = (Table("site", 4, remainders=2), *SCHEMA.tables[1:])
+    tables = (Table("site", 4, remainders=4), *SCHEMA.tables[1:])
     schema = dataclasses.replace(SCHEMA, tables=tables)
     for day in ("old", "new"):
         td.prepare(schema, [str(days / f"{day}.csv")], str(tmp_path / day), eval_fraction=0.2)
@@ -236,5 +236,10 @@ def test_compressed_tables_of_a_vocabulary_that_changed_are_refused(days, tmp_pa
     sites = ["a1", "b2", "unknown"]
     expected = load(tmp_path / "run")(batch(tmp_path / "old", sites))
     np.testing.assert_allclose(same(batch(tmp_path / "old", sites)), expected, atol=1e-6)
+    # With 5 remainders there are 2 quotients too, but row 4 is made of others.
+    other = Schema.load(str(tmp_path / "old" / "schema.json"))
+    other = dataclasses.replace(other, tables=(dataclasses.replace(other.tables[0], remainders=5), *other.tables[1:]))
+    with pytest.raises(ValueError, match=r"holds 4 rows of tables/site__remainder, and .* is 5; store table 'site' as"):
+        td.warm_start(compiled(str(tmp_path / "old"), other), str(tmp_path / "old"), str(tmp_path / "run"))
     with pytest.raises(ValueError, match=r"table 'site': its vocabulary changed.*use encoding 'hash'"):
         td.warm_start(compiled(str(tmp_path / "new")), str(tmp_path / "new"), str(tmp_path / "run"))

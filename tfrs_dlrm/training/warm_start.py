@@ -98,7 +98,8 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
     found = lineage(data_dir, home.encoder_dir)
     for table in model.schema.tables:
         old_rows = old.table(table.name).vocabulary_size or 0
-        if found and table.name in found.known:
+        grows = found is not None and table.name in found.known
+        if found and grows:
             matches = _same_rows(table, found.known[table.name], old, new)
         else:
             matches = _matches(table, model.schema, home.encoder_dir, data_dir, old_rows)
@@ -107,7 +108,7 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
         kind = config.optimizer.per_table().get(table.name, config.optimizer.embedding)
         for part in table.parts:
             # The parts of a compressed table have other rows, which stay as they are.
-            of_table = _first_rows(stored, part, checkpoint) if table.remainders else matches
+            of_table = _first_rows(stored, table, part, grows, checkpoint) if table.remainders else matches
             of_part, same = _row_copies(model, stored, part, of_table, checkpoint, kind)
             copies += of_part
             if not same:
@@ -226,13 +227,23 @@ def _same_rows(table: Table, known: np.ndarray, old: Schema, new: Schema) -> np.
     return np.where(known, np.arange(len(known)), -1).astype(np.int64)
 
 
-def _first_rows(stored: Mapping[str, LogicalTable], part: str, checkpoint: _Checkpoint) -> np.ndarray:
-    """Returns what `_matches` does, for a part of a compressed table, which may have grown."""
+def _first_rows(
+    stored: Mapping[str, LogicalTable], table: Table, part: str, grows: bool, checkpoint: _Checkpoint
+) -> np.ndarray:
+    """Returns what `_matches` does, for a part of a compressed table.
+
+    If the vocabulary `grows`, there are more quotients behind those of the run. The number of remainders stays: another
+    one would make each row of other factors.
+    """
     name = f"tables/{part}"
     rows, entry = stored[name].shape[0], checkpoint.rows.get(name)
     old_rows = entry.shape[0] if entry else 0
-    if old_rows > rows:
-        raise ValueError(f"{checkpoint.path}: holds {old_rows} rows of {name}, and the new model's is {rows}")
+    quotient, _ = table.parts
+    if old_rows > rows or (old_rows < rows and not (grows and part == quotient)):
+        raise ValueError(
+            f"{checkpoint.path}: holds {old_rows} rows of {name}, and the new model's is {rows}; store table"
+            f" {table.name!r} as that run does (model.remainders and model.compress_above)"
+        )
     return np.where(np.arange(rows) < old_rows, np.arange(rows), -1).astype(np.int64)
 
 
