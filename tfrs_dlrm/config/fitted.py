@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfrs_dlrm.config.run import ACCUMULATING, AUTO, RunConfig, left_to_data, with_field
+from tfrs_dlrm.messages.aligned import aligned
 
 # Fewer rows of either class in the evaluation set say too little about an AUC: its standard error is above 0.03.
 FEW_FOR_AUC = 100
@@ -75,19 +76,11 @@ def choice_lines(choices: tuple[Choice, ...]) -> list[str]:
     """Returns the choices as a table, a line each, after a line that says how to change them; empty without choices."""
     if not choices:
         return []
-    rows = [
-        (choice.field, f"{choice.value:g}" if isinstance(choice.value, float) else str(choice.value))
-        for choice in choices
-    ]
-    fields, values = (max(map(len, column)) for column in zip(*rows, strict=True))
-    title = "chosen for these data (--config.FIELD=VALUE changes one):"
-    return [
-        title,
-        *(
-            f"  {field:{fields}}  {value or 'default':{values}}  {choice.reason}"
-            for (field, value), choice in zip(rows, choices, strict=True)
-        ),
-    ]
+    rows = []
+    for choice in choices:
+        value = f"{choice.value:g}" if isinstance(choice.value, float) else str(choice.value)
+        rows.append((f"  {choice.field}", value or "default", choice.reason))
+    return ["chosen for these data (--config.FIELD=VALUE changes one):", *aligned(rows, left=(0, 1, 2))]
 
 
 def _batch_size(config: RunConfig, facts: DataFacts) -> tuple[int, str]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tfrs_dlrm.messages.aligned import aligned
+
 
 def table(columns: Mapping[str, Mapping[str, float]], exponents: bool = True) -> str:
     """Lines up evaluations side by side: a row per metric, in order of first mention, and a column per evaluation.
@@ -31,12 +33,7 @@ def table(columns: Mapping[str, Mapping[str, float]], exponents: bool = True) ->
     rows = [["", *columns]]
     for name in metrics:
         rows.append([name, *(cell(column[name]) if name in column else "-" for column in columns.values())])
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    lines = []
-    for name, *cells in rows:
-        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *padded]).rstrip())
-    return "\n".join(lines)
+    return "\n".join(aligned(rows))
 
 
 def _number(value: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from tfrs_dlrm.messages.aligned import aligned
 from tfrs_dlrm.metrics.names import title
 from tfrs_dlrm.tools.comparison.cost import Cost
 from tfrs_dlrm.tools.comparison.outcome import Outcome
@@ -66,9 +67,7 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
                 *(f"{latency[size]:.2f}" if size in latency else "" for size in ("1", "256")),
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([label.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]) for label, *cells in rows]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(aligned(rows))
 
 
 def _compared(outcome: Outcome) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfrs_dlrm.distribute.tf_config import tf_config_problems
+from tfrs_dlrm.messages.aligned import aligned
 from tfrs_dlrm.tools.doctor.machine import GPU_FILES, TPU_FILES, Machine, examine_machine, logical_devices
 from tfrs_dlrm.tools.doctor.packages import SHOWN, TENSORFLOWS, Packages, examine_packages
 from tfrs_dlrm.tools.doctor.tpu_check import remedies
@@ -41,7 +42,9 @@ class MachineReport:
     def text(self) -> str:
         """Returns tables for a terminal, without a newline at the end."""
         tables = [_package_rows(self.packages), _machine_rows(self), _verdict_rows(self.verdicts)]
-        return "\n\n".join([*map(_aligned, tables), *(f"Beware: {w}" for w in self.warnings)])
+        return "\n\n".join(
+            [*("\n".join(aligned(rows, left=(0, 1))) for rows in tables), *(f"Beware: {w}" for w in self.warnings)]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON values."""
@@ -136,8 +139,3 @@ def _verdict_rows(verdicts: Sequence[Verdict]) -> list[Sequence[str]]:
         lines += [f"  -> {remedy}" for remedy in remedies(v.problems)]
         rows += [(v.strategy if i == 0 else "", line) for i, line in enumerate(lines)]
     return rows
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from tfrs_dlrm.distribute.placement import size_text
+from tfrs_dlrm.messages.aligned import aligned
 from tfrs_dlrm.tools.planner.costs import (
     COMPUTE_UTILISATION,
     LINK_UTILISATION,
@@ -51,7 +52,7 @@ def _tables(plan: Plan) -> list[str]:
     total = sum(t.bytes for t in plan.tables), sum(t.slots for t in plan.tables)
     fullest = max(m.tables + m.slots for m in plan.memory)
     rows.append(("all", "", "", "", *map(size_text, total), size_text(fullest)))
-    return _aligned(rows, left=(0, 8))
+    return aligned(rows, left=(0, 8))
 
 
 def _cells(table: StoredTable) -> tuple[str, ...]:
@@ -87,7 +88,7 @@ def _memory(plan: Plan) -> list[str]:
     ]
     rows = [(f"memory of a {_noun(plan)}", "fullest", "emptiest")]
     rows += [(text, size_text(getattr(fullest, name)), size_text(getattr(emptiest, name))) for text, name in named]
-    out = _aligned(rows, left=(0,))
+    out = aligned(rows)
     if plan.usable is not None:
         memory, rest = plan.topology.memory or 0, plan.usable - plan.need
         verdict = f"fits, {size_text(rest)} left" if rest >= 0 else f"does not fit, {size_text(-rest)} too much"
@@ -111,7 +112,7 @@ def _traffic(plan: Plan) -> list[str]:
             most, worker = max(*flow.sent, *flow.received), max(flow.worker_sent, flow.worker_received)
             cells = [flow.total, most, *([worker] if servers else [])]
             rows.append((f"  {flow.what}", *(size_text(c) if c else "-" for c in cells)))
-    out = _aligned(rows, left=(0,))
+    out = aligned(rows)
     if plan.topology.devices > 1:
         out.append(
             f"most / mean: {plan.bytes_imbalance:.2f} of the bytes of tables and slots,"
@@ -149,7 +150,7 @@ def _time(plan: Plan) -> list[str]:
     most, least = time.most_examples_per_second, time.examples_per_second_in_turn
     return [
         "time of a step, by the cost model",
-        *_aligned([(f"  {name}", *rest) for name, *rest in rows], left=(0, 2)),
+        *aligned([(f"  {name}", *rest) for name, *rest in rows], left=(0, 2)),
         f"at most {_examples(most)} examples/s, where these overlap; {_examples(least)} where they take turns",
     ]
 
@@ -159,19 +160,8 @@ def _remarks(plan: Plan) -> list[str]:
     if plan.remedies:
         out.append("It would need, with one change:")
         rows = [(f"  {size_text(r.need)}", "fits" if r.fits else "too much", r.change) for r in plan.remedies]
-        out += _aligned(rows, left=(1, 2))
+        out += aligned(rows, left=(1, 2))
     return out
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: tuple[int, ...]) -> list[str]:
-    """Returns rows with aligned columns: the columns `left` to the left, all others to the right."""
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
-
-    def line(row: Sequence[str]) -> Iterator[str]:
-        for i, cell in enumerate(row):
-            yield f"{cell:<{widths[i]}}" if i in left else f"{cell:>{widths[i]}}"
-
-    return ["  ".join(line(row)).rstrip() for row in rows]
 
 
 def _noun(plan: Plan) -> str:
