@@ -134,6 +134,11 @@ def test_sigterm_on_the_last_step_lets_the_run_end(data, tmp_path, monkeypatch):
     monkeypatch.setattr(StepCounter, "on_train_batch_end", send_signal)
     result = train_and_evaluate(make_config(data, steps=30), str(tmp_path))
     assert result.step == 30 and result.best and steps_of(tmp_path / "best") == ["step-30"]
+    with pytest.raises(
+        Interrupted, match=r"after step 30; the checkpoint is .*step-30"
+    ):  # for what trains another next
+        result.unless_interrupted()
+    assert train_and_evaluate(make_config(data, steps=30), str(tmp_path)).unless_interrupted() == result
 
 
 @pytest.mark.slow

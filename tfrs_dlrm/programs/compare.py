@@ -26,15 +26,13 @@ FLAGS.stopped = lambda: "Finished runs are kept: the same command resumes the co
 
 def main() -> None:
     """Trains the models, and writes a table, JSON and pictures."""
-    import tensorflow as tf
-
     from tfrs_dlrm import plots
+    from tfrs_dlrm.programs.many_models import without_tracing_warnings
     from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.stores.files import local_path, write_json
     from tfrs_dlrm.tools import comparison
     from tfrs_dlrm.training.callbacks import Interrupted
 
-    tf.get_logger().setLevel("ERROR")  # it would warn that each of many models is traced
     config = _CONFIG.value
     if _DATA.value:
         config.data.path, config.data.synthetic_rows, config.data.raw_train = _DATA.value, 0, ""
@@ -49,7 +47,7 @@ def main() -> None:
         print(line, flush=True)
 
     try:
-        with PrepareBar() as bar:
+        with PrepareBar() as bar, without_tracing_warnings():
             outcomes, costs = comparison.compare(found, output, options, say, bar, show_progress=True)
     except Interrupted as e:
         print(f"{e}. The same command resumes the comparison.")

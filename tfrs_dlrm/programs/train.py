@@ -23,11 +23,10 @@ FLAGS.stopped = lambda: "The same command resumes the run from its last checkpoi
 
 def main() -> None:
     """Trains, from a log or from a stream."""
-    import tensorflow as tf
-
     from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST, ServerLost
     from tfrs_dlrm.distribute.strategies import distribution_of
     from tfrs_dlrm.metrics.names import title
+    from tfrs_dlrm.programs.many_models import without_tracing_warnings
     from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.streaming.loop import train_on_stream
     from tfrs_dlrm.tools.search import search_and_train
@@ -48,8 +47,8 @@ def main() -> None:
     try:
         with PrepareBar() as bar:
             if config.search.candidates:
-                tf.get_logger().setLevel("ERROR")  # it would warn that each of many models is traced
-                result = search_and_train(config, workdir, strategy, _say, bar, show_progress=True)
+                with without_tracing_warnings():
+                    result = search_and_train(config, workdir, strategy, _say, bar, show_progress=True)
             else:
                 train = train_on_stream if config.data.source else train_and_evaluate
                 result = train(config, workdir, strategy, bar, show_progress=True)

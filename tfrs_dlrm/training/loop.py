@@ -75,7 +75,7 @@ def train_and_evaluate(
       ValueError: the configuration, the data or the run in `workdir` do not fit together; or another process trains
         in `workdir` (`InUseError`).
       NonFiniteError: the loss or a score became NaN or infinite; the last good checkpoint is unchanged.
-      Interrupted: after SIGTERM or Ctrl-C, with a checkpoint written.
+      Interrupted: after SIGTERM or Ctrl-C, with a checkpoint written; a run that was ending returns it in its result.
       EvaluationFailed: the evaluation set cannot be read; the weights of that step are saved.
       ServerLost: a parameter server does not answer; called again once it is back, this resumes from the last
         checkpoint.
@@ -197,7 +197,8 @@ class TrainingRun(Run):
                     self._fit()
         finally:
             self._progress.close()
-        return self.finish(self._reason_to_stop(), int(self._state.best_step.numpy()))
+        interrupted = self._listener.interrupted(self.last_checkpoint) if self._listener.received else None
+        return self.finish(self._reason_to_stop(), int(self._state.best_step.numpy()), interrupted)
 
     def _reason_to_stop(self) -> str:
         """Why the run ends after the last step; empty if it does not. Time alone ends no run without a round."""

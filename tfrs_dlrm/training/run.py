@@ -16,7 +16,7 @@ from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.stores.files import finite, read_json_lines, whole_file, write_json
-from tfrs_dlrm.training.callbacks import StepCounter
+from tfrs_dlrm.training.callbacks import Interrupted, StepCounter
 from tfrs_dlrm.training.evaluation import NonFiniteError
 from tfrs_dlrm.training.factory import set_rates
 from tfrs_dlrm.training.initial_rows import init_rows
@@ -38,12 +38,29 @@ class Result:
       reason: why the run ended, in words.
       best_step: the step of the best evaluation; 0 without an evaluation set.
       best: the metrics of that evaluation.
+      interrupted: the error of a SIGTERM or Ctrl-C that came too late to end the run early; None if none came.
     """
 
     step: int
     reason: str
     best_step: int
     best: dict[str, float]
+    interrupted: Interrupted | None = dataclasses.field(default=None, compare=False)
+
+    def save(self, path: str) -> None:
+        """Writes the file, without `interrupted`."""
+        fields = (field.name for field in dataclasses.fields(self) if field.name != "interrupted")
+        write_json(path, {name: getattr(self, name) for name in fields})
+
+    def unless_interrupted(self) -> Result:
+        """Returns this result, for programs that train another run next.
+
+        Raises:
+          Interrupted: the process was asked to end while this run was ending.
+        """
+        if self.interrupted:
+            raise self.interrupted
+        return self
 
 
 class RunRecords:
@@ -174,11 +191,11 @@ class Run(abc.ABC):
         self.checkpoints.wait()
         return path
 
-    def finish(self, reason: str, best_step: int = 0) -> Result:
+    def finish(self, reason: str, best_step: int = 0, interrupted: Interrupted | None = None) -> Result:
         """Writes down how the run ended and its best evaluation, if it has one, and publishes the run."""
         best = [record["eval"] for record in self.records if best_step and record["step"] == best_step]
-        result = Result(self.counter.step, reason, best_step, best[0] if best else {})
+        result = Result(self.counter.step, reason, best_step, best[0] if best else {}, interrupted)
         if self.distribution.is_chief:
-            write_json(self.home.file(RESULT_FILE), dataclasses.asdict(result))
+            result.save(self.home.file(RESULT_FILE))
             self.home.push()
         return result

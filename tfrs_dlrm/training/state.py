@@ -70,6 +70,16 @@ class RunState(tf.Module):
         return True
 
 
+def total_steps(config: RunConfig, epoch: int) -> int:
+    """Returns the steps of a whole run.
+
+    Args:
+      config: the run.
+      epoch: the steps of an epoch.
+    """
+    return config.train.steps or max(1, round(config.train.epochs * epoch))
+
+
 class RunLimits:
     """Decides when a run evaluates and when it ends. A round lasts from one evaluation to the next.
 
@@ -82,7 +92,7 @@ class RunLimits:
 
     def __init__(self, config: RunConfig, epoch: int, state: RunState, best: str) -> None:
         self._train, self._state, self._best = config.train, state, best
-        self.total = self._train.steps or max(1, round(self._train.epochs * epoch))
+        self.total = total_steps(config, epoch)
         self.round = self._train.eval_every_steps or epoch
 
     def next_rounds(self, step: int) -> tuple[int, int]:

@@ -8,13 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing.prepare import prepare
-from tfrs_dlrm.data.preparing.samples import SAMPLES, read_samples
 from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
-from tfrs_dlrm.serving.exporting.encoder_check import check_encoder
 
 SCHEMA = Schema(
     Label("y"),
@@ -91,11 +88,3 @@ def test_with_a_time_that_divides_and_dropped_negatives(tmp_path):
     assert rows.astype(int).tolist() == expected.row[expected.row.isin(rows)].tolist()
     assert set(expected.row[expected.y == 1]) <= set(rows)
     assert manifest.labels["log"]["label"].count == len(expected)
-
-
-def test_samples_without_an_evaluation_set_are_the_first_rows_in_the_order_of_time(tmp_path):
-    data, out = write_logs(tmp_path), str(tmp_path / "out")
-    prepare(SCHEMA, [str(tmp_path / "log-*")], out, time="ts", keep_order=True)
-    earliest = data.sort_values("ts", kind="stable").row[:SAMPLES]
-    assert [sample["row"] for sample in read_samples(out)] == earliest.tolist()
-    check_encoder(Encoder.load(out), out)  # as export does

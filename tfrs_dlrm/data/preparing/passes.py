@@ -25,7 +25,7 @@ from tfrs_dlrm.data.preparing.manifest import encoded_schema
 from tfrs_dlrm.data.preparing.number_sketch import DISTINCT, NumberSketch, write_sketches
 from tfrs_dlrm.data.preparing.ordering import ROWS_PER_GROUP, TimedRows, shard_writer
 from tfrs_dlrm.data.preparing.row_splitter import RowSplitter, SetCounts
-from tfrs_dlrm.data.preparing.samples import Sample, SampleTaker
+from tfrs_dlrm.data.preparing.samples import SampleTaker
 from tfrs_dlrm.data.preparing.value_counts import ValueCounts
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, Workspace
 from tfrs_dlrm.data.raw.parsing import BadRow, BadRowError
@@ -132,14 +132,13 @@ class EncodingPass:
         good = found.take(np.isin(found.rows.numbers, encoded.numbers))
         splits = {"train": good.train, "eval": good.eval}
         segment = segment_name(file, segment_of(block))
-        times = {"train": good.times if self._job.rule.keep_order else None, "eval": None}
-        samples = {s: self._samples.take(good.rows, keep, s, segment, times[s]) for s, keep in splits.items()}
+        samples = {split: self._samples.take(good.rows, keep, split, segment) for split, keep in splits.items()}
         return SplitBlock(encoded, splits, samples, (left_out.labels, left_out.weight), sets, good.times)
 
     def finish(self, workspace: Workspace, name: str, parts: Iterable[SplitBlock]) -> dict[str, Any]:
         """See `Pass.finish`."""
         rows, bad, unknown = {"train": 0, "eval": 0}, 0, collections.Counter[str]()
-        samples: dict[str, list[Sample]] = {split: [] for split in rows}
+        samples: dict[str, list[dict[str, Any]]] = {split: [] for split in rows}
         labels = {split: LabelCounter(self._schema) for split in (*rows, DROPPED)}
         dropped, sets = 0, SetCounts()
         timed = TimedRows(encoded_schema(self._schema)) if self._job.rule.keep_order else None
@@ -161,14 +160,10 @@ class EncodingPass:
             if timed is not None:
                 writer.write_timed(timed)
         kept = {split: self._samples.finish(split, name, found) for split, found in samples.items()}
-        of_samples = {
-            "samples": {split: [row for _, row in found] for split, found in kept.items()},
-            "sample_times": {split: [time for time, _ in found] for split, found in kept.items()},
-        }
         counts = {"read": sum(rows.values()) + dropped, "rows": rows, "bad": bad, "out_of_range": dict(unknown)}
         counts["sets"] = dataclasses.asdict(sets)
         counts["labels"] = {split: counter.plain() for split, counter in labels.items()}
-        return {"name": name, **counts, **of_samples}
+        return {"name": name, **counts, "samples": kept}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +181,7 @@ class SplitBlock:
 
     encoded: EncodedBlock
     splits: dict[str, np.ndarray]
-    samples: dict[str, list[Sample]]
+    samples: dict[str, list[dict[str, Any]]]
     dropped: tuple[np.ndarray, np.ndarray | None]
     sets: SetCounts
     times: np.ndarray | None

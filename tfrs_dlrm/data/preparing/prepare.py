@@ -30,7 +30,7 @@ from tfrs_dlrm.data.preparing.manifest import LOG, MANIFEST_FILE, PREPARE_AGAIN,
 from tfrs_dlrm.data.preparing.ordering import order_rows, ordered_shards
 from tfrs_dlrm.data.preparing.passes import DROPPED
 from tfrs_dlrm.data.preparing.row_splitter import EmptySetError, SetCounts, check_sets, split_description
-from tfrs_dlrm.data.preparing.samples import Sample, first_samples, write_samples
+from tfrs_dlrm.data.preparing.samples import SAMPLES, write_samples
 from tfrs_dlrm.data.preparing.split_arguments import split_rule
 from tfrs_dlrm.data.preparing.workspace import ENCODED, Workspace, check_same
 from tfrs_dlrm.data.raw.frames import Frame, RawInputs, expand_inputs, input_identity, is_frame
@@ -293,9 +293,9 @@ class _Preparation:
 
     def _samples(self, split: str) -> list[dict[str, Any]]:
         """The first raw rows of a split, which the second pass has taken."""
-        found: list[Sample] = []
-        for mark in self._workspace.marks(ENCODED):
-            rows = mark["samples"][split]
-            times = mark["sample_times"][split] if "sample_times" in mark else [0] * len(rows)  # an earlier version
-            found += zip(times, rows, strict=True)
-        return first_samples(found)
+        found: list[dict[str, Any]] = []
+        for name in self._workspace.marked(ENCODED):
+            if len(found) >= SAMPLES:
+                break
+            found += self._workspace.read_mark(ENCODED, name)["samples"][split]
+        return found[:SAMPLES]

@@ -1,11 +1,11 @@
-"""The first raw rows of a prepared set, in its order, which check an export and serve as examples of requests."""
+"""The first raw rows of a prepared set, which check an export and serve as examples of requests."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,72 +19,40 @@ from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import read_json_lines, whole_file
 
 SAMPLES = 256
-Sample = tuple[int, dict[str, Any]]  # its time in microseconds, 0 if the rows are in the order of the log; the row
 
 
 class SampleTaker:
     """Takes the first raw rows of each split, segment by segment, in whatever order the segments come.
 
-    Several processes may work on segments, and none knows how many rows the others have found that come first. So each
-    process takes samples of a segment until its finished segments hold enough rows that come before. The samples of
-    all segments then include the first rows of the split, see `first_samples`.
+    Several processes may work on segments, and none knows how many rows the others have found in earlier segments.
+    So each process takes samples of a segment until its finished earlier segments hold enough. Put in order, the
+    samples of all segments then begin with the first rows of the split.
     """
 
     def __init__(self, schema: Schema):
         self._schema = schema
-        self._finished: dict[tuple[str, str], np.ndarray] = {}  # by split and segment, the times of its samples
+        self._finished: dict[tuple[str, str], int] = {}  # by split and segment, how many samples were kept
 
-    def take(
-        self, rows: TypedRows, keep: np.ndarray, split: str, segment: str, times: np.ndarray | None = None
-    ) -> list[Sample]:
-        """Returns those of the rows where `keep`, bool [N], is true that may be among the first of the split.
+    def wanted(self, split: str, segment: str) -> int:
+        """Counts how many rows of a segment may be among the first rows of the split."""
+        known = list(self._finished.items())  # another thread may add one
+        return max(0, SAMPLES - sum(n for (s, name), n in known if s == split and name < segment))
 
-        Args:
-          rows: the rows of a block.
-          keep: which of them are in the split.
-          split: the split.
-          segment: the segment of the block.
-          times: int64 [N], if the split is in the order of time; None if it is in the order of the log.
-        """
-        found = np.flatnonzero(keep)
-        times = np.zeros(len(keep), np.int64) if times is None else times
-        found = found[np.argsort(times[found], kind="stable")[:SAMPLES]]
-        found = np.sort(found[: self._wanted(split, segment, times[found])])
-        if not len(found):
+    def take(self, rows: TypedRows, keep: np.ndarray, split: str, segment: str) -> list[dict[str, Any]]:
+        """Returns the first of the rows where `keep`, bool [N], is true, as many as wanted."""
+        first = np.flatnonzero(keep)[: self.wanted(split, segment)]
+        if not len(first):
             return []
         mask = np.zeros(len(keep), bool)
-        mask[found] = True
-        return list(zip(times[found].tolist(), raw_values(rows.take(mask), self._schema), strict=True))
+        mask[first] = True
+        return raw_values(rows.take(mask), self._schema)
 
-    def finish(self, split: str, segment: str, samples: Sequence[Sample]) -> list[Sample]:
-        """Returns the samples to keep of all blocks of a finished segment, sorted by time."""
-        found = sorted(samples, key=_time)
-        times = np.array([_time(sample) for sample in found], np.int64)
-        found = found[: self._wanted(split, segment, times)]
-        if found:
-            self._finished[split, segment] = times[: len(found)]
-        return found
-
-    def _wanted(self, split: str, segment: str, times: np.ndarray) -> int:
-        """Counts how many rows of a segment with these times, which rise, may be among the first rows of the split."""
-        before = np.arange(len(times))
-        for (of, name), finished in list(self._finished.items()):  # another thread may add one
-            if of == split:
-                before += np.searchsorted(finished, times, "right" if name < segment else "left")
-        return int(np.count_nonzero(before < SAMPLES))
-
-
-def first_samples(samples: Iterable[Sample]) -> list[dict[str, Any]]:
-    """Returns the raw values of the first rows of a split.
-
-    Args:
-      samples: what `SampleTaker.finish` gave for all segments, in the order of the segments.
-    """
-    return [row for _, row in sorted(samples, key=_time)[:SAMPLES]]
-
-
-def _time(sample: Sample) -> int:
-    return sample[0]
+    def finish(self, split: str, segment: str, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Returns the samples to keep of all blocks of a finished segment."""
+        samples = samples[: self.wanted(split, segment)]
+        if samples:
+            self._finished[split, segment] = len(samples)
+        return samples
 
 
 def raw_values(rows: TypedRows, schema: Schema) -> list[dict[str, Any]]:

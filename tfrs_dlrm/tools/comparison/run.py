@@ -12,18 +12,16 @@ from typing import Any
 import tensorflow as tf
 
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.data.preparing.manifest import PreparedManifest
-from tfrs_dlrm.data.preparing.on_demand import ensure_prepared
-from tfrs_dlrm.stores import Progress, local_copy
+from tfrs_dlrm.stores import Progress
 from tfrs_dlrm.stores.files import local_path, read_json, write_json
 from tfrs_dlrm.stores.lock import directory_lock
 from tfrs_dlrm.tools.comparison.contestants import Contestant
 from tfrs_dlrm.tools.comparison.cost import Cost, measure
+from tfrs_dlrm.tools.comparison.fitted_contestants import fitted_contestants
 from tfrs_dlrm.tools.comparison.outcome import Outcome, halves
 from tfrs_dlrm.tools.comparison.tuning import applied, tune
 from tfrs_dlrm.training.evaluation import Scores, score
 from tfrs_dlrm.training.factory import load_run
-from tfrs_dlrm.training.fitted import fitted_to_data
 from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.run import RunRecords
@@ -81,6 +79,7 @@ def compare(
     Raises:
       ValueError: the data have no evaluation set, or `output` holds another comparison, or another process compares in
         it (`InUseError`).
+      Interrupted: after SIGTERM or Ctrl-C; the same call resumes.
       OSError: the disk is full, or `output` cannot be written.
     """
     options.check()
@@ -98,11 +97,7 @@ def _compare(
     show_progress: bool,
 ) -> tuple[list[Outcome], dict[str, Cost]]:
     base = contestants[0].config
-    ensure_prepared(base.data, base.train.seed, prepare_progress)
-    if not PreparedManifest.load(local_copy(base.data.path)).rows("eval"):
-        raise ValueError(f"{base.data.path} has no evaluation set to compare on; prepare with --eval_fraction")
-    # Each contestant gets what the data choose for it, trials as well as runs.
-    contestants = [Contestant(c.label, fitted_to_data(c.config, base.data.path)[0]) for c in contestants]
+    contestants = fitted_contestants(contestants, base.data, base.train.seed, prepare_progress)
     _begin(contestants, output, options)
     outcomes, costs = [], {}
     clock = _Clock(say, len(contestants) * (options.budget * options.trial_share + options.seeds))
@@ -195,17 +190,13 @@ def _chosen(contestant: Contestant, home: str, options: ComparisonOptions, clock
 def _seeded(config: RunConfig, i: int) -> RunConfig:
     config = copy.deepcopy(config)
     config.train.seed += i
-    # The data are prepared. Fields that draw or split data would do so again with the seed of this run.
-    config.data = dataclasses.replace(
-        config.data, synthetic_rows=0, raw_train="", raw_eval="", eval_fraction=0.0, schema=""
-    )
     return config
 
 
 def _loss(config: RunConfig, workdir: str) -> float:
     """Trains a run and returns the tuned metric on the rows for choices; infinite if the run diverges."""
     try:
-        train_and_evaluate(config, workdir)
+        train_and_evaluate(config, workdir).unless_interrupted()
     except FloatingPointError:
         return float("inf")
     scores = halves(_scores(workdir))[0]
@@ -218,7 +209,7 @@ def _scores(workdir: str) -> Scores:
 
 
 def _run(label: str, config: RunConfig, workdir: str, chosen: dict[str, Any], show_progress: bool) -> Outcome:
-    train_and_evaluate(config, workdir, show_progress=show_progress)
+    train_and_evaluate(config, workdir, show_progress=show_progress).unless_interrupted()
     scores = halves(_scores(workdir))[1]
     records = RunRecords(Workdir(workdir).file(METRICS_FILE), "step")
     curve = tuple({"step": r["step"], **r["eval"]} for r in records if "eval" in r)

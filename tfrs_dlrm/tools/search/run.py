@@ -7,36 +7,33 @@ A trial is an ordinary run in `WORKDIR/trials/LABEL`, stopped after `search.tria
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import os
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from tfrs_dlrm.config import RunConfig
-from tfrs_dlrm.data.preparing.manifest import PreparedManifest
-from tfrs_dlrm.data.preparing.on_demand import ensure_prepared
 from tfrs_dlrm.distribute.strategies import Distribution, distribution_of
 from tfrs_dlrm.models.tasks import Task, task_of
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.stores.files import local_path
-from tfrs_dlrm.stores.lock import LOCK_FILE, directory_lock
+from tfrs_dlrm.stores.lock import directory_lock
 from tfrs_dlrm.tools.comparison.contestants import Contestant, contestants
-from tfrs_dlrm.tools.search.trials import TRIALS_FILE, Trial, Trials, table, trial_line
+from tfrs_dlrm.tools.comparison.fitted_contestants import fitted_contestants
+from tfrs_dlrm.tools.search.trial_runs import TrialRuns
+from tfrs_dlrm.tools.search.trials import Trial, Trials, table, trial_line
 from tfrs_dlrm.training.evaluation import NonFiniteError
 from tfrs_dlrm.training.factory import make_model, make_optimizers, tables_for
-from tfrs_dlrm.training.fitted import fitted_to_data
 from tfrs_dlrm.training.inputs import epoch_steps
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.memory_check import check_memory
 from tfrs_dlrm.training.run import TIME_IS_UP, Result
-from tfrs_dlrm.training.state import quality
-from tfrs_dlrm.training.workdir import CONFIG_FILE
+from tfrs_dlrm.training.state import quality, total_steps
 
-_TRIALS_DIR = "trials"
 # The share of the budget that trials leave to the training of the best, at most, if trials are shorter than it.
 _FOR_THE_BEST = 0.5
 
@@ -65,7 +62,7 @@ def search_and_train(
 
     Raises:
       ValueError: there are no candidates, the data have no evaluation set, `workdir` holds another run, or no candidate
-        can be trained on the data; and as `train_and_evaluate`, as all other errors.
+        can be trained on the data. Other errors: those of `train_and_evaluate`.
     """
     config.check()
     distribution, workdir = distribution_of(strategy), local_path(workdir)
@@ -74,71 +71,74 @@ def search_and_train(
             "config.search.candidates: the processes of a cluster do not share a clock; search on one machine with"
             " --strategy=one_device or mirrored, and train the recipe that wins on the cluster"
         )
-    ensure_prepared(config.data, config.train.seed, prepare_progress)
+    found = contestants(config, config.search.candidates)
+    candidates = fitted_contestants(found, config.data, config.train.seed, prepare_progress)
     with distribution.strategy.scope():
-        search = _Search(config, workdir, distribution, say)
         # As the lock of a run: nothing else trains in the directory.
         with directory_lock(workdir, "trains the run in it") as lock:
             lock.acquire()
+            search = _Search(config, candidates, workdir, distribution, say)
             chosen = search.choose()
         return search.train(chosen, show_progress)
 
 
 class _Search:
-    """A search in a directory.
+    """A search in a directory that this process has locked.
 
     Args:
       config: the recipe, checked.
+      candidates: its candidates, with a value in every field.
       workdir: the directory of the run.
       distribution: where to compute.
       say: called with a line of text now and then.
     """
 
-    def __init__(self, config: RunConfig, workdir: str, distribution: Distribution, say: Callable[[str], None]):
-        data = config.data.path
-        if not PreparedManifest.load(local_copy(data)).rows("eval"):
-            raise ValueError(f"{data} has no evaluation set to choose by; prepare with --eval_fraction or --eval_input")
+    def __init__(
+        self,
+        config: RunConfig,
+        candidates: Sequence[Contestant],
+        workdir: str,
+        distribution: Distribution,
+        say: Callable[[str], None],
+    ):
         self._workdir, self._distribution, self._say = workdir, distribution, say
-        self._schema = Schema.load(os.path.join(local_copy(data), SCHEMA_FILE))
+        self._schema = Schema.load(os.path.join(local_copy(config.data.path), SCHEMA_FILE))
         self._task: Task = task_of(self._schema.label)
         self._budget, self._rows = config.search.seconds, config.search.trial_rows
-        found = contestants(config, config.search.candidates)
-        self._candidates = [Contestant(c.label, fitted_to_data(c.config, data)[0]) for c in found]
-        monitors = {c.config.train.monitor for c in self._candidates}
+        self._candidates = {candidate.label: candidate for candidate in candidates}
+        monitors = {c.config.train.monitor or self._task.best for c in self._candidates.values()}
         if len(monitors) > 1:
-            raise ValueError(f"config.search.candidates: one train.monitor must judge all of them; found {monitors}")
-        has_run, has_trials = (os.path.isfile(os.path.join(workdir, name)) for name in (CONFIG_FILE, TRIALS_FILE))
-        if has_run and not has_trials:
-            raise ValueError(f"{workdir}: holds a run without trials; choose another --workdir, or remove this one")
-        self._trials = Trials.load(workdir)
-        self._trials.monitor = monitors.pop()
+            found = ", ".join(sorted(monitors))
+            raise ValueError(f"config.search.candidates: one train.monitor must judge all of them; found {found}")
+        self._trials, self._runs = Trials.load(workdir), TrialRuns(workdir)
+        recipes = {label: c.config.to_dict() for label, c in self._candidates.items()}
+        self._trials.check(recipes, self._rows, workdir)
+        self._runs.check(self._candidates.get(self._trials.chosen))
         self._begin = time.monotonic() - self._trials.seconds
 
     def choose(self) -> Contestant:
         """Tries the candidates, and moves the run of the best into the directory."""
         trials = self._trials
         if not trials.chosen:
-            self._try_all(self._fitting())
-            best = trials.best
+            self._try_all()
+            best = trials.best(self._candidates)
             if best is None or best.quality is None:
-                raise ValueError("all trials diverged; lower the learning rates, or look for extreme dense values")
+                raise ValueError(
+                    f"{self._workdir}: all trials diverged, or no evaluation defines the metric to choose by; lower the"
+                    " learning rates, or look for extreme dense values, and choose another --workdir"
+                )
             trials.chosen = best.label
             self._save()
         for line in table(trials, self._task.shown[:2]):
             self._say(line)
-        found = next((c for c in self._candidates if c.label == trials.chosen), None)
-        if found is None:
-            raise ValueError(f"{self._workdir}: holds the run of {trials.chosen!r}, which is no candidate now")
-        trials.begin(found.label, found.config.to_dict(), self._workdir)
-        _adopt(os.path.join(self._workdir, _TRIALS_DIR, found.directory), self._workdir)
-        shutil.rmtree(os.path.join(self._workdir, _TRIALS_DIR), ignore_errors=True)
-        return found
+        chosen = self._candidates[trials.chosen]
+        self._runs.adopt(chosen)
+        return chosen
 
     def train(self, chosen: Contestant, show_progress: bool) -> Result:
         """Trains the best to its end, as far as the budget reaches."""
         try:
-            left = max(0.0, self._budget - self._elapsed)
-            result = train_and_evaluate(chosen.config, self._workdir, show_progress=show_progress, seconds=left)
+            result = train_and_evaluate(chosen.config, self._workdir, show_progress=show_progress, seconds=self._left)
         finally:
             self._save()
         if result.reason == TIME_IS_UP:
@@ -152,85 +152,86 @@ class _Search:
     def _elapsed(self) -> float:
         return time.monotonic() - self._begin
 
+    @property
+    def _left(self) -> float:
+        return max(0.0, self._budget - self._elapsed)
+
     def _save(self) -> None:
         self._trials.seconds = self._elapsed
         self._trials.save(self._workdir)
 
-    def _fitting(self) -> list[Contestant]:
-        """The candidates whose models take the data and fit into memory."""
-        found, wrong = [], None
-        for candidate in self._candidates:
-            config = candidate.config
+    def _check(self, candidate: Contestant) -> None:
+        """Raises ValueError if the model of a candidate does not take the data, or does not fit into memory."""
+        config = candidate.config
+        try:
+            check_memory(config, self._schema, self._distribution, make_optimizers(config.optimizer)[1])
+            make_model(config.model, self._schema, config.train.seed, tables_for(config))
+        finally:
+            _free_models()
+
+    def _try_all(self) -> None:
+        candidates, trials, wrong = list(self._candidates.values()), self._trials, None
+        self._say(f"{len(candidates)} candidates, {self._budget:.0f}s for all of it; trials and their results:")
+        for number, candidate in enumerate(candidates):
+            if trials.of(candidate.label):
+                continue
             try:
-                check_memory(config, self._schema, self._distribution, make_optimizers(config.optimizer)[1])
-                make_model(config.model, self._schema, config.train.seed, tables_for(config))
-                found.append(candidate)
+                self._check(candidate)
             except ValueError as e:
                 self._say(f"{candidate.label}: left out: {e}")
                 wrong = e
-        if wrong and not found:
-            raise wrong
-        return found
-
-    def _try_all(self, candidates: list[Contestant]) -> None:
-        trials, count = self._trials, len(candidates)
-        self._say(f"{count} candidates, {self._budget:.0f}s for all of it; trials and their results:")
-        for number, candidate in enumerate(candidates, 1):
-            trials.begin(candidate.label, candidate.config.to_dict(), self._workdir)
-            if trials.of(candidate.label):
                 continue
-            longest = max((trial.seconds for trial in trials.trials), default=0.0)
-            left = max(0.0, self._budget - self._elapsed)
-            untried = ", ".join(c.label for c in candidates if not trials.of(c.label))
-            if trials.trials and left - self._for_the_best(candidate, longest) < longest:
-                self._say(f"{left:.0f}s are left of the budget, too few to try: {untried}")
+            longest = max((t.seconds for t in trials.trials if t.label in self._candidates), default=0.0)
+            left, reserve = self._left, self._for_the_best(candidate, longest)
+            if trials.best(self._candidates) and left - reserve < longest:
+                untried = ", ".join(c.label for c in candidates[number:] if not trials.of(c.label))
+                self._say(
+                    f"{left:.0f}s are left of the budget, too few to try: {untried}; a larger budget in another"
+                    " --workdir tries them"
+                )
                 return
-            self._say(f"[{number}/{count}] {candidate.label} ({left:.0f}s left)")
-            trial = self._try(candidate, left)
-            best = trials.best
-            better = best is None or trial.rank > best.rank
-            trials.trials = (*trials.trials, trial)
-            self._save()
-            self._keep_only(trials.best, candidates)
-            self._say(f"    {trial_line(trial, self._task.shown[:2])}{' (the best so far)' if better else ''}")
-            if trial.reason == TIME_IS_UP:
-                self._say(f"the budget of {self._budget:.0f}s ended this trial; a larger one trains it longer")
+            self._say(f"[{number + 1}/{len(candidates)}] {candidate.label} ({left:.0f}s left)")
+            self._add(self._try(candidate, left - reserve))
+        if wrong and not trials.best(self._candidates):
+            raise wrong
 
     def _try(self, candidate: Contestant, seconds: float) -> Trial:
-        config, begin = copy.deepcopy(candidate.config), time.monotonic()
+        config, label = copy.deepcopy(candidate.config), candidate.label
         config.train.steps = min(self._steps(config), self._trial_steps(config))
-        monitor, label = config.train.monitor, candidate.label
+        self._trials.recipes[label], self._trials.trial_rows = candidate.config.to_dict(), self._rows
+        self._save()
         try:
-            result = train_and_evaluate(config, self._directory(candidate), seconds=seconds)
+            result = train_and_evaluate(config, self._runs.path(candidate), seconds=seconds).unless_interrupted()
         except NonFiniteError:
-            return Trial(label, None, {}, 0, 0, time.monotonic() - begin, "diverged")
+            return Trial(label, None, {}, 0, 0, self._seconds_of_trial, "diverged")
         finally:
-            tf.keras.backend.clear_session()
+            _free_models()
             self._save()
-        found = quality(monitor, self._task, result.best) if result.best else -math.inf
-        return Trial(
-            label,
-            found if math.isfinite(found) else None,
-            result.best,
-            result.best_step,
-            result.step,
-            time.monotonic() - begin,
-            result.reason,
-        )
+        found = quality(config.train.monitor, self._task, result.best) if result.best else -math.inf
+        good = found if math.isfinite(found) else None
+        return Trial(label, good, result.best, result.best_step, result.step, self._seconds_of_trial, result.reason)
 
-    def _directory(self, candidate: Contestant) -> str:
-        return os.path.join(self._workdir, _TRIALS_DIR, candidate.directory)
+    @property
+    def _seconds_of_trial(self) -> float:
+        """The duration of a trial that ends now, with the sessions that were interrupted in it."""
+        return self._elapsed - sum(trial.seconds for trial in self._trials.trials)
 
-    def _keep_only(self, best: Trial | None, candidates: list[Contestant]) -> None:
-        """Removes the runs of trials that have lost, whose tables may be large."""
-        for candidate in candidates:
-            if best and candidate.label != best.label and self._trials.of(candidate.label):
-                shutil.rmtree(self._directory(candidate), ignore_errors=True)
+    def _add(self, trial: Trial) -> None:
+        """Notes a trial that has finished, and keeps the run of the best only."""
+        trials, best = self._trials, self._trials.best(self._candidates)
+        better = trial.quality is not None and (best is None or trial.rank > best.rank)
+        trials.trials = (*trials.trials, trial)
+        self._save()
+        best = trials.best(self._candidates)
+        self._runs.remove(c for c in self._candidates.values() if trials.of(c.label) not in (None, best))
+        self._say(f"    {trial_line(trial, self._task.shown[:2])}{' (the best so far)' if better else ''}")
+        if trial.reason == TIME_IS_UP:
+            what = ", to leave time for the best" if len(trials.trials) > 1 else "; a larger one trains it longer"
+            self._say(f"the budget of {self._budget:.0f}s ended this trial{what}")
 
     def _steps(self, config: RunConfig) -> int:
         """The length of a whole run."""
-        train = config.train
-        return train.steps or max(1, round(train.epochs * epoch_steps(config.data.path, train.batch_size)))
+        return total_steps(config, epoch_steps(config.data.path, config.train.batch_size))
 
     def _trial_steps(self, config: RunConfig) -> int:
         return -(-self._rows // config.train.batch_size)
@@ -242,8 +243,7 @@ class _Search:
         return min(self._budget * _FOR_THE_BEST, rest * longest)
 
 
-def _adopt(trial: str, workdir: str) -> None:
-    """Moves the content of a trial's directory; a second call finishes what an interrupted one began."""
-    for name in sorted(os.listdir(trial)) if os.path.isdir(trial) else ():
-        if name != LOCK_FILE:
-            os.replace(os.path.join(trial, name), os.path.join(workdir, name))
+def _free_models() -> None:
+    """Gives the memory of models back, whose parts refer to each other."""
+    tf.keras.backend.clear_session()
+    gc.collect()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from tfrs_dlrm.messages.aligned import aligned
 from tfrs_dlrm.metrics.names import title
 from tfrs_dlrm.schema.plain import build
 from tfrs_dlrm.stores.files import read_json, well_formed, write_json
@@ -21,7 +22,8 @@ class Trial:
 
     Attributes:
       label: the candidate's label.
-      quality: how good its best evaluation is by `train.monitor`, more is better; None if the run diverged.
+      quality: how good its best evaluation is by `train.monitor`, more is better; None if the run diverged, or none of
+        its evaluations defines that metric.
       best: the metrics of that evaluation.
       best_step: its step.
       step: the last step of the trial.
@@ -39,7 +41,7 @@ class Trial:
 
     @property
     def rank(self) -> float:
-        """The quality as a number; -inf if the run diverged."""
+        """The quality as a number; -inf without one."""
         return -math.inf if self.quality is None else self.quality
 
 
@@ -48,14 +50,15 @@ class Trials:
     """All trials of a search.
 
     Attributes:
-      monitor: the metric that chooses; empty for that of the label's task.
+      trial_rows: `search.trial_rows` of the trials.
       recipes: the recipe of each candidate that was begun, by label.
       trials: those that have finished, in their order.
       chosen: the label of the best, once no more are tried.
-      seconds: the time that trials, and the training of the best, have taken so far.
+      seconds: the time that trials, and the training of the best, have taken so far. If a process was killed, its time
+        counts up to the last trial that it began or finished.
     """
 
-    monitor: str = ""
+    trial_rows: int = 0
     recipes: dict[str, Any] = dataclasses.field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
     chosen: str = ""
@@ -80,26 +83,40 @@ class Trials:
         """Writes the file."""
         write_json(os.path.join(workdir, TRIALS_FILE), dataclasses.asdict(self))
 
-    def begin(self, label: str, recipe: Mapping[str, Any], workdir: str) -> None:
-        """Notes the recipe of a candidate before its trial.
+    def check(self, recipes: Mapping[str, Any], trial_rows: int, workdir: str) -> None:
+        """Makes sure that these are trials of the search that is resumed.
+
+        Args:
+          recipes: the recipe of each candidate, by label.
+          trial_rows: `search.trial_rows`; does not matter once the best is chosen.
+          workdir: their directory, for messages.
 
         Raises:
-          ValueError: the directory has trials of a candidate of this label with another recipe.
+          ValueError: a trial has another recipe or length, or no candidate is the chosen one.
         """
-        if self.recipes.setdefault(label, dict(recipe)) != recipe:
+        for label, recipe in recipes.items():
+            if self.recipes.get(label, recipe) != recipe:
+                raise ValueError(
+                    f"{workdir}: holds a trial of {label!r} with another recipe; choose another --workdir, or remove it"
+                )
+        if self.recipes and not self.chosen and self.trial_rows != trial_rows:
             raise ValueError(
-                f"{workdir}: holds a trial of {label!r} with another recipe; choose another --workdir, or remove it"
+                f"{workdir}: holds trials of search.trial_rows={self.trial_rows}, which do not compare with trials of"
+                f" {trial_rows}; give --config.search.trial_rows={self.trial_rows}, or choose another --workdir"
             )
-        self.save(workdir)
+        if self.chosen and self.chosen not in recipes:
+            raise ValueError(
+                f"{workdir}: holds the run of {self.chosen!r}, which is no candidate now; choose another --workdir, or"
+                " make it a candidate of the recipe again"
+            )
 
     def of(self, label: str) -> Trial | None:
         """Returns the trial of a candidate; None if it has not finished."""
         return next((trial for trial in self.trials if trial.label == label), None)
 
-    @property
-    def best(self) -> Trial | None:
-        """The best trial, the earlier of equal ones; None before the first."""
-        return max(self.trials, key=lambda trial: trial.rank, default=None)
+    def best(self, labels: Collection[str]) -> Trial | None:
+        """Returns the best trial of some candidates, the earlier of equal ones; None if none of them has finished."""
+        return max((t for t in self.trials if t.label in labels), key=lambda trial: trial.rank, default=None)
 
 
 def trial_line(trial: Trial, shown: Sequence[str]) -> str:
@@ -117,7 +134,4 @@ def table(trials: Trials, shown: Sequence[str]) -> list[str]:
         metrics = [f"{trial.best[name]:.4f}" if name in trial.best else "" for name in shown]
         mark = "<- chosen" if trial.label == trials.chosen else trial.reason if trial.quality is None else ""
         rows.append([trial.label, *metrics, str(trial.best_step), f"{trial.seconds:.0f}", mark])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:-1], widths[1:-1]), row[-1]]).rstrip() for row in rows
-    ]
+    return aligned(rows, left=(0, len(rows[0]) - 1))

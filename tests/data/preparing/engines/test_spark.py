@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfrs_dlrm.data.preparing import job as prepare_job
-from tfrs_dlrm.data.preparing import samples
+from tfrs_dlrm.data.preparing import prepare as prepare_module
 from tfrs_dlrm.data.preparing.engines import spark as spark_module
 from tfrs_dlrm.data.preparing.engines import spark_session, spark_tasks
 from tfrs_dlrm.data.preparing.engines.spark import SparkEngine, _map, _site
@@ -88,7 +88,7 @@ def small_blocks():
         patch.setattr(sources, "BLOCK_BYTES", 1200)
         patch.setattr(sources, "BLOCK_ROWS", 12)
         patch.setattr(prepare_job, "BLOCKS_PER_SEGMENT", 2)
-        patch.setattr(samples, "SAMPLES", 20)
+        patch.setattr(prepare_module, "SAMPLES", 20)
         yield
 
 
@@ -231,12 +231,12 @@ def test_a_python_worker_is_killed(spark, log, tmp_path, monkeypatch):
 DRIVER = """
 import json, sys
 import tfrs_dlrm
-from tfrs_dlrm.data.preparing import prepare, samples
+from tfrs_dlrm.data.preparing import prepare
 from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.schema import Schema
 
-samples.SAMPLES = 20
+prepare.SAMPLES = 20
 sources.BLOCK_BYTES, sources.BLOCK_ROWS, prepare_job.BLOCKS_PER_SEGMENT = 1200, 12, 2
 schema, inputs, output, options = map(json.loads, sys.argv[1:])
 prepare.prepare(Schema.load(schema), inputs, output, engine="spark", master="local[1]", **options)
