@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tfrs_dlrm.data.encoding.vocabulary_merge import assign_rows
 from tfrs_dlrm.data.preparing.base import PreparedBase
-from tfrs_dlrm.data.preparing.duckdb_rows import connect, rows_of
+from tfrs_dlrm.data.preparing.duckdb_rows import connect, read_query
 from tfrs_dlrm.data.preparing.kept_counts import COUNTED_VALUES, NO_ROW
 
 # A value without a row that occurred once and then in no log for six half-lives is forgotten.
@@ -84,8 +84,8 @@ def merged(
     _write_day(batches, day)
     with connect(work) as connection:
         _join(connection, base, table, day)
-        counts = rows_of(connection, "SELECT count FROM merged WHERE row IS NOT NULL ORDER BY row").read_all()
-        candidates = rows_of(
+        counts = read_query(connection, "SELECT count FROM merged WHERE row IS NOT NULL ORDER BY row").read_all()
+        candidates = read_query(
             connection,
             "SELECT value, count FROM merged WHERE row IS NULL AND count >= ? ORDER BY count DESC, value LIMIT ?",
             min_count,
@@ -94,7 +94,7 @@ def merged(
         rows = assign_rows(counts["count"].to_numpy(), candidates["count"].to_numpy(), max_size)
         values = candidates.select(["value"]).slice(0, len(rows))
         connection.register("taken", values.append_column("row", pa.array(rows, pa.int64())))
-        for batch in rows_of(connection, _RESULT, NO_ROW, base.links, FORGOTTEN_BELOW):
+        for batch in read_query(connection, _RESULT, NO_ROW, base.links, FORGOTTEN_BELOW):
             columns = [batch.column(i).cast(field.type) for i, field in enumerate(COUNTED_VALUES)]
             yield pa.record_batch(columns, schema=COUNTED_VALUES)
     os.remove(day)

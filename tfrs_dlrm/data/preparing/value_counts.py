@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrs_dlrm.data.preparing.duckdb_rows import connect, rows_of
+from tfrs_dlrm.data.preparing.duckdb_rows import connect, read_query
 from tfrs_dlrm.data.preparing.workspace import Workspace
 
 _SCHEMA = pa.schema([("value", pa.string()), ("count", pa.int64())])
@@ -55,4 +55,4 @@ def by_falling_count(counts_dir: str, table: str) -> Iterator[pa.RecordBatch]:
             "SELECT value, CAST(sum(count) AS BIGINT) AS n FROM read_parquet(?)"
             " WHERE NOT regexp_matches(value, '[\\r\\n]') GROUP BY value ORDER BY n DESC, value"
         )
-        yield from rows_of(connection, query, files)
+        yield from read_query(connection, query, files)
