@@ -385,6 +385,7 @@ def test_streams_and_request_logs_give_the_same_rows(prepared, tmp_path):
         ("%B %d, %Y %I:%M %p", ["February 29, 2024 12:30 AM", "may 3, 2026 01:00 PM"]),
         ("%d/%b/%Y:%H:%M:%S %z", ["05/Nov/2026:23:15:00 +0530", "1/Jan/2026:00:15:59 -01:00"]),
         ("%a %b %d %H:%M:%S %z %Y", ["Sun Nov 01 14:30:00 Z 2026", "thu jan 01 00:00:00 +0100 1970"]),
+        ("%a %d %b %Y %I:%M:%S.%f %p %z", ["Sun 01 Nov 2026 02:30:00.5 PM +0530", "thu 1 jan 1970 01:00:00.25 am Z"]),
     ],
 )  # fmt: skip
 def test_clocks_of_twelve_hours_names_of_months_and_zones(form, texts):
@@ -404,7 +405,7 @@ def test_clocks_of_twelve_hours_names_of_months_and_zones(form, texts):
     for text in wrong:
         with pytest.raises(BadRowError, match=f"'{re.escape(text)}' is no time in the format"):
             td.fit_encoder(schema, pd.DataFrame({"y": [0, 1], "t": [texts[0], text]}))
-    # Timestamps are written in the format, by whole minutes in UTC.
+    # Timestamps are written in the format, in UTC.
     typed = frame.assign(t=pd.to_datetime(seconds, unit="s"))
     np.testing.assert_array_equal(encoder(typed)["ids"], wanted)
 

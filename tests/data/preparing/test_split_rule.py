@@ -59,7 +59,8 @@ WAYS = {
     "millis": (None, "1ms", lambda t: t.astype("datetime64[ms]").astype("int64")),
     "hours": (None, "1h", lambda t: t.dt.strftime("%y%m%d%H")),
     "strptime": ("%d.%m.%Y %H:%M:%S", "1s", lambda t: t.dt.strftime("%d.%m.%Y %H:%M:%S")),
-    "typed": (None, "1s", lambda t: t),
+    "typed": (None, "1ms", lambda t: t),
+    "typed, directives": ("%d.%m.%Y %H:%M:%S.%f", "1ms", lambda t: t.astype("datetime64[us]")),
     "typed, micros": ("epoch_micros", "1ms", lambda t: t),
 }
 

@@ -6,6 +6,7 @@ Low-Level Date Algorithms".
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -15,6 +16,8 @@ from tfrs_dlrm.schema import EPOCHS, ISO8601, MONTHS, Time, TimePart
 
 _DAY = 24 * 60  # in minutes
 _MICROS = 60 * 10**6  # in a minute
+# Parts that stand in the place of texts that are no times, so that nothing fails.
+_FITTING = {"b": "jan", "B": "january", "p": "am", "z": "Z"}
 _ZONE = r"[+-][0-9]{2}(?::?[0-9]{2})?$"
 
 
@@ -34,8 +37,8 @@ def read_minutes(values: tf.Tensor, time: Time) -> Minutes:
         return _iso_minutes(values, time)
     known = tf.strings.regex_full_match(values, time.pattern)
     found = {
-        letter: _number(letter, _group(values, known, time, i))
-        for i, letter in enumerate(time.directives)
+        letter: _number(letter, tf.where(known, _part(values, time, letter), _FITTING.get(letter, "1")))
+        for letter in time.directives
         if letter not in "Sfa"
     }
     one = tf.ones_like(values, tf.int64)
@@ -50,10 +53,10 @@ def read_minutes(values: tf.Tensor, time: Time) -> Minutes:
     return Minutes(tf.where(minutes.known, minutes.since_1970 - found["z"], 0), minutes.known)
 
 
-def _group(values: tf.Tensor, known: tf.Tensor, time: Time, number: int) -> tf.Tensor:
-    """Returns a part of the texts, string [N]; where they are not known, any that fits, so that nothing fails."""
-    part = tf.strings.regex_replace(values, f"^(?:{time.pattern})$", rf"\{number + 1}")
-    return tf.where(known, part, {"b": "jan", "B": "january", "p": "am", "z": "Z"}.get(time.directives[number], "1"))
+def _part(values: tf.Tensor, time: Time, letter: str) -> tf.Tensor:
+    """Returns the part of a directive, string [N], of texts that fit the format; other texts as they are."""
+    groups = re.sub(r"\(\?P<(?!" + letter + ">)[A-Za-z]>", "(?:", time.pattern)  # RE2 writes at most \9
+    return tf.strings.regex_replace(values, f"^(?:{groups})$", r"\1")
 
 
 def _number(letter: str, text: tf.Tensor) -> tf.Tensor:
@@ -159,9 +162,7 @@ def _seconds(values: tf.Tensor, known: tf.Tensor, time: Time) -> tuple[tf.Tensor
         parts = [tf.where(has, tf.strings.regex_replace(behind, pattern, rf"\{i}"), "") for i in (1, 2)]
     else:
         parts = [
-            tf.strings.regex_replace(values, f"^(?:{time.pattern})$", rf"\{time.directives.index(letter) + 1}")
-            if letter in time.directives
-            else tf.fill(tf.shape(values), "")
+            _part(values, time, letter) if letter in time.directives else tf.fill(tf.shape(values), "")
             for letter in "Sf"
         ]
     second, fraction = (tf.where(known & (part != ""), part, "0") for part in parts)

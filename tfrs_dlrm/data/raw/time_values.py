@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from tfrs_dlrm.schema import EPOCHS, ISO8601, MONTHS, Time
 
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAYS = np.array([31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 
 
@@ -20,21 +21,36 @@ def is_temporal(kind: pa.DataType) -> bool:
 
 
 def written_as(array: pa.Array, time: Time) -> pa.Array:
-    """Writes dates or timestamps, with or without a zone, as texts in UTC, or as whole numbers since 1970."""
+    """Writes dates or timestamps, with or without a zone, as texts in UTC, or as whole numbers since 1970.
+
+    Texts have the microseconds if their format says them, and in ISO 8601 if a time is no whole second.
+    """
     if time.is_epoch:
         return _since_1970(array, EPOCHS[time.format] // 60)
-    moments = _since_1970(array, 1).cast(pa.timestamp("s"))
+    moments, micros = _since_1970(array, 1).cast(pa.timestamp("s")), _micros_of_second(array)
+    fraction = pc.utf8_lpad(pa.array(micros).cast(pa.string()), 6, "0")
     if time.format == ISO8601:
-        return pc.replace_substring(moments.cast(pa.string()), " ", "T")
+        text = pc.replace_substring(moments.cast(pa.string()), " ", "T")
+        return pc.binary_join_element_wise(text, fraction, ".") if micros.any() else text
     # Arrow knows no %f, and no zone of these.
-    return pc.strftime(moments, time.format.replace("%f", "0").replace("%z", "+0000"))
+    pieces = [pc.strftime(moments, piece) for piece in time.format.replace("%z", "+0000").split("%f")]
+    return pc.binary_join_element_wise(pieces[0], fraction, pieces[1], "") if len(pieces) > 1 else pieces[0]
+
+
+def _micros_of_second(array: pa.Array) -> np.ndarray:
+    """Returns the microseconds of dates or timestamps after the last whole second, int64 [N]; 0 for null."""
+    per_second = 1 if pa.types.is_date(array.type) else _PER_SECOND[array.type.unit]
+    if per_second == 1:
+        return np.zeros(len(array), np.int64)
+    numbers = pc.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+    return np.asarray(np.mod(numbers, per_second) * 10**6 // per_second)
 
 
 def _since_1970(array: pa.Array, per_second: int) -> pa.Array:
     """Returns the units since 1970 of dates or timestamps, int64, rounded down; `per_second` of them are a second."""
     if pa.types.is_date(array.type):
         return pc.multiply(array.cast(pa.date32()).cast(pa.int32()).cast(pa.int64()), 86400 * per_second)
-    given = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[array.type.unit]
+    given = _PER_SECOND[array.type.unit]
     numbers = array.cast(pa.int64())
     values = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
     values = values * (per_second // given) if per_second > given else np.floor_divide(values, given // per_second)
