@@ -24,6 +24,7 @@ from tfrs_dlrm.stores import Progress
 
 ROWS_PER_GROUP = 65_536
 _TIME = "/time"  # the name of no other column
+_WORKERS = 4  # each holds two copies of the rows of a shard
 
 
 def shard_writer(path: str, schema: pa.Schema) -> pq.ParquetWriter:
@@ -71,15 +72,17 @@ class _Order:
     @classmethod
     def of(cls, workspace: Workspace) -> _Order:
         names = workspace.marked(ENCODED)
-        times = [_rows(workspace, name)[_TIME].to_numpy().copy() for name in names]  # a view keeps the file open
-        begins = np.cumsum([0, *map(len, times)])
-        return cls(names, begins, np.argsort(np.concatenate(times), kind="stable"))
+        begins = np.cumsum([0, *(mark["rows"]["train"] for mark in workspace.marks(ENCODED))])
+        times = np.empty(begins[-1], np.int64)
+        for name, begin, end in zip(names, begins[:-1], begins[1:], strict=True):
+            times[begin:end] = _rows(workspace, name)[_TIME].to_numpy()
+        return cls(names, begins, np.argsort(times, kind="stable"))
 
 
 def order_rows(workspace: Workspace, progress: Progress) -> None:
     """Writes the training shards of all segments in the order of time; skips those that are finished.
 
-    Takes 16 bytes of memory per row.
+    Takes up to 20 bytes of memory per row: the times, their order, and half as much as one of them to sort.
     """
     order, size = _Order.of(workspace), sources.BLOCK_ROWS * prepare_job.BLOCKS_PER_SEGMENT
     total = len(order.rows)
@@ -94,7 +97,7 @@ def order_rows(workspace: Workspace, progress: Progress) -> None:
         return len(rows)
 
     done = 0
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
         for written in pool.map(write, range(len(names))):
             done += written
             progress(ORDERED, done, total, done)
@@ -108,10 +111,10 @@ def ordered_shards(workspace: Workspace) -> tuple[PreparedShard, ...]:
 
 def _write_shard(workspace: Workspace, path: str, order: _Order, rows: np.ndarray) -> None:
     by_place = np.sort(rows)
-    segments = np.searchsorted(order.begins, by_place, "right") - 1
+    cuts = np.searchsorted(by_place, order.begins)
     parts = []
-    for segment in np.unique(segments):
-        taken = by_place[segments == segment] - order.begins[segment]
+    for segment in np.flatnonzero(np.diff(cuts)).tolist():
+        taken = by_place[cuts[segment] : cuts[segment + 1]] - order.begins[segment]
         # The rows of a segment are sorted, so those of a shard are neighbours. A slice would keep the file open.
         parts.append(_rows(workspace, order.names[segment]).take(pa.array(taken)).drop_columns([_TIME]))
     table = pa.concat_tables(parts).take(pa.array(np.searchsorted(by_place, rows)))
