@@ -11,6 +11,7 @@ from tfrs_dlrm.data.synthetic.days import draw_block, generate_days
 from tfrs_dlrm.data.synthetic.moving import FIELDS, moving_days
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores.files import read_json
+from tfrs_dlrm.stores.lock import Lock
 
 ROWS = 8_000
 
@@ -73,6 +74,17 @@ def test_weights_turn_evenly_and_keep_their_size():
     np.testing.assert_allclose([w.std() for w in weights], 1, atol=0.1)
 
 
+def test_weights_of_earlier_days_lose_what_the_guide_says(monkeypatch):
+    monkeypatch.setattr(days_module, "_CHUNK", 50_000)
+    days = moving_days(0, 7, days_module.NEW_VALUES, days_module.DRIFT)
+    lost = []
+    for number, day in enumerate(days[1:], 1):
+        rows, labels, logits = draw_block(day, 0, number, 0, 50_000)
+        best = roc_auc_score(labels, logits)
+        lost.append([best - roc_auc_score(labels, d.logits(rows)) for d in (days[0], days[number - 1])])
+    np.testing.assert_allclose(np.mean(lost, axis=0), [0.04, 0.006], rtol=0.25)
+
+
 def test_without_drift_and_new_values_all_days_are_alike():
     days = moving_days(1, 3, 0.0, 0.0)
     drawn = [draw_block(day, 1, number, 0, 3_000) for number, day in enumerate(days)]
@@ -97,6 +109,14 @@ def test_equal_arguments_give_equal_bytes_and_more_days_the_same_ones(log, tmp_p
     ):
         generate_days(str(tmp_path / "again"), 1, ROWS, seed=3)
     assert (output / found[0].file).read_bytes() == (tmp_path / "again" / found[0].file).read_bytes()
+
+
+def test_who_has_waited_for_the_same_log_takes_it(tmp_path, monkeypatch):
+    found, drawn = generate_days(str(tmp_path), 2, 1_000, seed=3), []
+    acquire = Lock.acquire
+    monkeypatch.setattr(Lock, "acquire", lambda lock, wait=None: acquire(lock, wait) or True)
+    assert generate_days(str(tmp_path), 2, 1_000, seed=3, progress=drawn.append) == found and not drawn
+    assert generate_days(str(tmp_path), 2, 1_000, seed=4, progress=drawn.append) != found and drawn
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_dlrm.data.synthetic.planted import CLICK_RATE, generator, sigmoid
+from tfrs_dlrm.data.synthetic.planted import click_bias, generator
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
@@ -166,7 +166,8 @@ def moving_days(seed: int, days: int, new_values: float, drift: float) -> list[M
     rng = generator(seed, _MODEL, 0)
     fields = {name: Field.first(rng, places) for name, (places, _, _) in FIELDS.items()}
     curves = Turning.drawn(rng, len(NUMBERS), 2)
-    bias = _bias(MovingDay(fields, curves, 0.0, new_values, 0.0), generator(seed, _PILOT, 0))
+    first = MovingDay(fields, curves, 0.0, new_values, 0.0)
+    bias = click_bias(first.logits(first.draw(generator(seed, _PILOT, 0), _PILOT_ROWS)))
     found = []
     for day in range(days):
         if day:
@@ -179,13 +180,3 @@ def moving_days(seed: int, days: int, new_values: float, drift: float) -> list[M
 def day_stream(day: int) -> int:
     """The stream of random numbers of the rows of a day, counted from 0."""
     return _PILOT + 1 + day
-
-
-def _bias(day: MovingDay, rng: np.random.Generator) -> float:
-    """Finds the bias that gives the click rate of the other synthetic log on a day."""
-    logits = day.logits(day.draw(rng, _PILOT_ROWS))
-    low, high = -10.0, 10.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if sigmoid(logits + middle).mean() < CLICK_RATE else (low, middle)
-    return low

@@ -103,12 +103,7 @@ class PlantedModel:
         self._curves *= np.float32(DENSE_STD / dense.std())
         self._main = [effects * np.float32(MAIN_STD / main.std()) for effects in self._main]
         self._latent = {f: vectors * np.sqrt(scale) for f, vectors in self._latent.items()}
-        logits = self.logits(rows)
-        low, high = -10.0, 10.0
-        for _ in range(50):
-            middle = (low + high) / 2
-            low, high = (middle, high) if sigmoid(logits + np.float32(middle)).mean() < CLICK_RATE else (low, middle)
-        self._bias = np.float32(low)
+        self._bias = np.float32(click_bias(self.logits(rows)))
 
     def _dense_effects(self, rows: PlantedRows) -> Iterable[Floats]:
         for k, (linear, bend, hump, empty) in enumerate(self._curves):
@@ -135,6 +130,15 @@ def generator(seed: int, stream: int, chunk: int) -> np.random.Generator:
 def sigmoid(logits: Floats) -> Floats:
     """Turns logits into probabilities."""
     return 1 / (1 + np.exp(-logits))
+
+
+def click_bias(logits: Floats) -> float:
+    """Finds the bias that gives logits, float [B], the mean probability `CLICK_RATE`."""
+    low, high = -10.0, 10.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sigmoid(logits + logits.dtype.type(middle)).mean() < CLICK_RATE else (low, middle)
+    return low
 
 
 def _sum(parts: Iterable[Floats]) -> Floats:
