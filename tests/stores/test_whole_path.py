@@ -74,7 +74,7 @@ def test_raw_logs_in_a_store_prepare_as_on_a_disk(store, place, raw, tmp_path):
     assert manifest == prepare(click_log.SCHEMA, files, output, eval_fraction=0.2, seed=3)
     with pytest.raises(ValueError, match=r"s3://.*/prepared: already holds data prepared differently \(seed changed\)"):
         prepare(click_log.SCHEMA, files, output, eval_fraction=0.2, seed=4)
-    # A next day goes on from a base in the store.
+    # A next day extends a base in the store.
     click_log.write(str(tmp_path / "next.csv"), 600, seed=9)
     prepare(None, str(tmp_path / "next.csv"), f"{place}/next", base=output, half_life=1)
     prepare(None, str(tmp_path / "next.csv"), str(tmp_path / "next"), base=local, half_life=1)

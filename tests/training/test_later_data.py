@@ -1,4 +1,4 @@
-"""A model of Monday on data that go on from Monday's: its scores, and its weights on the larger vocabulary."""
+"""A model of Monday on data that extend Monday's: its scores, and its weights on the larger vocabulary."""
 
 import dataclasses
 import shutil
@@ -85,7 +85,7 @@ def test_monday_scores_later_days(days, now):
     expected = model.logits(monday(frame)).numpy()
     np.testing.assert_allclose(found.scores.logits, np.ravel(expected), atol=1e-6)
     np.testing.assert_array_equal(found.scores.labels, frame["y"])
-    assert "goes on from the data of the run" in found.note and "count as unseen" in found.note
+    assert "extends the data of the run" in found.note and "count as unseen" in found.note
     # Groups have the names of the later data.
     groups = Grouping(str(days / "run"), ["site"]).measure(found, "train").to_dict()["group_by"]["site"]
     rows = rows_of(days / str(now), "site")
@@ -154,7 +154,7 @@ def test_a_run_goes_on_where_another_one_ended(days, tmp_path):
     )
     td.train_and_evaluate(run, str(tmp_path / "run"))
     assert len(evaluate_run(str(tmp_path / "run"), str(days / "3")).scores.labels) == 240
-    with pytest.raises(ValueError, match=r"goes on from the data of .*; evaluate takes it, and a new run with config"):
+    with pytest.raises(ValueError, match=r"extends the data of .*; evaluate takes it, and a new run with config"):
         td.train_and_evaluate(dataclasses.replace(begun, data=DataConfig(path=str(days / "3"))), str(days / "run"))
 
 
@@ -168,5 +168,5 @@ def test_data_that_do_not_go_on_from_the_run(days, tmp_path):
     shutil.copytree(days / "2", tmp_path / "2")
     path = tmp_path / "2" / "lineage" / "site.parquet"
     path.write_bytes(path.read_bytes()[::-1])
-    with pytest.raises(ValueError, match=r"lineage/site\.parquet: damaged or replaced .* restore it"):
+    with pytest.raises(ValueError, match=r"lineage/site\.parquet: damaged or changed .* restore it"):
         evaluate_run(str(days / "run"), str(tmp_path / "2"), "train")

@@ -204,7 +204,7 @@ def evaluate_run(
 
     Args:
       workdir: the directory of the run.
-      data: a prepared directory; by default the one that the run trained on. It may go on from that, see the `base` of
+      data: a prepared directory; by default the one that the run trained on. It may extend that, see the `base` of
         `prepare`: then values that the run does not know are its unseen value.
       split: which rows of it.
       which: the `best` checkpoint or the `latest`.
@@ -241,7 +241,7 @@ def evaluate_run(
 
 def _unknown_note(name: str, known: Mapping[str, np.ndarray]) -> str:
     rows = sum(len(mask) - int(np.count_nonzero(mask)) for mask in known.values())
-    return f"{name} goes on from the data of the run: {rows:,} values of its tables are new, and count as unseen"
+    return f"{name} extends the data of the run: {rows:,} values of its tables are new, and count as unseen"
 
 
 def _calibrated_on(home: Workdir, data: str, split: Split) -> np.ndarray | None:

@@ -233,19 +233,17 @@ class Workdir:
         Raises:
           ValueError: saying what differs, or which file of either is damaged.
         """
-        check_files(data_dir)
-        if encoder_fingerprint(self.encoder_dir) != encoder_fingerprint(data_dir) and lineage(
-            data_dir, self.encoder_dir
-        ):
+        same = self._same_encoder(data_dir)
+        if not same and lineage(data_dir, self.encoder_dir):
             raise ValueError(
-                f"{data_dir}: goes on from the data of {self.name}, and has values that its checkpoints do not know;"
+                f"{data_dir}: extends the data of {self.name}, and has values that its checkpoints do not know;"
                 f" evaluate takes it, and a new run with config.train.warm_start={self.name} begins with its weights"
             )
         other = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
         found = schema_lib.difference(self.schema(), other)
         if found:
             raise ValueError(f"{data_dir}: another schema than the checkpoints in {self.name} have: {found}")
-        if encoder_fingerprint(self.encoder_dir) != encoder_fingerprint(data_dir):
+        if not same:
             raise ValueError(
                 f"{data_dir}: other vocabularies or statistics than the checkpoints in {self.name} were trained with;"
                 " the rows of their tables mean other values"
@@ -254,18 +252,14 @@ class Workdir:
     def known_rows(self, data_dir: str) -> dict[str, np.ndarray] | None:
         """Returns which rows of prepared data on a disk the model of the run knows; None if these are all.
 
-        The data either encode as those of the run did, or go on from them, see the `base` of `prepare`. In the second
+        The data either encode as those of the run did, or extend them, see the `base` of `prepare`. In the second
         case the result is, by table with a vocabulary, bool [rows of the data].
 
         Raises:
           ValueError: neither is so, or a file of either is damaged.
         """
-        check_files(data_dir)
-        self.check_encoder()
-        if encoder_fingerprint(self.encoder_dir) == encoder_fingerprint(data_dir):
-            self.check_data(data_dir)
-            return None
-        if (found := lineage(data_dir, self.encoder_dir)) is None:
+        found = None if self._same_encoder(data_dir) else lineage(data_dir, self.encoder_dir)
+        if found is None:
             self.check_data(data_dir)
             return None
         check_scorable(self.schema(), data_dir, found, self.name)
@@ -282,6 +276,12 @@ class Workdir:
             return False
         same = encoder_fingerprint(self.encoder_dir) == encoder_fingerprint(data_dir)
         return same and not schema_lib.difference(self.schema(), Schema.load(path))
+
+    def _same_encoder(self, data_dir: str) -> bool:
+        """Whether prepared data have the vocabularies and statistics of the run; the files of both are checked."""
+        check_files(data_dir)
+        self.check_encoder()
+        return encoder_fingerprint(self.encoder_dir) == encoder_fingerprint(data_dir)
 
     def _check_config(self, begun: RunConfig, config: RunConfig) -> None:
         old, new = begun.to_dict(), config.to_dict()

@@ -118,6 +118,11 @@ def unusable(root):
     return {"inputs": [str(root / "bad.csv")], "bad_rows": "quarantine"}
 
 
+def unusable_evaluation(root):
+    unusable(root)
+    return {"eval_inputs": [str(root / "bad.csv")], "bad_rows": "quarantine"}
+
+
 def damaged(root):
     path = root / "2" / "counts" / "site.parquet"
     path.write_bytes(path.read_bytes()[:-9])
@@ -150,13 +155,14 @@ WRONG = {
     "a used day": (lambda root: {"inputs": [str(root / "1.csv")]}, r"1\.csv was used already, in .*1; .* Leave it out"),
     "no such base": (lambda root: {"base": str(root / "0")}, "base: .* no prepared data"),
     "half a base": (without("prepared.json"), "base: .* no prepared data"),
-    "damaged counts": (damaged, r"counts/site\.parquet: damaged or replaced .* restore it"),
+    "damaged counts": (damaged, r"counts/site\.parquet: damaged or changed .* restore it"),
     "a replaced vocabulary": (replaced, r"base: .*site\.txt: damaged or changed"),
     "no statistics": (without("statistics.json"), "base: .*the file is missing"),
     "an earlier version": (of_an_earlier_version, "earlier version, which kept no counts .* prepare it again"),
     "one class": (one_class, r"all training rows have the label 1, .* needs both"),
     "an empty day": (empty, "no rows|no row"),
     "an unusable day": (unusable, "no usable row for training"),
+    "an unusable evaluation set": (unusable_evaluation, "no usable row for evaluation"),
     "days without days": (lambda root: {"half_life": "7d"}, "in days, and this preparation has no day"),
 }
 

@@ -7,6 +7,7 @@ checksums of a prepared directory, and `checksums.json` those of the copy in a r
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
@@ -21,11 +22,15 @@ _WHOLE: dict[str, dict[str, tuple[int, ...]]] = {}
 
 def checksums(directory: str) -> dict[str, str]:
     """Computes the CRC32C, in hexadecimal, of each file in a directory that encodes."""
-    vocabulary = os.path.join(directory, VOCABULARY_DIR)
-    tables = sorted(os.listdir(vocabulary)) if os.path.isdir(vocabulary) else []
-    names = [f"{VOCABULARY_DIR}/{name}" for name in tables if name.endswith(".txt")]
-    found = {name: os.path.join(directory, name) for name in (SCHEMA_FILE, STATISTICS_FILE, SAMPLES_FILE, *names)}
-    return {name: crc32c(path) for name, path in found.items() if os.path.isfile(path)}
+    names = SCHEMA_FILE, STATISTICS_FILE, SAMPLES_FILE, *files_in(directory, VOCABULARY_DIR, ".txt")
+    return {name: crc32c(path) for name in names if os.path.isfile(path := os.path.join(directory, name))}
+
+
+def files_in(directory: str, part: str, ending: str) -> list[str]:
+    """Lists the files of DIRECTORY/PART with an ending, in order, by their paths below the directory."""
+    path = os.path.join(directory, part)
+    names = sorted(os.listdir(path)) if os.path.isdir(path) else []
+    return [f"{part}/{name}" for name in names if name.endswith(ending)]
 
 
 def recorded_checksums(directory: str) -> dict[str, str]:
@@ -70,27 +75,38 @@ def check_files(directory: str, advice: str = "remove the directory, and prepare
     if _WHOLE.get(key) == state:
         return
     for name, expected in recorded.items():
-        path = os.path.join(directory, name)
-        if not state[name]:
-            raise ValueError(f"{path}: the file is missing; {advice}")
-        if (found := crc32c(path)) != expected:
-            raise ValueError(
-                f"{path}: damaged or changed since it was written: its CRC32C is {found}, and was {expected}; {advice}"
-            )
+        check_file(os.path.join(directory, name), expected, advice)
     _WHOLE[key] = state
 
 
+def check_file(path: str, expected: str, advice: str) -> None:
+    """Makes sure that a local file is as it was written.
+
+    Args:
+      path: the file.
+      expected: its CRC32C, in hexadecimal.
+      advice: what to do if it is not.
+
+    Raises:
+      ValueError: the file is damaged, changed or missing; the message names it.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: the file is missing; {advice}")
+    if (found := crc32c(path)) != expected:
+        raise ValueError(
+            f"{path}: damaged or changed since it was written: its CRC32C is {found}, and was {expected}; {advice}"
+        )
+
+
 def encoder_fingerprint(directory: str) -> str:
-    """Returns a digest of vocabularies and statistics: equal ones encode equally under equal schemas."""
-    digest = hashlib.sha256()
-    vocabulary = os.path.join(directory, VOCABULARY_DIR)
-    names = [os.path.join(VOCABULARY_DIR, n) for n in sorted(os.listdir(vocabulary))]
-    for name in [STATISTICS_FILE, *names]:
-        digest.update(name.encode())
-        with open(os.path.join(directory, name), "rb") as f:
-            while chunk := f.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
+    """Returns a digest of vocabularies and statistics: equal ones encode equally under equal schemas.
+
+    The digest is that of the recorded checksums, so call `check_files` first. Data of earlier versions have none, and
+    their files are read.
+    """
+    found = recorded_checksums(directory) or checksums(directory)
+    encoding = {n: crc for n, crc in found.items() if n == STATISTICS_FILE or n.startswith(f"{VOCABULARY_DIR}/")}
+    return hashlib.sha256(json.dumps(encoding, sort_keys=True).encode()).hexdigest()
 
 
 def _state(path: str) -> tuple[int, ...]:

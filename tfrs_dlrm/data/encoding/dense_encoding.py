@@ -12,7 +12,7 @@ from tfrs_dlrm.data.encoding.statistics import DenseStatistics
 from tfrs_dlrm.schema import DenseFeature
 
 
-class DenseColumns(NamedTuple):
+class DenseEncoding(NamedTuple):
     """The encoding of a dense feature: `fill` where missing, then log1p if set, then (x - mean) * scale.
 
     `fill`, `mean` and `scale` are float32 [K] of K numbers.
@@ -25,9 +25,9 @@ class DenseColumns(NamedTuple):
     indicator: bool
 
 
-def dense_columns(
+def dense_encoding(
     feature: DenseFeature, statistics: Mapping[str, DenseStatistics], transformed: Mapping[str, DenseStatistics]
-) -> DenseColumns:
+) -> DenseEncoding:
     """Returns the encoding of a feature.
 
     Args:
@@ -46,7 +46,7 @@ def dense_columns(
         mean.append(center)
         # A constant column holds no information; divided by its deviation, rounding errors would become noise.
         scale.append(1 / std if std > 1e-12 * max(1.0, abs(center)) else 0.0)
-    return DenseColumns(
+    return DenseEncoding(
         np.array(fill, np.float32),
         log1p,
         np.array(mean, np.float32),
@@ -55,26 +55,26 @@ def dense_columns(
     )
 
 
-def encode_dense(values: tf.Tensor, features: Sequence[DenseColumns]) -> tf.Tensor:
+def encode_dense(values: tf.Tensor, encodings: Sequence[DenseEncoding]) -> tf.Tensor:
     """Encodes raw numbers, float32 [N, K], NaN where missing, to [N, W], all columns at once."""
     present = tf.math.is_finite(values)
-    x = tf.where(present, values, np.concatenate([f.fill for f in features]))
-    log1p = np.concatenate([np.full(len(f.fill), f.log1p) for f in features])
+    x = tf.where(present, values, np.concatenate([f.fill for f in encodings]))
+    log1p = np.concatenate([np.full(len(f.fill), f.log1p) for f in encodings])
     if log1p.any():
         logarithms = tf.math.log1p(tf.maximum(x, 0))
         x = logarithms if log1p.all() else tf.where(log1p, logarithms, x)
-    mean, scale = (np.concatenate([getattr(f, name) for f in features]) for name in ("mean", "scale"))
+    mean, scale = (np.concatenate([getattr(f, name) for f in encodings]) for name in ("mean", "scale"))
     if mean.any() or (scale != 1).any():
         x = (x - mean) * scale
-    return _with_indicators(x, present, features) if any(f.indicator for f in features) else x
+    return _with_indicators(x, present, encodings) if any(f.indicator for f in encodings) else x
 
 
-def _with_indicators(x: tf.Tensor, present: tf.Tensor, features: Sequence[DenseColumns]) -> tf.Tensor:
-    """Puts the indicators, 1 where a number of a feature is missing, behind the numbers of their features."""
+def _with_indicators(x: tf.Tensor, present: tf.Tensor, encodings: Sequence[DenseEncoding]) -> tf.Tensor:
+    """Puts the indicators, 1 where a number of a feature is missing, behind its numbers."""
     missing: list[tf.Tensor] = []  # [N, 1] each
     order: list[int] = []  # positions in x, followed by `missing`
-    first, width = 0, sum(len(f.fill) for f in features)
-    for f in features:
+    first, width = 0, sum(len(f.fill) for f in encodings)
+    for f in encodings:
         end = first + len(f.fill)
         order += range(first, end)
         if f.indicator:

@@ -21,7 +21,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.data.encoding.checksums import check_files
-from tfrs_dlrm.data.encoding.dense_columns import dense_columns, encode_dense
+from tfrs_dlrm.data.encoding.dense_encoding import dense_encoding, encode_dense
 from tfrs_dlrm.data.encoding.raw_values import RawValues, conformed, is_tensors, to_tensors
 from tfrs_dlrm.data.encoding.serving_values import check_serving_values, with_serving_values
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, read_statistics
@@ -68,7 +68,7 @@ class Encoder(keras.layers.Layer):
         self.schema = schema
         self._directory = directory
         self._statistics = known = read_statistics(schema, directory)
-        self._dense = {f.name: dense_columns(f, known.dense, known.transformed) for f in schema.dense}
+        self._dense = {f.name: dense_encoding(f, known.dense, known.transformed) for f in schema.dense}
         self.tokenizer = Tokenizer(schema)
         self.reader = ValueReader(schema, self.tokenizer, known.edges, known.origins)
         self._lookups: dict[str, tf.lookup.StaticHashTable] = {}

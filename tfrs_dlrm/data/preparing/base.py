@@ -1,15 +1,16 @@
-"""The prepared data that a preparation goes on from: its vocabulary, counts, statistics and lineage."""
+"""The prepared data that a preparation extends: its vocabulary, counts, statistics and lineage."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tfrs_dlrm import schema as schema_lib
 from tfrs_dlrm.data.encoding.checksums import encoder_fingerprint
+from tfrs_dlrm.data.preparing.growing_schema import as_before, with_max_sizes
 from tfrs_dlrm.data.preparing.half_life import HalfLife
 from tfrs_dlrm.data.preparing.kept_counts import check_kept, counts_path, lineage_path
 from tfrs_dlrm.data.preparing.manifest import ChainLink, PreparedManifest, prepared_fingerprint
@@ -29,7 +30,7 @@ class PreparedBase:
       factor: what its counts are multiplied with.
       refresh: whether statistics are those of the new rows.
       chain: the links before this preparation, the oldest first; the base is the last of them.
-      kept: the checksums of the files with counts and lineage, by their path below the directory.
+      counts: the checksums of the files with counts and lineage, see `PreparedManifest`.
     """
 
     name: str
@@ -39,7 +40,7 @@ class PreparedBase:
     factor: float
     refresh: bool
     chain: tuple[ChainLink, ...]
-    kept: dict[str, str]
+    counts: dict[str, str]
 
     @classmethod
     def load(cls, name: str, half_life: HalfLife, refresh: bool, day: str) -> PreparedBase:
@@ -80,24 +81,24 @@ class PreparedBase:
         """How many links the chain has before this preparation, which is its number."""
         return len(self.chain)
 
-    def values(self, table: str) -> int:
+    def value_count(self, table: str) -> int:
         """How many values of a table have a row."""
         return (self.schema.table(table).vocabulary_size or 1) - 1
 
-    def counts(self, table: str) -> str:
-        """Returns the path of the counts of a table; raises a ValueError if it was replaced."""
-        return self._kept(counts_path(self.directory, table))
+    def counts_file(self, table: str) -> str:
+        """Returns the path of the counts of a table; raises a ValueError if the file is not as it was written."""
+        return self._checked(counts_path(self.directory, table))
 
-    def lineage(self, table: str) -> str:
-        """Returns the path of the lineage of a table; empty if the base is the first link."""
-        path = lineage_path(self.directory, table)
-        return self._kept(path) if self.links > 1 else ""
+    def lineage_file(self, table: str) -> str:
+        """Returns the path of the lineage of a table, checked as `counts_file`; empty if the base is the first link."""
+        return self._checked(lineage_path(self.directory, table)) if self.links > 1 else ""
 
-    def _kept(self, path: str) -> str:
+    def _checked(self, path: str) -> str:
         name = os.path.relpath(path, self.directory)
-        if name not in self.kept:
+        if name not in self.counts:
             raise ValueError(f"{path}: {self.name} has no such file; prepare it again")
-        return check_kept(self.directory, name, self.kept[name])
+        check_kept(path, self.counts[name])
+        return path
 
     def schema_for(self, given: Schema) -> Schema:
         """Returns the schema of the next link: that of the base, with the `max_size` and text layout that are given.
@@ -106,26 +107,21 @@ class PreparedBase:
           ValueError: the given schema differs in something else, has a smaller `max_size`, or a feature whose rows
             cannot stay.
         """
-        free = {f.table for f in self.schema.categorical if f.encoding in ("vocabulary", "buckets")}
-        sizes = {t.name: t.vocabulary_size for t in self.schema.tables if t.name in free and t.vocabulary_size}
         units = dict(zip(self.schema.label_columns, ((x.mean, x.std) for x in self.schema.labels), strict=True))
         same = {column: units[column] for column in given.label_columns if column in units}
-        text = dataclasses.replace(self.schema.text, missing=given.text.missing, strip=given.text.strip)
-        alike = given.with_vocabulary_sizes(sizes).with_units(same)
-        alike = _with_max_sizes(dataclasses.replace(alike, text=text), self.schema.categorical)
-        if found := schema_lib.difference(self.schema, alike):
+        if found := schema_lib.difference(self.schema, as_before(given, self.schema).with_units(same)):
             raise ValueError(
                 f"base: the schema differs from that of {self.name}: {found}; only max_size may grow. Leave the schema"
                 " out, which takes that of the base, or prepare without a base"
             )
         for old, new in zip(self.schema.categorical, given.categorical, strict=True):
             self._check_size(old, new)
-        return dataclasses.replace(_with_max_sizes(self.schema, given.categorical), text=given.text)
+        return dataclasses.replace(with_max_sizes(self.schema, given.categorical), text=given.text)
 
     def _check_size(self, old: CategoricalFeature, new: CategoricalFeature) -> None:
         if new.encoding != "vocabulary":
             return
-        least = max(self.values(old.table), old.max_size or 0)
+        least = max(self.value_count(old.table), old.max_size or 0)
         if new.max_size is not None and new.max_size < least:
             raise ValueError(
                 f"base: feature {new.name!r}: max_size={new.max_size} is below that of {self.name}; give at least"
@@ -154,13 +150,6 @@ class PreparedBase:
                     f"base: {what} was used already, in {used}; its rows would count twice. Leave it out, or give the"
                     " base from before"
                 )
-
-
-def _with_max_sizes(schema: Schema, features: Iterable[CategoricalFeature]) -> Schema:
-    """Returns the schema with the `max_size` of the named features."""
-    sizes = {f.name: f.max_size for f in features}
-    changed = (dataclasses.replace(f, max_size=sizes.get(f.name, f.max_size)) for f in schema.categorical)
-    return dataclasses.replace(schema, categorical=tuple(changed))
 
 
 def _key(stamp: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
@@ -50,9 +52,9 @@ class BlockValues:
         values, indices = self.of_input(feature.input_name)
         return np.asarray(days_since(values, 0).numpy()[indices])
 
-    def dense(self) -> np.ndarray:
-        """Returns the numbers of the dense features, float32 [N, W]; see `DenseFeature.numbers`."""
-        numbers = map(self.numbers, self._schema.dense)
+    def dense(self, features: Iterable[DenseFeature]) -> np.ndarray:
+        """Returns the numbers of dense features, float32 [N, W]; see `DenseFeature.numbers`."""
+        numbers = map(self.numbers, features)
         columns = [x if x.ndim == 2 else x[:, np.newaxis] for x in numbers]
         return np.concatenate([np.zeros((len(self._rows), 0), np.float32), *columns], axis=1)
 

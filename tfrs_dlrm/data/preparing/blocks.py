@@ -104,19 +104,22 @@ class BlockCounter:
     """Counts values, normalized as the encoder looks them up, and computes the moments of numbers.
 
     Edges and origins that the schema does not give are not known yet: days count from 1970.
+
+    Args:
+      schema: of the rows.
+      sketch: whether to sketch the numbers that give edges and origins.
     """
 
-    def __init__(self, schema: Schema):
+    def __init__(self, schema: Schema, sketch: bool = True):
         self._schema = schema
         self._tokenizer = Tokenizer(schema)
         edges = {f.name: merged_edges(f.edges) for f in bucket_features(schema) if f.edges}
         origins = {f.name: (f.time and f.time.origin_days) or 0 for f in day_features(schema)}
         self._reader = ValueReader(schema, self._tokenizer, edges, origins)
-        self._sketched = sketched_inputs(schema)
-        features, every = measured_numbers(schema), [name for f in schema.dense for name in f.numbers]
-        places = {name: i for i, name in enumerate(every)}
-        self._measured = [places[name] for name in features]
-        self._logarithms = [places[name] for name, f in features.items() if needs_transformed(f)]
+        self._sketched = sketched_inputs(schema) if sketch else {}
+        measured = list(measured_numbers(schema).values())
+        self._measured = list({f.name: f for f in measured}.values())
+        self._logarithms = [i for i, f in enumerate(measured) if needs_transformed(f)]
 
     def __call__(self, rows: TypedRows, keep: np.ndarray) -> CountedBlock:
         """Counts the rows of a block for which `keep`, bool [N], is true."""
@@ -124,11 +127,9 @@ class BlockCounter:
         values = BlockValues(self._schema, self._reader, kept)
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
         counts = [(f.table, *self._count(f, values, kept)) for f in features]
-        dense = values.dense()
+        dense = values.dense(self._measured)
         logarithms = np.log1p(np.maximum(dense[:, self._logarithms].astype(np.float64), 0))
-        numbers = np.concatenate(
-            [dense[:, self._measured], label_numbers(kept.labels, kept.weight), logarithms], axis=1
-        )
+        numbers = np.concatenate([dense, label_numbers(kept.labels, kept.weight), logarithms], axis=1)
         sketches = {key: NumberSketch.of(values.sketched(f)) for key, f in self._sketched.items()}
         return CountedBlock(counts, Moments.of(numbers), sketches, len(rows), len(kept), rows.bad)
 
@@ -173,7 +174,7 @@ class BlockEncoder:
             columns["weight"] = pa.array(rows.weight)
         values = BlockValues(self._schema, self._encoder.reader, rows)
         if self._schema.dense:
-            dense = self._encoder.dense(values.dense()).numpy()
+            dense = self._encoder.dense(values.dense(self._schema.dense)).numpy()
             columns |= {name: pa.array(dense[:, i]) for i, name in enumerate(self._schema.dense_columns)}
         unknown: dict[str, np.ndarray] = {}
         for f in self._schema.one_hot:

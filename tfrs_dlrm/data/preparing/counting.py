@@ -73,8 +73,9 @@ def count(
     moments = _joined_moments(schema, workspace)
     if job.base:
         _check_classes(job, moments)
-    rows = _write_vocabularies(job, workspace, engine.sums(job, workspace, list(settings)), settings)
-    if job.base and not job.base.refresh:
+    sums = engine.sums(job, workspace, list(settings), ranked=job.base is None)
+    rows = _write_vocabularies(job, workspace, sums, settings)
+    if job.base and not job.measures:
         known = read_json(os.path.join(job.base.directory, STATISTICS_FILE))
         write_json(os.path.join(workspace.output, STATISTICS_FILE), known)
         schema = job.schema.with_vocabulary_sizes(rows)

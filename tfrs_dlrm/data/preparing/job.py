@@ -39,7 +39,6 @@ class PrepareJob:
     bad_rows: BadRows
     rule: SplitRule = SplitRule()  # noqa: RUF009 (frozen)
     base: PreparedBase | None = None
-    half_life: str = ""
     day: str = ""
 
     @functools.cached_property
@@ -52,18 +51,18 @@ class PrepareJob:
         """All files: first those for training, then those for evaluation."""
         return self.train_files + self.eval_files
 
-    def on(self, base: PreparedBase, half_life: str) -> PrepareJob:
+    def on(self, base: PreparedBase) -> PrepareJob:
         """Returns the job on a base.
 
-        Args:
-          base: the base.
-          half_life: in which its counts halve, as it was given.
-
         Raises:
-          ValueError: the base has another schema, or has seen a training file already.
+          ValueError: the base has another schema.
         """
-        base.check_new([self._stamp(file) for file in self.train_files])
-        return dataclasses.replace(self, schema=base.schema_for(self.schema), base=base, half_life=half_life)
+        return dataclasses.replace(self, schema=base.schema_for(self.schema), base=base)
+
+    @property
+    def measures(self) -> bool:
+        """Whether statistics of numbers are those of its rows, and not those of the base."""
+        return self.base is None or self.base.refresh
 
     def check_files(self) -> None:
         """Checks all files before the work, see `sources.check`; raises the error of the first bad one."""
@@ -80,17 +79,23 @@ class PrepareJob:
         """Returns plain values that differ if the output may differ.
 
         Files count by size and time of modification, frames by their content.
+
+        Raises:
+          ValueError: the base has seen a training file or frame already.
         """
+        stamps = [self._stamp(file) for file in self.files]
+        if self.base is not None:
+            self.base.check_new(stamps[: len(self.train_files)])
         return {
             "schema": json.loads(self.schema.to_json()),
-            "files": [self._stamp(file) for file in self.files],
+            "files": stamps,
             "eval_files": len(self.eval_files),
             "eval_fraction": self.eval_fraction,
             "seed": self.seed,
             "bad_rows": self.bad_rows,
             "split": self.rule.plain(),
             "base": self.base and self.base.fingerprint,
-            "half_life": self.half_life or None,
+            "decay": None if self.base is None or self.base.factor == 1 else self.base.factor,
             "refresh_statistics": (self.base is not None and self.base.refresh) or None,
             "day": self.day or None,
         }

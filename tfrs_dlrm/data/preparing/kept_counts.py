@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tfrs_dlrm.data.encoding.checksums import check_file, files_in
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file, write_vocabulary
 from tfrs_dlrm.schema import Table
 from tfrs_dlrm.stores.files import crc32c, whole_file
@@ -75,7 +76,8 @@ class _Rows:
 
     def __init__(self, file: object, columns: list[str]):
         schema = pa.schema([COUNTED_VALUES.field(name) for name in columns])
-        self._writer = pq.ParquetWriter(file, schema, compression="zstd")
+        # A dictionary of values that are all different takes time and space.
+        self._writer = pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=["count"])
         self._columns, self._kept, self._rows = columns, [schema.empty_table()], 0
 
     def add(self, table: pa.Table) -> None:
@@ -100,29 +102,13 @@ class _Rows:
 
 def kept_checksums(directory: str) -> dict[str, str]:
     """Computes the CRC32C of each file with counts or lineage, by its path below a prepared directory."""
-    found: dict[str, str] = {}
-    for name in (COUNTS_DIR, LINEAGE_DIR):
-        path = os.path.join(directory, name)
-        files = sorted(os.listdir(path)) if os.path.isdir(path) else []
-        found |= {f"{name}/{file}": crc32c(os.path.join(path, file)) for file in files if file.endswith(".parquet")}
-    return found
+    names = [name for part in (COUNTS_DIR, LINEAGE_DIR) for name in files_in(directory, part, ".parquet")]
+    return {name: crc32c(os.path.join(directory, name)) for name in names}
 
 
-def check_kept(directory: str, name: str, expected: str) -> str:
-    """Returns the path of a file with counts or lineage, which is as it was written.
-
-    Raises:
-      ValueError: the file is missing, damaged or another one.
-    """
-    path = os.path.join(directory, name)
-    if not os.path.isfile(path):
-        raise ValueError(f"{path}: the file is missing; restore it, or prepare the data again")
-    if (found := crc32c(path)) != expected:
-        raise ValueError(
-            f"{path}: damaged or replaced since {directory} was prepared: its CRC32C is {found}, and was {expected};"
-            " restore it, or prepare the data again"
-        )
-    return path
+def check_kept(path: str, expected: str) -> None:
+    """Makes sure that a file with counts or lineage is as it was written; raises as `check_file`."""
+    check_file(path, expected, "restore it, or prepare the data again")
 
 
 def read_since(directory: str, table: str, rows: int) -> np.ndarray:

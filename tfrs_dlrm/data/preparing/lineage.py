@@ -10,6 +10,7 @@ import numpy as np
 from tfrs_dlrm import schema as schema_lib
 from tfrs_dlrm.data.encoding.checksums import encoder_fingerprint
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
+from tfrs_dlrm.data.preparing.growing_schema import as_before
 from tfrs_dlrm.data.preparing.kept_counts import LINEAGE_DIR, check_kept, read_since
 from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PreparedManifest
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
@@ -17,7 +18,7 @@ from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 
 @dataclasses.dataclass(frozen=True)
 class Lineage:
-    """How prepared data go on from earlier ones.
+    """How prepared data extend earlier ones.
 
     Attributes:
       link: the earlier data's position in the chain.
@@ -52,7 +53,7 @@ def lineage(data_dir: str, encoder_dir: str) -> Lineage | None:
         return None
     for name, expected in manifest.counts.items():
         if name.startswith(f"{LINEAGE_DIR}/"):
-            check_kept(data_dir, name, expected)
+            check_kept(os.path.join(data_dir, name), expected)
     schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
     tables = dict.fromkeys(f.table for f in schema.categorical if f.encoding == "vocabulary")
     known = {t: read_since(data_dir, t, schema.table(t).vocabulary_size or 1) <= links[-1] for t in tables}
@@ -75,11 +76,7 @@ def check_scorable(schema: Schema, data_dir: str, found: Lineage, name: str) -> 
     if not found.same_statistics:
         raise ValueError(f"{data_dir}: the statistics of numbers were refreshed since the data of {name}; {advice}")
     grown = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
-    sizes = {t.name: t.vocabulary_size for t in schema.tables if t.name in found.known and t.vocabulary_size}
-    limits = {f.name: f.max_size for f in schema.categorical}
-    features = (dataclasses.replace(f, max_size=limits.get(f.name)) for f in grown.categorical)
-    alike = dataclasses.replace(grown.with_vocabulary_sizes(sizes), categorical=tuple(features), text=schema.text)
-    if difference := schema_lib.difference(schema, alike):
+    if difference := schema_lib.difference(schema, as_before(grown, schema)):
         raise ValueError(f"{data_dir}: another schema than the checkpoints in {name} have: {difference}; {advice}")
 
 

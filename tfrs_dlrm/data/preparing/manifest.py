@@ -41,7 +41,7 @@ class PreparedShard:
 
 @dataclasses.dataclass(frozen=True)
 class ChainLink:
-    """One of the preparations that a prepared directory goes on from.
+    """One of the preparations that a prepared directory extends.
 
     Attributes:
       name: its directory or address, as it was given as a base.
@@ -63,7 +63,7 @@ class PreparedManifest:
     """The content of a prepared directory.
 
     Attributes:
-      train: the shards of the training set, in the order of the log.
+      train: the shards of the training set, in the order of the log or of time, see `split`.
       eval: the shards of the evaluation set; empty without one.
       bad_rows: how many raw rows were set aside.
       out_of_range: by feature, how many values have no row.
@@ -78,7 +78,7 @@ class PreparedManifest:
         `tfrs_dlrm.data.encoding.checksums`.
       counts: checksums of the files with the counts and lineage of values, which only a next preparation and programs
         that move a model to later data read; empty in data of earlier versions.
-      chain: the preparations that the vocabulary goes on from, the oldest first; empty without a base.
+      chain: the preparations that the vocabulary extends, the oldest first; empty without a base.
     """
 
     train: tuple[PreparedShard, ...]

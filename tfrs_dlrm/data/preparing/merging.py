@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -51,7 +52,7 @@ def ranked(batches: Iterable[pa.RecordBatch], min_count: int, max_size: int | No
         above = int((counts.to_numpy() >= min_count).sum())
         found = min(above, room)
         room -= found
-        since = pa.array([0] * found + [NO_ROW] * (batch.num_rows - found), pa.int32())
+        since = pa.array(np.where(np.arange(batch.num_rows) < found, 0, NO_ROW), pa.int32())
         yield pa.record_batch([batch.column(0), counts, since], schema=COUNTED_VALUES)
 
 
@@ -110,7 +111,7 @@ def _write_day(batches: Iterable[pa.RecordBatch], path: str) -> None:
 
 def _join(connection: duckdb.DuckDBPyConnection, base: PreparedBase, table: str, day: str) -> None:
     """Makes the tables `merged`, with all values, their counts and the rows of the known ones, and `lineage`."""
-    counts, lineage = base.counts(table), base.lineage(table)
+    counts, lineage = base.counts_file(table), base.lineage_file(table)
     since = "SELECT since, file_row_number + 1 AS row FROM read_parquet(?, file_row_number = true)"
     none = "SELECT CAST(0 AS INTEGER) AS since, CAST(0 AS BIGINT) AS row WHERE false"
     connection.execute(f"CREATE TABLE lineage AS {since if lineage else none}", [lineage] if lineage else [])
@@ -119,5 +120,5 @@ def _join(connection: duckdb.DuckDBPyConnection, base: PreparedBase, table: str,
         " CASE WHEN b.file_row_number < ? THEN b.file_row_number + 1 END AS row,"
         " coalesce(b.count, 0) * CAST(? AS DOUBLE) + coalesce(d.count, 0) AS count"
         " FROM read_parquet(?, file_row_number = true) b FULL OUTER JOIN read_parquet(?) d ON b.value = d.value",
-        [base.values(table), base.factor, counts, day],
+        [base.value_count(table), base.factor, counts, day],
     )

@@ -70,7 +70,7 @@ class CountingPass:
     stage, kind = "vocabulary", COUNTED
 
     def __init__(self, job: PrepareJob):
-        self._job, self._split, self._counter = job, RowSplitter(job), BlockCounter(job.schema)
+        self._job, self._split, self._counter = job, RowSplitter(job), BlockCounter(job.schema, job.measures)
         self.files = range(len(job.train_files))
 
     def work(self, file: int, block: RawBlock) -> tuple[CountedBlock, SetCounts]:

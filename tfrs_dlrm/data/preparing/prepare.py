@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from tfrs_dlrm.data.encoding.checksums import checksums
@@ -76,9 +77,10 @@ def prepare(
         of any mixture. A frame gives the bytes that a Parquet file of it would give; a preparation that was killed
         resumes if it is called with equal values.
       output: the directory to write. It holds `train/` and `eval/` with Parquet shards, `schema.json` with the size
-        of every table, `vocabulary/`, `statistics.json`, and `prepared.json`, which is written last. For a URL such as
+        of every table, `vocabulary/`, `counts/` and on a base `lineage/` for the next day, `statistics.json`,
+        `samples.jsonl`, and `prepared.json`, which is written last. For a URL such as
         `s3://BUCKET/PREFIX` the local copy is prepared first (see `tfrs_dlrm.stores`).
-      base: a prepared directory, on a disk or in an object store, whose vocabulary goes on: known values keep their
+      base: a prepared directory, on a disk or in an object store, that is extended: known values keep their
         rows, and new values get rows behind them. If a table has `max_size` values, the value with the lowest count
         gives its row to a new value with a higher one. Values are counted over both logs, so that a value gets a row
         once it has occurred `min_count` times. Statistics stay the base's, and so do the means of labels.
@@ -114,13 +116,12 @@ def prepare(
       The manifest. Called again after it was killed, `prepare` resumes; after it has finished, it does nothing.
 
     Raises:
-      FileNotFoundError: an input is missing.
-      FileNotFoundError: the base is missing, or its preparation did not finish.
-      ValueError: the base is damaged, has another schema, is of a later day, or has seen an input already; with a base,
-        all training rows have one label. Then nothing is written.
+      FileNotFoundError: an input is missing; the base is missing, or its preparation did not finish.
       ValueError: an input is empty, damaged, lacks a column or has no usable row; a time or group leaves no row for
-        training or evaluation; `output` holds something else, or
-        another process prepares other data in it (`InUseError`). One that prepares the same data is waited for.
+        training or evaluation; `output` holds something else, or another process prepares other data in it
+        (`InUseError`; one that prepares the same data is waited for); the base is damaged, has another schema, is of a
+        later day, or has seen an input already; on a base, all training rows have one label. After an error on a base
+        nothing is left.
       BadRowError: a row is malformed, and `bad_rows` is `error`.
       ImportError: PySpark is not installed.
       OSError: the disk is full; Spark cannot be started or reached, or its executors lack something; a `StoreError`
@@ -160,7 +161,7 @@ def prepare(
     eval_files = expand_inputs(eval_inputs, "eval_inputs") if with_eval else ()
     job = PrepareJob(schema, train_files, eval_files, eval_fraction, seed, bad_rows, rule, day=day)
     if before is not None:
-        job = job.on(before, "" if half_life is None else str(half_life))
+        job = job.on(before)
     training = set(map(input_identity, job.train_files))
     for file in job.eval_files:
         if input_identity(file) in training:
@@ -234,17 +235,15 @@ class _Preparation:
 
     def _prepare(self, fingerprint: dict[str, Any], engine: EngineName, master: str | None) -> PreparedManifest:
         self._job.check_files()
-        try:
-            with _engine(engine, master) as running:
-                self._workspace.begin(fingerprint)
-                schema = self._count(running)
+        with _engine(engine, master) as running:
+            self._workspace.begin(fingerprint)
+            with self._cleared_if_useless():
+                schema = count(self._job, self._workspace, running, self._progress)
                 running.encode(self._job, self._workspace, schema, self._progress)
+        with self._cleared_if_useless():
             if self._job.rule.keep_order:
                 order_rows(self._workspace, self._progress)
             manifest = self._manifest(fingerprint)
-        except EmptySetError:
-            self._workspace.discard()  # so that the same output can be given with another rule
-            raise
         if not schema.weight:
             with_shares(schema, manifest.labels.get("train", {})).save(os.path.join(self._output, SCHEMA_FILE))
         write_samples(self._output, self._samples("eval" if manifest.eval else "train"))
@@ -253,14 +252,14 @@ class _Preparation:
         self._workspace.end(manifest)
         return manifest
 
-    def _count(self, engine: Engine) -> Schema:
+    @contextlib.contextmanager
+    def _cleared_if_useless(self) -> Iterator[None]:
+        """Removes the files if a rule leaves a set empty, or if a day on a base cannot be used."""
         try:
-            return count(self._job, self._workspace, engine, self._progress)
-        except EmptySetError:
-            raise
-        except ValueError:
-            if self._job.base:  # the day cannot be used: leave no trace of it
-                self._workspace.discard()
+            yield
+        except ValueError as e:
+            if self._job.base or isinstance(e, EmptySetError):
+                self._workspace.discard()  # so that the same output can be given with another rule or log
             raise
 
     def _manifest(self, fingerprint: dict[str, Any]) -> PreparedManifest:

@@ -43,16 +43,21 @@ def counts_file(workspace: Workspace, table: str, name: str) -> str:
     return os.path.join(workspace.counts, table, f"{name}.parquet")
 
 
-def by_falling_count(counts_dir: str, table: str) -> Iterator[pa.RecordBatch]:
-    """Yields the values of a table, `value` and `count`, in batches: by falling count, ties by their UTF-8 bytes.
+def summed(counts_dir: str, table: str, ranked: bool) -> Iterator[pa.RecordBatch]:
+    """Sums the counts of all segments: yields the values of a table, `value` and `count`, in batches.
 
-    DuckDB sorts, and spills to `counts_dir` if its memory is full. A value with a line break is left out, since a
+    DuckDB does it, and spills to `counts_dir` if its memory is full. A value with a line break is left out, since a
     vocabulary file holds one value per line.
+
+    Args:
+      counts_dir: `Workspace.counts`.
+      table: the name of the table.
+      ranked: whether to sort them by falling count, ties by their UTF-8 bytes; otherwise they are in any order.
     """
     files = os.path.join(glob.escape(os.path.join(counts_dir, table)), "*.parquet")
     with connect(counts_dir) as connection:
         query = (
             "SELECT value, CAST(sum(count) AS BIGINT) AS n FROM read_parquet(?)"
-            " WHERE NOT regexp_matches(value, '[\\r\\n]') GROUP BY value ORDER BY n DESC, value"
+            " WHERE NOT contains(value, chr(10)) AND NOT contains(value, chr(13)) GROUP BY value"
         )
-        yield from read_query(connection, query, files)
+        yield from read_query(connection, query + (" ORDER BY n DESC, value" if ranked else ""), files)

@@ -1,11 +1,14 @@
 """The directory that `prepare` writes: which segments are finished, which files are temporary, and which run owns it.
 
-- `train/`, `eval/`: shards, which get their final names when they are complete.
+- `train/`, `eval/`: shards; `vocabulary/`, `counts/` and `lineage/`: files by table. Each gets its final name when it is
+  complete.
 - `unfinished/`, which is removed at the end:
   `job.json` and `run`, the job and the run that works on it;
   `counts/TABLE/NAME.parquet`, the values of segment NAME, `numbers/NAME.parquet`, its sketches of numbers, and
   `counted/NAME.json`, the mark that they are counted;
+  `day/TABLE.parquet`, the sums of the counts on a base, while they are merged, and `sorted-RUN/`, sums by Spark;
   `NAME.jsonl`, its bad rows, and `encoded/NAME.json`, the mark that it is encoded;
+  `NAME.arrow`, its training rows with their times, and `ordered/NAME.json`, the mark of a shard in the order of time;
   `failed/NAME.json`, the error of the segment; `attempts/`, temporary files of the processes of an engine.
 """
 

@@ -1,4 +1,4 @@
-"""Engines run the passes of `prepare` and sort vocabularies, on this machine or on a Spark cluster."""
+"""Engines run the passes of `prepare` and sum the counts of values, on this machine or on a Spark cluster."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ class Engine(Protocol):
         """
 
     def sums(
-        self, job: PrepareJob, workspace: Workspace, tables: Sequence[str]
+        self, job: PrepareJob, workspace: Workspace, tables: Sequence[str], ranked: bool
     ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
-        """Sums the counts of all segments, and sorts the values.
+        """Sums the counts of all segments.
 
         Args:
           job: the job.
           workspace: holds the counts.
           tables: the tables with a vocabulary.
+          ranked: whether to sort the values by falling count, ties by their UTF-8 bytes; otherwise any order will do.
 
         Yields:
-          Each of `tables`, in order, and batches of its values, text, and their counts, int64: by falling count, ties
-          by their UTF-8 bytes. Use them up before asking for the next table.
+          Each of `tables`, in order, and batches of its values, text, and their counts, int64. Use them up before
+          asking for the next table.
         """
 
     def encode(self, job: PrepareJob, workspace: Workspace, schema: Schema, report: Progress) -> None:

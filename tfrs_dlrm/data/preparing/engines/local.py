@@ -15,7 +15,7 @@ import pyarrow as pa
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
 from tfrs_dlrm.data.preparing.passes import CountingPass, EncodingPass, Pass, rows_of
-from tfrs_dlrm.data.preparing.value_counts import by_falling_count
+from tfrs_dlrm.data.preparing.value_counts import summed
 from tfrs_dlrm.data.preparing.workspace import Workspace
 from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.sources import RawBlock
@@ -34,11 +34,11 @@ class LocalEngine:
         _run(CountingPass(job), job, workspace, report)
 
     def sums(
-        self, job: PrepareJob, workspace: Workspace, tables: Sequence[str]
+        self, job: PrepareJob, workspace: Workspace, tables: Sequence[str], ranked: bool
     ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
         """See `Engine.sums`."""
         for table in tables:
-            yield table, by_falling_count(workspace.counts, table)
+            yield table, summed(workspace.counts, table, ranked)
 
     def encode(self, job: PrepareJob, workspace: Workspace, schema: Schema, report: Progress) -> None:
         """See `Engine.encode`."""

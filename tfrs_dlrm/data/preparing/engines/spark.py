@@ -68,17 +68,19 @@ class SparkEngine:
         self._pass("encode", ENCODED, len(job.files), _site(job, workspace), schema, report)
 
     def sums(
-        self, job: PrepareJob, workspace: Workspace, tables: Sequence[str]
+        self, job: PrepareJob, workspace: Workspace, tables: Sequence[str], ranked: bool
     ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
         """See `Engine.sums`."""
         if not tables:
             return
-        files = self._sorted_values(job, workspace, tables)
+        files = self._summed_values(job, workspace, tables, ranked)
         for number, name in enumerate(tables):
             yield name, _batches([spark_tasks.values_file(workspace, part, t) for part, t in files if t == number])
 
-    def _sorted_values(self, job: PrepareJob, workspace: Workspace, tables: Sequence[str]) -> list[tuple[int, int]]:
-        """Sums and sorts the counts of all tables; returns the files of the values, as (part, table)."""
+    def _summed_values(
+        self, job: PrepareJob, workspace: Workspace, tables: Sequence[str], ranked: bool
+    ) -> list[tuple[int, int]]:
+        """Sums the counts of all tables, see `Engine.sums`; returns the files of the values, as (part, table)."""
         from pyspark.sql import functions as F
 
         site, names = _site(job, workspace), workspace.marked(COUNTED)
@@ -88,9 +90,10 @@ class SparkEngine:
             .where(~F.col("value").rlike("[\r\n]"))  # a vocabulary file holds one value per line
             .groupBy("table", "value")
             .agg(F.sum("n").alias("n"))
-            .orderBy("table", F.col("n").desc(), "value")
-            .select("table", "value", "n")
         )
+        # Each part writes one table after the other.
+        sums = sums.orderBy("table", F.col("n").desc(), "value") if ranked else sums.sortWithinPartitions("table")
+        sums = sums.select("table", "value", "n")
         write = functools.partial(spark_tasks.write_values, site)
         rows = self._collect(_map(sums, write, "part int, table int"))
         return sorted((row.part, row.table) for row in rows)
