@@ -10,7 +10,7 @@ from tfrs_dlrm.data.raw.frames import RawInputs, expand_inputs
 from tfrs_dlrm.data.raw.number_or_category import Certainty
 from tfrs_dlrm.data.raw.proposed_feature import Feature, propose_feature
 from tfrs_dlrm.data.raw.proposed_label import label_certainty, label_column, labels_of, propose_label
-from tfrs_dlrm.data.raw.proposed_vector import find_vector
+from tfrs_dlrm.data.raw.proposed_vector import FoundVector, find_vector
 from tfrs_dlrm.data.raw.sampled_column import SampledColumn
 from tfrs_dlrm.data.raw.sniffing import read_first_rows
 from tfrs_dlrm.messages.arguments import checked
@@ -119,7 +119,8 @@ def infer_schema(
             notes[name] = f"{note}; {chosen}" if chosen else note
             certainty[name] = label_certainty(proposed, label is not None, chosen)
             continue
-        found = propose_feature(column, _feature_name(column, taken), labels, first.rows >= rows)
+        vector = find_vector(column)
+        found = propose_feature(column, _feature_name(column, taken, vector), labels, vector, first.rows >= rows)
         notes[column.name], certainty[column.name] = found.note, found.certainty
         if found.feature is not None:
             features.append(found.feature)
@@ -151,12 +152,11 @@ def _buckets(number: DenseFeature) -> CategoricalFeature:
     )
 
 
-def _feature_name(column: SampledColumn, taken: set[str]) -> str:
+def _feature_name(column: SampledColumn, taken: set[str], vector: FoundVector | None) -> str:
     """Makes an unused name of letters, digits and underscores: `capital-gain` becomes capital_gain."""
     base = re.sub(r"[^A-Za-z0-9]+", "_", column.name).strip("_")
     base = base if re.match("[A-Za-z]", base) else f"c_{base}".rstrip("_")
     name, number = base, 2
-    vector = find_vector(column)
     more = (*_BESIDE, *(_PARTS if column.time else ()), *range(vector.size if vector else 0))
     while {name, *(f"{name}_{part}" for part in more)} & taken:
         name, number = f"{base}_{number}", number + 1

@@ -14,7 +14,7 @@ from tfrs_dlrm.data.raw.joined_values import find_separator
 from tfrs_dlrm.data.raw.notations import looks_like_number, may_be_lists
 from tfrs_dlrm.data.raw.number_or_category import ENOUGH_ROWS, Certainty, Decision, decide
 from tfrs_dlrm.data.raw.proposed_time import propose_time
-from tfrs_dlrm.data.raw.proposed_vector import FoundVector, find_vector, lengths
+from tfrs_dlrm.data.raw.proposed_vector import FoundVector, lengths
 from tfrs_dlrm.data.raw.sampled_column import SampledColumn
 from tfrs_dlrm.data.raw.values import MAX_INT64
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, RawType, Transform
@@ -45,7 +45,11 @@ class ProposedFeature:
 
 
 def propose_feature(
-    column: SampledColumn, name: str, labels: np.ndarray | None, partial: bool = False
+    column: SampledColumn,
+    name: str,
+    labels: np.ndarray | None,
+    vector: FoundVector | None = None,
+    partial: bool = False,
 ) -> ProposedFeature:
     """Proposes a feature called `name` for a column.
 
@@ -53,12 +57,12 @@ def propose_feature(
       column: the first rows.
       name: of the feature.
       labels: float64 [rows], 0 or 1, NaN where there is none; None if nothing is known of them.
+      vector: what `find_vector` found.
       partial: whether the log has more rows than these.
     """
     missing = f", {max(column.missing, 0.001):.1%} missing" if column.missing else ""
     if column.values.null_count == len(column.values):
         return ProposedFeature(None, f"no value in {len(column.values):,} rows")
-    vector = find_vector(column)
     if vector is not None:
         return _vector(column, name, missing, vector)
     if column.is_list:

@@ -82,12 +82,14 @@ class _Written(NamedTuple):
       times: texts, or int64 since 1970.
       places: which of them each row has, int64 [rows that have one].
       format: of all of them.
-      doubt: the question that the format leaves open; empty if there is none.
+      other: the format that reads all of them too, with day and month exchanged; empty if there is none.
+      doubt: the question which of the two it is.
     """
 
     times: pa.Array
     places: np.ndarray
     format: str
+    other: str = ""
     doubt: str = ""
 
 
@@ -157,9 +159,8 @@ def time_format(column: SampledColumn) -> str:
             f"column {column.name!r}: its first rows are in no time format that is known ({shown}); give time_format,"
             " such as %Y-%m-%d or epoch_seconds"
         )
-    other = _read_otherwise(written.times, written.format)
-    if other is not None:
-        formats = " or ".join(sorted((written.format, other), reverse=True))
+    if written.other:
+        formats = " or ".join(sorted((written.format, written.other), reverse=True))
         raise ValueError(f"column {column.name!r}: its times may be {formats}; give one as time_format")
     return written.format
 
@@ -204,16 +205,16 @@ def _read_otherwise(times: pa.Array, found: str) -> str | None:
     return None
 
 
-def _of_alike(texts: pa.Array, found: str) -> tuple[str, str]:
-    """Returns the format of texts whose day may be their month: that of fewer days. Also returns the question."""
+def _of_alike(texts: pa.Array, found: str) -> tuple[str, str, str]:
+    """Returns the format of texts whose day may be their month: that of fewer days; the other one; and the question."""
     other = _read_otherwise(texts, found)
     if other is None:
-        return found, ""
+        return found, "", ""
     # A log has rows of each day rather than of a day of each month.
     spans = {f: int(np.ptp(minutes_of(texts, Time(("days",), f)) // 1440)) + 1 for f in (found, other)}
     first, second = sorted(spans, key=lambda f: spans[f])
     said = [f"{f[:8]} of {spans[f]:,} day{'s' * (spans[f] > 1)}" for f in (first, second)]
-    return first, f"; is it {' or '.join(said)}?"
+    return first, second, f"; is it {' or '.join(said)}?"
 
 
 def _formats() -> Iterator[str]:

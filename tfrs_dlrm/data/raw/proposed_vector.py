@@ -52,13 +52,13 @@ def _of_texts(texts: list[str], separator: str) -> FoundVector | None:
     first = texts[0]
     if separator not in first:
         return None
-    size = _one_length(number_lists(pa.array(texts, pa.string()), separator))
-    if not size:
-        return None
     read = number_lists(pa.array(texts[:_READ], pa.string()), separator)
+    if not _one_length(read):
+        return None
     items = [item.strip() for item in pc.list_flatten(read).to_pylist()]
     numbers = [as_number(item) for item in items if item]
     fractions = any("." in item or "e" in item.lower() for item in items)
     if not fractions or any(n is None or not np.isfinite(n) for n in numbers):
         return None
-    return FoundVector(size, separator)
+    size = _one_length(number_lists(pa.array(texts, pa.string()), separator))
+    return FoundVector(size, separator) if size else None
