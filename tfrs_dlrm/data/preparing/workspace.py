@@ -1,7 +1,6 @@
 """The directory that `prepare` writes: which segments are finished, which files are temporary, and which run owns it.
 
-- `train/`, `eval/`: shards; `vocabulary/`, `counts/` and `lineage/`: files by table. Each gets its final name when it is
-  complete.
+- `train/`, `eval/`: shards; `vocabulary/`, `counts/`, `lineage/`: files by table. Each gets its name once it is whole.
 - `unfinished/`, which is removed at the end:
   `job.json` and `run`, the job and the run that works on it;
   `counts/TABLE/NAME.parquet`, the values of segment NAME, `numbers/NAME.parquet`, its sketches of numbers, and
