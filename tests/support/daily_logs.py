@@ -1,11 +1,13 @@
 """The logs of three days, in which values come and go; and their vocabularies by a plain loop."""
 
 import collections
+import os
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 MAX_SIZE, MIN_COUNT = 14, 3
@@ -42,6 +44,11 @@ def day(number: int, rows: int = 240) -> pd.DataFrame:
             "width": rng.normal(number, 1, rows).round(3),
         }
     )
+
+
+def rows_of(directory: str | os.PathLike, table: str) -> dict[str, int]:
+    """The row of each value of a table in a prepared directory."""
+    return {value: row for row, value in enumerate(read_vocabulary(str(directory), table), 1)}
 
 
 def occurrences(log: pd.DataFrame, table: str) -> collections.Counter:

@@ -5,9 +5,8 @@ years, rounded amounts, minutes of a day, codes of districts and trades, version
 """
 
 import numpy as np
-import pandas as pd
 
-from tests.support.typed_logs import Log, drawn, joined
+from tests.support.typed_logs import Log, drawn, joined, moments
 
 
 def hotel(seed=21):
@@ -27,7 +26,7 @@ def hotel(seed=21):
         np.where(r.random(log.rows) < 0.35, np.nan, (r.lognormal(6, 1.2, log.rows)).round(4)),
         0.3,
     )
-    log.add("check_in", "time", _moments("2014-02-01", r.integers(0, 200, log.rows), "D", "%Y-%m-%d"))
+    log.add("check_in", "time", moments("2014-02-01", r.integers(0, 200, log.rows), "D", "%Y-%m-%d"))
     log.ids("user_location_city", drawn(r, 900, 0, 56000), 0.8)
     log.number("price_usd_cents", np.round(r.lognormal(9, 0.7, log.rows)).astype(int), -0.4)
     log.ids("starrating", [1, 2, 3, 4, 5], 0.5, 0.3, "number category")
@@ -86,7 +85,7 @@ def loans(seed=23):
     log.number("dti", np.clip(r.normal(17, 8, log.rows), 0, 40).round(2), 0.3)
     log.number("delinq_2yrs", r.poisson(0.3, log.rows), 0.3, "number category")
     log.number("fico", r.choice(np.arange(660, 850, 5), log.rows, p=_shares(np.exp(-np.arange(38) / 10))), -0.5)
-    log.add("issue_d", "time", _moments("2015-01-01", np.sort(r.integers(0, 700, log.rows)), "D", "%d-%b-%Y"))
+    log.add("issue_d", "time", moments("2015-01-01", np.sort(r.integers(0, 700, log.rows)), "D", "%d-%b-%Y"))
     log.number("open_acc", np.round(r.gamma(5, 2.2, log.rows)).astype(int), 0.1)
     log.number("revol_util", np.clip(r.normal(54, 24, log.rows), 0, 120).round(1), 0.3)
     log.add("pymnt_plan", "category", np.where(r.random(log.rows) < 0.03, "y", "n"))
@@ -128,7 +127,7 @@ def games(seed=24):
     log.add(
         "started",
         "time",
-        _moments("2024-05-01", np.sort(r.integers(0, 40 * 86400, log.rows)), "s", "%m/%d/%Y %I:%M:%S %p"),
+        moments("2024-05-01", np.sort(r.integers(0, 40 * 86400, log.rows)), "s", "%m/%d/%Y %I:%M:%S %p"),
     )
     return log.done("win", at=17)
 
@@ -179,12 +178,8 @@ def listings(seed=25):
     log.ids("app_version", ["4.12.1", "4.12.2", "4.13.0", "5.0"], 1, 0.3)
     log.add("superhost", "category", np.where(r.random(log.rows) < 0.2, "t", "f"))
     log.number("host_since_days", r.integers(0, 4000, log.rows), 0.2)
-    log.add("host_since", "time", _moments("2009-01-01", r.integers(0, 4000, log.rows), "D", "%Y-%m-%d"))
+    log.add("host_since", "time", moments("2009-01-01", r.integers(0, 4000, log.rows), "D", "%Y-%m-%d"))
     return log.done("instant_bookable", at=5)
-
-
-def _moments(start, offsets, unit, form):
-    return (pd.Timestamp(start) + pd.to_timedelta(offsets, unit=unit)).strftime(form).to_numpy()
 
 
 def _shares(weights):

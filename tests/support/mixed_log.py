@@ -1,6 +1,4 @@
-"""A raw log with every kind of feature, and comparison of what was prepared of it."""
-
-import filecmp
+"""A raw log with every kind of feature."""
 
 import numpy as np
 import pandas as pd
@@ -51,16 +49,6 @@ def frame(rows=400, seed=0):
             "words": [" ".join(f"w{k}" for k in zipf(rng.integers(0, 5))) for _ in range(rows)],
         }
     ).assign(user=lambda f: f["user"].mask(rng.random(rows) < 0.2))
-
-
-def files_below(directory):
-    return sorted(p.relative_to(directory) for p in directory.rglob("*") if p.is_file())
-
-
-def assert_same_bytes(a, b):
-    assert files_below(a) == files_below(b)
-    different = [str(f) for f in files_below(a) if not filecmp.cmp(a / f, b / f, shallow=False)]
-    assert different == []
 
 
 def spoil(path):

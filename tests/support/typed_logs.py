@@ -81,7 +81,7 @@ def fraud(seed=2):
     log.add("device", "category", rng.choice(device, log.rows, p=_falling([94, 4, 0.6, 0.4, 0.2], len(device))))
     log.ids("os", np.unique(rng.geometric(0.012, 200)), 1.2, 0.4)
     log.ids("channel", drawn(rng, 160, 3, 500), 0.8, 0.8)
-    log.add("click_time", "time", _moments(rng, log.rows, "2017-11-06", 3, "%Y-%m-%d %H:%M:%S"))
+    log.add("click_time", "time", _in_order(rng, log.rows, "2017-11-06", 3, "%Y-%m-%d %H:%M:%S"))
     return log.done("is_attributed", at=6)
 
 
@@ -248,7 +248,7 @@ def bank(seed=10):
     log.ids("merchant_category", drawn(rng, 90, 1000, 9999), 0.8, 0.5)
     log.add("housing", "category", rng.choice(["yes", "no"], log.rows))
     log.add("loan", "category", rng.choice(["yes", "no"], log.rows))
-    log.add("date", "time", _moments(rng, log.rows, "2024-01-01", 300, "%d.%m.%Y"))
+    log.add("date", "time", _in_order(rng, log.rows, "2024-01-01", 300, "%d.%m.%Y"))
     return log.done("y", at=14)
 
 
@@ -266,7 +266,7 @@ def devices(seed=11):
     log.number("sessions_7d", rng.negative_binomial(1, 0.1, log.rows), 0.4)
     log.number("bid", rng.lognormal(0, 0.7, log.rows).round(4), 0.2)
     log.ids("version", ["7.1.2", "8.0", "9", "10", "11.0.1", "12"], 0.5)
-    log.add("stamp", "time", _moments(rng, log.rows, "2026-03-01", 20, "%Y-%m-%dT%H:%M:%SZ"))
+    log.add("stamp", "time", _in_order(rng, log.rows, "2026-03-01", 20, "%Y-%m-%dT%H:%M:%SZ"))
     frame, kinds = log.done("is_install", at=3)
     return frame.astype({name: str for name in ("system", "carrier", "battery", "installed_apps", "free_mb")}), kinds
 
@@ -298,6 +298,10 @@ def _falling(head, n):
     return p / p.sum()
 
 
-def _moments(rng, rows, start, days, form):
-    seconds = np.sort(rng.integers(0, days * 86400, rows))
-    return (pd.Timestamp(start) + pd.to_timedelta(seconds, unit="s")).strftime(form).to_numpy()
+def moments(start, offsets, unit, form):
+    """Returns the texts of times: those of offsets in a unit, from a start on."""
+    return (pd.Timestamp(start) + pd.to_timedelta(offsets, unit=unit)).strftime(form).to_numpy()
+
+
+def _in_order(rng, rows, start, days, form):
+    return moments(start, np.sort(rng.integers(0, days * 86400, rows)), "s", form)

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from daily_logs import SCHEMA, day
+from daily_logs import SCHEMA, day, rows_of
 
 import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.training import warm_start as warm_start_module
 from tfrs_dlrm.training.evaluation import evaluate_run
@@ -38,10 +37,6 @@ def days(tmp_path_factory):
     )
     td.train_and_evaluate(run, str(root / "run"))
     return root
-
-
-def rows_of(directory, table):
-    return {value: row for row, value in enumerate(read_vocabulary(str(directory), table), 1)}
 
 
 def same_rows(days, table, now):

@@ -7,10 +7,9 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from daily_logs import MAX_SIZE, MIN_COUNT, SCHEMA, day, occurrences, vocabularies
-from mixed_log import assert_same_bytes, files_below
+from daily_logs import MAX_SIZE, MIN_COUNT, SCHEMA, day, occurrences, rows_of, vocabularies
+from file_tree import assert_same_bytes, files_below
 
-from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
 from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing.kept_counts import read_since
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, prepared_fingerprint
@@ -30,10 +29,6 @@ def chain(tmp_path_factory):
         on = {"base": str(root / str(n - 1)), "half_life": 1} if n > 1 else {}
         prepare(SCHEMA if n == 1 else None, [str(root / f"{n}.csv")], str(root / str(n)), eval_fraction=0.0, **on)
     return root
-
-
-def rows_of(directory, table):
-    return {value: row for row, value in enumerate(read_vocabulary(str(directory), table), 1)}
 
 
 @pytest.mark.parametrize(("table", "min_count", "max_size"), [("site", MIN_COUNT, MAX_SIZE), ("tags", 2, None)])

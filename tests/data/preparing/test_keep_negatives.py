@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from file_tree import assert_same_bytes
 
 from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing.fit_encoder import fit_encoder
@@ -107,10 +108,7 @@ def test_stopped_in_either_pass_it_ends_with_the_same_bytes(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             prepare(SCHEMA, *call, str(tmp_path / "out"), keep_negatives=0.3, progress=stop, **OPTIONS)
     prepare(SCHEMA.with_keep_negatives(0.3), *call, str(tmp_path / "out"), **OPTIONS)
-    files = [sorted(str(p.relative_to(tmp_path / d)) for p in (tmp_path / d).rglob("*")) for d in ("whole", "out")]
-    assert files[0] == files[1]
-    for name in filter(lambda name: (tmp_path / "out" / name).is_file(), files[0]):
-        assert filecmp.cmp(tmp_path / "whole" / name, tmp_path / "out" / name, shallow=False), name
+    assert_same_bytes(tmp_path / "whole", tmp_path / "out")
 
 
 def test_what_has_no_negatives_is_refused(tmp_path):

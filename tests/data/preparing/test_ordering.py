@@ -1,12 +1,11 @@
 """`prepare(keep_order=True)`: the training rows in the order of pandas, whatever the files, and stopped in any pass."""
 
-import filecmp
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from file_tree import assert_same_bytes
 
 from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing.prepare import prepare
@@ -70,10 +69,7 @@ def test_the_order_of_pandas_whatever_stops(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             prepare(SCHEMA, inputs, str(tmp_path / "killed"), **options, progress=stop)
     prepare(SCHEMA, inputs, str(tmp_path / "killed"), **options)
-    names = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
-    found = sorted(str(p.relative_to(tmp_path / "killed")) for p in (tmp_path / "killed").rglob("*") if p.is_file())
-    assert found == names
-    assert filecmp.cmpfiles(tmp_path / "out", tmp_path / "killed", names, shallow=False)[0] == names
+    assert_same_bytes(tmp_path / "out", tmp_path / "killed")
 
 
 def test_with_a_time_that_divides_and_dropped_negatives(tmp_path):

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from mixed_log import SCHEMA, assert_same_bytes, files_below, frame, spoil
+from file_tree import assert_same_bytes, files_below
+from mixed_log import SCHEMA, frame, spoil
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing import job as prepare_job

@@ -6,7 +6,8 @@ import sys
 import threading
 
 import pytest
-from mixed_log import SCHEMA, assert_same_bytes, files_below, frame, spoil
+from file_tree import assert_same_bytes, files_below
+from mixed_log import SCHEMA, frame, spoil
 from waiting import wait_for
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest

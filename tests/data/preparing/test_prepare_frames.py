@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 from cases import matrix
+from file_tree import files_below
 
 import tfrs_dlrm as td
 from tfrs_dlrm.data.preparing import job as prepare_job
@@ -54,9 +55,9 @@ def relation(log):
 
 def assert_same_but_for_the_inputs(a, b):
     """Compares two prepared directories byte by byte, and returns what their manifests say of the inputs."""
-    files = sorted(str(p.relative_to(a)) for p in a.rglob("*") if p.is_file())
-    assert files == sorted(str(p.relative_to(b)) for p in b.rglob("*") if p.is_file()) and len(files) > 10
-    assert [f for f in files if not filecmp.cmp(a / f, b / f, shallow=False)] in ([], ["prepared.json"])
+    files = files_below(a)
+    assert files == files_below(b) and len(files) > 10
+    assert [str(f) for f in files if not filecmp.cmp(a / f, b / f, shallow=False)] in ([], ["prepared.json"])
     manifests = [json.loads((directory / "prepared.json").read_text()) for directory in (a, b)]
     inputs = [manifest["job"].pop("files") for manifest in manifests]
     assert [bool(manifest.pop("crc32c")) for manifest in manifests] == [True, True]  # of the inputs as well

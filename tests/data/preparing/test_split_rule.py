@@ -1,6 +1,5 @@
 """`prepare` by time and by group: which rows are in which set, against pandas; what is refused; resumed runs."""
 
-import filecmp
 import os
 
 import numpy as np
@@ -8,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from file_tree import assert_same_bytes
 
 from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
@@ -170,9 +170,7 @@ def test_killed_in_either_pass_it_ends_with_the_same_bytes(tmp_path):
     with pytest.raises(ValueError, match="already holds data prepared differently"):
         prepare(SCHEMA, inputs, str(tmp_path / "killed"), **options | {"eval_after": "2026-11-21"})
     prepare(SCHEMA, inputs, str(tmp_path / "killed"), **options)
-    names = sorted(p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*") if p.is_file())
-    equal, *_ = filecmp.cmpfiles(tmp_path / "whole", tmp_path / "killed", names, shallow=False)
-    assert sorted(map(str, equal)) == sorted(map(str, names))
+    assert_same_bytes(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_sets_that_would_be_empty(tmp_path):

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import filecmp
 import gzip
 import json
 import os
@@ -22,6 +21,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from file_tree import assert_same_bytes
 
 from tfrs_dlrm.data.preparing import job as prepare_job
 from tfrs_dlrm.data.preparing import prepare as prepare_module
@@ -163,12 +163,6 @@ def test_a_directory_of_packed_files(spark, log, tmp_path):
 def rows_read(manifest):
     """All rows that are well formed: also those that keep_negatives left out."""
     return sum(manifest.labels[split]["label"].count for split in ("log", "eval"))
-
-
-def assert_same_bytes(a, b):
-    files = [sorted(str(p.relative_to(d)) for p in d.rglob("*")) for d in (a, b)]
-    assert files[0] == files[1]
-    assert [f for f in files[0] if (a / f).is_file() and not filecmp.cmp(a / f, b / f, shallow=False)] == []
 
 
 def test_both_engines_write_the_same_bytes(spark, log, tmp_path):
