@@ -185,7 +185,7 @@ def test_both_engines_write_the_same_bytes(spark, log, tmp_path):
     assert prepare(SCHEMA, log.inputs, str(tmp_path / "out"), engine="spark", **OPTIONS) == manifest
 
 
-def test_both_engines_go_on_from_a_base_alike(spark, log, tmp_path):
+def test_both_engines_extend_a_base_alike(spark, log, tmp_path):
     changed = {"seen": ["True", "False"] * 60, "spend": [f"{k},5 €" for k in range(120)]}
     frame(120, seed=1).assign(**changed).to_csv(tmp_path / "next.csv", index=False)
     on = {"base": str(log.expected), "half_life": 0.7}
