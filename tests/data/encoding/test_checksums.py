@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import click_log
@@ -29,6 +30,19 @@ def readers(data):
 
 def test_the_manifest_has_a_checksum_of_each_file_that_encodes(data):
     assert set(PreparedManifest.load(str(data)).checksums) == set(prepared_files.ENCODING)
+
+
+def test_the_fingerprint_is_that_of_vocabularies_and_statistics_also_of_data_without_checksums(data, tmp_path):
+    earlier = tmp_path / "earlier"
+    shutil.copytree(data, earlier)
+    (earlier / "prepared.json").unlink()
+    fingerprint = checksums_module.encoder_fingerprint(str(data))
+    assert checksums_module.encoder_fingerprint(str(earlier)) == fingerprint
+    prepared_files.change_a_character(earlier / "samples.jsonl")
+    assert checksums_module.encoder_fingerprint(str(earlier)) == fingerprint
+    (earlier / "vocabulary").joinpath("site.txt").write_text("a\n")
+    checksums_module.write_checksums(str(earlier))
+    assert checksums_module.encoder_fingerprint(str(earlier)) != fingerprint
 
 
 @pytest.mark.parametrize("name", [*prepared_files.ENCODING, "prepared.json"])

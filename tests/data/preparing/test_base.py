@@ -74,8 +74,8 @@ def test_refreshed_statistics_are_those_of_the_day(chain, tmp_path):
 def test_small_segments_and_a_second_call_give_the_same_bytes(chain, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "BLOCK_BYTES", 1500)
     monkeypatch.setattr(prepare_job, "BLOCKS_PER_SEGMENT", 2)
-    for _ in range(2):
-        prepare(None, [str(chain / "3.csv")], str(tmp_path / "3"), base=str(chain / "2"), half_life=1)
+    for half_life in (1, "1.0"):  # the same
+        prepare(None, [str(chain / "3.csv")], str(tmp_path / "3"), base=str(chain / "2"), half_life=half_life)
     assert len(list((tmp_path / "3" / "train").iterdir())) > 3
     for name in ("vocabulary/site.txt", "counts/site.parquet", "counts/tags.parquet", "lineage/site.parquet"):
         assert (tmp_path / "3" / name).read_bytes() == (chain / "3" / name).read_bytes(), name
