@@ -1,5 +1,6 @@
 """Figures of what programs write as JSON: curves, groups, explanations and comparisons."""
 
+import io
 import json
 
 import numpy as np
@@ -140,3 +141,27 @@ def test_a_comparison_is_drawn_as_its_json_has_it(tmp_path):
     }
     paths = td.plots.save_figures({"quality": figure, "curves": curves}, str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.png", "quality.png"] and len(paths) == 2
+
+
+def test_the_updates_of_a_run():
+    days = [
+        {"day": "monday", "decision": "accepted", "new_values": {"site": 0.2, "user": 0.3},
+         "before": {"auc": 0.6, "calibration": 1.1}, "current": {"auc": 0.61}, "candidate": {"auc": 0.63}},
+        {"day": "a log with a long name", "decision": "rejected", "new_values": {"site": 0.1, "user": 0.4},
+         "before": {"auc": 0.7}, "current": {"auc": 0.71}, "candidate": {"auc": 0.5}},
+    ]  # fmt: skip
+    figure = td.plots.updates(days)
+    nan = pytest.approx(np.nan, nan_ok=True)
+    shown = lines_of(figure)
+    assert shown["AUC"] == {
+        "current model, all rows of the day": [[0, 1], [0.6, 0.7]],
+        "current model, held-out rows": [[0, 1], [0.61, 0.71]],
+        "new model, held-out rows": [[0, 1], [0.63, 0.5]],
+        "rejected": [[1], [0.5]],
+    }
+    assert shown["calibration"]["current model, all rows of the day"] == [[0, 1], [1.1, nan]]
+    assert shown["Share of values that have a row since the day"] == {
+        "user": [[0, 1], [0.3, 0.4]], "site": [[0, 1], [0.2, 0.1]]
+    }  # fmt: skip
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["monday", "a log with a lo…"]
+    td.plots.updates([{**days[0], "before": {}, "new_values": {}}]).savefig(io.BytesIO(), format="png")

@@ -1,4 +1,4 @@
-"""Pictures of training, evaluation, explanation and comparison, as Matplotlib figures.
+"""Pictures of training, evaluation, explanation, comparison and updates, as Matplotlib figures.
 
 The functions take arrays, or what a program writes as JSON. They leave pyplot and its global state alone; a notebook
 shows a figure that a cell ends with, and `figure.savefig` saves it in any format of Matplotlib.
@@ -12,6 +12,7 @@ from tfrs_dlrm.plots.models_compared import comparison, comparison_curves
 from tfrs_dlrm.plots.predicted_numbers import error_distribution, prediction_density, regression
 from tfrs_dlrm.plots.reliability import calibration
 from tfrs_dlrm.plots.training_history import training_curves
+from tfrs_dlrm.plots.updates_by_day import updates
 
 __all__ = [
     "calibration",
@@ -31,4 +32,5 @@ __all__ = [
     "scores_by_class",
     "table_usage",
     "training_curves",
+    "updates",
 ]

@@ -16,6 +16,7 @@ SCRIPTS = {
     "prepare": "train/prepare.py",
     "plan": "train/plan.py",
     "train": "train/main.py",
+    "update": "train/update.py",
     "evaluate": "train/evaluate.py",
     "calibrate": "train/calibrate.py",
     "explain": "train/explain.py",

@@ -25,6 +25,9 @@ from tfrs_dlrm.programs.commands import command, in_this_form, module_name
 from tfrs_dlrm.programs.program_flags import ProgramFlags, UsageError, wants_help
 from tfrs_dlrm.programs.signals import Signals, ends_by_signal
 
+# The exit code of `update` if the new model is worse than the current one, which stays.
+EXIT_REJECTED = 3
+
 
 class Leave(SystemExit):
     """Ends the process at once, without waiting for TensorFlow's threads, which may wait for a lost server."""
@@ -64,7 +67,8 @@ def _in_utf8() -> None:
 def call(program: str, arguments: Sequence[str] = ()) -> int:
     """Runs a program in this process and returns its exit code: 0, 1 after an error, 2 for a wrong command line.
 
-    After Ctrl-C it is 130, and after SIGTERM 143.
+    After Ctrl-C it is 130, and after SIGTERM 143; 75 if a parameter server was lost, and 3 (`EXIT_REJECTED`) if
+    `update` leaves the new model out.
 
     Each program keeps its flags in its module, apart from absl's global flags. A call resets them to their defaults,
     reads the recipe again and restores the verbosity of the log, so that calls do not influence each other. State of

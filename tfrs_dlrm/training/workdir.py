@@ -41,6 +41,8 @@ from tfrs_dlrm.stores.lock import directory_lock
 Which = Literal["best", "latest"]
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
+# There while a daily update is unfinished; see `tfrs_dlrm.tools.update`.
+UPDATE_JOURNAL = os.path.join("updates", "unfinished.json")
 _ENCODER_DIR = "encoder"
 _DIRS = {"latest": "checkpoints", "best": "best"}
 # Longer than a program takes to write a report into the directory.
@@ -113,11 +115,14 @@ class Workdir:
         Raises:
           InUseError: another process trains it.
           OSError: the directory cannot be written.
+          FileNotFoundError: a daily update was interrupted while it moved the run into the directory.
         """
         if self._mirror:
             self._mirror.write_alone()
         if self._lock:
             self._lock.acquire()
+        if not os.path.isfile(self.file(CONFIG_FILE)):
+            self._check_update()
 
     def end(self) -> None:
         """Lets other processes train the run."""
@@ -194,6 +199,7 @@ class Workdir:
         """
         path, then = self.file(CONFIG_FILE), "copy it from another run of the same recipe, or train again elsewhere"
         if not os.path.isfile(path):
+            self._check_update()
             raise FileNotFoundError(f"{self.name}: holds no run (no {CONFIG_FILE}); tfrs-dlrm train makes one")
         content = read_json(path, then)
         with well_formed(path, then):
@@ -282,6 +288,14 @@ class Workdir:
         check_files(data_dir)
         self.check_encoder()
         return encoder_fingerprint(self.encoder_dir) == encoder_fingerprint(data_dir)
+
+    def _check_update(self) -> None:
+        """Raises FileNotFoundError if the run is missing because an update was killed while it moved a new one here."""
+        if os.path.isfile(self.file(UPDATE_JOURNAL)):
+            raise FileNotFoundError(
+                f"{self.name}: an update was interrupted while it moved the new model here; the same tfrs-dlrm update"
+                " finishes that"
+            )
 
     def _check_config(self, begun: RunConfig, config: RunConfig) -> None:
         old, new = begun.to_dict(), config.to_dict()

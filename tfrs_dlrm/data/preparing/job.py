@@ -104,8 +104,13 @@ class PrepareJob:
         if isinstance(file, Frame):
             content = sources.frame_content(file, self.log.schema)
             return {"rows": content.rows, "sha256": content.sha256}
-        size, modified_ns = raw_files.stat(file)
-        return {"path": raw_files.absolute(file), "bytes": size, "modified_ns": modified_ns}
+        return file_stamp(file)
+
+
+def file_stamp(path: str) -> dict[str, Any]:
+    """Returns plain values that tell a file from all others, and from what it was before a change."""
+    size, modified_ns = raw_files.stat(path)
+    return {"path": raw_files.absolute(path), "bytes": size, "modified_ns": modified_ns}
 
 
 def segment_of(block: RawBlock) -> int:

@@ -1,0 +1,82 @@
+"""Trains the model of a run on the log of a new day, and exports it; one that got worse is left out."""
+
+import dataclasses
+import os
+import sys
+
+from tfrs_dlrm.programs.commands import command
+from tfrs_dlrm.programs.launch import EXIT_REJECTED, Leave, define_strategy
+from tfrs_dlrm.programs.program_flags import ProgramFlags
+
+FLAGS = ProgramFlags(__doc__)
+_WORKDIR = FLAGS.string("workdir", None, "The directory of the run, which then has the new model.", required=True)
+_INPUT = FLAGS.multi_string("input", "A file, directory or glob of the new log; may be repeated.", required=True)
+_EXPORT = FLAGS.string("export", "", "The directory of the served model's versions; empty exports nothing.")
+_EVAL_FRACTION = FLAGS.number(
+    "eval_fraction", 0.1, "The share of the new rows to compare both models on, drawn at random and not trained on."
+)
+_EPOCHS = FLAGS.number("epochs", 1.0, "Passes over the new rows.")
+_RATE = FLAGS.number("learning_rate", 0.0, "Of the MLPs; 0 keeps that of the run. Later updates keep it too.")
+_TABLE_RATE = FLAGS.number("embedding_learning_rate", 0.0, "Of the tables; 0 keeps that of the run.")
+_TOLERANCE = FLAGS.number(
+    "tolerance",
+    0.01,
+    "How much higher the log loss (or RMSE) of the new model may be than the current model's on the held-out rows, as a"
+    " share of it.",
+)
+_HALF_LIFE = FLAGS.string(
+    "half_life", "", "The time in which counts of values halve: 7d is days, 3 updates. By default never."
+)
+_DAY = FLAGS.string("day", "", "The date of the log, YYYY-MM-DD; earlier days than the last are refused.")
+_BAD_ROWS = FLAGS.enum("bad_rows", "error", ["error", "quarantine"], "Fail at a malformed row, or leave it out.")
+_KEEP = FLAGS.integer("keep", 0, "How many of the newest exported versions to keep; by default all.", least=0)
+_STRATEGY = define_strategy(FLAGS, trains=True)
+FLAGS.stopped = lambda: "The same command continues the update."
+_SHOWN = 14
+
+
+def main() -> None:
+    """Updates the run, and prints what changed; the exit code is `EXIT_REJECTED` if the new model is worse."""
+    from tfrs_dlrm import plots
+    from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST, ServerLost
+    from tfrs_dlrm.programs.progress_bars import PrepareBar
+    from tfrs_dlrm.tools.update import UpdateOptions, decision_line, read_updates, scores_table, update, updates_table
+    from tfrs_dlrm.tools.update.places import UPDATES_PICTURE
+    from tfrs_dlrm.training.callbacks import Interrupted
+
+    options = UpdateOptions(
+        eval_fraction=_EVAL_FRACTION.value,
+        epochs=_EPOCHS.value,
+        learning_rate=_RATE.value,
+        embedding_learning_rate=_TABLE_RATE.value,
+        tolerance=_TOLERANCE.value,
+        half_life=_HALF_LIFE.value,
+        day=_DAY.value,
+        bad_rows=_BAD_ROWS.value,
+        export=_EXPORT.value,
+        keep_versions=_KEEP.value,
+    )
+    workdir = _WORKDIR.value
+    try:
+        with PrepareBar() as bar:
+            found = update(workdir, _INPUT.value, options, _STRATEGY(), bar, show_progress=True)
+    except Interrupted as e:
+        print(f"{e}. The same command continues the update.")
+        sys.exit(e.exit_code)
+    except ServerLost as e:
+        print(f"error: {e}. Once the server is back, the same command continues the update.", file=sys.stderr)
+        raise Leave(EXIT_SERVER_LOST) from e
+    record, records = found.record, read_updates(workdir)
+    picture = os.path.join(workdir, UPDATES_PICTURE)
+    plots.save_figure(plots.updates([dataclasses.asdict(each) for each in records]), picture)
+    print(f"{workdir}, update {record.update}{' (done by an earlier command)' if found.earlier else ''}\n")
+    print(f"{scores_table(record)}\n\n{updates_table(records[-_SHOWN:])}\n")
+    print(f"{decision_line(record)}\nDrew {picture}.")
+    if record.version:
+        print(f"Exported version {record.version} to {_EXPORT.value or record.options['export']}.")
+    if not record.accepted:
+        sys.exit(EXIT_REJECTED)
+    print(f"Next:\n  {command('evaluate', f'--workdir={workdir}')}")
+    if not record.version:
+        output = f"--output=exports/{os.path.basename(os.path.abspath(workdir))}"
+        print(f"  {command('export', f'--workdir={workdir}', output)}")

@@ -1,0 +1,92 @@
+"""Scores the models of an update on new rows, and counts values that are new."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.training.evaluation import Scores, score
+from tfrs_dlrm.training.factory import load_run
+from tfrs_dlrm.training.inputs import evaluation_dataset, evaluation_order
+from tfrs_dlrm.training.workdir import Workdir
+
+_SPLITS: tuple[Split, ...] = ("train", "eval")
+
+
+def score_run(workdir: str, data: str, splits: Sequence[Split]) -> list[Scores]:
+    """Scores the best checkpoint of a run on splits of a local prepared directory, under the strategy in scope.
+
+    Raises:
+      ValueError: the data neither encode as those of the run nor go on from them.
+    """
+    known = Workdir(workdir).known_rows(data)
+    model, config, _ = load_run(workdir)
+    try:
+        size = config.train.eval_batch_size
+        return [
+            score(model, evaluation_dataset(data, size, split, known), order=evaluation_order(data, split))
+            for split in splits
+        ]
+    finally:
+        del model
+        free_models()
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """Returns the scores of several sets as those of one, for metrics: it does not know which examples they are of."""
+    labels, logits = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "logits"))
+    weights = None
+    if any(part.weights is not None for part in parts):
+        weights = np.concatenate([np.ones_like(p.labels) if p.weights is None else p.weights for p in parts])
+    more = {name: joined([part.more[name] for part in parts]) for name in parts[0].more}
+    return Scores(labels, logits, weights, parts[0].task, more)
+
+
+def value_shares(workdir: str, data: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Counts the values of a prepared log by what a run knows of them.
+
+    Args:
+      workdir: the directory of the run.
+      data: a local prepared directory that goes on from the data of the run.
+
+    Returns:
+      By table with a vocabulary, the share of the values whose row is new or had another value in the run; and the
+      share that has no row, or is missing.
+    """
+    known = Workdir(workdir).known_rows(data) or {}
+    counts = _lookups(data)
+    new, unseen = {}, {}
+    for table, count in counts.items():
+        total = max(1, int(count.sum()))
+        fresh = count[~known[table]].sum() if table in known else 0
+        new[table], unseen[table] = float(fresh / total), float(count[0] / total)
+    return new, unseen
+
+
+def free_models() -> None:
+    """Gives the memory of models back, whose parts refer to each other."""
+    tf.keras.backend.clear_session()
+    gc.collect()
+
+
+def _lookups(data: str) -> dict[str, np.ndarray]:
+    """Counts how often each row of the tables with a vocabulary is looked up, int64 [rows]."""
+    schema, manifest = Schema.load(os.path.join(data, SCHEMA_FILE)), PreparedManifest.load(data)
+    features = {f.name: f.table for f in schema.categorical if f.encoding == "vocabulary"}
+    counts = {t: np.zeros(schema.table(t).vocabulary_size or 1, np.int64) for t in Counter(features.values())}
+    for shard in (*manifest.train, *manifest.eval):
+        with pq.ParquetFile(os.path.join(data, shard.path)) as file:
+            for batch in file.iter_batches(columns=list(features)):
+                for name, table in features.items():
+                    column = batch.column(name)
+                    rows = column.flatten() if column.type.num_fields else column
+                    counts[table] += np.bincount(rows.to_numpy(zero_copy_only=False), minlength=len(counts[table]))
+    return counts
