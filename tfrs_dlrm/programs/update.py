@@ -24,6 +24,10 @@ _TOLERANCE = FLAGS.number(
     "How much higher the log loss (or RMSE) of the new model may be than the current model's on the held-out rows, as a"
     " share of it.",
 )
+_REPLAY = FLAGS.number(
+    "replay", 0.0, "How many rows of earlier days to mix in, as a share of the new rows, such as 0.1."
+)
+_REPLAY_DAYS = FLAGS.integer("replay_days", 7, "Of how many days before; their prepared logs are kept.", least=1)
 _HALF_LIFE = FLAGS.string(
     "half_life", "", "The time in which counts of values halve: 7d is days, 3 updates. By default never."
 )
@@ -50,6 +54,8 @@ def main() -> None:
         learning_rate=_RATE.value,
         embedding_learning_rate=_TABLE_RATE.value,
         tolerance=_TOLERANCE.value,
+        replay=_REPLAY.value,
+        replay_days=_REPLAY_DAYS.value,
         half_life=_HALF_LIFE.value,
         day=_DAY.value,
         bad_rows=_BAD_ROWS.value,

@@ -20,6 +20,8 @@ class UpdateOptions:
       embedding_learning_rate: of the tables; 0 is that of the run.
       tolerance: by how much, relatively, the log loss of the new model (of a regression, the RMSE) may be above that of
         the current model on the held-out rows.
+      replay: how many training rows of earlier days are mixed in, as a share of the new ones.
+      replay_days: of how many of the newest days before, whose prepared logs are kept for that.
       half_life: in which the counts of earlier days halve, see `prepare`.
       day: the date of the log, `YYYY-MM-DD`; empty if it is not known.
       bad_rows: how malformed rows are handled, `error` or `quarantine`.
@@ -32,6 +34,8 @@ class UpdateOptions:
     learning_rate: float = 0.0
     embedding_learning_rate: float = 0.0
     tolerance: float = 0.01
+    replay: float = 0.0
+    replay_days: int = 7
     half_life: str = ""
     day: str = ""
     bad_rows: BadRows = "error"
@@ -47,9 +51,11 @@ class UpdateOptions:
             )
         if not self.epochs > 0:
             raise ValueError(f"epochs={self.epochs}: give a number above 0, such as 1")
-        for name in ("learning_rate", "embedding_learning_rate", "tolerance", "keep_versions"):
+        for name in ("learning_rate", "embedding_learning_rate", "tolerance", "replay", "keep_versions"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: give 0 or more")
+        if self.replay_days < 1:
+            raise ValueError(f"replay_days={self.replay_days}: give 1 or more; replay=0 replays nothing")
         HalfLife.parse(self.half_life)
         check_day(self.day)
 

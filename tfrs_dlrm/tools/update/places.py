@@ -5,6 +5,7 @@ WORKDIR/
   updates.jsonl              a line per update
   updates/unfinished.json    the journal of an update that has not ended
   updates/0001/data/         the prepared log of update 1, the base of the next one if its model was accepted
+  updates/0001/mixed/        the same with rows of earlier days, while the candidate trains
   updates/0001/run/          the run that trains the candidate, until it moves to WORKDIR or is removed
   updates/0001/before/       the run that the candidate replaces, while the files move
 """
@@ -33,7 +34,8 @@ class UpdatePlaces:
 
     def __init__(self, workdir: str, number: int):
         self.home = os.path.join(workdir, UPDATES_DIR, f"{number:04d}")
-        self.data, self.run, self.before = (os.path.join(self.home, name) for name in ("data", "run", "before"))
+        names = ("data", "mixed", "run", "before")
+        self.data, self.mixed, self.run, self.before = (os.path.join(self.home, name) for name in names)
 
     def clear(self) -> None:
         """Removes everything of the update."""

@@ -24,7 +24,8 @@ class UpdateRecord:
       inputs: the log, as it was given.
       files: path, size and time of modification of each file.
       options: see `UpdateOptions`.
-      rows: how many rows are for training (`train`) and comparison (`eval`), and how many were `bad`.
+      rows: how many rows are for training (`train`) and comparison (`eval`), how many were `bad`, and how many rows of
+        earlier days were mixed in (`replayed`).
       new_values: by table with a vocabulary, the share of the log's values that have a row since this update.
       unseen_values: by table with a vocabulary, the share of the log's values that have no row, or are missing.
       before: the metrics of the current model on all new rows, before it was trained on any of them.

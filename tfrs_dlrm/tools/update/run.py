@@ -34,6 +34,7 @@ from tfrs_dlrm.tools.update.options import UpdateOptions
 from tfrs_dlrm.tools.update.places import remove_all_but, remove_leftovers
 from tfrs_dlrm.tools.update.publishing import export_once
 from tfrs_dlrm.tools.update.records import REJECTED, UpdateRecord, read_updates, write_update
+from tfrs_dlrm.tools.update.replay import days_to_replay, mix
 from tfrs_dlrm.tools.update.scoring import free_models, joined, score_run, value_shares
 from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.evaluation import NonFiniteError
@@ -245,7 +246,8 @@ class _Update:
 
     def _train(self) -> str:
         home, run = Workdir(self._workdir), self._places.run
-        config = candidate_config(home.config(), home.schema(), self._places.data, self._workdir, self._options)
+        data = self._training_data(home.config().train.seed)
+        config = candidate_config(home.config(), home.schema(), data, self._workdir, self._options)
         try:
             with self._computing():
                 train_and_evaluate(config, run, show_progress=self._show_progress)
@@ -257,6 +259,15 @@ class _Update:
             free_models()
         finish_candidate(run, self._places.data, self._workdir)
         return steps.COMPARE
+
+    def _training_data(self, seed: int) -> str:
+        """Returns the prepared log, or a directory that has rows of earlier days as well."""
+        options, data, mixed = self._options, self._places.data, self._places.mixed
+        if not options.replay:
+            return data
+        links = days_to_replay(data, options.replay_days)
+        self._record.rows["replayed"] = mix(data, links, options.replay, seed, mixed)
+        return mixed
 
     def _compare(self) -> str:
         record, options = self._record, self._options
@@ -290,7 +301,10 @@ class _Update:
         return steps.TIDY
 
     def _tidy(self) -> None:
-        remove_all_but(self._workdir, [self._config().data.path])
+        data, options = self._config().data.path, self._options
+        # The next update may replay this day and those before.
+        days = days_to_replay(local_copy(data), options.replay_days - 1) if options.replay else []
+        remove_all_but(self._workdir, [data, *(link.name for link in days)])
         self._journal.remove(self._workdir)
 
     def _config(self) -> RunConfig:
