@@ -250,7 +250,7 @@ class _Update:
         config = candidate_config(home.config(), home.schema(), data, self._workdir, self._options)
         try:
             with self._computing():
-                train_and_evaluate(config, run, show_progress=self._show_progress)
+                train_and_evaluate(config, run, show_progress=self._show_progress).unless_interrupted()
         except NonFiniteError as e:
             self._record.decision = REJECTED
             self._record.reason = f"its training diverged: {e}; a lower --learning_rate may help"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tfrs_dlrm.messages.aligned import aligned
 from tfrs_dlrm.metrics.names import title
 from tfrs_dlrm.tools.update.records import UpdateRecord
 from tfrs_dlrm.training.evaluation_report import table
@@ -24,13 +25,7 @@ def updates_table(records: Sequence[UpdateRecord]) -> str:
         cells = [f"{record.before[m]:.5f}" if m in record.before else "-" for m in metrics]
         count = record.rows["train"] + record.rows["eval"]
         rows.append([str(record.update), record.day, f"{count:,}", f"{share:.1%}", *cells, record.decision])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = (1, len(widths) - 1)  # texts; the other columns are numbers
-    lines = []
-    for row in rows:
-        cells = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return "\n".join(aligned(rows, left=(1, len(rows[0]) - 1)))  # these are texts; the others are numbers
 
 
 def decision_line(record: UpdateRecord) -> str:
