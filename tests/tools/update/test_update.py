@@ -13,6 +13,7 @@ from run_weights import weights
 from tfrs_dlrm.config import OptimizerConfig, RunConfig
 from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
+from tfrs_dlrm.distribute.strategies import make_strategy
 from tfrs_dlrm.serving.bundle.manifest import read_manifest
 from tfrs_dlrm.serving.exporting.export import ExportOptions, export
 from tfrs_dlrm.tools.update import UpdateOptions, read_updates, run, update
@@ -67,7 +68,7 @@ def test_two_days(tmp_path):
     assert record.new_values["site"] == pytest.approx(np.mean([s in now - before for s in log.site]))
     assert record.unseen_values["site"] == pytest.approx(np.mean([s not in now for s in log.site]))
 
-    second = update(workdir, days[1], options).record
+    second = update(workdir, days[1], options, make_strategy("one_device")).record
     assert second.update == 2 and [r.update for r in read_updates(workdir)] == [1, 2]
     assert PreparedManifest.load(Workdir(workdir).config().data.path).chain[-1].name == data
     assert sorted(os.listdir(os.path.join(workdir, "updates"))) == ["0002"]

@@ -49,7 +49,7 @@ def candidate_config(config: RunConfig, schema: Schema, data: str, workdir: str,
         monitor="log_loss" if schema.label.task == "classification" else config.train.monitor,
     )
     of_log = dataclasses.replace(
-        config.data, path=data, raw_train="", raw_eval="", synthetic_rows=0, schema="", eval_fraction=0.0
+        config.data, path=data, raw_train="", raw_eval="", synthetic_rows=0, schema="", eval_fraction=0.0, service=""
     )
     return dataclasses.replace(config, data=of_log, optimizer=optimizer, train=train)
 

@@ -240,6 +240,7 @@ class _Update:
         data, record = self._places.data, self._record
         with self._computing():
             parts = score_run(self._workdir, data, ("train", "eval"))
+        free_models()
         record.before, record.current = joined(parts).metrics(), parts[1].metrics()
         record.new_values, record.unseen_values = value_shares(self._workdir, data)
         return steps.TRAIN
@@ -273,6 +274,7 @@ class _Update:
         record, options = self._record, self._options
         with self._computing():
             (scores,) = score_run(self._places.run, self._places.data, ("eval",))
+        free_models()
         record.candidate = scores.metrics()
         record.decision, record.reason = decide(record.current, record.candidate, options.tolerance)
         if not record.accepted:

@@ -29,15 +29,11 @@ def score_run(workdir: str, data: str, splits: Sequence[Split]) -> list[Scores]:
     """
     known = Workdir(workdir).known_rows(data)
     model, config, _ = load_run(workdir)
-    try:
-        size = config.train.eval_batch_size
-        return [
-            score(model, evaluation_dataset(data, size, split, known), order=evaluation_order(data, split))
-            for split in splits
-        ]
-    finally:
-        del model
-        free_models()
+    size = config.train.eval_batch_size
+    return [
+        score(model, evaluation_dataset(data, size, split, known), order=evaluation_order(data, split))
+        for split in splits
+    ]
 
 
 def joined(parts: Sequence[Scores]) -> Scores:
@@ -72,7 +68,7 @@ def value_shares(workdir: str, data: str) -> tuple[dict[str, float], dict[str, f
 
 
 def free_models() -> None:
-    """Gives the memory of models back, whose parts refer to each other."""
+    """Gives the memory of models back, whose parts refer to each other. Do not call it in the scope of a strategy."""
     tf.keras.backend.clear_session()
     gc.collect()
 
