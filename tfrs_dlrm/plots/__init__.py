@@ -12,9 +12,10 @@ from tfrs_dlrm.plots.models_compared import comparison, comparison_curves
 from tfrs_dlrm.plots.predicted_numbers import error_distribution, prediction_density, regression
 from tfrs_dlrm.plots.reliability import calibration
 from tfrs_dlrm.plots.training_history import training_curves
-from tfrs_dlrm.plots.updates_by_day import updates
+from tfrs_dlrm.plots.updates_by_day import backtest, updates
 
 __all__ = [
+    "backtest",
     "calibration",
     "classification",
     "comparison",

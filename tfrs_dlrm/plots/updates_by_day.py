@@ -1,4 +1,4 @@
-"""The figure of the daily updates of a run, from its `updates.jsonl`."""
+"""Figures of models that are updated each day, from `updates.jsonl` of a run and from `backtest.jsonl`."""
 
 from __future__ import annotations
 
@@ -40,6 +40,25 @@ def updates(records: Sequence[Mapping[str, Any]]) -> Figure:
         _name_days(axes, records)
     for axes in all_axes[len(metrics) + 1 :]:
         axes.set_axis_off()
+    return figure
+
+
+def backtest(results: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws AUC and normalized entropy (of a regression, the RMSE) of each way to keep a model, by day.
+
+    Args:
+      results: the lines of `backtest.jsonl`, at least one.
+    """
+    ways = list(results[0]["metrics"])
+    metrics = [m for m in _METRICS[:3] if any(m in r["metrics"][ways[0]] for r in results)] or ["log_loss"]
+    figure = new_figure(14, 5)
+    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False).ravel(), metrics, strict=True):
+        dress(axes, f"{title(metric)} on all rows of a day, before training on them")
+        for way, color in zip(ways, COLORS, strict=False):
+            values = [r["metrics"][way].get(metric, math.nan) for r in results]
+            axes.plot(range(len(results)), values, "o-", color=color, markersize=4, label=way)
+        axes.legend(frameon=False)
+        _name_days(axes, results)
     return figure
 
 

@@ -17,6 +17,7 @@ SCRIPTS = {
     "plan": "train/plan.py",
     "train": "train/main.py",
     "update": "train/update.py",
+    "backtest": "train/backtest.py",
     "evaluate": "train/evaluate.py",
     "calibrate": "train/calibrate.py",
     "explain": "train/explain.py",

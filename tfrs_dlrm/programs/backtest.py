@@ -1,0 +1,50 @@
+"""Plays days through, and compares a model that stays, one that is updated, and one that is trained from scratch."""
+
+import dataclasses
+import os
+
+from tfrs_dlrm.programs.program_flags import ProgramFlags
+
+FLAGS = ProgramFlags(__doc__)
+_CONFIG = FLAGS.config("default")
+_SCHEMA = FLAGS.string("schema", None, "The schema of the logs, a JSON file.", required=True)
+_INPUT = FLAGS.multi_string("input", "A file or glob of logs, one file a day, in order; repeatable.", required=True)
+_OUTPUT = FLAGS.string("output", "runs/backtest", "The directory of runs and results.")
+_SCRATCH = FLAGS.switch("scratch", True, "Also train on all days before from scratch each day, which takes longest.")
+_EVAL_FRACTION = FLAGS.number("eval_fraction", 0.1, "The share of each day that is not trained on.")
+_EPOCHS = FLAGS.number("epochs", 1.0, "Of updates: passes over the new rows.")
+_RATE = FLAGS.number("learning_rate", 0.0, "Of updates, for the MLPs; 0 is that of the recipe.")
+_TABLE_RATE = FLAGS.number("embedding_learning_rate", 0.0, "Of updates, for the tables; 0 is that of the recipe.")
+_REPLAY = FLAGS.number("replay", 0.0, "Of updates: how many rows of earlier days to mix in, as a share of the new.")
+_HALF_LIFE = FLAGS.string("half_life", "", "Of updates: in how many updates counts of values halve.")
+FLAGS.stopped = lambda: f"Finished days are kept in {_OUTPUT.value}: the same command continues."
+
+
+def main() -> None:
+    """Plays the days through, and writes a table and a picture."""
+    import tensorflow as tf
+
+    from tfrs_dlrm import plots
+    from tfrs_dlrm.config.recipes import find_schema
+    from tfrs_dlrm.data.raw.frames import expand_inputs
+    from tfrs_dlrm.schema import Schema
+    from tfrs_dlrm.tools.update import UpdateOptions
+    from tfrs_dlrm.tools.update.backtest import Backtest, backtest_table
+
+    tf.get_logger().setLevel("ERROR")  # it would warn that each of many models is traced
+    options = UpdateOptions(
+        eval_fraction=_EVAL_FRACTION.value,
+        epochs=_EPOCHS.value,
+        learning_rate=_RATE.value,
+        embedding_learning_rate=_TABLE_RATE.value,
+        replay=_REPLAY.value,
+        half_life=_HALF_LIFE.value,
+    )
+    days = [str(file) for file in expand_inputs(_INPUT.value, "input")]
+    test = Backtest(
+        _CONFIG.value, Schema.load(find_schema(_SCHEMA.value)), days, _OUTPUT.value, options, _SCRATCH.value
+    )
+    results = test.run(lambda line: print(line, flush=True))
+    picture = os.path.join(_OUTPUT.value, "backtest.png")
+    plots.save_figure(plots.backtest([dataclasses.asdict(result) for result in results]), picture)
+    print(f"\n{backtest_table(results)}\n\nDrew {picture}.")
