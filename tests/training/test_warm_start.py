@@ -14,7 +14,7 @@ import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
-from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, with_shared_rows
 
 SCHEMA = Schema(
     Label("clicked"),
@@ -243,3 +243,22 @@ def test_compressed_tables_of_a_vocabulary_that_changed_are_refused(days, tmp_pa
         td.warm_start(compiled(str(tmp_path / "old"), other), str(tmp_path / "old"), str(tmp_path / "run"))
     with pytest.raises(ValueError, match=r"table 'site': its vocabulary changed.*use encoding 'hash'"):
         td.warm_start(compiled(str(tmp_path / "new")), str(tmp_path / "new"), str(tmp_path / "run"))
+
+
+def test_tables_that_share_rows_are_taken_over_in_the_same_home(days, tmp_path):
+    old = str(days / "old")
+    shared = dataclasses.replace(config(old).model, shared_rows=8, compress_above=5)
+    run = dataclasses.replace(config(old, steps=8), model=shared)
+    td.train_and_evaluate(run, str(tmp_path / "run"))
+    first = load(tmp_path / "run")
+    model = compiled(old, first.schema)
+    td.warm_start(model, old, str(tmp_path / "run"))
+    given = batch(days / "old", ["a1", "b2", "unknown"])
+    np.testing.assert_allclose(model(given), first(given), atol=1e-6)
+    data = Schema.load(f"{old}/schema.json")
+    for other, message in (
+        (with_shared_rows(data, 16, 5), "stored in 'shared_rows', which has 16 rows now and had 8"),
+        (data, "table 'site' was stored in 'shared_rows' and is stored by itself now"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            td.warm_start(compiled(old, other), old, str(tmp_path / "run"))

@@ -90,6 +90,8 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
     old, new = home.schema(), Schema.load(os.path.join(data_dir, SCHEMA_FILE))
     _check_features(old, new, workdir)
     _check_model(model, new, data_dir)
+    before = config.model.schema(old)  # as the run stores its tables
+    _check_homes(before, model.schema, workdir)
     path = home.checkpoint(which)
     checkpoint = _Checkpoint(path)
     # Everything is checked before anything is written: a refusal leaves the model as it was.
@@ -97,10 +99,11 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
     reports, copies, notes = {}, [], _label_notes(old, new) + _statistics_notes(new, home.encoder_dir, data_dir)
     found = lineage(data_dir, home.encoder_dir)
     for table in model.schema.tables:
-        old_rows = old.table(table.name).vocabulary_size or 0
+        old_rows = before.table(table.name).vocabulary_size or 0
         grows = found is not None and table.name in found.known
         if found and grows:
-            matches = _same_rows(table, found.known[table.name], old, new)
+            known = found.known[table.name]
+            matches = np.where(known, np.arange(len(known)), -1).astype(np.int64)
         else:
             matches = _matches(table, model.schema, home.encoder_dir, data_dir, old_rows)
         kept = int(np.count_nonzero(matches >= 0))
@@ -190,10 +193,29 @@ def _check_features(old: Schema, new: Schema, workdir: str) -> None:
 
 
 def _check_model(model: RankingModel, schema: Schema, data_dir: str) -> None:
-    rows = {t.name: t.vocabulary_size for t in model.schema.tables}
     expected = {t.name: t.vocabulary_size for t in schema.tables}
+    # A model may add a table in which it stores others.
+    homes = {t.stored_in for t in model.schema.tables}
+    rows = {t.name: t.vocabulary_size for t in model.schema.tables if t.name in expected or t.name not in homes}
     if rows != expected or [f.name for f in model.schema.categorical] != [f.name for f in schema.categorical]:
         raise ValueError(f"the model is not of the data in {data_dir}: its tables have rows {rows}, theirs {expected}")
+
+
+def _check_homes(old: Schema, new: Schema, workdir: str) -> None:
+    """Makes sure that tables which other tables store are stored there as before, in as many rows."""
+    names = {t.name for t in old.tables}
+    for table in (t for t in new.tables if t.name in names):
+        before, home = old.table(table.name).stored_in, table.stored_in
+        if before != home:
+            was, now = (f"stored in {x!r}" if x else "stored by itself" for x in (before, home))
+            raise ValueError(f"{workdir}: table {table.name!r} was {was} and is {now} now; store it as that run does")
+        rows = [schema.table(home).vocabulary_size for schema in (old, new) if home]
+        if len(set(rows)) > 1:
+            raise ValueError(
+                f"table {table.name!r}: it is stored in {home!r}, which has {rows[1]} rows now and had {rows[0]}, so"
+                f" the vectors of all values change; give {home!r} a fixed number of rows (its vocabulary_size, or"
+                " model.shared_rows)"
+            )
 
 
 def _matches(table: Table, schema: Schema, old_dir: str, new_dir: str, old_rows: int) -> np.ndarray:
@@ -214,17 +236,6 @@ def _matches(table: Table, schema: Schema, old_dir: str, new_dir: str, old_rows:
             " encoding 'hash'"
         )
     return matches.astype(np.int64)
-
-
-def _same_rows(table: Table, known: np.ndarray, old: Schema, new: Schema) -> np.ndarray:
-    """Returns what `_matches` does, for a vocabulary that goes on from the old one: the row itself, or -1."""
-    homes = [schema.table(table.stored_in).vocabulary_size for schema in (old, new) if table.stored_in]
-    if len(set(homes)) > 1:
-        raise ValueError(
-            f"table {table.name!r}: it is stored in {table.stored_in!r}, which has {homes[1]} rows now and had"
-            f" {homes[0]}, so the vectors of all values change; give {table.stored_in!r} a fixed vocabulary_size"
-        )
-    return np.where(known, np.arange(len(known)), -1).astype(np.int64)
 
 
 def _first_rows(
