@@ -202,3 +202,29 @@ def test_numbers_in_other_notations(tmp_path):
     wrong = {"clicked": 1, "euro": "1234.5", "rate": 6, "seen": 1, "slot": 7}
     (bad,) = decoder(str(tmp_path / "out"), "format=json")(messages([json.dumps(wrong)])).malformed
     assert bad.column == "euro" and "'1234.5' is not a finite float32 number with {'decimal': ','" in bad.reason
+
+
+def test_vectors_are_read_as_in_files(tmp_path):
+    """Texts and lists, with the schema's decimal comma and its words for a missing value."""
+    features = (DenseFeature("v", size=2, separator="|", decimal=","), DenseFeature("w", size=2))
+    text = TextFormat(delimiter=";", missing=("NA",))
+    schema = Schema(Label("clicked"), features, (CategoricalFeature("slot"),), text=text)
+    lines = ["0,1|0,2;[0.1, NA]", "NA|0,5;NA", "[ 3 | -4,5 ];", "NA;[]"]
+    (tmp_path / "log.csv").write_text("clicked;v;w;slot\n" + "".join(f"1;{line};a\n" for line in lines))
+    prepare(schema, [str(tmp_path / "log.csv")], str(tmp_path / "out"))
+    (expected,) = row_blocks(str(tmp_path / "out"), "train", len(lines), seed=None)
+    texts = [dict(zip("vw", line.split(";"), strict=True)) for line in lines]
+    lists = [
+        {"v": [0.1, 0.2], "w": [0.1, None]},
+        {"v": ["NA", "0,5"], "w": None},
+        {"v": ["3", -4.5], "w": []},
+        {"v": None, "w": ""},
+    ]
+    wrong = [{"v": [1, "x"]}, {"v": [1]}, {"v": "0.1|0.2"}, {"v": [[1], 2]}, {"v": 3}, {"w": [1, 1e999]}]
+    for rows in (texts, lists):
+        sent = [json.dumps({"clicked": 1, "slot": "a"} | row) for row in (*rows, *(rows[0] | w for w in wrong))]
+        found = decoder(str(tmp_path / "out"), "format=json")(messages(sent))
+        for a, b in zip(found.columns.arrays(), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert [m.column for m in found.malformed] == [*"vvvvvw"]
+        assert "'0.1' is not a finite float32 number with {'decimal': ','" in found.malformed[2].reason

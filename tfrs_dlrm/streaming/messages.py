@@ -201,7 +201,7 @@ class _Field:
       notation: how numbers in text are written.
       separator: of a list of values that the schema wants in one text, or of a vector in one; empty where it wants one
         value.
-      is_vector: whether it is a list of numbers of which some may be missing.
+      missing: the texts that stand for no vector.
     """
 
     column: str
@@ -209,7 +209,12 @@ class _Field:
     is_text: bool
     notation: Notation
     separator: str
-    is_vector: bool = False
+    missing: tuple[str, ...]
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it is a list of numbers, of which some may be missing, or a text of them."""
+        return pa.types.is_list(self.type) and bool(self.separator)
 
     def value(self, value: Any) -> Any:
         """Converts a JSON value for the Arrow column."""
@@ -224,8 +229,9 @@ class _Field:
 
     def _list(self, values: Any) -> list[Any] | None:
         if self.is_vector and isinstance(values, str) and not isinstance(values, _Number):
-            found = number_lists(pa.array([values], pa.string()), self.separator)[0].as_py()
-            values = found and [item.strip() or None for item in found]
+            if values in self.missing:
+                return None
+            values = number_lists(pa.array([values], pa.string()), self.separator)[0].as_py()
             if values is None:
                 return None
         if not isinstance(values, list):
@@ -233,7 +239,7 @@ class _Field:
         if pa.types.is_binary(self.type.value_type):
             return [self._text(v) or b"" for v in values]
         whole = pa.types.is_integer(self.type.value_type)
-        return [None if v is None and self.is_vector else self._number(v, whole) for v in values]
+        return [self._number(v, whole) for v in values]
 
     def _number(self, value: Any, whole: bool) -> float | int:
         text = str(int(value)) if isinstance(value, bool) else str(value)
@@ -266,14 +272,14 @@ def _fields(schema: Schema) -> list[_Field]:
     kinds: dict[str, tuple[pa.DataType, str]] = {}
     for given in schema.inputs:
         if given.is_list:
-            separator = "" if given.size is None else given.separator or ","
-            kinds[given.column] = (pa.list_(_ITEMS[given.dtype]), separator)
+            # The numbers of a vector stay texts until the parser reads them, as it does in a file.
+            item, separator = (_ITEMS[given.dtype], "") if given.size is None else (pa.binary(), given.separator or ",")
+            kinds[given.column] = (pa.list_(item), separator)
         elif given.separator is not None:
             kinds[given.column] = (pa.binary(), given.separator)
-    vectors = {given.column for given in schema.inputs if given.size is not None}
     fields = []
     for name in schema.columns:
         kind, separator = kinds.get(name, (pa.binary(), ""))
         notation = schema.notations.get(name, Notation())
-        fields.append(_Field(name, kind, name in texts, notation, separator, name in vectors))
+        fields.append(_Field(name, kind, name in texts, notation, separator, schema.text.missing))
     return fields
