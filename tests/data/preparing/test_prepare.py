@@ -74,6 +74,7 @@ def test_by_hand(tmp_path):
     assert [str(f) for f in files_below(out)] == [
         "counts/site.parquet",
         "prepared.json",
+        "profile.json",
         "samples.jsonl",
         "schema.json",
         "statistics.json",

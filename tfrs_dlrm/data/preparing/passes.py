@@ -24,6 +24,7 @@ from tfrs_dlrm.data.preparing.label_counts import LabelCounter
 from tfrs_dlrm.data.preparing.manifest import encoded_schema
 from tfrs_dlrm.data.preparing.number_sketch import DISTINCT, NumberSketch, write_sketches
 from tfrs_dlrm.data.preparing.ordering import ROWS_PER_GROUP, TimedRows, shard_writer
+from tfrs_dlrm.data.preparing.profiling.row_sample import RowSampler, sample_path, write_sample
 from tfrs_dlrm.data.preparing.row_splitter import RowSplitter, SetCounts
 from tfrs_dlrm.data.preparing.samples import SampleTaker
 from tfrs_dlrm.data.preparing.value_counts import ValueCounts
@@ -112,13 +113,20 @@ def no_moments(schema: Schema) -> Moments:
 
 
 class EncodingPass:
-    """Encodes all rows, and writes the shards of each segment."""
+    """Encodes all rows, and writes the shards of each segment.
+
+    Args:
+      job: the job.
+      encoder: of its rows.
+      sampled: the share of the training rows to draw for `profile.json`.
+    """
 
     stage, kind = "encode", ENCODED
 
-    def __init__(self, job: PrepareJob, encoder: Encoder):
+    def __init__(self, job: PrepareJob, encoder: Encoder, sampled: float = 0.0):
         self._job, self._split = job, RowSplitter(job)
         self._encode, self._schema = BlockEncoder(encoder), encoder.schema
+        self._sampler = RowSampler(encoder, job.seed, sampled) if sampled else None
         self._samples = SampleTaker(encoder.schema)
         self.files = range(len(job.files))
 
@@ -133,7 +141,8 @@ class EncodingPass:
         splits = {"train": good.train, "eval": good.eval}
         segment = segment_name(file, segment_of(block))
         samples = {split: self._samples.take(good.rows, keep, split, segment) for split, keep in splits.items()}
-        return SplitBlock(encoded, splits, samples, (left_out.labels, left_out.weight), sets, good.times)
+        drawn = self._sampler and self._sampler(file, good.rows, encoded.table, good.train)
+        return SplitBlock(encoded, splits, samples, (left_out.labels, left_out.weight), sets, good.times, drawn)
 
     def finish(self, workspace: Workspace, name: str, parts: Iterable[SplitBlock]) -> dict[str, Any]:
         """See `Pass.finish`."""
@@ -142,6 +151,7 @@ class EncodingPass:
         labels = {split: LabelCounter(self._schema) for split in (*rows, DROPPED)}
         dropped, sets = 0, SetCounts()
         timed = TimedRows(encoded_schema(self._schema)) if self._job.rule.keep_order else None
+        drawn: list[pa.Table] = []
         with _SegmentWriter(workspace, name, encoded_schema(self._schema)) as writer:
             for part in parts:
                 _stop_at(self._job, part.encoded.bad)
@@ -157,8 +167,11 @@ class EncodingPass:
                         rows[split] += writer.write_rows(split, part.encoded.table, keep)
                     labels[split].add(*part.labels(self._schema, keep))
                     samples[split] += part.samples[split]
+                drawn += [] if part.drawn is None else [part.drawn]
             if timed is not None:
                 writer.write_timed(timed)
+            if drawn:
+                writer.write_drawn(drawn)
         kept = {split: self._samples.finish(split, name, found) for split, found in samples.items()}
         counts = {"read": sum(rows.values()) + dropped, "rows": rows, "bad": bad, "out_of_range": dict(unknown)}
         counts["sets"] = dataclasses.asdict(sets)
@@ -177,6 +190,7 @@ class SplitBlock:
       dropped: the labels [n, labels] and weights [n], if there are any, of negative rows that are not kept.
       sets: the counts of the sets of all its rows.
       times: of the encoded rows, int64 [N], microseconds since 1970, if the job needs them.
+      drawn: the training rows that a `RowSampler` drew, if there is one.
     """
 
     encoded: EncodedBlock
@@ -185,6 +199,7 @@ class SplitBlock:
     dropped: tuple[np.ndarray, np.ndarray | None]
     sets: SetCounts
     times: np.ndarray | None
+    drawn: pa.Table | None = None
 
     def labels(self, schema: Schema, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the labels [n, labels] of the rows where `keep` is true, and their weights [n], if they have any."""
@@ -220,6 +235,10 @@ class _SegmentWriter:
     def write_timed(self, rows: TimedRows) -> None:
         """Writes the training rows that are still to be put in order."""
         rows.write(self._new(self._workspace.timed(self._name)))
+
+    def write_drawn(self, parts: Sequence[pa.Table]) -> None:
+        """Writes the drawn training rows."""
+        write_sample(self._new(sample_path(self._workspace, self._name)), parts)
 
     def write_rows(self, split: str, table: pa.Table, keep: np.ndarray) -> int:
         """Writes the rows where `keep` is true to the shard of a split, and returns their number."""

@@ -30,6 +30,8 @@ from tfrs_dlrm.data.preparing.label_counts import joined
 from tfrs_dlrm.data.preparing.manifest import LOG, MANIFEST_FILE, PREPARE_AGAIN, PreparedManifest, PreparedShard
 from tfrs_dlrm.data.preparing.ordering import order_rows, ordered_shards
 from tfrs_dlrm.data.preparing.passes import DROPPED
+from tfrs_dlrm.data.preparing.profiling.prepare_profile import write_profile
+from tfrs_dlrm.data.preparing.profiling.row_sample import plan_sample
 from tfrs_dlrm.data.preparing.row_splitter import EmptySetError, SetCounts, check_sets, split_description
 from tfrs_dlrm.data.preparing.samples import SAMPLES, write_samples
 from tfrs_dlrm.data.preparing.split_arguments import split_rule
@@ -239,6 +241,7 @@ class _Preparation:
             self._workspace.begin(fingerprint)
             with self._cleared_if_useless():
                 schema = count(self._job, self._workspace, running, self._progress)
+                plan_sample(self._job, self._workspace)
                 running.encode(self._job, self._workspace, schema, self._progress)
         with self._cleared_if_useless():
             if self._job.rule.keep_order:
@@ -246,6 +249,7 @@ class _Preparation:
             manifest = self._manifest(fingerprint)
         if not schema.weight:
             with_shares(schema, manifest.labels.get("train", {})).save(os.path.join(self._output, SCHEMA_FILE))
+        write_profile(self._workspace, schema, manifest)
         write_samples(self._output, self._samples("eval" if manifest.eval else "train"))
         kept, chain = kept_checksums(self._output), self._job.base.chain if self._job.base else ()
         manifest = dataclasses.replace(manifest, checksums=checksums(self._output), counts=kept, chain=chain)

@@ -77,7 +77,7 @@ class RowSplitter:
         in_eval = self._in_eval(file, rows, times)
         train, share = ~in_eval, self._job.schema.label.keep_negatives
         if share < 1:
-            train &= (rows.label != 0) | (_uniform(self._job.seed, file, rows.numbers, draw=_NEGATIVES) < share)
+            train &= (rows.label != 0) | (uniform(self._job.seed, file, rows.numbers, draw=_NEGATIVES) < share)
         return SplitRows(rows, train, in_eval, times)
 
     def _check(self, block: RawBlock) -> None:
@@ -108,7 +108,7 @@ class RowSplitter:
             return times >= job.rule.eval_after
         if job.eval_fraction == 0:
             return np.zeros(len(rows), bool)
-        drawn = _uniform(job.seed, file, rows.numbers)
+        drawn = uniform(job.seed, file, rows.numbers)
         if self._log.group:
             drawn = self._drawn_groups(rows, drawn)
         return drawn < job.eval_fraction
@@ -118,11 +118,11 @@ class RowSplitter:
         values, indices = distinct(rows.inputs[self._log.group])
         text = self._tokenizer.text(values)
         hashes = tf.strings.to_hash_bucket_fast(text, 2**63 - 1).numpy()
-        drawn = _uniform(self._job.seed, 0, hashes)[indices]
+        drawn = uniform(self._job.seed, 0, hashes)[indices]
         return np.where((text == MISSING_TEXT).numpy()[indices], of_rows, drawn)
 
 
-def _uniform(seed: int, file: int, numbers: np.ndarray, draw: int = 0) -> np.ndarray:
+def uniform(seed: int, file: int, numbers: np.ndarray, draw: int = 0) -> np.ndarray:
     """Draws one number in [0, 1) per row, a function of seed, file and row number (splitmix64), for each `draw`."""
     with np.errstate(over="ignore"):
         x = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(1 + file)

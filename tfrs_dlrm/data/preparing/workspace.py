@@ -6,6 +6,7 @@
   `counts/TABLE/NAME.parquet`, the values of segment NAME, `numbers/NAME.parquet`, its sketches of numbers, and
   `counted/NAME.json`, the mark that they are counted;
   `day/TABLE.parquet`, the sums of the counts on a base, while they are merged, and `sorted-RUN/`, sums by Spark;
+  `sample.json`, the share of rows to draw for `profile.json`, and `sampled/NAME.arrow`, the drawn rows of segment NAME;
   `NAME.jsonl`, its bad rows, and `encoded/NAME.json`, the mark that it is encoded;
   `NAME.arrow`, its training rows with their times, and `ordered/NAME.json`, the mark of a shard in the order of time;
   `failed/NAME.json`, the error of the segment; `attempts/`, temporary files of the processes of an engine.
@@ -27,6 +28,7 @@ from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
 from tfrs_dlrm.data.preparing.job import check_same
 from tfrs_dlrm.data.preparing.kept_counts import COUNTS_DIR, LINEAGE_DIR
 from tfrs_dlrm.data.preparing.manifest import MANIFEST_FILE, PreparedManifest
+from tfrs_dlrm.data.preparing.profiling.column_profile import PROFILE_FILE
 from tfrs_dlrm.schema import SCHEMA_FILE
 from tfrs_dlrm.stores.files import put, read_json, remove_unfinished, unfinished, whole_file, write_json
 from tfrs_dlrm.stores.lock import LOCK_FILE
@@ -194,7 +196,7 @@ class Workspace:
         """Removes the files of an unfinished run, whatever its job was."""
         for name in ("train", "eval", VOCABULARY_DIR, COUNTS_DIR, LINEAGE_DIR):
             shutil.rmtree(os.path.join(self.output, name), ignore_errors=True)
-        for name in (SCHEMA_FILE, STATISTICS_FILE):
+        for name in (SCHEMA_FILE, STATISTICS_FILE, PROFILE_FILE):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(os.path.join(self.output, name))
         shutil.rmtree(self.work)  # last: it shows that `prepare` owns the directory

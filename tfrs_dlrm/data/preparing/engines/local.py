@@ -15,6 +15,7 @@ import pyarrow as pa
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
 from tfrs_dlrm.data.preparing.passes import CountingPass, EncodingPass, Pass, rows_of
+from tfrs_dlrm.data.preparing.profiling.row_sample import planned_share
 from tfrs_dlrm.data.preparing.value_counts import summed
 from tfrs_dlrm.data.preparing.workspace import Workspace
 from tfrs_dlrm.data.raw import sources
@@ -42,7 +43,8 @@ class LocalEngine:
 
     def encode(self, job: PrepareJob, workspace: Workspace, schema: Schema, report: Progress) -> None:
         """See `Engine.encode`."""
-        _run(EncodingPass(job, Encoder(schema, workspace.output)), job, workspace, report)
+        encoder, share = Encoder(schema, workspace.output), planned_share(workspace)
+        _run(EncodingPass(job, encoder, share), job, workspace, report)
 
 
 def _run(work: Pass, job: PrepareJob, workspace: Workspace, report: Progress) -> None:

@@ -133,12 +133,14 @@ def _pass(site: Site, kind: str, schema: Schema | None) -> Pass:
     if key not in _PASSES:
         from tfrs_dlrm.data.encoding.encoder import Encoder
         from tfrs_dlrm.data.preparing.passes import CountingPass, EncodingPass
+        from tfrs_dlrm.data.preparing.profiling.row_sample import planned_share
 
         _PASSES.clear()
         if kind == COUNTED:
             _PASSES[key] = CountingPass(site.job)
         elif kind == ENCODED and schema is not None:
-            _PASSES[key] = EncodingPass(site.job, Encoder(schema, site.output))
+            share = planned_share(Workspace(site.output))
+            _PASSES[key] = EncodingPass(site.job, Encoder(schema, site.output), share)
     return _PASSES[key]
 
 

@@ -1,0 +1,1 @@
+"""What `prepare` says about each column of a log: `profile.json`."""
