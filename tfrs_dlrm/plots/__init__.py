@@ -7,6 +7,7 @@ shows a figure that a cell ends with, and `figure.savefig` saves it in any forma
 from tfrs_dlrm.plots.binary import classification, roc_curve, scores_by_class
 from tfrs_dlrm.plots.by_group import groups
 from tfrs_dlrm.plots.figure import save_figure, save_figures
+from tfrs_dlrm.plots.log_columns import log_columns
 from tfrs_dlrm.plots.model_explanation import explanation, importance, interactions, table_usage
 from tfrs_dlrm.plots.models_compared import comparison, comparison_curves
 from tfrs_dlrm.plots.predicted_numbers import error_distribution, prediction_density, regression
@@ -25,6 +26,7 @@ __all__ = [
     "groups",
     "importance",
     "interactions",
+    "log_columns",
     "prediction_density",
     "regression",
     "roc_curve",

@@ -14,6 +14,7 @@ SCRIPTS = {
     "synthesize": "train/synthesize.py",
     "infer": "train/infer_schema.py",
     "prepare": "train/prepare.py",
+    "profile": "train/profile.py",
     "plan": "train/plan.py",
     "train": "train/main.py",
     "update": "train/update.py",

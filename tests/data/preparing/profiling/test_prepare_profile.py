@@ -101,7 +101,7 @@ def test_values_equal_pandas(prepared):
     assert (column.distinct, column.among, column.exact) == (len(counts), len(present), True)
     assert column.out_of_vocabulary == pytest.approx(present.site.isin(rare).mean(), abs=1e-6)
     assert column.expected_new == pytest.approx(counts[counts <= 3].sum() / counts.sum(), abs=1e-6)
-    assert not column.since
+    assert not column.since and column.top.among == len(present)
     by = present.groupby("site").y
     shown = dict(zip(column.top.values, zip(column.top.rows, column.top.label_mean, strict=True), strict=True))
     known = counts.index.difference(rare)

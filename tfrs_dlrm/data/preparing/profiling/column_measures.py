@@ -199,6 +199,7 @@ def _values(
             tuple(names[int(row)] for row in rows),
             tuple(counts.tolist()),
             tuple(_means(codes, rows, targets.label)) if targets.known else (),
+            len(codes.present),
         ),
         out_of_vocabulary=_share(unknown) if _has_unknown(f) else None,
         since=_shares_by_link(codes.present, since) if since is not None and _has_unknown(f) else (),

@@ -32,11 +32,19 @@ class Distribution:
 
 @dataclasses.dataclass(frozen=True)
 class TopValues:
-    """The most frequent values, in how many rows they are, and the mean label of these rows."""
+    """The most frequent values.
+
+    Attributes:
+      values: by falling frequency.
+      rows: how often each is in the sampled rows.
+      label_mean: the mean label of these rows.
+      among: how many values the sampled rows have, the missing ones left out.
+    """
 
     values: tuple[str, ...] = ()
     rows: tuple[int, ...] = ()
     label_mean: tuple[float, ...] = ()
+    among: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
