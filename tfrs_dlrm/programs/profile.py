@@ -8,12 +8,13 @@ from tfrs_dlrm.programs.program_flags import ProgramFlags
 FLAGS = ProgramFlags(__doc__)
 _DATA = FLAGS.string("data", None, "A prepared directory.", required=True)
 _AGAINST = FLAGS.string("against", "", "An earlier prepared directory, to compare with.")
+_REQUESTS = FLAGS.multi_string("requests", "A file, directory or glob of a server's request log; may be repeated.")
 _OUTPUT = FLAGS.string("output", "", "An HTML file with pictures; by default none is written.")
 _FAIL_ON = FLAGS.enum(
     "fail_on",
     "nothing",
     ["nothing", "drift", "anything"],
-    "Ends with exit code 3 if the logs differ (drift), or if anything is suspicious.",
+    "Ends with exit code 3 if the log differs from others (drift), or if anything is suspicious.",
 )
 FLAGS.stopped = lambda: "Nothing was written: the same command looks again."
 
@@ -30,7 +31,7 @@ def main() -> None:
     output = local_path(_OUTPUT.value)
     if output:
         check_writable_place(os.path.dirname(output))
-    report = examine(_DATA.value, _AGAINST.value)
+    report = examine(_DATA.value, _AGAINST.value, _REQUESTS.value)
     print(text(report))
     if output:
         os.makedirs(os.path.dirname(output) or ".", exist_ok=True)

@@ -12,8 +12,9 @@ from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.tools.profile.finding import Finding
 from tfrs_dlrm.tools.profile.new_values import new_shares
+from tfrs_dlrm.tools.profile.request_profile import request_profile
 from tfrs_dlrm.tools.profile.single_log import suspicious
-from tfrs_dlrm.tools.profile.two_logs import differences
+from tfrs_dlrm.tools.profile.two_logs import differences, skew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,4 +61,7 @@ def examine(data: str, against: str = "", requests: Sequence[str] = ()) -> LogRe
         earlier = local_copy(against)
         before = Profile.load(earlier)
         found += differences(profile, before, new_shares(directory, profile, schema, earlier))
+    if requests:
+        served = request_profile(requests, directory)
+        found += skew(profile, served)
     return LogReport(data, against, tuple(requests), profile, before, served, tuple(found))

@@ -39,22 +39,51 @@ def differences(now: Profile, before: Profile, new: Mapping[str, float]) -> Iter
                 column.name,
                 moved.index,
                 moved.limit,
-                f"the population stability index is {moved.index:.3f}: {described(column, old, moved)}",
+                f"the population stability index is {moved.index:.3f}: {described(column, old, moved, 'before')}",
                 "see what changed in the log or in the traffic; earlier models may need training on these rows",
             )
 
 
-def described(now: ColumnProfile, before: ColumnProfile, moved: Stability) -> str:
-    """Says how a distribution has moved."""
+def skew(now: Profile, served: Profile) -> Iterator[Finding]:
+    """Yields where what a server is asked differs from what a model was trained on.
+
+    Args:
+      now: of the training rows.
+      served: of the request log.
+    """
+    advice = "compare how the feature is computed for the log and for requests"
+    for asked in served.columns:
+        column = now.column(asked.name)
+        if column is None or column.kind == "cross":
+            continue
+        rows = served.sampled, now.sampled
+        limit = max(MOVED_MISSING, _SIGMAS * deviation(asked.missing, column.missing, rows))
+        if abs(asked.missing - column.missing) > limit:
+            text = f"{asked.missing:.2%} of the requests lack it, and {column.missing:.2%} of the training rows"
+            yield Finding("skew", asked.name, abs(asked.missing - column.missing), limit, text, advice)
+        unknown, expected = asked.out_of_vocabulary or 0.0, column.expected_new or 0.0
+        limit = expected + max(MORE_NEW, _SIGMAS * deviation(unknown, expected, rows))
+        if unknown > limit:
+            text = f"{unknown:.1%} of its values in requests have no row, and {expected:.1%} were expected"
+            yield Finding("skew", asked.name, unknown, limit, text, advice)
+        moved = stability(asked, column)
+        if moved is not None and moved.index > moved.limit:
+            how = described(asked, column, moved, "in training")
+            text = f"the population stability index of requests is {moved.index:.3f}: {how}"
+            yield Finding("skew", asked.name, moved.index, moved.limit, text, advice)
+
+
+def described(now: ColumnProfile, before: ColumnProfile, moved: Stability, other: str) -> str:
+    """Says how a distribution differs from that of another log, which is called `other`."""
     if now.is_number:
-        return f"the median was {before.quantiles['0.5']:g} and is {now.quantiles['0.5']:g}"
+        return f"the median is {now.quantiles['0.5']:g} ({other}: {before.quantiles['0.5']:g})"
     shares = [dict(zip(c.top.values, c.top.rows, strict=True)) for c in (before, now)]
     old, new = moved.rows[1], moved.rows[0]
     by = {v: (shares[0].get(v, 0) / old, shares[1].get(v, 0) / new) for v in {**shares[0], **shares[1]}}
     if not by:
         return "no value has a row of its own"
     most = max(by, key=lambda v: abs(by[v][0] - by[v][1]))
-    return f"{most!r} had {by[most][0]:.1%} of the values and has {by[most][1]:.1%}"
+    return f"{most!r} is {by[most][1]:.1%} of the values ({other}: {by[most][0]:.1%})"
 
 
 def deviation(share: float, other: float, rows: tuple[int, int]) -> float:

@@ -53,10 +53,9 @@ class Targets:
     def of(cls, sample: pa.Table, schema: Schema) -> Targets:
         """Returns the targets of a sample."""
         label = sample["label"].to_numpy().astype(np.float64)
-        known = bool(np.isfinite(label).all())
         limit = np.median(label) if schema.label.task == "regression" and len(label) else 0.5
         folds = (sample[DRAW].to_numpy() * 2**53).astype(np.int64) % FOLDS
-        return cls(label, label > limit, folds, known)
+        return cls(label, label > limit, folds)
 
 
 def measure_columns(
@@ -64,6 +63,7 @@ def measure_columns(
     schema: Schema,
     directory: str,
     since: Mapping[str, np.ndarray],
+    labelled: bool = True,
 ) -> list[ColumnProfile]:
     """Measures every feature of a schema.
 
@@ -72,8 +72,9 @@ def measure_columns(
       schema: with the size of every table.
       directory: has the vocabularies, which name the values.
       since: by table, for a vocabulary that goes on from others: the link that gave each row to its value, int [rows].
+      labelled: whether the rows have labels; those of a request log have none.
     """
-    targets = Targets.of(sample, schema)
+    targets = dataclasses.replace(Targets.of(sample, schema), known=labelled)
     found = {f.name: _number(f, sample, targets) for f in number_features(schema)}
     codes = {f.name: Codes.of(f, sample) for f in value_features(schema)}
     names = _names(schema, directory, codes)
