@@ -17,6 +17,7 @@ COMPARE = ["compare", *TRAIN, "--data=prepared", "--models=logistic_regression",
 READERS = {
     "prepared/prepared.json": [["train", *TRAIN, "--workdir=new"], ["evaluate", "--workdir=run"], COMPARE],
     "prepared/schema.json": [["train", *TRAIN, "--workdir=new"], ["evaluate", "--workdir=run"]],
+    "prepared/profile.json": [["profile", "--data=prepared"]],
     "run/config.json": [
         ["evaluate", "--workdir=run"],
         ["export", "--workdir=run", "--output=x"],
@@ -36,6 +37,7 @@ READERS = {
 WRONG = {
     "prepared/prepared.json": {"train": [{"path": 3, "rows": "many"}]},
     "prepared/schema.json": {"label": 3},
+    "prepared/profile.json": {"columns": 3},
     "run/config.json": {"train": {"batch_size": "large"}},
     "run/encoder/schema.json": {"tables": "none"},
     "run/encoder/statistics.json": {"dense": {"age": {"count": 3, "mean": "x", "std": 1}}},
