@@ -87,6 +87,22 @@ def test_tables_of_other_dimensions_are_projected(dense, tmp_path):
     np.testing.assert_array_equal(again(rows), model(rows))
 
 
+def test_a_vector_and_numbers_interact_without_tables():
+    schema = Schema(Label("y"), (DenseFeature("title", size=3, projected=True), DenseFeature("price")))
+    model = DLRM(schema, (8, 4), (1,))
+    dense = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    model.build()
+    kernel, bias = (v.numpy() for v in model.vector_projections.projections["title"].variables)
+    bottom = numpy_mlp(dense[:, 3:], model.bottom_mlp, final_relu=True)
+    product = (bottom * (dense[:, :3] @ kernel + bias)).sum(1, keepdims=True)
+    expected = numpy_mlp(np.concatenate([bottom, product], axis=1), model.top_mlp, final_relu=False)[:, 0]
+    np.testing.assert_allclose(model.logits({"dense": dense}), expected, rtol=1e-5, atol=1e-6)
+    assert kernel.shape == (3, 4) and DLRM.from_config(model.get_config()).dim == 4
+    model.compile("sgd", metrics=[])
+    model.fit({"dense": dense}, np.ones(6), verbose=0)
+    assert not np.array_equal(kernel, model.vector_projections.projections["title"].kernel)
+
+
 def test_weights_are_a_function_of_the_seed():
     def weights(seed):
         model = DLRM(SCHEMA, (4, 4), (4, 1), seed=seed)

@@ -85,17 +85,17 @@ class DLRM(RankingModel):
         **kwargs: Any,
     ) -> None:
         _check(schema, bottom_mlp, top_mlp, interaction, self_interaction, numbers)
-        has_bottom_mlp = bool(schema.unprojected_width) and numbers == "mlp"
-        dim = bottom_mlp[-1] if has_bottom_mlp else projected_dim(schema)
+        # The projections, which `RankingModel` makes, need D.
+        self.numbers, self._has_bottom_mlp = numbers, bool(schema.unprojected_width) and numbers == "mlp"
+        self.dim = bottom_mlp[-1] if self._has_bottom_mlp else projected_dim(schema)
         super().__init__(schema, seed, **kwargs)
-        self.numbers, self.dim = numbers, dim
-        self.vector_projections = self._projections(dim)
         if self._has_bottom_mlp:
             self.bottom_mlp = self.make_mlp("bottom_mlp", bottom_mlp, dropout, batch_norm, final_activation="relu")
         self._table_of = {f.name: f.table for f in schema.categorical}
         if schema.unprojected_width and not self._has_bottom_mlp:
             layer_seed = derive_seed(seed, "auto_dis")
             self.auto_dis = AutoDis(self.dim, seed=layer_seed, dtype=self.dtype_policy, name="auto_dis")
+        # By table. Checkpoints know them by the name `projections`.
         self.projections = {
             t.name: keras.layers.Dense(
                 self.dim,
@@ -122,8 +122,8 @@ class DLRM(RankingModel):
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, L]; see `RankingModel.compute_logits`."""
         count = len(self.schema.categorical)
-        looked_up = zip(self.schema.categorical, embeddings[:count], strict=True)
-        vectors = [*(self.projected(f.name, v) for f, v in looked_up), *embeddings[count:]]
+        of_tables = zip(self.schema.categorical, embeddings[:count], strict=True)
+        vectors = [*(self._interacting(f.name, v) for f, v in of_tables), *embeddings[count:]]
         bottom = [] if dense is None else self._of_numbers(dense, training)
         interacted = vectors if self.interaction is None else [self.interaction([*bottom, *vectors])]
         logits = self.top_mlp(tf.concat([*bottom, *interacted], axis=1), training=training)
@@ -132,9 +132,8 @@ class DLRM(RankingModel):
         logits += self.linear_vectors(tf.concat(vectors, axis=1))
         return logits if dense is None else logits + self.linear_numbers(dense)
 
-    @property
-    def _has_bottom_mlp(self) -> bool:
-        return bool(self.schema.unprojected_width) and self.numbers == "mlp"
+    def _projected_dim(self, rows: Schema) -> int:
+        return self.dim
 
     def _linear(self, name: str, initializer: keras.initializers.Initializer) -> Dense:
         labels = len(self.schema.labels)
@@ -146,8 +145,8 @@ class DLRM(RankingModel):
             return [self.bottom_mlp(dense, training=training)]
         return tf.unstack(self.auto_dis(dense), num=self.schema.unprojected_width, axis=1)
 
-    def projected(self, feature: str, vectors: tf.Tensor) -> tf.Tensor:
-        """Returns the vectors [B, dim of its table] of a feature as [B, D]."""
+    def _interacting(self, feature: str, vectors: tf.Tensor) -> tf.Tensor:
+        """Returns the vectors [B, dim of its table] of a categorical feature as [B, D]."""
         table = self._table_of[feature]
         return self.projections[table](vectors) if table in self.projections else vectors
 
@@ -237,7 +236,8 @@ def _check(
     dims = {t.dim for t in looked_up(schema)}
     ends_elsewhere = not bottom_mlp or (interaction == "dot" and bottom_mlp[-1] not in dims and len(dims) == 1)
     if schema.unprojected_width and numbers == "mlp" and ends_elsewhere:
+        wanted = f"{max(dims)}, the dimension of the tables" if dims else "the dimension of the vectors"
         raise ValueError(
-            f"bottom_mlp={list(bottom_mlp)} must end in {max(dims)}, the dimension of the tables; change its last"
-            " number, or the tables by Schema.with_dim"
+            f"bottom_mlp={list(bottom_mlp)} must end in {wanted}; change its last number, or the tables by"
+            " Schema.with_dim"
         )

@@ -45,7 +45,7 @@ class ServedLayers(NamedTuple):
       top_mlp: an MLP without batch normalization.
       self_interaction: whether the dot products of the vectors with themselves are included.
       dim: D, the dimension of the interacting vectors.
-      linear: of the linear term; None without one.
+      linear: the kernels of the linear term; None if the model has none.
     """
 
     schema: Schema

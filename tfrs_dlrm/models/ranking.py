@@ -98,7 +98,7 @@ class RankingModel(KerasSaving):
         else:
             check_tables(embeddings, rows, self.linear_weights, self.linear_features)
         self.embeddings = embeddings
-        self.vector_projections = self._projections(model_inputs.projected_dim(rows) if schema.projected else 0)
+        self.vector_projections = self._projections(rows)
         # Metrics are summed over replicas inside a step. Keras would add their results over workers, AUC included.
         self.distribute_reduction_method = "first"
         self.label_tasks = Tasks(schema)
@@ -109,18 +109,23 @@ class RankingModel(KerasSaving):
         # One trace for all evaluations of a model.
         self.scores = tf.function(self._scores, reduce_retracing=True)
 
-    def _projections(self, dim: int) -> VectorProjections | None:
-        """Returns the layer that projects vectors of the schema to `dim` numbers; None if there are none."""
+    def _projections(self, rows: Schema) -> VectorProjections | None:
+        """Returns the layer that projects vectors of the schema; None if there are none. `rows` has the tables."""
         if not (self.schema.projected and self.reads_dense):
             return None
-        parts = parts_of(self.schema)
+        parts, dim = parts_of(self.schema), self._projected_dim(rows)
         return VectorProjections(parts, dim, self.seed, dtype=self.dtype_policy, name="vector_projections")
+
+    def _projected_dim(self, rows: Schema) -> int:
+        """Returns how many numbers a projected vector becomes, during `__init__`."""
+        return model_inputs.projected_dim(rows)
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits from dense features and embeddings.
 
         Args:
-          dense: float32 [B, schema.unprojected_width]; None if the schema has no dense features but projected ones.
+          dense: float32 [B, schema.unprojected_width]; None if every dense feature is projected, or
+            there are none.
           embeddings: for each of `schema.categorical`, [B, dim of its table] in the compute dtype; [B, sequence_length,
             dim] for a feature with `sequence_length`; then for each of `schema.projected` [B, dim of the largest
             table]. With `linear_weights`, rows have dim + 1 numbers.

@@ -61,4 +61,5 @@ class ServedLinear(tf.Module):
 
 
 def _positions(names: Sequence[str], of: Sequence[str]) -> np.ndarray:
-    return np.array([list(of).index(name) for name in names], int)
+    position = {name: i for i, name in enumerate(of)}
+    return np.array([position[name] for name in names], int)

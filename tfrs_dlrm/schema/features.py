@@ -168,6 +168,11 @@ class DenseFeature(_WithInput):
         return (self.name,) if self.size is None else tuple(f"{self.name}_{i}" for i in range(self.size))
 
     @property
+    def reads_number(self) -> bool:
+        """Whether its raw value is one float32 number."""
+        return self.time is None and self.size is None
+
+    @property
     def encoded_columns(self) -> tuple[str, ...]:
         """The names of its floats in an encoded example: of its numbers, then of the indicator, if it has one."""
         return (*self.numbers, f"{self.name}_missing") if self.indicator else self.numbers

@@ -82,10 +82,10 @@ def _with_inputs(
     for f in (*(f for f in every if f.input), *every):
         if f.time is not None:
             times.setdefault(_time_key(f.column, f.time), f.input_name)
-        elif f.size is None if isinstance(f, DenseFeature) else f.reads_number:
+        elif f.reads_number:
             numbers.setdefault(f.column, f.input_name)
     for number in dense:
-        if number.time is None and number.size is None:
+        if number.reads_number:
             written.setdefault(number.column, number.notation)
 
     def named(f: CategoricalFeature) -> CategoricalFeature:

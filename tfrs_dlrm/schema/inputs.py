@@ -85,15 +85,12 @@ def _shown(training_only: bool, value: float | str | None) -> str:
 
 
 def _described(given: FeatureInput) -> str:
-    kind = (
-        f"a time as {given.time.format}"
-        if given.time
-        else f"vectors of {given.size} numbers"
-        if given.size
-        else f"lists of {given.dtype}"
-        if given.is_list
-        else given.dtype
-    )
+    if given.time:
+        kind = f"a time as {given.time.format}"
+    elif given.size:
+        kind = f"vectors of {given.size} numbers"
+    else:
+        kind = f"lists of {given.dtype}" if given.is_list else given.dtype
     return f"column {given.column!r} as {kind}"
 
 

@@ -148,7 +148,8 @@ def score(
     if not columns or not len(columns[0]):
         raise ValueError("the evaluation set is empty")
     if order is not None:
-        columns = [column[np.argsort(order)] for column in columns]
+        in_order = np.argsort(order)
+        columns = [column[in_order] for column in columns]
     logits, labels, *weights = columns
     bad = np.count_nonzero(~np.isfinite(logits))
     if bad:

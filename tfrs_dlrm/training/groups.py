@@ -119,13 +119,13 @@ class Grouping:
     ) -> None:
         home = Workdir(workdir)
         home.config()  # raises if the directory holds no run
-        self._schema, self._directory = home.schema(), ""
+        schema = home.schema()
         self._group_by, self._gauc = tuple(dict.fromkeys(group_by)), tuple(dict.fromkeys(gauc))
         for name in (*self._group_by, *self._gauc):
-            categorical_feature(self._schema, name)
-        self.label = self._schema.label_number(label)
-        self._label = label or self._schema.label.column
-        if gauc and self._schema.labels[self.label].task != "classification":
+            categorical_feature(schema, name)
+        self.label = schema.label_number(label)
+        self._label = label or schema.label.column
+        if gauc and schema.labels[self.label].task != "classification":
             raise ValueError(
                 f"gauc={','.join(gauc)}: label {self._label!r} is a number to predict, which has no AUC; leave it out"
                 " (group_by has the RMSE of each group)"
@@ -140,8 +140,8 @@ class Grouping:
           evaluation: of the rows of `split`, in their order.
           split: which those are.
         """
-        self._directory = local_copy(evaluation.data)  # names its rows, of which the run may not know all
-        self._schema = Schema.load(os.path.join(self._directory, SCHEMA_FILE))
+        directory = local_copy(evaluation.data)  # names its rows, of which the run may not know all
+        schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
         by_value: dict[str, Groups] = {}
         gauc: dict[str, GroupedAUC] = {}
         without: dict[str, int] = {}
@@ -150,11 +150,11 @@ class Grouping:
             if name in self._group_by:
                 by_value[name] = metrics
             if name in self._gauc and isinstance(metrics, GroupMetrics):
-                known = self._is_one_value(name, metrics.group)
+                known = _is_one_value(directory, schema, name, metrics.group)
                 gauc[name] = grouped_auc(metrics.select(known))
                 without[name] = int(metrics.examples[~known].sum())
         which = (evaluation.checkpoint, evaluation.data, split, self._label)
-        return GroupEvaluation(*which, by_value, gauc, without, self._schema, self._directory)
+        return GroupEvaluation(*which, by_value, gauc, without, schema, directory)
 
     def _metrics(self, evaluation: Evaluation, split: Split, feature: str) -> Groups:
         """Measures within the groups of one feature."""
@@ -168,12 +168,13 @@ class Grouping:
         columns = [x if x is None else x[examples] for x in (scores.labels, scores.logits, scores.weights)]
         return scores.task.by_group(groups, *columns)  # type: ignore[arg-type]
 
-    def _is_one_value(self, feature: str, groups: np.ndarray) -> np.ndarray:
-        """Marks the groups that are one value (or bucket), rather than all missing or all unknown values."""
-        f = categorical_feature(self._schema, feature)
-        if f.encoding != "vocabulary":
-            return groups != _NONE
-        return (groups > 0) & (groups != missing_row(self._directory, f.table))
+
+def _is_one_value(directory: str, schema: Schema, feature: str, groups: np.ndarray) -> np.ndarray:
+    """Marks the groups that are one value (or bucket), rather than all missing or all unknown values."""
+    f = categorical_feature(schema, feature)
+    if f.encoding != "vocabulary":
+        return groups != _NONE
+    return (groups > 0) & (groups != missing_row(directory, f.table))
 
 
 def _groups(data: str, split: Split, feature: str) -> tuple[np.ndarray, np.ndarray | slice]:

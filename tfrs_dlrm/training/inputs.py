@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfrs_dlrm.data.preparing.manifest import Split
 from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS, dataset, steps_per_epoch
 from tfrs_dlrm.data.reading.known_rows import only_known
+from tfrs_dlrm.data.reading.labels import kept_share
 from tfrs_dlrm.data.reading.record_dataset import record_dataset
 from tfrs_dlrm.data.reading.records import write_records
 from tfrs_dlrm.data.reading.row_groups import reading_order
@@ -154,11 +155,11 @@ def evaluation_dataset(
     """
     data = dataset(directory, batch_size, split=split, shuffle=False, context=distribution_of().evaluation_part)
     schema = Schema.load(os.path.join(local_copy(directory), SCHEMA_FILE))
-    share = schema.label.keep_negatives
+    share = kept_share(schema, split)
     if known is not None:
         of_model = only_known(schema, known)
         data = data.map(lambda features, *rest: (of_model(features), *rest), num_parallel_calls=1, deterministic=True)
-    if split == "eval" or share == 1:
+    if share == 1:
         return data
 
     def weighted(features: Any, labels: tf.Tensor, weights: tf.Tensor | None = None) -> Any:

@@ -58,6 +58,7 @@ def test_by_hand():
             for dense, vectors in ((0, 0), (2, 0), (2, 2), (0, 1))
         ),
         (schema_of([4, 2, 8], vectors=2), DLRMConfig(0, bottom_mlp=(7, 5), top_mlp=(6, 1), linear=True)),
+        (schema_of([], vectors=1), DLRMConfig(0, bottom_mlp=(7, 5), top_mlp=(6, 1))),
         (schema_of([4, 2, 8], vectors=1), DLRMConfig(0, top_mlp=(6, 1), numbers="autodis")),
         (schema_of([4, 2, 8]), WideAndDeepConfig(0, top_mlp=(6, 1), batch_norm=True)),
         (schema_of([4, 2, 8]), DCNConfig(0, top_mlp=(6, 1), cross_rank=3, cross_structure="parallel")),

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tfrs_dlrm.config import MODELS, DataConfig, DCNConfig, DeepFMConfig, DLRMConfig, RunConfig, as_model, model_config
-from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,12 @@ def test_another_model_keeps_the_fields_that_both_have():
 
 
 def test_names_and_classes():
+    data = Schema(Label("y"), (DenseFeature("price"),), (CategoricalFeature("user"), CategoricalFeature("item")))
     for name, config in MODELS.items():
         assert config.name == config().name == name and config.__name__.endswith("Config")
         model = config().model_class()
         assert config.linear_weights == model.linear_weights
+        assert model.reads_dense == ("price" in config().features(data))
 
 
 def test_no_configuration_loads_tensorflow():

@@ -135,7 +135,7 @@ class ModelConfig(abc.ABC):
         """
         rows = sum(cost.vector_dims(self.table_schema(schema)))
         lookups = cost.concatenation(rows)  # each writes once
-        if not schema.projected or not set(self.features(schema)) & {f.name for f in schema.projected}:
+        if not schema.select(self.features(schema)).projected:
             return lookups + self.layer_cost(schema)
         return lookups + cost.projections(schema, self.projected_dim(schema)) + self.layer_cost(schema)
 

@@ -49,8 +49,6 @@ def input_width(schema: Schema) -> int:
 def projections(schema: Schema, dim: int) -> DenseCost:
     """Counts the split of the dense inputs, and the projections of vectors to `dim` numbers."""
     widths = [len(f.encoded_columns) for f in schema.projected]
-    if not widths:
-        return DenseCost()
     numbers = schema.unprojected_width
     return DenseCost(
         weights=sum((width + 1) * dim for width in widths),

@@ -13,6 +13,11 @@ from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import local_copy
 
 
+def kept_share(schema: Schema, split: Split) -> float:
+    """Returns the share of a split's rows with a first label of 0 that `prepare` kept; each stands for 1 / share."""
+    return schema.label.keep_negatives if split == "train" else 1.0
+
+
 def label_counts(directory: str, split: Split) -> dict[str, LabelCounts]:
     """Returns what the labels of a split are, by column of the label; empty if the split has no rows.
 

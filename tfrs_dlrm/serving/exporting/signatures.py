@@ -84,11 +84,9 @@ def parse(examples: tf.Tensor, raw: Mapping[str, tf.TensorSpec]) -> dict[str, tf
     missing: dict[tf.DType, Any] = {tf.float32: np.nan, tf.string: "", tf.int64: MISSING_INT}
     features: dict[str, Any] = {}
     for name, spec in raw.items():
-        if spec.shape.rank == 1:
-            features[name] = tf.io.FixedLenFeature([], spec.dtype, missing[spec.dtype])
-        elif spec.shape[1] is not None:
-            size = spec.shape[1]
-            features[name] = tf.io.FixedLenFeature([size], spec.dtype, [missing[spec.dtype]] * size)
+        shape = spec.shape[1:]
+        if shape.is_fully_defined():  # one value is a vector of shape []
+            features[name] = tf.io.FixedLenFeature(shape, spec.dtype, [missing[spec.dtype]] * shape.num_elements())
         else:
             features[name] = tf.io.RaggedFeature(spec.dtype)
     parsed = tf.io.parse_example(examples, features)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split, encoded_schema
 from tfrs_dlrm.data.reading.columns import Columns, assemble
+from tfrs_dlrm.data.reading.labels import kept_share
 from tfrs_dlrm.data.reading.row_groups import open_row_groups
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.models.ranking import RankingModel
@@ -111,8 +112,7 @@ def draw_sample(directory: str, split: Split, examples: int, seed: int = 0, labe
             parts.append(group.take(pa.array(chosen[first:last] - begin)))
         begin = end
     table = pa.concat_tables(parts).take(pa.array(rng.permutation(len(chosen))))
-    kept = schema.label.keep_negatives if split == "train" else 1.0
-    return Sample(schema, table.combine_chunks(), label, kept)
+    return Sample(schema, table.combine_chunks(), label, kept_share(schema, split))
 
 
 def _known(directory: str, split: Split, schema: Schema, label: int) -> np.ndarray:
