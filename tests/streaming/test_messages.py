@@ -7,6 +7,7 @@ import json
 import click_log
 import numpy as np
 import pytest
+import served_log
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.prepare import prepare
@@ -228,3 +229,11 @@ def test_vectors_are_read_as_in_files(tmp_path):
             np.testing.assert_array_equal(a, b)
         assert [m.column for m in found.malformed] == [*"vvvvvw"]
         assert "'0.1' is not a finite float32 number with {'decimal': ','" in found.malformed[2].reason
+
+
+def test_what_only_training_has_is_in_messages():
+    rows, data = served_log.prepared()
+    values = [json.dumps(row) for row in json.loads(rows.to_json(orient="records"))]
+    found = decoder(data, "format=json")(messages(values))
+    assert not found.malformed
+    np.testing.assert_array_equal(found.columns.arrays()[2], Encoder.load(data)(rows)["ids"])
