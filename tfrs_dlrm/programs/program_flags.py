@@ -221,7 +221,7 @@ def description(flag: flags.Flag) -> str:
     default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
     if default not in (None, "", False):
         details.append(f"default: {str(default).lower() if default is True else default}")
-    text = re.sub(r"^<[^>]*>: ", "", flag.help).partition(";     repeat this option")[0]  # words that absl adds
+    text = re.sub(r"^<[^>]*>: |;\s+repeat this option.*", "", flag.help, flags=re.DOTALL)  # words that absl adds
     return text + (f" ({'; '.join(details)})" if details else "")
 
 

@@ -28,7 +28,7 @@ class LogReport:
       profile: of the log.
       before: of the earlier log; None without one.
       served: of the request logs; None without any.
-      findings: what is suspicious, the worst first.
+      findings: what is suspicious: in the log itself, then against the earlier log, then against requests.
     """
 
     data: str
