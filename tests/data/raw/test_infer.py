@@ -346,3 +346,20 @@ def test_anime(real_data, tmp_path):
         "members": "dense, log1p and standardize, buckets",
     }
     assert titles.schema.multi_hot[0].separator == ", " and titles.notes["genre"].startswith("43 values joined by ', '")
+
+
+def test_numbers_whose_single_values_have_labels_of_their_own_get_more_buckets():
+    """Amounts of which each is paid or never paid, beside counts whose label follows their size."""
+    rng = np.random.default_rng(0)
+    rows = 6000
+    amounts = np.where(rng.random(rows) < 0.8, 0, 100 + 37 * rng.integers(0, 120, rows))
+    counts = rng.geometric(0.02, rows)
+    noise = rng.geometric(0.02, rows)
+    logits = np.where(amounts == 0, -1.0, np.where(amounts // 37 % 2 == 0, 2.5, -2.5)) + 0.02 * (counts - 50)
+    clicked = (rng.random(rows) < 1 / (1 + np.exp(-logits))).astype(int)
+    log = pa.table({"clicked": clicked, "amount": amounts, "visits": counts, "count": noise})
+    proposal = infer_schema(log, label="clicked")
+    buckets = {f.column: f.buckets for f in proposal.schema.categorical if f.encoding == "buckets"}
+    assert buckets == {"amount": 256, "visits": 32, "count": 32}
+    assert "256 buckets because single values have labels of their own" in proposal.notes["amount"]
+    assert "buckets because" not in proposal.notes["visits"] + proposal.notes["count"]

@@ -17,8 +17,6 @@ from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.schema import RESERVED_NAMES, CategoricalFeature, DenseFeature, Schema, Task
 
 _PARTS = ("hour", "weekday", "month", "days")
-# Beside each number, since an MLP of few rows hardly learns steps and peaks: docs/guides/defaults.md.
-_BUCKETS = 32
 _BESIDE = ("missing", "bucket")
 
 
@@ -73,11 +71,11 @@ def infer_schema(
 
     Numbers become dense features: standardized logarithms if they are skewed and hardly ever negative, logarithms if
     they are 0 in nearly all rows, otherwise `standardize`, with an indicator if some are missing. `NAME_bucket` gives
-    each of them 32 buckets. Of times, the parts that come again become features. Texts and ids become
-    vocabularies. Whole numbers may be either: that is decided by the column's name, by how often its values occur,
-    and by whether the label follows their size or the single values. Lists of floats of one length, such as
-    embeddings, become vectors. Other list columns, and texts that join recurring values, become multi-valued
-    features. Columns of one value or of unique values are left out.
+    each of them 32 buckets, or 256 if single values have labels of their own. Of times, the parts that come again
+    become features. Texts and ids become vocabularies. Whole numbers may be either: that is decided by the column's
+    name, by how often its values occur, and by whether the label follows their size or the single values. Lists of
+    floats of one length, such as embeddings, become vectors. Other list columns, and texts that join recurring values,
+    become multi-valued features. Columns of one value or of unique values are left out.
 
     Args:
       data: what `prepare` takes: paths, directories and glob patterns of text and Parquet files, whose first rows are
@@ -113,6 +111,7 @@ def infer_schema(
     notes: dict[str, str] = dict(first.unusable)
     certainty: dict[str, Certainty] = dict.fromkeys(notes, "sure")
     features: list[Feature] = []
+    buckets: dict[str, int] = {}
     taken = set(RESERVED_NAMES)
     for column in first_rows.values():
         if column.name == name:
@@ -124,14 +123,15 @@ def infer_schema(
         notes[column.name], certainty[column.name] = found.note, found.certainty
         if found.feature is not None:
             features.append(found.feature)
+            buckets[found.feature.name] = found.buckets
             taken |= _names(found.feature)
     if not features:
         reasons = "; ".join(f"{column}: {reason}" for column, reason in notes.items() if column != name)
         raise ValueError(f"{path}: no column can be a feature ({reasons})"[:1000])
     dense = tuple(f for f in features if isinstance(f, DenseFeature))
-    scalars = [f for f in dense if f.size is None]
+    cut = [_buckets(f, buckets[f.name]) for f in dense if f.size is None]
     categorical = [f for f in features if isinstance(f, CategoricalFeature)]
-    schema = Schema(proposed, dense=dense, categorical=(*categorical, *map(_buckets, scalars)), text=first.text)
+    schema = Schema(proposed, dense=dense, categorical=(*categorical, *cut), text=first.text)
     return SchemaProposal(schema, notes, certainty, first.rows, first.files, len(inputs))
 
 
@@ -140,14 +140,14 @@ def _kind(f: DenseFeature) -> str:
     return f"{kind}, {' and '.join(f.transforms) or 'none'}"
 
 
-def _buckets(number: DenseFeature) -> CategoricalFeature:
+def _buckets(number: DenseFeature, count: int) -> CategoricalFeature:
     """Returns the buckets of a number, which are read from the same column."""
     fields = ("decimal", "thousands", "unit", "time")
     return CategoricalFeature(
         f"{number.name}_bucket",
         number.column or number.name,
         encoding="buckets",
-        buckets=_BUCKETS,
+        buckets=count,
         **{field: getattr(number, field) for field in fields},
     )
 

@@ -12,6 +12,7 @@ from tfrs_dlrm.data.raw.column_names import said_by_name
 from tfrs_dlrm.data.raw.column_notes import infinite_note, notation_note
 from tfrs_dlrm.data.raw.joined_values import find_separator
 from tfrs_dlrm.data.raw.notations import looks_like_number, may_be_lists
+from tfrs_dlrm.data.raw.number_evidence import label_evidence
 from tfrs_dlrm.data.raw.number_or_category import ENOUGH_ROWS, Certainty, Decision, decide
 from tfrs_dlrm.data.raw.proposed_time import propose_time
 from tfrs_dlrm.data.raw.proposed_vector import FoundVector, lengths
@@ -25,6 +26,9 @@ _SKEWED = 2.0
 # More negative numbers than this share are worth telling apart. More zeros than this share make the others stand more
 # than ten deviations out, because the deviation of a share p is its square root.
 _NEGATIVE, _ZEROS = 0.05, 0.99
+# Intervals beside each number, since an MLP of few rows hardly learns steps and peaks; and where single values have
+# labels of their own, by so many standard errors: docs/guides/defaults.md.
+_BUCKETS, _MANY_BUCKETS, _OF_THEIR_OWN = 32, 256, 4.0
 
 Feature = DenseFeature | CategoricalFeature
 
@@ -37,11 +41,13 @@ class ProposedFeature:
       feature: the feature; None if the column is left out.
       note: why, in one line.
       certainty: how sure this is.
+      buckets: of a number, into how many intervals to cut it, too.
     """
 
     feature: Feature | None
     note: str
     certainty: Certainty = "sure"
+    buckets: int = _BUCKETS
 
 
 def propose_feature(
@@ -87,7 +93,7 @@ def propose_feature(
     if separator and (column.numbers is None or may_be_lists(column.texts, column.notation)):
         return _joined(column, name, separator, parts, missing)
     if column.whole is not None:
-        return _whole(column, name, missing, decide(column, labels))
+        return _whole(column, name, missing, decide(column, labels), labels)
     return _text(column, name, missing) if column.numbers is None else _dense(column, name, missing)
 
 
@@ -98,14 +104,16 @@ def _joined(column: SampledColumn, name: str, separator: str, parts: int, missin
     return ProposedFeature(feature, note, "likely" if separator == " " else "sure")
 
 
-def _whole(column: SampledColumn, name: str, missing: str, decision: Decision) -> ProposedFeature:
+def _whole(
+    column: SampledColumn, name: str, missing: str, decision: Decision, labels: np.ndarray | None
+) -> ProposedFeature:
     """Proposes what becomes of whole numbers or booleans."""
     distinct = len(column.whole or ())
     if decision.kind == "once":
         note = f"{distinct:,} whole numbers in {len(column.values):,} rows: {decision.reason}"
         return ProposedFeature(None, note, decision.certainty)
     if decision.kind == "number":
-        return _dense(column, name, missing, decision)
+        return _with_buckets(_dense(column, name, missing, decision), column, labels)
     if column.is_boolean:
         feature = _vocabulary(name, column.name, distinct, "int64")
         return ProposedFeature(feature, f"true or false, read as 1 or 0{missing}")
@@ -152,6 +160,16 @@ def _dense(column: SampledColumn, name: str, missing: str, decision: Decision | 
     why = fractions if decision is None else f"; {decision.reason}"
     note = f"{span}{why}{shape}{infinite_note(column)}"
     return ProposedFeature(feature, note, "sure" if decision is None else decision.certainty)
+
+
+def _with_buckets(number: ProposedFeature, column: SampledColumn, labels: np.ndarray | None) -> ProposedFeature:
+    """Gives whole numbers more buckets if the label follows single values, as those of taxed amounts."""
+    counted = column.value_counts()
+    told = label_evidence(counted, labels) if labels is not None and len(counted.values) > _BUCKETS else None
+    if told is None or told.category_sure < _OF_THEIR_OWN:
+        return number
+    note = f"{number.note}; {_MANY_BUCKETS} buckets because single values have labels of their own"
+    return dataclasses.replace(number, note=note, buckets=_MANY_BUCKETS)
 
 
 def _transform(numbers: np.ndarray) -> tuple[Transform | tuple[Transform, ...], str]:
