@@ -23,7 +23,6 @@ from machine import describe, machine
 _ROWS = flags.DEFINE_integer("rows", 2_000_000, "Of the training log.")
 _CLICKS = flags.DEFINE_float("clicks", 0.01, "The share of clicks, about.")
 _KEEP = flags.DEFINE_float("keep", 0.1, "The share of the negatives to keep.")
-_SAMPLE_BATCH = flags.DEFINE_integer("sample_batch", 0, "Of samples; 0 is what configs/default.py chooses.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each kind.")
 _KINDS = flags.DEFINE_list("kinds", ["all", "shift", "weights"], "Which runs.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results-negatives", "Of logs, runs and results.")
@@ -101,8 +100,11 @@ def _weighted(file: str, keep: float, output: str) -> str:
     return path
 
 
-def run(kind: str, seed: int, prepare_seconds: dict[str, float], directory: str) -> dict[str, Any]:
-    """Trains as configs/default.py chooses, which stops when the evaluation no longer improves, and scores the test."""
+def run(kind: str, seed: int, prepare_seconds: dict[str, float], directory: str, clicks: float) -> dict[str, Any]:
+    """Trains as configs/default.py chooses, which stops when the evaluation no longer improves, and scores the test.
+
+    `clicks` is the mean planted probability of the test rows: the clicks that they have differ from it by chance.
+    """
     from tfrs_dlrm.config import load_recipe
     from tfrs_dlrm.data.preparing.manifest import PreparedManifest
     from tfrs_dlrm.training.loop import train_and_evaluate
@@ -111,8 +113,6 @@ def run(kind: str, seed: int, prepare_seconds: dict[str, float], directory: str)
     shutil.rmtree(workdir, ignore_errors=True)
     recipe = load_recipe("default")
     recipe.data.path = data
-    if kind != "all" and _SAMPLE_BATCH.value:
-        recipe.train.batch_size = _SAMPLE_BATCH.value
     recipe.train.seed, recipe.train.tensorboard = seed, False
     start, cpu = time.perf_counter(), _cpu_seconds()
     result = train_and_evaluate(recipe, workdir)
@@ -120,6 +120,7 @@ def run(kind: str, seed: int, prepare_seconds: dict[str, float], directory: str)
     metrics = tested(workdir, data, os.path.join(directory, "test.parquet"))
     rows = PreparedManifest.load(data).rows("train")
     told = {"AUC": metrics["auc"], "log loss": metrics["log_loss"], "calibration": metrics["calibration"]}
+    told["of the planted clicks"] = metrics["prediction_mean"] / clicks
     numbers = [f"{name} {value:.1f} s" for name, value in seconds.items()] + [f"{k} {v:.5f}" for k, v in told.items()]
     steps = f"best at step {result.best_step} of {result.step}"
     print(f"{kind:8} seed {seed}: {rows:9,} rows, {steps}, {', '.join(numbers)}", flush=True)
@@ -141,12 +142,12 @@ def main(_: object) -> None:
     directory = _OUTPUT.value
     os.makedirs(directory, exist_ok=True)
     planted = write_log(directory, _ROWS.value, _CLICKS.value)
-    names = ("auc", "log_loss", "label_mean")
+    names = ("auc", "log_loss", "label_mean", "prediction_mean")
     print("planted:", ", ".join(f"{name} {planted[name]:.5f}" for name in names), flush=True)
     results = []
     for kind in _KINDS.value:
         seconds = prepared(kind, directory, _KEEP.value, os.path.join(directory, f"data-{kind}"))
-        results += [run(kind, seed, seconds, directory) for seed in range(_SEEDS.value)]
+        results += [run(kind, seed, seconds, directory, planted["prediction_mean"]) for seed in range(_SEEDS.value)]
     with open(os.path.join(directory, "results.json"), "w", encoding="utf-8") as f:
         json.dump({"machine": describe(machine()), "planted": planted, "runs": results}, f, indent=2)
 

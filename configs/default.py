@@ -25,5 +25,6 @@ def get_config() -> RunConfig:
             eval_every_steps=FROM_DATA,
             monitor=AUTO,
             patience=FROM_DATA,
+            center_rows=FROM_DATA,
         ),
     )

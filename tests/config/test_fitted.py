@@ -29,14 +29,19 @@ def facts(rows: int = 8_000, eval_rows: int = 1_000, rarer: int | None = 300) ->
 
 
 @pytest.mark.parametrize(
-    ("rows", "batch"), [(50, 50), (900, 64), (8_000, 64), (12_800, 128), (32_561, 256), (419_943, 4096), (10**9, 4096)]
+    ("rows", "batch"), [(50, 50), (900, 64), (32_561, 64), (51_200, 128), (419_943, 1024), (10**9, 4096)]
 )
-def test_batches_are_at_least_a_hundred_an_epoch_where_the_rows_allow_it(rows, batch):
+def test_batches_are_at_least_400_an_epoch_where_the_rows_allow_it(rows, batch):
     train = fitted(DEFAULT(), facts(rows))[0].train
     assert train.batch_size == batch
     steps = rows // batch
-    assert steps >= 100 or batch <= 64
+    assert steps >= 400 or batch <= 64
     assert train.eval_every_steps == max(1, steps // 2)
+
+
+@pytest.mark.parametrize(("rows", "drawn"), [(8_000, 8_000), (200_000, 20_000), (10**6, 50_000), (10**9, 100_000)])
+def test_some_rows_center_predictions(rows, drawn):
+    assert fitted(DEFAULT(), facts(rows))[0].train.center_rows == drawn
 
 
 def test_every_field_gets_a_value_and_given_values_stay():

@@ -17,6 +17,7 @@ import tfrs_dlrm as td
 from tfrs_dlrm.distribute import cluster
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.embeddings.storage import LogicalTable
+from tfrs_dlrm.training.centering import center
 from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.inputs import distributed_dataset, evaluation_dataset
 
@@ -34,10 +35,14 @@ def run(strategy: tf.distribute.Strategy, prepared: str, steps: int) -> dict[str
         model.compile(keras.optimizers.Adagrad(0.05), td.Adagrad(0.05))
         history = model.fit(_batches(strategy, prepared), steps_per_epoch=steps, verbose=0).history
         scores = score(model, evaluation_dataset(prepared, 700))
+        trained = [v.numpy() for v in model.dense_variables]
+        move = center(model, prepared, rows=10**6, batch_size=700, seed=0)
+        again = center(model, prepared, rows=10**6, batch_size=700, seed=0)
     out = {f"table/{name}": whole(table) for name, table in model.embeddings.tables.items()}
     for name, slots in model.embedding_optimizer.slots.items():
         out |= {f"slot/{name}/{slot}": whole(rows) for slot, rows in slots.items()}
-    out |= {f"dense/{i}": v.numpy() for i, v in enumerate(model.dense_variables)}
+    out |= {f"dense/{i}": weights for i, weights in enumerate(trained)}
+    out |= {"center": move, "center again": again}
     out |= {f"fit/{name}": np.array(values) for name, values in history.items()}
     out |= {f"eval/{name}": np.array(value) for name, value in scores.metrics().items()}
     return out | {"steps": model.embedding_optimizer.iterations.numpy()}

@@ -14,7 +14,9 @@ from tfrs_dlrm.messages.aligned import aligned
 # Fewer rows of either class in the evaluation set say too little about an AUC: its standard error is above 0.03.
 FEW_FOR_AUC = 100
 _LEAST_BATCH, _LARGEST_BATCH = 64, 4096
-_STEPS_AN_EPOCH = 100
+_STEPS_AN_EPOCH = 400
+# Of the rows that center predictions.
+_CENTER_SHARE, _LEAST_CENTER, _LARGEST_CENTER = 20, 20_000, 100_000
 # The gradient of one example with respect to a number of a row, in order of magnitude.
 _GRADIENT = 0.3
 # The most epochs with fewer training rows than this.
@@ -131,6 +133,11 @@ def _patience(config: RunConfig, facts: DataFacts) -> tuple[int, str]:
     return 4, "evaluations in a row without improvement"
 
 
+def _center_rows(config: RunConfig, facts: DataFacts) -> tuple[int, str]:
+    rows = min(facts.rows, max(_LEAST_CENTER, min(_LARGEST_CENTER, facts.rows // _CENTER_SHARE)))
+    return rows, "training rows whose predictions average to the mean label, by the last bias"
+
+
 def _monitor(config: RunConfig, facts: DataFacts) -> tuple[str, str]:
     if not facts.eval_rows:
         return "", "there is no evaluation set"
@@ -152,6 +159,7 @@ _RULES: dict[str, Callable[[RunConfig, DataFacts], tuple[Any, str]]] = {
     "train.epochs": _epochs,
     "train.eval_every_steps": _eval_every_steps,
     "train.patience": _patience,
+    "train.center_rows": _center_rows,
     "train.monitor": _monitor,
 }
 

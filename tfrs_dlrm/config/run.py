@@ -28,6 +28,7 @@ FROM_DATA_FIELDS = (
     "train.eval_every_steps",
     "train.monitor",
     "train.patience",
+    "train.center_rows",
     "optimizer.learning_rate",
     "optimizer.embedding_learning_rate",
     "optimizer.embedding_accumulator",
@@ -208,6 +209,9 @@ class TrainConfig:
         `auc_minus_normalized_entropy`, whose log loss is relative to that of the share of 1s; or empty for AUC (for a
         regression, the RMSE). `auto` leaves it to the data.
       patience: stops after this many evaluations in a row that are not the best so far; 0 is never.
+      center_rows: sets the last bias, before each evaluation and each checkpoint that follows one, so that predictions
+        of this many training rows average to the mean label; 0 leaves it to the optimizer. See
+        docs/guides/calibration.md.
       keep_checkpoints: how many of the latest checkpoints to keep, in addition to the best.
       warm_start: the directory of another run of this model, perhaps on other vocabularies, whose weights are taken
         over at the beginning; see `tfrs_dlrm.warm_start`.
@@ -228,6 +232,7 @@ class TrainConfig:
     target_auc: float = 0.0
     monitor: str = ""
     patience: int = 0
+    center_rows: int = 0
     keep_checkpoints: int = 2
     warm_start: str = ""
     precision: str = "float32"
@@ -381,7 +386,16 @@ def _check_optimizer(c: OptimizerConfig) -> None:
 
 def _check_train(c: TrainConfig) -> None:
     check_at_least(
-        "train", c, batch_size=1, eval_batch_size=1, epochs=0, steps=0, eval_every_steps=0, patience=0, seed=0
+        "train",
+        c,
+        batch_size=1,
+        eval_batch_size=1,
+        epochs=0,
+        steps=0,
+        eval_every_steps=0,
+        patience=0,
+        center_rows=0,
+        seed=0,
     )
     check_at_least("train", c, keep_checkpoints=1, steps_per_execution=1)
     check_choice("train.precision", c.precision, _PRECISIONS)
@@ -417,5 +431,7 @@ def _check_stream(c: RunConfig) -> None:
         if getattr(c.train, name):
             wanted = "a stream has no evaluation set to stop by; see stream.stop_at_end, and configs/stream.py"
             refuse(f"train.{name}", getattr(c.train, name), wanted)
+    if c.train.center_rows:
+        refuse("train.center_rows", c.train.center_rows, "a stream has no training set to average over; leave it out")
     if c.optimizer.plateau_factor != 1:
         refuse("optimizer.plateau_factor", c.optimizer.plateau_factor, "a stream has no evaluation set to cut rates by")

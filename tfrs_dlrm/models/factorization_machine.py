@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.layers.factorization import Bias, DenseVectors
+from tfrs_dlrm.layers.factorization import DenseVectors
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, vector_dim
 from tfrs_dlrm.models.ranking import RankingModel
@@ -45,7 +45,7 @@ class FactorizationMachine(RankingModel):
             self.dense_vectors = DenseVectors(
                 dim + 1, derive_seed(seed, "dense"), dtype="float32", name="dense_vectors"
             )
-        self.bias = Bias(self.label_tasks.first.first_output, dtype="float32", name="bias")
+        self.bias = self.make_bias()
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B]; see `RankingModel.compute_logits`."""

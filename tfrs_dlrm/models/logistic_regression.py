@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.layers.factorization import Bias, DenseVectors
+from tfrs_dlrm.layers.factorization import DenseVectors
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, looked_up
 from tfrs_dlrm.models.ranking import RankingModel
@@ -42,7 +42,7 @@ class LogisticRegression(RankingModel):
         super().__init__(schema, seed, **kwargs)
         if schema.unprojected_width:
             self.dense_weights = DenseVectors(1, derive_seed(seed, "dense"), dtype="float32", name="dense_weights")
-        self.bias = Bias(self.label_tasks.first.first_output, dtype="float32", name="bias")
+        self.bias = self.make_bias()
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, 1]; see `RankingModel.compute_logits`."""

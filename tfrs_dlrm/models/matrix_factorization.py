@@ -7,7 +7,6 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.layers.factorization import Bias
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, vector_dim
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
@@ -52,7 +51,7 @@ class MatrixFactorization(RankingModel):
         self.user, self.item = user, item
         vector_dim("MatrixFactorization", schema, [schema.categorical[i] for i in self._positions])
         super().__init__(schema, seed, **kwargs)
-        self.bias = Bias(self.label_tasks.first.first_output, dtype="float32", name="bias")
+        self.bias = self.make_bias()
 
     @property
     def linear_features(self) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
+from tfrs_dlrm.layers.factorization import Bias
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.models import model_inputs
@@ -104,6 +105,7 @@ class RankingModel(KerasSaving):
         self.label_tasks = Tasks(schema)
         # Checkpoints know the first by the name `task`.
         self.task, *self.more_tasks = [tfrs.tasks.Ranking(loss=task.loss()) for task in self.label_tasks.all]
+        self._output_bias: Callable[[], tf.Variable] | None = None  # as a function, so that no weight is tracked twice
         self._label_losses: LabelLosses | None = None  # until `compile`
         self._compiled_logits: Any = None  # `compute_logits` by XLA, if `compile` is asked for it
         # One trace for all evaluations of a model.
@@ -148,7 +150,23 @@ class RankingModel(KerasSaving):
           batch_norm: see `make_mlp`.
         """
         begins = self.label_tasks.first_outputs
-        return self.make_mlp("top_mlp", (*units[:-1], len(begins)), dropout, batch_norm, final_bias=begins)
+        mlp = self.make_mlp("top_mlp", (*units[:-1], len(begins)), dropout, batch_norm, final_bias=begins)
+        self._output_bias = lambda: mlp.dense_layers[-1].bias
+        return mlp
+
+    def make_bias(self) -> Bias:
+        """Makes the layer `bias`, which is added to the output of a model with one label."""
+        bias = Bias(self.label_tasks.first.first_output, dtype="float32", name="bias")
+        self._output_bias = lambda: bias.bias
+        return bias
+
+    @property
+    def output_bias(self) -> tf.Variable | None:
+        """The weight that is added to the outputs of `compute_logits`, [labels] or []; None if the model has none.
+
+        It is that of `make_top_mlp` or `make_bias`.
+        """
+        return self._output_bias() if self._output_bias else None
 
     def make_mlp(self, name: str, units: Sequence[int], dropout: float, batch_norm: bool, **kwargs: Any) -> MLP:
         """Makes an MLP of the model's seed and dtype policy.

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from numpy.typing import ArrayLike
@@ -26,6 +27,8 @@ from tfrs_dlrm.schema import Label, Schema
 
 # Where all training labels are 1, predictions begin at 1 minus this.
 _LEAST_SHARE = 1e-6
+# Of the range in which `move_to_mean` looks, at most some hundred wide: to 1e-13.
+_HALVINGS = 50
 
 
 class Task(abc.ABC):
@@ -62,6 +65,16 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def served(self, scores: tf.Tensor) -> tf.Tensor:
         """Returns what the model answers, float32 [B], from scores."""
+
+    @abc.abstractmethod
+    def move_to_mean(self, scores: np.ndarray, mean: float, weights: np.ndarray | None = None) -> float:
+        """Returns the number which, added to all outputs, makes predictions of training rows average to `mean`.
+
+        Args:
+          scores: [N], at least one.
+          mean: of the labels of the training rows.
+          weights: [N]; for a weighted mean of the predictions.
+        """
 
     def on_kept_rows(self, scores: tf.Tensor) -> tf.Tensor:
         """Returns scores among the training rows, where `Label.keep_negatives` may have dropped some."""
@@ -144,6 +157,18 @@ class BinaryClassification(Task):
         """Returns probabilities."""
         return tf.sigmoid(scores)
 
+    def move_to_mean(self, scores: np.ndarray, mean: float, weights: np.ndarray | None = None) -> float:
+        """Bisects; 0 if all labels are the same, for which no number is enough."""
+        if not 0 < mean < 1:
+            return 0.0
+        outputs = self.on_kept_rows(np.asarray(scores, np.float64))
+        least, most = math.log(mean / (1 - mean)) - outputs.max(), math.log(mean / (1 - mean)) - outputs.min()
+        for _ in range(_HALVINGS):
+            middle = (least + most) / 2
+            low = np.average(1 / (1 + np.exp(-outputs - middle)), weights=weights) < mean
+            least, most = (middle, most) if low else (least, middle)
+        return float((least + most) / 2)
+
     def loss(self) -> keras.losses.Loss:
         """Makes the log loss."""
         return keras.losses.BinaryCrossentropy(from_logits=True, reduction="sum")
@@ -210,6 +235,10 @@ class Regression(Task):
     def served(self, scores: tf.Tensor) -> tf.Tensor:
         """Returns the predictions unchanged."""
         return scores
+
+    def move_to_mean(self, scores: np.ndarray, mean: float, weights: np.ndarray | None = None) -> float:
+        """Returns the difference of the means, in standard deviations of the labels."""
+        return float(mean - np.average(np.asarray(scores, np.float64), weights=weights)) / self.std
 
     def loss(self) -> keras.losses.Loss:
         """Makes the squared error."""

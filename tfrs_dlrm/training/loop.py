@@ -26,6 +26,7 @@ from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.stores.files import disk_full
 from tfrs_dlrm.training.asynchronous import Workers, server_lost
 from tfrs_dlrm.training.callbacks import EndRound, StopAtDeadline, StopOnNonFiniteLoss, StopOnSignal
+from tfrs_dlrm.training.centering import center
 from tfrs_dlrm.training.evaluation import NonFiniteError, score
 from tfrs_dlrm.training.factory import (
     learning_rates,
@@ -255,6 +256,7 @@ class TrainingRun(Run):
         record["learning_rate"] = rates_at(self._rates, step - 1)
         if self.model.out_of_range:
             record["out_of_range"] = self.model.out_of_range
+        self._center()
         if self._manifest.eval:
             record["eval"] = self.evaluate()
             found = quality(self.config.train.monitor, self.model.label_tasks.first, record["eval"])
@@ -268,6 +270,15 @@ class TrainingRun(Run):
         elif self.distribution.any_process(self._listener.received):
             self.checkpoints.wait()
             raise self._listener.interrupted(path)
+
+    def _center(self) -> None:
+        """Centers the predictions, if the run is to."""
+        train = self.config.train
+        if train.center_rows:
+            try:
+                center(self.model, self.data_dir, train.center_rows, train.eval_batch_size, train.seed)
+            except NonFiniteError as e:
+                raise self.non_finite(f"{e} {self.position}; nothing is saved") from e
 
     def evaluate(self) -> dict[str, float]:
         """Returns the metrics of the model on the evaluation set.

@@ -46,6 +46,11 @@ class LabelCounts:
             return {0: 0.0, self.count: 1.0}.get(self.positives)
         return self.min if self.min == self.max else None
 
+    @property
+    def mean_label(self) -> float | None:
+        """The mean of the labels; None without any."""
+        return self.mean if self.positives is None or not self.count else self.positives / self.count
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, without the fields of other tasks."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
