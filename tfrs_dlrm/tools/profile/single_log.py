@@ -41,6 +41,8 @@ def _leak(column: ColumnProfile, profile: Profile) -> Iterator[Finding]:
 def _constant(column: ColumnProfile, profile: Profile) -> Iterator[Finding]:
     if column.distinct > 1 or (column.distinct == 1 and column.missing > 0):
         return
+    if column.kind == "vector" and column.distinct:  # of length 1, such as many embeddings
+        return
     if column.out_of_vocabulary and not column.exact:  # several values may have no row
         return
     shown = [*column.top.values, *(f"{x:g}" for x in column.quantiles.values())][:1]

@@ -177,6 +177,17 @@ def test_a_vocabulary_that_goes_on_says_since_when_its_values_have_rows(tmp_path
     assert (third.distinct, third.among, third.exact) == (3, 3, False)
 
 
+def test_labels_are_those_of_the_log_and_a_feature_may_have_any_name(tmp_path):
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"y": rng.random(400) < 0.2, "draw": rng.choice(["a", "b", ""], 400)})
+    schema = Schema(Label("y"), categorical=(CategoricalFeature("draw"),))
+    prepare(schema, frame, str(tmp_path), keep_negatives=0.5)
+    found = Profile.load(str(tmp_path))
+    assert found.labels[0].rows == 400 and found.labels[0].mean == pytest.approx(frame.y.mean())
+    assert found.sampled == found.rows < 400 and found.positives == frame.y.sum()
+    assert set(found.column("draw").top.values) == {"a", "b"}
+
+
 def test_a_directory_without_a_profile_says_so(tmp_path, prepared):
     with pytest.raises(FileNotFoundError, match=r"no profile.json: .*; prepare the data again"):
         Profile.load(str(tmp_path))

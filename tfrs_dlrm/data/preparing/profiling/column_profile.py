@@ -115,7 +115,7 @@ class Profile:
       sampled: how many of them were looked at.
       positives: of the sampled rows, how many count as positive for AUCs: those with a first label of 1, or in a
         regression above the median.
-      labels: of all training rows.
+      labels: of all training rows; if `Label.keep_negatives` dropped some, those are counted too.
       columns: the features, in the order of the schema.
       note: what is counted and what is sampled.
     """

@@ -11,7 +11,7 @@ from tfrs_dlrm.data.encoding.vocabulary import vocabulary_settings
 from tfrs_dlrm.data.preparing.duckdb_rows import connect
 from tfrs_dlrm.data.preparing.kept_counts import counts_path, lineage_path, read_since
 from tfrs_dlrm.data.preparing.label_counts import LabelCounts
-from tfrs_dlrm.data.preparing.manifest import PreparedManifest
+from tfrs_dlrm.data.preparing.manifest import LOG, PreparedManifest
 from tfrs_dlrm.data.preparing.profiling.column_measures import Targets, measure_columns
 from tfrs_dlrm.data.preparing.profiling.column_profile import ColumnProfile, LabelProfile, Profile
 from tfrs_dlrm.data.preparing.profiling.row_sample import read_sample, sample_path
@@ -49,7 +49,7 @@ def write_profile(workspace: Workspace, schema: Schema, manifest: PreparedManife
         rows=manifest.rows("train"),
         sampled=sample.num_rows,
         positives=int(Targets.of(sample, schema).positive.sum()),
-        labels=tuple(_labels(schema, manifest.labels.get("train", {}))),
+        labels=tuple(_labels(schema, manifest.labels.get(LOG) or manifest.labels.get("train", {}))),
         columns=tuple(columns),
     ).save(directory)
 

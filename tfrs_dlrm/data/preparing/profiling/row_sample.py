@@ -26,7 +26,7 @@ from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Schema
 from tfrs_dlrm.stores.files import read_json, write_json
 
 SAMPLE_ROWS = 200_000
-DRAW = "draw"  # the column with the number in [0, 1) that decided; the first label is `label`
+DRAW = "sample/draw"  # the column with the number in [0, 1) that decided; the first label is `label`
 _DRAW = 2  # of the draws of a row; see `row_splitter`
 _BYTES_PER_ROW = 128  # if no pass has counted rows
 
