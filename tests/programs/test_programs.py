@@ -88,7 +88,7 @@ def test_help_lists_the_flags_of_the_program_alone(tmp_path, name):
     assert (done.returncode, done.stderr) == (0, "") and f"{ROOT}/{SCRIPTS[name]}" in done.stdout
     assert "--alsologtostderr" not in done.stdout
     assert ("--config: A recipe (default: quickstart)" in done.stdout) == (name in ("train", "compare", "plan"))
-    with_workdir = ("train", "evaluate", "calibrate", "explain", "report", "export", "cluster")
+    with_workdir = ("train", "update", "evaluate", "calibrate", "explain", "report", "export", "cluster")
     assert ("--workdir" in done.stdout) == (name in with_workdir)
 
 
