@@ -7,6 +7,7 @@ import re
 import click_log
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.metrics import log_loss, roc_auc_score
 
 import tfrs_dlrm as td
@@ -39,9 +40,9 @@ def runs(monkeypatch):
     """The directory and the length of each run that a search trains."""
     made, original = [], run.train_and_evaluate
 
-    def train(config, workdir, **arguments):
+    def train(config, workdir, *more, **arguments):
         made.append((workdir.rpartition("/")[2], config.train.steps))
-        return original(config, workdir, **arguments)
+        return original(config, workdir, *more, **arguments)
 
     monkeypatch.setattr(run, "train_and_evaluate", train)
     return made
@@ -93,7 +94,7 @@ def test_short_trials_of_which_the_best_is_trained_on_and_budgets_that_end_early
     data = click_log.make(str(tmp_path), rows=1200)
     few = recipe(data, trial_rows=64 * 4)
     few.search.candidates = ("logistic_regression",)
-    result = search_and_train(few, str(tmp_path / "run"))
+    result = search_and_train(few, str(tmp_path / "run"), tf.distribute.OneDeviceStrategy("/cpu:0"))
     assert runs == [("logistic_regression", 4), ("run", 16)] and result.step == 16
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert steps == [4, 8, 16]  # no step is done twice

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click_log
 import pytest
+import tensorflow as tf
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, SearchConfig, TrainConfig
 from tfrs_dlrm.stores.files import write_json
@@ -39,7 +40,7 @@ class Runs:
     def monotonic(self):
         return self.now
 
-    def train(self, config, workdir, show_progress=False, seconds=math.inf):
+    def train(self, config, workdir, strategy=None, show_progress=False, seconds=math.inf):
         model, directory = config.model.name, Path(workdir)
         self.calls.append((model, directory.name, config.train.steps, seconds))
         found = self.events.pop(model, lambda: None)()
@@ -157,6 +158,14 @@ def test_candidates_that_diverge_or_do_not_fit(data, runs, tmp_path, monkeypatch
     runs.events.update(dcn=diverges)
     with pytest.raises(ValueError, match=r"all trials diverged, .* and choose another --workdir"):
         searched(recipe(data, "dcn"), tmp_path / "diverged")
+
+
+def test_models_are_made_in_the_scope_of_the_strategy_and_freed_outside(data, runs, tmp_path, monkeypatch):
+    strategy, seen = tf.distribute.OneDeviceStrategy("/cpu:0"), []
+    monkeypatch.setattr(run, "make_model", lambda *arguments: seen.append(tf.distribute.get_strategy() is strategy))
+    monkeypatch.setattr(run, "_free_models", lambda: seen.append(tf.distribute.has_strategy()))
+    search_and_train(recipe(data, "dlrm", "dcn"), str(tmp_path / "run"), strategy)
+    assert seen == [True, False, False] * 2
 
 
 def stopped(data, runs, workdir, model, **search):

@@ -73,13 +73,12 @@ def search_and_train(
         )
     found = contestants(config, config.search.candidates)
     candidates = fitted_contestants(found, config.data, config.train.seed, prepare_progress)
-    with distribution.strategy.scope():
-        # As the lock of a run: nothing else trains in the directory.
-        with directory_lock(workdir, "trains the run in it") as lock:
-            lock.acquire()
-            search = _Search(config, candidates, workdir, distribution, say)
-            chosen = search.choose()
-        return search.train(chosen, show_progress)
+    # As the lock of a run: nothing else trains in the directory.
+    with directory_lock(workdir, "trains the run in it") as lock:
+        lock.acquire()
+        search = _Search(config, candidates, workdir, distribution, say)
+        chosen = search.choose()
+    return search.train(chosen, show_progress)
 
 
 class _Search:
@@ -138,7 +137,7 @@ class _Search:
     def train(self, chosen: Contestant, show_progress: bool) -> Result:
         """Trains the best to its end, as far as the budget reaches."""
         try:
-            result = train_and_evaluate(chosen.config, self._workdir, show_progress=show_progress, seconds=self._left)
+            result = self._train(chosen.config, self._workdir, self._left, show_progress)
         finally:
             self._save()
         if result.reason == TIME_IS_UP:
@@ -147,6 +146,10 @@ class _Search:
                 f" {self._steps(chosen.config)}; the same command with a larger budget continues it"
             )
         return result
+
+    def _train(self, config: RunConfig, workdir: str, seconds: float, show_progress: bool = False) -> Result:
+        strategy = self._distribution.strategy
+        return train_and_evaluate(config, workdir, strategy, show_progress=show_progress, seconds=seconds)
 
     @property
     def _elapsed(self) -> float:
@@ -164,8 +167,9 @@ class _Search:
         """Raises ValueError if the model of a candidate does not take the data, or does not fit into memory."""
         config = candidate.config
         try:
-            check_memory(config, self._schema, self._distribution, make_optimizers(config.optimizer)[1])
-            make_model(config.model, self._schema, config.train.seed, tables_for(config))
+            with self._distribution.strategy.scope():
+                check_memory(config, self._schema, self._distribution, make_optimizers(config.optimizer)[1])
+                make_model(config.model, self._schema, config.train.seed, tables_for(config))
         finally:
             _free_models()
 
@@ -201,7 +205,7 @@ class _Search:
         self._trials.recipes[label], self._trials.trial_rows = candidate.config.to_dict(), self._rows
         self._save()
         try:
-            result = train_and_evaluate(config, self._runs.path(candidate), seconds=seconds).unless_interrupted()
+            result = self._train(config, self._runs.path(candidate), seconds).unless_interrupted()
         except NonFiniteError:
             return Trial(label, None, {}, 0, 0, self._seconds_of_trial, "diverged")
         finally:
@@ -231,7 +235,8 @@ class _Search:
 
     def _steps(self, config: RunConfig) -> int:
         """The length of a whole run."""
-        return total_steps(config, epoch_steps(config.data.path, config.train.batch_size))
+        with self._distribution.strategy.scope():
+            return total_steps(config, epoch_steps(config.data.path, config.train.batch_size))
 
     def _trial_steps(self, config: RunConfig) -> int:
         return -(-self._rows // config.train.batch_size)
@@ -245,5 +250,6 @@ class _Search:
 
 def _free_models() -> None:
     """Gives the memory of models back, whose parts refer to each other."""
-    tf.keras.backend.clear_session()
+    if not tf.distribute.has_strategy():  # Keras would drop the graph that has the stack of scopes
+        tf.keras.backend.clear_session()
     gc.collect()
