@@ -133,13 +133,17 @@ def test_bad_days_leave_no_trace(tmp_path):
         update(str(tmp_path / "nowhere"), day)
     assert not (tmp_path / "nowhere").exists() and contents(workdir) == expected
     config = Workdir(workdir).config()
-    for damage, message in ((os.remove, "missing"), (lambda path: path.write_bytes(b"x"), "damaged")):
-        base = shutil.copytree(config.data.path, tmp_path / message)
+    damages = {
+        "prepared.json": (os.remove, "no prepared data"),
+        "vocabulary/site.txt": (lambda path: path.write_bytes(b"x"), "damaged or changed since it was written"),
+    }
+    for name, (damage, message) in damages.items():
+        base = shutil.copytree(config.data.path, tmp_path / os.path.basename(name))
         changed = RunConfig.from_dict(config.to_dict())
         changed.data.path = str(base)
         with open(os.path.join(workdir, "config.json"), "w") as f:
             json.dump(changed.to_dict(), f)
-        damage(base / ("prepared.json" if message == "missing" else "vocabulary/site.parquet"))
+        damage(base / name)
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             update(workdir, day)
         assert files(workdir) == set(expected), message
