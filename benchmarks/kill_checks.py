@@ -28,8 +28,11 @@ def check_run(path: str, whole: str) -> str:
     return ""
 
 
-def check_bundles(path: str, whole: str) -> str:
-    """Compares each version with its manifest, and its variables and reference answers with the undisturbed export."""
+def check_bundles(path: str, whole: str, same_version: bool = False) -> str:
+    """Compares each version with its manifest, and its variables and reference answers with the undisturbed export.
+
+    That has one version for all, or with `same_version` one of the same number for each.
+    """
     from tfrs_dlrm.serving.bundle.manifest import file_facts, files_of, read_manifest
 
     for version in sorted(v for v in os.listdir(path) if v.isdecimal()):
@@ -42,9 +45,38 @@ def check_bundles(path: str, whole: str) -> str:
                 return f"version {version}: {name} differs from the manifest"
         answers = ("variables/variables.data", "assets/", "assets.extra/reference.jsonl")
         same = [name for name in listed if name.startswith(answers)]
-        if wrong := _different(found, os.path.join(whole, "1"), same, same):
+        if wrong := _different(found, os.path.join(whole, version if same_version else "1"), same, same):
             return f"version {version}: {wrong}"
     return "" if os.path.isdir(os.path.join(path, "1")) else "there is no version"
+
+
+def check_update(path: str, whole: str) -> str:
+    """Compares the run, the served versions, the files of updates, and what is known of the update."""
+    runs, served = ([os.path.join(p, name) for p in (path, whole)] for name in ("run", "served"))
+    if wrong := check_run(*runs) or check_bundles(*served, same_version=True):
+        return wrong
+    names, expected = ([n for n in _files(run) if n.startswith("updates/") or "/" not in n] for run in runs)
+    if names != expected:
+        return f"other files: {', '.join(sorted({*expected} ^ {*names})[:5])}"
+    data = [n for n in expected if n.startswith("updates/")]
+    if wrong := _different(*runs, data, data):
+        return wrong
+    records = [_json(os.path.join(run, "updates.jsonl")) for run in runs]
+    for record in records:
+        assert isinstance(record, dict)
+        del record["options"]
+    return "" if records[0] == records[1] else "updates.jsonl differs"
+
+
+def check_served(path: str) -> str:
+    """Looks for a whole version, which a server would load."""
+    from tfrs_dlrm.serving.bundle.manifest import file_facts, read_manifest
+    from tfrs_dlrm.serving.bundle.versions import newest_version
+
+    newest = newest_version(os.path.join(path, "served"))
+    listed = read_manifest(newest).files
+    broken = [name for name, facts in listed.items() if file_facts(os.path.join(newest, name)) != facts]
+    return f"{newest} is not whole: {', '.join(broken)}" if broken else ""
 
 
 def check_comparison(path: str, whole: str) -> str:

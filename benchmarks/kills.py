@@ -3,10 +3,10 @@
 make bench-kills                                             # ten tries of each stage
 python benchmarks/kills.py --tries=50 --stages=two_prepares,two_trains --seed=1
 
-A try kills `prepare` (`prepare_next` on the data of a day before), `train`, `export` or `compare` one to three times at
-random moments, with SIGKILL or SIGTERM, and starts the same command again each time. In the end prepared data have to
-be equal byte for byte to those of an undisturbed run, a trained run in its metrics, its result and every weight and
-slot, and a comparison in its summary.
+A try kills `prepare` (`prepare_next` on the data of a day before), `train`, `export`, `compare` or `update` one to
+three times at random moments, with SIGKILL or SIGTERM, and starts the same command again each time. In the end prepared
+data have to be equal byte for byte to those of an undisturbed run, a trained run in its metrics, its result and every
+weight and slot, and a comparison in its summary. After each kill of an update, a whole version has to be served.
 Exported versions have to match their manifests and give the same answers. Nothing unfinished may be left. After SIGTERM
 the exit code has to be 143, or 0 if the work was done. A try of two at once starts the program a second time, with the
 same or other settings, after a random delay: then the directory has to hold the work of one of them, whole, and the
@@ -32,10 +32,11 @@ from typing import NoReturn
 
 import numpy as np
 from absl import app, flags
-from kill_checks import check_bundles, check_comparison, check_prepared, check_run
+from kill_checks import check_bundles, check_comparison, check_prepared, check_run, check_served, check_update
 from machine import describe, machine
 
-STAGES = ["prepare", "prepare_next", "train", "export", "compare", "two_prepares", "two_trains", "two_exports"]
+STAGES = ["prepare", "prepare_next", "train", "export", "compare", "update"]
+STAGES += ["two_prepares", "two_trains", "two_exports"]
 _STAGES = flags.DEFINE_list("stages", STAGES, "What to try.")
 _TRIES = flags.DEFINE_integer("tries", 10, "Tries of each stage.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments, delays and signals.")
@@ -49,6 +50,7 @@ _MODULES = {
     "train": "tfrs_dlrm.training.loop",
     "export": "tfrs_dlrm.serving.exporting.export",
     "compare": "tfrs_dlrm.tools.comparison",
+    "update": "tfrs_dlrm.tools.update",
 }
 _FILES, _ROWS = 6, 1000
 _KINDS = ("SIGKILL", "SIGTERM", "another", "the same")
@@ -131,6 +133,8 @@ class Stage:
       command: its command line, given the directory to write.
       other: one with other settings, for two at once.
       check: compares the directory with that of an undisturbed run; returns what is wrong, or nothing.
+      begin: writes what is in the directory before the first start.
+      always: looks at the directory after each kill; returns what is wrong, or nothing.
     """
 
     def __init__(
@@ -139,14 +143,18 @@ class Stage:
         command: Callable[[str], list[str]],
         other: Callable[[str], list[str]],
         check: Callable[[str, str], str],
+        begin: Callable[[str], None] = lambda path: None,
+        always: Callable[[str], str] = lambda path: "",
     ):
         self.name, self.command, self.other, self.check = name, command, other, check
+        self.begin, self.always = begin, always
         self.seconds, self.whole, self.whole_other = 0.0, "", ""
 
     def undisturbed(self, home: str) -> None:
         """Runs both command lines alone."""
         for other in (False, True):
             path = os.path.join(home, f"{self.name}{'-other' if other else ''}")
+            self.begin(path)
             ended = Program((self.other if other else self.command)(path), f"{path}.log").end()
             if ended.code:
                 raise RuntimeError(f"{self.name} failed without being disturbed:\n{ended.text[-3000:]}")
@@ -159,6 +167,7 @@ class Stage:
 def kill_and_restart(stage: Stage, path: str, rng: random.Random) -> tuple[str, str]:
     """Kills a program one to three times, and lets it end; returns what happened, and what is wrong or nothing."""
     story = []
+    stage.begin(path)
     for _ in range(rng.randint(1, 3)):
         number = rng.choice([signal.SIGKILL, signal.SIGTERM])
         ended = Program(stage.command(path), f"{path}.log").end(rng.random() * stage.seconds, number)
@@ -167,6 +176,8 @@ def kill_and_restart(stage: Stage, path: str, rng: random.Random) -> tuple[str, 
             return ", ".join(story), f"exit code {ended.code} after SIGTERM: {ended.text[-500:]}"
         if "Traceback" in ended.text:
             return ", ".join(story), f"a traceback after {signal.Signals(number).name}: {ended.text[-500:]}"
+        if wrong := stage.always(path):
+            return ", ".join(story), wrong
     ended = Program(stage.command(path), f"{path}.log").end()
     if ended.code:
         return ", ".join(story), f"exit code {ended.code} when started again: {ended.text[-500:]}"
@@ -259,9 +270,18 @@ def make_stages(home: str) -> dict[str, Stage]:
     def export(path: str) -> list[str]:
         return ["export", f"--workdir={run}", f"--output={path}"]
 
+    def begin_update(path: str) -> None:
+        shutil.copytree(run, os.path.join(path, "run"))
+        shutil.copytree(os.path.join(home, "served"), os.path.join(path, "served"))
+
+    def update(epochs: int) -> Callable[[str], list[str]]:
+        inputs = [f"--input={os.path.join(home, 'next-*.csv')}", f"--epochs={epochs}", "--tolerance=10", "--replay=0.2"]
+        return lambda path: ["update", *inputs, f"--workdir={path}/run", f"--export={path}/served"]
+
     programs = {_PROGRAMS.get(name, name) for name in _STAGES.value}
     needed = [prepare(0.2)(data)] if programs - {"prepare"} else []
-    needed += [train(0)(run)] if "export" in programs else []
+    needed += [train(0)(run)] if programs & {"export", "update"} else []
+    needed += [export(os.path.join(home, "served"))] if "update" in programs else []
     for command in needed:
         ended = Program(command, f"{home}/log").end()
         if ended.code:
@@ -272,6 +292,7 @@ def make_stages(home: str) -> dict[str, Stage]:
         "train": Stage("train", train(0), train(1), check_run),
         "export": Stage("export", export, export, check_bundles),
         "compare": Stage("compare", compare, compare, check_comparison),
+        "update": Stage("update", update(1), update(2), check_update, begin_update, check_served),
     }
 
 
