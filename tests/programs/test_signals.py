@@ -141,7 +141,7 @@ def test_an_ascii_locale_with_other_names_and_values(tmp_path, folder):
         ("report", ["--workdir=run", "--output=file/a.html"], "tfrs_dlrm.tools.report.findings.examine"),
         ("profile", ["--data=day", "--output=file/a.html"], "tfrs_dlrm.tools.profile.examine.examine"),
         ("export", ["--workdir=run", "--output=file/out"], "tfrs_dlrm.serving.exporting.export.load_run"),
-        ("compare", ["--output=file/out"], "tfrs_dlrm.tools.comparison.run.ensure_prepared"),
+        ("compare", ["--output=file/out"], "tfrs_dlrm.tools.comparison.fitted_contestants.ensure_prepared"),
         ("synthesize", ["--output=file/out"], "tfrs_dlrm.data.synthetic.synthetic.PlantedModel"),
         ("infer", ["--input=log.csv", "--output=file/s.json"], "tfrs_dlrm.data.raw.infer.infer_schema"),
         ("plan", ["--output=file/plan.json"], "tfrs_dlrm.tools.planner.plan_run"),
