@@ -12,6 +12,7 @@ from daily_logs import MAX_SIZE, SCHEMA, day
 import tfrs_dlrm as td
 from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
+from tfrs_dlrm.data.reading.labels import label_counts
 from tfrs_dlrm.tools.update.replay import days_to_replay, mix
 
 
@@ -40,6 +41,8 @@ def test_values_mean_what_they_meant(chain, tmp_path):
     earlier = [(rows_of(chain / n)) for n in "12"]
     assert count == sum(len(p) for _, ps in earlier for p in ps) == len(parts[-1])
     assert PreparedManifest.load(str(tmp_path / "all")).eval == now.eval
+    counted, labels = label_counts(str(tmp_path / "all"), "train")["label"], pd.concat(parts)["label"]
+    assert (counted.count, counted.positives) == (len(labels), int(labels.sum()))
     replayed, begin, lost = parts[-1], 0, 0
     for old_names, old_parts in earlier:
         for old in old_parts:

@@ -60,7 +60,8 @@ def mix(data: str, links: Sequence[ChainLink], share: float, seed: int, output: 
         shutil.rmtree(output, ignore_errors=True)
         rows = _write(data, manifest, links, share, seed, output)
         shard = (PreparedShard(_SHARD, rows),) if rows else ()
-        dataclasses.replace(manifest, train=(*manifest.train, *shard)).save(output)
+        labels = {split: counts for split, counts in manifest.labels.items() if split != "train"}  # of the log alone
+        dataclasses.replace(manifest, train=(*manifest.train, *shard), labels=labels).save(output)
     return PreparedManifest.load(output).rows("train") - manifest.rows("train")
 
 
