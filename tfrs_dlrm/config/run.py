@@ -209,8 +209,8 @@ class TrainConfig:
         `auc_minus_normalized_entropy`, whose log loss is relative to that of the share of 1s; or empty for AUC (for a
         regression, the RMSE). `auto` leaves it to the data.
       patience: stops after this many evaluations in a row that are not the best so far; 0 is never.
-      center_rows: sets the last bias, before each evaluation and each checkpoint that follows one, so that predictions
-        of this many training rows average to the mean label; 0 leaves it to the optimizer. See
+      center_rows: before each evaluation, or checkpoint if there is no evaluation set, sets the last bias so that
+        predictions of this many training rows average to the mean label; 0 leaves it to the optimizer. See
         docs/guides/calibration.md.
       keep_checkpoints: how many of the latest checkpoints to keep, in addition to the best.
       warm_start: the directory of another run of this model, perhaps on other vocabularies, whose weights are taken
@@ -385,19 +385,8 @@ def _check_optimizer(c: OptimizerConfig) -> None:
 
 
 def _check_train(c: TrainConfig) -> None:
-    check_at_least(
-        "train",
-        c,
-        batch_size=1,
-        eval_batch_size=1,
-        epochs=0,
-        steps=0,
-        eval_every_steps=0,
-        patience=0,
-        center_rows=0,
-        seed=0,
-    )
-    check_at_least("train", c, keep_checkpoints=1, steps_per_execution=1)
+    check_at_least("train", c, batch_size=1, eval_batch_size=1, keep_checkpoints=1, steps_per_execution=1)
+    check_at_least("train", c, epochs=0, steps=0, eval_every_steps=0, patience=0, center_rows=0, seed=0)
     check_choice("train.precision", c.precision, _PRECISIONS)
     if not c.steps and not c.epochs:
         refuse("train.epochs", c.epochs, "either epochs or steps must be above 0")

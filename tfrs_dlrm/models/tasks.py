@@ -165,7 +165,8 @@ class BinaryClassification(Task):
         least, most = math.log(mean / (1 - mean)) - outputs.max(), math.log(mean / (1 - mean)) - outputs.min()
         for _ in range(_HALVINGS):
             middle = (least + most) / 2
-            low = np.average(1 / (1 + np.exp(-outputs - middle)), weights=weights) < mean
+            sigmoid = (1 + np.tanh((outputs + middle) / 2)) / 2  # which no output overflows
+            low = np.average(sigmoid, weights=weights) < mean
             least, most = (middle, most) if low else (least, middle)
         return float((least + most) / 2)
 

@@ -26,17 +26,16 @@ FLAGS.stopped = lambda: f"Finished days are kept in {_OUTPUT.value}: the same co
 
 def main() -> None:
     """Plays the days through, and writes a table and a picture."""
-    import tensorflow as tf
-
     from tfrs_dlrm import plots
     from tfrs_dlrm.config.recipes import find_schema
     from tfrs_dlrm.data.preparing.days import split_into_days
     from tfrs_dlrm.data.raw.frames import expand_inputs
+    from tfrs_dlrm.programs.many_models import without_tracing_warnings
+    from tfrs_dlrm.programs.resumable import resumable
     from tfrs_dlrm.schema import Schema
     from tfrs_dlrm.tools.update import UpdateOptions
     from tfrs_dlrm.tools.update.backtest import Backtest, backtest_table
 
-    tf.get_logger().setLevel("ERROR")  # it would warn that each of many models is traced
     options = UpdateOptions(
         eval_fraction=_EVAL_FRACTION.value,
         epochs=_EPOCHS.value,
@@ -53,7 +52,8 @@ def main() -> None:
     else:
         days = [str(file) for file in expand_inputs(_INPUT.value, "input")]
     test = Backtest(_CONFIG.value, schema, days, _OUTPUT.value, options, _SCRATCH.value)
-    results = test.run(lambda line: print(line, flush=True))
+    with resumable("backtest"), without_tracing_warnings():
+        results = test.run(lambda line: print(line, flush=True))
     picture = os.path.join(_OUTPUT.value, "backtest.png")
     plots.save_figure(plots.backtest([dataclasses.asdict(result) for result in results]), picture)
     print(f"\n{backtest_table(results)}\n\nDrew {picture}.")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import sys
 
 from tfrs_dlrm.programs.program_flags import ProgramFlags
 
@@ -29,9 +28,9 @@ def main() -> None:
     from tfrs_dlrm import plots
     from tfrs_dlrm.programs.many_models import without_tracing_warnings
     from tfrs_dlrm.programs.progress_bars import PrepareBar
+    from tfrs_dlrm.programs.resumable import resumable
     from tfrs_dlrm.stores.files import local_path, write_json
     from tfrs_dlrm.tools import comparison
-    from tfrs_dlrm.training.callbacks import Interrupted
 
     config = _CONFIG.value
     if _DATA.value:
@@ -46,12 +45,8 @@ def main() -> None:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    try:
-        with PrepareBar() as bar, without_tracing_warnings():
-            outcomes, costs = comparison.compare(found, output, options, say, bar, show_progress=True)
-    except Interrupted as e:
-        print(f"{e}. The same command resumes the comparison.")
-        sys.exit(e.exit_code)
+    with resumable("comparison"), PrepareBar() as bar, without_tracing_warnings():
+        outcomes, costs = comparison.compare(found, output, options, say, bar, show_progress=True)
     summary = comparison.summary(outcomes, costs)
     write_json(os.path.join(output, "compare.json"), summary)
     curves = plots.comparison_curves([dataclasses.asdict(outcome) for outcome in outcomes])

@@ -2,10 +2,9 @@
 
 import os
 import shlex
-import sys
 
 from tfrs_dlrm.programs.commands import command
-from tfrs_dlrm.programs.launch import Leave, define_strategy
+from tfrs_dlrm.programs.launch import define_strategy
 from tfrs_dlrm.programs.program_flags import ProgramFlags
 
 FLAGS = ProgramFlags(__doc__)
@@ -23,15 +22,14 @@ FLAGS.stopped = lambda: "The same command resumes the run from its last checkpoi
 
 def main() -> None:
     """Trains, from a log or from a stream."""
-    from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST, ServerLost
     from tfrs_dlrm.distribute.strategies import distribution_of
     from tfrs_dlrm.metrics.names import title
     from tfrs_dlrm.programs.many_models import without_tracing_warnings
     from tfrs_dlrm.programs.progress_bars import PrepareBar
+    from tfrs_dlrm.programs.resumable import resumable
     from tfrs_dlrm.streaming.loop import train_on_stream
     from tfrs_dlrm.tools.search import search_and_train
     from tfrs_dlrm.training.calibration_note import calibration_note
-    from tfrs_dlrm.training.callbacks import Interrupted
     from tfrs_dlrm.training.loop import train_and_evaluate
 
     config = _CONFIG.value
@@ -44,20 +42,13 @@ def main() -> None:
         config.search.budget = _BUDGET.value
     workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.name)
     strategy = _STRATEGY()
-    try:
-        with PrepareBar() as bar:
-            if config.search.candidates:
-                with without_tracing_warnings():
-                    result = search_and_train(config, workdir, strategy, _say, bar, show_progress=True)
-            else:
-                train = train_on_stream if config.data.source else train_and_evaluate
-                result = train(config, workdir, strategy, bar, show_progress=True)
-    except Interrupted as e:
-        print(f"{e}. The same command resumes the run.")
-        sys.exit(e.exit_code)
-    except ServerLost as e:
-        print(f"error: {e}. Once the server is back, the same command resumes the run.", file=sys.stderr)
-        raise Leave(EXIT_SERVER_LOST) from e
+    with resumable("run"), PrepareBar() as bar:
+        if config.search.candidates:
+            with without_tracing_warnings():
+                result = search_and_train(config, workdir, strategy, _say, bar, show_progress=True)
+        else:
+            train = train_on_stream if config.data.source else train_and_evaluate
+            result = train(config, workdir, strategy, bar, show_progress=True)
     if not distribution_of(strategy).is_chief:
         return
     print(f"Done at step {result.step}: {result.reason}.")

@@ -5,7 +5,7 @@ import os
 import sys
 
 from tfrs_dlrm.programs.commands import command
-from tfrs_dlrm.programs.launch import EXIT_REJECTED, Leave, define_strategy
+from tfrs_dlrm.programs.launch import EXIT_REJECTED, define_strategy
 from tfrs_dlrm.programs.program_flags import ProgramFlags
 
 FLAGS = ProgramFlags(__doc__)
@@ -42,11 +42,10 @@ _SHOWN = 14
 def main() -> None:
     """Updates the run, and prints what changed; the exit code is `EXIT_REJECTED` if the new model is worse."""
     from tfrs_dlrm import plots
-    from tfrs_dlrm.distribute.cluster import EXIT_SERVER_LOST, ServerLost
     from tfrs_dlrm.programs.progress_bars import PrepareBar
+    from tfrs_dlrm.programs.resumable import resumable
     from tfrs_dlrm.tools.update import UpdateOptions, decision_line, read_updates, scores_table, update, updates_table
     from tfrs_dlrm.tools.update.places import UPDATES_PICTURE
-    from tfrs_dlrm.training.callbacks import Interrupted
 
     options = UpdateOptions(
         eval_fraction=_EVAL_FRACTION.value,
@@ -63,15 +62,8 @@ def main() -> None:
         keep_versions=_KEEP.value,
     )
     workdir = _WORKDIR.value
-    try:
-        with PrepareBar() as bar:
-            found = update(workdir, _INPUT.value, options, _STRATEGY(), bar, show_progress=True)
-    except Interrupted as e:
-        print(f"{e}. The same command continues the update.")
-        sys.exit(e.exit_code)
-    except ServerLost as e:
-        print(f"error: {e}. Once the server is back, the same command continues the update.", file=sys.stderr)
-        raise Leave(EXIT_SERVER_LOST) from e
+    with resumable("update"), PrepareBar() as bar:
+        found = update(workdir, _INPUT.value, options, _STRATEGY(), bar, show_progress=True)
     record, records = found.record, read_updates(workdir)
     picture = os.path.join(workdir, UPDATES_PICTURE)
     plots.save_figure(plots.updates([dataclasses.asdict(each) for each in records]), picture)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click_log
 import pytest
+from mortal import Killed, Life
 from waiting import wait_for
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
@@ -70,33 +71,17 @@ def test_a_recipe_that_cannot_be_improved(tmp_path):
     assert tuning.tune(contestant(), str(tmp_path / "none"), 0, 1.0, bowl) == {}
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_kills_change_nothing(tmp_path, monkeypatch, moments):
     """Before and after each write, deletion and run, again and again, until the study ends."""
     expected = tuning.tune(contestant(), str(tmp_path / "whole"), TRIALS, 1.0, bowl)
-    alive = [0]
-
-    def mortal(function):
-        def step(*args, **kwargs):
-            for work in (lambda: None, lambda: function(*args, **kwargs)):
-                result = work()
-                alive[0] -= 1
-                if alive[0] < 0:
-                    raise Killed
-            return result
-
-        return step
-
-    monkeypatch.setattr(tuning, "write_json", mortal(tuning.write_json))
-    monkeypatch.setattr(shutil, "rmtree", mortal(shutil.rmtree))
+    life = Life()
+    monkeypatch.setattr(tuning, "write_json", life.mortal(tuning.write_json))
+    monkeypatch.setattr(shutil, "rmtree", life.mortal(shutil.rmtree))
     kills, found = 0, None
     while found is None:
-        alive[0] = moments.randrange(30)
+        life.left = moments.randrange(30)
         try:
-            found = tuning.tune(contestant(), str(tmp_path / "cut"), TRIALS, 1.0, mortal(bowl))
+            found = tuning.tune(contestant(), str(tmp_path / "cut"), TRIALS, 1.0, life.mortal(bowl))
         except Killed:
             kills += 1
     assert kills > 2 and found == expected

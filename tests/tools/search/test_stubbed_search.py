@@ -10,6 +10,7 @@ from pathlib import Path
 import click_log
 import pytest
 import tensorflow as tf
+from mortal import Killed, Life
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, SearchConfig, TrainConfig
 from tfrs_dlrm.stores.files import write_json
@@ -221,40 +222,24 @@ def test_a_run_that_is_not_of_the_search_is_refused(data, runs, tmp_path, monkey
         assert searched(recipe(data), tmp_path / name)[1]["chosen"] == "dlrm"
 
 
-class Killed(BaseException):
-    """Ends a search as a signal would."""
-
-
 def test_kills_change_nothing(data, runs, tmp_path, monkeypatch):
     """Before and after each write, move, deletion and run."""
     config = recipe(data, *CANDIDATES[:3])
     fitted = run.fitted_contestants(run.contestants(config, config.search.candidates), config.data, 0)
     monkeypatch.setattr(run, "fitted_contestants", lambda *arguments: fitted)  # it takes time and writes nothing
     searched(config, tmp_path / "whole")
-    expected, left = files(tmp_path / "whole"), math.inf
+    expected, life = files(tmp_path / "whole"), Life()
 
-    def mortal(function):
-        def step(*args, **kwargs):
-            nonlocal left
-            for work in (lambda: None, lambda: function(*args, **kwargs)):
-                result = work()
-                left -= 1
-                if left < 0:
-                    raise Killed
-            return result
-
-        return step
-
-    monkeypatch.setattr(trials, "write_json", mortal(write_json))
-    monkeypatch.setattr(run, "train_and_evaluate", mortal(runs.train))
-    monkeypatch.setattr(os, "replace", mortal(os.replace))
-    monkeypatch.setattr(shutil, "rmtree", mortal(shutil.rmtree))
+    monkeypatch.setattr(trials, "write_json", life.mortal(write_json))
+    monkeypatch.setattr(run, "train_and_evaluate", life.mortal(runs.train))
+    monkeypatch.setattr(os, "replace", life.mortal(os.replace))
+    monkeypatch.setattr(shutil, "rmtree", life.mortal(shutil.rmtree))
     for moment in range(1000):
-        workdir, left = tmp_path / f"cut-{moment}", moment
+        workdir, life.left = tmp_path / f"cut-{moment}", moment
         try:
             searched(config, workdir)
         except Killed:
-            left = math.inf
+            life.left = math.inf
             searched(config, workdir)
         else:
             break

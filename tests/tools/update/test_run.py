@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mortal import Killed, Life
 
 from tfrs_dlrm.config import DataConfig, RunConfig
 from tfrs_dlrm.schema import DenseFeature, Label, Schema
@@ -104,13 +105,9 @@ def log(tmp_path, name="day.csv"):
     return str(path)
 
 
-class Killed(BaseException):
-    """Ends an update as a signal would."""
-
-
 @pytest.mark.parametrize("losses, accepted", [((0.5, 0.4), True), ((0.5, 0.6), False), ((0.5, math.nan), False)])
 def test_kills_change_nothing(tmp_path, stub, monkeypatch, losses, accepted):
-    stubs, day, home, left = stub(losses), log(tmp_path), tmp_path / "home", math.inf
+    stubs, day, home, life = stub(losses), log(tmp_path), tmp_path / "home", Life()
     options = UpdateOptions(export=str(home / "exports"))
     before = contents(begin(home))
     whole = update(str(home / "run"), day, options).record
@@ -124,29 +121,17 @@ def test_kills_change_nothing(tmp_path, stub, monkeypatch, losses, accepted):
     else:
         assert names == {*before, "updates.jsonl"} and not (home / "exports/2").exists()
 
-    def mortal(function):
-        def step(*args, **kwargs):
-            nonlocal left
-            for work in (lambda: None, lambda: function(*args, **kwargs)):
-                result = work()
-                left -= 1
-                if left < 0:
-                    raise Killed
-            return result
-
-        return step
-
     for where, name in ((os, "replace"), (os, "remove"), (shutil, "rmtree"), (RunRecords, "append"),
                         (run, "prepare"), (run, "train_and_evaluate"), (publishing, "export")):  # fmt: skip
-        monkeypatch.setattr(where, name, mortal(getattr(where, name)))
+        monkeypatch.setattr(where, name, life.mortal(getattr(where, name)))
     for moment in range(1000):
-        left = math.inf
+        life.left = math.inf
         begin(home)
-        left, killed = moment, False
+        life.left, killed = moment, False
         try:
             update(str(home / "run"), day, options)
         except Killed:
-            left, killed = math.inf, True
+            life.left, killed = math.inf, True
             assert (home / "exports/1/saved_model.pb").exists()
             update(str(home / "run"), day, options)
         assert contents(home) == expected, moment

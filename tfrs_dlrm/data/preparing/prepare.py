@@ -80,7 +80,7 @@ def prepare(
         resumes if it is called with equal values.
       output: the directory to write. It holds `train/` and `eval/` with Parquet shards, `schema.json` with the size
         of every table, `vocabulary/`, `counts/` and on a base `lineage/` for the next day, `statistics.json`,
-        `samples.jsonl`, and `prepared.json`, which is written last. For a URL such as
+        `profile.json`, `samples.jsonl`, and `prepared.json`, which is written last. For a URL such as
         `s3://BUCKET/PREFIX` the local copy is prepared first (see `tfrs_dlrm.stores`).
       base: a prepared directory, on a disk or in an object store, that is extended: known values keep their
         rows, and new values get rows behind them. If a table has `max_size` values, the value with the lowest count
