@@ -42,6 +42,7 @@ _SHOWN = 14
 def main() -> None:
     """Updates the run, and prints what changed; the exit code is `EXIT_REJECTED` if the new model is worse."""
     from tfrs_dlrm import plots
+    from tfrs_dlrm.programs.many_models import without_tracing_warnings
     from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.programs.resumable import resumable
     from tfrs_dlrm.tools.update import UpdateOptions, decision_line, read_updates, scores_table, update, updates_table
@@ -62,7 +63,7 @@ def main() -> None:
         keep_versions=_KEEP.value,
     )
     workdir = _WORKDIR.value
-    with resumable("update"), PrepareBar() as bar:
+    with resumable("update"), PrepareBar() as bar, without_tracing_warnings():
         found = update(workdir, _INPUT.value, options, _STRATEGY(), bar, show_progress=True)
     record, records = found.record, read_updates(workdir)
     picture = os.path.join(workdir, UPDATES_PICTURE)
@@ -71,7 +72,9 @@ def main() -> None:
     print(f"{scores_table(record)}\n\n{updates_table(records[-_SHOWN:])}\n")
     print(f"{decision_line(record)}\nDrew {picture}.")
     if record.version:
-        print(f"Exported version {record.version} to {_EXPORT.value or record.options['export']}.")
+        print(f"Exported version {record.version} to {record.options['export']}.")
+    elif record.accepted and _EXPORT.value:
+        print(f"Nothing was exported to {_EXPORT.value}: an update without --export used the log.")
     if not record.accepted:
         sys.exit(EXIT_REJECTED)
     print(f"Next:\n  {command('evaluate', f'--workdir={workdir}')}")

@@ -68,7 +68,7 @@ def runs(monkeypatch):
     monkeypatch.setattr(run, "train_and_evaluate", found.train)
     monkeypatch.setattr(run, "time", found)
     monkeypatch.setattr(run, "make_model", lambda *arguments: None)
-    monkeypatch.setattr(run, "_free_models", lambda: None)
+    monkeypatch.setattr(run, "free_models", lambda: None)
     return found
 
 
@@ -164,7 +164,7 @@ def test_candidates_that_diverge_or_do_not_fit(data, runs, tmp_path, monkeypatch
 def test_models_are_made_in_the_scope_of_the_strategy_and_freed_outside(data, runs, tmp_path, monkeypatch):
     strategy, seen = tf.distribute.OneDeviceStrategy("/cpu:0"), []
     monkeypatch.setattr(run, "make_model", lambda *arguments: seen.append(tf.distribute.get_strategy() is strategy))
-    monkeypatch.setattr(run, "_free_models", lambda: seen.append(tf.distribute.has_strategy()))
+    monkeypatch.setattr(run, "free_models", lambda: seen.append(tf.distribute.has_strategy()))
     search_and_train(recipe(data, "dlrm", "dcn"), str(tmp_path / "run"), strategy)
     assert seen == [True, False, False] * 2
 

@@ -46,5 +46,14 @@ def test_three_days(tmp_path, monkeypatch):
     assert table[3].split()[1] == f"{sum(r.metrics['frozen']['auc'] for r in results) / 2:.5f}"
     lines = (tmp_path / "test/backtest.jsonl").read_text().splitlines()
     assert [json.loads(line)["number"] for line in lines] == [2, 3]
+    for other in ({"options": UpdateOptions(epochs=1)}, {"days": days[::-1]}):
+        arguments = {"days": days, "options": UpdateOptions(epochs=2), **other}
+        again = backtest.Backtest(config, click_log.SCHEMA, output=str(tmp_path / "test"), **arguments)
+        with pytest.raises(ValueError, match=rf"holds a backtest with other {next(iter(other))}; choose anot"):
+            again.run()
+    with pytest.raises(ValueError, match=r"half_life=7d: the logs have no dates here"):
+        backtest.Backtest(
+            config, click_log.SCHEMA, days, str(tmp_path), UpdateOptions(half_life="7d", day="2026-11-01")
+        )
     with pytest.raises(ValueError, match="1 days: at least two are needed"):
         backtest.Backtest(config, click_log.SCHEMA, days[:1], str(tmp_path), UpdateOptions())

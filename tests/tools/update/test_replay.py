@@ -1,7 +1,6 @@
 """Rows of earlier days: which are drawn, and what their values mean now, compared with pandas."""
 
 import os
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -75,7 +74,6 @@ def test_the_draw(chain, tmp_path):
 
 
 def test_days_that_are_gone_are_left_out(chain, tmp_path):
-    shutil.copytree(chain, tmp_path / "copy")
     td.prepare(None, day(4), str(tmp_path / "4"), base=str(chain / "3"))
     moved = chain / "2"
     os.rename(moved, chain / "away")

@@ -12,7 +12,6 @@ from mortal import Killed, Life
 
 from tfrs_dlrm.config import DataConfig, RunConfig
 from tfrs_dlrm.schema import DenseFeature, Label, Schema
-from tfrs_dlrm.serving.exporting.export import ExportOptions
 from tfrs_dlrm.tools.update import UpdateOptions, publishing, run, update
 from tfrs_dlrm.training.evaluation import NonFiniteError
 from tfrs_dlrm.training.run import Result, RunRecords
@@ -28,6 +27,11 @@ def write_run(directory, data, model):
 
 def model_of(directory):
     return int((Path(directory) / "best/model").read_text())
+
+
+def manifest(output, version):
+    model = Path(output, str(version), "saved_model.pb").read_text()
+    return SimpleNamespace(checkpoint=model, context=(), tables={"storage": "float32"})
 
 
 class Stubs:
@@ -61,6 +65,7 @@ class Stubs:
         half.mkdir()
         (half / "saved_model.pb").write_text(str(model_of(directory)))
         os.replace(half, Path(output, str(version)))
+        return SimpleNamespace(path=str(Path(output, str(version))))
 
 
 @pytest.fixture
@@ -74,7 +79,8 @@ def stub(monkeypatch):
         monkeypatch.setattr(run, "free_models", lambda: None)
         monkeypatch.setattr(run, "train_and_evaluate", found.train)
         monkeypatch.setattr(publishing, "export", found.export)
-        monkeypatch.setattr(publishing, "_options", lambda output, keep: ExportOptions())
+        monkeypatch.setattr(publishing, "_checkpoint", lambda home: str(model_of(home.file(""))))
+        monkeypatch.setattr(publishing, "_manifest", manifest)
         monkeypatch.setattr(Workdir, "check_data", lambda self, data: None)
         monkeypatch.setattr(Workdir, "schema", lambda self: Schema(Label("y"), (DenseFeature("x"),)))
         return found
@@ -115,7 +121,7 @@ def test_kills_change_nothing(tmp_path, stub, monkeypatch, losses, accepted):
     assert whole.accepted == accepted and model_of(home / "run") == accepted and stubs.trained == 1
     names = set(contents(home / "run"))
     if accepted:
-        kept = {name.replace("0007", "0001") for name in before if name != "evaluation.json"}
+        kept = {name.replace("0007", "0008") for name in before if name != "evaluation.json"}
         assert names == kept | {"updates.jsonl"}
         assert (home / "exports/2/saved_model.pb").read_text() == "1"
     else:
@@ -150,13 +156,65 @@ def test_a_killed_move_is_told_by_other_programs(tmp_path, stub, monkeypatch):
     for use in (lambda home: home.config(), lambda home: home.claim()):
         with pytest.raises(FileNotFoundError, match=r"an update was interrupted .* same tfrs-dlrm update finish"):
             use(Workdir(str(workdir)))
-    with pytest.raises(
-        ValueError, match=r"update 1 of .*day.csv is unfinished; finish it with its own --input and"
-    ) as e:
-        update(str(workdir), log(tmp_path, "other.csv"))
-    assert "give it up" not in str(e.value)
     update(str(workdir), day)
     assert model_of(workdir) == 1 and Workdir(str(workdir)).config().train.warm_start == ""
+
+
+def killed_in(step, monkeypatch, *arguments):
+    """Ends an update in one of its functions."""
+    with monkeypatch.context() as patch:
+        patch.setattr(run, step, lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            update(*arguments)
+
+
+def test_the_log_is_not_needed_once_it_is_prepared(tmp_path, stub, monkeypatch):
+    """It was packed after the kill. An update whose model is accepted ends whatever the command is."""
+    stubs = stub((0.5, 0.4, 0.3, 0.9))
+    workdir, day = str(begin(tmp_path / "home")), log(tmp_path)
+    for step in ("train_and_evaluate", "enter"):
+        killed_in(step, monkeypatch, workdir, day)
+        os.utime(day, (1, 1))
+    os.remove(day)
+    assert update(workdir, day).record.accepted and model_of(workdir) == 1
+    with pytest.raises(FileNotFoundError):
+        update(workdir, day)
+    killed_in("enter", monkeypatch, workdir, log(tmp_path, "next.csv"))
+    third = update(workdir, log(tmp_path, "third.csv"))
+    assert model_of(workdir) == stubs.trained - 1 == 2 and third.record.decision == "rejected"
+
+
+def test_another_working_directory_finds_everything_again(tmp_path, stub, monkeypatch):
+    stub((0.5, 0.4, 0.6))
+    (tmp_path / "elsewhere").mkdir()
+    begin(tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    update("run", log(tmp_path))
+    killed_in("score_run", monkeypatch, "run", log(tmp_path, "next.csv"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert not update(str(tmp_path / "home/run"), str(tmp_path / "next.csv")).record.accepted
+    assert Path(Workdir(str(tmp_path / "home/run")).config().data.path, "rows").exists()
+
+
+def test_a_lost_record_costs_no_data(tmp_path, stub):
+    stub((0.5, 0.4, 0.3))
+    workdir = begin(tmp_path / "home")
+    update(str(workdir), log(tmp_path))
+    (workdir / "updates.jsonl").unlink()
+    assert update(str(workdir), log(tmp_path, "next.csv")).record.accepted
+    assert model_of(workdir) == 2
+
+
+def test_a_version_of_somebody_else_is_not_taken_for_the_new_one(tmp_path, stub, monkeypatch):
+    stub((0.5, 0.4))
+    workdir, day = str(begin(tmp_path / "home")), log(tmp_path)
+    options, exports = UpdateOptions(export=str(tmp_path / "home/exports")), tmp_path / "home/exports"
+    killed_in("export_once", monkeypatch, workdir, day, options)
+    with pytest.raises(ValueError, match=r"is unfinished; finish it with its own --input and flags$"):
+        update(workdir, day)
+    shutil.copytree(exports / "1", exports / "2")
+    assert update(workdir, day, options).record.version == 3
+    assert [(exports / v / "saved_model.pb").read_text() for v in "123"] == ["0", "0", "1"]
 
 
 def test_a_full_disk_changes_nothing(tmp_path, stub, monkeypatch):
@@ -172,6 +230,6 @@ def test_a_full_disk_changes_nothing(tmp_path, stub, monkeypatch):
             patch.setattr(run, name, full)
             with pytest.raises(OSError, match=r"the disk is full; .* run the same command again, which cont"):
                 update(str(workdir), day, UpdateOptions(export=str(tmp_path / "home/exports")))
-        kept = {k: v for k, v in contents(workdir).items() if not k.startswith(("updates/0001", "updates/unfinished"))}
+        kept = {k: v for k, v in contents(workdir).items() if not k.startswith(("updates/0008", "updates/unfinished"))}
         assert kept == before and sorted(os.listdir(tmp_path / "home/exports")) == ["1"], name
     assert update(str(workdir), day, UpdateOptions(export=str(tmp_path / "home/exports"))).record.version == 2

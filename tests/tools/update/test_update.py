@@ -172,4 +172,4 @@ def test_one_update_at_a_time(tmp_path, monkeypatch):
         update(workdir, days[0])
     os.remove(os.path.join(workdir, "updates/unfinished.json"))  # as the message says
     monkeypatch.undo()
-    assert update(workdir, days[1], ANY).record.update == 1
+    assert update(workdir, days[1], ANY).record.update == 2  # the directory of the first was there

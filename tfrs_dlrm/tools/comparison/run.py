@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.stores import Progress
 from tfrs_dlrm.stores.files import local_path, read_json, write_json
@@ -22,6 +20,7 @@ from tfrs_dlrm.tools.comparison.outcome import Outcome, halves
 from tfrs_dlrm.tools.comparison.tuning import applied, tune
 from tfrs_dlrm.training.evaluation import Scores, score
 from tfrs_dlrm.training.factory import load_run
+from tfrs_dlrm.training.free_models import free_models
 from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.run import RunRecords
@@ -217,5 +216,5 @@ def _run(label: str, config: RunConfig, workdir: str, chosen: dict[str, Any], sh
     shown = tuple(name for name in scores.task.shown if name in metrics)
     outcome = Outcome(label, config.train.seed, shown, metrics, curve, chosen, tuple(scores.left_out()))
     outcome.save(workdir)
-    tf.keras.backend.clear_session()
+    free_models()
     return outcome

@@ -7,7 +7,6 @@ A trial is an ordinary run in `WORKDIR/trials/LABEL`, stopped after `search.tria
 from __future__ import annotations
 
 import copy
-import gc
 import math
 import os
 import time
@@ -28,6 +27,7 @@ from tfrs_dlrm.tools.search.trial_runs import TrialRuns
 from tfrs_dlrm.tools.search.trials import Trial, Trials, table, trial_line
 from tfrs_dlrm.training.evaluation import NonFiniteError
 from tfrs_dlrm.training.factory import make_model, make_optimizers, tables_for
+from tfrs_dlrm.training.free_models import free_models
 from tfrs_dlrm.training.inputs import epoch_steps
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.memory_check import check_memory
@@ -171,7 +171,7 @@ class _Search:
                 check_memory(config, self._schema, self._distribution, make_optimizers(config.optimizer)[1])
                 make_model(config.model, self._schema, config.train.seed, tables_for(config))
         finally:
-            _free_models()
+            free_models()
 
     def _try_all(self) -> None:
         candidates, trials, wrong = list(self._candidates.values()), self._trials, None
@@ -209,7 +209,7 @@ class _Search:
         except NonFiniteError:
             return Trial(label, None, {}, 0, 0, self._seconds_of_trial, "diverged")
         finally:
-            _free_models()
+            free_models()
             self._save()
         found = quality(config.train.monitor, self._task, result.best) if result.best else -math.inf
         good = found if math.isfinite(found) else None
@@ -246,10 +246,3 @@ class _Search:
         config = candidate.config
         rest = max(0.0, self._steps(config) / self._trial_steps(config) - 1)
         return min(self._budget * _FOR_THE_BEST, rest * longest)
-
-
-def _free_models() -> None:
-    """Gives the memory of models back, whose parts refer to each other."""
-    if not tf.distribute.has_strategy():  # Keras would drop the graph that has the stack of scopes
-        tf.keras.backend.clear_session()
-    gc.collect()

@@ -7,27 +7,31 @@ first day, `updated` the run that goes on from it, `scratch` a run for each day,
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.config import DataConfig, RunConfig
+from tfrs_dlrm.data.preparing.job import file_stamp
 from tfrs_dlrm.data.preparing.prepare import prepare
+from tfrs_dlrm.data.raw.frames import Frame, expand_inputs
 from tfrs_dlrm.messages.aligned import aligned
 from tfrs_dlrm.metrics.names import title
 from tfrs_dlrm.schema import Schema
-from tfrs_dlrm.stores.files import local_path, put
+from tfrs_dlrm.stores.files import local_path, put, read_json, write_json
 from tfrs_dlrm.tools.update.options import UpdateOptions
 from tfrs_dlrm.tools.update.run import update
-from tfrs_dlrm.tools.update.scoring import free_models, joined, score_run
+from tfrs_dlrm.tools.update.scoring import joined, score_run
+from tfrs_dlrm.training.free_models import free_models
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.run import RunRecords
 from tfrs_dlrm.training.workdir import Workdir
 
 FROZEN, UPDATED, SCRATCH = "frozen", "updated", "scratch"
-BACKTEST_FILE = "backtest.jsonl"
+BACKTEST_FILE, _PLAN_FILE = "backtest.jsonl", "backtest.json"
 _ANY = 1e9  # a tolerance that takes every new model: the question is what updates do
 
 
@@ -39,7 +43,7 @@ class DayResult:
       number: of the day; the first, on which all models begin, has 1 and no result.
       day: the name of its log.
       metrics: by way (`frozen`, `updated`, `scratch`), on all rows of the day, before training on them.
-      seconds: by way, the time to prepare and train the model of this day.
+      seconds: by way, the time to make the model of this day; of an update with its scores.
     """
 
     number: int
@@ -60,7 +64,7 @@ class Backtest:
       scratch: whether to train from scratch each day, which takes longest.
 
     Raises:
-      ValueError: there are fewer than two days.
+      ValueError: there are fewer than two days, or the half-life is one of dates.
     """
 
     def __init__(
@@ -75,11 +79,18 @@ class Backtest:
         if len(days) < 2:
             raise ValueError(f"{len(days)} days: at least two are needed, a log (file or directory) for each")
         options.check()
+        if options.half_life.endswith("d"):
+            raise ValueError(f"half_life={options.half_life}: the logs have no dates here; give a number of days, as 7")
         self._config, self._schema, self._days, self._scratch = config, schema, days, scratch
         self._home, self._options = local_path(output), dataclasses.replace(options, tolerance=_ANY, export="")
 
     def run(self, say: Callable[[str], None] = lambda line: None) -> list[DayResult]:
-        """Plays all days through; returns their results."""
+        """Plays all days through; returns their results.
+
+        Raises:
+          ValueError: the directory has a backtest of other days, or with another recipe or options.
+        """
+        self._begin()
         self._train(self._days[:1], self._path(FROZEN))
         if not os.path.isdir(self._path(UPDATED)):
             shutil.rmtree(copy := self._path("copy"), ignore_errors=True)
@@ -95,6 +106,27 @@ class Backtest:
             say(f"{result.day}: {', '.join(aucs)}")
         return found
 
+    def _begin(self) -> None:
+        """Writes down what is compared, or makes sure that it is the same; days may have been added."""
+        path = self._path(_PLAN_FILE)
+        files = [file for day in self._days for file in expand_inputs([day], "days")]
+        plan: dict[str, Any] = {
+            "config": dataclasses.replace(self._config, data=self._data("")).to_dict(),
+            "schema": json.loads(self._schema.to_json()),
+            "days": [file_stamp(file) for file in files if not isinstance(file, Frame)],
+            "options": self._options.plain(),
+            "scratch": self._scratch,
+        }
+        if os.path.isfile(path):
+            found: Any = read_json(path, "choose another --output")
+            same = plan | {"days": plan["days"][: len(found.get("days", []))]}
+            if changed := [name for name in plan if found.get(name) != same[name]]:
+                raise ValueError(
+                    f"{self._home}: holds a backtest with other {', '.join(changed)}; choose another --output"
+                )
+        os.makedirs(self._home, exist_ok=True)
+        write_json(path, plan)
+
     def _play(self, number: int) -> DayResult:
         day = self._days[number - 1]
         metrics: dict[str, dict[str, float]] = {}
@@ -107,8 +139,10 @@ class Backtest:
             prepare(None, [day], data, base=Workdir(run).config().data.path)
             metrics[SCRATCH] = _score(run, data, eval_rows=False)
         begin = time.monotonic()
-        record = update(self._path(UPDATED), [day], self._options).record
-        seconds[UPDATED] = time.monotonic() - begin
+        found = update(self._path(UPDATED), [day], self._options)
+        record = found.record
+        if not found.earlier:  # else a call before this one has taken the time
+            seconds[UPDATED] = time.monotonic() - begin
         if not record.accepted:
             raise ValueError(f"{day}: the update failed: {record.reason}")
         metrics[UPDATED] = record.before
@@ -121,9 +155,11 @@ class Backtest:
     def _train(self, days: Sequence[str], run: str) -> None:
         data = f"{run}-data"
         prepare(self._schema, list(days), data, eval_fraction=self._options.eval_fraction, seed=self._config.train.seed)
-        of_days = dataclasses.replace(self._config.data, path=data, raw_train="", raw_eval="", synthetic_rows=0)
-        train_and_evaluate(dataclasses.replace(self._config, data=of_days), run).unless_interrupted()
+        train_and_evaluate(dataclasses.replace(self._config, data=self._data(data)), run).unless_interrupted()
         free_models()
+
+    def _data(self, path: str) -> DataConfig:
+        return dataclasses.replace(self._config.data, path=path, raw_train="", raw_eval="", synthetic_rows=0)
 
     def _path(self, *names: str) -> str:
         return os.path.join(self._home, *names)

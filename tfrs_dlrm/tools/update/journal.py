@@ -70,21 +70,36 @@ class Journal:
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(workdir, UPDATE_JOURNAL))
 
-    def check_same(self, workdir: str, files: tuple[dict[str, Any], ...], options: UpdateOptions) -> None:
-        """Makes sure that a command continues this update.
+    @property
+    def is_moving(self) -> bool:
+        """Whether files of the run move: the model is accepted, and the log is needed no more."""
+        return STEPS.index(self.step) >= STEPS.index(LEAVE)
+
+    def check_same(
+        self, workdir: str, inputs: tuple[str, ...], files: tuple[dict[str, Any], ...], options: UpdateOptions
+    ) -> None:
+        """Makes sure that a command continues this update. The log may have changed since it was prepared.
+
+        Args:
+          workdir: the directory of the run.
+          inputs: the log, as it was given.
+          files: the files of it, as they are now.
+          options: the choices.
 
         Raises:
           ValueError: it has another log or other options; the message says how to end this update.
         """
         found, given = self.record.options, options.plain()
         changed = [f"{name}={found.get(name)!r}" for name in given if given[name] != found.get(name)]
-        if self.record.is_of(files) and not changed:
+        prepared = STEPS.index(self.step) > STEPS.index(PREPARE)
+        same = self.record.is_of(files) or (prepared and self.record.inputs == inputs)
+        if same and not changed:
             return
-        what = f"of {', '.join(self.record.inputs)}" if not self.record.is_of(files) else f"with {', '.join(changed)}"
+        what = f"with {', '.join(changed)}" if same else f"of {', '.join(file['path'] for file in self.record.files)}"
         give_up = f", or give it up: remove {os.path.join(workdir, UPDATE_JOURNAL)}"
         raise ValueError(
             f"{workdir}: update {self.record.update} {what} is unfinished; finish it with its own --input and flags"
-            f"{give_up if STEPS.index(self.step) < STEPS.index(LEAVE) else ''}"
+            f"{give_up if STEPS.index(self.step) < STEPS.index(EXPORT) else ''}"
         )
 
     def places(self, workdir: str) -> UpdatePlaces:

@@ -42,6 +42,13 @@ class UpdatePlaces:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
+def numbers_of_updates(workdir: str) -> list[int]:
+    """Returns the numbers of the updates that have a directory."""
+    home = os.path.join(workdir, UPDATES_DIR)
+    names = os.listdir(home) if os.path.isdir(home) else []
+    return [int(name) for name in names if name.isdecimal()]
+
+
 def remove_leftovers(workdir: str) -> None:
     """Removes what a killed update left of files that it was writing. Call it with the lock of the directory."""
     remove_unfinished(os.path.join(workdir, UPDATES_DIR))

@@ -19,6 +19,7 @@ from tfrs_dlrm.data.preparing.job import file_stamp
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.raw.frames import Frame, expand_inputs
+from tfrs_dlrm.data.raw.raw_files import absolute
 from tfrs_dlrm.distribute.strategies import Distribution, distribution_of
 from tfrs_dlrm.serving.bundle.model_names import model_name
 from tfrs_dlrm.serving.bundle.versions import next_version
@@ -31,13 +32,14 @@ from tfrs_dlrm.tools.update.candidate import candidate_config, finish_candidate
 from tfrs_dlrm.tools.update.decision import decide
 from tfrs_dlrm.tools.update.journal import Journal
 from tfrs_dlrm.tools.update.options import UpdateOptions
-from tfrs_dlrm.tools.update.places import remove_all_but, remove_leftovers
-from tfrs_dlrm.tools.update.publishing import export_once
+from tfrs_dlrm.tools.update.places import numbers_of_updates, remove_all_but, remove_leftovers
+from tfrs_dlrm.tools.update.publishing import export_once, next_options
 from tfrs_dlrm.tools.update.records import REJECTED, UpdateRecord, read_updates, write_update
 from tfrs_dlrm.tools.update.replay import days_to_replay, mix
-from tfrs_dlrm.tools.update.scoring import free_models, joined, score_run, value_shares
+from tfrs_dlrm.tools.update.scoring import joined, score_run, value_shares
 from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.evaluation import NonFiniteError
+from tfrs_dlrm.training.free_models import free_models
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.workdir import Workdir
 
@@ -91,7 +93,10 @@ def update(
         refuses.
     """
     options.check()
-    workdir, distribution = local_path(workdir), distribution_of(strategy)
+    # Absolute, so that the same command in another directory, or a later update there, finds everything again.
+    workdir, distribution = os.path.abspath(local_path(workdir)), distribution_of(strategy)
+    if options.export:
+        options = dataclasses.replace(options, export=absolute(options.export))
     if distribution.several_processes:
         raise ValueError(
             f"an update runs in one process, not under {distribution.name}; give --strategy=one_device, mirrored,"
@@ -100,38 +105,53 @@ def update(
     if options.export:
         model_name(options.export)
         check_writable_place(options.export)
-    given = [inputs] if isinstance(inputs, str) else [*inputs]
-    files = []
-    for file in expand_inputs(given, "inputs"):
-        if isinstance(file, Frame):
-            raise ValueError("inputs: an update takes files, which it can know again after a kill; write the table")
-        files.append(file_stamp(file))
+    given = (inputs,) if isinstance(inputs, str) else tuple(inputs)
     if Journal.load(workdir) is None:
-        Workdir(workdir).config()  # raises if there is no run, before a lock makes the directory
+        home = Workdir(workdir)
+        home.config()  # raises if there is no run, before a lock makes the directory
+        if options.export:
+            next_options(options.export, home.schema())  # raises now rather than after the training
     with disk_full(workdir, _AGAIN), directory_lock(workdir, "updates the run in it") as lock:
         lock.acquire()
         remove_leftovers(workdir)
-        found, earlier = _begun(workdir, given, tuple(files), options)
+        unfinished = Journal.load(workdir)
+        if unfinished and unfinished.is_moving:  # whatever has become of the log
+            _Update(workdir, unfinished, UpdateOptions(**unfinished.record.options), distribution).finish()
+            if unfinished.record.inputs == given:
+                return Updated(unfinished.record, False)
+        prepared = unfinished and unfinished.step != steps.PREPARE and unfinished.record.inputs == given
+        files = unfinished.record.files if unfinished and prepared else _files(given)
+        found, earlier = _begun(workdir, given, files, options)
         if earlier:
             return Updated(found.record, True)
         _Update(workdir, found, options, distribution, prepare_progress, show_progress).finish()
         return Updated(found.record, False)
 
 
+def _files(inputs: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
+    """Returns the stamps of the files of a log."""
+    files = []
+    for file in expand_inputs(list(inputs), "inputs"):
+        if isinstance(file, Frame):
+            raise ValueError("inputs: an update takes files, which it can know again after a kill; write the table")
+        files.append(file_stamp(file))
+    return tuple(files)
+
+
 def _begun(
-    workdir: str, inputs: list[str], files: tuple[dict[str, Any], ...], options: UpdateOptions
+    workdir: str, inputs: tuple[str, ...], files: tuple[dict[str, Any], ...], options: UpdateOptions
 ) -> tuple[Journal, bool]:
     """Returns the journal of an update that is to do; or of one that an earlier call has done, and true."""
     if unfinished := Journal.load(workdir):
-        unfinished.check_same(workdir, files, options)
+        unfinished.check_same(workdir, inputs, files, options)
         return unfinished, False
     records = read_updates(workdir)
     if done := _done(records, files, options):
         return Journal(steps.TIDY, done), True
-    number = records[-1].update + 1 if records else 1
+    # Not that of an earlier update whose record was lost: the run may be on its data.
+    number = 1 + max([0, *(record.update for record in records), *numbers_of_updates(workdir)])
     day = options.day or os.path.basename(files[0]["path"])
-    new = Journal(steps.PREPARE, UpdateRecord(number, day, tuple(inputs), files, options.plain()))
-    new.places(workdir).clear()  # what is left of an update that was given up
+    new = Journal(steps.PREPARE, UpdateRecord(number, day, inputs, files, options.plain()))
     new.save(workdir)
     return new, False
 
@@ -157,8 +177,8 @@ class _Update:
         journal: Journal,
         options: UpdateOptions,
         distribution: Distribution,
-        prepare_progress: Progress | None,
-        show_progress: bool,
+        prepare_progress: Progress | None = None,
+        show_progress: bool = False,
     ):
         self._workdir, self._journal, self._options = workdir, journal, options
         self._places, self._record = journal.places(workdir), journal.record
@@ -189,7 +209,7 @@ class _Update:
             self._check_base(config)
             manifest = prepare(
                 None,
-                list(record.inputs),
+                [file["path"] for file in record.files],
                 self._places.data,
                 base=config.data.path,
                 half_life=options.half_life or None,
@@ -286,7 +306,8 @@ class _Update:
 
     def _export(self) -> str:
         options = self._options
-        export_once(self._places.run, options.export, self._record.version, options.keep_versions)
+        record = self._record
+        record.version = export_once(self._places.run, options.export, record.version, options.keep_versions)
         free_models()
         return steps.LEAVE
 

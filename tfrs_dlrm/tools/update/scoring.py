@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow.parquet as pq
-import tensorflow as tf
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
@@ -65,12 +63,6 @@ def value_shares(workdir: str, data: str) -> tuple[dict[str, float], dict[str, f
         fresh = count[~known[table]].sum() if table in known else 0
         new[table], unseen[table] = float(fresh / total), float(count[0] / total)
     return new, unseen
-
-
-def free_models() -> None:
-    """Gives the memory of models back, whose parts refer to each other. Do not call it in the scope of a strategy."""
-    tf.keras.backend.clear_session()
-    gc.collect()
 
 
 def _lookups(data: str) -> dict[str, np.ndarray]:
