@@ -9,7 +9,7 @@ import planted_logs
 import pytest
 
 from tfrs_dlrm.data.preparing.prepare import prepare
-from tfrs_dlrm.data.preparing.profiling.column_profile import Profile
+from tfrs_dlrm.data.preparing.profiling.column_profile import ColumnProfile, Profile, TopValues
 from tfrs_dlrm.programs import launch
 from tfrs_dlrm.tools.profile.examine import examine
 from tfrs_dlrm.tools.profile.new_values import new_shares
@@ -63,6 +63,13 @@ def test_new_values_along_a_chain_and_beside_it(logs, tmp_path):
     assert report.before.column("site").expected_new == pytest.approx(new.mean(), abs=0.02)
     beside = new_shares(logs(ROWS, 3), Profile.load(logs(ROWS, 3)), planted_logs.SCHEMA, logs())
     assert beside["site"] == pytest.approx(new.mean())
+    # The counts of the second day hold the first one too, so they say nothing about it alone.
+    assert new_shares(str(tmp_path / "on"), report.profile, planted_logs.SCHEMA, logs(ROWS, 3)) == {}
+    frame["site"] = np.where(np.arange(ROWS) % 2, "x" + frame.site, frame.site)
+    prepare(None, planted_logs.clean(ROWS, 0)[::-1], str(tmp_path / "quiet"), base=str(tmp_path / "on"))
+    prepare(None, frame, str(tmp_path / "loud"), base=str(tmp_path / "quiet"))
+    found = examine(str(tmp_path / "loud"), str(tmp_path / "quiet")).findings
+    assert ("new values", "site") in [(f.kind, f.name) for f in found]
 
 
 def test_stability_index_equals_numpy(logs, tmp_path):
@@ -80,10 +87,19 @@ def test_stability_index_equals_numpy(logs, tmp_path):
     edges = [np.nextafter(prices[1].min(), np.float32(-np.inf)), *tenths]
     p, q = (np.bincount(np.searchsorted(edges, x), minlength=11) for x in prices)
     assert stability(now.column("price"), old.column("price")).index == pytest.approx(index(p, q), abs=0.005)
-    cities = [set(c[c >= 0.01 * ROWS].index) for c in (frame.city.value_counts(), before.city.value_counts())]
-    names = sorted(cities[0] | cities[1])
-    p, q = (np.array([*x.city.value_counts()[names], (~x.city.isin(names)).sum()]) for x in (frame, before))
-    assert stability(now.column("city"), old.column("city")).bins == len(names) + 1
+    sites = [set(c[c >= 0.01 * ROWS].index) for c in (frame.site.value_counts(), before.site.value_counts())]
+    names = sorted(sites[0] | sites[1])
+    p, q = (np.array([*x.site.value_counts()[names], (~x.site.isin(names)).sum()]) for x in (frame, before))
+    found = stability(now.column("site"), old.column("site"))
+    assert found.bins == len(names) + 1 and found.index == pytest.approx(index(p, q))
+
+
+def test_a_value_that_lost_its_row_counts_as_absent():
+    before, now = (TopValues(names, rows, (), 1000) for names, rows in ((("a", "b"), (940, 60)), (("a",), (940,))))
+    p, q = (np.array(x) + 0.5 for x in ([940, 0, 60], [940, 60, 0]))
+    expected = ((p - q) / p.sum() * np.log(p / q)).sum()
+    columns = [ColumnProfile("c", "c", "category", 0, 2, 1000, top=top) for top in (now, before)]
+    assert stability(*columns).index == pytest.approx(expected) and expected > 0.5
 
 
 def test_program(logs, tmp_path, capfd):

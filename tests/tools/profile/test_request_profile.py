@@ -3,12 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import planted_logs
 import pytest
 
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.programs import launch
-from tfrs_dlrm.schema import DenseFeature
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
 from tfrs_dlrm.serving.request_logs.request_log import RequestLog
 from tfrs_dlrm.tools.profile.examine import examine
 
@@ -50,6 +51,20 @@ def test_requests_like_the_log_are_not_suspicious(data, tmp_path):
     assert (age.missing, tags.missing) == pytest.approx((frame.age.isna().mean(), (frame.tags == "").mean()))
     assert price.auc is None and tags.top.label_mean == ()
     assert report.served.column("site").top.among == 1500 and report.served.column("user").out_of_vocabulary < 0.5
+
+
+def test_requests_of_the_traffic_behind_kept_negatives_are_not_suspicious(tmp_path):
+    rng = np.random.default_rng(0)
+    site = rng.choice(["a", "b"], 20_000)
+    y = rng.random(len(site)) < np.where(site == "a", 0.002, 0.03)
+    frame = pd.DataFrame({"y": y, "price": (rng.normal(size=len(site)) + 3 * y).astype(np.float32), "site": site})
+    schema = Schema(Label("y"), dense=(DenseFeature("price"),), categorical=(CategoricalFeature("site"),))
+    prepare(schema, frame, str(tmp_path / "data"), keep_negatives=0.02)
+    log = RequestLog(str(tmp_path / "requests"), 1.0)
+    inputs = {"price": frame.price[:3000].to_numpy(), "site": np.array([v.encode() for v in site[:3000]], object)}
+    log.write("r", inputs, np.full(3000, 0.5, np.float32), 1)
+    log.close()
+    assert examine(str(tmp_path / "data"), requests=[str(tmp_path / "requests")]).findings == ()
 
 
 def test_skew_is_named(data, tmp_path, capfd):

@@ -25,12 +25,13 @@ from tfrs_dlrm.data.preparing.manifest import encoded_schema
 from tfrs_dlrm.data.preparing.number_sketch import DISTINCT, NumberSketch, write_sketches
 from tfrs_dlrm.data.preparing.ordering import ROWS_PER_GROUP, TimedRows, shard_writer
 from tfrs_dlrm.data.preparing.profiling.row_sample import RowSampler, sample_path, write_sample
-from tfrs_dlrm.data.preparing.row_splitter import RowSplitter, SetCounts
+from tfrs_dlrm.data.preparing.row_splitter import RowSplitter, SetCounts, SplitRows
 from tfrs_dlrm.data.preparing.samples import SampleTaker
 from tfrs_dlrm.data.preparing.value_counts import ValueCounts
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, Workspace
 from tfrs_dlrm.data.raw.parsing import BadRow, BadRowError
 from tfrs_dlrm.data.raw.sources import RawBlock
+from tfrs_dlrm.data.raw.typed_rows import TypedRows
 from tfrs_dlrm.schema import Schema
 
 DROPPED = "dropped"  # of the training rows of the log, those that `Label.keep_negatives` leaves out
@@ -141,8 +142,22 @@ class EncodingPass:
         splits = {"train": good.train, "eval": good.eval}
         segment = segment_name(file, segment_of(block))
         samples = {split: self._samples.take(good.rows, keep, split, segment) for split, keep in splits.items()}
-        drawn = self._sampler and self._sampler(file, good.rows, encoded.table, good.train)
+        drawn = self._drawn(file, block, good, encoded.table, left_out)
         return SplitBlock(encoded, splits, samples, (left_out.labels, left_out.weight), sets, good.times, drawn)
+
+    def _drawn(
+        self, file: int, block: RawBlock, good: SplitRows, encoded: pa.Table, dropped: TypedRows
+    ) -> pa.Table | None:
+        """Draws training rows for the profile: dropped negatives too, or it would not be that of the log."""
+        if self._sampler is None:
+            return None
+        kept = self._sampler(file, good.rows, encoded, good.train)
+        dropped = dropped.take(self._sampler.drawn(file, dropped))
+        if not len(dropped):
+            return kept
+        more = self._encode(block, dropped)
+        dropped = dropped.take(np.isin(dropped.numbers, more.numbers))
+        return pa.concat_tables([kept, self._sampler(file, dropped, more.table, np.ones(len(dropped), bool))])
 
     def finish(self, workspace: Workspace, name: str, parts: Iterable[SplitBlock]) -> dict[str, Any]:
         """See `Pass.finish`."""
@@ -190,7 +205,7 @@ class SplitBlock:
       dropped: the labels [n, labels] and weights [n], if there are any, of negative rows that are not kept.
       sets: the counts of the sets of all its rows.
       times: of the encoded rows, int64 [N], microseconds since 1970, if the job needs them.
-      drawn: the training rows that a `RowSampler` drew, if there is one.
+      drawn: the training rows, with dropped ones, that a `RowSampler` drew, if there is one.
     """
 
     encoded: EncodedBlock

@@ -251,8 +251,8 @@ class _Preparation:
             with_shares(schema, manifest.labels.get("train", {})).save(os.path.join(self._output, SCHEMA_FILE))
         write_profile(self._workspace, schema, manifest)
         write_samples(self._output, self._samples("eval" if manifest.eval else "train"))
-        kept, chain = kept_checksums(self._output), self._job.base.chain if self._job.base else ()
-        manifest = dataclasses.replace(manifest, checksums=checksums(self._output), counts=kept, chain=chain)
+        kept = kept_checksums(self._output)
+        manifest = dataclasses.replace(manifest, checksums=checksums(self._output), counts=kept)
         self._workspace.end(manifest)
         return manifest
 
@@ -292,7 +292,10 @@ class _Preparation:
             labels[LOG] = joined(self._job.schema, [m["labels"][s] for m in marks for s in ("train", DROPPED)])
         unknown = dict(sorted(unknown.items()))
         split = split_description(self._job, sets)
-        return PreparedManifest(shards["train"], shards["eval"], bad, unknown, fingerprint, labels, split=split)
+        chain = self._job.base.chain if self._job.base else ()
+        return PreparedManifest(
+            shards["train"], shards["eval"], bad, unknown, fingerprint, labels, split=split, chain=chain
+        )
 
     def _samples(self, split: str) -> list[dict[str, Any]]:
         """The first raw rows of a split, which the second pass has taken."""

@@ -21,10 +21,10 @@ FROM read_parquet($1) c LEFT JOIN known k ON c.value = k.value WHERE c.value <> 
 
 
 def new_shares(directory: str, profile: Profile, schema: Schema, before: str) -> dict[str, float]:
-    """Returns the share of new values of each feature with a vocabulary.
+    """Returns the share of new values of each feature with a vocabulary; none of a log on a base beside its chain.
 
-    On a chain, the profile knows since when each value has its row. Otherwise the counts of the values are compared
-    with the earlier vocabulary, which is the same for all features of a table.
+    On a chain, the profile knows since when each value has its row. The counts of a log without a base are compared
+    with the earlier vocabulary, which is the same for all features of a table; on a base they are those of all days.
 
     Args:
       directory: of the log, local.
@@ -42,7 +42,7 @@ def new_shares(directory: str, profile: Profile, schema: Schema, before: str) ->
         if fingerprint in chain and column.since:
             later = column.since[chain.index(fingerprint) + 1 :]
             found[f.name] = sum(later) + column.out_of_vocabulary
-        elif os.path.isfile(counts_path(directory, f.table)) and _has_vocabulary(before, f.table):
+        elif not chain and os.path.isfile(counts_path(directory, f.table)) and _has_vocabulary(before, f.table):
             found[f.name] = _not_known(directory, before, f.table)
     return found
 

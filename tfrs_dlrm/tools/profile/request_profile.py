@@ -49,7 +49,7 @@ def request_profile(logs: Sequence[str], directory: str) -> Profile:
             break
     if not read:
         raise ValueError(f"{logs[0]}: the request logs hold no rows that the model takes; give the logs of its server")
-    columns = measure_columns(pa.concat_tables(parts), schema, directory, {}, labelled=False)
+    columns = measure_columns(pa.concat_tables(parts), schema, directory, since={}, labelled=False)
     return Profile(rows=read, sampled=read, positives=0, labels=(), columns=tuple(columns))
 
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from tfrs_dlrm.data.preparing.profiling.column_profile import ColumnProfile, Distribution, TopValues
+from tfrs_dlrm.data.preparing.profiling.column_profile import TOP, ColumnProfile, Distribution, TopValues
 
 LIMIT = 0.2
 _PARTS = 10
@@ -83,9 +83,9 @@ def _of_values(now: TopValues, before: TopValues) -> Stability | None:
 
 
 def _counts(top: TopValues, names: list[str]) -> np.ndarray:
-    """Counts values; one that is not listed is rarer than all that are."""
+    """Counts values; one that is not listed is rarer than all that are, and absent if the list is not full."""
     known, rest = dict(zip(top.values, top.rows, strict=True)), top.among - sum(top.rows)
-    unlisted = min(min(top.rows, default=0) / 2, rest / max(1, len(names)))
+    unlisted = min(min(top.rows) / 2, rest / max(1, len(names))) if len(known) >= TOP else 0.0
     counts = [float(known.get(name, unlisted)) for name in names]
     return np.array([*counts, max(0.0, top.among - sum(counts))])
 

@@ -165,16 +165,17 @@ def test_rows_are_drawn_by_seed_alone(tmp_path, monkeypatch):
 
 def test_a_vocabulary_that_goes_on_says_since_when_its_values_have_rows(tmp_path):
     schema = Schema(Label("y"), categorical=(CategoricalFeature("site"),))
-    days = [["a", "a", "b", ""], ["a", "b", "c", "c"], ["a", "c", "d", ""]]
+    days = [["a", "a", "b", ""], ["a", "b", "c", "c"], ["a", "c", "d", ""], ["d", "a", "a", "b"]]
     for n, values in enumerate(days):
         frame = pd.DataFrame({"y": [0, 1, 0, 1], "site": values})
         on = {"base": str(tmp_path / str(n - 1))} if n else {}
         prepare(None if n else schema, frame, str(tmp_path / str(n)), **on)
-    first, second, third = (Profile.load(str(tmp_path / str(n))).column("site") for n in range(3))
+    first, second, third, none_new = (Profile.load(str(tmp_path / str(n))).column("site") for n in range(4))
     assert first.since == () and first.expected_new == pytest.approx(1 / 3)
     assert second.since == (0.5, 0.5)
     assert third.since == pytest.approx((1 / 3,) * 3) and third.missing == 0.25
     assert (third.distinct, third.among, third.exact) == (3, 3, False)
+    assert none_new.since == (0.75, 0, 0.25, 0)
 
 
 def test_labels_are_those_of_the_log_and_a_feature_may_have_any_name(tmp_path):
@@ -184,8 +185,13 @@ def test_labels_are_those_of_the_log_and_a_feature_may_have_any_name(tmp_path):
     prepare(schema, frame, str(tmp_path), keep_negatives=0.5)
     found = Profile.load(str(tmp_path))
     assert found.labels[0].rows == 400 and found.labels[0].mean == pytest.approx(frame.y.mean())
-    assert found.sampled == found.rows < 400 and found.positives == frame.y.sum()
-    assert set(found.column("draw").top.values) == {"a", "b"}
+    assert found.sampled == found.rows == 400 and found.positives == frame.y.sum()
+    column = found.column("draw")
+    present = frame[frame.draw != ""]
+    assert dict(zip(column.top.values, column.top.rows, strict=True)) == present.draw.value_counts().to_dict()
+    means = dict(zip(column.top.values, column.top.label_mean, strict=True))
+    assert means == pytest.approx(present.groupby("draw").y.mean().to_dict()) and not column.exact
+    assert column.missing == pytest.approx((frame.draw == "").mean())
 
 
 def test_a_directory_without_a_profile_says_so(tmp_path, prepared):

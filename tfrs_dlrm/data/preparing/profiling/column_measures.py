@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfrs_dlrm.data.encoding.row_names import row_names
-from tfrs_dlrm.data.preparing.profiling.column_profile import ColumnProfile, Distribution, Kind, TopValues
+from tfrs_dlrm.data.preparing.profiling.column_profile import TOP, ColumnProfile, Distribution, Kind, TopValues
 from tfrs_dlrm.data.preparing.profiling.row_sample import (
     DRAW,
     missing_column,
@@ -27,7 +27,6 @@ from tfrs_dlrm.data.preparing.profiling.single_column_auc import (
 )
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Schema
 
-TOP = 100
 _STEPS = 256
 _QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 _MISSING = -1  # as a code; rows of tables are 0 or more
@@ -63,6 +62,7 @@ def measure_columns(
     schema: Schema,
     directory: str,
     since: Mapping[str, np.ndarray],
+    links: int = 1,
     labelled: bool = True,
 ) -> list[ColumnProfile]:
     """Measures every feature of a schema.
@@ -72,6 +72,7 @@ def measure_columns(
       schema: with the size of every table.
       directory: has the vocabularies, which name the values.
       since: by table, for a vocabulary that goes on from others: the link that gave each row to its value, int [rows].
+      links: how many there are; the last may have given no row.
       labelled: whether the rows have labels; those of a request log have none.
     """
     targets = dataclasses.replace(Targets.of(sample, schema), known=labelled)
@@ -79,7 +80,7 @@ def measure_columns(
     codes = {f.name: Codes.of(f, sample) for f in value_features(schema)}
     names = _names(schema, directory, codes)
     for f in value_features(schema):
-        found[f.name] = _values(f, schema, codes[f.name], targets, names[f.table], since.get(f.table))
+        found[f.name] = _values(f, schema, codes[f.name], targets, names[f.table], since.get(f.table), links)
     order = [f.name for f in (*schema.dense, *schema.categorical)]
     return [found[name] for name in order if name in found]
 
@@ -182,6 +183,7 @@ def _values(
     targets: Targets,
     names: Mapping[int, str],
     since: np.ndarray | None,
+    links: int,
 ) -> ColumnProfile:
     rows, counts = codes.frequent(_has_unknown(f))
     unknown = codes.present == 0 if _has_unknown(f) else np.zeros(0, bool)
@@ -203,7 +205,7 @@ def _values(
             len(codes.present),
         ),
         out_of_vocabulary=_share(unknown) if _has_unknown(f) else None,
-        since=_shares_by_link(codes.present, since) if since is not None and _has_unknown(f) else (),
+        since=_shares_by_link(codes.present, since, links) if since is not None and _has_unknown(f) else (),
     )
 
 
@@ -223,8 +225,8 @@ def _means(codes: Codes, rows: np.ndarray, labels: np.ndarray) -> list[float]:
     return means
 
 
-def _shares_by_link(present: np.ndarray, since: np.ndarray) -> tuple[float, ...]:
-    counts = np.bincount(since[present[present > 0]], minlength=int(since.max(initial=0)) + 1)
+def _shares_by_link(present: np.ndarray, since: np.ndarray, links: int) -> tuple[float, ...]:
+    counts = np.bincount(since[present[present > 0]], minlength=links)
     return tuple((counts / max(1, len(present))).tolist())
 
 

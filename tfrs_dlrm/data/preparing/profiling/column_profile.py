@@ -13,12 +13,13 @@ from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import finite, read_json, well_formed, write_text
 
 PROFILE_FILE = "profile.json"
+TOP = 100
 Kind = Literal["number", "vector", "days", "category", "values", "time", "cross"]
 _AGAIN = "prepare the data again, into another directory"
 _NOTE = (
     "Shares, quantiles, top values and AUCs are those of `sampled` training rows, drawn at random by the seed of the"
-    " preparation; labels, and `distinct` where `exact` is true, are those of all training rows. Rows of weight 0 are"
-    " left out."
+    " preparation; labels, and `distinct` where `exact` is true, are those of all training rows. Negatives that were"
+    " dropped are training rows here. Rows of weight 0 are left out of the sample."
 )
 
 
@@ -32,7 +33,7 @@ class Distribution:
 
 @dataclasses.dataclass(frozen=True)
 class TopValues:
-    """The most frequent values.
+    """The most frequent values, up to `TOP`; values of a vocabulary that have no row are left out.
 
     Attributes:
       values: by falling frequency.
@@ -111,11 +112,11 @@ class Profile:
     """What is known of the columns of a log.
 
     Attributes:
-      rows: how many training rows there are.
+      rows: how many training rows there are, with those that `Label.keep_negatives` dropped.
       sampled: how many of them were looked at.
       positives: of the sampled rows, how many count as positive for AUCs: those with a first label of 1, or in a
         regression above the median.
-      labels: of all training rows; if `Label.keep_negatives` dropped some, those are counted too.
+      labels: of all training rows.
       columns: the features, in the order of the schema.
       note: what is counted and what is sampled.
     """

@@ -31,7 +31,7 @@ def write_profile(workspace: Workspace, schema: Schema, manifest: PreparedManife
     Args:
       workspace: of a preparation whose rows are all encoded.
       schema: as it is written.
-      manifest: of the preparation.
+      manifest: of the preparation, with its labels and its chain.
     """
     sample = read_sample(sample_path(workspace, name) for name in workspace.marked(ENCODED))
     if sample is None:
@@ -43,10 +43,12 @@ def write_profile(workspace: Workspace, schema: Schema, manifest: PreparedManife
         if os.path.isfile(lineage_path(directory, t.name))
     }
     counted = _counted(workspace, schema)
-    alone = not since  # otherwise counts are those of all days
-    columns = [_with_counts(c, schema, counted, alone) for c in measure_columns(sample, schema, directory, since)]
+    # Otherwise counts are those of all days, or are not those of the rows that can be drawn.
+    alone = not since and not schema.weight and schema.label.keep_negatives == 1
+    measured = measure_columns(sample, schema, directory, since, 1 + len(manifest.chain))
+    columns = [_with_counts(c, schema, counted, alone) for c in measured]
     Profile(
-        rows=manifest.rows("train"),
+        rows=sum(mark["read"] - mark["rows"]["eval"] for mark in workspace.marks(ENCODED)),
         sampled=sample.num_rows,
         positives=int(Targets.of(sample, schema).positive.sum()),
         labels=tuple(_labels(schema, manifest.labels.get(LOG) or manifest.labels.get("train", {}))),

@@ -70,6 +70,17 @@ class RowSampler:
         for f in self._values:
             self._inputs |= {given.name for given in schema.inputs_of(f.name)} if not f.multi_valued else set()
 
+    def drawn(self, file: int, rows: TypedRows) -> np.ndarray:
+        """Returns which rows of a file, given by its number, are drawn, bool [N]."""
+        return self._is_drawn(rows, self._draw(file, rows))
+
+    def _draw(self, file: int, rows: TypedRows) -> np.ndarray:
+        return uniform(self._seed, file, rows.numbers, _DRAW)
+
+    def _is_drawn(self, rows: TypedRows, draw: np.ndarray) -> np.ndarray:
+        keep: np.ndarray = draw < self._share
+        return keep if rows.weight is None else keep & (rows.weight > 0)
+
     def __call__(self, file: int, rows: TypedRows, encoded: pa.Table, train: np.ndarray) -> pa.Table:
         """Returns the drawn rows.
 
@@ -79,10 +90,8 @@ class RowSampler:
           encoded: the same rows, encoded.
           train: bool [N], which of them are training rows.
         """
-        draw = uniform(self._seed, file, rows.numbers, _DRAW)
-        keep = train & (draw < self._share)
-        if rows.weight is not None:
-            keep &= rows.weight > 0
+        draw = self._draw(file, rows)
+        keep = train & self._is_drawn(rows, draw)
         inputs = {name: rows.inputs[name] for name in self._inputs}
         rows = dataclasses.replace(rows, inputs=inputs).take(keep)
         return self.columns(rows, encoded.filter(keep), draw[keep])
@@ -130,7 +139,8 @@ def plan_sample(job: PrepareJob, workspace: Workspace) -> None:
     path = _plan(workspace)
     if os.path.exists(path):
         return
-    rows = sum(mark["rows"] for mark in workspace.marks(COUNTED))
+    marks = workspace.marks(COUNTED)
+    rows = sum(mark["sets"]["train"] if "sets" in mark else mark["rows"] for mark in marks)  # with dropped negatives
     if not rows:
         stamps = job.fingerprint()["files"]
         rows = sum(stamp["rows"] if "rows" in stamp else stamp["bytes"] // _BYTES_PER_ROW for stamp in stamps)
