@@ -25,6 +25,8 @@ def test_shares_of_both_logs():
     assert [axes.get_title() for axes in figure.axes] == ["price", "$ite", "tags"]
     assert empty.texts[0].get_text() == "no values"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["tuesday", "monday"]
+    same = td.plots.log_columns([VALUES], [old], ("data", "data")).legends[0]
+    assert [text.get_text() for text in same.get_texts()] == ["data", "data"]
     figure.canvas.draw()
     with pytest.raises(ValueError, match="no columns to draw"):
         td.plots.log_columns([])

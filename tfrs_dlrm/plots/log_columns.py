@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from tfrs_dlrm.plots.figure import BLUE, VERMILION, dress, new_figure, say_undefined
 
@@ -43,25 +45,24 @@ def log_columns(
         axes.set_title(column["name"], fontsize=10, parse_math=False)
         axes.tick_params(labelsize=8)
         draw = _numbers if column.get("quantiles") else _values
-        draw(axes, column, old, names)
+        draw(axes, column, old)
     for axes in panels[len(columns) :]:
         axes.set_axis_off()
     if before:
-        legends = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels)
-        handles = {label: handle for legend in legends for handle, label in legend}
-        figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=2, frameon=False)
+        handles = [Patch(color=BLUE, alpha=0.6), Line2D([], [], color=VERMILION, marker="o", markersize=4)]
+        figure.legend(handles, names, loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 
-def _numbers(axes: Axes, column: Mapping[str, Any], old: Mapping[str, Any] | None, names: Sequence[str]) -> None:
+def _numbers(axes: Axes, column: Mapping[str, Any], old: Mapping[str, Any] | None) -> None:
     """Draws histograms between the first and the last percent."""
     both = [c for c in (column, old) if c and c.get("quantiles")]
     least, most = min(c["quantiles"]["0.01"] for c in both), max(c["quantiles"]["0.99"] for c in both)
     edges = np.linspace(least, most if most > least else least + 1, _BINS + 1)
     shares = [_shares(c, edges) for c in both]
-    axes.stairs(shares[0], edges, fill=True, color=BLUE, alpha=0.6, label=names[0])
+    axes.stairs(shares[0], edges, fill=True, color=BLUE, alpha=0.6)
     for share in shares[1:]:
-        axes.stairs(share, edges, color=VERMILION, linewidth=1.3, label=names[1])
+        axes.stairs(share, edges, color=VERMILION, linewidth=1.3)
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
     axes.locator_params(axis="both", nbins=4)
 
@@ -73,7 +74,7 @@ def _shares(column: Mapping[str, Any], edges: np.ndarray) -> np.ndarray:
     return shares
 
 
-def _values(axes: Axes, column: Mapping[str, Any], old: Mapping[str, Any] | None, names: Sequence[str]) -> None:
+def _values(axes: Axes, column: Mapping[str, Any], old: Mapping[str, Any] | None) -> None:
     """Draws the shares of the most frequent values, with their label rates where they are known."""
     top = column.get("top", {})
     values = top.get("values", [])[:_VALUES]
@@ -82,11 +83,11 @@ def _values(axes: Axes, column: Mapping[str, Any], old: Mapping[str, Any] | None
         return
     places = np.arange(len(values))
     shares = np.array(top["rows"][:_VALUES]) / max(1, top["among"])
-    axes.barh(places, shares, color=BLUE, alpha=0.6, label=names[0])
+    axes.barh(places, shares, color=BLUE, alpha=0.6)
     if old and old.get("top"):
         known = dict(zip(old["top"]["values"], old["top"]["rows"], strict=True))
         earlier = [known.get(value, 0) / max(1, old["top"]["among"]) for value in values]
-        axes.plot(earlier, places, "o", color=VERMILION, markersize=4, label=names[1])
+        axes.plot(earlier, places, "o", color=VERMILION, markersize=4)
     shown = [v if len(v) <= _LONGEST else f"{v[:_LONGEST]}..." for v in values]
     axes.set_yticks(places, shown, parse_math=False)
     axes.set_ylim(len(values) - 0.4, -0.6)

@@ -21,7 +21,8 @@ def test_logged_requests_get_the_value_from_the_labels(tmp_path):
     requests, labels = [str(tmp_path / "requests/*.tfrecord")], str(tmp_path / "labels.csv")
     later = ["position", "delay", "place", "slot", "shown"]
     pd.DataFrame({"request_id": "r", "row": range(ROWS), "y": rows.y, **rows[later]}).to_csv(labels, index=False)
-    joined = join_labels(requests, labels, str(tmp_path / "joined.parquet"), SCHEMA)
+    (tmp_path / "requests/requests-1-1.tfrecord.unfinished").write_bytes(b"half a record")
+    joined = join_labels([str(tmp_path / "requests")], labels, str(tmp_path / "joined.parquet"), SCHEMA)
     assert (joined.rows, joined.lacking) == (ROWS, ())
     td.prepare(SCHEMA, str(tmp_path / "joined.parquet"), str(tmp_path / "data"))
     columns = [*encoder.schema.dense_columns, *(f.name for f in encoder.schema.one_hot)]

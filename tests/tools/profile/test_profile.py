@@ -1,5 +1,6 @@
 """Planted problems are found, each alone, and a clean log has none; numbers equal NumPy and pandas."""
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from tfrs_dlrm.data.preparing.profiling.column_profile import ColumnProfile, Pro
 from tfrs_dlrm.programs import launch
 from tfrs_dlrm.tools.profile.examine import examine
 from tfrs_dlrm.tools.profile.new_values import new_shares
+from tfrs_dlrm.tools.profile.page import short_names
 from tfrs_dlrm.tools.profile.stability import stability
-from tfrs_dlrm.tools.profile.text import text
+from tfrs_dlrm.tools.profile.text import distinct, text
 
 ROWS = 3000
 
@@ -100,6 +102,19 @@ def test_a_value_that_lost_its_row_counts_as_absent():
     expected = ((p - q) / p.sum() * np.log(p / q)).sum()
     columns = [ColumnProfile("c", "c", "category", 0, 2, 1000, top=top) for top in (now, before)]
     assert stability(*columns).index == pytest.approx(expected) and expected > 0.5
+
+
+def test_logs_have_names_that_differ():
+    assert short_names("/u/0002/data/", "/u/0001/data") == ("0002/data", "0001/data")
+    assert short_names("s3://b/tuesday", "monday") == ("tuesday", "monday")
+    assert short_names("/data") == ("data",) and short_names("a", "a") == ("a", "a")
+
+
+def test_a_plus_only_where_rows_were_not_counted(logs):
+    profile = Profile.load(logs())
+    age = profile.column("age")
+    assert age.missing and distinct(age, profile) == str(age.distinct)
+    assert distinct(age, dataclasses.replace(profile, rows=ROWS + 1)) == f"{age.distinct}+"
 
 
 def test_program(logs, tmp_path, capfd):

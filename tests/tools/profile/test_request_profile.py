@@ -11,6 +11,7 @@ from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.programs import launch
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
 from tfrs_dlrm.serving.request_logs.request_log import RequestLog
+from tfrs_dlrm.tools.profile import request_profile as newest
 from tfrs_dlrm.tools.profile.examine import examine
 
 ROWS = 2000
@@ -87,6 +88,28 @@ def test_skew_is_named(data, tmp_path, capfd):
     assert "skew: age: " in out and f"Wrote {page}." in out and "600 rows of" in out
     assert html.count("<img ") == 1 and "compare how the feature" not in html and "Compare how the feature" in html
     assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_the_newest_rows_of_whole_files(data, tmp_path, monkeypatch):
+    frame = planted_logs.clean(400, 1)
+    ask(tmp_path / "b", frame[:100].assign(price=1.0))
+    ask(tmp_path / "a", frame[:200].assign(price=np.arange(200)))
+    ask(tmp_path / "b", frame[:30].assign(price=500.0))
+    whole = [str(tmp_path / "a"), str(tmp_path / "b")]
+    for rows, expected in ((30, {500.0: 30}), (50, {500.0: 30, **dict.fromkeys(np.arange(180.0, 200), 1)})):
+        monkeypatch.setattr(newest, "SAMPLE_ROWS", rows)
+        for logs in (whole, whole[::-1], [str(tmp_path)]):
+            price = newest.request_profile(logs, data).column("price").distribution
+            assert dict(zip(price.values, price.rows, strict=True)) == expected
+    log = RequestLog(str(tmp_path / "c"), 1.0)
+    log.write("r", {"price": np.ones(9, np.float32)}, np.zeros(9, np.float32), 1)
+    (path,) = tmp_path.glob("c/*.unfinished")
+    path.write_bytes(path.read_bytes()[:-5])  # in the middle of a record
+    assert newest.request_profile([str(tmp_path)], data).rows == 50
+    with pytest.raises(FileNotFoundError, match="only files in progress"):
+        newest.request_profile([str(tmp_path / "c")], data)
+    with pytest.raises(ValueError, match=r"s3://b/x: request logs are read from a disk, .*; copy them first"):
+        newest.request_profile(["s3://b/x"], data)
 
 
 def test_a_log_of_another_model_is_refused(data, tmp_path):

@@ -20,6 +20,7 @@ from tfrs_dlrm.data.raw.no_rows import NoRowsError
 from tfrs_dlrm.data.raw.parsing import fields
 from tfrs_dlrm.data.raw.values import POINT_ZERO
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.serving.request_logs.finished_logs import finished_logs
 from tfrs_dlrm.serving.request_logs.log_tables import read_log
 from tfrs_dlrm.serving.request_logs.request_log import LOG_FIELDS
 from tfrs_dlrm.stores.files import check_writable, disk_full, local_path, put
@@ -56,7 +57,7 @@ def join_labels(logs: Sequence[str], labels: str, output: str, schema: Schema) -
     Requests lack the values of `training_only` features, so they come with the labels.
 
     Args:
-      logs: paths, directories and glob patterns of files of a `RequestLog`.
+      logs: paths, directories and glob patterns of files of a `RequestLog`; those in progress are left out.
       labels: a path, directory or glob pattern of text with a header, or of Parquet, as `prepare` reads them. Columns:
         `request_id`, the schema's label, its weight if it has one, and `row`, the position in the request; without it,
         labels belong to the first row. And columns of `training_only` features, where known. Rows with an empty label
@@ -65,7 +66,7 @@ def join_labels(logs: Sequence[str], labels: str, output: str, schema: Schema) -
       schema: of the served model.
 
     Raises:
-      FileNotFoundError: a log or the labels do not exist.
+      FileNotFoundError: a log or the labels do not exist, or no file of the log is whole.
       ValueError: a log is broken or has another schema, no logged row has a label, or the labels lack a column: a
         target, or a `training_only` feature that refuses missing values.
       OSError: the disk is full.
@@ -77,7 +78,7 @@ def join_labels(logs: Sequence[str], labels: str, output: str, schema: Schema) -
         label_files = expand([labels])
     except FileNotFoundError as e:
         raise FileNotFoundError(f"no labels at {labels!r}: {e}") from e
-    files = expand(logs)
+    files = finished_logs(logs)
     check_writable(os.path.dirname(output))
     home = f"{output}.unfinished"
     with directory_lock(home, "joins labels") as lock:

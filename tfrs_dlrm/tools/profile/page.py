@@ -73,12 +73,22 @@ def _columns(report: LogReport) -> Html:
 
 def _pictures(report: LogReport) -> Iterator[Html]:
     other = report.before or report.served
-    names = (os.path.basename(report.data.rstrip("/")), os.path.basename(report.against.rstrip("/")) or "requests")
+    names = short_names(report.data, report.against) if report.against else (short_names(report.data)[0], "requests")
     every = _plain(report.profile)
     for i in range(0, len(every), _PANELS):
         part = every[i : i + _PANELS]
         figure = plots.log_columns(part, _plain(other) if other else (), names)
         yield picture(figure, f"Distributions of {', '.join(column['name'] for column in part)}")
+
+
+def short_names(*paths: str) -> tuple[str, ...]:
+    """Returns the ends of paths, with as few parts as tell them apart; whole paths if they are the same."""
+    parts = [[part for part in path.split("/") if part] for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = tuple("/".join(part[-length:]) for part in parts)
+        if len(set(names)) == len(paths):
+            return names
+    return paths
 
 
 def _plain(profile: Profile) -> Sequence[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from tfrs_dlrm.data.preparing.profiling.column_profile import ColumnProfile
+from tfrs_dlrm.data.preparing.profiling.column_profile import ColumnProfile, Profile
 from tfrs_dlrm.tools.profile.examine import LogReport
 from tfrs_dlrm.tools.profile.finding import Finding
 from tfrs_dlrm.tools.profile.stability import stability
@@ -40,7 +40,7 @@ def column_rows(report: LogReport) -> list[list[str]]:
     others = [x for x in ((report.before, "moved"), (report.served, "requests")) if x[0] is not None]
     rows = [["column", "kind", "missing", "distinct", "AUC", "no row", *(name for _, name in others), "values"]]
     for c in report.profile.columns:
-        cells = [c.name, c.kind, f"{c.missing:.2%}", distinct(c, report.profile.rows)]
+        cells = [c.name, c.kind, f"{c.missing:.2%}", distinct(c, report.profile)]
         cells += ["-" if c.auc is None else f"{c.auc:.4f}"]
         cells += ["-" if c.out_of_vocabulary is None else f"{c.out_of_vocabulary:.2%}"]
         for profile, _ in others:
@@ -51,9 +51,9 @@ def column_rows(report: LogReport) -> list[list[str]]:
     return rows
 
 
-def distinct(column: ColumnProfile, rows: int) -> str:
+def distinct(column: ColumnProfile, profile: Profile) -> str:
     """Returns how many distinct values there are; at least so many if only a sample was counted."""
-    return f"{column.distinct:,}" if column.exact or column.among >= rows else f"{column.distinct:,}+"
+    return f"{column.distinct:,}" if column.exact or profile.sampled == profile.rows else f"{column.distinct:,}+"
 
 
 def examples(column: ColumnProfile) -> str:

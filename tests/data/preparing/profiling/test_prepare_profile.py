@@ -14,7 +14,7 @@ from tfrs_dlrm.data.preparing.profiling import row_sample
 from tfrs_dlrm.data.preparing.profiling.column_profile import PROFILE_FILE, Profile
 from tfrs_dlrm.data.preparing.profiling.single_column_auc import category_auc, values_auc
 from tfrs_dlrm.data.raw import sources
-from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, Time
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat, Time
 
 ROWS = 900
 SCHEMA = Schema(
@@ -192,6 +192,23 @@ def test_labels_are_those_of_the_log_and_a_feature_may_have_any_name(tmp_path):
     means = dict(zip(column.top.values, column.top.label_mean, strict=True))
     assert means == pytest.approx(present.groupby("draw").y.mean().to_dict()) and not column.exact
     assert column.missing == pytest.approx((frame.draw == "").mean())
+
+
+def test_what_is_missing_is_what_the_encoder_takes_for_it(tmp_path):
+    frame = pd.DataFrame({"y": [0, 1] * 30, "site": ["a", " ", "\u00a0", "\u3000", "", " a"] * 10})
+    schema = Schema(Label("y"), categorical=(CategoricalFeature("site"),), text=TextFormat(strip=True))
+    prepare(schema, frame, str(tmp_path))
+    site = Profile.load(str(tmp_path)).column("site")
+    assert site.top.values[0] == "a" and site.top.rows == (20, 10, 10)  # other spaces than those of ASCII are values
+    assert site.missing == pytest.approx(1 / 3) and (site.distinct, site.among, site.out_of_vocabulary) == (3, 40, 0)
+
+
+def test_rows_of_weight_0_are_left_out_and_nothing_is_exact(tmp_path):
+    frame = pd.DataFrame({"y": [0, 1] * 30, "site": ["a", "b", "c"] * 20, "w": [1.0, 0.5, 0.0] * 20})
+    prepare(Schema(Label("y"), weight="w", categorical=(CategoricalFeature("site"),)), frame, str(tmp_path))
+    found = Profile.load(str(tmp_path))
+    site = found.column("site")
+    assert (found.rows, found.sampled, site.distinct, site.among, site.exact) == (60, 40, 2, 40, False)
 
 
 def test_a_directory_without_a_profile_says_so(tmp_path, prepared):

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT
@@ -118,13 +116,8 @@ class RowSampler:
             return np.isnan(array.to_numpy(zero_copy_only=False))
         if pa.types.is_integer(array.type):
             return np.asarray(array.to_numpy(zero_copy_only=False)) == MISSING_INT
-        tokenizer = self._encoder.tokenizer
-        if any(re.search("[0-9]", text) for text in tokenizer.missing):  # which have several spellings
-            values, indices = distinct(array)
-            return np.asarray((tokenizer.text(values) == MISSING_TEXT).numpy()[indices])
-        text = pc.utf8_trim_whitespace(array) if self._schema.text.strip else array
-        found = pc.is_in(text, pa.array(tokenizer.missing, pa.string()))
-        return np.asarray(found.to_numpy(zero_copy_only=False))
+        values, indices = distinct(array)
+        return np.asarray((self._encoder.tokenizer.text(values) == MISSING_TEXT).numpy()[indices])
 
 
 def _norms(vectors: np.ndarray) -> np.ndarray:
