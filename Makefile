@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-negatives bench-stream bench-input-service bench-input-service-kills bench-kills verify-tpu clean
+.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-negatives bench-stream bench-new-values bench-input-service bench-input-service-kills bench-kills verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -148,6 +148,9 @@ bench-serving: $(SETUP)  ## latency of the export beside the obvious one, and of
 bench-stream: $(SETUP) $(IO_VENV)/installed  ## along a stream of 200,000 rows with three kills, by both readers
 	@$(BIN)/python benchmarks/stream.py
 	@$(IO_VENV)/bin/python benchmarks/stream.py
+
+bench-new-values: $(SETUP)  ## along a stream of 200,000 rows whose values come and go, with three kills
+	@$(BIN)/python benchmarks/new_values.py
 
 bench-family: $(SETUP)  ## models on planted data whose best AUC is known for each kind of model
 	@$(BIN)/python benchmarks/family.py

@@ -8,9 +8,10 @@ three times at random moments, with SIGKILL or SIGTERM, and starts the same comm
 data have to be equal byte for byte to those of an undisturbed run, a trained run in its metrics, its result and every
 weight and slot, and a comparison in its summary. After each kill of an update, a whole version has to be served.
 Exported versions have to match their manifests and give the same answers. Nothing unfinished may be left. After SIGTERM
-the exit code has to be 143, or 0 if the work was done. A try of two at once starts the program a second time, with the
-same or other settings, after a random delay: then the directory has to hold the work of one of them, whole, and the
-other must have waited or must have been refused.
+the exit code has to be 143, or 0 if the work was done; a program that has not begun may end by the signal itself.
+
+A try of two at once starts the program a second time, with the same or other settings, after a random delay: then the
+directory has to hold the work of one of them, whole, and the other must have waited or must have been refused.
 
 Each program is a process of its own, forked from one that has loaded TensorFlow and not used it yet, which saves the
 seconds that loading takes.
@@ -172,7 +173,9 @@ def kill_and_restart(stage: Stage, path: str, rng: random.Random) -> tuple[str, 
         number = rng.choice([signal.SIGKILL, signal.SIGTERM])
         ended = Program(stage.command(path), f"{path}.log").end(rng.random() * stage.seconds, number)
         story.append(f"{signal.Signals(number).name} at {ended.seconds:.1f} s")
-        if number == signal.SIGTERM and ended.code not in (0, 143):
+        # Before it listens to signals, it ends as any process does, and has written nothing.
+        early = ended.code == -number and not ended.text
+        if number == signal.SIGTERM and ended.code not in (0, 143) and not early:
             return ", ".join(story), f"exit code {ended.code} after SIGTERM: {ended.text[-500:]}"
         if "Traceback" in ended.text:
             return ", ".join(story), f"a traceback after {signal.Signals(number).name}: {ended.text[-500:]}"

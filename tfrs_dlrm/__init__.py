@@ -59,15 +59,21 @@ if TYPE_CHECKING:
     from tfrs_dlrm.layers.auto_dis import AutoDis
     from tfrs_dlrm.layers.dot_interaction import DotInteraction
     from tfrs_dlrm.layers.mlp import MLP
+    from tfrs_dlrm.models.auto_int import AutoInt
     from tfrs_dlrm.models.dcn import DCN
     from tfrs_dlrm.models.deepfm import DeepFM
     from tfrs_dlrm.models.dlrm import DLRM
     from tfrs_dlrm.models.embedding_mlp import EmbeddingMLP
     from tfrs_dlrm.models.factorization_machine import FactorizationMachine
+    from tfrs_dlrm.models.final_mlp import FinalMLP
+    from tfrs_dlrm.models.final_net import FinalNet
+    from tfrs_dlrm.models.gdcn import GDCN
     from tfrs_dlrm.models.logistic_regression import LogisticRegression
+    from tfrs_dlrm.models.mask_net import MaskNet
     from tfrs_dlrm.models.matrix_factorization import MatrixFactorization
     from tfrs_dlrm.models.ranking import RankingModel
     from tfrs_dlrm.models.wide_and_deep import WideAndDeep
+    from tfrs_dlrm.models.xdeepfm import XDeepFM
     from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table, TextFormat, Time
     from tfrs_dlrm.serving.exporting.export import export_model
     from tfrs_dlrm.serving.exporting.raw_model import raw_model

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import daily_run
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -71,6 +72,9 @@ def clusters(trip):
     try:
         for name in (*HERE, *TPUS):
             trip.saved(name)
+        days = trip.path / "days"
+        days.mkdir()
+        daily_run.make(days)
         for process, name in zip(processes, CLUSTERS, strict=True):
             assert process.wait(600) == 0, (trip.path / f"{name}.log").read_text()[-3000:]
     finally:
@@ -128,6 +132,21 @@ def test_checkpoints_travel(trip, saved_on, restored_on, request):
         np.testing.assert_allclose(continued[name], values, atol=1e-5, rtol=1e-5, err_msg=name)
         if name.startswith("tables/"):
             assert not np.array_equal(values, saved[name])
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("by", CLUSTERS)
+@pytest.mark.usefixtures("clusters")
+def test_a_run_moves_to_a_later_vocabulary(trip, by):
+    """Weights and slots as on one device, and the same scores of rows whose values both vocabularies know."""
+    found = dict(np.load(trip.path / f"{by}.moved.npz"))
+    expected = daily_run.logits(trip.path / "days", 3)
+    assert np.std(expected) > 0.1
+    np.testing.assert_allclose(found.pop("logits"), expected, atol=1e-6)
+    weights = travel.state(daily_run.moved(trip.path / "days", 3))
+    assert found.keys() == weights.keys()
+    for name, values in weights.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
 def test_the_strategies_do_hold_the_tables_in_different_pieces():

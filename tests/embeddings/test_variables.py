@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.embeddings import SGD, EmbeddingTables, LazyAdam
 from tfrs_dlrm.embeddings.row_access import round_stochastically
-from tfrs_dlrm.embeddings.variables import all_finite, make_variables
+from tfrs_dlrm.embeddings.variables import all_finite, initial_values, make_variables
 from tfrs_dlrm.schema import CategoricalFeature, Label, Schema, Table
 
 
@@ -65,6 +65,9 @@ def test_large_tables_are_drawn_in_parts(monkeypatch):
         np.testing.assert_allclose([values.mean(), values.std()], [0, spread], atol=0.01)
         assert len(np.unique(values[:, 0])) > 10_000  # no part repeats another
         assert all_finite(variable)
+        some = np.array([0, 1, 999, 1000, 10_499])  # of parts apart from each other
+        table = Table("t", 4, 10_500, initializer=initializer, scale=0.5)
+        np.testing.assert_array_equal(initial_values(table, 1, some), values[some])
         variable.scatter_update(tf.IndexedSlices(tf.constant([[0.0, np.nan, 0.0, 0.0]]), tf.constant([10_499])))
         assert not all_finite(variable)
     (zeros,) = make_variables(Table("t", 4, 10_500, initializer="zeros"), seed=1).values()

@@ -8,6 +8,7 @@ import tf_keras as keras
 from any_model import any_model
 from cases import matrix
 from family import FORMS, NO_DENSE, PROJECTED, SCHEMA, batch, make
+from numpy_models import LATER, in_numpy, rows_of_tables
 from sklearn.linear_model import LogisticRegression as ScikitLearn
 
 import tfrs_dlrm as td
@@ -24,104 +25,6 @@ from tfrs_dlrm.training.evaluation import score
 from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.workdir import Workdir
-
-
-def rows_of_tables(model, features):
-    """[B, dim] of each feature, float64."""
-    tables = {name: v.numpy().astype(np.float64) for name, v in model.embeddings.tables.items()}
-    ids = features["ids"].numpy()
-    bags = []
-    for tags, weights in zip(features["tags"].to_list(), features["tags_weights"].to_list(), strict=True):
-        weighted = sum((w * tables["tags"][t] for t, w in zip(tags, weights, strict=True)), np.zeros(1))
-        bags.append(weighted / np.sqrt(sum(w * w for w in weights) or 1) + np.zeros(tables["tags"].shape[1]))
-    return [tables["user"][ids[:, 0]], np.stack(bags), tables["item"][ids[:, 1]], tables["item"][ids[:, 2]]]
-
-
-def numpy_mlp(mlp, x, final_relu=False):
-    for i, layer in enumerate(mlp.dense_layers):
-        x = x @ layer.kernel.numpy() + layer.bias.numpy()
-        last = i == len(mlp.units) - 1
-        if mlp.batch_norm and not last:
-            norm = mlp.batch_norms[i]
-            scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + 1e-3)
-            x = (x - norm.moving_mean.numpy()) * scale + norm.beta.numpy()
-        x = np.maximum(x, 0) if final_relu or not last else x
-    return x
-
-
-def numpy_auto_dis(layer, x):
-    """The vectors [B, D] of each number: a softmax over buckets."""
-    slopes, mixing, vectors = (v.numpy() for v in (layer.slopes, layer.mixing, layer.vectors))
-    for j in range(x.shape[1]):
-        h = x[:, [j]] * slopes[j]
-        h = np.where(h > 0, h, 0.2 * h)
-        p = np.exp(h @ mixing[j] + 0.1 * h)
-        yield p / p.sum(axis=1, keepdims=True) @ vectors[j]
-
-
-def numpy_pairs(vectors):
-    return sum((vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i))
-
-
-def numpy_cross(network, x):
-    x0 = x
-    for i in range(network.layers):
-        w, b = network.outer[i].kernel.numpy(), network.outer[i].bias.numpy()
-        x = x0 * (x @ (network.inner[i].kernel.numpy() @ w if network.rank else w) + b) + x
-    return x
-
-
-def in_numpy(name, model, features):
-    rows = rows_of_tables(model, features)
-    x = features["dense"].numpy().astype(np.float64) if "dense" in features else np.zeros([len(rows[0]), 0])
-    if model.vector_projections is not None:
-        kernel, bias = (v.numpy() for v in model.vector_projections.projections["title"].variables)
-        rows.append(x[:, 1:4] @ kernel + bias)
-        x = x[:, [0, *range(4, x.shape[1])]]
-    side_by_side = np.concatenate([*rows, x], axis=1)
-    if name == "logistic_regression":
-        dense = x @ model.dense_weights.vectors.numpy() if x.size else 0
-        return model.bias.bias.numpy() + (sum(rows) + dense)[:, 0]
-    if name == "matrix_factorization":
-        user, item = rows[0], rows[2]
-        return model.bias.bias.numpy() + user[:, 4] + item[:, 4] + (user[:, :4] * item[:, :4]).sum(1)
-    if name in ("factorization_machine", "deepfm"):
-        if x.size:
-            rows += [x[:, [i]] * v for i, v in enumerate(model.dense_vectors.vectors.numpy())]
-        vectors = [r[:, :-1] for r in rows]
-        logits = sum(r[:, -1] for r in rows) + numpy_pairs(vectors)
-        if name == "factorization_machine":
-            return logits + model.bias.bias.numpy()
-        return logits + numpy_mlp(model.top_mlp, np.concatenate(vectors, axis=1))[:, 0]
-    if name == "wide_and_deep":
-        wide = sum(r[:, -1] for r in rows) + (x @ model.dense_weights.vectors.numpy()[:, 0] if x.size else 0)
-        deep = numpy_mlp(model.top_mlp, np.concatenate([*(r[:, :-1] for r in rows), x], axis=1))
-        return wide + deep[:, 0]
-    if name == "mlp":
-        return numpy_mlp(model.top_mlp, side_by_side)[:, 0]
-    if name == "dcn":
-        if model.dense_mlp is not None:
-            side_by_side = np.concatenate([*rows, numpy_mlp(model.dense_mlp, x, final_relu=True)], axis=1)
-        crossed = numpy_cross(model.cross_network, side_by_side)
-        if model.cross_structure == "stacked":
-            return numpy_mlp(model.top_mlp, crossed)[:, 0]
-        return (crossed @ model.cross_logit.kernel.numpy() + numpy_mlp(model.top_mlp, side_by_side))[:, 0]
-    assert name == "dlrm", f"write the formula of {name}"
-    bottom = []
-    if x.size:
-        soft = model.numbers == "autodis"
-        bottom = [*numpy_auto_dis(model.auto_dis, x)] if soft else [numpy_mlp(model.bottom_mlp, x, final_relu=True)]
-    if model.interaction is None:
-        return numpy_mlp(model.top_mlp, np.concatenate([*bottom, *rows], axis=1))[:, 0]
-    vectors = bottom + rows
-    linear = np.zeros(len(rows[0]))
-    if model.linear:
-        linear = np.concatenate(rows, axis=1) @ model.linear_vectors.kernel.numpy()[:, 0]
-        linear = linear + (x @ model.linear_numbers.kernel.numpy()[:, 0] if x.size else 0)
-    products = [
-        (vectors[i] * vectors[j]).sum(1) for i in range(len(vectors)) for j in range(i + model.self_interaction)
-    ]
-    return numpy_mlp(model.top_mlp, np.concatenate([*bottom, np.stack(products, axis=1)], axis=1))[:, 0] + linear
 
 
 def test_every_model_has_a_form():
@@ -167,6 +70,23 @@ def test_config_round_trip_and_bfloat16(form):
         twin.set_weights(model.get_weights())
         expected = model.logits(features).numpy()
         np.testing.assert_allclose(twin.logits(features), expected, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", matrix(LATER, fast=["final_mlp"]))
+def test_xla_compiles_the_logits_and_their_gradient_as_tpus_need(name):
+    model, features = make(name, PROJECTED), batch(PROJECTED)
+
+    @tf.function
+    def logits_and_gradient(dense, rows):
+        with tf.GradientTape() as tape:
+            tape.watch(rows)
+            logits = model.logits({"dense": dense}, rows)
+        return logits, tape.gradient(logits, rows)
+
+    given = features["dense"], list(model.embeddings(features))
+    compiled = tf.function(logits_and_gradient.python_function, jit_compile=True)
+    for found, expected in zip(*(tf.nest.flatten(f(*given)) for f in (compiled, logits_and_gradient)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("model", [td.EmbeddingMLP, td.DCN])
@@ -263,6 +183,10 @@ def test_refuses():
     td.MatrixFactorization(schema, embeddings=td.EmbeddingTables(schema.with_linear_weights(["user", "item"])))
     with pytest.raises(ValueError, match="cross_structure='both': choose stacked or parallel"):
         td.DCN(schema, cross_structure="both")
+    with pytest.raises(ValueError, match=r"first_mlp=\[8, 3\], heads=2: at least one layer"):
+        td.FinalMLP(schema, first_mlp=(8, 3), heads=2)
+    with pytest.raises(ValueError, match="'x' is in the context of a gate of FinalMLP, and no categorical feature"):
+        td.FinalMLP(schema, second_context=("x",))
     with pytest.raises(ValueError, match="interaction='sum', self_interaction=False: choose dot, with or without"):
         td.DLRM(schema, interaction="sum")
 

@@ -10,23 +10,12 @@ import tensorflow as tf
 from family import SCHEMA, make
 
 import tfrs_dlrm as td
-
-MODELS = (
-    td.DLRM,
-    td.DCN,
-    td.DeepFM,
-    td.EmbeddingMLP,
-    td.FactorizationMachine,
-    td.LogisticRegression,
-    td.MatrixFactorization,
-    td.RankingModel,
-    td.WideAndDeep,
-)
+from tfrs_dlrm.config import MODELS
 
 
 def test_an_encoder_is_no_schema():
     encoder = types.SimpleNamespace(schema=SCHEMA)
-    for made in (*MODELS, td.EmbeddingTables):
+    for made in (td.RankingModel, *(c().model_class() for c in MODELS.values()), td.EmbeddingTables):
         with pytest.raises(ValueError, match=f"{made.__name__}: .* SimpleNamespace; give encoder.schema"):
             made(encoder)
     with pytest.raises(ValueError, match=r"DLRM: the schema is of type str; give a tfrs_dlrm.Schema"):

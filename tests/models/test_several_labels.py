@@ -18,7 +18,7 @@ from any_model import any_model
 from sklearn.metrics import log_loss, roc_auc_score
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import MODELS, DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.data.reading.record_dataset import record_dataset
 from tfrs_dlrm.data.reading.records import write_records
@@ -211,7 +211,15 @@ SHARING = {
     "mlp": {},
     "dcn": {"cross_rank": 2},
     "dcn, parallel": {"cross_structure": "parallel"},
+    "gdcn": {},
+    "final_mlp": {"first_mlp": (16, 8), "second_mlp": (8,), "heads": 2},
+    "mask_net": {"mask_units": 8},
+    "final_net": {},
+    "auto_int": {"attention_dim": 4},
 }
+
+
+FURTHER = ("dcn, parallel", "gdcn", "final_mlp", "auto_int")  # add something to the output of the top MLP
 
 
 @pytest.mark.parametrize("form", SHARING)
@@ -222,7 +230,7 @@ def test_labels_share_all_but_the_last_layer(data, form):
     config = any_model(form.split(",")[0], **shape | SHARING[form])
     model = config.build(several, seed=1)
     model.build()
-    assert sum(v.shape[-1] == 3 for v in model.dense_variables) == (3 if "parallel" in form else 2)
+    assert sum(v.shape[-1] == 3 for v in model.dense_variables) == 2 + (form in FURTHER)
     features = next(iter(td.dataset(data, 64)))[0]
     answers = model.logits(features).numpy()
     for i, label in enumerate(several.labels):
@@ -253,14 +261,10 @@ def test_a_model_with_one_number_for_several_labels_is_refused(data):
     with pytest.raises(ValueError, match=message):
         One(td.Schema.load(f"{data}/schema.json")).build()
     schema = td.Schema.load(f"{data}/schema.json").with_dim(1)
-    for model in (
-        td.LogisticRegression,
-        td.MatrixFactorization,
-        td.FactorizationMachine,
-        td.DeepFM,
-        td.WideAndDeep,
-    ):
-        with pytest.raises(ValueError, match=f"{model.__name__} predicts one label and the schema has 3; DLRM, DCN"):
+    of_one_label = set(MODELS) - {form.split(",")[0] for form in SHARING}
+    assert of_one_label >= {"logistic_regression", "matrix_factorization", "wide_and_deep"}
+    for model in (MODELS[name]().model_class() for name in of_one_label):
+        with pytest.raises(ValueError, match=f"{model.__name__} predicts one label and the schema has 3; .* as DLRM"):
             model(schema)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,19 @@ def test_a_process_inside_a_call_of_a_library_ends_as_well(tmp_path, number, cod
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_signal_while_an_object_is_destroyed_is_not_lost():
+    """Python drops what a handler raises then."""
+
+    class Thing:
+        pass
+
+    before = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), signals.ends_by_signal(lambda _: os._exit(1)) as found:
+        thing = Thing()
+        watched = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+        del thing
+        assert watched() is None
+        wait_for(lambda: False, "the signal")
+    assert found.exit_code == 143 and sys.unraisablehook is before

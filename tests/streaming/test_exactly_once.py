@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from run_weights import weights
+from stream_runs import records, stopped_after
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, StreamConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.serving.bundle.manifest import read_manifest
 from tfrs_dlrm.streaming.loop import train_on_stream
-from tfrs_dlrm.training.run import RunRecords
 from tfrs_dlrm.training.workdir import Workdir
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -59,27 +59,10 @@ def make_data(directory):
     return str(directory / "prepared"), messages
 
 
-def read(workdir, name):
-    timed = ("lag", "rows_per_s", "retries")
-    lines = [json.loads(line) for line in Path(workdir, name).read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in timed} for line in lines]
-
-
 def run_until_interrupted(config, workdir, windows, moments):
     """Trains in this process until so many windows are done."""
     del moments
-    append, left = RunRecords.append, windows
-
-    def append_and_interrupt(self, record):
-        nonlocal left
-        append(self, record)
-        left -= "step" in record
-        if not left:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RunRecords, "append", append_and_interrupt)
-        train_on_stream(RunConfig.from_dict(json.loads(config.read_text())), str(workdir))
+    stopped_after(RunConfig.from_dict(json.loads(config.read_text())), workdir, windows)
 
 
 def run_until_killed(config, workdir, windows, moments):
@@ -128,19 +111,19 @@ def test_a_stopped_trainer_sees_each_row_once(kafka, worker, tmp_path, moments, 
     for run in ("whole", "cut"):
         np.testing.assert_allclose(worker.counts(Workdir(str(tmp_path / run)).checkpoint("latest"), RATE), 1, atol=1e-6)
         # Malformed messages: once each, with what they hold.
-        bad = read(tmp_path / run, "quarantine.jsonl")
+        bad = records(tmp_path / run, "quarantine.jsonl")
         texts = [m.decode("utf-8", "backslashreplace") for m in BAD.values()]
         assert sorted(b["text"] for b in bad) == sorted(texts)
-        records = read(tmp_path / run, "metrics.jsonl")
-        assert [r["window"] for r in records] == list(range(1, len(records) + 1))
-        assert sum(r["rows"] for r in records) == ROWS and records[-1]["malformed"] == len(BAD)
+        found = records(tmp_path / run)
+        assert [r["window"] for r in found] == list(range(1, len(found) + 1))
+        assert sum(r["rows"] for r in found) == ROWS and found[-1]["malformed"] == len(BAD)
     for name in ("metrics.jsonl", "quarantine.jsonl", "windows.jsonl"):
-        assert read(tmp_path / "whole", name) == read(tmp_path / "cut", name), name
+        assert records(tmp_path / "whole", name) == records(tmp_path / "cut", name), name
     left, right = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert left.keys() == right.keys()
     for name in left:
         np.testing.assert_array_equal(left[name], right[name], err_msg=name)
     # A bundle after window 28 of 31.
     assert sorted(p.name for p in (tmp_path / "exports").iterdir()) == ["1", "deploy"]
-    step = next(r["step"] for r in records if r["window"] == 28)
+    step = next(r["step"] for r in records(tmp_path / "cut") if r["window"] == 28)
     assert read_manifest(str(tmp_path / "exports" / "1")).checkpoint == f"step-{step}"

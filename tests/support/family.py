@@ -26,6 +26,8 @@ PROJECTED = dataclasses.replace(
 )
 NO_DENSE = Schema(Label("y"), (), SCHEMA.categorical, SCHEMA.tables)
 DEEP = {"top_mlp": (6, 5, 1), "embedding_dim": 4, "bottom_mlp": (5, 4)}
+STREAMS = {"embedding_dim": 4, "first_mlp": (6, 4), "second_mlp": (6,), "gate_mlp": (3,), "heads": 2}
+MASKS = DEEP | {"mask_blocks": 2, "mask_units": 5}
 FORMS = {
     "dlrm": DEEP,
     "dlrm cat": DEEP | {"interaction": "cat", "bottom_mlp": (5, 3), "batch_norm": True, "dropout": 0.3},
@@ -41,7 +43,19 @@ FORMS = {
     "dcn low_rank, parallel": DEEP | {"cross_rank": 2, "cross_structure": "parallel"},
     "dcn of mlperf": DEEP | {"cross_rank": 2, "dense_mlp": (5, 4), "batch_norm": True},
     "dcn low rank": DEEP | {"cross_rank": 3, "cross_layers": 2, "top_mlp": (1,)},
+    "gdcn": DEEP | {"embedding_dim": 0, "batch_norm": True},
+    "gdcn stacked": DEEP | {"cross_structure": "stacked", "cross_layers": 1},
+    "final_mlp": STREAMS | {"first_context": ("user",), "second_context": ("tags", "user"), "dropout": 0.3},
+    "mask_net": MASKS | {"batch_norm": True},
+    "mask_net serial": MASKS | {"mask_structure": "serial", "mask_reduction": 1.5, "top_mlp": (1,)},
+    "auto_int": DEEP | {"attention_layers": 2, "attention_dim": 2},
+    "final_net": DEEP | {"embedding_dim": 0, "batch_norm": True, "dropout": 0.2},
+    "final_net plain": DEEP,
+    "xdeepfm": DEEP | {"interaction_maps": (3, 2)},
+    "final_mlp one gate for all": STREAMS | {"heads": 1, "gate_mlp": (), "embedding_dim": 0},
 }
+# The first form of each model, for tests that take long.
+ONE_EACH = {form.split()[0]: form for form in reversed(FORMS)}.values()
 
 
 def make(form: str, schema: Schema = SCHEMA) -> td.RankingModel:

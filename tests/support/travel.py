@@ -1,16 +1,19 @@
 """A small model under any strategy, saved after some steps, restored, and trained on; also the program of a cluster.
 
-python travel.py SERVERS DIRECTORY NAME...    saves ps-SERVERS, then restores every NAME once it is there
+python travel.py SERVERS DIRECTORY NAME...    saves ps-SERVERS, then restores every NAME once it is there, and moves the
+                                              run in DIRECTORY/days, of `daily_run`, to the vocabulary of its last day
 """
 
 import os
 import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
 
+import daily_run
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
@@ -101,6 +104,13 @@ def restore(model, directory, name, by):
     publish(directory, f"{name}.continued-{by}", state(model))
 
 
+def move(directory, by):
+    """What a model of a later vocabulary has of a run, and the logits of rows whose values both know."""
+    days = Path(directory, "days")
+    model = daily_run.moved(days, 3)
+    publish(directory, f"{by}.moved", state(model) | {"logits": daily_run.logits(days, 3, model)})
+
+
 LARGE = Schema(
     Label("y"),
     dense=(DenseFeature("x"),),
@@ -148,6 +158,12 @@ def cluster_of(servers):
     return tf.distribute.experimental.ParameterServerStrategy(resolver)
 
 
+def _wait_for(path):
+    deadline = time.monotonic() + 600
+    while not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 def main(servers, directory, *names):
     """See the module."""
     by = f"ps-{servers}"
@@ -155,10 +171,10 @@ def main(servers, directory, *names):
         publish(directory, f"{by}.memory", dict(zip(("planned", "allocated"), planned_and_allocated(), strict=True)))
         save(make_model(), directory, by)
         for name in names:
-            deadline = time.monotonic() + 600
-            while not os.path.exists(os.path.join(directory, f"{name}.saved.npz")) and time.monotonic() < deadline:
-                time.sleep(0.1)
+            _wait_for(os.path.join(directory, f"{name}.saved.npz"))
             restore(make_model(), directory, name, by)
+        _wait_for(os.path.join(directory, "days/run/result.json"))
+        move(directory, by)
     os._exit(0)
 
 

@@ -3,71 +3,25 @@
 import dataclasses
 import shutil
 
+import daily_run
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras as keras
 from daily_logs import SCHEMA, day, rows_of
+from daily_run import TABLES, compiled, known_only, same_rows
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.config import DataConfig
 from tfrs_dlrm.training import warm_start as warm_start_module
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.groups import Grouping
 from tfrs_dlrm.training.workdir import Workdir
 
-# The tags, whose table grows, are stored as quotients and remainders.
-TABLES = tuple(dataclasses.replace(t, remainders=4) if t.name == "tags" else t for t in SCHEMA.tables)
-
 
 @pytest.fixture(scope="module")
 def days(tmp_path_factory):
-    """Three days, each on the one before, and a run on the first."""
-    root = tmp_path_factory.mktemp("days")
-    td.prepare(dataclasses.replace(SCHEMA, tables=TABLES), day(1), str(root / "1"))
-    for n in (2, 3):
-        td.prepare(None, day(n), str(root / str(n)), base=str(root / str(n - 1)), half_life=1, eval_inputs=day(n + 10))
-    run = RunConfig(
-        DataConfig(path=str(root / "1")),
-        DLRMConfig(embedding_dim=4, bottom_mlp=(4,), top_mlp=(8, 1)),
-        OptimizerConfig(learning_rate=0.01, embedding_learning_rate=0.1),
-        TrainConfig(batch_size=40, epochs=3, tensorboard=False),
-    )
-    td.train_and_evaluate(run, str(root / "run"))
-    return root
-
-
-def same_rows(days, table, now):
-    """The rows that have had one value on all days up to `now`, and row 0."""
-    first = rows_of(days / "1", table)
-    later = [rows_of(days / str(n), table) for n in range(2, now + 1)]
-    return [0, *(row for value, row in first.items() if all(rows.get(value) == row for rows in later))]
-
-
-def compiled(directory, remainders=4):
-    schema = Schema.load(f"{directory}/schema.json")
-    tables = (dataclasses.replace(t, remainders=remainders) if t.remainders else t for t in schema.tables)
-    model = td.DLRM(dataclasses.replace(schema, tables=tuple(tables)), (4,), (8, 1), seed=9)
-    model.compile(keras.optimizers.Adam(0.01), td.RowWiseAdagrad(0.1), metrics=[])
-    return model
-
-
-def known_only(days, frame, now):
-    """The rows of a log, with values that Monday does not know, or that have lost their row since, made unseen."""
-    first, last = (
-        {t: {v for v, row in rows_of(days / n, t).items() if row in same_rows(days, t, now)} for t in ("site", "tags")}
-        for n in ("1", str(now))
-    )
-
-    def seen(value, table):
-        return value if (value or "<missing>") in first[table] & last[table] else "never"
-
-    tags = ["|".join(seen(tag, "tags") for tag in text.split("|")) for text in frame["tags"]]
-    return frame.assign(
-        site=[seen(v, "site") for v in frame["site"]], referrer=[seen(v, "site") for v in frame["referrer"]], tags=tags
-    )
+    return daily_run.make(tmp_path_factory.mktemp("days"))
 
 
 @pytest.mark.parametrize("now", [2, 3])
@@ -115,10 +69,7 @@ def test_weights_move_by_position_and_rows_that_changed_hands_begin_anew(days, n
         kept = reader.get_tensor(f"tables/{part}")
         np.testing.assert_array_equal(model.embeddings.tables[part].numpy()[: len(kept)], kept)
 
-    raw = known_only(days, day(1), now)
-    encoders = [td.Encoder.load(str(days / name)) for name in ("run/encoder", str(now))]
-    scores = [m.logits(encoder(raw)).numpy() for m, encoder in zip((old, model), encoders, strict=True)]
-    np.testing.assert_array_equal(*scores)
+    np.testing.assert_array_equal(daily_run.logits(days, now, model), daily_run.logits(days, now))
 
 
 def test_another_number_of_remainders_is_refused_though_both_parts_grew(days):
@@ -130,14 +81,10 @@ def test_another_number_of_remainders_is_refused_though_both_parts_grew(days):
 
 
 def test_weights_move_under_a_mirrored_strategy(days):
-    directory, raw = str(days / "3"), known_only(days, day(1), 3)
+    """Parameter servers are in tests/distribute/test_checkpoints_travel.py."""
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        model = compiled(directory)
-        td.warm_start(model, directory, str(days / "run"), "latest")
-        found = model.logits(td.Encoder.load(directory)(raw)).numpy()
-    old, _, _ = load_run(str(days / "run"), "latest")
-    expected = old.logits(td.Encoder.load(str(days / "run" / "encoder"))(raw)).numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+        found = daily_run.logits(days, 3, daily_run.moved(days, 3))
+    np.testing.assert_allclose(found, daily_run.logits(days, 3), atol=1e-6)
 
 
 def test_a_run_goes_on_where_another_one_ended(days, tmp_path):

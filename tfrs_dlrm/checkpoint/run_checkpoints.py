@@ -30,6 +30,7 @@ class Checkpoints:
       extra: what to save with the model, by name.
       asynchronous: whether to write in the background, from a copy, if memory allows it.
       on_whole: called whenever a checkpoint is whole, from the thread that wrote it.
+      write_files: writes what else is to be in a checkpoint into its directory, before `save` returns.
     """
 
     def __init__(
@@ -41,10 +42,11 @@ class Checkpoints:
         extra: Mapping[str, Any] | None = None,
         asynchronous: bool = True,
         on_whole: Callable[[], None] = lambda: None,
+        write_files: Callable[[str], None] = lambda directory: None,
     ):
         self._contents = CheckpointContents.of(model, extra)
         self._latest, self._best, self._keep, self._asynchronous = latest, best, keep, asynchronous
-        self._on_whole = on_whole
+        self._on_whole, self._write_files = on_whole, write_files
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
 
@@ -99,7 +101,7 @@ class Checkpoints:
           Exception: the previous one could not be written.
         """
         self.wait()
-        saving = CheckpointWriter(self._contents, directory.step_path(self._latest, step), step)
+        saving = CheckpointWriter(self._contents, directory.step_path(self._latest, step), step, self._write_files)
         if saving.unfinished:
             if self._asynchronous and saving.snapshot():
                 self._written = self._writer.submit(self._finish, saving, step, best)

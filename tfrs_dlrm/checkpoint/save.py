@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 
 import tensorflow as tf
 from absl import logging
@@ -34,9 +35,16 @@ class CheckpointWriter:
       contents: of the model.
       path: the checkpoint.
       step: of the run.
+      write_files: writes what else is to be in the checkpoint into its directory, as it is now.
     """
 
-    def __init__(self, contents: CheckpointContents, path: str, step: int):
+    def __init__(
+        self,
+        contents: CheckpointContents,
+        path: str,
+        step: int,
+        write_files: Callable[[str], None] = lambda directory: None,
+    ):
         self._contents, self._step = contents, step
         self.path, self.unfinished = path, ""
         self._batches: dict[str, list[PartBatch]] = {}
@@ -50,6 +58,7 @@ class CheckpointWriter:
             self.unfinished = directory.begin(os.path.abspath(path))  # other hosts may be in another directory
             try:
                 contents.dense.write(os.path.join(self.unfinished, DENSE), options)
+                write_files(self.unfinished)
             except BaseException:
                 self.discard()
                 raise
@@ -77,7 +86,7 @@ class CheckpointWriter:
         try:
             prefix = os.path.join(self.unfinished, ROWS)
             rows = write_rows(self._batches, self._contents.rows, prefix, self._at_a_time)
-            files = {n: os.path.getsize(os.path.join(self.unfinished, n)) for n in sorted(os.listdir(self.unfinished))}
+            files = directory.files_below(self.unfinished)
             CheckpointManifest(self._step, self._contents.schema, rows, files).write(self.unfinished)
         except BaseException:
             self.discard()

@@ -3,6 +3,14 @@
 from tfrs_dlrm.config.fitted import Choice, DataFacts, choice_lines, fitted
 from tfrs_dlrm.config.models.base import ModelConfig
 from tfrs_dlrm.config.models.deep_models import DCNConfig, DeepFMConfig, DLRMConfig, MLPConfig, WideAndDeepConfig
+from tfrs_dlrm.config.models.later_models import (
+    AutoIntConfig,
+    FinalMLPConfig,
+    FinalNetConfig,
+    GDCNConfig,
+    MaskNetConfig,
+    XDeepFMConfig,
+)
 from tfrs_dlrm.config.models.registry import MODELS, as_model, model_config
 from tfrs_dlrm.config.models.shallow_models import (
     FactorizationMachineConfig,
@@ -25,6 +33,7 @@ from tfrs_dlrm.config.run import (
     TrainConfig,
     automatic_row_optimizer,
     left_to_data,
+    up_to_date,
     with_defaults,
 )
 from tfrs_dlrm.config.search import SearchConfig
@@ -38,6 +47,7 @@ __all__ = [
     "FROM_DATA_FIELDS",
     "MODELS",
     "MONITORS",
+    "AutoIntConfig",
     "Choice",
     "DCNConfig",
     "DLRMConfig",
@@ -45,8 +55,12 @@ __all__ = [
     "DataFacts",
     "DeepFMConfig",
     "FactorizationMachineConfig",
+    "FinalMLPConfig",
+    "FinalNetConfig",
+    "GDCNConfig",
     "LogisticRegressionConfig",
     "MLPConfig",
+    "MaskNetConfig",
     "MatrixFactorizationConfig",
     "ModelConfig",
     "OptimizerConfig",
@@ -55,6 +69,7 @@ __all__ = [
     "StreamConfig",
     "TrainConfig",
     "WideAndDeepConfig",
+    "XDeepFMConfig",
     "as_model",
     "automatic_row_optimizer",
     "choice_lines",
@@ -62,5 +77,6 @@ __all__ = [
     "left_to_data",
     "load_recipe",
     "model_config",
+    "up_to_date",
     "with_defaults",
 ]

@@ -34,6 +34,7 @@ FROM_DATA_FIELDS = (
     "optimizer.embedding_accumulator",
     "model.dropout",
 )
+NEW_VALUES = ("off", "admit")
 _PRECISIONS = ("float32", "bfloat16")
 # The metrics that can choose the best evaluation; the empty one stands for that of the label's task.
 MONITORS = ("", "log_loss", "auc_minus_log_loss", "auc_minus_normalized_entropy")
@@ -79,10 +80,20 @@ class DataConfig:
     service: str = ""
     source: str = ""
 
+    def of_prepared(self, path: str) -> "DataConfig":
+        """Returns the configuration of a prepared directory: none of the fields that make one has a value.
+
+        Args:
+          path: the prepared directory.
+        """
+        return dataclasses.replace(
+            self, path=path, schema="", raw_train="", raw_eval="", eval_fraction=0.0, synthetic_rows=0
+        )
+
 
 @dataclasses.dataclass
 class StreamConfig:
-    """How a run follows a stream. Without `data.source` it has no effect.
+    """How a run follows a stream. Without `data.source` it has no effect, and `new_values` must be `off`.
 
     Attributes:
       window_rows: how many rows are evaluated, then trained on, at a time.
@@ -97,6 +108,11 @@ class StreamConfig:
       retry_seconds: ends the run after this time without an answer from a broker.
       malformed_in_a_row: ends the run if a whole window, and this many messages in a row, are malformed: the stream
         has another schema. 0 is never.
+      new_values: of a vocabulary with a `max_size`: `off` leaves its values as they were prepared; `admit` gives new
+        values rows, see docs/guides/streams.md.
+      admit_after: how often a value is seen before it gets a row.
+      admit_within: within how many rows; also the half-life of the counts by which values give up their rows.
+      admit_candidates: of how many values without a row each table keeps count at most.
     """
 
     window_rows: int = 16_384
@@ -109,6 +125,10 @@ class StreamConfig:
     idle_seconds: float = 0.0
     retry_seconds: float = 600.0
     malformed_in_a_row: int = 10
+    new_values: str = "off"
+    admit_after: int = 5
+    admit_within: int = 1_000_000
+    admit_candidates: int = 100_000
 
 
 @dataclasses.dataclass
@@ -308,6 +328,14 @@ class RunConfig:
         return found
 
 
+def up_to_date(stored: Any) -> Any:
+    """Returns the stored result of `RunConfig.to_dict` with the defaults of fields that are newer; else as it is."""
+    try:
+        return RunConfig.from_dict(stored).to_dict()
+    except (TypeError, ValueError):
+        return stored
+
+
 def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
@@ -402,12 +430,21 @@ def _check_stream(c: RunConfig) -> None:
     source, stream = c.data.source, c.stream
     check_at_least("stream", stream, window_rows=1, checkpoint_every_windows=1, export_every_windows=0, export_keep=1)
     check_at_least("stream", stream, window_seconds=0, idle_seconds=0, retry_seconds=0, malformed_in_a_row=0)
+    check_choice("stream.new_values", stream.new_values, NEW_VALUES)
+    check_at_least("stream", stream, admit_after=1, admit_within=1, admit_candidates=1)
+    if stream.admit_within < stream.admit_after:
+        wanted = (
+            f"at least stream.admit_after={stream.admit_after} is needed, so that rows of one value each can reach it"
+        )
+        refuse("stream.admit_within", stream.admit_within, wanted)
     if bool(stream.export_to) != bool(stream.export_every_windows):
         refuse("stream.export_to", stream.export_to, "it goes with stream.export_every_windows; give both or neither")
     if stream.export_every_windows % stream.checkpoint_every_windows:
         wanted = f"a multiple of stream.checkpoint_every_windows={stream.checkpoint_every_windows} is needed"
         refuse("stream.export_every_windows", stream.export_every_windows, wanted)
     if not source:
+        if stream.new_values != "off":
+            refuse("stream.new_values", stream.new_values, "it needs data.source; on files, see prepare --base")
         return
     if c.search.candidates:
         refuse("search.candidates", c.search.candidates, "a stream has no evaluation set to choose by; leave them out")

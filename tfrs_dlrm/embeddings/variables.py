@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops  # no public API bypasses the strategy's creator
 
@@ -46,6 +47,23 @@ def initial_rows(table: Table, seed: int) -> dict[str, Callable[[int, int], Iter
     It yields some rows at a time, with the number of the first.
     """
     return {part.name: part.rows for part in _parts(table, seed)}
+
+
+def initial_values(table: Table, seed: int, rows: np.ndarray) -> tf.Tensor:
+    """Returns the initial values of some rows of a table that is one variable.
+
+    Args:
+      table: neither compressed nor stored in another one.
+      seed: of the tables.
+      rows: int64 [n], ascending, at least one.
+    """
+    (part,) = _parts(table, seed)
+    found = []
+    # Only what is drawn together with one of the rows, however far they are apart.
+    for together in np.split(rows, np.flatnonzero(np.diff(rows // part.step)) + 1):
+        ((first, values),) = part.rows(int(together[0]), int(together[-1]) + 1)
+        found.append(tf.gather(values, together - first))
+    return tf.concat(found, axis=0)
 
 
 def make_slot(rows: TableVariable, name: str, initial: float, per_row: bool) -> TableVariable:

@@ -1,10 +1,35 @@
 """Keras layers that need no schema."""
 
 from tfrs_dlrm.layers.auto_dis import AutoDis
+from tfrs_dlrm.layers.bilinear_fusion import BilinearFusion
+from tfrs_dlrm.layers.compressed_interaction import CompressedInteraction
 from tfrs_dlrm.layers.cross_network import CrossNetwork
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.dropout import Dropout
 from tfrs_dlrm.layers.factorization import Bias, DenseVectors
+from tfrs_dlrm.layers.factorized_interaction import FactorizedInteraction, FactorizedMLP
+from tfrs_dlrm.layers.feature_gate import FeatureGate
+from tfrs_dlrm.layers.field_attention import FieldAttention
+from tfrs_dlrm.layers.gated_cross_network import GatedCrossNetwork
+from tfrs_dlrm.layers.layer_norm import LayerNorm
+from tfrs_dlrm.layers.mask_block import MaskBlock
 from tfrs_dlrm.layers.mlp import MLP
 
-__all__ = ["MLP", "AutoDis", "Bias", "CrossNetwork", "DenseVectors", "DotInteraction", "Dropout"]
+__all__ = [
+    "MLP",
+    "AutoDis",
+    "Bias",
+    "BilinearFusion",
+    "CompressedInteraction",
+    "CrossNetwork",
+    "DenseVectors",
+    "DotInteraction",
+    "Dropout",
+    "FactorizedInteraction",
+    "FactorizedMLP",
+    "FeatureGate",
+    "FieldAttention",
+    "GatedCrossNetwork",
+    "LayerNorm",
+    "MaskBlock",
+]

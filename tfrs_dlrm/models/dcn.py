@@ -77,14 +77,10 @@ class DCN(RankingModel):
         self.cross_network = CrossNetwork(
             cross_layers, cross_rank, derive_seed(seed, "cross"), dtype=self.dtype_policy, name="cross_network"
         )
-        labels = len(schema.labels)
         self.top_mlp = self.make_top_mlp(top_mlp, dropout, batch_norm)
         self.cross_structure = cross_structure
         if cross_structure == "parallel":
-            initializer = keras.initializers.GlorotNormal(derive_seed(seed, "cross_logit"))
-            self.cross_logit = keras.layers.Dense(
-                labels, use_bias=False, kernel_initializer=initializer, dtype=self.dtype_policy, name="cross_logit"
-            )
+            self.cross_logit = self.make_logit("cross_logit")
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, L]; see `RankingModel.compute_logits`."""

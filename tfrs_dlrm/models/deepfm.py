@@ -8,10 +8,15 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.layers.factorization import DenseVectors
-from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.models.factorization_machine import linear_and_pairs
-from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, check_top_mlp, vector_dim
+from tfrs_dlrm.models.model_inputs import (
+    check_no_sequences,
+    check_one_label,
+    check_top_mlp,
+    side_by_side,
+    stacked,
+    vector_dim,
+)
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
@@ -55,19 +60,13 @@ class DeepFM(RankingModel):
         check_top_mlp(top_mlp)
         dim = vector_dim("DeepFM", schema, schema.categorical)
         super().__init__(schema, seed, **kwargs)
-        if schema.unprojected_width:
-            self.dense_vectors = DenseVectors(
-                dim + 1, derive_seed(seed, "dense"), dtype="float32", name="dense_vectors"
-            )
+        self.dense_vectors = self.make_dense_vectors(dim + 1)
         self.top_mlp = self.make_top_mlp(top_mlp, dropout, batch_norm)
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B]; see `RankingModel.compute_logits`."""
-        rows = tf.cast(tf.stack(embeddings, axis=1), tf.float32)  # [B, F, D + 1]
-        if dense is not None:
-            rows = tf.concat([rows, self.dense_vectors(dense)], axis=1)
-        vectors = tf.reshape(rows[:, :, :-1], [-1, rows.shape[1] * (rows.shape[2] - 1)])
-        deep = self.top_mlp(tf.cast(vectors, self.compute_dtype), training=training)
+        rows = stacked(embeddings, dense, self.dense_vectors, tf.float32)  # [B, n, D + 1]
+        deep = self.top_mlp(tf.cast(side_by_side(rows[:, :, :-1]), self.compute_dtype), training=training)
         return linear_and_pairs(rows) + tf.cast(deep[:, 0], tf.float32)
 
     def get_config(self) -> dict[str, Any]:

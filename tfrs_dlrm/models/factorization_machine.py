@@ -7,9 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.layers.factorization import DenseVectors
-from tfrs_dlrm.layers.hashing import derive_seed
-from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, vector_dim
+from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, stacked, vector_dim
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
@@ -41,18 +39,12 @@ class FactorizationMachine(RankingModel):
         check_one_label("FactorizationMachine", schema)
         dim = vector_dim("FactorizationMachine", schema, schema.categorical)
         super().__init__(schema, seed, **kwargs)
-        if schema.unprojected_width:
-            self.dense_vectors = DenseVectors(
-                dim + 1, derive_seed(seed, "dense"), dtype="float32", name="dense_vectors"
-            )
+        self.dense_vectors = self.make_dense_vectors(dim + 1)
         self.bias = self.make_bias()
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B]; see `RankingModel.compute_logits`."""
-        rows = tf.cast(tf.stack(embeddings, axis=1), tf.float32)  # [B, F, D + 1]
-        if dense is not None:
-            rows = tf.concat([rows, self.dense_vectors(dense)], axis=1)
-        return self.bias(linear_and_pairs(rows))
+        return self.bias(linear_and_pairs(stacked(embeddings, dense, self.dense_vectors, tf.float32)))
 
 
 def linear_and_pairs(rows: tf.Tensor) -> tf.Tensor:

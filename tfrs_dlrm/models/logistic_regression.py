@@ -7,8 +7,6 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.layers.factorization import DenseVectors
-from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, looked_up
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
@@ -40,13 +38,12 @@ class LogisticRegression(RankingModel):
                 f"tables have dimensions {dims}; LogisticRegression needs 1 for all; Schema.with_dim(1) sets it"
             )
         super().__init__(schema, seed, **kwargs)
-        if schema.unprojected_width:
-            self.dense_weights = DenseVectors(1, derive_seed(seed, "dense"), dtype="float32", name="dense_weights")
+        self.dense_weights = self.make_dense_vectors(1, "dense_weights")
         self.bias = self.make_bias()
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, 1]; see `RankingModel.compute_logits`."""
         terms = [tf.cast(w, tf.float32) for w in embeddings]
-        if dense is not None:
+        if self.dense_weights is not None:
             terms.append(tf.reduce_sum(self.dense_weights(dense), axis=1))
         return self.bias(tf.add_n(terms))

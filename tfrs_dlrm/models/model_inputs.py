@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,8 @@ def check_one_label(model: str, schema: Schema) -> None:
     """
     if schema.more_labels:
         raise ValueError(
-            f"{model} predicts one label and the schema has {len(schema.labels)}; DLRM, DCN and EmbeddingMLP learn"
-            " several at once"
+            f"{model} predicts one label and the schema has {len(schema.labels)}; choose a model that learns several"
+            " at once, such as DLRM, DCN or FinalMLP"
         )
 
 
@@ -124,6 +124,32 @@ def concatenated(dense: tf.Tensor | None, embeddings: Sequence[tf.Tensor]) -> tf
     if dense is None:
         return tf.concat(embeddings, axis=1)
     return tf.concat([*embeddings, tf.cast(dense, embeddings[0].dtype)], axis=1) if embeddings else dense
+
+
+def stacked(
+    embeddings: Sequence[tf.Tensor],
+    dense: tf.Tensor | None,
+    dense_vectors: Callable[[tf.Tensor], tf.Tensor] | None,
+    dtype: tf.DType | None = None,
+) -> tf.Tensor:
+    """Returns the vectors of all features [B, n, D]: those of `embeddings` [B, D], then of each number.
+
+    Args:
+      embeddings: vectors of one dimension.
+      dense: numbers [B, W], or None.
+      dense_vectors: maps numbers to [B, W, D]; the result of `RankingModel.make_dense_vectors`.
+      dtype: of the result; by default that of the vectors.
+    """
+    vectors: tf.Tensor = tf.stack(embeddings, axis=1)
+    vectors = vectors if dtype is None else tf.cast(vectors, dtype)
+    if dense is None or dense_vectors is None:
+        return vectors
+    return tf.concat([vectors, tf.cast(dense_vectors(dense), vectors.dtype)], axis=1)
+
+
+def side_by_side(vectors: tf.Tensor) -> tf.Tensor:
+    """Returns vectors [B, n, D] as [B, n D]."""
+    return tf.reshape(vectors, [-1, vectors.shape[1] * vectors.shape[2]])
 
 
 def dense_inputs(schema: Schema, features: Features) -> tf.Tensor | None:

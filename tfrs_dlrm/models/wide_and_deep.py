@@ -8,8 +8,6 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrs_dlrm.layers.factorization import DenseVectors
-from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, check_top_mlp, concatenated
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
@@ -54,15 +52,14 @@ class WideAndDeep(RankingModel):
         check_one_label("WideAndDeep", schema)
         check_top_mlp(top_mlp)
         super().__init__(schema, seed, **kwargs)
-        if schema.unprojected_width:
-            self.dense_weights = DenseVectors(1, derive_seed(seed, "dense"), dtype="float32", name="dense_weights")
+        self.dense_weights = self.make_dense_vectors(1, "dense_weights")
         self.top_mlp = self.make_top_mlp(top_mlp, dropout, batch_norm)
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, 1]; see `RankingModel.compute_logits`."""
         deep = self.top_mlp(concatenated(dense, [v[:, :-1] for v in embeddings]), training=training)
         terms = [tf.cast(v[:, -1:], tf.float32) for v in embeddings]
-        if dense is not None:
+        if self.dense_weights is not None:
             terms.append(tf.reduce_sum(self.dense_weights(dense), axis=1))
         return tf.add_n([*terms, tf.cast(deep, tf.float32)])
 

@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 from tfrs_dlrm.programs.program_flags import ProgramFlags
+from tfrs_dlrm.programs.update_flags import define_update_flags
 
 FLAGS = ProgramFlags(__doc__)
 _CONFIG = FLAGS.config("default")
@@ -15,11 +16,7 @@ _DAYS_BY = FLAGS.string("days_by", "", "The column of times that tells the day o
 _TIME_FORMAT = FLAGS.string("time_format", "", "How these times are written; by default it is found in the first rows.")
 _OUTPUT = FLAGS.string("output", "runs/backtest", "The directory of runs and results.")
 _SCRATCH = FLAGS.switch("scratch", True, "Also train on all days before from scratch each day, which takes longest.")
-_EVAL_FRACTION = FLAGS.number("eval_fraction", 0.1, "The share of each day that is not trained on.")
-_EPOCHS = FLAGS.number("epochs", 1.0, "Of updates: passes over the new rows.")
-_RATE = FLAGS.number("learning_rate", 0.0, "Of updates, for the MLPs; 0 is that of the recipe.")
-_TABLE_RATE = FLAGS.number("embedding_learning_rate", 0.0, "Of updates, for the tables; 0 is that of the recipe.")
-_REPLAY = FLAGS.number("replay", 0.0, "Of updates: how many rows of earlier days to mix in, as a share of the new.")
+_OPTIONS = define_update_flags(FLAGS)
 _HALF_LIFE = FLAGS.string("half_life", "", "Of updates: in how many updates counts of values halve.")
 FLAGS.stopped = lambda: f"Finished days are kept in {_OUTPUT.value}: the same command continues."
 
@@ -33,17 +30,9 @@ def main() -> None:
     from tfrs_dlrm.programs.many_models import without_tracing_warnings
     from tfrs_dlrm.programs.resumable import resumable
     from tfrs_dlrm.schema import Schema
-    from tfrs_dlrm.tools.update import UpdateOptions
     from tfrs_dlrm.tools.update.backtest import Backtest, backtest_table
 
-    options = UpdateOptions(
-        eval_fraction=_EVAL_FRACTION.value,
-        epochs=_EPOCHS.value,
-        learning_rate=_RATE.value,
-        embedding_learning_rate=_TABLE_RATE.value,
-        replay=_REPLAY.value,
-        half_life=_HALF_LIFE.value,
-    )
+    options = _OPTIONS(half_life=_HALF_LIFE.value)
     schema = Schema.load(find_schema(_SCHEMA.value))
     if column := _DAYS_BY.value:
         directory = os.path.join(_OUTPUT.value, "days")

@@ -32,6 +32,7 @@ def main() -> None:
     from tfrs_dlrm.training.evaluation import evaluate_run
     from tfrs_dlrm.training.evaluation_report import table
     from tfrs_dlrm.training.groups import Grouping
+    from tfrs_dlrm.training.run_files import EVALUATION_FILE, EVALUATION_PICTURE, GROUPS_FILE
     from tfrs_dlrm.training.workdir import Workdir
 
     output, path = local_path(_OUTPUT.value), local_path(_JSON.value)
@@ -51,7 +52,7 @@ def main() -> None:
     workdir = Workdir(_WORKDIR.value)
     output = output or workdir.path
     os.makedirs(output, exist_ok=True)
-    paths = [os.path.join(output, f"evaluation.{ending}") for ending in ("json", "png")]
+    paths = [os.path.join(output, name) for name in (EVALUATION_FILE, EVALUATION_PICTURE)]
     write_json(paths[0], evaluation.to_dict())
     save_figure(evaluation.figure(grouping.label), paths[1])
     print(f"{evaluation.checkpoint} on {evaluation.data} ({_SPLIT.value})\n")
@@ -62,7 +63,7 @@ def main() -> None:
         print(f"\n{note}.")
     if _GROUP_BY.value or _GAUC.value:
         groups = grouping.measure(evaluation, _SPLIT.value)
-        paths.append(path or os.path.join(output, "groups.json"))
+        paths.append(path or os.path.join(output, GROUPS_FILE))
         write_json(paths[-1], groups.to_dict())
         print(f"\n{groups.text(_TOP.value)}")
     if not _OUTPUT.value:

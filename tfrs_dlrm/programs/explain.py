@@ -29,6 +29,7 @@ def main() -> None:
     from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.stores.files import check_writable_place, local_path, write_json
     from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
+    from tfrs_dlrm.training.run_files import EXPLANATION_DIR, EXPLANATION_FILE
     from tfrs_dlrm.training.workdir import Workdir
 
     questions = Questions(
@@ -46,9 +47,9 @@ def main() -> None:
     with PrepareBar() as bar:
         found = explain_run(_WORKDIR.value, questions, _DATA.value, _SPLIT.value, _CHECKPOINT.value, bar)
     workdir = Workdir(_WORKDIR.value)
-    output = output or workdir.file("explanation")
+    output = output or workdir.file(EXPLANATION_DIR)
     os.makedirs(output, exist_ok=True)
-    path = os.path.join(output, "explanation.json")
+    path = os.path.join(output, EXPLANATION_FILE)
     write_json(path, found.to_dict())
     pictures = plots.save_figures(plots.explanation(found.to_dict()), output)
     if not _OUTPUT.value:

@@ -27,6 +27,7 @@ def main() -> None:
     from tfrs_dlrm.stores.files import check_writable_place, local_path, write_text
     from tfrs_dlrm.tools.report.findings import ReportOptions, examine
     from tfrs_dlrm.tools.report.page import page
+    from tfrs_dlrm.training.run_files import REPORT_FILE
     from tfrs_dlrm.training.workdir import Workdir
 
     output = local_path(_OUTPUT.value)
@@ -43,7 +44,7 @@ def main() -> None:
     with PrepareBar() as bar:
         found = examine(_WORKDIR.value, options, bar)
     workdir = Workdir(_WORKDIR.value)
-    path = output or workdir.file("report.html")
+    path = output or workdir.file(REPORT_FILE)
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     write_text(path, page(found))
     if not output:

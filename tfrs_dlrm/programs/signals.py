@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -13,6 +15,7 @@ from types import FrameType
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 # How long the main thread may stay in a library's call, which no signal interrupts.
 SECONDS_IN_A_CALL = 3.0
+_SECONDS_TO_REPEAT = 0.05
 _BYTES = 4096  # each signal is one
 
 
@@ -47,6 +50,12 @@ class Signals:
         self.number = number
         self.noticed.set()
         raise KeyboardInterrupt
+
+    def repeat(self) -> None:
+        """Has the last signal arrive again a little later, if a handler listens then."""
+        timer = threading.Timer(_SECONDS_TO_REPEAT, _thread.interrupt_main, (self.number,))
+        timer.daemon = True
+        timer.start()
 
     def watch(self, received: int, stuck: Callable[[Signals], None]) -> None:
         """Reads the numbers of signals from a file until it ends; calls `stuck` if the main thread notices none.
@@ -83,11 +92,21 @@ def ends_by_signal(stuck: Callable[[Signals], None]) -> Iterator[Signals]:
     os.set_blocking(sent, False)
     threading.Thread(target=found.watch, args=(received, stuck), daemon=True).start()
     before = {number: signal.signal(number, found.receive) for number in _NAMES}
-    woken = signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
+    woken, report = signal.set_wakeup_fd(sent, warn_on_full_buffer=False), sys.unraisablehook
+
+    def swallowed(ignored: sys.UnraisableHookArgs) -> None:
+        # Python drops what is raised while it destroys objects, and a handler may be called then.
+        if found.number and issubclass(ignored.exc_type, KeyboardInterrupt):
+            found.repeat()
+        else:
+            report(ignored)
+
+    sys.unraisablehook = swallowed
     try:
         yield found
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(woken)
+        sys.unraisablehook = report
         os.close(sent)  # which ends the thread

@@ -7,27 +7,22 @@ import sys
 from tfrs_dlrm.programs.commands import command
 from tfrs_dlrm.programs.launch import EXIT_REJECTED, define_strategy
 from tfrs_dlrm.programs.program_flags import ProgramFlags
+from tfrs_dlrm.programs.update_flags import define_update_flags
 
 FLAGS = ProgramFlags(__doc__)
 _WORKDIR = FLAGS.string("workdir", None, "The directory of the run, which then has the new model.", required=True)
 _INPUT = FLAGS.multi_string("input", "A file, directory or glob of the new log; may be repeated.", required=True)
 _EXPORT = FLAGS.string("export", "", "The directory of the served model's versions; empty exports nothing.")
-_EVAL_FRACTION = FLAGS.number(
-    "eval_fraction", 0.1, "The share of the new rows to compare both models on, drawn at random and not trained on."
-)
-_EPOCHS = FLAGS.number("epochs", 1.0, "Passes over the new rows.")
-_RATE = FLAGS.number("learning_rate", 0.0, "Of the MLPs; 0 keeps that of the run. Later updates keep it too.")
-_TABLE_RATE = FLAGS.number("embedding_learning_rate", 0.0, "Of the tables; 0 keeps that of the run.")
+_OPTIONS = define_update_flags(FLAGS)
 _TOLERANCE = FLAGS.number(
     "tolerance",
     0.01,
     "How much higher the log loss (or RMSE) of the new model may be than the current model's on the held-out rows, as a"
     " share of it.",
 )
-_REPLAY = FLAGS.number(
-    "replay", 0.0, "How many rows of earlier days to mix in, as a share of the new rows, such as 0.1."
+_REPLAY_DAYS = FLAGS.integer(
+    "replay_days", 7, "Of how many days before rows are mixed in; their prepared logs are kept.", least=1
 )
-_REPLAY_DAYS = FLAGS.integer("replay_days", 7, "Of how many days before; their prepared logs are kept.", least=1)
 _HALF_LIFE = FLAGS.string(
     "half_life", "", "The time in which counts of values halve: 7d is days, 3 updates. By default never."
 )
@@ -45,16 +40,11 @@ def main() -> None:
     from tfrs_dlrm.programs.many_models import without_tracing_warnings
     from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.programs.resumable import resumable
-    from tfrs_dlrm.tools.update import UpdateOptions, decision_line, read_updates, scores_table, update, updates_table
+    from tfrs_dlrm.tools.update import decision_line, read_updates, scores_table, update, updates_table
     from tfrs_dlrm.tools.update.places import UPDATES_PICTURE
 
-    options = UpdateOptions(
-        eval_fraction=_EVAL_FRACTION.value,
-        epochs=_EPOCHS.value,
-        learning_rate=_RATE.value,
-        embedding_learning_rate=_TABLE_RATE.value,
+    options = _OPTIONS(
         tolerance=_TOLERANCE.value,
-        replay=_REPLAY.value,
         replay_days=_REPLAY_DAYS.value,
         half_life=_HALF_LIFE.value,
         day=_DAY.value,

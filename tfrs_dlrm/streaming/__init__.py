@@ -10,6 +10,7 @@ windows                 groups of rows, written down before they are touched, an
 waiting                 waits for the rows of the next window
 messages                messages to encoded rows, by the encoder that `prepare` and the SavedModel run
 quarantine              sets malformed messages aside
+admission               rows for values that first appear along the stream
 learner                 evaluates a window, then trains on it
 bundles                 a SavedModel every so many windows
 progress                lag and rows/s, on the terminal and in TensorBoard

@@ -11,6 +11,7 @@ from tfrs_dlrm.serving.bundle.versions import whole_versions
 from tfrs_dlrm.serving.exporting.export import ExportOptions, export_model
 from tfrs_dlrm.stores import join
 from tfrs_dlrm.stores.files import read_json
+from tfrs_dlrm.training.workdir import Workdir
 
 
 class Bundles:
@@ -18,12 +19,12 @@ class Bundles:
 
     Args:
       config: where they go, and how often.
-      encoder_dir: the run's encoder directory.
+      home: the directory of the run.
     """
 
-    def __init__(self, config: StreamConfig, encoder_dir: str):
+    def __init__(self, config: StreamConfig, home: Workdir):
         self._output, self._every, self._keep = config.export_to, config.export_every_windows, config.export_keep
-        self._encoder_dir = encoder_dir
+        self._home = home
 
     def export(self, model: RankingModel, checkpoint: str, window: int) -> str:
         """Exports the model if that is due and was not done before a kill; returns the path, or an empty string.
@@ -38,7 +39,8 @@ class Bundles:
         """
         if not self._every or not window or window % self._every or self._newest() == os.path.basename(checkpoint):
             return ""
-        path, _ = export_model(model, self._encoder_dir, self._output, ExportOptions(keep=self._keep), checkpoint)
+        encoder_dir = self._home.encoder_of(checkpoint)
+        path, _ = export_model(model, encoder_dir, self._output, ExportOptions(keep=self._keep), checkpoint)
         return path
 
     def _newest(self) -> str:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.config.admitting_tables import admitting_tables, with_room
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.on_demand import ensure_prepared
+from tfrs_dlrm.data.reading.columns import Columns
 from tfrs_dlrm.distribute.strategies import distribution_of
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Progress
 from tfrs_dlrm.stores.files import disk_full
 from tfrs_dlrm.streaming.address import StreamAddress
+from tfrs_dlrm.streaming.admission.new_values import NewValues
 from tfrs_dlrm.streaming.bundles import Bundles
 from tfrs_dlrm.streaming.learner import Learner
 from tfrs_dlrm.streaming.messages import Decoded, Decoder
@@ -88,12 +92,14 @@ def train_on_stream(
             data_dir = ensure_prepared(config.data, config.train.seed, prepare_progress)
             schema = Schema.load(os.path.join(data_dir, SCHEMA_FILE))
             _check_all_rows(schema, config.data.path)
+            admitting = admitting_tables(config, schema)
+            schema = with_room(schema, admitting)
             check_memory(config, schema, distribution, make_optimizers(config.optimizer)[1])
             model = make_model(config.model, schema, config.train.seed)
             config, optimizers = with_row_optimizers(config, model.embeddings, home.begun())
             model.compile(*make_optimizers(config.optimizer))
             home.begin(config, data_dir)
-            run = StreamRun(config, data_dir, address, home, model, schema, reader)
+            run = StreamRun(config, data_dir, address, home, model, schema, reader, admitting)
             return run.train(show_progress, optimizers)
     finally:
         home.end()
@@ -134,13 +140,17 @@ class StreamRun(Run):
         model: RankingModel,
         schema: Schema,
         reader: StreamReader,
+        admitting: Mapping[str, int],
     ):
         self._state, self._stream, self._address, self._reader = StreamState(), config.stream, address, reader
-        super().__init__(config, data_dir, home, model, self._state, {"stream": self._state}, "window")
-        self._decoder = Decoder(Encoder.load(data_dir), address)
+        encoder = Encoder.load(data_dir)
+        self._new_values = NewValues(config.stream, admitting, home.encoder_dir, encoder, model)
+        saved = {"stream": self._state, **self._new_values.saved}
+        super().__init__(config, data_dir, home, model, self._state, saved, "window", self._new_values.write_files)
+        self._decoder = Decoder(encoder, address)
         self._learner = Learner(model, schema, config.train)
         self._quarantine = Quarantine(home.file(QUARANTINE_FILE), address, config)
-        self._bundles = Bundles(self._stream, home.encoder_dir)
+        self._bundles = Bundles(self._stream, home)
         self._saved = -1  # the window of the last checkpoint
 
     @property
@@ -179,7 +189,8 @@ class StreamRun(Run):
             if os.path.exists(self.home.file(name)):
                 os.remove(self.home.file(name))
         self._journal = WindowJournal(self.home.file(WINDOWS_FILE))
-        for line in self.first_rows():
+        self._new_values.begin(self.data_dir)
+        for line in (*self._new_values.lines(), *self.first_rows()):
             self._progress.say(line)
         bounds = self._retries(self._reader.bounds)
         latest = self._address.start == "latest"
@@ -188,6 +199,7 @@ class StreamRun(Run):
 
     def _resume(self, checkpoint: str) -> None:
         """Drops the records of windows after a checkpoint."""
+        self._new_values.unpack()
         self._saved = window = self._state.windows
         self._progress.say(f"resuming from {checkpoint}, after window {window}")
         self._journal = WindowJournal(self.home.file(WINDOWS_FILE))
@@ -206,7 +218,8 @@ class StreamRun(Run):
         try:
             if decoded.columns is not None:
                 record["eval"] = self._learner.evaluate(decoded.columns)
-                steps, record["train"] = self._learner.train(decoded.columns, window.number)
+                columns = self._admit(decoded, decoded.columns, record)
+                steps, record["train"] = self._learner.train(columns, window.number)
                 self.counter.step += steps
         except NonFiniteError as e:
             raise self.non_finite(str(e)) from e
@@ -217,6 +230,13 @@ class StreamRun(Run):
         if window.number % self._stream.checkpoint_every_windows == 0:
             self._save()
             self._export()
+
+    def _admit(self, decoded: Decoded, columns: Columns, record: dict[str, Any]) -> Columns:
+        """Gives rows to values that were seen often enough, records that, and returns the rows to train on."""
+        if not self._new_values or decoded.rows is None:
+            return columns
+        changed, record["new_values"] = self._new_values.see(decoded.rows, int(self._state.rows.numpy()))
+        return self._decoder.again(decoded) if changed else columns
 
     def _measured(self, decoded: Decoded, begun: float) -> dict[str, Any]:
         """Returns the state of the run for the line of a window, which began at `begun`."""
@@ -233,6 +253,7 @@ class StreamRun(Run):
         """Writes a checkpoint, if the latest is not of the last window."""
         if self._saved != self._state.windows:
             self.check_finite()
+            self._new_values.pack()
             self.save(best=True)
             self._saved = self._state.windows
         return self.last_checkpoint

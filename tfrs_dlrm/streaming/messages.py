@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
@@ -15,6 +16,7 @@ from tfrs_dlrm.data.preparing.blocks import BlockEncoder
 from tfrs_dlrm.data.raw.notations import in_notation
 from tfrs_dlrm.data.raw.number_lists import number_lists
 from tfrs_dlrm.data.raw.sources import RawBlock
+from tfrs_dlrm.data.raw.typed_rows import TypedRows, parse
 from tfrs_dlrm.data.raw.values import as_number, as_whole, number_text
 from tfrs_dlrm.data.reading.columns import Columns
 from tfrs_dlrm.schema import Notation, Schema
@@ -53,11 +55,15 @@ class Decoded:
       columns: the encoded rows, in the order of the messages; None without rows.
       out_of_range: by feature, how many values have no row in their table.
       malformed: the messages that are no rows, in order.
+      rows: the same rows before they were encoded; None without rows.
+      block: the messages that they are of; None without one.
     """
 
     columns: Columns | None
     out_of_range: dict[str, int]
     malformed: list[Malformed]
+    rows: TypedRows | None = None
+    block: RawBlock | None = None
 
     def __len__(self) -> int:
         return 0 if self.columns is None else len(self.columns)
@@ -106,12 +112,22 @@ class Decoder:
         )
         if block is None:
             return Decoded(None, {}, [malformed[i] for i in sorted(malformed)])
-        encoded = self._encode(block)
+        rows = parse(block, self._schema)
+        encoded = self._encode(block, rows)
         for bad in encoded.bad:
             i = numbers[bad.row - block.first_row]
             malformed[i] = Malformed(messages[i], bad.column, bad.reason)
-        columns = Columns.of(encoded.table, self._schema) if len(encoded.table) else None
-        return Decoded(columns, encoded.out_of_range, [malformed[i] for i in sorted(malformed)])
+        in_order = [malformed[i] for i in sorted(malformed)]
+        if not len(encoded.table):
+            return Decoded(None, encoded.out_of_range, in_order)
+        good = rows if len(rows) == len(encoded.table) else rows.take(np.isin(rows.numbers, encoded.numbers))
+        return Decoded(Columns.of(encoded.table, self._schema), encoded.out_of_range, in_order, good, block)
+
+    def again(self, decoded: Decoded) -> Columns:
+        """Encodes the rows once more, of which there are some, after the encoder's vocabularies changed."""
+        if decoded.block is None or decoded.rows is None:
+            raise ValueError("there are no rows to encode")
+        return Columns.of(self._encode(decoded.block, decoded.rows).table, self._schema)
 
     def _lines(
         self, messages: Sequence[Message], numbers: list[int], malformed: dict[int, Malformed]

@@ -37,6 +37,7 @@ class StreamProgress:
     def window(self, record: Mapping[str, Any]) -> None:
         """Shows a window by its line in metrics.jsonl."""
         found = {f"eval {k}": f"{record['eval'][k]:.4f}" for k in _SHOWN if k in record["eval"]}
+        found |= _new_values(record.get("new_values", {}))
         if self._bar is not None:
             self._bar.set_postfix({"window": record["window"], "lag": f"{record['lag']:,}", **found}, refresh=False)
             self._bar.update(record["rows"])
@@ -49,6 +50,8 @@ class StreamProgress:
             self._board.write("stream", {name: record[name] for name in names})
             self._board.write("eval", record["eval"])
             self._board.write("train", record["train"])
+            for name, by_table in record.get("new_values", {}).items():
+                self._board.write(f"new_values/{name}", by_table)
 
     def lag(self, lag: int) -> None:
         """Shows how many rows wait while they are too few for a window."""
@@ -75,3 +78,11 @@ class StreamProgress:
             self._bar.close()
         if self._board:
             self._board.close()
+
+
+def _new_values(record: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Returns what a line shows of new values: sums over the tables, and the largest share of values without a row."""
+    if not record:
+        return {}
+    found = {name: f"{sum(record[name].values()):,}" for name in ("admitted", "evicted")}
+    return found | {"unseen": f"{max(record['unseen'].values(), default=0.0):.1%}"}

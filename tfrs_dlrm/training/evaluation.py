@@ -223,11 +223,11 @@ def evaluate_run(
         name = data or config.data.path
         data, home = local_copy(name), Workdir(workdir)
         PreparedManifest.load(data)
-        known = home.known_rows(data)
+        known = home.known_rows(data, checkpoint)
         fitted = _calibrated_on(home, data, split)
         rows = evaluation_dataset(data, config.train.eval_batch_size, split, known)
         scores = score(model, rows, progress, evaluation_order(data, split))
-    notes = [] if known is None else [_unknown_note(name, known)]
+    notes = [] if known is None else [_unknown_note(name, known, home.admits_values)]
     if fitted is not None:
         scores = scores.on(~fitted)
         notes.append(f"The {len(scores.labels):,} rows that it was not calibrated on")
@@ -240,8 +240,10 @@ def evaluate_run(
     return Evaluation(scores, home.shown(checkpoint), name, reference, ".\n".join(notes))
 
 
-def _unknown_note(name: str, known: Mapping[str, np.ndarray]) -> str:
+def _unknown_note(name: str, known: Mapping[str, np.ndarray], admits_values: bool) -> str:
     rows = sum(len(mask) - int(np.count_nonzero(mask)) for mask in known.values())
+    if admits_values:
+        return f"{rows:,} values of {name} have no row or another one along the stream, and count as unseen"
     return f"{name} extends the data of the run: {rows:,} values of its tables are new, and count as unseen"
 
 

@@ -179,7 +179,7 @@ def load_run(
     config = home.config()
     state = RunState(config.optimizer)
     path = home.checkpoint(which)
-    schema = home.schema()
+    schema = home.schema(path)
     check_memory(config, schema, distribution_of())
     with precision(config.train.precision):
         model = make_model(config.model, schema, config.train.seed, tables_for(config))

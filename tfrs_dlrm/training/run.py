@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -117,6 +117,7 @@ class Run(abc.ABC):
       state: how far the run is.
       saved: the objects to save with the model, by name, the state included.
       key: the number of each line in `metrics.jsonl`: `step` or `window`.
+      write_files: writes what else is to be in a checkpoint into its directory.
 
     Attributes:
       counter: the last step done.
@@ -132,11 +133,12 @@ class Run(abc.ABC):
         state: _State,
         saved: Mapping[str, Any],
         key: str,
+        write_files: Callable[[str], None] = lambda directory: None,
     ):
         train = config.train
         self.config, self.data_dir, self.home, self.model = config, data_dir, home, model
         self.distribution = distribution_of(model.distribute_strategy)
-        self.checkpoints = home.checkpoints(model, train.keep_checkpoints, saved, train.async_checkpoints)
+        self.checkpoints = home.checkpoints(model, train.keep_checkpoints, saved, train.async_checkpoints, write_files)
         self.records = RunRecords(home.file(METRICS_FILE), key)
         self.counter, self.last_checkpoint = StepCounter(), ""
         self._step = state.step

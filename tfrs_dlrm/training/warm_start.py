@@ -87,17 +87,18 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
         raise ValueError("the model is not compiled; compile it before a warm start, which also takes over slots")
     home = Workdir(workdir)
     config = home.config()  # raises if the directory holds no run
-    old, new = home.schema(), Schema.load(os.path.join(data_dir, SCHEMA_FILE))
+    path = home.checkpoint(which)
+    encoder_dir = home.encoder_of(path)
+    old, new = home.schema(path), Schema.load(os.path.join(data_dir, SCHEMA_FILE))
     _check_features(old, new, workdir)
     _check_model(model, new, data_dir)
     before = config.model.schema(old)  # as the run stores its tables
     _check_homes(before, model.schema, workdir)
-    path = home.checkpoint(which)
     checkpoint = _Checkpoint(path)
     # Everything is checked before anything is written: a refusal leaves the model as it was.
     stored = model.embeddings.logical_tables(model.embedding_optimizer)
-    reports, copies, notes = {}, [], _label_notes(old, new) + _statistics_notes(new, home.encoder_dir, data_dir)
-    found = lineage(data_dir, home.encoder_dir)
+    reports, copies, notes = {}, [], _label_notes(old, new) + _statistics_notes(new, encoder_dir, data_dir)
+    found = lineage(data_dir, encoder_dir)
     for table in model.schema.tables:
         old_rows = before.table(table.name).vocabulary_size or 0
         grows = found is not None and table.name in found.known
@@ -105,7 +106,7 @@ def warm_start(model: RankingModel, data_dir: str, workdir: str, which: Which = 
             known = found.known[table.name]
             matches = np.where(known, np.arange(len(known)), -1).astype(np.int64)
         else:
-            matches = _matches(table, model.schema, home.encoder_dir, data_dir, old_rows)
+            matches = _matches(table, model.schema, encoder_dir, data_dir, old_rows)
         kept = int(np.count_nonzero(matches >= 0))
         reports[table.name] = TableReport(kept, len(matches) - kept, old_rows - kept)
         kind = config.optimizer.per_table().get(table.name, config.optimizer.embedding)
@@ -194,10 +195,16 @@ def _check_features(old: Schema, new: Schema, workdir: str) -> None:
 
 def _check_model(model: RankingModel, schema: Schema, data_dir: str) -> None:
     expected = {t.name: t.vocabulary_size for t in schema.tables}
+    # A model that admits values of a stream has room for more.
+    room = {f.table: f.max_size + 1 for f in schema.categorical if f.max_size is not None}
     # A model may add a table in which it stores others.
     homes = {t.stored_in for t in model.schema.tables}
     rows = {t.name: t.vocabulary_size for t in model.schema.tables if t.name in expected or t.name not in homes}
-    if rows != expected or [f.name for f in model.schema.categorical] != [f.name for f in schema.categorical]:
+    if (
+        any(rows.get(t) not in (n, room.get(t)) for t, n in expected.items())
+        or rows.keys() != expected.keys()
+        or [f.name for f in model.schema.categorical] != [f.name for f in schema.categorical]
+    ):
         raise ValueError(f"the model is not of the data in {data_dir}: its tables have rows {rows}, theirs {expected}")
 
 

@@ -3,7 +3,8 @@
 workdir/
   config.json     the run's configuration
   encoder/        schema, vocabularies and statistics, as the data were prepared with them
-  checkpoints/    the latest, to resume from; see `tfrs_dlrm.checkpoint`
+  checkpoints/    the latest, to resume from; see `tfrs_dlrm.checkpoint`. Of a run that admits values of a stream, each
+                  has an `encoder/` of its own, with the vocabularies that its rows are of
   best/           the one with the best evaluation AUC so far (of a regression, RMSE), or what `train.monitor` says
   metrics.jsonl   one line per evaluation
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +31,7 @@ from tfrs_dlrm.data.encoding.checksums import (
     write_checksums,
 )
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
-from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR
+from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, same_values
 from tfrs_dlrm.data.preparing.lineage import check_scorable, lineage
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
@@ -43,7 +44,7 @@ CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 # There while a daily update is unfinished; see `tfrs_dlrm.tools.update`.
 UPDATE_JOURNAL = os.path.join("updates", "unfinished.json")
-_ENCODER_DIR = "encoder"
+ENCODER_DIR = "encoder"
 _DIRS = {"latest": "checkpoints", "best": "best"}
 # Longer than a program takes to write a report into the directory.
 _SECONDS_TO_WRITE = 3600.0
@@ -54,6 +55,7 @@ _SHAPING = (
     ("optimizer", "embedding"),
     ("optimizer", "embedding_per_table"),
     ("optimizer", "plateau_factor"),
+    ("stream", "new_values"),
     ("train", "batch_size"),
     ("train", "seed"),
     ("train", "monitor"),
@@ -148,8 +150,29 @@ class Workdir:
 
     @property
     def encoder_dir(self) -> str:
-        """The schema, vocabularies and statistics of the run."""
-        return os.path.join(self.path, _ENCODER_DIR)
+        """The schema, vocabularies and statistics that the run began with."""
+        return os.path.join(self.path, ENCODER_DIR)
+
+    @property
+    def admits_values(self) -> bool:
+        """Whether the vocabularies of the run change along its stream, so that each checkpoint has some of its own."""
+        return self.config().stream.new_values != "off"
+
+    def encoder_of(self, checkpoint: str) -> str:
+        """Returns the directory with the schema, vocabularies and statistics of a checkpoint.
+
+        Raises:
+          FileNotFoundError: the checkpoint does not exist any more.
+        """
+        if not self.admits_values:
+            return self.encoder_dir
+        path = os.path.join(checkpoint, ENCODER_DIR)
+        if not os.path.isdir(path):
+            raise FileNotFoundError(
+                f"{checkpoint}: its vocabularies are missing; if the run has written a newer checkpoint meanwhile, run"
+                " the same command again"
+            )
+        return path
 
     def check_encoder(self) -> None:
         """Makes sure that the schema, vocabularies and statistics are those that the run was trained with.
@@ -177,7 +200,7 @@ class Workdir:
             directory.tidy(self.file(name))
         if begun := self.begun():
             self._check_config(begun, config)
-            self.check_data(data_dir)
+            self._check_data(data_dir)
             logging.info("%s: resuming the run in this directory", self.name)
         else:
             os.makedirs(self.path, exist_ok=True)
@@ -205,10 +228,15 @@ class Workdir:
         with well_formed(path, then):
             return RunConfig.from_dict(content)
 
-    def schema(self) -> Schema:
-        """The schema that the model of the run was made for; its files are checked first."""
+    def schema(self, checkpoint: str = "") -> Schema:
+        """Returns the schema of the run's data, or that for which the model of a checkpoint was made.
+
+        They differ if the run admits values, for which its tables have room. The files are checked first.
+        """
         self.check_encoder()
-        return Schema.load(os.path.join(self.encoder_dir, SCHEMA_FILE))
+        path = self.encoder_of(checkpoint) if checkpoint else self.encoder_dir
+        check_files(path)
+        return Schema.load(os.path.join(path, SCHEMA_FILE))
 
     def checkpoint(self, which: Which) -> str:
         """The path of a checkpoint.
@@ -227,18 +255,35 @@ class Workdir:
         return paths[0]
 
     def checkpoints(
-        self, model: RankingModel, keep: int, saved: Mapping[str, Any] | None = None, asynchronous: bool = True
+        self,
+        model: RankingModel,
+        keep: int,
+        saved: Mapping[str, Any] | None = None,
+        asynchronous: bool = True,
+        write_files: Callable[[str], None] = lambda directory: None,
     ) -> Checkpoints:
-        """Returns the reader and writer of the run's checkpoints, which also hold the objects in `saved`."""
+        """Returns the reader and writer of the run's checkpoints.
+
+        They also hold the objects in `saved`, and what `write_files` writes into the directory of each.
+        """
         latest, best = self.file(_DIRS["latest"]), self.file(_DIRS["best"])
-        return Checkpoints(model, latest, best, keep, saved, asynchronous, on_whole=self.push)
+        return Checkpoints(model, latest, best, keep, saved, asynchronous, self.push, write_files)
 
     def check_data(self, data_dir: str) -> None:
         """Makes sure that a prepared directory encodes as the data of the run did.
 
         Raises:
-          ValueError: saying what differs, or which file of either is damaged.
+          ValueError: saying what differs, or which file of either is damaged; or the run admits values of a stream.
         """
+        if self.admits_values:
+            raise ValueError(
+                f"{data_dir}: the vocabularies of {self.name} have changed along its stream, so that rows of prepared"
+                " data may mean other values; evaluate takes the data that the run began with"
+            )
+        self._check_data(data_dir)
+
+    def _check_data(self, data_dir: str) -> None:
+        """Makes sure that a prepared directory encodes as the data that the run began with."""
         same = self._same_encoder(data_dir)
         if not same and lineage(data_dir, self.encoder_dir):
             raise ValueError(
@@ -255,27 +300,35 @@ class Workdir:
                 " the rows of their tables mean other values"
             )
 
-    def known_rows(self, data_dir: str) -> dict[str, np.ndarray] | None:
+    def known_rows(self, data_dir: str, checkpoint: str = "") -> dict[str, np.ndarray] | None:
         """Returns which rows of prepared data on a disk the model of the run knows; None if these are all.
 
         The data either encode as those of the run did, or extend them, see the `base` of `prepare`. In the second
-        case the result is, by table with a vocabulary, bool [rows of the data].
+        case, and if the run admits values of a stream, the result is, by table with a vocabulary, bool [rows of the
+        data].
+
+        Args:
+          data_dir: the prepared directory.
+          checkpoint: the path of the model's weights, by default of the best.
 
         Raises:
           ValueError: neither is so, or a file of either is damaged.
         """
         found = None if self._same_encoder(data_dir) else lineage(data_dir, self.encoder_dir)
         if found is None:
-            self.check_data(data_dir)
-            return None
-        check_scorable(self.schema(), data_dir, found, self.name)
-        return found.known
+            self._check_data(data_dir)
+        else:
+            check_scorable(self.schema(), data_dir, found, self.name)
+        if self.admits_values:
+            return same_values(data_dir, self.encoder_of(checkpoint or self.checkpoint("best")))
+        return found.known if found else None
 
     def encodes_as(self, data_dir: str) -> bool:
         """Whether a prepared directory on a disk has the schema, vocabularies and statistics of the run."""
         path = os.path.join(data_dir, SCHEMA_FILE)
         if (
-            is_store_url(data_dir)
+            self.admits_values
+            or is_store_url(data_dir)
             or not os.path.isfile(path)
             or not os.path.isdir(os.path.join(data_dir, VOCABULARY_DIR))
         ):
@@ -311,7 +364,7 @@ class Workdir:
 
 def _never_changes(name: str) -> bool:
     """Whether a file of a run stays as it is until it is removed; the others, such as metrics, grow."""
-    return name.startswith((*(f"{d}/" for d in _DIRS.values()), f"{_ENCODER_DIR}/"))
+    return name.startswith((*(f"{d}/" for d in _DIRS.values()), f"{ENCODER_DIR}/"))
 
 
 def _copy_encoder(source: str, target: str) -> None:

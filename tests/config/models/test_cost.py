@@ -5,7 +5,16 @@ import pytest
 import tf_keras as keras
 from any_model import any_model
 
-from tfrs_dlrm.config import DENSE_OPTIMIZERS, MODELS, DCNConfig, DLRMConfig, OptimizerConfig, WideAndDeepConfig
+from tfrs_dlrm.config import (
+    DENSE_OPTIMIZERS,
+    MODELS,
+    DCNConfig,
+    DLRMConfig,
+    FinalMLPConfig,
+    MaskNetConfig,
+    OptimizerConfig,
+    WideAndDeepConfig,
+)
 from tfrs_dlrm.config.models.cost import DenseCost
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.tools.planner.memory import DENSE_SLOTS
@@ -64,6 +73,11 @@ def test_by_hand():
         (schema_of([4, 2, 8]), DCNConfig(0, top_mlp=(6, 1), cross_rank=3, cross_structure="parallel")),
         (schema_of([4, 2, 8]), DCNConfig(0, top_mlp=(6, 1), dense_mlp=(7, 4), batch_norm=True)),
         (schema_of([4, 2, 8], dense=0), DCNConfig(0, top_mlp=(6, 1), dense_mlp=(7, 4))),
+        (
+            schema_of([4, 2, 8]),
+            FinalMLPConfig(0, first_mlp=(6, 4), second_mlp=(2,), heads=2, first_context=("c0", "c2")),
+        ),
+        (schema_of([4, 4]), MaskNetConfig(0, top_mlp=(1,), mask_structure="serial", mask_units=5, mask_reduction=1.5)),
     ],
 )
 def test_weights_are_those_of_real_models(schema, model):

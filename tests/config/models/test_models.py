@@ -20,6 +20,12 @@ from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Ta
         ("dcn", {"cross_rank": -1}, "at least 0"),
         ("dcn", {"cross_structure": "both"}, "choose one of stacked, parallel"),
         ("dcn", {"dense_mlp": (8, 0)}, "a tuple of positive whole numbers"),
+        ("gdcn", {"cross_layers": 0}, "config.model.cross_layers=0: at least 1"),
+        ("final_mlp", {"first_mlp": (8, 3), "heads": 2}, "model.heads=2: it must divide the last numbers"),
+        ("mask_net", {"mask_structure": "both"}, "choose one of parallel, serial"),
+        ("mask_net", {"mask_reduction": 0}, "model.mask_reduction=0: a positive number"),
+        ("auto_int", {"attention_heads": 0}, "at least 1"),
+        ("xdeepfm", {"interaction_maps": ()}, "a tuple of positive whole numbers"),
         ("mlp", {"remainders": 3, "shared_rows": 5}, "config.model.shared_rows=5: model.remainders is set too"),
         ("mlp", {"remainders": 3, "compress_above": 2}, "from 2 to model.compress_above=2 is needed"),
     ],
@@ -90,6 +96,8 @@ def test_tables_are_as_the_model_needs_them():
     of_two = dims("matrix_factorization", embedding_dim=8)
     assert of_two[1] == {"user": 9, "item": 9, "site": 1, "shared": 4}
     assert of_two == dims("matrix_factorization", embedding_dim=8, user="item", item="user")
+    with pytest.raises(ValueError, match=r"config.model.first_context='page': name categorical .* user, site"):
+        model_config("final_mlp", first_context=("user", "page")).features(schema)
     with pytest.raises(ValueError, match=r"config.model.item='page': name a categorical feature.* user, site, item"):
         model_config("matrix_factorization", item="page").table_schema(schema)
     zeros = {t.name: t.initializer for t in model_config("logistic_regression").schema(schema).tables}

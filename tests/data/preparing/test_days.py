@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from tfrs_dlrm.data.encoding.vocabulary import read_vocabulary
+from tfrs_dlrm.data.preparing import days as days_module
 from tfrs_dlrm.data.preparing.days import split_into_days
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest
 from tfrs_dlrm.data.preparing.prepare import prepare
@@ -26,6 +27,7 @@ SCHEMA = Schema(
 def small_blocks(monkeypatch):
     monkeypatch.setattr(sources, "BLOCK_BYTES", 2000)
     monkeypatch.setattr(sources, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(days_module, "_MOST_OPEN", 2)
 
 
 def log(rows=600, seed=0):
@@ -52,10 +54,11 @@ def test_days_are_those_of_pandas_and_are_prepared_as_their_own_files(tmp_path, 
             tmp_path / f"log-{i}.parquet"
         )
     inputs = [str(tmp_path / f"log-*.{kind}")]
+    (tmp_path / "days.0123abcd.tmp").mkdir()  # of a killed call
     days = split_into_days(SCHEMA, inputs, "ts", str(tmp_path / "days"))
     expected = {day: rows for day, rows in frame.groupby(frame["ts"].dt.strftime("%Y-%m-%d"))}
-    assert [os.path.basename(path) for path in days] == [f"{day}.parquet" for day in sorted(expected)]
-    assert len(days) == 4
+    assert [os.path.basename(path) for path in days] == sorted(expected)
+    assert len(days) == 4 and not list(tmp_path.glob("*.tmp")) and len(os.listdir(days[0])) > 1
     for path, (day, rows) in zip(days, sorted(expected.items()), strict=True):
         found = pd.read_parquet(path)
         assert found["site"].tolist() == rows["site"].tolist()
@@ -76,10 +79,15 @@ def test_days_are_those_of_pandas_and_are_prepared_as_their_own_files(tmp_path, 
 
 
 def test_rows_that_cannot_be_used_leave_nothing_behind(tmp_path):
-    frame = log(300)
+    frame, path = log(300), tmp_path / "log.csv"
     times = frame["ts"].astype(str)
     for place, value, reason in ((250, "", "the time is missing"), (220, "then", "'then' is no time in the format")):
-        frame.assign(ts=times.where(frame.index != place, value)).to_csv(tmp_path / "log.csv", index=False)
+        frame.assign(ts=times.where(frame.index != place, value)).to_csv(path, index=False)
         with pytest.raises(BadRowError, match=f"line {place + 2}, column 'ts': {reason}.*leave it out of the log"):
-            split_into_days(SCHEMA, [str(tmp_path / "log.csv")], "ts", str(tmp_path / "days"))
+            split_into_days(SCHEMA, [str(path)], "ts", str(tmp_path / "days"))
         assert os.listdir(tmp_path) == ["log.csv"]
+    sites = frame["site"].replace("ä,b", "a").where(frame.index != 200, "ä")
+    frame.assign(site=sites).to_csv(path, index=False, encoding="latin-1")
+    with pytest.raises(BadRowError, match=r"line 202, column 'site': invalid UTF-8: b'\\xe4'.*leave it out of the log"):
+        split_into_days(SCHEMA, [str(path)], "ts", str(tmp_path / "days"))
+    assert os.listdir(tmp_path) == ["log.csv"]

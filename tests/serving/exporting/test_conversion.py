@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf2onnx
 from any_model import any_model
 from cases import matrix
-from family import FORMS
+from family import FORMS, ONE_EACH
 
 import tfrs_dlrm as td
 from tfrs_dlrm.data.encoding.encoder import Encoder
@@ -57,7 +57,7 @@ def in_onnx(function, specs):
     return lambda inputs: {"probability": session.run(None, {name: inputs[name] for name in names})[0]}
 
 
-STORED = [*((form, "float32") for form in FORMS), ("dlrm", "int8"), ("deepfm", "int8")]
+STORED = [*((form, "float32") for form in ONE_EACH), ("dlrm", "int8"), ("deepfm", "int8")]
 
 
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")

@@ -34,6 +34,8 @@ def test_what_a_user_writes_becomes_recipes():
     assert [c.label for c in found] == ["dlrm", "dlrm:model.top_mlp=16-4-1:optimizer.embedding_l2=1e-3"]
     assert found[1].config.model.top_mlp == (16, 4, 1) and found[1].config.optimizer.embedding_l2 == 1e-3
     assert found[0].config == base and base.model.top_mlp == (8, 1)
+    (streams,) = comparison.contestants(base, ["final_mlp:model.first_context=user-item:model.second_mlp=8-4"])
+    assert (streams.config.model.first_context, streams.config.model.second_mlp) == (("user", "item"), (8, 4))
     assert found[1].directory == "dlrm-model.top_mlp=16-4-1-optimizer.embedding_l2=1e-3"
 
 

@@ -1,4 +1,4 @@
-"""Every model of the family explained: vectors are those that NumPy finds, whatever else rows hold, or stores them."""
+"""Models of every kind explained: vectors are those that NumPy finds, whatever else rows hold, or stores them."""
 
 import click_log
 import numpy as np
@@ -22,6 +22,7 @@ def data(tmp_path_factory):
 def explained(data, folder, neighbours=(), *, name, **model):
     """A run that took two steps, and all that there is to see in its model."""
     shape = {"embedding_dim": 8, "bottom_mlp": (8,), "top_mlp": (4, 1), "user": "slot", "item": "site"}
+    shape |= {"first_context": ("user",), "first_mlp": (4,), "second_mlp": (4,)}
     train = TrainConfig(batch_size=100, steps=2, tensorboard=False)
     config = RunConfig(DataConfig(path=data), any_model(name, **shape | model), train=train)
     train_and_evaluate(config, f"{folder}/run")
@@ -38,8 +39,12 @@ def check_norms(found, table, rows):
     assert (usage.edges[0], usage.edges[-1]) == pytest.approx((norms.min(), norms.max()), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", matrix(MODELS, fast=["dlrm"]))
-def test_every_model_is_explained(name, data, tmp_path):
+# One of each kind: linear weights alone, after vectors and none; features that are not read; gates.
+KINDS = ("dlrm", "logistic_regression", "matrix_factorization", "deepfm", "final_mlp")
+
+
+@pytest.mark.parametrize("name", matrix(KINDS, fast=["dlrm"]))
+def test_a_model_is_explained(name, data, tmp_path):
     model, found = explained(data, tmp_path, ("site:s2",), name=name)
     rows = {table: v.numpy().astype(np.float64) for table, v in model.embeddings.tables.items()}
     vectors = rows["site"][:, :-1] if MODELS[name].linear_weights else rows["site"]

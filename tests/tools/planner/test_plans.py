@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig, load_recipe
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, StreamConfig, TrainConfig, load_recipe
 from tfrs_dlrm.data.synthetic.synthetic import criteo_schema
 from tfrs_dlrm.distribute import hardware
 from tfrs_dlrm.distribute.placement import Topology
@@ -42,6 +42,14 @@ KAGGLE_ROWS = (
 
 def moved(planned):
     return {f.what: (f.sent, f.received) for f in planned.flows}
+
+
+def test_tables_have_room_for_new_values_of_a_stream():
+    features = (dataclasses.replace(SCHEMA.categorical[0], max_size=1000), SCHEMA.categorical[1])
+    config = dataclasses.replace(CONFIG, stream=StreamConfig(new_values="admit"))
+    planned = plan(dataclasses.replace(SCHEMA, categorical=features), config, Topology("one_device", 1))
+    assert planned.schema.table("a").vocabulary_size == 1001 and planned.tables[0].bytes == 1001 * 16
+    assert not planned.at_most
 
 
 def test_mirrored_by_hand():

@@ -45,6 +45,7 @@ def runs(monkeypatch):
         return original(config, workdir, *more, **arguments)
 
     monkeypatch.setattr(run, "train_and_evaluate", train)
+    monkeypatch.setattr(run, "FEW_FOR_AUC", 1)
     return made
 
 

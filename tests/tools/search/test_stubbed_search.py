@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import click_log
+import pandas as pd
 import pytest
 import tensorflow as tf
 from mortal import Killed, Life
@@ -69,6 +70,7 @@ def runs(monkeypatch):
     monkeypatch.setattr(run, "time", found)
     monkeypatch.setattr(run, "make_model", lambda *arguments: None)
     monkeypatch.setattr(run, "free_models", lambda: None)
+    monkeypatch.setattr(run, "FEW_FOR_AUC", 1)
     return found
 
 
@@ -161,6 +163,22 @@ def test_candidates_that_diverge_or_do_not_fit(data, runs, tmp_path, monkeypatch
         searched(recipe(data, "dcn"), tmp_path / "diverged")
 
 
+def test_few_evaluation_rows_of_a_class_choose_no_model(data, runs, tmp_path, monkeypatch):
+    """By pandas' count of the labels."""
+    labels = pd.read_parquet(f"{data}/eval", columns=["label"]).label
+    rarer = labels.value_counts().min()
+    monkeypatch.setattr(run, "FEW_FOR_AUC", rarer + 1)
+    lines, found = searched(recipe(data, "dcn", "deepfm"), tmp_path / "few")
+    assert lines[0].startswith(f"{rarer} evaluation rows of the rarer class are too few to choose among models by")
+    assert found["chosen"] == "dlrm" and [trial["label"] for trial in found["trials"]] == ["dlrm"]
+    assert searched(recipe(data, "dcn", "deepfm"), tmp_path / "few")[1] == found  # resumed
+    assert searched(recipe(data, "dcn"), tmp_path / "one")[1]["chosen"] == "dcn"
+    monkeypatch.setattr(run, "FEW_FOR_AUC", rarer)
+    assert searched(recipe(data, "dcn", "deepfm"), tmp_path / "enough")[1]["chosen"] == "deepfm"
+    monkeypatch.setattr(run, "FEW_FOR_AUC", rarer + 1)  # begun as it was, it goes on so
+    assert searched(recipe(data, "dcn", "deepfm"), tmp_path / "enough")[1]["chosen"] == "deepfm"
+
+
 def test_models_are_made_in_the_scope_of_the_strategy_and_freed_outside(data, runs, tmp_path, monkeypatch):
     strategy, seen = tf.distribute.OneDeviceStrategy("/cpu:0"), []
     monkeypatch.setattr(run, "make_model", lambda *arguments: seen.append(tf.distribute.get_strategy() is strategy))
@@ -193,6 +211,17 @@ def test_trials_of_another_length_or_recipe_are_refused(data, runs, tmp_path):
         searched(judges, tmp_path / "other")
     searched(recipe(data), tmp_path / "run")
     searched(recipe(data, trial_rows=1280), tmp_path / "run")  # the best is chosen
+
+
+def test_a_search_of_a_version_with_fewer_fields_goes_on(data, runs, tmp_path):
+    stopped(data, runs, tmp_path / "run", "deepfm")
+    path = tmp_path / "run" / "trials.json"
+    content = json.loads(path.read_text())
+    for config in content["recipes"].values():
+        del config["stream"]["new_values"]
+    path.write_text(json.dumps(content))
+    assert searched(recipe(data), tmp_path / "run")[1]["chosen"] == "dlrm"
+    assert [model for model, *_ in runs.calls] == [*CANDIDATES, "deepfm", "dlrm"]  # what had finished is not repeated
 
 
 def test_the_best_is_one_of_the_candidates_of_now(data, runs, tmp_path):

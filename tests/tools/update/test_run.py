@@ -45,7 +45,7 @@ class Stubs:
         Path(output, "rows").write_text(options["base"])
         return SimpleNamespace(rows=lambda split: 5000, bad_rows=0)
 
-    def score(self, workdir, data, splits):
+    def score(self, workdir, data, known, splits):
         loss = self.losses[model_of(workdir)]
         assert Path(data, "rows").exists()
         return [SimpleNamespace(metrics=lambda: {"log_loss": loss}) for _ in splits]
@@ -75,13 +75,14 @@ def stub(monkeypatch):
         monkeypatch.setattr(run, "prepare", found.prepare)
         monkeypatch.setattr(run, "score_run", found.score)
         monkeypatch.setattr(run, "joined", lambda parts: parts[0])
-        monkeypatch.setattr(run, "value_shares", lambda workdir, data: ({"site": 0.25}, {"site": 0.1}))
+        monkeypatch.setattr(run, "value_shares", lambda data, known: ({"site": 0.25}, {"site": 0.1}))
         monkeypatch.setattr(run, "free_models", lambda: None)
         monkeypatch.setattr(run, "train_and_evaluate", found.train)
         monkeypatch.setattr(publishing, "export", found.export)
         monkeypatch.setattr(publishing, "_checkpoint", lambda home: str(model_of(home.file(""))))
         monkeypatch.setattr(publishing, "_manifest", manifest)
         monkeypatch.setattr(Workdir, "check_data", lambda self, data: None)
+        monkeypatch.setattr(Workdir, "known_rows", lambda self, data: None)
         monkeypatch.setattr(Workdir, "schema", lambda self: Schema(Label("y"), (DenseFeature("x"),)))
         return found
 
@@ -150,7 +151,7 @@ def test_a_killed_move_is_told_by_other_programs(tmp_path, stub, monkeypatch):
     stub((0.5, 0.4))
     workdir, day = begin(tmp_path / "home"), log(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "enter", lambda *arguments: 1 / 0)
+        patch.setattr(run, "move_run", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             update(str(workdir), day)
     for use in (lambda home: home.config(), lambda home: home.claim()):
@@ -172,14 +173,14 @@ def test_the_log_is_not_needed_once_it_is_prepared(tmp_path, stub, monkeypatch):
     """It was packed after the kill. An update whose model is accepted ends whatever the command is."""
     stubs = stub((0.5, 0.4, 0.3, 0.9))
     workdir, day = str(begin(tmp_path / "home")), log(tmp_path)
-    for step in ("train_and_evaluate", "enter"):
+    for step in ("train_and_evaluate", "move_run"):
         killed_in(step, monkeypatch, workdir, day)
         os.utime(day, (1, 1))
     os.remove(day)
     assert update(workdir, day).record.accepted and model_of(workdir) == 1
     with pytest.raises(FileNotFoundError):
         update(workdir, day)
-    killed_in("enter", monkeypatch, workdir, log(tmp_path, "next.csv"))
+    killed_in("move_run", monkeypatch, workdir, log(tmp_path, "next.csv"))
     third = update(workdir, log(tmp_path, "third.csv"))
     assert model_of(workdir) == stubs.trained - 1 == 2 and third.record.decision == "rejected"
 

@@ -61,6 +61,7 @@ def test_two_days(tmp_path):
     config.train.warm_start, config.train.monitor, config.train.patience = str(first), "log_loss", 0
     train_and_evaluate(config, str(tmp_path / "hand"))
     mine, theirs = weights(workdir), weights(tmp_path / "hand")
+    assert len(os.listdir(os.path.join(workdir, "checkpoints"))) == 1
     assert mine.keys() == theirs.keys() and all(np.array_equal(mine[n], theirs[n]) for n in mine if "seconds" not in n)
     # The share of new values, by pandas.
     log = pd.read_csv(days[0])

@@ -18,7 +18,8 @@ class ModelConfig(abc.ABC):
     """The description of a model: its shape, and the storage of its tables. Each model has a subclass.
 
     The fields that a subclass adds are the arguments of the model's Keras class. To add a model, write its Keras class
-    in `tfrs_dlrm/models/`, its configuration in `deep_models` or `shallow_models`, and a line in `registry`.
+    in `tfrs_dlrm/models/`, its configuration in `deep_models`, `later_models` or `shallow_models`, and a line in
+    `registry`.
 
     Attributes:
       name: the model's name in recipes and flags.
@@ -149,19 +150,39 @@ class ModelConfig(abc.ABC):
 
 
 @dataclasses.dataclass
-class DeepModelConfig(ModelConfig):
-    """A model with an MLP that ends in the logit.
+class HiddenLayersConfig(ModelConfig):
+    """A model with MLPs.
 
     Attributes:
-      top_mlp: units of the MLP's layers; the last must be 1.
       dropout: the share of the MLPs' hidden outputs that training drops.
       batch_norm: whether the MLPs' hidden layers are normalized.
     """
 
     _: dataclasses.KW_ONLY
-    top_mlp: tuple[int, ...] = (512, 256, 1)
     dropout: float = 0.0
     batch_norm: bool = False
+
+    def check(self) -> None:
+        """Checks the dropout too."""
+        super().check()
+        if not 0 <= self.dropout < 1:
+            refuse("model.dropout", self.dropout, "a number in [0, 1) is needed, the share of hidden outputs to drop")
+
+    def mlp_cost(self, inputs: int, units: tuple[int, ...]) -> DenseCost:
+        """Counts an MLP with the model's dropout and batch normalization."""
+        return cost.mlp(inputs, units, self.batch_norm, self.dropout)
+
+
+@dataclasses.dataclass
+class DeepModelConfig(HiddenLayersConfig):
+    """A model with an MLP that ends in the logit.
+
+    Attributes:
+      top_mlp: units of the MLP's layers; the last must be 1.
+    """
+
+    _: dataclasses.KW_ONLY
+    top_mlp: tuple[int, ...] = (512, 256, 1)
 
     def check(self) -> None:
         """Checks the MLP too."""
@@ -169,12 +190,6 @@ class DeepModelConfig(ModelConfig):
         check_units("top_mlp", self.top_mlp)
         if self.top_mlp[-1] != 1:
             refuse("model.top_mlp", self.top_mlp, "its last number must be 1, the logit")
-        if not 0 <= self.dropout < 1:
-            refuse("model.dropout", self.dropout, "a number in [0, 1) is needed, the share of hidden outputs to drop")
-
-    def mlp_cost(self, inputs: int, units: tuple[int, ...]) -> DenseCost:
-        """Counts an MLP with the model's dropout and batch normalization."""
-        return cost.mlp(inputs, units, self.batch_norm, self.dropout)
 
     def top_cost(self, inputs: int, schema: Schema) -> DenseCost:
         """Counts the top MLP on `inputs` numbers, with an output for each label, and the copy of its input."""

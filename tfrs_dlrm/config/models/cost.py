@@ -73,6 +73,12 @@ def mlp(inputs: int, units: Sequence[int], batch_norm: bool, dropout: float) -> 
     )
 
 
+def logit(width: int, schema: Schema) -> DenseCost:
+    """Counts a linear layer of `width` numbers without bias, whose outputs, one for each label, are added to logits."""
+    labels = len(schema.labels)
+    return DenseCost(labels * width, 2 * labels * width, 2 * labels)
+
+
 def auto_dis(width: int, dim: int, buckets: int = 16) -> DenseCost:
     """Counts soft buckets of `width` numbers, with vectors of `dim` numbers."""
     each = DenseCost(
@@ -81,6 +87,13 @@ def auto_dis(width: int, dim: int, buckets: int = 16) -> DenseCost:
         activations=6 * buckets + dim,
     )
     return each.times(width)
+
+
+def stacked(schema: Schema, dim: int) -> DenseCost:
+    """Counts the vectors of all features as one tensor, with a trained vector of `dim` numbers for each number."""
+    numbers = schema.unprojected_width
+    vectors = len(interacting_dims(schema)) + numbers
+    return DenseCost(numbers * dim, numbers * dim, (vectors + numbers) * dim)
 
 
 def linear_term(vectors: int, width: int, labels: int) -> DenseCost:

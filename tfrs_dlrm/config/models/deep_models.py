@@ -123,8 +123,7 @@ class DCNConfig(DeepModelConfig):
             dense = self.mlp_cost(numbers, self.dense_mlp)
         kernel = 2 * width * self.cross_rank if self.cross_rank else width * width
         layer = DenseCost(kernel + width, 2 * kernel + 3 * width, 3 * width + self.cross_rank)
-        logits = len(schema.labels) if self.cross_structure == "parallel" else 0
-        logit = DenseCost(logits * width, 2 * logits * width, 2 * logits)
+        logit = cost.logit(width, schema) if self.cross_structure == "parallel" else DenseCost()
         return dense + layer.times(self.cross_layers) + logit + self.top_cost(width, schema)
 
 

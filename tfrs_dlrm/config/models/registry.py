@@ -6,6 +6,14 @@ from typing import Any
 from tfrs_dlrm.config.field_checks import check_choice
 from tfrs_dlrm.config.models.base import ModelConfig
 from tfrs_dlrm.config.models.deep_models import DCNConfig, DeepFMConfig, DLRMConfig, MLPConfig, WideAndDeepConfig
+from tfrs_dlrm.config.models.later_models import (
+    AutoIntConfig,
+    FinalMLPConfig,
+    FinalNetConfig,
+    GDCNConfig,
+    MaskNetConfig,
+    XDeepFMConfig,
+)
 from tfrs_dlrm.config.models.shallow_models import (
     FactorizationMachineConfig,
     LogisticRegressionConfig,
@@ -23,6 +31,12 @@ MODELS: dict[str, type[ModelConfig]] = {
         WideAndDeepConfig,
         MLPConfig,
         DCNConfig,
+        GDCNConfig,
+        FinalMLPConfig,
+        MaskNetConfig,
+        AutoIntConfig,
+        XDeepFMConfig,
+        FinalNetConfig,
     )
 }
 

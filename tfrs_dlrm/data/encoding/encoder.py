@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -25,7 +25,14 @@ from tfrs_dlrm.data.encoding.dense_encoding import dense_encoding, encode_dense
 from tfrs_dlrm.data.encoding.raw_values import RawValues, conformed, is_tensors, to_tensors
 from tfrs_dlrm.data.encoding.serving_values import check_serving_values, with_serving_values
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE, read_statistics
-from tfrs_dlrm.data.encoding.text_values import Spelling, boolean_words, has_digits, to_int64, without_point_zero
+from tfrs_dlrm.data.encoding.text_values import (
+    Spelling,
+    boolean_words,
+    has_digits,
+    spelled,
+    to_int64,
+    without_point_zero,
+)
 from tfrs_dlrm.data.encoding.time_parts import Minutes
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT, Tokenizer
 from tfrs_dlrm.data.encoding.value_reader import Value, ValueReader
@@ -71,7 +78,7 @@ class Encoder(keras.layers.Layer):
         self._dense = {f.name: dense_encoding(f, known.dense, known.transformed) for f in schema.dense}
         self.tokenizer = Tokenizer(schema)
         self.reader = ValueReader(schema, self.tokenizer, known.edges, known.origins)
-        self._lookups: dict[str, tf.lookup.StaticHashTable] = {}
+        self._lookups: dict[str, Lookup] = {}
         self._spellings: dict[str, Spelling] = {}
         # By table, the row of a missing value; None if looking up its text gives the same row.
         self._missing_rows: dict[str, int | None] = {}
@@ -84,14 +91,9 @@ class Encoder(keras.layers.Layer):
             self._rows[table.name] = table.vocabulary_size
             users = [f for f in schema.categorical if f.table == table.name]
             if users and users[0].encoding == "vocabulary":
-                lookup = self._lookups[table.name] = _lookup(directory, table.name, table.vocabulary_size)
-                if users[0].cross:  # whose texts are as they are counted
-                    continue
-                self._spellings[table.name] = _spelling(
-                    lookup, vocabulary_file(directory, table.name), self.tokenizer.missing
-                )
-                found = lookup.lookup(tf.constant([MISSING_TEXT, *self.tokenizer.missing])).numpy()
-                self._missing_rows[table.name] = None if (found == found[0]).all() else 1 + int(found[0])
+                rows, room = table.vocabulary_size, (users[0].max_size or 0) + 1
+                lookup = _lookup(directory, table.name, rows, has_room=rows == room)
+                self.look_up_by(table.name, lookup, has_digits(vocabulary_file(directory, table.name)))
         check_serving_values(schema, directory, self.reader, self.rows)
 
     @classmethod
@@ -142,6 +144,27 @@ class Encoder(keras.layers.Layer):
         encoder = cls(schema, directory, **arguments)
         weakref.finalize(encoder, shutil.rmtree, directory, ignore_errors=True)
         return encoder
+
+    def look_up_by(self, table: str, lookup: Lookup, digits: bool = True) -> None:
+        """Sets how the texts of a vocabulary become lines; for rows outside of graphs, again when it has other values.
+
+        Args:
+          table: the name of a table with a vocabulary.
+          lookup: from text to line.
+          digits: whether a value may be a whole number.
+        """
+        self._lookups[table] = lookup
+        if any(f.cross for f in self.schema.categorical if f.table == table):  # whose texts are as they are counted
+            return
+        missing = self.tokenizer.missing
+        self._spellings[table] = _spelling(lookup, digits or any(re.fullmatch(r"-?[0-9]+", text) for text in missing))
+        found = lookup.lookup(tf.constant([MISSING_TEXT, *missing])).numpy()
+        self._missing_rows[table] = None if (found == found[0]).all() else 1 + int(found[0])
+
+    def counted_texts(self, table: str, values: tf.Tensor) -> tf.Tensor:
+        """Returns values, string or int64 [N], as `prepare` counts them, spelled as in the vocabulary: string [N]."""
+        texts = self.tokenizer.text(values)
+        return texts if values.dtype == tf.int64 else spelled(texts, self._spellings[table])
 
     def signature(self) -> dict[str, tf.TensorSpec]:
         """Returns the specs of the raw inputs by name; requests have those of `serving_signature`.
@@ -340,6 +363,16 @@ class Encoder(keras.layers.Layer):
         return [check] if check is not None else []
 
 
+class Lookup(Protocol):
+    """The lines of texts in a vocabulary."""
+
+    def lookup(self, texts: tf.Tensor) -> tf.Tensor:
+        """Returns the lines of string [N], int64 [N], from 0; -1 without one."""
+
+    def size(self) -> tf.Tensor:
+        """Returns the number of lines."""
+
+
 class _Lines(tf.lookup.TextFileInitializer):
     """The lines of a file with their numbers.
 
@@ -361,8 +394,11 @@ class _Lines(tf.lookup.TextFileInitializer):
         return f"vocabulary_{self._digest}"
 
 
-def _lookup(directory: str, table: str, rows: int) -> tf.lookup.StaticHashTable:
-    """Makes the table from text to its line number in the vocabulary, -1 if it is not found."""
+def _lookup(directory: str, table: str, rows: int, has_room: bool) -> tf.lookup.StaticHashTable:
+    """Makes the table from text to its line number in the vocabulary, -1 if it is not found.
+
+    If it `has_room`, as along a stream that admits new values, there may be more rows than values.
+    """
     path = vocabulary_file(directory, table)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"table {table!r}: no vocabulary at {path}; is {directory} a prepared directory?")
@@ -370,15 +406,14 @@ def _lookup(directory: str, table: str, rows: int) -> tf.lookup.StaticHashTable:
         raise ValueError(f"{path}: the vocabulary is empty")
     lookup = tf.lookup.StaticHashTable(_Lines(path), default_value=-1, name=f"vocabulary_{table}")
     size = int(lookup.size().numpy())
-    if size + 1 != rows:
+    if size + 1 != rows and not (has_room and size < rows):
         raise ValueError(f"{path}: {size} values, but table {table!r} has {rows} rows; prepare the data again")
     return lookup
 
 
-def _spelling(lookup: tf.lookup.StaticHashTable, path: str, missing: Sequence[str]) -> Spelling:
+def _spelling(lookup: Lookup, digits: bool) -> Spelling:
     """Finds what can change a lookup in a vocabulary, or make one of the missing texts of a value."""
     words = [*TRUE, "1", *FALSE, "0"]
     lines = lookup.lookup(tf.constant([*words, MISSING_TEXT])).numpy() >= 0
     known = {word for word, found in zip(words, lines, strict=False) if found}
-    digits = any(re.fullmatch(r"-?[0-9]+", text) for text in missing) or has_digits(path)
     return Spelling(boolean_words(known, others=int(lookup.size()) > lines.sum()), digits)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+
 from tfrs_dlrm.schema import Schema, Table
 from tfrs_dlrm.stores.files import whole_file
 
@@ -51,3 +53,18 @@ def read_vocabulary(directory: str, table: str) -> Iterator[str]:
     with open(vocabulary_file(directory, table), encoding="utf-8", newline="\n") as f:
         for line in f:
             yield line.removesuffix("\n")
+
+
+def same_values(data_dir: str, encoder_dir: str) -> dict[str, np.ndarray]:
+    """Returns, by table with a vocabulary, which rows of data have the same value elsewhere, bool [rows]; row 0 has.
+
+    Args:
+      data_dir: the directory with the vocabularies of the data.
+      encoder_dir: another directory with vocabularies of these tables.
+    """
+    found = {}
+    for name in sorted(os.listdir(os.path.join(data_dir, VOCABULARY_DIR))):
+        table = name.removesuffix(".txt")
+        of_data, others = read_vocabulary(data_dir, table), read_vocabulary(encoder_dir, table)
+        found[table] = np.array([True, *(value == next(others, None) for value in of_data)])
+    return found

@@ -12,13 +12,17 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrs_dlrm.data.encoding.checksums import encoder_fingerprint
 from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.encoding.vocabulary import same_values
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.data.reading.dataset import dataset
+from tfrs_dlrm.data.reading.known_rows import only_known
 from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.messages.arguments import check_argument
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.serving.bundle.card import card
 from tfrs_dlrm.serving.bundle.deploy import write_batching, write_deploy
 from tfrs_dlrm.serving.bundle.manifest import EXAMPLE, BundleManifest, write_manifest
@@ -104,7 +108,7 @@ def export(workdir: str, output: str, which: Which = "best", options: ExportOpti
     home = Workdir(workdir)
     if home.encodes_as(config.data.path):
         check_encoder(Encoder.load(home.encoder_dir), config.data.path)
-    path, comparison = export_model(model, home.encoder_dir, output, options, checkpoint)
+    path, comparison = export_model(model, home.encoder_of(checkpoint), output, options, checkpoint)
     return Exported(path, checkpoint, comparison)
 
 
@@ -179,7 +183,9 @@ def _export(
     encoder, samples = Encoder.load(data_dir), read_samples(data_dir)
     check_encoder(encoder, local_copy(data_dir))
     serving = ServingModel(model, encoder, options.context, options.storage)
-    cost = _cost(model, serving, local_copy(options.evaluation or data_dir)) if options.storage != "float32" else None
+    cost = None
+    if options.storage != "float32":
+        cost = _cost(model, serving, local_copy(options.evaluation or data_dir), local_copy(data_dir))
     name = model_name(output)
     temporary, path = unfinished_version(output, version), os.path.join(output, str(version))
     try:
@@ -203,10 +209,18 @@ def _export(
     return path, comparison
 
 
-def _cost(model: RankingModel, serving: ServingModel, data_dir: str) -> Accuracy:
-    """Measures smaller tables on the evaluation set, or on the training set without one."""
+def _cost(model: RankingModel, serving: ServingModel, data_dir: str, encoder_dir: str) -> Accuracy:
+    """Measures smaller tables on the evaluation set, or on the training set without one.
+
+    The vocabularies in `encoder_dir` may have moved along a stream since the data were prepared. A row that has another
+    value now counts as unseen.
+    """
     split: Split = "eval" if PreparedManifest.load(data_dir).rows("eval") else "train"
-    return accuracy(model, serving, dataset(data_dir, 2048, split=split, shuffle=False, drop_remainder=False))
+    rows = dataset(data_dir, 2048, split=split, shuffle=False, drop_remainder=False)
+    if encoder_fingerprint(data_dir) != encoder_fingerprint(encoder_dir):
+        known = only_known(Schema.load(os.path.join(data_dir, SCHEMA_FILE)), same_values(data_dir, encoder_dir))
+        rows = rows.map(lambda features, *rest: (known(features), *rest))
+    return accuracy(model, serving, rows)
 
 
 def _write_requests(

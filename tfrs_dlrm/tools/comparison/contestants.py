@@ -42,8 +42,8 @@ def contestants(base: RunConfig, texts: Sequence[str]) -> list[Contestant]:
     Args:
       base: the common recipe; its candidates are not those of a contestant.
       texts: a text `[LABEL@]NAME[:SECTION.FIELD=VALUE]...` per contestant, for example `dcn` or
-        `low rank@dcn:model.cross_rank=16:optimizer.embedding_l2=1e-4`; a tuple is written `64-32-1`. Without a label,
-        the whole text is the label.
+        `low rank@dcn:model.cross_rank=16:optimizer.embedding_l2=1e-4`; a tuple is written `64-32-1`, or
+        `user-item`. Without a label, the whole text is the label.
 
     Raises:
       ValueError: a contestant is given twice, a field or value is wrong, or fields do not fit together.
@@ -73,10 +73,12 @@ def set_field(config: RunConfig, path: str, value: str) -> None:
     fields = {f.name: getattr(holder, f.name) for f in dataclasses.fields(holder) if f.init}
     if name not in fields:
         raise ValueError(f"{path}={value}: {unknown_field(section, holder, name)}")
-    if get_type_hints(type(holder))[name] is float:  # where a recipe may have a whole number
+    hint = get_type_hints(type(holder))[name]
+    if hint is float:  # where a recipe may have a whole number
         fields[name] = float(fields[name])
     try:
-        setattr(holder, name, _converted(value, fields[name]))
+        names = hint == tuple[str, ...]
+        setattr(holder, name, tuple(value.split("-")) if names else _converted(value, fields[name]))
     except ValueError as e:
         kind = "numbers with - between" if isinstance(fields[name], tuple) else type(fields[name]).__name__
         raise ValueError(f"{path}={value}: {kind} needed, as {fields[name]!r} is") from e

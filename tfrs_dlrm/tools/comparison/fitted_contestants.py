@@ -37,5 +37,4 @@ def fitted_contestants(
 
 def _of_prepared_data(config: RunConfig) -> RunConfig:
     """Drops the fields that draw or split data: a run would do so again with its seed, which may be another."""
-    data = dataclasses.replace(config.data, synthetic_rows=0, raw_train="", raw_eval="", eval_fraction=0.0, schema="")
-    return dataclasses.replace(config, data=data)
+    return dataclasses.replace(config, data=config.data.of_prepared(config.data.path))

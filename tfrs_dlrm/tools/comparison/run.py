@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.config import RunConfig, up_to_date
 from tfrs_dlrm.stores import Progress
 from tfrs_dlrm.stores.files import local_path, read_json, write_json
 from tfrs_dlrm.stores.lock import directory_lock
@@ -157,7 +157,10 @@ def _begin(contestants: Sequence[Contestant], output: str, options: ComparisonOp
     os.makedirs(output, exist_ok=True)
     for c in contestants:
         recipe = {"config": c.config.to_dict(), "budget": options.budget, "trial_share": options.trial_share}
-        if found.setdefault(c.label, recipe) != recipe:
+        begun = found.setdefault(c.label, recipe)
+        if isinstance(begun, dict) and "config" in begun:
+            begun["config"] = up_to_date(begun["config"])
+        if begun != recipe:
             raise ValueError(f"{output}: holds {c.label} of another recipe or budget; choose another --output")
     write_json(path, found)
 

@@ -31,7 +31,8 @@ def plan(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
 
     Args:
       schema: of the data; if the size of a vocabulary is unknown, `max_size` replaces it.
-      config: model, optimizers and batch; the data section is ignored.
+      config: model, optimizers, batch, and whether tables have room for new values of a stream; the data section is
+        ignored.
       topology: the devices.
 
     Raises:

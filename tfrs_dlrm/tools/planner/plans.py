@@ -6,7 +6,8 @@ import dataclasses
 import os
 from typing import Any
 
-from tfrs_dlrm.config import DataConfig, OptimizerConfig, RunConfig
+from tfrs_dlrm.config import DataConfig, OptimizerConfig, RunConfig, StreamConfig
+from tfrs_dlrm.config.admitting_tables import admitting_tables, with_room
 from tfrs_dlrm.config.models.cost import DenseCost
 from tfrs_dlrm.distribute.hardware import Device
 from tfrs_dlrm.distribute.placement import Topology, place
@@ -149,8 +150,9 @@ class Plan:
 
 def compute(schema: Schema, config: RunConfig, topology: Topology) -> Plan:
     """Computes a plan without notes and remedies; see `tfrs_dlrm.tools.planner.plan`."""
-    dataclasses.replace(config, data=DataConfig(path=".")).check()
+    dataclasses.replace(config, data=DataConfig(path="."), stream=StreamConfig()).check()
     schema, at_most = _sized(schema)
+    schema = with_room(schema, admitting_tables(config, schema))
     of_model = config.model.schema(schema)
     device, dense = device_of(topology), config.model.dense_cost(of_model)
     tables = stored_tables(place(config.model.table_schema(of_model), topology), config.optimizer, device)

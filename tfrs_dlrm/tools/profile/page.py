@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import html
-import os
-import string
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from typing import Any
 
 from tfrs_dlrm import plots
 from tfrs_dlrm.data.preparing.profiling.column_profile import Profile
 from tfrs_dlrm.tools.profile.examine import LogReport
 from tfrs_dlrm.tools.profile.text import column_rows, label_rows
+from tfrs_dlrm.tools.report.html_page import html_page
 from tfrs_dlrm.tools.report.markup import Html, element, facts, picture, table, together
 
 _PANELS = 12  # of a picture
@@ -23,25 +19,8 @@ _VALUES = 10
 
 def page(report: LogReport) -> str:
     """Returns a whole HTML file, which loads nothing from elsewhere."""
-    title = os.path.basename(report.data.rstrip("/")) or report.data
     shown = {"Suspicious": _findings(report), "Columns": _columns(report), "Values": _values(report)}
-    links = (element("li", element("a", name, href=f"#{name.lower()}")) for name in shown)
-    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")
-    body = [
-        element("header", element("h1", title), _head(report)),
-        element("nav", element("ul", *links), aria_label="Sections"),
-        element("main", *(_section(name, content) for name, content in shown.items())),
-        element("footer", element("p", f"Written by tfrs-dlrm on {now} UTC.")),
-    ]
-    files = resources.files("tfrs_dlrm.tools.report")
-    template = string.Template(files.joinpath("page.html").read_text(encoding="utf-8"))
-    style = files.joinpath("page.css").read_text(encoding="utf-8")
-    return template.substitute(title=html.escape(title), style=style, body=together(body))
-
-
-def _section(name: str, content: Html) -> Html:
-    heading = element("h2", name, id=f"{name.lower()}-title")
-    return element("section", heading, content, id=name.lower(), aria_labelledby=f"{name.lower()}-title")
+    return html_page(report.data, _head(report), shown)
 
 
 def _head(report: LogReport) -> Html:

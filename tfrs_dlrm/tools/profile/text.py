@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from tfrs_dlrm.data.preparing.profiling.column_profile import ColumnProfile, Profile
+from tfrs_dlrm.messages.aligned import aligned
 from tfrs_dlrm.tools.profile.examine import LogReport
 from tfrs_dlrm.tools.profile.finding import Finding
 from tfrs_dlrm.tools.profile.stability import stability
@@ -21,7 +22,7 @@ def text(report: LogReport) -> str:
         lines.append(f"against {report.against}: {report.before.rows:,} training rows")
     if report.served is not None:
         lines.append(f"against {report.served.rows:,} rows of {', '.join(report.requests)}")
-    lines += ["", table(label_rows(report)), "", table(column_rows(report)), "", *finding_lines(report.findings)]
+    lines += ["", *_table(label_rows(report)), "", *_table(column_rows(report)), "", *finding_lines(report.findings)]
     return "\n".join(lines)
 
 
@@ -79,15 +80,9 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
     return lines
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Lines up rows below a head: the first column and a last one of words to the left, numbers to the right."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    left = {i for i, name in enumerate(rows[0]) if name in ("label", "column", "kind", "values")}
-    lines = []
-    for row in rows:
-        cells = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines up rows below a head, words to the left and numbers to the right."""
+    return aligned(rows, left=[i for i, name in enumerate(rows[0]) if name in ("label", "column", "kind", "values")])
 
 
 def _short(value: str) -> str:

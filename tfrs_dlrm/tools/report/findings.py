@@ -24,6 +24,7 @@ from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run, stage
 from tfrs_dlrm.training.evaluation import Evaluation, evaluate_run
 from tfrs_dlrm.training.groups import GroupEvaluation, Grouping
 from tfrs_dlrm.training.run import RESULT_FILE, RunRecords
+from tfrs_dlrm.training.run_files import EXPLANATION_DIR, EXPLANATION_FILE
 from tfrs_dlrm.training.workdir import METRICS_FILE, Which, Workdir
 
 # About how many training rows the mean labels are taken over.
@@ -185,7 +186,7 @@ def _object(path: str, then: str, fields: Sequence[str]) -> Mapping[str, Any]:
 
 def _explanation(workdir: str, checkpoint: str, options: ReportOptions, progress: Progress | None) -> Mapping[str, Any]:
     """Reads what `tfrs-dlrm explain` found about the checkpoint, or measures the importance of features."""
-    path = join(workdir, "explanation/explanation.json")
+    path = join(workdir, f"{EXPLANATION_DIR}/{EXPLANATION_FILE}")
     if exists(path):
         found = _object(path, "tfrs-dlrm explain writes it again", ("checkpoint",))
         if os.path.basename(found["checkpoint"]) == os.path.basename(checkpoint):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from tfrs_dlrm.config import RunConfig
+from tfrs_dlrm.config.fitted import FEW_FOR_AUC
 from tfrs_dlrm.distribute.strategies import Distribution, distribution_of
 from tfrs_dlrm.models.tasks import Task, task_of
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
@@ -27,6 +28,7 @@ from tfrs_dlrm.tools.search.trial_runs import TrialRuns
 from tfrs_dlrm.tools.search.trials import Trial, Trials, table, trial_line
 from tfrs_dlrm.training.evaluation import NonFiniteError
 from tfrs_dlrm.training.factory import make_model, make_optimizers, tables_for
+from tfrs_dlrm.training.fitted import data_facts
 from tfrs_dlrm.training.free_models import free_models
 from tfrs_dlrm.training.inputs import epoch_steps
 from tfrs_dlrm.training.loop import train_and_evaluate
@@ -48,9 +50,10 @@ def search_and_train(
 ) -> Result:
     """Trains the best of `config.search.candidates` in `workdir`; resumes the search, or the run, that `workdir` holds.
 
-    Candidates are judged by `train.monitor` on the evaluation set. Trials that have finished are not repeated, and one
-    that was interrupted resumes. If the budget ends during the first trial, or while the best is trained, the model is
-    what was reached by then, and a second call with a larger budget continues.
+    Candidates are judged by `train.monitor` on the evaluation set. If fewer than `FEW_FOR_AUC` of its rows have the
+    rarer class, it tells no models apart, and the only candidate is the model of the recipe. Trials that have finished
+    are not repeated, and one that was interrupted resumes. If the budget ends during the first trial, or while the best
+    is trained, the model is what was reached by then, and a second call with a larger budget continues.
 
     Args:
       config: the recipe, with candidates.
@@ -73,6 +76,14 @@ def search_and_train(
         )
     found = contestants(config, config.search.candidates)
     candidates = fitted_contestants(found, config.data, config.train.seed, prepare_progress)
+    rarer, begun = data_facts(config.data.path).rarer, set(Trials.load(workdir).recipes) - {config.model.name}
+    if len(found) > 1 and not begun and rarer is not None and rarer < FEW_FOR_AUC:
+        say(
+            f"{rarer:,} evaluation rows of the rarer class are too few to choose among models by, so only"
+            f" {config.model.name} is trained; from {FEW_FOR_AUC} on (prepare more rows, or with a larger"
+            " --eval_fraction) the candidates are tried"
+        )
+        candidates = fitted_contestants(contestants(config, [config.model.name]), config.data, config.train.seed)
     # As the lock of a run: nothing else trains in the directory.
     with directory_lock(workdir, "trains the run in it") as lock:
         lock.acquire()

@@ -6,9 +6,9 @@ import os
 import shutil
 from collections.abc import Iterable
 
-from tfrs_dlrm.stores.lock import LOCK_FILE
 from tfrs_dlrm.tools.comparison.contestants import Contestant
 from tfrs_dlrm.tools.search.trials import TRIALS_FILE
+from tfrs_dlrm.training.run_files import move_run
 from tfrs_dlrm.training.workdir import CONFIG_FILE
 
 _DIRECTORY = "trials"
@@ -42,7 +42,7 @@ class TrialRuns:
             return
         if not os.path.isfile(os.path.join(name, TRIALS_FILE)):
             raise ValueError(f"{name}: holds a run without trials; choose another --workdir, or remove this one")
-        # A run is moved file by file, so each file is in one of the two directories.
+        # The configuration is in one of the two directories, and moves last.
         if chosen is None or os.path.isfile(os.path.join(self.path(chosen), CONFIG_FILE)):
             raise ValueError(
                 f"{name}: holds a run next to the trials of a search that has not finished; choose another --workdir,"
@@ -56,8 +56,5 @@ class TrialRuns:
 
     def adopt(self, chosen: Contestant) -> None:
         """Moves the run of the best, and removes all others; a second call finishes what an interrupted one began."""
-        trial = self.path(chosen)
-        for name in sorted(os.listdir(trial)) if os.path.isdir(trial) else ():
-            if name != LOCK_FILE:
-                os.replace(os.path.join(trial, name), os.path.join(self._workdir, name))
+        move_run(self.path(chosen), self._workdir)
         shutil.rmtree(os.path.join(self._workdir, _DIRECTORY), ignore_errors=True)

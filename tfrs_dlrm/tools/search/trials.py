@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from tfrs_dlrm.config import up_to_date
 from tfrs_dlrm.messages.aligned import aligned
 from tfrs_dlrm.metrics.names import title
 from tfrs_dlrm.schema.plain import build
@@ -95,7 +96,7 @@ class Trials:
           ValueError: a trial has another recipe or length, or no candidate is the chosen one.
         """
         for label, recipe in recipes.items():
-            if self.recipes.get(label, recipe) != recipe:
+            if up_to_date(self.recipes.get(label, recipe)) != recipe:
                 raise ValueError(
                     f"{workdir}: holds a trial of {label!r} with another recipe; choose another --workdir, or remove it"
                 )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfrs_dlrm.config import DataConfig, RunConfig
+from tfrs_dlrm.config import RunConfig, up_to_date
 from tfrs_dlrm.data.preparing.job import file_stamp
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.raw.frames import Frame, expand_inputs
@@ -102,8 +102,7 @@ class Backtest:
             result = self._play(number)
             records.append(dataclasses.asdict(result))
             found.append(result)
-            aucs = (f"{way} {m['auc']:.5f}" for way, m in result.metrics.items() if "auc" in m)
-            say(f"{result.day}: {', '.join(aucs)}")
+            say(_line(result))
         return found
 
     def _begin(self) -> None:
@@ -111,7 +110,7 @@ class Backtest:
         path = self._path(_PLAN_FILE)
         files = [file for day in self._days for file in expand_inputs([day], "days")]
         plan: dict[str, Any] = {
-            "config": dataclasses.replace(self._config, data=self._data("")).to_dict(),
+            "config": dataclasses.replace(self._config, data=self._config.data.of_prepared("")).to_dict(),
             "schema": json.loads(self._schema.to_json()),
             "days": [file_stamp(file) for file in files if not isinstance(file, Frame)],
             "options": self._options.plain(),
@@ -119,6 +118,7 @@ class Backtest:
         }
         if os.path.isfile(path):
             found: Any = read_json(path, "choose another --output")
+            found["config"] = up_to_date(found.get("config"))
             same = plan | {"days": plan["days"][: len(found.get("days", []))]}
             if changed := [name for name in plan if found.get(name) != same[name]]:
                 raise ValueError(
@@ -155,20 +155,27 @@ class Backtest:
     def _train(self, days: Sequence[str], run: str) -> None:
         data = f"{run}-data"
         prepare(self._schema, list(days), data, eval_fraction=self._options.eval_fraction, seed=self._config.train.seed)
-        train_and_evaluate(dataclasses.replace(self._config, data=self._data(data)), run).unless_interrupted()
+        train_and_evaluate(
+            dataclasses.replace(self._config, data=self._config.data.of_prepared(data)), run
+        ).unless_interrupted()
         free_models()
-
-    def _data(self, path: str) -> DataConfig:
-        return dataclasses.replace(self._config.data, path=path, raw_train="", raw_eval="", synthetic_rows=0)
 
     def _path(self, *names: str) -> str:
         return os.path.join(self._home, *names)
 
 
 def _score(run: str, data: str, eval_rows: bool = True) -> dict[str, float]:
-    parts = score_run(run, data, ("train", "eval") if eval_rows else ("train",))
+    known = Workdir(run).known_rows(data)
+    parts = score_run(run, data, known, ("train", "eval") if eval_rows else ("train",))
     free_models()
     return joined(parts).metrics()
+
+
+def _line(result: DayResult) -> str:
+    """Says how good each way was on a day. AUC is undefined on a day of one class."""
+    shown = next(m for m in ("auc", "rmse", "log_loss") if m in result.metrics[FROZEN])
+    values = ", ".join(f"{way} {_cell(m.get(shown))}" for way, m in result.metrics.items())
+    return f"{result.day}, {title(shown)}: {values}"
 
 
 def backtest_table(results: Sequence[DayResult]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
+from tfrs_dlrm.checkpoint import directory
 from tfrs_dlrm.config import RunConfig
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores.files import remove_unfinished, write_json
@@ -48,16 +49,15 @@ def candidate_config(config: RunConfig, schema: Schema, data: str, workdir: str,
         patience=0,
         monitor="log_loss" if schema.label.task == "classification" else config.train.monitor,
     )
-    of_log = dataclasses.replace(
-        config.data, path=data, raw_train="", raw_eval="", synthetic_rows=0, schema="", eval_fraction=0.0, service=""
-    )
+    of_log = dataclasses.replace(config.data.of_prepared(data), service="")
     return dataclasses.replace(config, data=of_log, optimizer=optimizer, train=train)
 
 
 def finish_candidate(run: str, data: str, workdir: str) -> None:
     """Makes the trained run one that can stand in the place of the current one; a second call changes nothing.
 
-    It no longer names the run that it began from, and has that run's calibration.
+    It no longer names the run that it began from, and has that run's calibration. Of its latest checkpoints only
+    the last stays: a training that was interrupted has saved more of them than another.
 
     Args:
       run: the directory of the trained run.
@@ -66,6 +66,10 @@ def finish_candidate(run: str, data: str, workdir: str) -> None:
     """
     remove_unfinished(run)
     home = Workdir(run)
+    checkpoints = home.file("checkpoints")
+    for earlier in list(directory.steps(checkpoints).values())[1:]:
+        directory.remove(earlier)
+    directory.tidy(checkpoints)
     config = home.config()
     config.data.path, config.train.warm_start = data, ""
     write_json(os.path.join(run, CONFIG_FILE), config.to_dict())

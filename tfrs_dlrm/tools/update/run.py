@@ -27,7 +27,6 @@ from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.stores.files import check_writable_place, disk_full, local_path
 from tfrs_dlrm.stores.lock import InUseError, directory_lock
 from tfrs_dlrm.tools.update import journal as steps
-from tfrs_dlrm.tools.update.adoption import enter, leave
 from tfrs_dlrm.tools.update.candidate import candidate_config, finish_candidate
 from tfrs_dlrm.tools.update.decision import decide
 from tfrs_dlrm.tools.update.journal import Journal
@@ -41,6 +40,7 @@ from tfrs_dlrm.training.asynchronous import server_lost
 from tfrs_dlrm.training.evaluation import NonFiniteError
 from tfrs_dlrm.training.free_models import free_models
 from tfrs_dlrm.training.loop import train_and_evaluate
+from tfrs_dlrm.training.run_files import REPORT_FILES, RUN_FILES, move_files, move_run
 from tfrs_dlrm.training.workdir import Workdir
 
 _AGAIN = "run the same command again, which continues the update"
@@ -258,11 +258,12 @@ class _Update:
 
     def _score(self) -> str:
         data, record = self._places.data, self._record
+        known = Workdir(self._workdir).known_rows(data)
         with self._computing():
-            parts = score_run(self._workdir, data, ("train", "eval"))
+            parts = score_run(self._workdir, data, known, ("train", "eval"))
         free_models()
         record.before, record.current = joined(parts).metrics(), parts[1].metrics()
-        record.new_values, record.unseen_values = value_shares(self._workdir, data)
+        record.new_values, record.unseen_values = value_shares(data, known)
         return steps.TRAIN
 
     def _train(self) -> str:
@@ -292,8 +293,10 @@ class _Update:
 
     def _compare(self) -> str:
         record, options = self._record, self._options
+        run, data = self._places.run, self._places.data
+        known = Workdir(run).known_rows(data)
         with self._computing():
-            (scores,) = score_run(self._places.run, self._places.data, ("eval",))
+            (scores,) = score_run(run, data, known, ("eval",))
         free_models()
         record.candidate = scores.metrics()
         record.decision, record.reason = decide(record.current, record.candidate, options.tolerance)
@@ -312,11 +315,13 @@ class _Update:
         return steps.LEAVE
 
     def _leave(self) -> str:
-        leave(self._workdir, self._places.before)
+        # The reports too: they would not be true of the next model.
+        os.makedirs(self._places.before, exist_ok=True)
+        move_files([*RUN_FILES, *REPORT_FILES], self._workdir, self._places.before)
         return steps.ENTER
 
     def _enter(self) -> str:
-        enter(self._places.run, self._workdir)
+        move_run(self._places.run, self._workdir)
         return steps.RECORD
 
     def _write(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,18 +14,19 @@ from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.training.evaluation import Scores, score
 from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.inputs import evaluation_dataset, evaluation_order
-from tfrs_dlrm.training.workdir import Workdir
 
 _SPLITS: tuple[Split, ...] = ("train", "eval")
 
 
-def score_run(workdir: str, data: str, splits: Sequence[Split]) -> list[Scores]:
-    """Scores the best checkpoint of a run on splits of a local prepared directory, under the strategy in scope.
+def score_run(workdir: str, data: str, known: Mapping[str, np.ndarray] | None, splits: Sequence[Split]) -> list[Scores]:
+    """Scores the best checkpoint of a run, under the strategy in scope.
 
-    Raises:
-      ValueError: the data neither encode as those of the run nor go on from them.
+    Args:
+      workdir: the directory of the run.
+      data: a prepared directory on a disk.
+      known: `Workdir.known_rows` of them.
+      splits: of the data.
     """
-    known = Workdir(workdir).known_rows(data)
     model, config, _ = load_run(workdir)
     size = config.train.eval_batch_size
     return [
@@ -44,19 +45,18 @@ def joined(parts: Sequence[Scores]) -> Scores:
     return Scores(labels, logits, weights, parts[0].task, more)
 
 
-def value_shares(workdir: str, data: str) -> tuple[dict[str, float], dict[str, float]]:
+def value_shares(data: str, known: Mapping[str, np.ndarray] | None) -> tuple[dict[str, float], dict[str, float]]:
     """Counts the values of a prepared log by what a run knows of them.
 
     Args:
-      workdir: the directory of the run.
-      data: a local prepared directory that goes on from the data of the run.
+      data: a prepared directory on a disk, which extends the data of the run.
+      known: `Workdir.known_rows` of them.
 
     Returns:
       By table with a vocabulary, the share of the values whose row is new or had another value in the run; and the
       share that has no row, or is missing.
     """
-    known = Workdir(workdir).known_rows(data) or {}
-    counts = _lookups(data)
+    counts, known = _lookups(data), known or {}
     new, unseen = {}, {}
     for table, count in counts.items():
         total = max(1, int(count.sum()))

@@ -1,0 +1,94 @@
+"""The layers of later models; tests/models/test_family.py compares them with NumPy inside of their models."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from layer_checks import check_layer
+
+from tfrs_dlrm.layers import (
+    BilinearFusion,
+    CompressedInteraction,
+    FactorizedInteraction,
+    FactorizedMLP,
+    FeatureGate,
+    FieldAttention,
+    GatedCrossNetwork,
+    LayerNorm,
+    MaskBlock,
+)
+
+RNG = np.random.default_rng(0)
+X, Y, VECTORS = (tf.constant(RNG.normal(size=(5, *n)), tf.float32) for n in ((4,), (6,), (3, 2)))
+
+
+LAYERS = pytest.mark.parametrize(
+    "layer, inputs",
+    [
+        (GatedCrossNetwork(2, seed=4), X),
+        (FeatureGate((3,), seed=4), [X, Y]),
+        (FeatureGate(), X),
+        (BilinearFusion(3, heads=2, seed=4), [X, Y]),
+        (LayerNorm(), VECTORS),
+        (MaskBlock(3, seed=4), [Y, X]),
+        (FieldAttention(2, 3, seed=4), VECTORS),
+        (CompressedInteraction((3, 2), seed=4), VECTORS),
+        (FactorizedInteraction(3, "relu", seed=4), X),
+        (FactorizedMLP((3, 2), "tanh", batch_norm=True, seed=4), X),
+    ],
+)
+
+
+@LAYERS
+def test_layer_checks(layer, inputs, tmp_path):
+    check_layer(layer, inputs, tmp_path, files=False)  # the models are saved in every format
+
+
+@LAYERS
+def test_gradients_in_bfloat16_are_those_of_float32(layer, inputs):
+    """Summed over a batch of 8200 in bfloat16, a gradient would be off by more than half."""
+    many = tf.nest.map_structure(lambda x: tf.tile(tf.abs(x), [1640] + [1] * (x.shape.rank - 1)), inputs)
+    gradients, weights = [], None
+    for policy in ("float32", "mixed_bfloat16"):
+        made = type(layer).from_config(layer.get_config() | {"dtype": policy})
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.cast(made(many), tf.float32))
+        weights = weights or made.get_weights()
+        for w, value in zip(made.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(w, value)
+        gradients.append(tape.gradient(loss, made.trainable_variables))
+    for exact, half in zip(*gradients, strict=True):
+        np.testing.assert_allclose(half, exact, rtol=0.15, atol=0.15 * float(tf.reduce_max(tf.abs(exact))))
+
+
+def test_gates_by_hand():
+    network = GatedCrossNetwork(1)
+    network.build([None, 2])
+    network.set_weights([np.array([[1.0, 0.0], [2.0, 1.0]]), np.array([0.0, -1.0]), np.array([[0.0, 99], [0, 99]])])
+    # [3, 4] * ([3, 4] W + [0, -1]) * [1/2, 1] + [3, 4] = [3, 4] * [11, 3] * [1/2, 1] + [3, 4].
+    np.testing.assert_allclose(network(tf.constant([[3.0, 4.0]])), [[19.5, 16.0]])
+    np.testing.assert_array_equal(FeatureGate()(X), X)  # at first
+
+
+def test_fusion_by_hand():
+    fusion = BilinearFusion(1, heads=2)
+    fusion.build([[None, 4], [None, 2]])
+    fusion.set_weights([np.array([[[[1.0]], [[2.0]]], [[[3.0]], [[4.0]]]])])
+    # (1 * 1 + 2 * 2) * 10 + (3 * 3 + 4 * 4) * 100
+    np.testing.assert_allclose(fusion([tf.constant([[1.0, 2, 3, 4]]), tf.constant([[10.0, 100]])]), [[2550.0]])
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: GatedCrossNetwork(0), "layers=0; at least 1"),
+        (lambda: MaskBlock(0), "outputs=0, reduction=2.0; at least 1"),
+        (lambda: FieldAttention(1, 0), "heads=1, dim=0; both must be"),
+        (lambda: CompressedInteraction((3, 0)), r"maps=\[3, 0\]; at least one"),
+        (lambda: FactorizedInteraction(0), "outputs=0; at least 1"),
+        (lambda: BilinearFusion(1, 0), "outputs=1, heads=0; both must be at least 1"),
+        (lambda: BilinearFusion(1, 3)([X, Y]), r"heads=3 does not divide the widths \[4, 6\]; choose a divisor"),
+    ],
+)
+def test_refuses(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
