@@ -7,6 +7,8 @@ PYTHON ?= python3
 TEST_PROCESSES ?= 2
 # Further options of pytest, such as TESTS='-k cluster -x'.
 TESTS ?=
+# Where the environment forbids bytecode files, each program that a test starts would compile TensorFlow anew: 20 seconds.
+export PYTHONDONTWRITEBYTECODE :=
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/installed
