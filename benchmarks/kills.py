@@ -2,6 +2,7 @@
 
 make bench-kills                                             # ten tries of each stage
 python benchmarks/kills.py --tries=50 --stages=two_prepares,two_trains --seed=1
+python benchmarks/kills.py --stages=prepare,prepare_next --engine=spark
 
 A try kills `prepare` (`prepare_next` on the data of a day before), `train`, `export`, `compare` or `update` one to
 three times at random moments, with SIGKILL or SIGTERM, and starts the same command again each time. In the end prepared
@@ -41,6 +42,7 @@ STAGES += ["two_prepares", "two_trains", "two_exports"]
 _STAGES = flags.DEFINE_list("stages", STAGES, "What to try.")
 _TRIES = flags.DEFINE_integer("tries", 10, "Tries of each stage.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments, delays and signals.")
+_ENGINE = flags.DEFINE_enum("engine", "duckdb", ["duckdb", "spark"], "What prepares, where a preparation is killed.")
 _KEEP = flags.DEFINE_bool("keep", False, "Whether to keep the directories of tries that failed.")
 _OUTPUT = flags.DEFINE_string("output", "", "Where to write the results as JSON.")
 
@@ -252,13 +254,14 @@ def make_stages(home: str) -> dict[str, Stage]:
     schema, logs = write_logs(home)
 
     def prepare(share: float) -> Callable[[str], list[str]]:
-        inputs = [f"--schema={schema}", f"--input={logs}", f"--eval_fraction={share}"]
+        inputs = [f"--schema={schema}", f"--input={logs}", f"--eval_fraction={share}", f"--engine={_ENGINE.value}"]
         return lambda path: ["prepare", *inputs, f"--output={path}"]
 
     data, run = os.path.join(home, "data"), os.path.join(home, "run")
 
     def prepare_next(half_life: str) -> Callable[[str], list[str]]:
         inputs = [f"--base={data}", f"--input={os.path.join(home, 'next-*.csv')}", f"--half_life={half_life}"]
+        inputs += [f"--engine={_ENGINE.value}"]
         return lambda path: ["prepare", *inputs, f"--output={path}"]
 
     model = [*_MODEL, f"--config.data.path={data}"]

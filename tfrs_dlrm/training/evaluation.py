@@ -223,11 +223,11 @@ def evaluate_run(
         name = data or config.data.path
         data, home = local_copy(name), Workdir(workdir)
         PreparedManifest.load(data)
-        known = home.known_rows(data, checkpoint)
+        of_model = home.model_rows(data, checkpoint)
         fitted = _calibrated_on(home, data, split)
-        rows = evaluation_dataset(data, config.train.eval_batch_size, split, known)
+        rows = evaluation_dataset(data, config.train.eval_batch_size, split, of_model)
         scores = score(model, rows, progress, evaluation_order(data, split))
-    notes = [] if known is None else [_unknown_note(name, known, home.admits_values)]
+    notes = [] if of_model is None else [_unknown_note(name, of_model, home.admits_values)]
     if fitted is not None:
         scores = scores.on(~fitted)
         notes.append(f"The {len(scores.labels):,} rows that it was not calibrated on")
@@ -240,11 +240,11 @@ def evaluate_run(
     return Evaluation(scores, home.shown(checkpoint), name, reference, ".\n".join(notes))
 
 
-def _unknown_note(name: str, known: Mapping[str, np.ndarray], admits_values: bool) -> str:
-    rows = sum(len(mask) - int(np.count_nonzero(mask)) for mask in known.values())
+def _unknown_note(name: str, of_model: Mapping[str, np.ndarray], admits_values: bool) -> str:
+    unknown = sum(int(np.count_nonzero(rows[1:] == 0)) for rows in of_model.values())
     if admits_values:
-        return f"{rows:,} values of {name} have no row or another one along the stream, and count as unseen"
-    return f"{name} extends the data of the run: {rows:,} values of its tables are new, and count as unseen"
+        return f"{unknown:,} values of {name} have no row any more along the stream, and count as unseen"
+    return f"{name} extends the data of the run: {unknown:,} values of its tables are new, and count as unseen"
 
 
 def _calibrated_on(home: Workdir, data: str, split: Split) -> np.ndarray | None:

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from tfrs_dlrm.data.preparing.manifest import Split
 from tfrs_dlrm.data.reading.dataset import SHUFFLE_ROWS, dataset, steps_per_epoch
-from tfrs_dlrm.data.reading.known_rows import only_known
 from tfrs_dlrm.data.reading.labels import kept_share
+from tfrs_dlrm.data.reading.model_rows import with_model_rows
 from tfrs_dlrm.data.reading.record_dataset import record_dataset
 from tfrs_dlrm.data.reading.records import write_records
 from tfrs_dlrm.data.reading.row_groups import reading_order
@@ -141,7 +141,7 @@ def worker_dataset(directory: str, batch_size: int, split: Split, shuffle_rows: 
 
 
 def evaluation_dataset(
-    directory: str, batch_size: int, split: Split = "eval", known: Mapping[str, np.ndarray] | None = None
+    directory: str, batch_size: int, split: Split = "eval", model_rows: Mapping[str, np.ndarray] | None = None
 ) -> tf.data.Dataset:
     """Returns what `tfrs_dlrm.training.evaluation.score` takes: the part that this process scores, in order.
 
@@ -151,13 +151,14 @@ def evaluation_dataset(
       directory: what `prepare` wrote.
       batch_size: over all replicas together.
       split: which rows.
-      known: by table, bool [rows]: the rows that the model knows; others become the unseen value. None is all.
+      model_rows: by table, the model's row of each row of the data, int32 [rows]; see `Workdir.model_rows`. None is
+        the same.
     """
     data = dataset(directory, batch_size, split=split, shuffle=False, context=distribution_of().evaluation_part)
     schema = Schema.load(os.path.join(local_copy(directory), SCHEMA_FILE))
     share = kept_share(schema, split)
-    if known is not None:
-        of_model = only_known(schema, known)
+    if model_rows is not None:
+        of_model = with_model_rows(schema, model_rows)
         data = data.map(lambda features, *rest: (of_model(features), *rest), num_parallel_calls=1, deterministic=True)
     if share == 1:
         return data

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 import tf_keras as keras
 
@@ -21,7 +19,7 @@ from tfrs_dlrm.checkpoint.restore import UNREADABLE
 from tfrs_dlrm.checkpoint.save import DENSE
 from tfrs_dlrm.checkpoint.table_rows import read_slice, slices
 from tfrs_dlrm.data.encoding.statistics import read_statistics
-from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
+from tfrs_dlrm.data.encoding.vocabulary import rows_by_value
 from tfrs_dlrm.data.preparing.lineage import lineage
 from tfrs_dlrm.embeddings.optimizers import ROW_OPTIMIZERS
 from tfrs_dlrm.embeddings.storage import LogicalTable
@@ -230,9 +228,7 @@ def _matches(table: Table, schema: Schema, old_dir: str, new_dir: str, old_rows:
     rows = table.vocabulary_size or 0
     encoding = next((f.encoding for f in schema.categorical if f.table == table.name), "ids")
     if encoding == "vocabulary":
-        old, new = _values(old_dir, table.name), _values(new_dir, table.name)
-        found = pc.index_in(new, value_set=old)
-        matches = np.concatenate([[0], pc.fill_null(found, -2).to_numpy(zero_copy_only=False) + 1])
+        matches = rows_by_value(table.name, new_dir, old_dir)
     else:
         matches = np.where(np.arange(rows) < old_rows, np.arange(rows), -1)
     compressed = table.remainders is not None or table.stored_in
@@ -263,11 +259,6 @@ def _first_rows(
             f" {table.name!r} as that run does (model.remainders and model.compress_above)"
         )
     return np.where(np.arange(rows) < old_rows, np.arange(rows), -1).astype(np.int64)
-
-
-def _values(directory: str, table: str) -> pa.Array:
-    with open(vocabulary_file(directory, table), "rb") as f:
-        return pa.array(f.read().split(b"\n")[:-1], pa.binary())
 
 
 def _row_copies(

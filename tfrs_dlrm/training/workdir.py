@@ -31,7 +31,7 @@ from tfrs_dlrm.data.encoding.checksums import (
     write_checksums,
 )
 from tfrs_dlrm.data.encoding.statistics import STATISTICS_FILE
-from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, same_values
+from tfrs_dlrm.data.encoding.vocabulary import VOCABULARY_DIR, all_rows_by_value
 from tfrs_dlrm.data.preparing.lineage import check_scorable, lineage
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
@@ -300,12 +300,12 @@ class Workdir:
                 " the rows of their tables mean other values"
             )
 
-    def known_rows(self, data_dir: str, checkpoint: str = "") -> dict[str, np.ndarray] | None:
-        """Returns which rows of prepared data on a disk the model of the run knows; None if these are all.
+    def model_rows(self, data_dir: str, checkpoint: str = "") -> dict[str, np.ndarray] | None:
+        """Returns the rows that values of prepared data on a disk have in the model of the run; None if the same.
 
         The data either encode as those of the run did, or extend them, see the `base` of `prepare`. In the second
-        case, and if the run admits values of a stream, the result is, by table with a vocabulary, bool [rows of the
-        data].
+        case, and if the run admits values of a stream, the result is, by table with a vocabulary, the model's row of
+        each row of the data, int32 [rows of the data]; 0 where the model does not know the value.
 
         Args:
           data_dir: the prepared directory.
@@ -320,8 +320,8 @@ class Workdir:
         else:
             check_scorable(self.schema(), data_dir, found, self.name)
         if self.admits_values:
-            return same_values(data_dir, self.encoder_of(checkpoint or self.checkpoint("best")))
-        return found.known if found else None
+            return all_rows_by_value(data_dir, self.encoder_of(checkpoint or self.checkpoint("best")))
+        return found.rows() if found else None
 
     def encodes_as(self, data_dir: str) -> bool:
         """Whether a prepared directory on a disk has the schema, vocabularies and statistics of the run."""

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfrs_dlrm.config import StreamConfig
 from tfrs_dlrm.config.admitting_tables import with_room
 from tfrs_dlrm.data.encoding.encoder import Encoder
-from tfrs_dlrm.data.encoding.vocabulary import same_values
+from tfrs_dlrm.data.encoding.vocabulary import all_rows_by_value
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.typed_rows import parse
@@ -40,11 +40,10 @@ def test_the_files_encode_by_the_vocabulary_of_the_checkpoint(prepared, tmp_path
     assert rows.numpy().tolist() == [1, 0, 2, 3, 4] and known.numpy().tolist() == [True, False, True, True, True]
     assert encoder.rows(schema.categorical[1], tf.constant(["y", "x"]))[0].numpy().tolist() == [2, 1]
 
-    kept = same_values(prepared, str(tmp_path / "encoder"))
-    np.testing.assert_array_equal(kept["site"], [True, True, False, True])
-    np.testing.assert_array_equal(kept["user"], [True, True, True])
-    # Rows that the other vocabulary does not have are not known.
-    np.testing.assert_array_equal(same_values(str(tmp_path / "encoder"), prepared)["site"], [1, 1, 0, 1, 0])
+    rows = all_rows_by_value(prepared, str(tmp_path / "encoder"))
+    np.testing.assert_array_equal(rows["site"], [0, 1, 0, 3])
+    np.testing.assert_array_equal(rows["user"], [0, 1, 2])
+    np.testing.assert_array_equal(all_rows_by_value(str(tmp_path / "encoder"), prepared)["site"], [0, 1, 0, 3, 0])
 
 
 def test_only_a_table_with_all_its_room_may_have_more_rows_than_values(prepared, tmp_path):

@@ -75,14 +75,14 @@ def stub(monkeypatch):
         monkeypatch.setattr(run, "prepare", found.prepare)
         monkeypatch.setattr(run, "score_run", found.score)
         monkeypatch.setattr(run, "joined", lambda parts: parts[0])
-        monkeypatch.setattr(run, "value_shares", lambda data, known: ({"site": 0.25}, {"site": 0.1}))
+        monkeypatch.setattr(run, "value_shares", lambda data, rows: ({"site": 0.25}, {"site": 0.1}))
         monkeypatch.setattr(run, "free_models", lambda: None)
         monkeypatch.setattr(run, "train_and_evaluate", found.train)
         monkeypatch.setattr(publishing, "export", found.export)
         monkeypatch.setattr(publishing, "_checkpoint", lambda home: str(model_of(home.file(""))))
         monkeypatch.setattr(publishing, "_manifest", manifest)
         monkeypatch.setattr(Workdir, "check_data", lambda self, data: None)
-        monkeypatch.setattr(Workdir, "known_rows", lambda self, data: None)
+        monkeypatch.setattr(Workdir, "model_rows", lambda self, data: None)
         monkeypatch.setattr(Workdir, "schema", lambda self: Schema(Label("y"), (DenseFeature("x"),)))
         return found
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tfrs_dlrm.schema import Schema, Table
 from tfrs_dlrm.stores.files import whole_file
@@ -55,16 +57,29 @@ def read_vocabulary(directory: str, table: str) -> Iterator[str]:
             yield line.removesuffix("\n")
 
 
-def same_values(data_dir: str, encoder_dir: str) -> dict[str, np.ndarray]:
-    """Returns, by table with a vocabulary, which rows of data have the same value elsewhere, bool [rows]; row 0 has.
+def rows_by_value(table: str, directory: str, other: str) -> np.ndarray:
+    """Returns, for each row of a table in one directory, the row of the same value in another one.
 
     Args:
-      data_dir: the directory with the vocabularies of the data.
-      encoder_dir: another directory with vocabularies of these tables.
+      table: its name.
+      directory: has a vocabulary of it.
+      other: has another one.
+
+    Returns:
+      int32 [values + 1], -1 for a value that the other vocabulary does not have. Row 0 is row 0.
     """
-    found = {}
-    for name in sorted(os.listdir(os.path.join(data_dir, VOCABULARY_DIR))):
-        table = name.removesuffix(".txt")
-        of_data, others = read_vocabulary(data_dir, table), read_vocabulary(encoder_dir, table)
-        found[table] = np.array([True, *(value == next(others, None) for value in of_data)])
-    return found
+    of_values = pc.index_in(_values(directory, table), value_set=_values(other, table))
+    rows = pc.fill_null(of_values, -2).to_numpy(zero_copy_only=False) + 1
+    return np.concatenate([[0], rows]).astype(np.int32)
+
+
+def all_rows_by_value(directory: str, other: str) -> dict[str, np.ndarray]:
+    """Returns `rows_by_value` of each table with a vocabulary, 0 for a value that the other one does not have."""
+    names = sorted(os.listdir(os.path.join(directory, VOCABULARY_DIR)))
+    tables = [name.removesuffix(".txt") for name in names]
+    return {table: np.maximum(rows_by_value(table, directory, other), 0) for table in tables}
+
+
+def _values(directory: str, table: str) -> pa.Array:
+    with open(vocabulary_file(directory, table), "rb") as f:
+        return pa.array(f.read().split(b"\n")[:-1], pa.binary())

@@ -31,6 +31,12 @@ class Lineage:
     known: dict[str, np.ndarray]
     same_statistics: bool
 
+    def rows(self) -> dict[str, np.ndarray]:
+        """Returns, by table, the earlier row of each row, int32 [rows]; 0 where that had another value, or none."""
+        return {
+            table: np.where(known, np.arange(len(known)), 0).astype(np.int32) for table, known in self.known.items()
+        }
+
 
 def lineage(data_dir: str, encoder_dir: str) -> Lineage | None:
     """Finds in a local prepared directory the earlier link with the given vocabularies; None if there is none.

@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from tfrs_dlrm.data.encoding.checksums import encoder_fingerprint
 from tfrs_dlrm.data.encoding.encoder import Encoder
-from tfrs_dlrm.data.encoding.vocabulary import same_values
+from tfrs_dlrm.data.encoding.vocabulary import all_rows_by_value
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.preparing.samples import read_samples, to_tensors
 from tfrs_dlrm.data.reading.dataset import dataset
-from tfrs_dlrm.data.reading.known_rows import only_known
+from tfrs_dlrm.data.reading.model_rows import with_model_rows
 from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.messages.arguments import check_argument
 from tfrs_dlrm.models.ranking import RankingModel
@@ -212,14 +212,15 @@ def _export(
 def _cost(model: RankingModel, serving: ServingModel, data_dir: str, encoder_dir: str) -> Accuracy:
     """Measures smaller tables on the evaluation set, or on the training set without one.
 
-    The vocabularies in `encoder_dir` may have moved along a stream since the data were prepared. A row that has another
-    value now counts as unseen.
+    The vocabularies in `encoder_dir` may have moved along a stream since the data were prepared. A value without a row
+    now counts as unseen.
     """
     split: Split = "eval" if PreparedManifest.load(data_dir).rows("eval") else "train"
     rows = dataset(data_dir, 2048, split=split, shuffle=False, drop_remainder=False)
     if encoder_fingerprint(data_dir) != encoder_fingerprint(encoder_dir):
-        known = only_known(Schema.load(os.path.join(data_dir, SCHEMA_FILE)), same_values(data_dir, encoder_dir))
-        rows = rows.map(lambda features, *rest: (known(features), *rest))
+        schema, moved = Schema.load(os.path.join(data_dir, SCHEMA_FILE)), all_rows_by_value(data_dir, encoder_dir)
+        of_model = with_model_rows(schema, moved)
+        rows = rows.map(lambda features, *rest: (of_model(features), *rest))
     return accuracy(model, serving, rows)
 
 

@@ -165,8 +165,8 @@ class Backtest:
 
 
 def _score(run: str, data: str, eval_rows: bool = True) -> dict[str, float]:
-    known = Workdir(run).known_rows(data)
-    parts = score_run(run, data, known, ("train", "eval") if eval_rows else ("train",))
+    rows = Workdir(run).model_rows(data)
+    parts = score_run(run, data, rows, ("train", "eval") if eval_rows else ("train",))
     free_models()
     return joined(parts).metrics()
 

@@ -258,12 +258,12 @@ class _Update:
 
     def _score(self) -> str:
         data, record = self._places.data, self._record
-        known = Workdir(self._workdir).known_rows(data)
+        rows = Workdir(self._workdir).model_rows(data)
         with self._computing():
-            parts = score_run(self._workdir, data, known, ("train", "eval"))
+            parts = score_run(self._workdir, data, rows, ("train", "eval"))
         free_models()
         record.before, record.current = joined(parts).metrics(), parts[1].metrics()
-        record.new_values, record.unseen_values = value_shares(data, known)
+        record.new_values, record.unseen_values = value_shares(data, rows)
         return steps.TRAIN
 
     def _train(self) -> str:
@@ -294,9 +294,9 @@ class _Update:
     def _compare(self) -> str:
         record, options = self._record, self._options
         run, data = self._places.run, self._places.data
-        known = Workdir(run).known_rows(data)
+        rows = Workdir(run).model_rows(data)
         with self._computing():
-            (scores,) = score_run(run, data, known, ("eval",))
+            (scores,) = score_run(run, data, rows, ("eval",))
         free_models()
         record.candidate = scores.metrics()
         record.decision, record.reason = decide(record.current, record.candidate, options.tolerance)

@@ -18,19 +18,19 @@ from tfrs_dlrm.training.inputs import evaluation_dataset, evaluation_order
 _SPLITS: tuple[Split, ...] = ("train", "eval")
 
 
-def score_run(workdir: str, data: str, known: Mapping[str, np.ndarray] | None, splits: Sequence[Split]) -> list[Scores]:
+def score_run(workdir: str, data: str, rows: Mapping[str, np.ndarray] | None, splits: Sequence[Split]) -> list[Scores]:
     """Scores the best checkpoint of a run, under the strategy in scope.
 
     Args:
       workdir: the directory of the run.
       data: a prepared directory on a disk.
-      known: `Workdir.known_rows` of them.
+      rows: `Workdir.model_rows` of them.
       splits: of the data.
     """
     model, config, _ = load_run(workdir)
     size = config.train.eval_batch_size
     return [
-        score(model, evaluation_dataset(data, size, split, known), order=evaluation_order(data, split))
+        score(model, evaluation_dataset(data, size, split, rows), order=evaluation_order(data, split))
         for split in splits
     ]
 
@@ -45,22 +45,22 @@ def joined(parts: Sequence[Scores]) -> Scores:
     return Scores(labels, logits, weights, parts[0].task, more)
 
 
-def value_shares(data: str, known: Mapping[str, np.ndarray] | None) -> tuple[dict[str, float], dict[str, float]]:
+def value_shares(data: str, rows: Mapping[str, np.ndarray] | None) -> tuple[dict[str, float], dict[str, float]]:
     """Counts the values of a prepared log by what a run knows of them.
 
     Args:
       data: a prepared directory on a disk, which extends the data of the run.
-      known: `Workdir.known_rows` of them.
+      rows: `Workdir.model_rows` of them.
 
     Returns:
       By table with a vocabulary, the share of the values whose row is new or had another value in the run; and the
       share that has no row, or is missing.
     """
-    counts, known = _lookups(data), known or {}
+    counts, rows = _lookups(data), rows or {}
     new, unseen = {}, {}
     for table, count in counts.items():
         total = max(1, int(count.sum()))
-        fresh = count[~known[table]].sum() if table in known else 0
+        fresh = count[1:][rows[table][1:] == 0].sum() if table in rows else 0
         new[table], unseen[table] = float(fresh / total), float(count[0] / total)
     return new, unseen
 
