@@ -141,10 +141,13 @@ def check_scores_by_value(path, rows, run, tmp_path):
         assert found.note.startswith(f"{gone} values of {data} have no row any more along the stream")
     common = set(of_data["site"]) & set(of_model["site"])
     assert any(of_data["site"].index(v) != of_model["site"].index(v) for v in common) and len(common) >= 5
-    # The same rows by the encoder of the checkpoint; sorted, since `prepare` draws the evaluation rows.
+    # The same rows by the encoder of the checkpoint, but for values without a row in the data; sorted, since `prepare`
+    # draws the evaluation rows.
     encoder = Encoder.load(encoder_dir)
-    names = [name for name in rows[0] if name != "clicked"]
-    raw = {name: tf.constant([row[name] for row in rows]) for name in names}
+    sites = [row["site"] if row["site"] in of_data["site"] else "never" for row in rows]
+    tags = ["|".join(t if t in of_data["tags"] else "never" for t in row["tags"].split("|")) for row in rows]
+    raw = {"price": [row["price"] for row in rows], "site": sites, "tags": tags}
+    raw = {name: tf.constant(column) for name, column in raw.items()}
     logits = np.concatenate([evaluate_run(run, later, split).scores.logits for split in ("train", "eval")])
     expected = model(encoder(raw), training=False)
     np.testing.assert_allclose(np.sort(1 / (1 + np.exp(-logits))), np.sort(np.ravel(expected)), atol=1e-6)
