@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging as python_logging
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +69,7 @@ def session(master: str | None) -> Iterator[SparkSession]:
         builder = builder.config(key, value)
     if master is not None:
         builder = builder.master(with_retries(master))
-    with _log_file() as log:
+    with _log_file() as log, _no_reports_of_py4j():
         try:
             with _python_of_executors(master), _stderr_to(log):
                 spark = builder.getOrCreate()
@@ -76,8 +78,21 @@ def session(master: str | None) -> Iterator[SparkSession]:
         try:
             yield spark
         finally:
-            with contextlib.suppress(Exception):  # Spark may be what failed
+            with contextlib.suppress(Exception), warnings.catch_warnings():  # Spark may be what failed
+                warnings.simplefilter("ignore", RuntimeWarning)
                 spark.stop()
+
+
+@contextlib.contextmanager
+def _no_reports_of_py4j() -> Iterator[None]:
+    """Keeps Py4J from logging what it also raises, such as the end by a signal, with a traceback."""
+    logger = python_logging.getLogger("py4j")
+    level = logger.level
+    logger.setLevel(python_logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def check(master: str | None) -> None:
