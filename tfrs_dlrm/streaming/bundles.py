@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from tfrs_dlrm.config import StreamConfig
+from tfrs_dlrm.data.encoding.encoder import free_vocabularies
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.serving.bundle.manifest import MANIFEST
 from tfrs_dlrm.serving.bundle.versions import whole_versions
@@ -40,7 +41,11 @@ class Bundles:
         if not self._every or not window or window % self._every or self._newest() == os.path.basename(checkpoint):
             return ""
         encoder_dir = self._home.encoder_of(checkpoint)
-        path, _ = export_model(model, encoder_dir, self._output, ExportOptions(keep=self._keep), checkpoint)
+        try:
+            path, _ = export_model(model, encoder_dir, self._output, ExportOptions(keep=self._keep), checkpoint)
+        finally:
+            if self._home.admits_values:
+                free_vocabularies(encoder_dir)
         return path
 
     def _newest(self) -> str:

@@ -12,10 +12,12 @@ from stream_runs import records, stopped_after
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, StreamConfig, TrainConfig
 from tfrs_dlrm.config.admitting_tables import admitting_tables, with_room
-from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.encoding.encoder import Encoder, free_vocabularies
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema
+from tfrs_dlrm.serving.exporting.comparison import PythonRuntime
 from tfrs_dlrm.serving.exporting.export import export
+from tfrs_dlrm.serving.runtime.saved_model import RunError
 from tfrs_dlrm.streaming.admission import new_values
 from tfrs_dlrm.streaming.loop import train_on_stream
 from tfrs_dlrm.training.evaluation import evaluate_run
@@ -74,7 +76,8 @@ def test_admits_exactly_once(kafka, data, tmp_path):
     path, messages = data
     kafka.send("clicks", messages)
     config = config_of(path, kafka)
-    train_on_stream(config, str(tmp_path / "whole"))
+    exports = {"export_to": str(tmp_path / "live"), "export_every_windows": 18}
+    train_on_stream(config_of(path, kafka, **exports), str(tmp_path / "whole"))
     for _ in range(3):  # after windows 7, 13, and 19: resumes from the checkpoint before
         stopped_after(config, tmp_path / "cut", 7)
     train_on_stream(config, str(tmp_path / "cut"))
@@ -110,6 +113,7 @@ def test_admits_exactly_once(kafka, data, tmp_path):
     exported = export(str(tmp_path / "whole"), str(tmp_path / "exports"))  # compares answers with the model's
     (served,) = Path(exported.path, "assets").glob("site*")
     assert served.read_text().split() == sites
+    check_freed(tmp_path / "live", encoder_dir)
     check_scores_by_value(path, messages[-600:], str(tmp_path / "whole"), tmp_path)
     with pytest.raises(ValueError, match=r"the vocabularies of .* have changed along its stream"):
         home.check_data(path)
@@ -122,6 +126,21 @@ def test_admits_exactly_once(kafka, data, tmp_path):
     admit, off = (np.mean([r["eval"]["auc"] for r in rs[-10:]]) for rs in (whole, records(tmp_path / "off")))
     assert admit > off + 0.02, (admit, off)
     check_warm_starts(path, tmp_path / "off", tmp_path / "whole", set(first) & set(sites))
+
+
+def check_freed(live, encoder_dir):
+    """Nothing of a vocabulary that has changed stays in memory after an export."""
+    runtime = PythonRuntime(str(live / "1"))
+    request = {"price": np.float32([1]), "site": np.array([b"s1"], object), "tags": np.array([b"t1"], object)}
+    assert runtime.run("serving_default", request)
+    runtime.free()
+    with pytest.raises(RunError, match="does not exist"):
+        runtime.run("serving_default", request)
+    encoder, again = Encoder.load(encoder_dir), Encoder.load(encoder_dir)
+    free_vocabularies(encoder_dir)
+    with pytest.raises(tf.errors.OpError, match=r"not found|does not exist"):
+        again.rows(encoder.schema.categorical[0], tf.constant(["s1"]))
+    assert Encoder.load(encoder_dir).rows(encoder.schema.categorical[0], tf.constant(["never"]))[0].numpy() == [0]
 
 
 def check_scores_by_value(path, rows, run, tmp_path):

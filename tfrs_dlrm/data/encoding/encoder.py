@@ -394,6 +394,17 @@ class _Lines(tf.lookup.TextFileInitializer):
         return f"vocabulary_{self._digest}"
 
 
+def free_vocabularies(directory: str) -> None:
+    """Frees the vocabularies of a directory in memory; encoders of their values in this process work no longer.
+
+    TensorFlow would keep them until the process ends, which is too long for one whose vocabularies change.
+    """
+    for name in os.listdir(os.path.join(directory, VOCABULARY_DIR)):
+        lines = _Lines(os.path.join(directory, VOCABULARY_DIR, name))
+        table = tf.raw_ops.HashTableV2(key_dtype=tf.string, value_dtype=tf.int64, shared_name=lines._shared_name)
+        tf.raw_ops.DestroyResourceOp(resource=table, ignore_lookup_error=True)
+
+
 def _lookup(directory: str, table: str, rows: int, has_room: bool) -> tf.lookup.StaticHashTable:
     """Makes the table from text to its line number in the vocabulary, -1 if it is not found.
 
