@@ -85,14 +85,23 @@ def session(master: str | None) -> Iterator[SparkSession]:
 
 @contextlib.contextmanager
 def _no_reports_of_py4j() -> Iterator[None]:
-    """Keeps Py4J from logging what it also raises, such as the end by a signal, with a traceback."""
-    logger = python_logging.getLogger("py4j")
-    level = logger.level
-    logger.setLevel(python_logging.CRITICAL)
+    """Keeps Py4J from logging what it also raises, such as the end by a signal, with a traceback.
+
+    It logs some by its own logger, and some by the root logger.
+    """
+    own, root = python_logging.getLogger("py4j"), python_logging.getLogger()
+    level = own.level
+    own.setLevel(python_logging.CRITICAL)
+    root.addFilter(_not_of_py4j)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        root.removeFilter(_not_of_py4j)
+        own.setLevel(level)
+
+
+def _not_of_py4j(record: python_logging.LogRecord) -> bool:
+    return "py4j" not in Path(record.pathname).parts
 
 
 def check(master: str | None) -> None:
