@@ -141,9 +141,9 @@ def log(tmp_path_factory, small_blocks):
     return types.SimpleNamespace(home=home, inputs=inputs, expected=home / "duckdb")
 
 
-def test_a_directory_of_packed_files(spark, log, tmp_path):
+def test_a_directory_of_packed_files_split_by_group(spark, log, tmp_path):
     """Named as Hive does, and known by their first bytes."""
-    rows = frame(90)
+    rows, rule = frame(90), {**OPTIONS, "eval_fraction": 0.3, "split_by": "user"}
     for i, day in enumerate(("2026-11-01", "2026-11-02")):
         (tmp_path / f"logs/day={day}/hour=0{i}").mkdir(parents=True)
         rows[45 * i : 45 * i + 15].to_csv(tmp_path / f"logs/day={day}/part-0.bz2", sep="\t", index=False)
@@ -155,8 +155,9 @@ def test_a_directory_of_packed_files(spark, log, tmp_path):
     (tmp_path / "logs/_SUCCESS").touch()
     schema = dataclasses.replace(SCHEMA, categorical=(*SCHEMA.categorical, CategoricalFeature("day")))
     for engine in ("duckdb", "spark"):
-        manifest = prepare(schema, str(tmp_path / "logs"), str(tmp_path / engine), engine=engine, **OPTIONS)
+        manifest = prepare(schema, str(tmp_path / "logs"), str(tmp_path / engine), engine=engine, **rule)
         assert rows_read(manifest) + manifest.bad_rows == 90
+        assert manifest.rows("train") > 30 and manifest.rows("eval") > 5
     assert_same_bytes(tmp_path / "duckdb", tmp_path / "spark")
 
 
@@ -185,12 +186,20 @@ def test_both_engines_write_the_same_bytes(spark, log, tmp_path):
     assert prepare(SCHEMA, log.inputs, str(tmp_path / "out"), engine="spark", **OPTIONS) == manifest
 
 
-def test_both_engines_extend_a_base_alike(spark, log, tmp_path):
+def test_both_engines_extend_a_base_and_split_by_time_alike(spark, log, tmp_path):
     changed = {"seen": ["True", "False"] * 60, "spend": [f"{k},5 €" for k in range(120)]}
     frame(120, seed=1).assign(**changed).to_csv(tmp_path / "next.csv", index=False)
     on = {"base": str(log.expected), "half_life": 0.7}
+    rule = {
+        "eval_after": "2026-05-01",
+        "time": "ts",
+        "keep_order": True,
+        "keep_negatives": 0.6,
+        "bad_rows": "quarantine",
+    }
     for engine in ("duckdb", "spark"):
-        prepare(None, [str(tmp_path / "next.csv")], str(tmp_path / engine), engine=engine, **on, **OPTIONS)
+        manifest = prepare(None, [str(tmp_path / "next.csv")], str(tmp_path / engine), engine=engine, **on, **rule)
+        assert manifest.rows("train") > 30 and manifest.rows("eval") > 30
     assert_same_bytes(tmp_path / "duckdb", tmp_path / "spark")
     before, after = (
         (d / "vocabulary/site.txt").read_text(encoding="utf-8").splitlines() for d in (log.expected, tmp_path / "spark")
@@ -413,18 +422,3 @@ def test_arguments(tmp_path):
     with pytest.raises(ValueError, match="master='local' is for engine='spark', this is engine='duckdb'"):
         prepare(SCHEMA, [__file__], str(tmp_path / "out"), master="local")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [
-        {"eval_after": "2026-05-01", "time": "ts", "keep_order": True, "keep_negatives": 0.7},
-        {"eval_fraction": 0.3, "split_by": "user", "seed": 4},
-    ],
-    ids=["time", "group"],
-)
-def test_both_engines_split_by_time_and_group_alike(log, spark, tmp_path, rule):
-    for engine in ("duckdb", "spark"):
-        manifest = prepare(SCHEMA, log.inputs, str(tmp_path / engine), **rule, bad_rows="quarantine", engine=engine)
-    assert manifest.rows("train") > 50 and manifest.rows("eval") > 50
-    assert_same_bytes(tmp_path / "duckdb", tmp_path / "spark")
