@@ -235,7 +235,7 @@ class Workdir:
         """
         self.check_encoder()
         path = self.encoder_of(checkpoint) if checkpoint else self.encoder_dir
-        check_files(path)
+        check_files(path, "take another checkpoint of the run, such as the latest or the best, or train again")
         return Schema.load(os.path.join(path, SCHEMA_FILE))
 
     def checkpoint(self, which: Which) -> str:

@@ -20,6 +20,7 @@ from tfrs_dlrm.serving.exporting.export import export
 from tfrs_dlrm.serving.runtime.saved_model import RunError
 from tfrs_dlrm.streaming.admission import new_values
 from tfrs_dlrm.streaming.loop import train_on_stream
+from tfrs_dlrm.tools.report.findings import ReportOptions, examine
 from tfrs_dlrm.training.evaluation import evaluate_run
 from tfrs_dlrm.training.factory import load_run, make_model, make_optimizers
 from tfrs_dlrm.training.warm_start import warm_start
@@ -117,6 +118,8 @@ def test_admits_exactly_once(kafka, data, tmp_path):
     check_scores_by_value(path, messages[-600:], str(tmp_path / "whole"), tmp_path)
     with pytest.raises(ValueError, match=r"the vocabularies of .* have changed along its stream"):
         home.check_data(path)
+    with pytest.raises(ValueError, match=r"the vocabularies of .* have changed along its stream"):
+        examine(str(tmp_path / "whole"), ReportOptions(), lambda *done: pytest.fail("the model is scored first"))
     with pytest.raises(ValueError, match=r"stream\.new_values=admit, now it is off"):
         train_on_stream(config_of(path, kafka, new_values="off"), str(tmp_path / "whole"))
 
@@ -126,6 +129,10 @@ def test_admits_exactly_once(kafka, data, tmp_path):
     admit, off = (np.mean([r["eval"]["auc"] for r in rs[-10:]]) for rs in (whole, records(tmp_path / "off")))
     assert admit > off + 0.02, (admit, off)
     check_warm_starts(path, tmp_path / "off", tmp_path / "whole", set(first) & set(sites))
+
+    Path(encoder_dir, "vocabulary", "site.txt").write_text("s1\n")
+    with pytest.raises(ValueError, match=r"vocabulary/site\.txt: .*; take another checkpoint of the run"):
+        load_run(str(tmp_path / "whole"))
 
 
 def check_freed(live, encoder_dir):

@@ -119,6 +119,8 @@ def examine(workdir: str, options: ReportOptions = ReportOptions(), progress: Pr
     labels = ["", *(label.name for label in data_schema.more_labels)]
     groupings = [Grouping(workdir, group_by, label=label) for label in labels]
     data = local_copy(options.data or config.data.path)
+    if home.admits_values:
+        home.check_data(data)  # which importance needs, late
     verification = verify(options.bundle, latency=options.latency) if options.bundle else None
     manifest = PreparedManifest.load(data)
     scored = stage(progress, "evaluate", manifest.rows(options.split))
