@@ -7,6 +7,7 @@ import pkgutil
 import tf_keras as keras
 
 import tfrs_dlrm
+from tfrs_dlrm.layers import MixtureOfExperts
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 SCHEMA = Schema(
@@ -50,6 +51,18 @@ VALUES = {
     "attention_heads": 1,
     "attention_dim": 3,
     "interaction_maps": [3, 2],
+    "sharing": "shared_bottom",  # the others need several labels
+    "experts": 3,
+    "task_experts": 1,
+    "shared_experts": 3,
+    "expert_mlp": [4, 3],
+    "expert_levels": 3,
+    "tasks": 3,
+    "levels": 3,
+    "last": False,
+    "count": 1,  # as many outputs as final_bias has
+    "tower_mlp": [3, 1],
+    "mixture": keras.layers.serialize(MixtureOfExperts([3], tasks=2, dtype="mixed_bfloat16")),
     "maps": [3, 2],
     "first_context": ["a"],
     "second_context": ["b", "a"],

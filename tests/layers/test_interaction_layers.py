@@ -8,13 +8,19 @@ from layer_checks import check_layer
 from tfrs_dlrm.layers import (
     BilinearFusion,
     CompressedInteraction,
+    CustomizedGateControl,
     FactorizedInteraction,
     FactorizedMLP,
     FeatureGate,
     FieldAttention,
     GatedCrossNetwork,
+    Gates,
     LayerNorm,
     MaskBlock,
+    MixtureOfExperts,
+    ParallelMLPs,
+    ProgressiveExtraction,
+    TaskTowers,
 )
 
 RNG = np.random.default_rng(0)
@@ -34,6 +40,12 @@ LAYERS = pytest.mark.parametrize(
         (CompressedInteraction((3, 2), seed=4), VECTORS),
         (FactorizedInteraction(3, "relu", seed=4), X),
         (FactorizedMLP((3, 2), "tanh", batch_norm=True, seed=4), X),
+        (ParallelMLPs(2, (5, 3), "tanh", batch_norm=True, dropout=0.5, seed=4), X),
+        (ParallelMLPs(3, (4,), final_bias=range(12), seed=4), VECTORS),
+        (MixtureOfExperts((5, 3), 4, 3, seed=4), X),
+        (CustomizedGateControl((4, 3), 2, 1, tasks=2, last=False, seed=4), VECTORS),
+        (ProgressiveExtraction((5, 4), 1, 3, seed=4), X),
+        (TaskTowers(MixtureOfExperts((5,), seed=4), (3, 1), [0.5, -1], 4), X),
     ],
 )
 
@@ -41,6 +53,17 @@ LAYERS = pytest.mark.parametrize(
 @LAYERS
 def test_layer_checks(layer, inputs, tmp_path):
     check_layer(layer, inputs, tmp_path, files=False)  # the models are saved in every format
+
+
+@pytest.mark.parametrize("inputs", [X, VECTORS], ids=["of one input", "of an input for each"])
+def test_layer_checks_of_gates(inputs, tmp_path):
+    gates = Gates(3, 2, seed=4)
+    check_layer(gates, inputs, tmp_path, files=False)
+    with gates.watched() as found:
+        weights = gates(inputs)
+    gates(inputs)
+    np.testing.assert_array_equal(np.concatenate(found), weights)
+    np.testing.assert_allclose(tf.reduce_sum(weights, axis=2), np.ones([5, 3]), rtol=1e-6)
 
 
 @LAYERS
@@ -85,6 +108,12 @@ def test_fusion_by_hand():
         (lambda: FieldAttention(1, 0), "heads=1, dim=0; both must be"),
         (lambda: CompressedInteraction((3, 0)), r"maps=\[3, 0\]; at least one"),
         (lambda: FactorizedInteraction(0), "outputs=0; at least 1"),
+        (lambda: ParallelMLPs(0, (2,)), r"count=0, units=\[2\]: at least one MLP"),
+        (lambda: ParallelMLPs(2, (3,), final_bias=[1.0]), r"final_bias=\[1.0\]: 2 MLPs have 6 outputs"),
+        (lambda: Gates(0, 2), "tasks=0, experts=2; both must be at least 1"),
+        (lambda: CustomizedGateControl((3,), 0), "task_experts=0, shared_experts=2, tasks=2; each must"),
+        (lambda: ProgressiveExtraction((3,), levels=0), "levels=0; at least 1"),
+        (lambda: TaskTowers(MixtureOfExperts((3,)), (3, 2), [0.0, 0.0]), r"tower_mlp=\[3, 2\] must end in 1"),
         (lambda: BilinearFusion(1, 0), "outputs=1, heads=0; both must be at least 1"),
         (lambda: BilinearFusion(1, 3)([X, Y]), r"heads=3 does not divide the widths \[4, 6\]; choose a divisor"),
     ],

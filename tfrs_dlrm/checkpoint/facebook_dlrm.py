@@ -120,6 +120,10 @@ def _check_model(model: DLRM, features: Iterable[CategoricalFeature]) -> None:
             "models of facebookresearch/dlrm have dense features, a bottom MLP and no batch normalization; add the"
             " dense features to the schema, and leave out batch_norm, linear and numbers"
         )
+    if model.sharing != "shared_bottom":
+        raise ValueError(
+            f"sharing={model.sharing!r}: models of facebookresearch/dlrm have one top MLP; leave out sharing"
+        )
     owners: dict[str, str] = {}
     for f in features:
         table = model.schema.table_of(f)

@@ -11,9 +11,14 @@ from tfrs_dlrm.layers.factorized_interaction import FactorizedInteraction, Facto
 from tfrs_dlrm.layers.feature_gate import FeatureGate
 from tfrs_dlrm.layers.field_attention import FieldAttention
 from tfrs_dlrm.layers.gated_cross_network import GatedCrossNetwork
+from tfrs_dlrm.layers.gates import Gates
 from tfrs_dlrm.layers.layer_norm import LayerNorm
 from tfrs_dlrm.layers.mask_block import MaskBlock
+from tfrs_dlrm.layers.mixture_of_experts import MixtureOfExperts
 from tfrs_dlrm.layers.mlp import MLP
+from tfrs_dlrm.layers.parallel_mlps import ParallelMLPs
+from tfrs_dlrm.layers.progressive_extraction import CustomizedGateControl, ProgressiveExtraction
+from tfrs_dlrm.layers.task_towers import TaskTowers
 
 __all__ = [
     "MLP",
@@ -22,6 +27,7 @@ __all__ = [
     "BilinearFusion",
     "CompressedInteraction",
     "CrossNetwork",
+    "CustomizedGateControl",
     "DenseVectors",
     "DotInteraction",
     "Dropout",
@@ -30,6 +36,11 @@ __all__ = [
     "FeatureGate",
     "FieldAttention",
     "GatedCrossNetwork",
+    "Gates",
     "LayerNorm",
     "MaskBlock",
+    "MixtureOfExperts",
+    "ParallelMLPs",
+    "ProgressiveExtraction",
+    "TaskTowers",
 ]

@@ -15,9 +15,9 @@ from tfrs_dlrm.messages.arguments import check_argument
 
 Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
 # Of the moving averages of batch normalization. With Keras' 0.99 they need hundreds of steps to approach the data.
-_MOMENTUM = 0.9
+BATCH_NORM_MOMENTUM = 0.9
 # The variance of the last weights under `final_bias`, as a share of that of the others.
-_FINAL_SCALE = 0.01
+FINAL_SCALE = 0.01
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
@@ -33,12 +33,14 @@ class Dense(keras.layers.Dense):
         inputs = tf.cast(inputs, self.compute_dtype)
         outputs = tf.matmul(inputs, self.kernel) if inputs.shape.rank == 2 else tf.tensordot(inputs, self.kernel, 1)
         if self.use_bias:
-            outputs = _add_bias(outputs, tf.cast(self.bias, self.compute_dtype))
+            outputs = add_bias(outputs, tf.cast(self.bias, self.compute_dtype))
         return outputs if self.activation is None else self.activation(outputs)
 
 
 @tf.custom_gradient
-def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> Any:
+def add_bias(x: tf.Tensor, bias: tf.Tensor) -> Any:
+    """Adds a bias [units] to [B, ..., units], with a gradient that sums in float32."""
+
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         flat = tf.reshape(upstream, [-1, upstream.shape[-1]])
         return upstream, tf.matmul(tf.ones([1, tf.shape(flat)[0]], flat.dtype), flat)[0]
@@ -131,7 +133,7 @@ class MLP(keras.layers.Layer):
         # scale 1 over the mean of fan_in and fan_out is the variance 2 / (fan_in + fan_out).
         scale = 1.0
         if self.final_bias is not None and not hidden:
-            begins, scale = keras.initializers.Constant(list(self.final_bias)), _FINAL_SCALE
+            begins, scale = keras.initializers.Constant(list(self.final_bias)), FINAL_SCALE
         return Dense(
             self.units[i],
             activation=(None if normalized else self.activation) if hidden else self.final_activation,
@@ -146,7 +148,7 @@ class MLP(keras.layers.Layer):
 
     def _batch_norm(self, i: int) -> keras.layers.BatchNormalization:
         return keras.layers.BatchNormalization(
-            momentum=_MOMENTUM, synchronized=True, dtype=self.dtype_policy, name=f"batch_norm_{i}"
+            momentum=BATCH_NORM_MOMENTUM, synchronized=True, dtype=self.dtype_policy, name=f"batch_norm_{i}"
         )
 
     def build(self, input_shape: Any) -> None:

@@ -11,12 +11,12 @@ import tf_keras as keras
 from tfrs_dlrm.layers.field_attention import FieldAttention
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, side_by_side, stacked, vector_dim
-from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
-class AutoInt(RankingModel):
+class AutoInt(TowerModel):
     """AutoInt: self-attention between the vectors of features, next to an MLP.
 
         e_i = v_i x_i
@@ -30,13 +30,14 @@ class AutoInt(RankingModel):
     Args:
       schema: of the features; at least one categorical feature, no sequences.
       top_mlp: outputs of the MLP's layers, with ReLU after each but the last, which must be 1. With several labels, the
-        last layer has an output per label.
+        last layer has an output per label; see also `sharing`.
       attention_layers: the number of attention layers.
       attention_heads: the number of heads of each layer.
       attention_dim: the dimension of each head's vectors.
       dropout: the share of the MLP's hidden outputs that training drops, from 0 up to 1.
       batch_norm: whether the MLP's hidden layers are batch normalized.
       seed: determines all initial weights.
+      **kwargs: arguments of `TowerModel`, such as `sharing`: what several labels share.
 
     Raises:
       ValueError: a feature is a sequence, the schema has no categorical feature, the tables differ in dimension,

@@ -11,12 +11,12 @@ import tf_keras as keras
 from tfrs_dlrm.layers.cross_network import CrossNetwork
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, concatenated
-from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
-class DCN(RankingModel):
+class DCN(TowerModel):
     """DCN-v2: a cross network, which multiplies features explicitly, followed by an MLP or next to one.
 
         x_0 = concat(v_1, ..., v_n, x)
@@ -36,7 +36,7 @@ class DCN(RankingModel):
     Args:
       schema: of the features; no sequences. Tables may have any dimensions.
       top_mlp: outputs of the MLP's layers, with ReLU after each but the last, which must be 1. With several labels, the
-        last layer has an output per label.
+        last layer has an output per label; see also `sharing`.
       cross_layers: the number of cross layers; n layers multiply up to n + 1 inputs.
       cross_rank: the rank of the matrices W_l; 0 for full matrices.
       cross_structure: `stacked` or `parallel`.
@@ -45,6 +45,7 @@ class DCN(RankingModel):
       seed: determines all initial weights.
       dense_mlp: outputs of the layers of an MLP over the dense features, with ReLU after each; empty uses the dense
         features unchanged. Without dense features it has no effect.
+      **kwargs: arguments of `TowerModel`, such as `sharing`: what several labels share.
 
     Raises:
       ValueError: a feature is a sequence, `top_mlp` does not end in 1, or `cross_structure` is unknown.

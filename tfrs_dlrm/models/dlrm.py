@@ -15,14 +15,14 @@ from tfrs_dlrm.layers.mlp import Dense
 from tfrs_dlrm.messages.arguments import check_argument
 from tfrs_dlrm.models.dlrm_serving import DLRMCandidateScorer, DLRMRowScorer, ServedLayers
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, looked_up, projected_dim
-from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.scorers import CandidateScorer, RowScorer
 from tfrs_dlrm.models.served_linear import LinearKernels
+from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
-class DLRM(RankingModel):
+class DLRM(TowerModel):
     """DLRM: dot products between embeddings and a bottom MLP's output, followed by a top MLP.
 
         logit [B, L]
@@ -56,7 +56,7 @@ class DLRM(RankingModel):
       bottom_mlp: outputs of the bottom MLP's layers, with ReLU after each; the last is D. Without dense features it has
         no effect.
       top_mlp: outputs of the top MLP's layers, with ReLU after each but the last, which must be 1. Several labels share
-        all layers but the last, which has an output per label ("shared bottom", Caruana 1997, "Multitask Learning").
+        all layers but the last, which has an output per label, unless `sharing` says otherwise.
       self_interaction: whether to include the dot product of each vector with itself; then P = F (F + 1) / 2.
       seed: determines all initial weights.
       interaction: `dot` or `cat`.
@@ -64,6 +64,7 @@ class DLRM(RankingModel):
       batch_norm: whether both MLPs' hidden layers are batch normalized.
       numbers: what the dense features become: `mlp` or `autodis`.
       linear: whether the logit has a linear term.
+      **kwargs: arguments of `TowerModel`, such as `sharing`: what several labels share.
 
     Raises:
       ValueError: an MLP ends in a wrong number, a feature is a sequence, fewer than two vectors would interact, or
@@ -179,7 +180,7 @@ class DLRM(RankingModel):
     def _is_plain(self) -> bool:
         """Returns whether `DLRMRowScorer` and `DLRMCandidateScorer` compute this model.
 
-        They do for dot products in float32, a bottom MLP and a top MLP without batch normalization, unless a subclass
+        They do for dot products in float32, a bottom MLP and one top MLP without batch normalization, unless a subclass
         overrides `compute_logits`.
         """
         known = (
@@ -188,6 +189,7 @@ class DLRM(RankingModel):
             and not self.schema.projected
             and self._has_bottom_mlp == bool(self.schema.dense)
             and not self.top_mlp.batch_norm
+            and self.sharing == "shared_bottom"
         )
         return known and self.compute_dtype == "float32"
 

@@ -9,12 +9,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, concatenated
-from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
-class EmbeddingMLP(RankingModel):
+class EmbeddingMLP(TowerModel):
     """An MLP over the concatenation of all features.
 
         logit = MLP(concat(v_1, ..., v_n, x))
@@ -25,10 +25,11 @@ class EmbeddingMLP(RankingModel):
     Args:
       schema: of the features; no sequences. Tables may have any dimensions.
       top_mlp: outputs of the MLP's layers, with ReLU after each but the last, which must be 1. With several labels, the
-        last layer has an output per label.
+        last layer has an output per label; see also `sharing`.
       dropout: the share of the MLP's hidden outputs that training drops, from 0 up to 1.
       batch_norm: whether the MLP's hidden layers are batch normalized.
       seed: determines all initial weights.
+      **kwargs: arguments of `TowerModel`, such as `sharing`: what several labels share.
 
     Raises:
       ValueError: a feature is a sequence, or `top_mlp` does not end in 1.

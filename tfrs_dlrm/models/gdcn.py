@@ -11,12 +11,12 @@ import tf_keras as keras
 from tfrs_dlrm.layers.gated_cross_network import GatedCrossNetwork
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, concatenated
-from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
-class GDCN(RankingModel):
+class GDCN(TowerModel):
     """GDCN: a cross network with gates, next to an MLP or followed by one.
 
         x_0 = concat(v_1, ..., v_n, x)
@@ -33,12 +33,13 @@ class GDCN(RankingModel):
     Args:
       schema: of the features; no sequences. Tables may have any dimensions.
       top_mlp: outputs of the MLP's layers, with ReLU after each but the last, which must be 1. With several labels, the
-        last layer has an output per label.
+        last layer has an output per label; see also `sharing`.
       cross_layers: the number of cross layers; n layers multiply up to n + 1 inputs.
       cross_structure: `parallel` or `stacked`.
       dropout: the share of the MLP's hidden outputs that training drops, from 0 up to 1.
       batch_norm: whether the MLP's hidden layers are batch normalized.
       seed: determines all initial weights.
+      **kwargs: arguments of `TowerModel`, such as `sharing`: what several labels share.
 
     Raises:
       ValueError: a feature is a sequence, `top_mlp` does not end in 1, or `cross_structure` is unknown.

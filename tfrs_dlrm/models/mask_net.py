@@ -12,12 +12,12 @@ from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.layer_norm import LayerNorm
 from tfrs_dlrm.layers.mask_block import MaskBlock
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, side_by_side, stacked, vector_dim
-from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
-class MaskNet(RankingModel):
+class MaskNet(TowerModel):
     """MaskNet: layers whose inputs are multiplied by masks, which MLPs compute from the embeddings.
 
         v = concat(v_1 x_1, ..., v_n x_n),  e = concat(layer_norm(v_1 x_1), ..., layer_norm(v_n x_n))
@@ -34,7 +34,7 @@ class MaskNet(RankingModel):
     Args:
       schema: of the features; at least one categorical feature, no sequences.
       top_mlp: outputs of the MLP's layers, with ReLU after each but the last, which must be 1. With several labels, the
-        last layer has an output per label.
+        last layer has an output per label; see also `sharing`.
       mask_blocks: the number k of blocks.
       mask_units: the number of outputs of each block.
       mask_reduction: how many times wider than its mask the hidden layer is that computes the mask.
@@ -42,6 +42,7 @@ class MaskNet(RankingModel):
       dropout: the share of the MLP's hidden outputs that training drops, from 0 up to 1.
       batch_norm: whether the MLP's hidden layers are batch normalized.
       seed: determines all initial weights.
+      **kwargs: arguments of `TowerModel`, such as `sharing`: what several labels share.
 
     Raises:
       ValueError: a feature is a sequence, the schema has no categorical feature, the tables differ in dimension,

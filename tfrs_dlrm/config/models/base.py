@@ -192,8 +192,12 @@ class DeepModelConfig(HiddenLayersConfig):
             refuse("model.top_mlp", self.top_mlp, "its last number must be 1, the logit")
 
     def top_cost(self, inputs: int, schema: Schema) -> DenseCost:
-        """Counts the top MLP on `inputs` numbers, with an output for each label, and the copy of its input."""
-        return cost.concatenation(inputs) + self.mlp_cost(inputs, (*self.top_mlp[:-1], len(schema.labels)))
+        """Counts the top MLP on `inputs` numbers, and the copy of its input."""
+        return cost.concatenation(inputs) + self.top_mlp_cost(inputs, schema)
+
+    def top_mlp_cost(self, inputs: int, schema: Schema) -> DenseCost:
+        """Counts the top MLP on `inputs` numbers, with an output for each label."""
+        return self.mlp_cost(inputs, (*self.top_mlp[:-1], len(schema.labels)))
 
 
 def check_units(field: str, units: tuple[int, ...], may_be_empty: bool = False) -> None:

@@ -79,6 +79,12 @@ def logit(width: int, schema: Schema) -> DenseCost:
     return DenseCost(labels * width, 2 * labels * width, 2 * labels)
 
 
+def mixture(inputs: int, experts: int, width: int) -> DenseCost:
+    """Counts a softmax gate of `inputs` numbers, and the sum of the outputs [width] of experts that it weighs."""
+    gate = DenseCost(inputs * experts, 2 * inputs * experts + 3 * experts, 2 * experts)
+    return gate + DenseCost(flops=2 * experts * width, activations=width)
+
+
 def auto_dis(width: int, dim: int, buckets: int = 16) -> DenseCost:
     """Counts soft buckets of `width` numbers, with vectors of `dim` numbers."""
     each = DenseCost(

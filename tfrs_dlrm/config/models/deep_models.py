@@ -7,11 +7,12 @@ from tfrs_dlrm.config.field_checks import check_at_least, check_choice, refuse
 from tfrs_dlrm.config.models import cost
 from tfrs_dlrm.config.models.base import DeepModelConfig, check_units
 from tfrs_dlrm.config.models.cost import DenseCost
+from tfrs_dlrm.config.models.towers import TowerModelConfig
 from tfrs_dlrm.schema import Schema
 
 
 @dataclasses.dataclass
-class DLRMConfig(DeepModelConfig):
+class DLRMConfig(TowerModelConfig):
     """The configuration of `tfrs_dlrm.models.dlrm.DLRM`.
 
     Attributes:
@@ -83,12 +84,12 @@ class DLRMConfig(DeepModelConfig):
             activations=vectors * dim + vectors * vectors + pairs,  # stacked, multiplied, selected
         )
         concatenated = cost.concatenation(of_numbers * dim + pairs if of_numbers else 0)
-        top = self.mlp_cost(of_numbers * dim + pairs, (*self.top_mlp[:-1], len(schema.labels)))
+        top = self.top_mlp_cost(of_numbers * dim + pairs, schema)
         return linear + bottom + projections + interaction + concatenated + top
 
 
 @dataclasses.dataclass
-class DCNConfig(DeepModelConfig):
+class DCNConfig(TowerModelConfig):
     """The configuration of `tfrs_dlrm.models.dcn.DCN`.
 
     Attributes:
@@ -128,7 +129,7 @@ class DCNConfig(DeepModelConfig):
 
 
 @dataclasses.dataclass
-class MLPConfig(DeepModelConfig):
+class MLPConfig(TowerModelConfig):
     """The configuration of `tfrs_dlrm.models.embedding_mlp.EmbeddingMLP`."""
 
     keras_class: ClassVar[str] = "tfrs_dlrm.models.embedding_mlp:EmbeddingMLP"

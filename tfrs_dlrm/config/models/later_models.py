@@ -7,11 +7,12 @@ from tfrs_dlrm.config.field_checks import check_at_least, check_choice, refuse
 from tfrs_dlrm.config.models import cost
 from tfrs_dlrm.config.models.base import DeepModelConfig, HiddenLayersConfig, check_units
 from tfrs_dlrm.config.models.cost import DenseCost
+from tfrs_dlrm.config.models.towers import TowerModelConfig
 from tfrs_dlrm.schema import Schema
 
 
 @dataclasses.dataclass
-class GDCNConfig(DeepModelConfig):
+class GDCNConfig(TowerModelConfig):
     """The configuration of `tfrs_dlrm.models.gdcn.GDCN`.
 
     Attributes:
@@ -63,7 +64,7 @@ class FinalNetConfig(DeepModelConfig):
 
 
 @dataclasses.dataclass
-class MaskNetConfig(DeepModelConfig):
+class MaskNetConfig(TowerModelConfig):
     """The configuration of `tfrs_dlrm.models.mask_net.MaskNet`.
 
     Attributes:
@@ -115,7 +116,7 @@ def _layer_norm(width: int) -> DenseCost:
 
 
 @dataclasses.dataclass
-class AutoIntConfig(DeepModelConfig):
+class AutoIntConfig(TowerModelConfig):
     """The configuration of `tfrs_dlrm.models.auto_int.AutoInt`.
 
     Attributes:

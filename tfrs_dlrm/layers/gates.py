@@ -1,0 +1,76 @@
+"""Softmax gates: how much each task takes from each expert."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrs_dlrm.layers.parallel_mlps import product, product_shape
+
+
+@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+class Gates(keras.layers.Layer):
+    """A softmax over E experts for each of T tasks: [B, n] or [B, T, n] -> [B, T, E].
+
+        g_t = softmax(x_t W_t)         W_t [n, E]
+
+    From [B, n] all gates read the same numbers; from [B, T, n] each reads its own. The softmax is computed in float32,
+    also under mixed precision.
+
+    Args:
+      tasks: T, the number of gates.
+      experts: E, the number of experts.
+      seed: determines the initial weights; None draws others each time.
+
+    Raises:
+      ValueError: `tasks` or `experts` is below 1.
+    """
+
+    def __init__(self, tasks: int, experts: int, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if tasks < 1 or experts < 1:
+            raise ValueError(f"tasks={tasks}, experts={experts}; both must be at least 1")
+        self.tasks = tasks
+        self.experts = experts
+        self.seed = seed
+        self._watched: list[tf.Tensor] | None = None
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights, see `product`."""
+        shape = tf.TensorShape(input_shape)
+        width = shape[-1]
+        spread = (2 / (width + self.experts)) ** 0.5
+        self.kernel = self.add_weight(
+            "kernel",
+            product_shape(self.tasks, width, self.experts, shape.rank == 2),
+            initializer=keras.initializers.RandomNormal(stddev=spread, seed=self.seed),
+        )
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Maps [B, n] or [B, T, n] to [B, T, E], in the compute dtype."""
+        x = tf.cast(inputs, self.compute_dtype)
+        logits = product(x, self.kernel, self.tasks)
+        exact = tf.float64 if self.compute_dtype == "float64" else tf.float32
+        weights = tf.nn.softmax(tf.cast(logits, exact))
+        if self._watched is not None and tf.executing_eagerly():
+            self._watched.append(weights)
+        return tf.cast(weights, self.compute_dtype)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[list[tf.Tensor]]:
+        """Collects the weights [B, T, E] of all eager calls within the block."""
+        found: list[tf.Tensor] = []
+        self._watched = found
+        try:
+            yield found
+        finally:
+            self._watched = None
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return super().get_config() | {"tasks": self.tasks, "experts": self.experts, "seed": self.seed}
