@@ -59,11 +59,7 @@ def test_layer_checks(layer, inputs, tmp_path):
 def test_layer_checks_of_gates(inputs, tmp_path):
     gates = Gates(3, 2, seed=4)
     check_layer(gates, inputs, tmp_path, files=False)
-    with gates.watched() as found:
-        weights = gates(inputs)
-    gates(inputs)
-    np.testing.assert_array_equal(np.concatenate(found), weights)
-    np.testing.assert_allclose(tf.reduce_sum(weights, axis=2), np.ones([5, 3]), rtol=1e-6)
+    np.testing.assert_allclose(tf.reduce_sum(gates(inputs), axis=2), np.ones([5, 3]), rtol=1e-6)
 
 
 @LAYERS

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -37,7 +35,6 @@ class Gates(keras.layers.Layer):
         self.tasks = tasks
         self.experts = experts
         self.seed = seed
-        self._watched: list[tf.Tensor] | None = None
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights, see `product`."""
@@ -57,19 +54,7 @@ class Gates(keras.layers.Layer):
         logits = product(x, self.kernel, self.tasks)
         exact = tf.float64 if self.compute_dtype == "float64" else tf.float32
         weights = tf.nn.softmax(tf.cast(logits, exact))
-        if self._watched is not None and tf.executing_eagerly():
-            self._watched.append(weights)
         return tf.cast(weights, self.compute_dtype)
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[list[tf.Tensor]]:
-        """Collects the weights [B, T, E] of all eager calls within the block."""
-        found: list[tf.Tensor] = []
-        self._watched = found
-        try:
-            yield found
-        finally:
-            self._watched = None
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
