@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.bags import Bags, multi_hot_bags, one_hot_bags, padded_bags
-from tfrs_dlrm.embeddings.value_lists import ragged_rows, without_padding
+from tfrs_dlrm.embeddings.value_lists import latest, ragged_rows, without_padding
 from tfrs_dlrm.layers.hashing import fingerprint_rows
 from tfrs_dlrm.schema import CategoricalFeature, Schema
 
@@ -83,18 +83,29 @@ class IdReader:
             counts |= zip(names, tf.unstack(wrong), strict=True)
         for f in self._schema.multi_hot:
             ids, feature_weights = self._multi_hot(features, f)
+            if f.history_of:
+                ids = latest(ids, f.sequence_length)
             found, wrong = self._in_range([f], ids.flat_values[:, tf.newaxis])
             rows[f.name] = ids = ids.with_flat_values(tf.reshape(found, [-1]))
             if feature_weights is not None:
                 weights[f.name] = feature_weights
             counts[f.name] = wrong[0]
             sizes.append(tf.cast(ids.nrows(), tf.int32))
+        self._check_parallel(rows)
         names = [f.name for f in self._schema.categorical]
         total = tf.stack([counts[name] for name in names]) if names else tf.zeros([0], tf.int32)
         if len(sizes) > 1:
             message = "the features of the batch have different numbers of examples"
             tf.debugging.assert_equal(tf.reduce_min(sizes), tf.reduce_max(sizes), message)
         return CheckedIds(rows, weights, sizes[0] if sizes else tf.constant(0), total)
+
+    def _check_parallel(self, rows: Mapping[str, Any]) -> None:
+        """Checks that parallel histories have as many values as the one to which they are parallel."""
+        for f in self._schema.histories:
+            if f.parallel_to:
+                message = f"feature {f.name}: not as many values as {f.parallel_to}, to which it is parallel"
+                splits = (tf.cast(rows[name].row_splits, tf.int64) for name in (f.name, f.parallel_to))
+                tf.debugging.assert_equal(*splits, message)
 
     def _in_range(self, features: Sequence[CategoricalFeature], ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns row numbers [n, F] of ids [n, F], a column per feature; and int32 [F], how many ids were outside."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrs_dlrm.schema import Schema
+
 # Padding in a dense batch of a multi-valued feature, as in requests.
 MISSING_ID = -1
 
@@ -36,3 +38,39 @@ def ragged_rows(name: str, values: Any) -> Any:
     return tf.RaggedTensor.from_value_rowids(
         ordered.values, ordered.indices[:, 0], ordered.dense_shape[0], validate=False
     )
+
+
+def latest(lists: tf.RaggedTensor, length: int | None) -> tf.RaggedTensor:
+    """Returns the last `length` values of each row of a ragged [B, None], all where there are fewer or for None."""
+    if length is None:
+        return lists
+    lengths = lists.row_lengths()
+    before = tf.ragged.range(lengths).with_row_splits_dtype(lists.row_splits.dtype)
+    first = tf.repeat(tf.maximum(lengths - length, 0), lengths)
+    return tf.ragged.boolean_mask(lists, before.with_flat_values(before.flat_values >= first))
+
+
+def history_lengths(schema: Schema, features: Any) -> dict[str, tf.Tensor]:
+    """Returns how many events of each history of an encoded batch count, int32 [B], at most `sequence_length`.
+
+    Parallel histories have the length of the one to which they are parallel.
+
+    Args:
+      schema: of the batch, or of a part of its features.
+      features: the batch; batches for TPUs and inputs of served models have the lengths themselves, under
+        `CategoricalFeature.length_key`.
+    """
+    found: dict[str, tf.Tensor] = {}
+    for f in schema.histories:
+        if f.parallel_to:
+            continue
+        if f.length_key in features:
+            found[f.name] = features[f.length_key]
+            continue
+        values = ragged_rows(f.name, features[f.name])
+        if isinstance(values, tf.RaggedTensor):
+            lengths = tf.cast(values.row_lengths(), tf.int32)
+        else:
+            lengths = tf.math.count_nonzero(tf.convert_to_tensor(values) != MISSING_ID, axis=1, dtype=tf.int32)
+        found[f.name] = tf.minimum(lengths, f.sequence_length)
+    return found | {f.name: found[f.parallel_to] for f in schema.histories if f.parallel_to}

@@ -20,17 +20,18 @@ def looked_up(schema: Schema) -> list[Table]:
 
 
 def check_no_sequences(model: str, schema: Schema) -> None:
-    """Checks that each feature has one vector per example.
+    """Checks that each feature has one vector per example; `RankingModel` makes one of a history.
 
     Raises:
       ValueError: a feature is a sequence, or `schema` is no schema.
     """
     check_schema(model, schema)
     for f in schema.categorical:
-        if f.sequence_length is not None:
+        if f.sequence_length is not None and not f.history_of:
             raise ValueError(
                 f"feature {f.name!r} is a sequence, which {model} does not support: remove sequence_length, which"
-                " pools its values, or write a RankingModel whose compute_logits takes sequences"
+                " pools its values, say the feature whose earlier values they are (history_of), or write a RankingModel"
+                " whose compute_logits takes sequences"
             )
 
 

@@ -14,11 +14,13 @@ from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
+from tfrs_dlrm.embeddings.value_lists import history_lengths
 from tfrs_dlrm.layers.factorization import Bias, DenseVectors
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.models import model_inputs
 from tfrs_dlrm.models.calibration import Calibration
+from tfrs_dlrm.models.histories import History, pooled, with_events
 from tfrs_dlrm.models.keras_saving import CompileArguments, KerasSaving
 from tfrs_dlrm.models.label_losses import LabelLosses
 from tfrs_dlrm.models.model_inputs import check_batches, dense_inputs, one_example
@@ -72,6 +74,8 @@ class RankingModel(KerasSaving):
     linear_weights: ClassVar[bool] = False
     # Whether it reads dense features.
     reads_dense: ClassVar[bool] = True
+    # Whether `compute_logits` reads the events of histories, and not one vector for each history.
+    reads_histories: ClassVar[bool] = False
     # How far apart an export may find two probabilities of one row, computed in different orders.
     rounding: ClassVar[float] = 1e-6
 
@@ -129,7 +133,8 @@ class RankingModel(KerasSaving):
           dense: float32 [B, schema.unprojected_width]; None if every dense feature is projected, or
             there are none.
           embeddings: for each of `schema.categorical`, [B, dim of its table] in the compute dtype; [B, sequence_length,
-            dim] for a feature with `sequence_length`; then for each of `schema.projected` [B, dim of the largest
+            dim] for a feature with `sequence_length`, unless it is a history, whose events are pooled; with
+            `reads_histories`, a `History` for each of these; then for each of `schema.projected` [B, dim of the largest
             table]. With `linear_weights`, rows have dim + 1 numbers.
           training: whether this is a train step.
 
@@ -475,7 +480,9 @@ class RankingModel(KerasSaving):
         self, features: Features, activations: list[tf.Tensor] | tf.Tensor | None = None, training: bool = False
     ) -> tf.Tensor:
         """Returns the result of `compute_logits` as float32 [B], or [B, L] for L labels."""
-        embeddings = self.embeddings(features) if activations is None else activations
+        embeddings: Any = self.embeddings(features) if activations is None else activations
+        if self.schema.histories:
+            embeddings = self._with_histories(features, embeddings)
         compute = self._compiled_logits if training is True and self._compiled_logits else self.compute_logits
         dense = dense_inputs(self.schema, features)
         if self.vector_projections is not None:
@@ -495,6 +502,14 @@ class RankingModel(KerasSaving):
                 f"{type(self).__name__}.compute_logits returned shape {logits.shape}; return [B] or [B, 1]"
             )
         return tf.cast(logits, tf.float32)
+
+    def _with_histories(self, features: Features, embeddings: Sequence[tf.Tensor]) -> list[tf.Tensor | History]:
+        """Returns the vectors of all features, those of histories as `compute_logits` takes them."""
+        found = with_events(self.schema, embeddings, history_lengths(self.schema, features))
+        if self.reads_histories:
+            return found
+        pairs = zip(self.schema.categorical, found, strict=True)
+        return [pooled(v, f.pooling) if isinstance(v, History) else v for f, v in pairs]
 
     def _loss(
         self, ids: Any, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor | None, training: bool

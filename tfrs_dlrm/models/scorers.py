@@ -5,7 +5,8 @@ A request has C contexts with N candidates each. The features of a context are s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import tensorflow as tf
@@ -20,10 +21,12 @@ class Inputs(NamedTuple):
     Attributes:
       dense: float32 [R, width], or None.
       vectors: [R, dim], or [R, sequence_length, dim], per categorical feature; or all in one tensor [R, n, dim].
+      lengths: int32 [R], how many events count, by `length_key` of each history.
     """
 
     dense: tf.Tensor | None
     vectors: list[tf.Tensor] | tf.Tensor
+    lengths: Mapping[str, tf.Tensor] = types.MappingProxyType({})
 
     def one_by_one(self) -> list[tf.Tensor]:
         """Returns the vectors of each feature."""
@@ -65,7 +68,9 @@ class ModelScorer(tf.Module):
 
     def __call__(self, inputs: Inputs) -> tf.Tensor:
         """See `RowScorer.__call__`."""
-        features = {} if inputs.dense is None else {"dense": inputs.dense}
+        features = dict(inputs.lengths)
+        if inputs.dense is not None:
+            features["dense"] = inputs.dense
         return self._call(features, activations=inputs.one_by_one(), training=False)
 
 
@@ -90,7 +95,8 @@ class BroadcastScorer(tf.Module):
         """See `CandidateScorer.__call__`."""
         vectors = [*(tf.repeat(v, count, axis=0) for v in context.one_by_one()), *candidate.one_by_one()]
         dense = self._dense(context.dense, candidate.dense, count)
-        return self._rows(Inputs(dense, [vectors[i] for i in self._positions]))
+        lengths = {key: tf.repeat(n, count) for key, n in context.lengths.items()} | dict(candidate.lengths)
+        return self._rows(Inputs(dense, [vectors[i] for i in self._positions], lengths))
 
 
 class DenseColumns:

@@ -12,6 +12,7 @@ Transform = Literal["none", "log1p", "standardize"]
 Encoding = Literal["vocabulary", "hash", "ids", "buckets", "time"]
 OutOfRange = Literal["oov", "error", "clip", "hash"]
 Combiner = Literal["sum", "mean", "sqrtn"]
+Pooling = Literal["mean", "sum"]
 Initializer = Literal["uniform", "normal", "zeros"]
 RawType = Literal["string", "int64"]
 StorageType = Literal["float32", "bfloat16"]
@@ -202,7 +203,7 @@ class CategoricalFeature(_WithInput):
       table: the table it looks up, by default the feature's name; features that name the same table share it.
       sequence_length: multi-valued features only: returns the vectors of this many first values, [B, sequence_length,
         dim], padded with zeros, instead of pooling them. The model's `compute_logits` must take sequences, which
-        DLRM's does not.
+        DLRM's does not. Of a history: how many of its last values count.
       buckets: `buckets` only: at most how many intervals, with equally many training rows; a number that has a whole
         share of them is alone in its interval.
         Or `log2`: a row for negative numbers, then one for each floor(log2(1 + x)) up to the largest training row.
@@ -218,6 +219,14 @@ class CategoricalFeature(_WithInput):
       serving_value: with `training_only`, the value for requests, as the log has it; None is a missing value.
       cross: two or three one-valued features, whose values together are its value. It reads no column. With
         `vocabulary`, frequent combinations get rows; with `hash`, all share the rows of its table.
+      history_of: the feature of which this one lists earlier values, the latest last: `item` of `clicked_items`. It
+        shares that feature's table and encoding, and needs `sequence_length`; older values are cut off. Every model
+        takes a history, as one vector unless it reads the events themselves.
+      parallel_to: histories only: the history whose events this one describes, such as the category of each clicked
+        item. Both lists have a value for each event; a row whose lists differ in length is malformed. An event without
+        a value in the list called here is dropped from both lists.
+      pooling: histories only: what a model with one vector per feature makes of the events: their `mean` or `sum`; 0
+        without events.
     """
 
     name: str = ""
@@ -242,6 +251,9 @@ class CategoricalFeature(_WithInput):
     training_only: bool = False
     serving_value: float | str | None = None
     cross: tuple[str, ...] = ()
+    history_of: str = ""
+    parallel_to: str = ""
+    pooling: Pooling = "mean"
 
     def __post_init__(self) -> None:
         _freeze(self, "edges")
@@ -257,6 +269,11 @@ class CategoricalFeature(_WithInput):
     def whole_rows(self) -> bool:
         """Whether each of its vectors is one row of the table, neither pooled with others nor weighted."""
         return not self.multi_valued or (self.sequence_length is not None and not self.weights)
+
+    @property
+    def length_key(self) -> str:
+        """The key of an optional entry of encoded batches: int32 [B], how many events of a history count."""
+        return f"{self.name}/length"
 
     @property
     def weights_name(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Notation
+from tfrs_dlrm.schema.histories import with_targets
 from tfrs_dlrm.schema.times import Time, TimePart
 
 # The buckets of `days` in a time that does not say how many.
@@ -27,20 +28,22 @@ def fill_in(
     """Returns the features with all that they may leave out; filled in again, they stay as they are.
 
     A time becomes one feature per part, `NAME_PART`. Buckets take the input, and how numbers are written, of a dense
-    feature of their column. Times of one column and format share an input.
+    feature of their column. Times of one column and format share an input. Histories take the table and the encoding of
+    the feature whose earlier values they list.
     """
     numbers = tuple(dataclasses.replace(f, column=f.column or f.name) for f in dense)
     parts = [_complete(part) for f in categorical for part in _by_part(f)]
     only_crossed = [_complete(part) for f in members for part in _by_part(f)]
     numbers, values = _with_inputs(numbers, [*parts, *only_crossed])
-    with_tables = (dataclasses.replace(f, table=f.table or f.name) for f in values[: len(parts)])
+    with_tables = [dataclasses.replace(f, table=f.table or f.name) for f in with_targets(values[: len(parts)])]
     return Filled(numbers, tuple(with_tables), values[len(parts) :])
 
 
 def _complete(f: CategoricalFeature) -> CategoricalFeature:
     name = f.name or "_x_".join(f.cross)
     column = f.column if f.cross else f.column or name
-    return dataclasses.replace(f, name=name, column=column, multi_valued=f.multi_valued or bool(f.separator))
+    several = f.multi_valued or bool(f.separator) or bool(f.history_of)
+    return dataclasses.replace(f, name=name, column=column, multi_valued=several)
 
 
 def _by_part(f: CategoricalFeature) -> list[CategoricalFeature]:

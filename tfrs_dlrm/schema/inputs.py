@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature
@@ -25,6 +25,7 @@ class FeatureInput:
       separator: the text between several values in one text; of vectors only in the log.
       time: how it is written, if it is a time; the parts are of no account.
       weights_of: the name of the input whose values it weighs; empty if it holds values.
+      parallel_to: the name of the input whose lists have as many values, as those of parallel histories; else empty.
       needed: whether a missing value is an error: a dense feature that reads it has no `fill_value`.
       training_only: whether requests lack it; an exported model computes with `serving_value`.
       serving_value: with `training_only`, the value for requests; None is a missing value.
@@ -39,6 +40,7 @@ class FeatureInput:
     separator: str | None = None
     time: Time | None = None
     weights_of: str = ""
+    parallel_to: str = ""
     needed: bool = False
     training_only: bool = False
     serving_value: float | str | None = None
@@ -103,7 +105,9 @@ def collect_inputs(
       ValueError: two features read an input in two ways.
     """
     found: dict[str, FeatureInput] = {}
-    for one in (*map(_of_dense, dense), *(i for f in categorical for i in _of_categorical(f))):
+    values = list(categorical)
+    mains = {f.name: f.input_name for f in values}
+    for one in (*map(_of_dense, dense), *(i for f in values for i in _of_categorical(f, mains))):
         found[one.name] = found[one.name].joined(one) if one.name in found else one
     return tuple(found.values())
 
@@ -125,7 +129,7 @@ def _of_dense(f: DenseFeature) -> FeatureInput:
     )
 
 
-def _of_categorical(f: CategoricalFeature) -> list[FeatureInput]:
+def _of_categorical(f: CategoricalFeature, mains: Mapping[str, str]) -> list[FeatureInput]:
     if f.cross:
         return []
     is_list = f.multi_valued and f.separator is None
@@ -137,6 +141,7 @@ def _of_categorical(f: CategoricalFeature) -> list[FeatureInput]:
         is_list,
         f.separator,
         _written(f.time),
+        parallel_to=mains.get(f.parallel_to, ""),
         training_only=f.training_only,
         serving_value=f.serving_value,
         features=(f.name,),

@@ -13,6 +13,7 @@ from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.messages.arguments import check_fields
 from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, Notation, Table, TextFormat
 from tfrs_dlrm.schema.filling import fill_in
+from tfrs_dlrm.schema.histories import check_histories
 from tfrs_dlrm.schema.inputs import FeatureInput, collect_inputs
 from tfrs_dlrm.schema.plain import build, plain
 from tfrs_dlrm.schema.serving_values import check_serving_values
@@ -99,6 +100,7 @@ class Schema:
         inputs = self.inputs
         check_names([given.name for given in inputs if given.name not in values], "input")
         check_notations(self._notations())
+        check_histories(self.categorical)  # before what they take of other features
         for table in self.tables:
             check_table(table, [f for f in self.categorical if f.table == table.name])
             check_storage(table, self.tables, self.categorical)
@@ -202,6 +204,11 @@ class Schema:
     def multi_hot(self) -> tuple[CategoricalFeature, ...]:
         """The multi-valued features, in order."""
         return tuple(f for f in self.categorical if f.multi_valued)
+
+    @property
+    def histories(self) -> tuple[CategoricalFeature, ...]:
+        """The features that list earlier values of another one, in order."""
+        return tuple(f for f in self.categorical if f.history_of)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -97,7 +97,9 @@ def _of_numpy(path: str, table: Table, feature: CategoricalFeature) -> tuple[np.
 def _of_parquet(path: str, feature: CategoricalFeature, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
     values, vectors = _columns(pq.read_table(path), feature)
     # A value of a multi-valued feature stands alone here.
-    alone = dataclasses.replace(feature, multi_valued=False, separator=None, weights=None, sequence_length=None)
+    one_value = {"multi_valued": False, "separator": None, "weights": None, "sequence_length": None}
+    no_history = {"history_of": "", "parallel_to": "", "pooling": "mean"}
+    alone = dataclasses.replace(feature, **(one_value | no_history))  # type: ignore[arg-type]
     schema = dataclasses.replace(encoder.schema.select([feature.name]), categorical=(alone,))
     spec = tf.TensorSpec([None], tf.string if feature.dtype == "string" else tf.int64, feature.name)
     texts = to_tensors({feature.name: values}, schema, {feature.name: spec})[feature.name]

@@ -172,3 +172,14 @@ def test_tables_that_do_not_fit_every_chip_are_refused():
         else:
             with pytest.raises(ValueError, match=r"need 256 kB .* a chip has 256 kB. The largest is 'f', 1,000 x 16"):
                 tables.compile(Adagrad())
+
+
+def test_histories_have_their_last_events_and_lengths():
+    clicked = CategoricalFeature("clicked", sequence_length=2, history_of="a")
+    schema = Schema(Label("y"), categorical=(CategoricalFeature("a"), clicked), tables=(Table("a", 4, 10),))
+    given = {"ids": tf.constant([[3], [4], [5]]), "clicked": ragged([[7], [], [1, 2, 3]])}
+    copied, on_hardware = (HostMap(schema, hardware, {})(given) for hardware in ((), ("a",)))
+    np.testing.assert_array_equal(copied["clicked"], [[7, -1], [-1, -1], [2, 3]])
+    assert on_hardware["clicked"].to_list() == [[7], [], [], [], [2], [3]]  # two places for each example
+    for mapped in (copied, on_hardware):
+        np.testing.assert_array_equal(mapped["clicked/length"], [1, 0, 2])

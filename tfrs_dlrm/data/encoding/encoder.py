@@ -240,7 +240,11 @@ class Encoder(keras.layers.Layer):
         if schema.one_hot:
             features["ids"] = self._one_hot(values, schema.one_hot)
         for f in schema.multi_hot:
-            lists, weights = self.tokenizer.values(f, raw[f.input_name], raw.get(f.weights_name))
+            if f.parallel_to:
+                main = schema.value_feature(f.parallel_to)
+                lists, weights = self.tokenizer.parallel_values(f, raw[f.input_name], main, raw[main.input_name]), None
+            else:
+                lists, weights = self.tokenizer.values(f, raw[f.input_name], raw.get(f.weights_name))
             rows, known = self.rows(f, lists.values)
             with tf.control_dependencies(self._refuse_unknown(f, lists.values, known)):
                 features[f.name] = lists.with_values(tf.identity(rows))

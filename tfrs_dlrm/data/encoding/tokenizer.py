@@ -12,6 +12,7 @@ from tfrs_dlrm.data.encoding.text_values import CANONICAL, Spelling, spelled, wh
 from tfrs_dlrm.data.encoding.time_parts import Minutes, read_micros, read_minutes
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.data.raw.values import POINT_ZERO
+from tfrs_dlrm.embeddings.value_lists import latest
 from tfrs_dlrm.schema import CategoricalFeature, Schema, Time
 
 # The text as which a missing value is counted, looked up and hashed. (A vocabulary file cannot hold an empty line.)
@@ -71,16 +72,14 @@ class Tokenizer:
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor | None]:
         """Splits the values of a multi-valued feature, and their weights, to ragged [B, None]; drops missing values.
 
-        `raw` and `weights` are as in `Encoder.signature`, or ragged if they come from a list column.
+        Of a history it returns the last `sequence_length` values. `raw` and `weights` are as in `Encoder.signature`, or
+        ragged if they come from a list column.
         """
-        if feature.separator is not None:
-            raw = _split(raw, feature.separator)
-            if feature.dtype == "int64":
-                raw = raw.with_values(whole_texts(self.stripped(raw.values)))
-            weights = None if weights is None else _to_float(_split(weights, feature.separator))
-        elif not isinstance(raw, tf.RaggedTensor):
-            raw = tf.RaggedTensor.from_tensor(raw)
-            weights = None if weights is None else tf.RaggedTensor.from_tensor(weights)
+        raw = self._lists(feature, raw)
+        if weights is not None and feature.separator is not None:
+            weights = _to_float(_split(weights, feature.separator))
+        elif weights is not None and not isinstance(weights, tf.RaggedTensor):
+            weights = tf.RaggedTensor.from_tensor(weights)
         if weights is not None:
             # `prepare` refuses such weights. In serving, the value counts nothing, so that the batch does not fail.
             weights = weights.with_values(tf.where(tf.math.is_finite(weights.values), weights.values, 0.0))
@@ -90,7 +89,40 @@ class Tokenizer:
             check = tf.debugging.Assert(same, [f"feature '{feature.name}': not as many weights as values"])
             with tf.control_dependencies([check] if check is not None else []):
                 weights = tf.ragged.boolean_mask(weights, raw.with_values(present))
-        return tf.ragged.boolean_mask(raw, raw.with_values(present)), weights
+        kept = tf.ragged.boolean_mask(raw, raw.with_values(present))
+        return (latest(kept, feature.sequence_length) if feature.history_of else kept), weights
+
+    def parallel_values(
+        self, feature: CategoricalFeature, raw: tf.Tensor, main: CategoricalFeature, events: tf.Tensor
+    ) -> tf.RaggedTensor:
+        """Splits a history that describes the events of another one, to ragged [B, None].
+
+        It has a value, maybe a missing one, for each value of `values(main, events)`.
+
+        Args:
+          feature: the history.
+          raw: its values, as in `values`.
+          main: the history that has the events.
+          events: the values of that.
+        """
+        if all(f.separator is None and not isinstance(x, tf.RaggedTensor) for f, x in ((feature, raw), (main, events))):
+            raw = _as_wide_as(raw, events)
+        values, events = self._lists(feature, raw), self._lists(main, events)
+        same = tf.reduce_all(values.row_lengths() == events.row_lengths())
+        message = f"feature '{feature.name}': not as many values as '{main.name}', to which it is parallel"
+        check = tf.debugging.Assert(same, [message])
+        with tf.control_dependencies([check] if check is not None else []):
+            present = values.with_values(self._is_present(events.values))
+        return latest(tf.ragged.boolean_mask(values, present), feature.sequence_length)
+
+    def _lists(self, feature: CategoricalFeature, raw: tf.Tensor) -> tf.RaggedTensor:
+        """Splits the values of a multi-valued feature to ragged [B, None], missing ones among them."""
+        if feature.separator is None:
+            return raw if isinstance(raw, tf.RaggedTensor) else tf.RaggedTensor.from_tensor(raw)
+        lists = _split(self._present(raw) if feature.history_of else raw, feature.separator)
+        if feature.dtype != "int64":
+            return lists
+        return lists.with_values(whole_texts(self.stripped(lists.values)))
 
     def _is_present(self, values: tf.Tensor) -> tf.Tensor:
         return values != MISSING_INT if values.dtype == tf.int64 else self.text(values) != MISSING_TEXT
@@ -100,6 +132,14 @@ def _split(text: tf.Tensor, separator: str) -> tf.RaggedTensor:
     """Splits [B] into ragged [B, None]; empty text holds no value, but `a||b` holds three."""
     parts = tf.strings.split(text, separator)
     return tf.ragged.boolean_mask(parts, parts.with_values(tf.repeat(text != "", parts.row_lengths())))
+
+
+def _as_wide_as(values: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Pads or cuts [B, L] to the width of `other`, [B, M]; a request pads each list column by itself."""
+    missing = tf.constant("" if values.dtype == tf.string else MISSING_INT, values.dtype)
+    width = tf.shape(other)[1]
+    extra = tf.fill([tf.shape(values)[0], tf.maximum(width - tf.shape(values)[1], 0)], missing)
+    return tf.concat([values[:, :width], extra], axis=1)
 
 
 def _to_float(text: tf.RaggedTensor) -> tf.RaggedTensor:

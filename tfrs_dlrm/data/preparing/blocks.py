@@ -197,7 +197,12 @@ class BlockEncoder:
 
     def _multi_hot(self, f: CategoricalFeature, rows: TypedRows) -> tuple[dict[str, pa.Array], np.ndarray]:
         raw, raw_weights = rows.inputs[f.input_name], rows.inputs.get(f.weights_name) if f.weights else None
-        if raw_weights is None and not pa.types.is_list(raw.type):
+        if f.parallel_to:
+            main = self._schema.value_feature(f.parallel_to)
+            events = to_tensor(rows.inputs[main.input_name])
+            indices = np.arange(len(raw))
+            values, weights = self._encoder.tokenizer.parallel_values(f, to_tensor(raw), main, events), None
+        elif raw_weights is None and not pa.types.is_list(raw.type):
             found, indices = distinct(raw)
             values, weights = self._encoder.tokenizer.values(f, found)
         else:

@@ -91,7 +91,25 @@ def _parsed(columns: ColumnParser, inputs: Sequence[FeatureInput]) -> dict[str, 
     found: dict[str, pa.Array] = {}
     for given in inputs:
         found[given.name] = _weights(columns, given, found) if given.weights_of else _values(columns, given)
+    for given in inputs:
+        if given.parallel_to in found:
+            main = next(x for x in inputs if x.name == given.parallel_to)
+            _check_parallel(columns, (given, main), [_lengths(columns, x, found[x.name]) for x in (given, main)])
     return found
+
+
+def _lengths(columns: ColumnParser, given: FeatureInput, values: pa.Array) -> np.ndarray:
+    """Returns how many values each row of a multi-valued input has, int [N]."""
+    if given.separator is None:
+        return np.asarray(pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False))
+    counts = pc.add(pc.count_substring(values, given.separator), 1).to_numpy(zero_copy_only=False)
+    return np.where(columns.are_missing(values), 0, counts)
+
+
+def _check_parallel(columns: ColumnParser, inputs: tuple[FeatureInput, FeatureInput], counts: list[np.ndarray]) -> None:
+    given, main = inputs
+    several = f"{{}} values for the {{}} of column {main.column!r}"
+    columns.refuse(counts[0] != counts[1], given.column, lambda i: several.format(counts[0][i], counts[1][i]))
 
 
 def _values(columns: ColumnParser, given: FeatureInput) -> pa.Array:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfrs_dlrm.embeddings.bags import multi_hot_bags
 from tfrs_dlrm.embeddings.ids import CheckedIds, Features, IdReader
-from tfrs_dlrm.embeddings.value_lists import MISSING_ID, ragged_rows
+from tfrs_dlrm.embeddings.value_lists import MISSING_ID, history_lengths, ragged_rows
 from tfrs_dlrm.layers.hashing import hashed_rows
 from tfrs_dlrm.schema import CategoricalFeature, Schema, Table
 
@@ -68,6 +68,7 @@ class HostMap:
     | single-valued features | on hardware | NAME | int32 [B] |
     | multi-valued features | replicated | NAME | int32 [B, hotness], padded with -1 |
     | multi-valued features | on hardware | NAME | RaggedTensor int32 [B, None]; of a sequence [B * length, None] |
+    | histories | both | NAME/length | int32 [B], how many events count |
     | ids outside the table | both | `ids/out_of_range` | int32 [B, F], whose sums over B are the counts |
 
     If the table of a feature is stored in a table on the hardware, the keys are NAME/0, NAME/1 ... for the parts of its
@@ -112,6 +113,8 @@ class HostMap:
                 columns.append(checked.rows[f.name])
         if columns:
             batch["ids"] = tf.stack(columns, axis=1)
+        lengths = history_lengths(self._schema, checked.rows)
+        batch |= {f.length_key: lengths[f.name] for f in self._schema.histories if not f.parallel_to}
         # In the first example: a batch may be split among replicas, so all its tensors must be by example.
         first = checked.out_of_range[tf.newaxis]
         batch[OUT_OF_RANGE] = tf.pad(first, [[0, tf.maximum(checked.batch_size, 1) - 1], [0, 0]])[: checked.batch_size]

@@ -16,8 +16,8 @@ def split_by_context(schema: Schema, context: Collection[str]) -> tuple[Schema |
     """Returns the schemas of the context and of a candidate, and the raw inputs of the context.
 
     Features that share an input belong together: all of them are of the context if one is. Features that are
-    `training_only`, which have one value in all requests, are of the context. A cross is of the context if all its
-    members are, and otherwise of the candidates.
+    `training_only`, which have one value in all requests, are of the context, and so are parallel histories if one of
+    them is. A cross is of the context if all its members are, and otherwise of the candidates.
 
     Args:
       schema: the schema of the model.
@@ -34,6 +34,9 @@ def split_by_context(schema: Schema, context: Collection[str]) -> tuple[Schema |
     crosses = {f.name: f.cross for f in schema.categorical if f.cross}
     known = {*names, *by_input, *(f.name for f in schema.members)}
     chosen = {name for given in context for name in (given, *by_input.get(given, ()))}
+    events = {f.name: f.parallel_to or f.name for f in schema.histories}
+    parallel = {events[name] for name in chosen & events.keys()}
+    chosen |= {name for name, main in events.items() if main in parallel}
     shared_inputs = frozenset(given.name for given in inputs if given.training_only or chosen & set(given.features))
     read = {name: {i.name for i in schema.inputs_of(name)} for name in names}
     shared = [name for name in names if read[name] <= shared_inputs]

@@ -12,6 +12,7 @@ from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.embeddings.ids import Features, IdReader
 from tfrs_dlrm.embeddings.quantized import Storage
+from tfrs_dlrm.embeddings.value_lists import history_lengths
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.scorers import Inputs
 from tfrs_dlrm.schema import Schema
@@ -166,7 +167,7 @@ class ServingModel(tf.Module):
                     rows[f.weights_name] = tf.reshape(rows[f.weights_name].flat_values, shape)
         if self.schema.one_hot:
             rows["ids"] = tf.stack([checked.rows[f.name] for f in self.schema.one_hot], axis=1)
-        inputs = Inputs(features.get("dense"), self._vectors(rows, self.schema))
+        inputs = self._inputs(rows, self.schema)._replace(dense=features.get("dense"))
         return self._scores(self._parts.rows(inputs), self._calibrated_by(rows, self.schema))
 
     def score_candidates(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -204,7 +205,9 @@ class ServingModel(tf.Module):
         return self._calibration.rows_of(features, part) if self._calibration else None
 
     def _inputs(self, features: Mapping[str, Any], part: Schema) -> Inputs:
-        return Inputs(features.get("dense"), self._vectors(features, part))
+        lengths = history_lengths(part, features)
+        keys = {f.length_key: lengths[f.name] for f in part.histories if not f.parallel_to}
+        return Inputs(features.get("dense"), self._vectors(features, part), keys)
 
     def _vectors(self, features: Mapping[str, Any], part: Schema) -> list[tf.Tensor] | tf.Tensor:
         """Looks up encoded features, whose rows are all in range."""

@@ -59,7 +59,8 @@ class Sample:
     def exchanged(self, features: Sequence[str], donors: np.ndarray) -> Sample:
         """Returns the same examples, with the values of some features of example i taken from example `donors[i]`.
 
-        All columns of a feature move together: the indicator of a number, all values and their weights.
+        All columns of a feature move together: the indicator of a number, all values and their weights, and of a
+        history those that are parallel to it.
         """
         table = self.table
         for feature in features:
@@ -80,6 +81,9 @@ def columns_of(schema: Schema, feature: str) -> list[str]:
         if dense.name == feature:
             return list(dense.encoded_columns)
     f = next(f for f in schema.categorical if f.name == feature)
+    if f.history_of:
+        main = f.parallel_to or f.name
+        return [x.name for x in schema.histories if main in (x.name, x.parallel_to)]
     return [feature, f.weights_name] if f.weights else [feature]
 
 

@@ -1,0 +1,197 @@
+"""Histories along the whole path: a log, its encoding, tables, a train step, and a served model."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import tfrs_dlrm as td
+from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
+from tfrs_dlrm.data.raw.parsing import BadRowError
+from tfrs_dlrm.data.reading.dataset import dataset
+from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
+from tfrs_dlrm.serving.exporting.export import ExportOptions, export
+from tfrs_dlrm.training.loop import train_and_evaluate
+
+LENGTH = 3
+ITEMS, CATEGORIES = list("abcdefgh"), [10, 20, 30]
+
+
+def schema(separator="|"):
+    return Schema(
+        Label("y"),
+        (DenseFeature("price"),),
+        (
+            CategoricalFeature("item"),
+            CategoricalFeature("category", dtype="int64"),
+            CategoricalFeature("clicked", separator=separator, sequence_length=LENGTH, history_of="item"),
+            CategoricalFeature(
+                "clicked_categories", separator=separator, history_of="category", parallel_to="clicked", pooling="sum"
+            ),
+        ),
+        (Table("item", 4), Table("category", 4)),
+    )
+
+
+def log(rows=400, seed=0):
+    """Lists of no event, of more than count, with values that are missing in one list or both."""
+    rng = np.random.default_rng(seed)
+    events = [list(rng.choice(ITEMS, n)) for n in rng.integers(0, 6, rows)]
+    kinds = [list(map(int, rng.choice(CATEGORIES, len(e)))) for e in events]
+    events[:5] = [["a", None, "b", "c"], ["a", "b"], [], ["unseen"], ["a", "b", "c", "d", None]]
+    kinds[:5] = [[10, 20, None, 30], [10, None], [], [10], [10, 20, 30, 10, 20]]
+    target = rng.choice(ITEMS, rows)
+    y = (rng.random(rows) < 0.3 + 0.4 * np.array([t in e[-LENGTH:] for t, e in zip(target, events, strict=True)])) * 1
+    return pd.DataFrame(
+        {
+            "y": y,
+            "price": rng.normal(size=rows).round(2),
+            "item": target,
+            "category": rng.choice(CATEGORIES, rows),
+            "clicked": events,
+            "clicked_categories": kinds,
+        }
+    )
+
+
+def written(frame):
+    """The lists as texts."""
+    joined = {
+        name: ["|".join("" if v is None else str(v) for v in values) for values in frame[name]]
+        for name in ("clicked", "clicked_categories")
+    }
+    return frame.assign(**joined)
+
+
+def by_hand(frame, data):
+    """The rows of the events that count: each has a value in the first list, and the last ones count."""
+    rows = {
+        name: {str(v): i for i, v in enumerate(Path(vocabulary_file(data, name)).read_text().splitlines())}
+        for name in ("item", "category")
+    }
+    lists = []
+    for items, kinds in zip(frame["clicked"], frame["clicked_categories"], strict=True):
+        pairs = [(i, k) for i, k in zip(items, kinds, strict=True) if i is not None][-LENGTH:]
+        lists.append(
+            ([rows["item"].get(i, -1) + 1 for i, _ in pairs], [rows["category"].get(str(k), -1) + 1 for _, k in pairs])
+        )
+    return [a for a, _ in lists], [b for _, b in lists]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("histories"))
+    frame = log()
+    written(frame).to_csv(f"{path}/log.csv", index=False)
+    written(log(200, 1)).to_csv(f"{path}/eval.csv", index=False)
+    td.prepare(schema(), [f"{path}/log.csv"], f"{path}/data", eval_inputs=[f"{path}/eval.csv"])
+    return f"{path}/data", frame
+
+
+def test_encoded_as_by_hand_from_text_lists_and_frames(prepared):
+    data, frame = prepared
+    items, categories = by_hand(frame, data)
+    assert [len(x) for x in items[:5]] == [3, 2, 0, 1, 3]
+    batch = next(iter(dataset(data, 400, shuffle=False)))[0]
+    assert batch["clicked"].to_list() == items
+    assert batch["clicked_categories"].to_list() == categories
+
+    encoder = Encoder.load(data)
+    of_frame = encoder(written(frame))
+    assert of_frame["clicked"].to_list() == items and of_frame["clicked_categories"].to_list() == categories
+    never = written(frame[3:4].assign(clicked=[["never"]]))  # an event all the same
+    assert encoder(never)["clicked"].to_list() == [[0]]
+    lists = td.fit_encoder(schema(separator=None), frame)
+    of_lists = lists(frame)  # pads each list column by itself, as requests do
+    assert of_lists["clicked"].to_list() == items and of_lists["clicked_categories"].to_list() == categories
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not as many values as 'clicked'"):
+        raw = {name: value[:1] for name, value in encoder.raw_inputs(written(frame)).items()}
+        encoder.call(raw | {"clicked": tf.constant(["a|b"]), "clicked_categories": tf.constant(["10"])})
+    short = frame.assign(clicked=[["a", "b"]] * 400, clicked_categories=[[10]] * 400)
+    for given, separator in ((written(short), "|"), (short, None)):
+        with pytest.raises(BadRowError, match="'clicked_categories': 1 values for the 2 of column 'clicked'"):
+            td.fit_encoder(schema(separator), given)
+
+
+def twins(data):
+    """A model of histories, and one of ordinary bags with the same weights and pooling."""
+    histories = Schema.load(f"{data}/schema.json").with_dim(4)
+    bags = dataclasses.replace(
+        histories,
+        categorical=tuple(
+            dataclasses.replace(f, history_of="", parallel_to="", pooling="mean", sequence_length=None, table=f.name)
+            for f in histories.categorical
+        ),
+        tables=(
+            *histories.tables,
+            dataclasses.replace(histories.table("item"), name="clicked"),
+            dataclasses.replace(histories.table("category"), name="clicked_categories", combiner="sum"),
+        ),
+    )
+    models = [td.DLRM(s, bottom_mlp=(8, 4), top_mlp=(8, 1), seed=3) for s in (histories, bags)]
+    for model in models:
+        model.compile(keras.optimizers.SGD(0.1), td.SGD(500.0), metrics=[])
+    ours, bag = (m.embeddings.tables for m in models)
+    for name in ours:
+        bag[name].assign(ours[name])
+    bag["clicked"].assign(ours["item"])
+    bag["clicked_categories"].assign(ours["category"])
+    return models
+
+
+def test_pooled_as_bags_of_the_last_events(prepared):
+    data, _ = prepared
+    ours, bags = twins(data)
+    features, y = next(iter(dataset(data, 400, shuffle=False)))
+    np.testing.assert_allclose(ours(features), bags(features), rtol=1e-5)
+    before = {name: v.numpy() for name, v in ours.embeddings.tables.items()}
+    for model in (ours, bags):
+        model.train_on_batch(features, y)
+    # One table gets the steps of two.
+    moved = {name: v.numpy() - before[name] for name, v in ours.embeddings.tables.items()}
+    for name, other in (("item", "clicked"), ("category", "clicked_categories")):
+        both = sum(bags.embeddings.tables[n].numpy() - before[name] for n in (name, other))
+        assert np.abs(both).max() > 1e-3
+        np.testing.assert_allclose(moved[name], both, atol=1e-3 * np.abs(both).max())
+
+
+def test_padding_and_older_events_count_nothing(prepared):
+    data, _ = prepared
+    model, _ = twins(data)
+    features, _ = next(iter(dataset(data, 400, shuffle=False)))
+    expected = model.logits(features).numpy()
+    names = ("clicked", "clicked_categories")
+    for width in (LENGTH, LENGTH + 4):
+        padded = {name: features[name].to_tensor(-1, shape=[None, width]) for name in names}
+        np.testing.assert_allclose(model.logits(features | padded), expected, atol=1e-6)
+    sparse = {name: features[name].to_sparse() for name in names}
+    np.testing.assert_allclose(model.logits(features | sparse), expected, atol=1e-6)
+    full = features["clicked"].row_lengths() == LENGTH
+    older = {name: tf.concat([tf.ones([400, 2], tf.int32), features[name]], axis=1) for name in names}
+    changed = model.logits(features | older).numpy()
+    np.testing.assert_allclose(changed[full], expected[full], atol=1e-6)
+    assert np.abs(changed - expected)[~full].max() > 1e-4
+    with pytest.raises(tf.errors.InvalidArgumentError, match="clicked_categories: not as many values as clicked"):
+        model.logits(features | {"clicked": older["clicked"][:, :1]})
+
+
+@pytest.mark.parametrize("model", [DLRMConfig(4, bottom_mlp=(8, 4), top_mlp=(8, 1))], ids=lambda c: c.name)
+def test_trains_and_exports(prepared, model, tmp_path):
+    """The export compares every signature with the model, `rank` with the histories in the context."""
+    config = RunConfig(
+        DataConfig(path=prepared[0], shuffle_rows=400),
+        model,
+        OptimizerConfig("adam", 0.01, "rowwise_adagrad", 0.05),
+        TrainConfig(batch_size=50, steps=6, eval_every_steps=6, tensorboard=False),
+    )
+    train_and_evaluate(config, str(tmp_path / "run"))
+    options = ExportOptions(context=("price", "clicked"))
+    path = export(str(tmp_path / "run"), str(tmp_path / "out"), options=options).path
+    served = tf.saved_model.load(path)
+    assert "rank" in served.signatures
