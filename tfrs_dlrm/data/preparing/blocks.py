@@ -141,6 +141,7 @@ class BlockCounter:
         return text.numpy(), np.bincount(indices, minlength=len(text))
 
     def _count_lists(self, f: CategoricalFeature, raw: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        f = dataclasses.replace(f, history_of="")  # older events count too
         if pa.types.is_list(raw.type):
             raw = raw.flatten()
         found, indices = distinct(raw)
