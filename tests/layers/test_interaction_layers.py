@@ -46,6 +46,7 @@ LAYERS = pytest.mark.parametrize(
         (CustomizedGateControl((4, 3), 2, 1, tasks=2, last=False, seed=4), VECTORS),
         (ProgressiveExtraction((5, 4), 1, 3, seed=4), X),
         (TaskTowers(MixtureOfExperts((5,), seed=4), (3, 1), [0.5, -1], 4), X),
+        (FactorizedMLP((3, 2), use_bias=False, seed=4), X),
     ],
 )
 
@@ -117,3 +118,9 @@ def test_fusion_by_hand():
 def test_refuses(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_no_bias_in_any_layer():
+    layer = FactorizedMLP((3, 2), use_bias=False)
+    layer(X)
+    assert [tuple(w.shape) for w in layer.weights] == [(4, 3), (4, 3), (3, 2)]

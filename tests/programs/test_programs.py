@@ -12,6 +12,7 @@ from waiting import wait_for
 
 from tfrs_dlrm.programs import commands, launch
 from tfrs_dlrm.programs.commands import SCRIPTS
+from tfrs_dlrm.programs.program_flags import ProgramFlags
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,6 +63,14 @@ def test_train_says_what_is_wrong(call, tmp_path, arguments, code, message):
     exit_code, _, shown = call("train", *arguments)
     assert exit_code == code and message in shown and shown.startswith("error: ") and "Traceback" not in shown
     assert not list(tmp_path.iterdir())
+
+
+def test_names_need_no_quotes():
+    program = ProgramFlags("A program.")
+    recipe = program.config("default")
+    for given in ("user,item-1", "('user', 'item-1')"):
+        program.parse(["program", "--config.model.name=final_mlp", f"--config.model.first_context={given}"])
+        assert recipe.value.model.first_context == ("user", "item-1")
 
 
 def test_evaluate_and_export_without_a_run(call):

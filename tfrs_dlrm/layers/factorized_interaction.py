@@ -24,18 +24,27 @@ class FactorizedInteraction(keras.layers.Layer):
       outputs: how many numbers it gives.
       activation: as in `keras.layers.Dense`; None leaves the outputs as they are.
       seed: determines the initial weights; None draws others each time.
+      use_bias: whether b_1 and b_2 are added.
 
     Raises:
       ValueError: `outputs` is below 1.
     """
 
-    def __init__(self, outputs: int, activation: Activation = None, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        outputs: int,
+        activation: Activation = None,
+        seed: int | None = None,
+        use_bias: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if outputs < 1:
             raise ValueError(f"outputs={outputs}; at least 1 is needed")
         self.outputs = outputs
         self.activation = keras.activations.get(activation)
         self.seed = seed
+        self.use_bias = use_bias
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights."""
@@ -46,7 +55,13 @@ class FactorizedInteraction(keras.layers.Layer):
     def _dense(self, name: str, width: int) -> Dense:
         seed = None if self.seed is None else derive_seed(self.seed, name)
         initializer = keras.initializers.GlorotNormal(seed)
-        layer = Dense(self.outputs, kernel_initializer=initializer, dtype=self.dtype_policy, name=name)
+        layer = Dense(
+            self.outputs,
+            use_bias=self.use_bias,
+            kernel_initializer=initializer,
+            dtype=self.dtype_policy,
+            name=name,
+        )
         build_sublayer(layer, width)
         return layer
 
@@ -58,7 +73,12 @@ class FactorizedInteraction(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         activation = keras.activations.serialize(self.activation)
-        return super().get_config() | {"outputs": self.outputs, "activation": activation, "seed": self.seed}
+        return super().get_config() | {
+            "outputs": self.outputs,
+            "activation": activation,
+            "seed": self.seed,
+            "use_bias": self.use_bias,
+        }
 
 
 @keras.utils.register_keras_serializable(package="tfrs_dlrm")
@@ -70,5 +90,10 @@ class FactorizedMLP(MLP):
             return super()._dense_layer(i)
         activation = None if self.batch_norm else self.activation
         return FactorizedInteraction(
-            self.units[i], activation, self._seed(f"interaction/{i}"), dtype=self.dtype_policy, name=f"dense_{i}"
+            self.units[i],
+            activation,
+            self._seed(f"interaction/{i}"),
+            self.use_bias,
+            dtype=self.dtype_policy,
+            name=f"dense_{i}",
         )

@@ -11,11 +11,13 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
+from ml_collections.config_flags.tuple_parser import TupleParser
 
 from tfrs_dlrm.config import RunConfig, as_model
 from tfrs_dlrm.config.field_checks import unknown_field
 from tfrs_dlrm.config.recipes import find_recipe
 
+_NAMES = re.compile(r"[^\W\d][\w.-]*(,[^\W\d][\w.-]*)+")
 _HELP = ("--help", "-h", "-help", "--helpshort", "--helpfull")
 
 
@@ -154,6 +156,19 @@ class ProgramFlags:
         config_flags.DEFINE_config_file("config", None, text, self._values, sys_argv=[*argv])
         self._values["config"].parser = _RecipeParser(argv)
         return argv
+
+
+class _NamesParser(TupleParser):
+    """Reads tuples of a recipe, also of names without quotes, such as `user,item`."""
+
+    def parse(self, argument: Any) -> Any:
+        """Returns a tuple."""
+        if isinstance(argument, str) and _NAMES.fullmatch(argument):
+            return tuple(argument.split(","))
+        return super().parse(argument)
+
+
+config_flags.register_flag_parser_for_type(tuple, _NamesParser())
 
 
 class _RecipeParser(ConfigFileFlagParser):
