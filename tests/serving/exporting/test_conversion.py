@@ -18,7 +18,7 @@ import tfrs_dlrm as td
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.serving.exporting.export import export_model
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel
-from tfrs_dlrm.serving.exporting.signatures import make_signatures
+from tfrs_dlrm.serving.exporting.signatures import make_encoded
 
 TOLERANCE = 1e-6
 
@@ -69,7 +69,7 @@ def test_encoded_runs_in_tensorflow_lite_and_onnx(trained, form, storage):
     model = config.build(config.schema(td.Schema.load(f"{data}/schema.json")), seed=1)
     model.build()
     serving = ServingModel(model, Encoder.load(data), (), storage)
-    encoded, specs = make_signatures(serving)["encoded"], serving.encoded_signature()
+    encoded, specs = make_encoded(serving), serving.encoded_signature()
     lite = in_lite(tf.lite.TFLiteConverter.from_concrete_functions([encoded], serving))
     onnx = in_onnx(encoded, specs)
     for size in (1, 6):

@@ -35,7 +35,7 @@ def make_signatures(model: ServingModel) -> Signatures:
                 f"feature {name!r}: the name is reserved in served models; rename the feature in the schema, with"
                 f" column={name!r} to read the column of the log, and prepare and train again"
             )
-    raw, encoded = model.raw_signature(), model.encoded_signature()
+    raw = model.raw_signature()
     examples = {"examples": tf.TensorSpec([None], tf.string, "examples")}
     inputs = {"inputs": tf.TensorSpec([None], tf.string, "inputs")}
     tasks = model.tasks
@@ -51,7 +51,7 @@ def make_signatures(model: ServingModel) -> Signatures:
         "serving_default": _concrete(lambda **x: tasks.named(model.score_raw(x)), raw),
         "serialized_examples": _concrete(lambda **x: tasks.named(model.score_raw(parse(x["examples"], raw))), examples),
         "regress": _concrete(lambda **x: {"outputs": first(x["inputs"])}, inputs),
-        "encoded": _concrete(lambda **x: tasks.named(model.score_encoded(finite(x))), encoded),
+        "encoded": make_encoded(model),
     }
     if isinstance(tasks.first, BinaryClassification):
         signatures["classify"] = _concrete(lambda **x: _classes(first(x["inputs"])), inputs)
@@ -61,6 +61,11 @@ def make_signatures(model: ServingModel) -> Signatures:
         top_k = rank | {"k": tf.TensorSpec([None], tf.int32, "k")}
         signatures["rank_top_k"] = _concrete(lambda **x: _best(candidates(x), x["k"]), top_k)
     return signatures
+
+
+def make_encoded(model: ServingModel) -> Any:
+    """Makes the signature `encoded` alone, which scores rows that are encoded already."""
+    return _concrete(lambda **x: model.tasks.named(model.score_encoded(finite(x))), model.encoded_signature())
 
 
 def finish_graph(path: str, names: Mapping[str, Any]) -> None:
