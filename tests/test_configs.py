@@ -71,6 +71,7 @@ VALUES = {
     "final_activation": "relu",
     "use_bias": True,  # which final_bias needs
     "final_bias": [0.5, -0.25],
+    "all_hidden": False,  # which final_activation needs
     "initial": 0.75,
     "calibration": {"method": "platt", "curves": [{"starts": [-1.0], "values": [0.5], "slopes": [2.0]}]},
     "linear": True,

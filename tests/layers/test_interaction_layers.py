@@ -6,6 +6,7 @@ import tensorflow as tf
 from layer_checks import check_layer
 
 from tfrs_dlrm.layers import (
+    MLP,
     BilinearFusion,
     CompressedInteraction,
     CustomizedGateControl,
@@ -35,7 +36,7 @@ LAYERS = pytest.mark.parametrize(
         (FeatureGate(), X),
         (BilinearFusion(3, heads=2, seed=4), [X, Y]),
         (LayerNorm(), VECTORS),
-        (MaskBlock(3, seed=4), [Y, X]),
+        (MaskBlock(3, seed=4, dropout=0.5), [Y, X]),
         (FieldAttention(2, 3, seed=4), VECTORS),
         (CompressedInteraction((3, 2), seed=4), VECTORS),
         (FactorizedInteraction(3, "relu", seed=4), X),
@@ -47,6 +48,8 @@ LAYERS = pytest.mark.parametrize(
         (ProgressiveExtraction((5, 4), 1, 3, seed=4), X),
         (TaskTowers(MixtureOfExperts((5,), seed=4), (3, 1), [0.5, -1], 4), X),
         (FactorizedMLP((3, 2), use_bias=False, seed=4), X),
+        (MLP((3,), dropout=0.5, batch_norm=True, all_hidden=True, seed=4), X),
+        (FactorizedMLP((3,), batch_norm=True, all_hidden=True, seed=4), X),
     ],
 )
 
@@ -124,3 +127,12 @@ def test_no_bias_in_any_layer():
     layer = FactorizedMLP((3, 2), use_bias=False)
     layer(X)
     assert [tuple(w.shape) for w in layer.weights] == [(4, 3), (4, 3), (3, 2)]
+
+
+def test_mask_blocks_drop_outputs_in_training():
+    plain, block = MaskBlock(64, seed=4), MaskBlock(64, seed=4, dropout=0.5)
+    expected, found = plain([Y, X]).numpy(), block([Y, X], training=True).numpy()
+    np.testing.assert_array_equal(block([Y, X]), expected)
+    kept = found > 0
+    np.testing.assert_allclose(found[kept], 2 * expected[kept], rtol=1e-6)
+    assert 0.3 < kept.sum() / (expected > 0).sum() < 0.7

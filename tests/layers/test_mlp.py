@@ -139,6 +139,23 @@ def test_dropout_is_between_the_layers():
     assert len(mlp.dropouts) == 2
 
 
+def test_all_layers_may_be_hidden():
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    mlp = MLP([4], seed=1, batch_norm=True, dropout=0.5, all_hidden=True)
+    mlp.build([None, 3])
+    hidden = x @ mlp.dense_layers[0].kernel.numpy() + mlp.dense_layers[0].bias.numpy()
+    np.testing.assert_allclose(mlp(x), np.maximum(hidden / np.sqrt(1 + 1e-3), 0), rtol=1e-5, atol=1e-6)
+    normalized = (hidden - hidden.mean(0)) / np.sqrt(hidden.var(0) + 1e-3)
+    trained = mlp(x, training=True).numpy()
+    kept = trained > 0
+    np.testing.assert_allclose(trained[kept], 2 * normalized[kept], rtol=1e-3, atol=1e-4)
+    assert 0.3 < kept.sum() / (normalized > 0).sum() < 0.7
+    relu, named = MLP([4, 2], seed=1, all_hidden=True), MLP([4, 2], seed=1, final_activation="relu")
+    np.testing.assert_array_equal(relu(x), named(x))
+    with pytest.raises(ValueError, match=r"final_activation='relu', all_hidden=True: leave one of them out"):
+        MLP([4, 2], final_activation="relu", all_hidden=True)
+
+
 def test_layer_checks_with_batch_normalization_and_dropout(tmp_path):
     x = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
     check_layer(MLP([6, 4], activation="tanh", seed=4, batch_norm=True, dropout=0.3), x, tmp_path)

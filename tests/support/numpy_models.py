@@ -17,7 +17,7 @@ def rows_of_tables(model, features):
 def numpy_mlp(mlp, x, final_relu=False):
     for i, layer in enumerate(mlp.dense_layers):
         x = x @ layer.kernel.numpy() + layer.bias.numpy()
-        last = i == len(mlp.units) - 1
+        last = i == mlp.hidden_layers
         if mlp.batch_norm and not last:
             norm = mlp.batch_norms[i]
             scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + 1e-3)
@@ -123,7 +123,7 @@ def numpy_final_mlp(model, rows, x):
     for gate, stream, field in zip(model.gates, model.streams, ("first_context", "second_context"), strict=True):
         context = [rows[names.index(name)] for name in config[field]]
         logits = numpy_mlp(gate.mlp, np.concatenate(context, axis=1)) if context else gate.logits.numpy()
-        outputs.append(numpy_mlp(stream, 2 * sigmoid(logits) * v, final_relu=True))
+        outputs.append(numpy_mlp(stream, 2 * sigmoid(logits) * v))
     p, q = (np.split(o, model.fusion.heads, axis=1) for o in outputs)
     kernel = model.fusion.kernel.numpy()[..., 0]
     products = sum(np.sum(a @ w * b, axis=1) for a, w, b in zip(p, kernel, q, strict=True))

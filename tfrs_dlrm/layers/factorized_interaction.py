@@ -86,7 +86,7 @@ class FactorizedMLP(MLP):
     """An `MLP` whose hidden layers are `FactorizedInteraction`; the arguments are those of `MLP`."""
 
     def _dense_layer(self, i: int) -> Any:
-        if i == len(self.units) - 1:
+        if i == self.hidden_layers:
             return super()._dense_layer(i)
         activation = None if self.batch_norm else self.activation
         return FactorizedInteraction(

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.layers.dropout import Dropout
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.layer_norm import LayerNorm
 from tfrs_dlrm.layers.mlp import Dense, build_sublayer
@@ -26,13 +27,21 @@ class MaskBlock(keras.layers.Layer):
     Args:
       outputs: how many numbers it gives.
       reduction: outputs of W_1 for each of the d numbers of the mask; the paper's reduction ratio.
-      seed: determines the initial weights; None draws others each time.
+      seed: determines the initial weights and the dropped outputs; None draws others each time.
+      dropout: the share of y that training drops; see `tfrs_dlrm.layers.Dropout`.
 
     Raises:
-      ValueError: `outputs` is below 1, or `reduction` is not positive.
+      ValueError: `outputs` is below 1, `reduction` is not positive, or `dropout` is outside [0, 1).
     """
 
-    def __init__(self, outputs: int, reduction: float = 2.0, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        outputs: int,
+        reduction: float = 2.0,
+        seed: int | None = None,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if outputs < 1 or not reduction > 0:
             raise ValueError(
@@ -41,6 +50,12 @@ class MaskBlock(keras.layers.Layer):
         self.outputs = outputs
         self.reduction = reduction
         self.seed = seed
+        self.dropout = dropout
+        if dropout:  # made only on request, as in `MLP`
+            self.drop = Dropout(dropout, self._seed("dropout"), dtype=self.dtype_policy, name="dropout")
+
+    def _seed(self, name: str) -> int | None:
+        return None if self.seed is None else derive_seed(self.seed, name)
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights."""
@@ -51,21 +66,28 @@ class MaskBlock(keras.layers.Layer):
         self.hidden = self._dense("hidden", width, self.outputs, use_bias=False)  # the norm has a shift
         self.norm = LayerNorm(dtype=self.dtype_policy, name="norm")
         build_sublayer(self.norm, self.outputs)
+        if self.dropout:
+            build_sublayer(self.drop, self.outputs)
         super().build(input_shape)
 
     def _dense(self, name: str, inputs: int, outputs: int, **kwargs: Any) -> Dense:
-        seed = None if self.seed is None else derive_seed(self.seed, name)
-        initializer = keras.initializers.GlorotNormal(seed)
+        initializer = keras.initializers.GlorotNormal(self._seed(name))
         layer = Dense(outputs, kernel_initializer=initializer, dtype=self.dtype_policy, name=name, **kwargs)
         build_sublayer(layer, inputs)
         return layer
 
-    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    def call(self, inputs: Sequence[tf.Tensor], training: bool = False) -> tf.Tensor:
         """Maps a list of [B, m] and [B, d] to [B, outputs], in the compute dtype."""
         instance, hidden = inputs
         mask = self.projection(self.aggregation(instance))
-        return tf.nn.relu(self.norm(self.hidden(mask * hidden)))
+        outputs = tf.nn.relu(self.norm(self.hidden(mask * hidden)))
+        return self.drop(outputs, training=training) if self.dropout else outputs
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
-        return super().get_config() | {"outputs": self.outputs, "reduction": self.reduction, "seed": self.seed}
+        return super().get_config() | {
+            "outputs": self.outputs,
+            "reduction": self.reduction,
+            "seed": self.seed,
+            "dropout": self.dropout,
+        }

@@ -64,8 +64,8 @@ class MLP(keras.layers.Layer):
     Initial weights are normal with standard deviation sqrt(2 / (fan_in + fan_out)), initial biases normal with
     sqrt(1 / fan_out), as in the DLRM reference (facebookresearch/dlrm, `dlrm_s_pytorch.py`, `create_mlp`).
 
-    Every layer but the last may be followed by batch normalization (Ioffe and Szegedy 2015, arXiv 1502.03167; before
-    the activation, with the statistics of the batch of all replicas) and by dropout (after it).
+    Every layer but the last (see `all_hidden`) may be followed by batch normalization (Ioffe and Szegedy 2015, arXiv
+    1502.03167; before the activation, with the statistics of the batch of all replicas) and by dropout (after it).
 
     Args:
       units: outputs of each layer.
@@ -77,10 +77,11 @@ class MLP(keras.layers.Layer):
       batch_norm: whether to normalize.
       final_bias: where the last layer's outputs begin, a number for each. Its bias begins there, and its weights with a
         tenth of the standard deviation, so that first outputs are near. None leaves the last layer as the others.
+      all_hidden: whether the last layer has activation, batch norm and dropout as the others, since it is no output.
 
     Raises:
       ValueError: `units` is empty or holds a number below 1, `dropout` is outside [0, 1), or `final_bias` has another
-        number of outputs than the last layer, or no bias to begin.
+        number of outputs than the last layer, or no bias to begin, or `all_hidden` comes with a `final_activation`.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class MLP(keras.layers.Layer):
         dropout: float = 0.0,
         batch_norm: bool = False,
         final_bias: Sequence[float] | None = None,
+        all_hidden: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -104,7 +106,10 @@ class MLP(keras.layers.Layer):
                 f"final_bias={list(final_bias)}, use_bias={use_bias}: the last layer has {units[-1]} outputs; give a"
                 " number for each, and a bias"
             )
+        if all_hidden and final_activation not in (None, "linear"):  # which saved layers have
+            raise ValueError(f"final_activation={final_activation!r}, all_hidden=True: leave one of them out")
         self.units = tuple(units)
+        self.hidden_layers = len(self.units) - (not all_hidden)
         self.activation = keras.activations.get(activation)
         self.final_activation = keras.activations.get(final_activation)
         self.use_bias = use_bias
@@ -113,7 +118,7 @@ class MLP(keras.layers.Layer):
         self.batch_norm = batch_norm
         self.final_bias = None if final_bias is None else tuple(map(float, final_bias))
         self.dense_layers = [self._dense_layer(i) for i in range(len(self.units))]
-        hidden = range(len(self.units) - 1)
+        hidden = range(self.hidden_layers)
         # Made only on request, so that checkpoints of models without them stay as they are.
         if batch_norm:
             self.batch_norms = [self._batch_norm(i) for i in hidden]
@@ -127,7 +132,7 @@ class MLP(keras.layers.Layer):
         return None if self.seed is None else derive_seed(self.seed, name)
 
     def _dense_layer(self, i: int) -> Dense:
-        hidden = i < len(self.units) - 1
+        hidden = i < self.hidden_layers
         normalized = hidden and self.batch_norm  # which comes between the layer and its activation
         begins: Any = keras.initializers.RandomNormal(stddev=math.sqrt(1 / self.units[i]), seed=self._seed(f"bias/{i}"))
         # scale 1 over the mean of fan_in and fan_out is the variance 2 / (fan_in + fan_out).
@@ -157,7 +162,7 @@ class MLP(keras.layers.Layer):
         for layer, units in zip(self.dense_layers, self.units, strict=True):
             build_sublayer(layer, fan_in)
             fan_in = units
-        for i, units in enumerate(self.units[:-1]):
+        for i, units in enumerate(self.units[: self.hidden_layers]):
             if self.batch_norm:
                 build_sublayer(self.batch_norms[i], units)
             if self.dropout:
@@ -169,7 +174,7 @@ class MLP(keras.layers.Layer):
         x = inputs
         for i, layer in enumerate(self.dense_layers):
             x = layer(x)
-            hidden = i < len(self.units) - 1
+            hidden = i < self.hidden_layers
             if hidden and self.batch_norm:
                 x = self.activation(self.batch_norms[i](x, training=training))
             if hidden and self.dropout:
@@ -187,4 +192,5 @@ class MLP(keras.layers.Layer):
             "dropout": self.dropout,
             "batch_norm": self.batch_norm,
             "final_bias": None if self.final_bias is None else list(self.final_bias),
+            "all_hidden": self.hidden_layers == len(self.units),
         }

@@ -32,9 +32,7 @@ class FinalMLP(RankingModel):
 
     Differences from the paper: a stream without context has a trained gate, the same for all rows, where the paper
     feeds a trained vector through an MLP, which can say as much. The context of a gate are the vectors that the streams
-    read, where FuxiCTR has others for it, and no dense features. The last layer of a stream has a ReLU, and neither
-    dropout nor batch normalization: a stream of one layer has none of the two. Dense features are used as numbers and
-    not embedded.
+    read, where FuxiCTR has others for it, and no dense features. Dense features are used as numbers and not embedded.
 
     Args:
       schema: of the features; no sequences. Tables may have any dimensions.
@@ -44,8 +42,8 @@ class FinalMLP(RankingModel):
       second_context: names of categorical features for the gate of the second stream.
       gate_mlp: outputs of the hidden layers of a gate's MLP.
       heads: into how many parts the streams' outputs are split; must divide the last number of both.
-      dropout: the share of the streams' hidden outputs that training drops, from 0 up to 1.
-      batch_norm: whether the streams' hidden layers are batch normalized.
+      dropout: the share of the streams' outputs that training drops after each layer, from 0 up to 1.
+      batch_norm: whether the streams' layers are batch normalized.
       seed: determines all initial weights.
 
     Raises:
@@ -74,7 +72,7 @@ class FinalMLP(RankingModel):
         self._contexts = contexts  # positions among the categorical features
         self.gates = [self._gate(name, gate_mlp) for name in ("first_gate", "second_gate")]
         self.streams = [
-            self.make_mlp(name, units, dropout, batch_norm, final_activation="relu")
+            self.make_mlp(name, units, dropout, batch_norm, all_hidden=True)
             for name, units in (("first_mlp", first_mlp), ("second_mlp", second_mlp))
         ]
         self.fusion = BilinearFusion(

@@ -29,7 +29,6 @@ class MaskNet(TowerModel):
     paper. Each v_i has D numbers, `dim` of all tables. The output of `compute_logits` is [B, L] for L labels.
 
     Differences from the paper: a serial model may have an MLP after the last block; a `top_mlp` of (1,) has none.
-    Blocks have no dropout; `dropout` and `batch_norm` are those of the MLP's hidden layers.
 
     Args:
       schema: of the features; at least one categorical feature, no sequences.
@@ -39,7 +38,7 @@ class MaskNet(TowerModel):
       mask_units: the number of outputs of each block.
       mask_reduction: how many times wider than its mask the hidden layer is that computes the mask.
       mask_structure: `parallel` or `serial`.
-      dropout: the share of the MLP's hidden outputs that training drops, from 0 up to 1.
+      dropout: the share of the outputs of blocks and of the MLP's hidden layers that training drops, from 0 up to 1.
       batch_norm: whether the MLP's hidden layers are batch normalized.
       seed: determines all initial weights.
       **kwargs: arguments of `TowerModel`, such as `sharing`: what several labels share.
@@ -78,7 +77,12 @@ class MaskNet(TowerModel):
         self.vector_norm = LayerNorm(dtype=self.dtype_policy, name="vector_norm")
         self.blocks = [
             MaskBlock(
-                mask_units, mask_reduction, derive_seed(seed, f"block/{i}"), dtype=self.dtype_policy, name=f"block_{i}"
+                mask_units,
+                mask_reduction,
+                derive_seed(seed, f"block/{i}"),
+                dropout,
+                dtype=self.dtype_policy,
+                name=f"block_{i}",
             )
             for i in range(mask_blocks)
         ]
@@ -91,9 +95,9 @@ class MaskNet(TowerModel):
         instance, hidden = side_by_side(vectors), side_by_side(self.vector_norm(vectors))
         if self.mask_structure == "serial":
             for block in self.blocks:
-                hidden = block([instance, hidden])
+                hidden = block([instance, hidden], training=training)
         else:
-            hidden = tf.concat([block([instance, hidden]) for block in self.blocks], axis=1)
+            hidden = tf.concat([block([instance, hidden], training=training) for block in self.blocks], axis=1)
         return self.top_mlp(hidden, training=training)
 
     def get_config(self) -> dict[str, Any]:

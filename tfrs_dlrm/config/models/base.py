@@ -168,9 +168,9 @@ class HiddenLayersConfig(ModelConfig):
         if not 0 <= self.dropout < 1:
             refuse("model.dropout", self.dropout, "a number in [0, 1) is needed, the share of hidden outputs to drop")
 
-    def mlp_cost(self, inputs: int, units: tuple[int, ...]) -> DenseCost:
+    def mlp_cost(self, inputs: int, units: tuple[int, ...], all_hidden: bool = False) -> DenseCost:
         """Counts an MLP with the model's dropout and batch normalization."""
-        return cost.mlp(inputs, units, self.batch_norm, self.dropout)
+        return cost.mlp(inputs, units, self.batch_norm, self.dropout, all_hidden)
 
 
 @dataclasses.dataclass

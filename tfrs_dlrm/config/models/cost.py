@@ -62,9 +62,10 @@ def concatenation(width: int) -> DenseCost:
     return DenseCost(activations=width)
 
 
-def mlp(inputs: int, units: Sequence[int], batch_norm: bool, dropout: float) -> DenseCost:
-    """Counts an MLP whose hidden layers may be normalized and dropped."""
-    kernels, hidden = sum(a * b for a, b in zip([inputs, *units], units, strict=False)), sum(units[:-1])
+def mlp(inputs: int, units: Sequence[int], batch_norm: bool, dropout: float, all_hidden: bool = False) -> DenseCost:
+    """Counts an MLP whose hidden layers, perhaps all of them, may be normalized and dropped."""
+    kernels = sum(a * b for a, b in zip([inputs, *units], units, strict=False))
+    hidden = sum(units if all_hidden else units[:-1])
     normalized, dropped = (hidden if on else 0 for on in (batch_norm, dropout))
     return DenseCost(
         weights=kernels + sum(units) + 2 * normalized,

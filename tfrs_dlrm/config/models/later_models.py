@@ -108,7 +108,8 @@ class MaskNetConfig(TowerModelConfig):
         mask = cost.mlp(instance, (max(1, int(self.mask_reduction * width)), width), False, 0.0)
         kernel, units = width * self.mask_units, self.mask_units
         hidden = DenseCost(kernel, 2 * kernel + width + units, width + 2 * units)
-        return mask + hidden + _layer_norm(units)
+        dropped = units if self.dropout else 0
+        return mask + hidden + _layer_norm(units) + DenseCost(flops=dropped, activations=dropped)
 
 
 def _layer_norm(width: int) -> DenseCost:
@@ -240,7 +241,7 @@ class FinalMLPConfig(HiddenLayersConfig):
         width, labels = cost.input_width(schema), len(schema.labels)
         total = DenseCost()
         for units, context in ((self.first_mlp, self.first_context), (self.second_mlp, self.second_context)):
-            total += self._gate_cost(width, context, schema) + self.mlp_cost(width, units)
+            total += self._gate_cost(width, context, schema) + self.mlp_cost(width, units, all_hidden=True)
         p, q = self.first_mlp[-1], self.second_mlp[-1]
         kernel = p * q // self.heads * labels
         fusion = DenseCost(kernel, 2 * kernel + 2 * q * labels, p + q + 2 * q * labels + labels)
