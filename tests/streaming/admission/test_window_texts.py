@@ -20,6 +20,8 @@ ROWS = 400
 def make_log():
     rng = np.random.default_rng(3)
     spelled = ["7", "7.0", "True", "true", " a", "", "b\nc", "b"]
+    seen = [[spelled[i] for i in rng.integers(0, len(spelled), n)] for n in rng.integers(0, 6, ROWS)]
+    seen = [values if any(values) else [] for values in seen]
     return pa.table(
         {
             "clicked": rng.integers(0, 2, ROWS),
@@ -28,6 +30,8 @@ def make_log():
             "referrer": [spelled[i] for i in rng.integers(0, len(spelled), ROWS)],
             "tags": ["|".join(f"t{t}" for t in rng.integers(0, 5, rng.integers(0, 4))) for _ in range(ROWS)],
             "user": rng.integers(0, 9, ROWS),
+            "seen": ["|".join(values) for values in seen],
+            "seen_by": [[None if rng.random() < 0.3 else int(u) for u in rng.integers(0, 9, len(s))] for s in seen],
         }
     )
 
@@ -40,6 +44,8 @@ def test_equals_the_counts_of_prepare(tmp_path):
         CategoricalFeature("tags", multi_valued=True, separator="|", max_size=9),
         CategoricalFeature("user", dtype="int64", max_size=9),
         CategoricalFeature("pair", cross=("user", "site"), max_size=90),
+        CategoricalFeature("seen", separator="|", sequence_length=2, history_of="site"),
+        CategoricalFeature("seen_by", history_of="user", parallel_to="seen"),
     )
     schema = Schema(Label("clicked"), (DenseFeature("price"),), features)
     prepare(schema, log, str(tmp_path / "prepared"))
@@ -54,10 +60,15 @@ def test_equals_the_counts_of_prepare(tmp_path):
     for table, seen in found.items():
         assert Counter(seen.texts[code] for code in seen.codes) == expected[table], table
         assert (np.diff(seen.positions) >= 0).all()
-    sites = found["sites"]
-    both = zip(log["site"].to_pylist(), log["referrer"].to_pylist(), strict=True)
-    positions = [1000 + i for i, pair in enumerate(both) for value in pair if "\n" not in value]
-    assert sites.positions.tolist() == positions
+    # Of a history its last two events that have a site, and of parallel lists a value, maybe a missing one, for each.
+    both = zip(*(log[name].to_pylist() for name in ("seen", "seen_by")), strict=True)
+    events = [[(s, u) for s, u in zip(sites.split("|"), users, strict=False) if s][-2:] for sites, users in both]
+    texts = ["<missing>" if user is None else str(user) for pairs in events for _, user in pairs]
+    assert expected["user"] == Counter(text.encode() for text in [*map(str, log["user"].to_pylist()), *texts])
+    rows = zip(log["site"].to_pylist(), log["referrer"].to_pylist(), events, strict=True)
+    values = [[site, referrer, *(s for s, _ in pairs)] for site, referrer, pairs in rows]
+    positions = [1000 + i for i, of_row in enumerate(values) for value in of_row if "\n" not in value]
+    assert found["sites"].positions.tolist() == positions
 
 
 def test_first_counts_are_those_of_a_stream_in_the_mean(tmp_path):

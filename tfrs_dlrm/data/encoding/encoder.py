@@ -228,8 +228,9 @@ class Encoder(keras.layers.Layer):
           multi-valued feature its name: a RaggedTensor int32 [B, None] of rows; and `NAME_weights` for its weights.
 
         Raises:
-          tf.errors.InvalidArgumentError: a value has no row and the feature's `out_of_range` is `error`, or a feature
-            does not have as many weights as values; the message names the feature.
+          tf.errors.InvalidArgumentError: a value has no row and the feature's `out_of_range` is `error`, a feature
+            does not have as many weights as values, or a history not as many values as the one to which it is parallel;
+            the message names the feature.
         """
         schema = self.schema if part is None else part
         features: dict[str, tf.Tensor] = {}
@@ -240,11 +241,7 @@ class Encoder(keras.layers.Layer):
         if schema.one_hot:
             features["ids"] = self._one_hot(values, schema.one_hot)
         for f in schema.multi_hot:
-            if f.parallel_to:
-                main = schema.value_feature(f.parallel_to)
-                lists, weights = self.tokenizer.parallel_values(f, raw[f.input_name], main, raw[main.input_name]), None
-            else:
-                lists, weights = self.tokenizer.values(f, raw[f.input_name], raw.get(f.weights_name))
+            lists, weights = self.tokenizer.lists(f, raw)
             rows, known = self.rows(f, lists.values)
             with tf.control_dependencies(self._refuse_unknown(f, lists.values, known)):
                 features[f.name] = lists.with_values(tf.identity(rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import re
+from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -23,6 +24,7 @@ class Tokenizer:
     """Splits fields into values, and normalizes values to the text that is counted, looked up and hashed."""
 
     def __init__(self, schema: Schema):
+        self._schema = schema
         self._strip = schema.text.strip
         # The texts that stand for a missing value; a typed column has 999 where text has `999.0`.
         same = (re.sub(POINT_ZERO, r"\1", text) for text in schema.text.missing)
@@ -67,15 +69,41 @@ class Tokenizer:
         """Whether spelled strings of any shape stand for a missing value."""
         return functools.reduce(operator.or_, [text == missing for missing in self.missing])
 
-    def values(
-        self, feature: CategoricalFeature, raw: tf.Tensor, weights: tf.Tensor | None = None
-    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor | None]:
-        """Splits the values of a multi-valued feature, and their weights, to ragged [B, None]; drops missing values.
+    def list_inputs(self, feature: CategoricalFeature) -> tuple[str, ...]:
+        """Returns the names of the inputs that decide which values of a multi-valued feature are encoded."""
+        if feature.parallel_to:
+            return feature.input_name, self._schema.value_feature(feature.parallel_to).input_name
+        return (feature.input_name,)
 
-        Of a history it returns the last `sequence_length` values. `raw` and `weights` are as in `Encoder.signature`, or
-        ragged if they come from a list column.
+    def lists(
+        self, feature: CategoricalFeature, inputs: Mapping[str, tf.Tensor]
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor | None]:
+        """Splits the values of a multi-valued feature, and their weights, to ragged [B, None], as they are encoded.
+
+        Vocabularies count the same values. Missing values are dropped. A history has the last `sequence_length` of the
+        present ones; a history that is parallel to another one has the values of the events of that, missing ones
+        among them.
+
+        Args:
+          feature: the feature.
+          inputs: the tensors of `list_inputs`, as in `Encoder.signature`, or ragged if they come from list columns.
+            With the weights of the feature among them, these are returned too; else None.
+
+        Raises:
+          tf.errors.InvalidArgumentError: a row has not as many weights as values, or not as many values as the row of
+            the history to which the feature is parallel.
         """
-        raw = self._lists(feature, raw)
+        if feature.parallel_to:
+            return self._parallel_values(feature, inputs), None
+        weights = inputs.get(feature.weights_name) if feature.weights else None
+        values, weights = self._present_values(feature, inputs[feature.input_name], weights)
+        return (latest(values, feature.sequence_length) if feature.history_of else values), weights
+
+    def _present_values(
+        self, feature: CategoricalFeature, raw: tf.Tensor, weights: tf.Tensor | None
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor | None]:
+        """Splits values and their weights; drops missing values."""
+        raw = self._split_lists(feature, raw)
         if weights is not None and feature.separator is not None:
             weights = _to_float(_split(weights, feature.separator))
         elif weights is not None and not isinstance(weights, tf.RaggedTensor):
@@ -89,25 +117,15 @@ class Tokenizer:
             check = tf.debugging.Assert(same, [f"feature '{feature.name}': not as many weights as values"])
             with tf.control_dependencies([check] if check is not None else []):
                 weights = tf.ragged.boolean_mask(weights, raw.with_values(present))
-        kept = tf.ragged.boolean_mask(raw, raw.with_values(present))
-        return (latest(kept, feature.sequence_length) if feature.history_of else kept), weights
+        return tf.ragged.boolean_mask(raw, raw.with_values(present)), weights
 
-    def parallel_values(
-        self, feature: CategoricalFeature, raw: tf.Tensor, main: CategoricalFeature, events: tf.Tensor
-    ) -> tf.RaggedTensor:
-        """Splits a history that describes the events of another one, to ragged [B, None].
-
-        It has a value, maybe a missing one, for each value of `values(main, events)`.
-
-        Args:
-          feature: the history.
-          raw: its values, as in `values`.
-          main: the history that has the events.
-          events: the values of that.
-        """
+    def _parallel_values(self, feature: CategoricalFeature, inputs: Mapping[str, tf.Tensor]) -> tf.RaggedTensor:
+        """Splits a parallel history: a value, maybe a missing one, for each event of its main history."""
+        main = self._schema.value_feature(feature.parallel_to)
+        raw, events = (inputs[name] for name in self.list_inputs(feature))
         if all(f.separator is None and not isinstance(x, tf.RaggedTensor) for f, x in ((feature, raw), (main, events))):
             raw = _as_wide_as(raw, events)
-        values, events = self._lists(feature, raw), self._lists(main, events)
+        values, events = self._split_lists(feature, raw), self._split_lists(main, events)
         same = tf.reduce_all(values.row_lengths() == events.row_lengths())
         message = f"feature '{feature.name}': not as many values as '{main.name}', to which it is parallel"
         check = tf.debugging.Assert(same, [message])
@@ -115,7 +133,7 @@ class Tokenizer:
             present = values.with_values(self._is_present(events.values))
         return latest(tf.ragged.boolean_mask(values, present), feature.sequence_length)
 
-    def _lists(self, feature: CategoricalFeature, raw: tf.Tensor) -> tf.RaggedTensor:
+    def _split_lists(self, feature: CategoricalFeature, raw: tf.Tensor) -> tf.RaggedTensor:
         """Splits the values of a multi-valued feature to ragged [B, None], missing ones among them."""
         if feature.separator is None:
             return raw if isinstance(raw, tf.RaggedTensor) else tf.RaggedTensor.from_tensor(raw)

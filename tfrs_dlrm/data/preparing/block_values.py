@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -77,3 +77,15 @@ def distinct(array: pa.Array) -> tuple[tf.Tensor, np.ndarray]:
     """Returns the distinct values of an array as a tensor, and the position of each element among them."""
     encoded = array.dictionary_encode("encode")
     return to_tensor(encoded.dictionary), encoded.indices.to_numpy(zero_copy_only=False)
+
+
+def list_tensors(names: Sequence[str], rows: TypedRows) -> tuple[dict[str, tf.Tensor], np.ndarray]:
+    """Returns inputs as `Tokenizer.lists` takes them, and the position of each row's lists in them, int [N].
+
+    The texts of a single input are distinct.
+    """
+    arrays = [rows.inputs[name] for name in names]
+    if len(arrays) == 1 and not pa.types.is_list(arrays[0].type):
+        found, indices = distinct(arrays[0])
+        return {names[0]: found}, indices
+    return {name: to_tensor(array) for name, array in zip(names, arrays, strict=True)}, np.arange(len(rows))

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from tfrs_dlrm.data.encoding.arrow_tensors import to_tensor
 from tfrs_dlrm.data.encoding.buckets import merged_edges
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.statistics import (
@@ -20,7 +19,7 @@ from tfrs_dlrm.data.encoding.statistics import (
 )
 from tfrs_dlrm.data.encoding.tokenizer import Tokenizer
 from tfrs_dlrm.data.encoding.value_reader import ValueReader
-from tfrs_dlrm.data.preparing.block_values import BlockValues, distinct
+from tfrs_dlrm.data.preparing.block_values import BlockValues, distinct, list_tensors
 from tfrs_dlrm.data.preparing.manifest import encoded_schema
 from tfrs_dlrm.data.preparing.number_sketch import NumberSketch
 from tfrs_dlrm.data.raw.parsing import BadRow
@@ -135,20 +134,21 @@ class BlockCounter:
 
     def _count(self, f: CategoricalFeature, values: BlockValues, rows: TypedRows) -> tuple[np.ndarray, np.ndarray]:
         if f.multi_valued:
-            return self._count_lists(f, rows.inputs[f.input_name])
+            return self._count_lists(f, rows)
         found, indices = values.of_feature(f)
         text = found if f.cross else self._tokenizer.text(found)
         return text.numpy(), np.bincount(indices, minlength=len(text))
 
-    def _count_lists(self, f: CategoricalFeature, raw: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        f = dataclasses.replace(f, history_of="")  # older events count too
-        if pa.types.is_list(raw.type):
-            raw = raw.flatten()
-        found, indices = distinct(raw)
-        counts = np.bincount(indices, minlength=len(found))
-        tokens, _ = self._tokenizer.values(f, _ragged_of_one(f, found))
-        counts = np.repeat(counts, tokens.row_lengths().numpy())
-        return self._tokenizer.text(tokens.values).numpy(), counts
+    def _count_lists(self, f: CategoricalFeature, rows: TypedRows) -> tuple[np.ndarray, np.ndarray]:
+        raw = rows.inputs[f.input_name]
+        if f.history_of:  # other values of the same row decide which values count
+            inputs, indices = list_tensors(self._tokenizer.list_inputs(f), rows)
+        else:
+            found, indices = distinct(raw.flatten() if pa.types.is_list(raw.type) else raw)
+            inputs = {f.input_name: _ragged_of_one(f, found)}
+        tokens, _ = self._tokenizer.lists(f, inputs)
+        counts = np.bincount(indices, minlength=int(tokens.nrows()))
+        return self._tokenizer.text(tokens.values).numpy(), np.repeat(counts, tokens.row_lengths().numpy())
 
 
 class BlockEncoder:
@@ -197,20 +197,9 @@ class BlockEncoder:
         return pa.array(ids.numpy()[indices]), ~known.numpy()[indices]
 
     def _multi_hot(self, f: CategoricalFeature, rows: TypedRows) -> tuple[dict[str, pa.Array], np.ndarray]:
-        raw, raw_weights = rows.inputs[f.input_name], rows.inputs.get(f.weights_name) if f.weights else None
-        if f.parallel_to:
-            main = self._schema.value_feature(f.parallel_to)
-            events = to_tensor(rows.inputs[main.input_name])
-            indices = np.arange(len(raw))
-            values, weights = self._encoder.tokenizer.parallel_values(f, to_tensor(raw), main, events), None
-        elif raw_weights is None and not pa.types.is_list(raw.type):
-            found, indices = distinct(raw)
-            values, weights = self._encoder.tokenizer.values(f, found)
-        else:
-            indices = np.arange(len(raw))
-            values, weights = self._encoder.tokenizer.values(
-                f, to_tensor(raw), None if raw_weights is None else to_tensor(raw_weights)
-            )
+        names = (*self._encoder.tokenizer.list_inputs(f), *([f.weights_name] if f.weights else []))
+        inputs, indices = list_tensors(names, rows)
+        values, weights = self._encoder.tokenizer.lists(f, inputs)
         ids, known = self._encoder.rows(f, values.values)
         take = pa.array(indices)
         unknown = tf.reduce_sum(tf.cast(values.with_values(~known), tf.int64), axis=1).numpy()[indices]

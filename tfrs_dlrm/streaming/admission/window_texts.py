@@ -51,7 +51,8 @@ class WindowTexts:
 
     def _lists(self, f: CategoricalFeature, rows: TypedRows) -> tuple[pa.Array, np.ndarray]:
         # Weights count nothing here: a value without any was seen as well.
-        tokens, _ = self._encoder.tokenizer.values(f, to_tensor(rows.inputs[f.input_name]))
+        tokenizer = self._encoder.tokenizer
+        tokens, _ = tokenizer.lists(f, {name: to_tensor(rows.inputs[name]) for name in tokenizer.list_inputs(f)})
         texts = self._encoder.counted_texts(f.table, tokens.values)
         return pa.array(texts.numpy(), pa.binary()), tokens.value_rowids().numpy()
 

@@ -58,6 +58,8 @@ SCHEMA = Schema(
         CategoricalFeature("shown", time=Time(("hour", "weekday"), "%m/%d/%Y %I:%M %p")),
         CategoricalFeature("hour_x_site", cross=("ts_hour", "site"), min_count=2),
         CategoricalFeature(cross=("price_bucket", "user"), encoding="hash"),
+        CategoricalFeature("visited", separator="|", sequence_length=3, history_of="referrer"),
+        CategoricalFeature("seen_there", separator="|", history_of="seen", parallel_to="visited"),
     ),
     tables=(
         *(Table("slot", vocabulary_size=8), Table("user", vocabulary_size=50)),
@@ -98,6 +100,8 @@ def frame(rows, seed=0):
     def zipf(size):
         return np.minimum(rng.zipf(1.5, size), 40)
 
+    visited = [["" if k % 5 == 0 else ODD[k % 6] + str(k // 6) for k in zipf(rng.integers(0, 7))] for _ in range(rows)]
+    visited = [sites if any(sites) else [] for sites in visited]
     tags = [[ODD[k % len(ODD)] * (k // 6 + 1) for k in zipf(rng.integers(0, 4))] for _ in range(rows)]
     return pd.DataFrame(
         {
@@ -116,6 +120,8 @@ def frame(rows, seed=0):
             "ts": ["" if k % 9 == 0 else f"2026-0{k % 7 + 1}-{k % 28 + 1:02d} 0{k % 4}:00" for k in range(rows)],
             "shown": [f"{k % 7 + 1}/{k % 28 + 1:02d}/2026 {k % 12 + 1}:05 {'aApP'[k % 4]}M" for k in range(rows)],
             "title": ["" if k % 8 == 0 else f"{k / 7}|{'' if k % 5 == 0 else -k}|{k % 13 / 3}" for k in range(rows)],
+            "visited": ["|".join(sites) for sites in visited],
+            "seen_there": ["|".join(["TRUE", "0.0", ""][k % 3] for k in range(len(sites))) for sites in visited],
         }
     )
 
@@ -176,7 +182,7 @@ def test_both_engines_write_the_same_bytes(spark, log, tmp_path):
     assert len(manifest.train) > 9 and len(manifest.eval) > 7
     values = (tmp_path / "out/vocabulary/site.txt").read_text(encoding="utf-8").splitlines()
     assert len(values) > 50 and {v[0] for v in values} >= set(ODD)
-    assert sorted((tmp_path / "out/vocabulary/seen.txt").read_text().split()) == ["0", "1"]
+    assert sorted((tmp_path / "out/vocabulary/seen.txt").read_text().split()) == ["0", "1", "<missing>"]
     assert len((tmp_path / "out/vocabulary/tags.txt").read_text(encoding="utf-8").splitlines()) == 7
     total = sum(map(os.path.getsize, log.inputs))
     for stage in ("vocabulary", "encode"):
