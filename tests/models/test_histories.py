@@ -13,6 +13,7 @@ import tfrs_dlrm as td
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
+from tfrs_dlrm.data.preparing.profiling.column_profile import Profile
 from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
@@ -78,9 +79,8 @@ def by_hand(frame, data):
     lists = []
     for items, kinds in zip(frame["clicked"], frame["clicked_categories"], strict=True):
         pairs = [(i, k) for i, k in zip(items, kinds, strict=True) if i is not None][-LENGTH:]
-        lists.append(
-            ([rows["item"].get(i, -1) + 1 for i, _ in pairs], [rows["category"].get(str(k), -1) + 1 for _, k in pairs])
-        )
+        texts = ["<missing>" if k is None else str(k) for _, k in pairs]  # has a row, as in other columns
+        lists.append(([rows["item"].get(i, -1) + 1 for i, _ in pairs], [rows["category"][text] + 1 for text in texts]))
     return [a for a, _ in lists], [b for _, b in lists]
 
 
@@ -101,6 +101,8 @@ def test_encoded_as_by_hand_from_text_lists_and_frames(prepared):
     batch = next(iter(dataset(data, 400, shuffle=False)))[0]
     assert batch["clicked"].to_list() == items
     assert batch["clicked_categories"].to_list() == categories
+    for column, lists in zip(Profile.load(data).columns[-2:], (items, categories), strict=True):
+        assert (column.top.among, column.distinct) == (sum(map(len, lists)), len({x for row in lists for x in row}))
 
     encoder = Encoder.load(data)
     of_frame = encoder(written(frame))
