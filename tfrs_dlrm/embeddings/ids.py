@@ -205,7 +205,8 @@ def make_bags(schema: Schema, rows: Mapping[str, Any], weights: Mapping[str, Any
 
     Args:
       schema: of the features.
-      rows: as in `CheckedIds`; or for features that are pooled, int [B, L] padded with -1.
+      rows: as in `CheckedIds`; or int [B, L] padded with -1, where L is the length of sequences, and any for features
+        that are pooled.
       weights: as in `CheckedIds`, of the form of the rows.
     """
     bags = []
@@ -213,7 +214,7 @@ def make_bags(schema: Schema, rows: Mapping[str, Any], weights: Mapping[str, Any
         if f.multi_valued:
             combiner = schema.table_of(f).combiner
             if isinstance(rows[f.name], tf.Tensor):
-                bags.append(padded_bags(rows[f.name], weights.get(f.name), combiner)[0])
+                bags.append(padded_bags(rows[f.name], weights.get(f.name), combiner, f.sequence_length)[0])
             else:
                 bags.append(multi_hot_bags(rows[f.name], weights.get(f.name), combiner, f.sequence_length))
         else:

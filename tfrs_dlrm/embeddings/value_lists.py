@@ -42,12 +42,37 @@ def ragged_rows(name: str, values: Any) -> Any:
 
 def latest(lists: tf.RaggedTensor, length: int | None) -> tf.RaggedTensor:
     """Returns the last `length` values of each row of a ragged [B, None], all where there are fewer or for None."""
-    if length is None:
+    if length is None or (lists.shape[1] is not None and lists.shape[1] <= length):
         return lists
     lengths = lists.row_lengths()
     before = tf.ragged.range(lengths).with_row_splits_dtype(lists.row_splits.dtype)
     first = tf.repeat(tf.maximum(lengths - length, 0), lengths)
     return tf.ragged.boolean_mask(lists, before.with_flat_values(before.flat_values >= first))
+
+
+def padded_sequences(
+    ids: tf.Tensor, weights: tf.Tensor | None, length: int, last: bool
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Returns ids int [B, length], padded at the end with -1, and weights float [B, length], padded with 0.
+
+    Unlike `latest`, all tensors are dense, and indices have no new axes, as TensorFlow Lite and ONNX need it.
+
+    Args:
+      ids: int [B, L]; -1 is padding, in any place.
+      weights: float [B, L], or None.
+      length: how many ids of each row count.
+      last: whether the last ones count, as in a history, or the first ones.
+    """
+    present = ids != MISSING_ID
+    place = tf.cumsum(tf.cast(present, tf.int32), axis=1) - 1
+    if last:
+        place -= tf.maximum(tf.reduce_sum(tf.cast(present, tf.int32), axis=1, keepdims=True) - length, 0)
+    taken = tf.expand_dims(present, 2) & (tf.expand_dims(place, 2) == tf.range(length))  # [B, L, length]
+
+    def placed(values: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.where(taken, tf.expand_dims(values, 2), tf.zeros([], values.dtype)), axis=1)
+
+    return placed(ids - MISSING_ID) + MISSING_ID, None if weights is None else placed(weights)
 
 
 def history_lengths(schema: Schema, features: Any) -> dict[str, tf.Tensor]:

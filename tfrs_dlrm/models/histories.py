@@ -44,7 +44,7 @@ def with_events(
 def pooled(history: History, pooling: Pooling) -> tf.Tensor:
     """Returns the mean or sum [B, dim] of the events of each example, in the dtype of their vectors."""
     present = tf.cast(history.present, tf.float32)
-    total = tf.reduce_sum(tf.cast(history.vectors, tf.float32) * present[..., tf.newaxis], axis=1)
+    total = tf.reduce_sum(tf.cast(history.vectors, tf.float32) * tf.expand_dims(present, 2), axis=1)
     if pooling == "mean":
         total = tf.math.divide_no_nan(total, tf.reduce_sum(present, axis=1, keepdims=True))
     return tf.cast(total, history.vectors.dtype)

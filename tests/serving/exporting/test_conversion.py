@@ -1,5 +1,6 @@
 """Conversions of a bundle: `encoded` in TensorFlow Lite and ONNX, and all of it as a layer of Keras 3."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from family import FORMS, ONE_EACH
 
 import tfrs_dlrm as td
 from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.schema import CategoricalFeature
 from tfrs_dlrm.serving.exporting.export import export_model
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel
 from tfrs_dlrm.serving.exporting.signatures import make_encoded
@@ -40,7 +42,16 @@ def inputs_of(specs, size):
         else:
             made[name] = rng.integers(-1, 9 if name == "ids" else 4, shape).astype(np.int32)
             made[name][0] = -1
+    if "users" in made:
+        made["users"] = np.where(made["sites"] < 0, -1, np.maximum(made["users"], 0))
     return made
+
+
+def with_histories(schema):
+    """Two parallel histories, of which the last two events count."""
+    sites = CategoricalFeature("sites", sequence_length=2, history_of="site")
+    users = CategoricalFeature("users", history_of="user", parallel_to="sites", pooling="sum")
+    return dataclasses.replace(schema, categorical=(*schema.categorical, sites, users))
 
 
 def in_lite(converter):
@@ -66,7 +77,8 @@ def test_encoded_runs_in_tensorflow_lite_and_onnx(trained, form, storage):
     data, _ = trained
     of_two = {"user": "user", "item": "site"} if form == "matrix_factorization" else {}
     config = any_model(form.split()[0], **FORMS[form] | of_two)
-    model = config.build(config.schema(td.Schema.load(f"{data}/schema.json")), seed=1)
+    schema = td.Schema.load(f"{data}/schema.json")
+    model = config.build(config.schema(with_histories(schema) if form in ("dlrm", "deepfm") else schema), seed=1)
     model.build()
     serving = ServingModel(model, Encoder.load(data), (), storage)
     encoded, specs = make_encoded(serving), serving.encoded_signature()

@@ -12,7 +12,7 @@ from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.embeddings.ids import Features, IdReader
 from tfrs_dlrm.embeddings.quantized import Storage
-from tfrs_dlrm.embeddings.value_lists import history_lengths
+from tfrs_dlrm.embeddings.value_lists import history_lengths, padded_sequences
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.scorers import Inputs
 from tfrs_dlrm.schema import Schema
@@ -135,17 +135,30 @@ class ServingModel(tf.Module):
     def score_encoded(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Scores encoded rows as `score_raw`; ids outside the table follow the feature's `out_of_range` policy."""
         values: dict[str, Any] = dict(features)
-        padded: dict[str, tf.Tensor] = {}  # by pooled feature, where it has values
+        padded: dict[str, tf.Tensor] = {}  # by multi-valued feature, where it has values
         for f in self.schema.multi_hot:
-            present = values[f.name] != MISSING_INT
-            names = [f.name, *([f.weights_name] if f.weights else [])]
-            if f.sequence_length is None:
-                padded[f.name] = present
-                values[f.name] = tf.where(present, values[f.name], 0)
-                values |= {name: tf.RaggedTensor.from_tensor(values[name]) for name in names}
-            else:
-                values |= {name: tf.ragged.boolean_mask(values[name], present) for name in names}
-        return self.tasks.served(self._encoded_logits(values, padded))
+            ids, weights = values[f.name], values[f.weights_name] if f.weights else None
+            if f.sequence_length is not None:
+                ids, weights = padded_sequences(ids, weights, f.sequence_length, last=bool(f.history_of))
+            padded[f.name] = ids != MISSING_INT
+            values[f.name] = tf.RaggedTensor.from_tensor(tf.where(padded[f.name], ids, 0))
+            if weights is not None:
+                values[f.weights_name] = tf.RaggedTensor.from_tensor(weights)
+        with tf.control_dependencies(self._same_events(features)):
+            return self.tasks.served(self._encoded_logits(values, padded))
+
+    def _same_events(self, features: Mapping[str, tf.Tensor]) -> list[tf.Operation]:
+        """Checks that padded parallel histories have as many values as the one to which they are parallel."""
+        checks = []
+        for f in self.schema.histories:
+            if f.parallel_to:
+                message = f"feature {f.name}: not as many values as {f.parallel_to}, to which it is parallel"
+                counts = (
+                    tf.reduce_sum(tf.cast(features[name] != MISSING_INT, tf.int32), axis=1)
+                    for name in (f.name, f.parallel_to)
+                )
+                checks.append(tf.debugging.assert_equal(*counts, message))
+        return [check for check in checks if check is not None]
 
     def encoded_logits(self, features: Features) -> tf.Tensor:
         """Returns the logits of a batch of `tfrs_dlrm.dataset`, float32 [B] or [B, labels]."""
@@ -154,7 +167,8 @@ class ServingModel(tf.Module):
     def _encoded_logits(self, features: Features, padded: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Returns logits; the values of `padded` features, where its masks are true, stay in place.
 
-        TensorFlow Lite and ONNX have no segment sums with empty segments, which ragged values need.
+        TensorFlow Lite and ONNX have no segment sums with empty segments, which ragged values need. Sequences have
+        their length in `padded`.
         """
         checked = self._read_ids.check(features)
         rows: dict[str, Any] = {f.name: checked.rows[f.name] for f in self.schema.multi_hot}
