@@ -1,5 +1,6 @@
 """Checkpoints of facebookresearch/dlrm: the scores of its model in NumPy, and in PyTorch if it is installed."""
 
+import dataclasses
 import itertools
 import re
 import sys
@@ -69,6 +70,12 @@ def schema_of(tables, order=None, multi_valued=()):
     )
     dense = tuple(DenseFeature(f"x{i}") for i in range(DENSE))
     return Schema(Label("y"), dense, tuple(features), tuple(tables))
+
+
+def with_history(schema):
+    """The schema with the last two values of `f0`."""
+    history = CategoricalFeature("h", sequence_length=2, history_of="f0")
+    return dataclasses.replace(schema, categorical=(*schema.categorical, history))
 
 
 def batch(schema, size, seed=0):
@@ -232,6 +239,7 @@ IS_OF = r"it is of td\.DLRM\(schema, bottom_mlp=\(6, 4\), top_mlp=\(3, 1\)\) wit
             {"schema": schema_of([Table("f0", 4, 9), Table("f1", 4, 12)], multi_valued=("f1",))},
             r"feature 'f1' has several values.*combiner='mean'.*set combiner='sum'",
         ),
+        ({"schema": with_history(SCHEMA)}, "feature 'h' is a history, .* leave out history_of"),
         ({"features": ["f0", "f2"]}, r"features=\['f0', 'f2'\]: name each .* once: \['f0', 'f1'\]"),
     ],
 )

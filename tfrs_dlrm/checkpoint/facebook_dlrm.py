@@ -124,6 +124,11 @@ def _check_model(model: DLRM, features: Iterable[CategoricalFeature]) -> None:
         raise ValueError(
             f"sharing={model.sharing!r}: models of facebookresearch/dlrm have one top MLP; leave out sharing"
         )
+    if model.schema.histories:
+        raise ValueError(
+            f"feature {model.schema.histories[0].name!r} is a history, which models of facebookresearch/dlrm do not"
+            " have; leave out history_of: its values then have a table of their own, which combiner='sum' adds up"
+        )
     owners: dict[str, str] = {}
     for f in features:
         table = model.schema.table_of(f)
