@@ -9,6 +9,7 @@ from tfrs_dlrm.config import (
     DENSE_OPTIMIZERS,
     MODELS,
     DCNConfig,
+    DeepFMConfig,
     DLRMConfig,
     FinalMLPConfig,
     MaskNetConfig,
@@ -41,6 +42,18 @@ def test_by_hand():
     kernels, biases = 2 * 3 + 3 * 4 + 7 * 5 + 5 * 1, 3 + 4 + 5 + 1
     activations = (3 + 4) + (4 + 4) + 3 * 4 + 3 * 3 + 3 + 7 + (5 + 1)
     assert found == DenseCost(kernels + biases, 2 * kernels + biases + 2 * 3 * 3 * 4, activations)
+
+
+def test_histories_by_hand():
+    def cost(**history):
+        categories = (CategoricalFeature("a"), CategoricalFeature("h", multi_valued=True, **history))
+        schema = Schema(Label("y"), (DenseFeature("d"),), categories, () if history else (Table("h"),))
+        return DeepFMConfig(4, top_mlp=(5, 1)).dense_cost(DeepFMConfig(4, top_mlp=(5, 1)).schema(schema))
+
+    # Rows of 4 numbers and a linear weight, of 3 events: looked up, masked, added up, and divided for a mean.
+    bag, events = cost(), 3 * (4 + 1)
+    assert cost(history_of="a", sequence_length=3, pooling="sum") == bag + DenseCost(0, 2 * events, 2 * events)
+    assert cost(history_of="a", sequence_length=3) == bag + DenseCost(0, 2 * events + 5, 2 * events + 5)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,15 @@ def test_tables_have_room_for_new_values_of_a_stream():
     assert not planned.at_most
 
 
+def test_histories_look_up_every_event():
+    history = CategoricalFeature("h", sequence_length=7, history_of="a")
+    with_history = dataclasses.replace(SCHEMA, categorical=(*SCHEMA.categorical, history))
+    one, more = (plan(schema, CONFIG, Topology("one_device", 1)) for schema in (SCHEMA, with_history))
+    assert [t.placed.lookups for t in more.tables] == [1 + 7, 1]
+    assert moved(more)["examples"][1][0] - moved(one)["examples"][1][0] == 10 * 7 * 4
+    assert "Features h are taken" not in "\n".join(lines(more))
+
+
 def test_mirrored_by_hand():
     planned = plan(SCHEMA, CONFIG, Topology("mirrored", 2, memory=20_000_000))
     a, b = planned.tables

@@ -134,8 +134,9 @@ class ModelConfig(abc.ABC):
         Args:
           schema: the result of `schema`.
         """
-        rows = sum(cost.vector_dims(self.table_schema(schema)))
-        lookups = cost.concatenation(rows)  # each writes once
+        tables = self.table_schema(schema)
+        lookups = cost.concatenation(sum(cost.vector_dims(tables)))  # each writes once
+        lookups += cost.pooled_histories(tables)
         if not schema.select(self.features(schema)).projected:
             return lookups + self.layer_cost(schema)
         return lookups + cost.projections(schema, self.projected_dim(schema)) + self.layer_cost(schema)

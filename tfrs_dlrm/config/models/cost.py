@@ -46,6 +46,23 @@ def input_width(schema: Schema) -> int:
     return sum(interacting_dims(schema)) + schema.unprojected_width
 
 
+def pooled_histories(schema: Schema) -> DenseCost:
+    """Counts the vectors of the events of histories, and their pooling to one vector each.
+
+    That vector itself is among the vectors that lookups write.
+
+    Args:
+      schema: the schema of the tables.
+    """
+    total = DenseCost()
+    for f in schema.histories:
+        dim = schema.table_of(f).dim
+        events = (f.sequence_length or 0) * dim
+        divided = dim if f.pooling == "mean" else 0
+        total += DenseCost(flops=2 * events + divided, activations=2 * events + divided)  # looked up and masked
+    return total
+
+
 def projections(schema: Schema, dim: int) -> DenseCost:
     """Counts the split of the dense inputs, and the projections of vectors to `dim` numbers."""
     widths = [len(f.encoded_columns) for f in schema.projected]
