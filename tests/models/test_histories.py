@@ -18,6 +18,8 @@ from tfrs_dlrm.data.raw.parsing import BadRowError
 from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.serving.exporting.export import ExportOptions, export
+from tfrs_dlrm.serving.verification.verify import verify
+from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
 from tfrs_dlrm.training.loop import train_and_evaluate
 
 LENGTH = 3
@@ -121,7 +123,7 @@ def test_encoded_as_by_hand_from_text_lists_and_frames(prepared):
             td.fit_encoder(schema(separator), given)
 
 
-def twins(data):
+def twins(data, kind, **units):
     """A model of histories, and one of ordinary bags with the same weights and pooling."""
     histories = Schema.load(f"{data}/schema.json").with_dim(4)
     bags = dataclasses.replace(
@@ -136,7 +138,7 @@ def twins(data):
             dataclasses.replace(histories.table("category"), name="clicked_categories", combiner="sum"),
         ),
     )
-    models = [td.DLRM(s, bottom_mlp=(8, 4), top_mlp=(8, 1), seed=3) for s in (histories, bags)]
+    models = [kind(s, top_mlp=(8, 1), seed=3, **units) for s in (histories, bags)]
     for model in models:
         model.compile(keras.optimizers.SGD(0.1), td.SGD(500.0), metrics=[])
     ours, bag = (m.embeddings.tables for m in models)
@@ -147,11 +149,15 @@ def twins(data):
     return models
 
 
-def test_pooled_as_bags_of_the_last_events(prepared):
+@pytest.mark.parametrize("kind, units", [(td.DLRM, {"bottom_mlp": (8, 4)}), (td.DeepFM, {})])
+def test_pooled_as_bags_of_the_last_events(prepared, kind, units):
     data, _ = prepared
-    ours, bags = twins(data)
+    ours, bags = twins(data, kind, **units)
     features, y = next(iter(dataset(data, 400, shuffle=False)))
-    np.testing.assert_allclose(ours(features), bags(features), rtol=1e-5)
+    expected = bags(features).numpy()
+    np.testing.assert_allclose(ours(features), expected, rtol=1e-5)
+    for i in (2, 4):  # without events, and with more than count
+        np.testing.assert_allclose(ours({k: v[i : i + 1] for k, v in features.items()}), expected[i : i + 1], rtol=1e-5)
     before = {name: v.numpy() for name, v in ours.embeddings.tables.items()}
     for model in (ours, bags):
         model.train_on_batch(features, y)
@@ -165,7 +171,7 @@ def test_pooled_as_bags_of_the_last_events(prepared):
 
 def test_padding_and_older_events_count_nothing(prepared):
     data, _ = prepared
-    model, _ = twins(data)
+    model, _ = twins(data, td.DLRM, bottom_mlp=(8, 4))
     features, _ = next(iter(dataset(data, 400, shuffle=False)))
     expected = model.logits(features).numpy()
     names = ("clicked", "clicked_categories")
@@ -184,7 +190,7 @@ def test_padding_and_older_events_count_nothing(prepared):
 
 
 @pytest.mark.parametrize("model", [DLRMConfig(4, bottom_mlp=(8, 4), top_mlp=(8, 1))], ids=lambda c: c.name)
-def test_trains_and_exports(prepared, model, tmp_path):
+def test_trains_exports_and_explains(prepared, model, tmp_path):
     """The export compares every signature with the model, `rank` with the histories in the context."""
     config = RunConfig(
         DataConfig(path=prepared[0], shuffle_rows=400),
@@ -197,3 +203,13 @@ def test_trains_and_exports(prepared, model, tmp_path):
     path = export(str(tmp_path / "run"), str(tmp_path / "out"), options=options).path
     served = tf.saved_model.load(path)
     assert "rank" in served.signatures
+    report = verify(path, prepared[0], latency=False)
+    assert report.passed, report
+    lists = {"clicked": tf.constant([[1, 2, -1]]), "clicked_categories": tf.constant([[1]])}
+    with pytest.raises(tf.errors.InvalidArgumentError, match="clicked_categories: not as many values as clicked"):
+        served.signatures["encoded"](ids=tf.constant([[1, 1]]), dense=tf.constant([[0.5]]), **lists)
+
+    questions = Questions(interaction_examples=50, seeds=1, neighbours=("item:a",))
+    explained = explain_run(str(tmp_path / "run"), questions)
+    importance = {each.feature: each.worsening for each in explained.importance.features}
+    assert importance["clicked"] == importance["clicked_categories"]  # they move together
