@@ -91,6 +91,34 @@ def test_encoded_runs_in_tensorflow_lite_and_onnx(trained, form, storage):
             np.testing.assert_allclose(run(inputs)["probability"], expected, rtol=0, atol=TOLERANCE)
 
 
+class FirstTags(td.RankingModel):
+    """Adds up the vectors of the first two tags, the second one twice."""
+
+    def compute_logits(self, dense, embeddings, training):
+        return tf.reduce_sum(embeddings[0] * [[[1.0], [2.0]]], axis=[1, 2])
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
+def test_sequences_with_weights_by_hand(trained):
+    data, _ = trained
+    schema = td.Schema.load(f"{data}/schema.json").select(["tags"])
+    tags = dataclasses.replace(schema.categorical[0], sequence_length=2)
+    model = FirstTags(dataclasses.replace(schema, categorical=(tags,)), seed=1)
+    model.build()
+    serving = ServingModel(model, Encoder.load(data))
+    inputs = inputs_of(serving.encoded_signature(), 6) | {"tags": np.array(3 * [[3, -1, 1], [2, 1, 3]], np.int32)}
+    inputs["tags"][5] = -1
+    sums = model.embeddings.tables["tags"].numpy().sum(axis=1)
+    logits = np.zeros(6)
+    for i, (row, weights) in enumerate(zip(inputs["tags"], inputs["tags_weights"], strict=True)):
+        present = [(w, sums[k]) for k, w in zip(row, weights, strict=True) if k >= 0][:2]
+        logits[i] = sum(place * w * x for place, (w, x) in enumerate(present, 1))
+    encoded = make_encoded(serving)
+    lite = in_lite(tf.lite.TFLiteConverter.from_concrete_functions([encoded], serving))
+    for found in (encoded(**{name: tf.constant(v) for name, v in inputs.items()}), lite(inputs)):
+        np.testing.assert_allclose(found["probability"], 1 / (1 + np.exp(-logits)), rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
 def test_a_bundle_is_converted_as_the_guide_says(bundle, tmp_path):
     lite = in_lite(tf.lite.TFLiteConverter.from_saved_model(bundle, signature_keys=["encoded"]))
