@@ -32,7 +32,7 @@ def schema(separator="|"):
         (DenseFeature("price"),),
         (
             CategoricalFeature("item"),
-            CategoricalFeature("category", dtype="int64"),
+            CategoricalFeature("category", dtype="int64", out_of_range="hash"),
             CategoricalFeature("clicked", separator=separator, sequence_length=LENGTH, history_of="item"),
             CategoricalFeature(
                 "clicked_categories", separator=separator, history_of="category", parallel_to="clicked", pooling="sum"

@@ -55,7 +55,7 @@ def padded_sequences(
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Returns ids int [B, length], padded at the end with -1, and weights float [B, length], padded with 0.
 
-    Unlike `latest`, all tensors are dense, and indices have no new axes, as TensorFlow Lite and ONNX need it.
+    Unlike `latest`, all tensors are dense, as TensorFlow Lite and ONNX need it.
 
     Args:
       ids: int [B, L]; -1 is padding, in any place.
@@ -67,10 +67,14 @@ def padded_sequences(
     place = tf.cumsum(tf.cast(present, tf.int32), axis=1) - 1
     if last:
         place -= tf.maximum(tf.reduce_sum(tf.cast(present, tf.int32), axis=1, keepdims=True) - length, 0)
-    taken = tf.expand_dims(present, 2) & (tf.expand_dims(place, 2) == tf.range(length))  # [B, L, length]
+    width = length + 1  # the last place takes the ids that do not count
+    place = tf.where(present & (place >= 0), tf.minimum(place, length), length)
+    size = tf.shape(ids)[0]
+    flat = tf.reshape(tf.expand_dims(tf.range(size) * width, 1) + place, [-1, 1])
 
     def placed(values: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(tf.where(taken, tf.expand_dims(values, 2), tf.zeros([], values.dtype)), axis=1)
+        found = tf.scatter_nd(flat, tf.reshape(values, [-1]), tf.expand_dims(size * width, 0))
+        return tf.reshape(found, [-1, width])[:, :length]
 
     return placed(ids - MISSING_ID) + MISSING_ID, None if weights is None else placed(weights)
 

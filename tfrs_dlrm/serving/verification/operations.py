@@ -23,24 +23,24 @@ def _names(text: str) -> frozenset[str]:
 _COMPUTE = _names(
     """
     Abs Add AddN AddV2 All Any ArgMax ArgMin AsString Assert BatchMatMul BatchMatMulV2 BatchMatMulV3 BiasAdd Bitcast
-    BitwiseAnd BitwiseOr BitwiseXor BroadcastArgs BroadcastTo Bucketize Cast Ceil CheckNumericsV2 CheckNumerics
-    ClipByValue Concat ConcatV2 Const Cumprod Cumsum DenseBincount Dequantize DivNoNan DynamicPartition
-    DynamicStitch Einsum Elu EnsureShape Equal Erf Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod
-    FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual HashTableV2 Identity IdentityN If
-    InvertPermutation IsFinite IsInf IsNan L2Loss LeakyRelu LeftShift Less LessEqual LinSpace Log Log1p LogSoftmax
-    LogicalAnd LogicalNot LogicalOr LookupTableFindV2 LookupTableSizeV2 MatMul MatrixBandPart MatrixDiagV3 Max Maximum
-    Mean Min Minimum Mod Mul MulNoNan Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 ParallelDynamicStitch
-    ParseExample ParseExampleV2 PartitionedCall Placeholder PlaceholderWithDefault Pow Prod RaggedGather RaggedRange
-    RaggedTensorToTensor Range Rank ReadVariableOp RealDiv Reciprocal Relu Relu6 Reshape ResourceGather
-    ResourceGatherNd Reverse ReverseV2 RightShift Rint Round Rsqrt SegmentMax SegmentMean SegmentMin SegmentSum
-    Select SelectV2 Selu Shape ShapeN Sigmoid Sign Size Slice Snapshot Softmax Softplus Softsign SparseReshape
-    SparseSegmentMean SparseSegmentSqrtN SparseSegmentSum SparseToDense Split SplitV Sqrt Square SquaredDifference
-    Squeeze StatefulPartitionedCall StatelessIf StatelessWhile StaticRegexFullMatch StaticRegexReplace StopGradient
-    StridedSlice StringJoin StringLength StringLower StringSplit StringSplitV2 StringStrip StringToHashBucketFast
-    StringToHashBucketStrong StringToNumber StringUpper Sub Substr Sum Tanh TensorListFromTensor TensorListGetItem
-    TensorListReserve TensorListSetItem TensorListStack Tile TopKV2 Transpose TruncateDiv TruncateMod Unique
-    UniqueV2 UniqueWithCounts Unpack UnsortedSegmentMax UnsortedSegmentMean UnsortedSegmentMin UnsortedSegmentSum
-    VarHandleOp VariableShape Where While Xdivy Xlogy ZerosLike
+    BitwiseAnd BitwiseOr BitwiseXor BroadcastArgs BroadcastTo Bucketize Cast Ceil CheckNumerics CheckNumericsV2
+    ClipByValue Concat ConcatV2 Const Cumprod Cumsum DenseBincount Dequantize DivNoNan DynamicPartition DynamicStitch
+    Einsum Elu EnsureShape Equal Erf Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod FusedBatchNormV3 Gather GatherNd
+    GatherV2 Greater GreaterEqual HashTableV2 Identity IdentityN If InvertPermutation IsFinite IsInf IsNan L2Loss
+    LeakyRelu LeftShift Less LessEqual LinSpace Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr LookupTableFindV2
+    LookupTableSizeV2 MatMul MatrixBandPart MatrixDiagV3 Max Maximum Mean Min Minimum Mod Mul MulNoNan Neg NoOp NotEqual
+    OneHot OnesLike Pack Pad PadV2 ParallelDynamicStitch ParseExample ParseExampleV2 PartitionedCall Placeholder
+    PlaceholderWithDefault Pow Prod RaggedGather RaggedRange RaggedTensorToTensor Range Rank ReadVariableOp RealDiv
+    Reciprocal Relu Relu6 Reshape ResourceGather ResourceGatherNd Reverse ReverseV2 RightShift Rint Round Rsqrt
+    ScatterNd SegmentMax SegmentMean SegmentMin SegmentSum Select SelectV2 Selu Shape ShapeN Sigmoid Sign Size Slice
+    Snapshot Softmax Softplus Softsign SparseReshape SparseSegmentMean SparseSegmentSqrtN SparseSegmentSum SparseToDense
+    Split SplitV Sqrt Square SquaredDifference Squeeze StatefulPartitionedCall StatelessIf StatelessWhile
+    StaticRegexFullMatch StaticRegexReplace StopGradient StridedSlice StringJoin StringLength StringLower StringSplit
+    StringSplitV2 StringStrip StringToHashBucketFast StringToHashBucketStrong StringToNumber StringUpper Sub Substr Sum
+    Tanh TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack TensorScatterUpdate
+    Tile TopKV2 Transpose TruncateDiv TruncateMod Unique UniqueV2 UniqueWithCounts Unpack UnsortedSegmentMax
+    UnsortedSegmentMean UnsortedSegmentMin UnsortedSegmentSum VarHandleOp VariableShape Where While Xdivy Xlogy
+    ZerosLike
     """
 )
 # Every SavedModel saves and restores itself, but no request may.
