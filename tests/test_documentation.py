@@ -202,8 +202,13 @@ def test_the_page_on_strategies(log):
 
 def test_the_page_on_embeddings():
     page = "docs/guides/embeddings.md"
-    (options,), (compile_call, rates) = fenced(page, "json"), fenced(page, "python")
-    schema = td.Schema.from_json(json.dumps(json.loads(options) | {"label": {"column": "clicked"}}))
+    (histories, options), (compile_call, rates) = fenced(page, "json"), fenced(page, "python")
+    first, schema = (
+        td.Schema.from_json(json.dumps(json.loads(text) | {"label": {"column": "clicked"}}))
+        for text in (histories, options)
+    )
+    assert [f.table for f in first.categorical] == ["item", "category"] * 2
+    td.DLRM(first.with_vocabulary_sizes({"item": 60, "category": 9}).with_dim(8), top_mlp=(8, 1)).build()
     model = td.DLRM(schema.with_vocabulary_sizes({"user": 50, "item": 60, "site": 70}), top_mlp=(8, 1))
     exec(compile_call, {"model": model, "keras": keras, "td": td})
     assert {n: (tuple(v.shape), v.dtype.name) for n, v in model.embeddings.tables.items()} == {
