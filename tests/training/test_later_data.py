@@ -45,7 +45,7 @@ def test_monday_scores_later_days(days, now):
 
 @pytest.mark.parametrize("now", [2, 3])
 def test_weights_move_by_position_and_rows_that_changed_hands_begin_anew(days, now, monkeypatch):
-    monkeypatch.setattr(warm_start_module, "_values", None)  # no value is compared
+    monkeypatch.setattr(warm_start_module, "rows_by_value", None)  # no value is compared
     directory = str(days / str(now))
     model, fresh = compiled(directory), compiled(directory)
     report = td.warm_start(model, directory, str(days / "run"), "latest")

@@ -5,7 +5,6 @@ A request has C contexts with N candidates each. The features of a context are s
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -26,7 +25,7 @@ class Inputs(NamedTuple):
 
     dense: tf.Tensor | None
     vectors: list[tf.Tensor] | tf.Tensor
-    lengths: Mapping[str, tf.Tensor] = types.MappingProxyType({})
+    lengths: Mapping[str, tf.Tensor] = {}  # a dict, which tf.function can take apart
 
     def one_by_one(self) -> list[tf.Tensor]:
         """Returns the vectors of each feature."""
