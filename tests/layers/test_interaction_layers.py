@@ -44,6 +44,7 @@ LAYERS = pytest.mark.parametrize(
         (ParallelMLPs(2, (5, 3), "tanh", batch_norm=True, dropout=0.5, seed=4), X),
         (ParallelMLPs(3, (4,), final_bias=range(12), seed=4), VECTORS),
         (MixtureOfExperts((5, 3), 4, 3, seed=4), X),
+        (MixtureOfExperts((5,), 2, 2, seed=4, dropout=0.5, batch_norm=True), X),
         (CustomizedGateControl((4, 3), 2, 1, tasks=2, last=False, seed=4), VECTORS),
         (ProgressiveExtraction((5, 4), 1, 3, seed=4), X),
         (TaskTowers(MixtureOfExperts((5,), seed=4), (3, 1), [0.5, -1], 4), X),
@@ -136,3 +137,16 @@ def test_mask_blocks_drop_outputs_in_training():
     kept = found > 0
     np.testing.assert_allclose(found[kept], 2 * expected[kept], rtol=1e-6)
     assert 0.3 < kept.sum() / (expected > 0).sum() < 0.7
+
+
+def test_experts_of_one_layer_drop_outputs_and_normalize_in_training():
+    plain, dropped = ParallelMLPs(2, (64,), all_hidden=True, seed=4), MixtureOfExperts((64,), 2, seed=4, dropout=0.5)
+    experts = ParallelMLPs(2, (64,), all_hidden=True, dropout=0.5, seed=4)
+    expected, found = plain(X).numpy(), experts(X, training=True).numpy()
+    kept = found > 0
+    np.testing.assert_allclose(found[kept], 2 * expected[kept], rtol=1e-5)
+    assert 0.3 < kept.sum() / (expected > 0).sum() < 0.7
+    assert np.any(dropped(X, training=True).numpy() != dropped(X).numpy())
+    normalized = MixtureOfExperts((64,), 2, seed=4, batch_norm=True)
+    normalized(X)
+    assert len(normalized.experts.batch_norms) == 1

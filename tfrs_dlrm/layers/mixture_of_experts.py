@@ -27,8 +27,8 @@ class MixtureOfExperts(keras.layers.Layer):
       experts: E.
       tasks: T.
       seed: determines the initial weights and the dropped outputs; None draws others each time.
-      dropout: the share of the experts' hidden outputs that training drops.
-      batch_norm: whether the experts' hidden layers are batch normalized.
+      dropout: the share of the outputs of the experts' layers that training drops.
+      batch_norm: whether the experts' layers are batch normalized.
 
     Raises:
       ValueError: `experts`, `tasks` or a number of `units` is below 1, or `units` is empty.
@@ -48,7 +48,7 @@ class MixtureOfExperts(keras.layers.Layer):
         self.experts = ParallelMLPs(
             experts,
             units,
-            final_activation="relu",
+            all_hidden=True,
             seed=None if seed is None else derive_seed(seed, "experts"),
             dropout=dropout,
             batch_norm=batch_norm,

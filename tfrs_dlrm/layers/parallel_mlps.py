@@ -47,13 +47,13 @@ class ParallelMLPs(keras.layers.Layer):
     Args:
       count: the number of MLPs.
       units: outputs of each layer.
-      activation: of every layer but the last, as in `keras.layers.Dense`.
-      final_activation: of the last layer; None leaves it linear.
+      activation: of every hidden layer, as in `keras.layers.Dense`.
       seed: determines the initial weights and the dropped outputs; None draws others each time.
       dropout: the share of hidden outputs that training drops.
       batch_norm: whether hidden layers are batch normalized.
       final_bias: where the outputs begin: those of the first MLP, then those of the others. None leaves the last layer
         as the others.
+      all_hidden: whether the last layer is hidden too, with activation, batch norm and dropout; else it is linear.
 
     Raises:
       ValueError: `count` or a number of `units` is below 1, `units` is empty, or `final_bias` has another length than
@@ -65,11 +65,11 @@ class ParallelMLPs(keras.layers.Layer):
         count: int,
         units: Sequence[int],
         activation: Activation = "relu",
-        final_activation: Activation = None,
         seed: int | None = None,
         dropout: float = 0.0,
         batch_norm: bool = False,
         final_bias: Sequence[float] | None = None,
+        all_hidden: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -85,13 +85,13 @@ class ParallelMLPs(keras.layers.Layer):
             )
         self.count = count
         self.units = tuple(units)
+        self.hidden_layers = len(self.units) - (not all_hidden)
         self.activation = keras.activations.get(activation)
-        self.final_activation = keras.activations.get(final_activation)
         self.seed = seed
         self.dropout = dropout
         self.batch_norm = batch_norm
         self.final_bias = None if final_bias is None else tuple(map(float, final_bias))
-        hidden = range(len(self.units) - 1)
+        hidden = range(self.hidden_layers)
         if batch_norm:
             self.batch_norms = [
                 keras.layers.BatchNormalization(
@@ -118,7 +118,7 @@ class ParallelMLPs(keras.layers.Layer):
             kernel_shape = product_shape(self.count, fan_in, units, shared and i == 0)
             self.kernels.append(self.add_weight(f"kernel_{i}", kernel_shape, initializer=kernel))
             self.biases.append(self.add_weight(f"bias_{i}", [self.count, units], initializer=bias))
-            hidden = i < len(self.units) - 1
+            hidden = i < self.hidden_layers
             for on, layers in ((self.batch_norm, "batch_norms"), (self.dropout, "dropouts")):
                 if hidden and on:
                     build_sublayer(getattr(self, layers)[i], self.count * units)
@@ -143,10 +143,10 @@ class ParallelMLPs(keras.layers.Layer):
         for i, units in enumerate(self.units):
             x = tf.reshape(product(x, self.kernels[i], self.count), [-1, self.count * units])
             x = add_bias(x, tf.cast(tf.reshape(self.biases[i], [-1]), self.compute_dtype))
-            hidden = i < len(self.units) - 1
+            hidden = i < self.hidden_layers
             if hidden and self.batch_norm:
                 x = self.batch_norms[i](x, training=training)
-            x = (self.activation if hidden else self.final_activation)(x)
+            x = self.activation(x) if hidden else x
             if hidden and self.dropout:
                 x = self.dropouts[i](x, training=training)
             x = tf.reshape(x, [-1, self.count, units])
@@ -158,9 +158,9 @@ class ParallelMLPs(keras.layers.Layer):
             "count": self.count,
             "units": list(self.units),
             "activation": keras.activations.serialize(self.activation),
-            "final_activation": keras.activations.serialize(self.final_activation),
             "seed": self.seed,
             "dropout": self.dropout,
             "batch_norm": self.batch_norm,
             "final_bias": None if self.final_bias is None else list(self.final_bias),
+            "all_hidden": self.hidden_layers == len(self.units),
         }

@@ -31,8 +31,8 @@ class CustomizedGateControl(keras.layers.Layer):
       tasks: T.
       last: whether it is the last level, which has no shared output.
       seed: determines the initial weights and the dropped outputs; None draws others each time.
-      dropout: the share of the experts' hidden outputs that training drops.
-      batch_norm: whether the experts' hidden layers are batch normalized.
+      dropout: the share of the outputs of the experts' layers that training drops.
+      batch_norm: whether the experts' layers are batch normalized.
 
     Raises:
       ValueError: a number of experts, of tasks or of `units` is below 1, or `units` is empty.
@@ -63,7 +63,7 @@ class CustomizedGateControl(keras.layers.Layer):
             ParallelMLPs(
                 count,
                 units,
-                final_activation="relu",
+                all_hidden=True,
                 seed=self._seed(name),
                 dropout=dropout,
                 batch_norm=batch_norm,
@@ -126,8 +126,8 @@ class ProgressiveExtraction(keras.layers.Layer):
       tasks: T.
       levels: the number of levels.
       seed: determines the initial weights and the dropped outputs; None draws others each time.
-      dropout: the share of the experts' hidden outputs that training drops.
-      batch_norm: whether the experts' hidden layers are batch normalized.
+      dropout: the share of the outputs of the experts' layers that training drops.
+      batch_norm: whether the experts' layers are batch normalized.
 
     Raises:
       ValueError: `levels`, a number of experts, of tasks or of `units` is below 1, or `units` is empty.

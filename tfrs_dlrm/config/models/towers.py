@@ -53,14 +53,14 @@ class TowerModelConfig(DeepModelConfig):
         return towers + (self._mmoe_cost if self.sharing == "mmoe" else self._ple_cost)(inputs, labels)
 
     def _mmoe_cost(self, inputs: int, labels: int) -> DenseCost:
-        experts = self.mlp_cost(inputs, self.expert_mlp).times(self.experts)
+        experts = self.mlp_cost(inputs, self.expert_mlp, all_hidden=True).times(self.experts)
         return experts + cost.mixture(inputs, self.experts, self.expert_mlp[-1]).times(labels)
 
     def _ple_cost(self, inputs: int, labels: int) -> DenseCost:
         total, width, before = DenseCost(), self.expert_mlp[-1], inputs
         own, every = self.task_experts + self.experts, labels * self.task_experts + self.experts
         for level in range(self.expert_levels):
-            total += self.mlp_cost(before, self.expert_mlp).times(every)
+            total += self.mlp_cost(before, self.expert_mlp, all_hidden=True).times(every)
             total += cost.mixture(before, own, width).times(labels)
             if level < self.expert_levels - 1:
                 total += cost.mixture(before, every, width)
