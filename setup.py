@@ -70,8 +70,8 @@ setup(
         "lowest": ["tensorflow==2.16.*", "tensorflow-serving-api==2.16.*", "tf-keras==2.16.*", _OLDER_PYARROW],
         # What `make bench` compares with. Where pip would take a CUDA build of torch, the one for CPUs does as well.
         "bench": ["keras-rs>=0.4,<0.5", "torch==2.13.0"],
-        # What `tfrs-dlrm compare` tunes with.
-        "compare": ["optuna>=4.0"],
+        # What `tfrs-dlrm compare` tunes with, and the trees that it compares with.
+        "compare": ["lightgbm>=4.3", "optuna>=4.0"],
         # `tfrs-dlrm prepare --engine=spark`; it needs Java 17.
         "spark": ["pyspark[sql]>=4.0,<5"],
         # `tfrs-dlrm serve` and tfrs_dlrm.serving.ServingClient.
@@ -88,6 +88,7 @@ setup(
         "dev": [
             *_SERVING,
             _KAFKA,
+            "lightgbm>=4.3",
             "moto[s3,server]>=5",
             "mypy>=1.11",
             "onnxruntime>=1.17",

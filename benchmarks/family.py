@@ -2,11 +2,7 @@
 
 make bench-family     # 20 minutes; --rows=100000 --seeds=1 is quicker
 
-Independent categorical fields, whose values have effects that average to zero. Three logs:
-
-main       a sum of one effect for each field
-pairwise   and inner products of latent vectors of pairs of fields
-crosses    and products of one effect of each of three fields, which no sum over pairs explains
+The logs are main, pairwise and crosses of `planted.py`.
 
 What a model can reach at best on the evaluation rows is `planted` in the table. For those with an MLP or cross network
 it is the AUC of the logit that the labels were drawn from. For logistic regression it is that of the model of its
@@ -21,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags
 from machine import describe, machine
+from planted import VALUES, planted, prepare_log, recipe
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OneHotEncoder
 
@@ -49,28 +46,8 @@ _MODELS = flags.DEFINE_list(
     "Which models; each as train/compare.py takes it.",
 )
 
-FIELDS, VALUES, LATENT = 8, 4, 3
-# Standard deviations of the parts of the logit.
-STD = {"main": 1.0, "pairwise": 1.0, "crosses": 1.0}
-TRIPLES = ((0, 1, 2), (3, 4, 5), (5, 6, 7))
 _FITTED = 100_000  # rows
 KINDS = {"logistic_regression": "additive", "matrix_factorization": "two", "factorization_machine": "pairs"}
-
-
-def planted(log: str, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids [rows, FIELDS], labels, and the logit that they were drawn from."""
-    rng = np.random.default_rng(seed)
-    ids = rng.integers(0, VALUES, (rows, FIELDS))
-    logits = _scaled(sum(_centred(rng, 1)[ids[:, f], 0] for f in range(FIELDS)), STD["main"]) - 0.5
-    latent = [_centred(rng, LATENT) for _ in range(FIELDS)]
-    pairs = [latent[f][ids[:, f]] * latent[g][ids[:, g]] for f in range(FIELDS) for g in range(f)]
-    triples = [np.prod([_centred(rng, 1)[ids[:, f], 0] for f in triple], axis=0) for triple in TRIPLES]
-    if log != "main":
-        logits += _scaled(np.sum(pairs, axis=(0, 2)), STD["pairwise"])
-    if log == "crosses":
-        logits += _scaled(np.sum(triples, axis=0), STD["crosses"])
-    labels = rng.random(rows) < 1 / (1 + np.exp(-logits))
-    return ids, labels.astype(int), logits
 
 
 def nearest(ids: np.ndarray, logits: np.ndarray, of: np.ndarray) -> np.ndarray:
@@ -93,16 +70,6 @@ def with_pairs(ids: np.ndarray) -> np.ndarray:
     return np.column_stack([ids, *pairs])
 
 
-def _centred(rng: np.random.Generator, width: int) -> np.ndarray:
-    """[VALUES, width] that average to zero over the values."""
-    effects = rng.normal(size=(VALUES, width))
-    return effects - effects.mean(axis=0)
-
-
-def _scaled(part: np.ndarray, std: float) -> np.ndarray:
-    return part * (std / part.std())
-
-
 def kind(label: str) -> str:
     """What a model can express."""
     return KINDS.get(label.split(":")[0], "all")
@@ -110,7 +77,6 @@ def kind(label: str) -> str:
 
 def prepared(log: str, directory: str, rows: int) -> tuple[str, dict[str, float]]:
     """The prepared directory of a log, and the best AUC of each kind of model on the odd evaluation rows."""
-    import tfrs_dlrm as td
     from tfrs_dlrm.metrics import exact_auc
 
     ids, labels, logits = planted(log, rows + rows // 5, seed=7)
@@ -118,31 +84,7 @@ def prepared(log: str, directory: str, rows: int) -> tuple[str, dict[str, float]
     columns = {"additive": ids, "two": with_pairs(ids[:, :2]), "pairs": with_pairs(ids)}
     scores = {name: nearest(x[some], logits[some], x[odd]) for name, x in columns.items()} | {"all": logits[odd]}
     best = {name: exact_auc(labels[odd], values) for name, values in scores.items()}
-    output = os.path.join(directory, "prepared")
-    if not os.path.isdir(output):
-        os.makedirs(directory, exist_ok=True)
-        files = [os.path.join(directory, name) for name in ("train.csv", "eval.csv")]
-        for file, part in zip(files, (slice(0, rows), slice(rows, None)), strict=True):
-            header = ",".join(["y", *(f"f{i}" for i in range(FIELDS))])
-            np.savetxt(file, np.column_stack([labels[part], ids[part]]), "%d", ",", header=header, comments="")
-        schema = td.Schema(td.Label("y"), categorical=tuple(td.CategoricalFeature(f"f{i}") for i in range(FIELDS)))
-        td.prepare(schema, files[:1], output, eval_inputs=files[1:])
-    return output, best
-
-
-def recipe(data: str, rows: int) -> object:
-    from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
-
-    steps = 4 * rows // 1024
-    return RunConfig(
-        data=DataConfig(path=data),
-        model=DLRMConfig(embedding_dim=16, bottom_mlp=(16,), top_mlp=(128, 64, 1)),
-        optimizer=OptimizerConfig(
-            dense="adam", learning_rate=0.003, embedding="adagrad", embedding_learning_rate=0.05, warmup_steps=20,
-            decay_start_step=steps // 2, decay_steps=steps - steps // 2, decay_power=1.0,
-        ),
-        train=TrainConfig(batch_size=1024, steps=steps, eval_every_steps=steps, tensorboard=False),
-    )  # fmt: skip
+    return prepare_log(directory, {"y": labels}, ids, rows), best
 
 
 def compared(log: str, directory: str, rows: int, models: Sequence[str], seeds: int) -> dict[str, dict]:

@@ -7,6 +7,7 @@ import os
 import sys
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
@@ -19,6 +20,7 @@ CATEGORICAL = [f"C{i:02d}" for i in range(1, 27)]
 VALUES = [3, 30, 300, 3000, 30_000]  # of one feature after the other
 DIM, BOTTOM, TOP = 16, (512, 256, 16), (512, 256, 1)  # Criteo-Kaggle's in the DLRM paper
 OWN = (3, 5, 10)  # of the categorical features, the last ones, those of a candidate
+EVENTS, OF_USERS, WITH_HISTORY = 50, ("user", "city", "device"), ("DLRM", "DIN", "BST")
 LINEAR_OWN = 5  # of a DLRM with a linear term, as configs/default.py has it
 
 
@@ -51,8 +53,45 @@ def prepared(directory: str) -> str:
 
 def export_ours(data: str, output: str, own: int, linear: bool = False) -> None:
     model = td.DLRM(td.Schema.load(f"{data}/schema.json"), BOTTOM, TOP, linear=linear)
+    save(model, data, DENSE + CATEGORICAL[:-own], output)
+
+
+def prepared_histories(directory: str) -> str:
+    """A log of items with categories, and of the items and categories that a user saw before, prepared."""
+    history = {"separator": "|", "sequence_length": EVENTS, "pooling": "target_attention"}
+    schema = td.Schema(
+        td.Label("y"),
+        dense=(td.DenseFeature("age"), td.DenseFeature("price")),
+        categorical=(
+            *(td.CategoricalFeature(name) for name in (*OF_USERS, "item", "category")),
+            td.CategoricalFeature("seen", history_of="item", **history),
+            td.CategoricalFeature("seen_categories", history_of="category", parallel_to="seen", separator="|"),
+        ),
+    ).with_dim(DIM)
+    rows, rng = max(VALUES), np.random.default_rng(0)
+    log = {"y": np.arange(rows) % 2, "age": rng.integers(18, 80, rows), "price": rng.integers(1, 1000, rows)}
+    log |= {name: [str(i % 100) for i in range(rows)] for name in OF_USERS}
+    log |= {"item": [str(i) for i in range(rows)], "category": [str(i % 100) for i in range(rows)]}
+    log |= {"seen": [str(i) for i in range(rows)], "seen_categories": [str(i % 100) for i in range(rows)]}
+    output = os.path.join(directory, "prepared-histories")
+    td.prepare(schema, pd.DataFrame(log), output)
+    return output
+
+
+def export_with_history(data: str, output: str, name: str) -> None:
+    """Exports a model for candidates that are items: the user and what was seen before are the context."""
+    schema = td.Schema.load(f"{data}/schema.json")
+    model = {
+        "DLRM": lambda: td.DLRM(schema, (64, DIM), (200, 80, 1)),
+        "DIN": lambda: td.DIN(schema, (200, 80, 1)),
+        "BST": lambda: td.BST(schema, (200, 80, 1)),
+    }[name]()
+    save(model, data, ["age", *OF_USERS, "seen"], output)
+
+
+def save(model: td.RankingModel, data: str, context: list[str], output: str) -> None:
     model.build()
-    serving = ServingModel(model, td.Encoder.load(data), DENSE + CATEGORICAL[:-own])
+    serving = ServingModel(model, td.Encoder.load(data), context)
 
     def score(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probability": serving.score_raw(raw)}
@@ -117,3 +156,6 @@ if __name__ == "__main__":
         export_ours(there, os.path.join(sys.argv[1], f"ours-{count}"), count)
     export_ours(there, os.path.join(sys.argv[1], "linear"), LINEAR_OWN, linear=True)
     export_obvious(there, os.path.join(sys.argv[1], "obvious"))
+    there = prepared_histories(sys.argv[1])
+    for kind in WITH_HISTORY:
+        export_with_history(there, os.path.join(sys.argv[1], f"history-{kind}"), kind)

@@ -15,6 +15,7 @@ SCHEMA = Schema(
     (DenseFeature("x"),),
     (CategoricalFeature("a"), CategoricalFeature("b")),
     (Table("a", 2, 5), Table("b", 2, 7)),
+    group="query",
 )
 # An unusual value for each argument, by its name.
 VALUES = {
@@ -52,6 +53,9 @@ VALUES = {
     "attention_dim": 3,
     "interaction_maps": [3, 2],
     "sharing": "shared_bottom",  # the others need several labels
+    "loss_weights": "fixed",
+    "list_loss": "softmax",
+    "list_loss_weight": 0.25,
     "experts": 3,
     "task_experts": 1,
     "shared_experts": 3,
@@ -67,6 +71,12 @@ VALUES = {
     "first_context": ["a"],
     "second_context": ["b", "a"],
     "units": [4, 2],
+    "softmax": True,
+    "attention_mlp": [3],
+    "attention_softmax": True,
+    "blocks": 2,
+    "hidden": 5,
+    "feed_forward": 6,
     "activation": "tanh",
     "final_activation": "relu",
     "use_bias": True,  # which final_bias needs

@@ -64,6 +64,39 @@ def test_sizes_are_the_published_ones():
     assert weights(load_recipe("criteo_x4"), x4) == 910_708 * 17 + layers
 
 
+def test_sizes_of_din_are_the_published_ones():
+    """Less what is theirs: Dice, a number for each hidden unit; a kernel of the difference; a vector of the price."""
+    amazon = Schema.load(SCHEMAS / "amazon_electronics.json").with_vocabulary_sizes({"item_id": 63_003, "cate_id": 803})
+    dice = 512 + 256 + 1024 + 512 + 256
+    assert weights(load_recipe("amazon_electronics"), amazon) == 5_403_522 - dice - 128 * 512
+    sizes = (403_958, 99, 15, 4, 9, 6, 5, 4, 7, 246_851, 11_330, 191_771, 132_136, 308_870, 4, 6)
+    taobao = Schema.load(SCHEMAS / "taobao_ad.json")
+    taobao = taobao.with_vocabulary_sizes(dict(zip((t.name for t in taobao.tables), sizes, strict=True)))
+    assert weights(load_recipe("taobao_ad"), taobao) == 42_263_682 - 96 * 512 - (32 + 31 * 512)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("name, label", [("amazon_electronics", "label"), ("taobao_ad", "clk")])
+def test_logs_with_histories(name, label, tmp_path):
+    """Texts of events that stand behind one another, the latest last, and fewer than ten rows of a value."""
+    rng = np.random.default_rng(0)
+    schema = Schema.load(SCHEMAS / f"{name}.json")
+    histories = [f.name for f in schema.histories]
+    columns = {f.name: rng.integers(0, 4, 240) for f in schema.categorical if not f.history_of}
+    columns |= {f.name: rng.integers(1, 900, 240) for f in schema.dense}
+    lengths = [0, 1, 120, *rng.integers(0, 9, 237)]
+    columns |= {h: ["^".join(map(str, rng.integers(0, 4, n))) for n in lengths] for h in histories}
+    for part, rows in {"train": range(200), "test": range(200, 240)}.items():
+        with open(tmp_path / f"{part}.csv", "w", newline="") as f:
+            made = ([r % 2, r % 7, *(values[r] for values in columns.values())] for r in rows)
+            csv.writer(f).writerows([[label, "user_id", *columns], *made])
+    files = (str(tmp_path / f"{part}.csv") for part in ("train", "test"))
+    encoded = few_steps(load_recipe(name), tmp_path, SCHEMAS / f"{name}.json", *files)
+    longest = schema.histories[0].sequence_length
+    for h in histories:
+        assert [len(x) for x in encoded[h]] == [min(n, longest) for n in lengths[:200]]
+
+
 def test_sizes_of_mlperf():
     """By hand, from the layers that the references name."""
 

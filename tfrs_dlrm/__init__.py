@@ -60,8 +60,10 @@ if TYPE_CHECKING:
     from tfrs_dlrm.layers.dot_interaction import DotInteraction
     from tfrs_dlrm.layers.mlp import MLP
     from tfrs_dlrm.models.auto_int import AutoInt
+    from tfrs_dlrm.models.bst import BST
     from tfrs_dlrm.models.dcn import DCN
     from tfrs_dlrm.models.deepfm import DeepFM
+    from tfrs_dlrm.models.din import DIN
     from tfrs_dlrm.models.dlrm import DLRM
     from tfrs_dlrm.models.embedding_mlp import EmbeddingMLP
     from tfrs_dlrm.models.factorization_machine import FactorizationMachine

@@ -37,7 +37,7 @@ def test_recipes_are_sound_and_survive_json(recipe):
         ("model.name", "deepfm", r"config.model.name='deepfm': DLRMConfig is dlrm; .*as_model\(config, 'deepfm'\)"),
         ("model.interaction", "sum", "choose one of dot, cat"),
         ("model.dropout", 1.0, r"config.model.dropout=1.0: a number in \[0, 1\)"),
-        ("train.monitor", "loss", "choose one of log_loss, auc_minus_log_loss, auc_minus_normalized_entropy, or leave"),
+        ("train.monitor", "loss", "choose one of log_loss, auc_minus_log_loss, auc_minus_normalized_entropy, ndcg, or"),
         ("optimizer.plateau_factor", 0.0, r"config.optimizer.plateau_factor=0.0: a number in \(0, 1\]"),
         ("optimizer.plateau_patience", 2, "it has no effect without plateau_factor"),
         ("optimizer.end_learning_rate", 1e-6, "it has no effect without decay_steps or plateau_factor"),

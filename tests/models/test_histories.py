@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from numpy_models import numpy_mlp, numpy_transformer
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import BSTConfig, DataConfig, DCNConfig, DINConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
 from tfrs_dlrm.data.preparing.profiling.column_profile import Profile
@@ -140,7 +141,7 @@ def twins(data, kind, **units):
     )
     models = [kind(s, top_mlp=(8, 1), seed=3, **units) for s in (histories, bags)]
     for model in models:
-        model.compile(keras.optimizers.SGD(0.1), td.SGD(500.0), metrics=[])
+        model.compile(keras.optimizers.SGD(0.1), td.SGD(500.0), metrics=[], run_eagerly=True)
     ours, bag = (m.embeddings.tables for m in models)
     for name in ours:
         bag[name].assign(ours[name])
@@ -189,11 +190,124 @@ def test_padding_and_older_events_count_nothing(prepared):
         model.logits(features | {"clicked": older["clicked"][:, :1]})
 
 
-@pytest.mark.parametrize("model", [DLRMConfig(4, bottom_mlp=(8, 4), top_mlp=(8, 1))], ids=lambda c: c.name)
-def test_trains_exports_and_explains(prepared, model, tmp_path):
+@pytest.fixture(scope="module")
+def attended(prepared, tmp_path_factory):
+    """The same data, whose histories are pooled by target attention."""
+    logs, path = Path(prepared[0]).parent, str(tmp_path_factory.mktemp("attended"))
+    made = schema()
+    *others, clicked, categories = made.categorical
+    clicked = dataclasses.replace(clicked, pooling="target_attention")
+    made = dataclasses.replace(made, categorical=(*others, clicked, dataclasses.replace(categories, pooling="mean")))
+    assert made.categorical[-1].pooling == "target_attention"  # as the history to which it is parallel
+    td.prepare(made, [f"{logs}/log.csv"], f"{path}/data", eval_inputs=[f"{logs}/eval.csv"])
+    return f"{path}/data"
+
+
+def by_attention(model, features):
+    """The rows of all features, those of histories added up by the weights of the paper's formula."""
+    item, category = (model.embeddings.tables[name].numpy() for name in ("item", "category"))
+    layer, vectors = model.history_attention["clicked"], [[] for _ in range(4)]
+    first, kernels = layer.target.bias.numpy(), [x.kernel.numpy() for x in (layer.event, layer.target, layer.product)]
+    kernel, bias = (w.numpy() for w in layer.mlp.weights)
+    lists = (features["ids"].numpy(), features["clicked"].to_list(), features["clicked_categories"].to_list())
+    for (target, kind), items, kinds in zip(*lists, strict=True):
+        t = np.concatenate([item[target][:4], category[kind][:4]])
+        sums = [np.zeros(item.shape[1]), np.zeros(category.shape[1])]
+        for i, k in zip(items, kinds, strict=True):
+            e = np.concatenate([item[i][:4], category[k][:4]])
+            hidden = np.maximum(e @ kernels[0] + t @ kernels[1] + first + (e * t) @ kernels[2], 0)
+            sums = [s + (hidden @ kernel + bias) * row for s, row in zip(sums, (item[i], category[k]), strict=True)]
+        for found, row in zip(vectors, (item[target], category[kind], *sums), strict=True):
+            found.append(row)
+    return [tf.constant(np.stack(v), tf.float32) for v in vectors]
+
+
+@pytest.mark.parametrize(
+    "kind, units", [(td.DLRM, {"bottom_mlp": (8, 4)}), (td.DeepFM, {}), (td.DCN, {}), (td.DIN, {})]
+)
+def test_pooled_by_target_attention(attended, kind, units):
+    model = kind(Schema.load(f"{attended}/schema.json").with_dim(4), top_mlp=(8, 1), seed=3, **units)
+    model.compile(keras.optimizers.Adam(0.01), td.SGD(1.0), metrics=[], run_eagerly=True)
+    rng = np.random.default_rng(0)
+    for v in model.variables:
+        if v.dtype == tf.float32:
+            v.assign(rng.normal(0, 0.3, v.shape))
+    features, y = next(iter(dataset(attended, 400, shuffle=False)))
+    expected = tf.reshape(model.compute_logits(features["dense"], by_attention(model, features), False), [-1]).numpy()
+    tolerance = 1e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(model.logits(features), expected, atol=tolerance)
+    names = ("clicked", "clicked_categories")
+    padded = {name: features[name].to_tensor(-1, shape=[None, LENGTH + 4]) for name in names}
+    np.testing.assert_allclose(model.logits(features | padded), expected, atol=tolerance)
+    again = kind.from_config(model.get_config())
+    again.build()
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(again.logits(features), model.logits(features))
+    before = [v.numpy() for v in model.history_attention["clicked"].weights]
+    model.train_on_batch(features, y)
+    for old, new in zip(before, model.history_attention["clicked"].weights, strict=True):
+        assert np.any(old != new.numpy()), new.name
+
+
+def test_bst_equals_numpy(prepared):
+    model = td.BST(Schema.load(f"{prepared[0]}/schema.json").with_dim(4), top_mlp=(8, 1), heads=3, blocks=2, seed=3)
+    model.compile(keras.optimizers.Adam(0.01), td.SGD(1.0), metrics=[], run_eagerly=True)
+    rng = np.random.default_rng(0)
+    for v in model.variables:
+        if v.dtype == tf.float32:
+            v.assign(rng.normal(0, 0.5, v.shape))
+    features, y = next(iter(dataset(prepared[0], 400, shuffle=False)))
+    item, category = (model.embeddings.tables[name].numpy() for name in ("item", "category"))
+    rows = []
+    lists = (features["ids"].numpy(), features["clicked"].to_list(), features["clicked_categories"].to_list())
+    for (target, kind), items, kinds in zip(*lists, strict=True):
+        events = np.concatenate([item[items].reshape(-1, 4), category[kinds].reshape(-1, 4)], axis=1)
+        attended = np.zeros([1 + LENGTH, 8])
+        target_vector = np.concatenate([item[target], category[kind]])
+        found = numpy_transformer(model.transformers["clicked"], events, target_vector)
+        attended[: len(found)] = found
+        rows.append(np.concatenate([target_vector, attended.reshape(-1)]))
+    inputs = np.concatenate([rows, features["dense"]], axis=1)
+    expected = numpy_mlp(model.top_mlp, inputs)[:, 0]
+    np.testing.assert_allclose(model.logits(features), expected, atol=1e-5 * np.abs(expected).max())
+    names = ("clicked", "clicked_categories")
+    padded = {name: features[name].to_tensor(-1, shape=[None, LENGTH + 4]) for name in names}
+    np.testing.assert_allclose(model.logits(features | padded), expected, atol=1e-5 * np.abs(expected).max())
+    before = [v.numpy() for v in model.transformers["clicked"].weights]
+    model.train_on_batch(features, y)
+    for old, new in zip(before, model.transformers["clicked"].weights, strict=True):
+        assert np.any(old != new.numpy()), new.name
+
+
+@pytest.mark.parametrize("kind", [td.DCN, td.BST])
+def test_target_attention_needs_its_target(attended, kind):
+    made = Schema.load(f"{attended}/schema.json").with_dim(4)
+    alone = dataclasses.replace(made, categorical=made.categorical[1:])
+    name = kind.__name__
+    with pytest.raises(ValueError, match=f"'clicked': {name} compares its events with 'item', which the schema lacks"):
+        kind(alone)
+    with pytest.raises(ValueError, match=r"attention_mlp=\[\]; at least one layer"):
+        td.DIN(made, attention_mlp=())
+    config = {td.DCN: DCNConfig, td.BST: BSTConfig}[kind](4)
+    with pytest.raises(ValueError, match=f"'clicked': {name} compares"):  # as a plan finds
+        config.schema(alone)
+
+
+DIN = DINConfig(4, top_mlp=(8, 1), attention_mlp=(6, 5), attention_softmax=True)
+BST = BSTConfig(4, top_mlp=(8, 1), heads=3, dropout=0.2)
+
+
+READS_EVENTS = pytest.param("prepared", BST, marks=pytest.mark.matrix)
+
+
+# Others get the same vectors; tests/models/test_scorers.py has them.
+@pytest.mark.parametrize("data, model", [("attended", DIN), READS_EVENTS])
+def test_trains_exports_and_explains(data, model, request, tmp_path):
     """The export compares every signature with the model, `rank` with the histories in the context."""
+    data = request.getfixturevalue(data)
+    data = data if isinstance(data, str) else data[0]
     config = RunConfig(
-        DataConfig(path=prepared[0], shuffle_rows=400),
+        DataConfig(path=data, shuffle_rows=400),
         model,
         OptimizerConfig("adam", 0.01, "rowwise_adagrad", 0.05),
         TrainConfig(batch_size=50, steps=6, eval_every_steps=6, tensorboard=False),
@@ -203,7 +317,7 @@ def test_trains_exports_and_explains(prepared, model, tmp_path):
     path = export(str(tmp_path / "run"), str(tmp_path / "out"), options=options).path
     served = tf.saved_model.load(path)
     assert "rank" in served.signatures
-    report = verify(path, prepared[0], latency=False)
+    report = verify(path, data, latency=False)
     assert report.passed, report
     lists = {"clicked": tf.constant([[1, 2, -1]]), "clicked_categories": tf.constant([[1]])}
     with pytest.raises(tf.errors.InvalidArgumentError, match="clicked_categories: not as many values as clicked"):

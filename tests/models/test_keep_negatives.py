@@ -18,7 +18,7 @@ from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig,
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.metrics import evaluate_scores
 from tfrs_dlrm.models.label_losses import LabelLosses
-from tfrs_dlrm.models.tasks import Tasks
+from tfrs_dlrm.models.label_tasks import Tasks
 from tfrs_dlrm.serving.bundle.manifest import read_manifest
 from tfrs_dlrm.serving.exporting.export import export
 from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run

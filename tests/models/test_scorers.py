@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import tfrs_dlrm as td
 from tfrs_dlrm.models.dlrm_serving import DLRMCandidateScorer, DLRMRowScorer
+from tfrs_dlrm.models.history_scorers import candidate_scorer, row_scorer
 from tfrs_dlrm.models.scorers import BroadcastScorer, Inputs, ModelScorer
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
@@ -117,3 +118,50 @@ def test_what_shares_nothing_is_copied():
     model = td.DLRM(SCHEMA, (7, 8), (1,))
     model.build()
     assert isinstance(model.candidate_scorer(SCHEMA.select("a"), SCHEMA.select("buvwx")), BroadcastScorer)
+
+
+def histories(rng, part, rows, length=3):
+    """Inputs of a part of `WITH_HISTORIES`, of histories with no, some and all events."""
+    lengths = {f.length_key: tf.constant(rng.integers(0, length + 1, rows), tf.int32) for f in part.histories}
+    vectors = [
+        tf.constant(rng.normal(size=[rows, length, 8] if f.history_of else [rows, 8]), tf.float32)
+        for f in part.categorical
+    ]
+    dense = tf.constant(rng.normal(size=[rows, part.dense_width]), tf.float32) if part.dense else None
+    return Inputs(dense, vectors, {f.length_key: lengths[f.length_key] for f in part.histories if not f.parallel_to})
+
+
+HISTORY = {"separator": "|", "sequence_length": 3}
+WITH_HISTORIES = Schema(
+    Label("y"),
+    SCHEMA.dense,
+    (
+        CategoricalFeature("u"),
+        CategoricalFeature("v"),
+        CategoricalFeature("h", history_of="u", pooling="target_attention", **HISTORY),
+        CategoricalFeature("side", history_of="v", parallel_to="h", separator="|"),
+        CategoricalFeature("g", history_of="v", **HISTORY),
+    ),
+    tuple(Table(name, 8, vocabulary_size=9) for name in "uv"),
+)
+
+
+@pytest.mark.parametrize(
+    "shared", [{"h", "side", "g", "a"}, {"v", "h", "side"}, {"u", "v", "h", "side"}, {"u", "v", "b"}]
+)
+@pytest.mark.parametrize("kind", [td.DLRM, td.DIN, td.BST, td.DCN])
+def test_histories_of_a_context_are_pooled_as_those_of_rows(kind, shared):
+    units = {"bottom_mlp": (7, 8)} if kind is td.DLRM else {}
+    model = kind(WITH_HISTORIES, top_mlp=(5, 1), seed=3, **units)
+    model.build()
+    names = {*(f.name for f in WITH_HISTORIES.categorical), *"abc"}
+    context, own = (WITH_HISTORIES.select(part) for part in (shared, names - shared))
+    rng = np.random.default_rng(1)
+    given = histories(rng, context, 2), histories(rng, own, 6), tf.constant(3)
+    rows = BroadcastScorer(ModelScorer(model._checked_logits, []), WITH_HISTORIES, context, own)
+    expected = rows(*given).numpy()
+    assert np.ptp(expected) > 1e-3
+    together = BroadcastScorer(row_scorer(model), WITH_HISTORIES, context, own)
+    np.testing.assert_allclose(together(*given), expected, rtol=1e-5, atol=1e-5)
+    scorer = candidate_scorer(model, context, own)
+    np.testing.assert_allclose(tf.function(scorer)(*given), expected, rtol=1e-5, atol=1e-5)

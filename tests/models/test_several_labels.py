@@ -206,6 +206,79 @@ def test_loss_and_metrics_are_those_of_each_label_where_it_is_known():
     np.testing.assert_allclose(model.shifts, expected, rtol=1e-4)
 
 
+def test_weights_learned_by_uncertainty_follow_the_formula():
+    """See `LabelLosses`: a step of SGD against NumPy, also on two replicas, and the minimum e^s of many steps.
+
+    Label b is known of a quarter of the rows and has a loss weight, which do not move that minimum.
+    """
+    schema = td.Schema(
+        td.Label("a"),
+        (td.DenseFeature("x"), td.DenseFeature("y"), td.DenseFeature("z")),
+        (td.CategoricalFeature("u"),),
+        (td.Table("u", 4, 3),),
+        more_labels=(td.Label("b", loss_weight=3.0), td.Label("c", task="regression", mean=10.0, std=2.0)),
+    )
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 3)).astype(np.float32)
+    y = np.stack([rng.integers(0, 2, 64), rng.random(64) < 0.9, rng.normal(10, 6, 64)], axis=1).astype(np.float32)
+    w, known = rng.exponential(1, 64).astype(np.float32), np.ones((64, 3), bool)
+    known[16:, 1] = False
+    features = {"dense": tf.constant(x), "ids": tf.zeros([64, 1], tf.int32)}
+    p = 1 / (1 + np.exp(-x.astype(np.float64)))
+    losses = [-np.where(y[:, i] == 1, np.log(p[:, i]), np.log1p(-p[:, i])) for i in (0, 1)]
+    losses = np.stack([*losses, (x[:, 2] - (y[:, 2] - 10) / 2) ** 2 / 2], axis=1)
+    weights, of_labels = w[:, None] * known, np.array([1.0, 3.0, 1.0])
+    sizes, sums = weights.sum(0) / 64, (weights * losses).sum(0) / 64
+    s = np.array([0.5, -0.25, 1.0])
+    raw = 4 * np.arctanh(s / 4)
+    for strategy in (tf.distribute.get_strategy(), td.make_strategy("mirrored", 2)):
+        with strategy.scope():
+            model = _Known(schema, loss_weights="uncertainty")
+            model.compile(keras.optimizers.SGD(0.1), td.SGD(0.0))
+        model.log_variances.assign(raw)
+        batches = tf.data.Dataset.from_tensors((features, np.where(known, y, np.nan), w)).unbatch().batch(64)
+        found = model.fit(strategy.experimental_distribute_dataset(batches), steps_per_epoch=1, verbose=0)
+        loss = np.sum(of_labels * (sizes * s / 2 + np.exp(-s) * sums))
+        assert found.history["loss"][0] == pytest.approx(loss, rel=1e-5)
+        slopes = of_labels * (sizes / 2 - np.exp(-s) * sums) * (1 - (s / 4) ** 2)
+        np.testing.assert_allclose(model.log_variances, raw - 0.1 * slopes, rtol=1e-5)
+    model = _Known(schema, loss_weights="uncertainty")
+    model.shifts = tf.Variable([0.0, 0.0, 0.0], trainable=False)
+    model.compile(keras.optimizers.SGD(0.5), td.SGD(0.0))
+    model.fit(batches.repeat(), steps_per_epoch=150, verbose=0)
+    np.testing.assert_allclose(np.exp(4 * np.tanh(model.log_variances / 4)), 2 * sums / sizes, rtol=1e-3)
+    with pytest.raises(ValueError, match="loss_weights='uncertainty' is for several labels, and the schema has one"):
+        td.EmbeddingMLP(dataclasses.replace(schema, more_labels=()), loss_weights="uncertainty")
+    with pytest.raises(ValueError, match="loss_weights='learned': choose fixed or uncertainty"):
+        td.EmbeddingMLP(schema, loss_weights="learned")
+
+
+def test_uncertainty_stays_finite_without_examples_and_without_errors():
+    """Neither unknown labels nor rows of weight 0 move a factor. One without a loss counts at most e^4 times."""
+    schema = td.Schema(
+        td.Label("a"),
+        tuple(td.DenseFeature(name) for name in "xyz"),
+        (td.CategoricalFeature("u"),),
+        (td.Table("u", 4, 3),),
+        more_labels=(td.Label("b"), td.Label("c", task="regression")),
+    )
+    features = {"dense": tf.constant([[0.0, 0.0, 3.0]] * 4), "ids": tf.zeros([4, 1], tf.int32)}
+    labels = np.array([[0, np.nan, 3.0], [1, np.nan, 3.0]] * 2, np.float32)
+    model = _Known(schema, loss_weights="uncertainty")
+    model.shifts = tf.Variable([0.0, 0.0, 0.0], trainable=False)
+    model.compile(keras.optimizers.SGD(1e4), td.SGD(0.0))
+    assert model.train_on_batch(features, labels, np.zeros(4), return_dict=True)["loss"] == 0
+    np.testing.assert_array_equal(model.log_variances, np.zeros(3))
+    for _ in range(3):
+        model.train_on_batch(features, labels)
+    first, never, exact = model.log_variances.numpy()
+    assert np.isfinite(first) and never == 0 and exact < -1e3
+    # Of label a at its bound, as of c, the loss is log 2; only half of s = -4 is left of the loss of c.
+    found = model.test_on_batch(features, labels, return_dict=True)["loss"]
+    s = 4 * np.tanh(first / 4)
+    assert found == pytest.approx(s / 2 + np.exp(-s) * np.log(2) - 2, rel=1e-5)
+
+
 SHARING = {
     "dlrm": {},
     "mlp": {},
@@ -215,6 +288,8 @@ SHARING = {
     "final_mlp": {"first_mlp": (16, 8), "second_mlp": (8,), "heads": 2},
     "mask_net": {"mask_units": 8},
     "final_net": {},
+    "din": {},
+    "bst": {},
     "auto_int": {"attention_dim": 4},
 }
 

@@ -21,8 +21,8 @@ from tfrs_dlrm.serving.verification.verify import verify
 THREE = dataclasses.replace(SCHEMA, more_labels=(Label("z"), Label("w", task="regression")))
 EXPERTS = {"experts": 3, "task_experts": 2, "expert_mlp": (7, 5), "expert_levels": 2}
 SHAPE = {"top_mlp": (6, 4, 1), "embedding_dim": 4, "bottom_mlp": (5, 4)} | EXPERTS
-MODELS = ["dlrm", "mlp", "dcn", "gdcn", "mask_net", "auto_int"]
-SHARING = pytest.mark.parametrize("sharing", ["mmoe", "ple"])
+MODELS = ["dlrm", "mlp", "dcn", "gdcn", "mask_net", "auto_int", "din", "bst"]
+SHARING = pytest.mark.parametrize("sharing", ["towers", "mmoe", "ple"])
 
 
 def relu_mlp(layers, number, x, relu_last=True):
@@ -74,7 +74,9 @@ def test_logits_equal_numpy(sharing):
     for size in (6, 1):
         features = batch(THREE, size)
         x = np.concatenate([*rows_of_tables(model, features), features["dense"].numpy()], axis=1)
-        of_labels = (numpy_mmoe if sharing == "mmoe" else numpy_ple)(model.top_mlp.mixture, x)
+        of_labels = {"towers": lambda _, x: [x] * 3, "mmoe": numpy_mmoe, "ple": numpy_ple}[sharing](
+            model.top_mlp.mixture, x
+        )
         towers = [relu_mlp(model.top_mlp.towers, t, y, False)[:, 0] for t, y in enumerate(of_labels)]
         np.testing.assert_allclose(model.logits(features), np.stack(towers, axis=1), rtol=1e-5, atol=1e-5)
     assert np.std(towers) > 0.02
@@ -83,7 +85,7 @@ def test_logits_equal_numpy(sharing):
 @SHARING
 @pytest.mark.parametrize("name", MODELS)
 def test_weights_are_all_counted_trained_and_configured(name, sharing):
-    config = any_model(name, **SHAPE, sharing=sharing)
+    config = any_model(name, **SHAPE, sharing=sharing, loss_weights="uncertainty")
     config.check()
     schema = config.schema(THREE)
     model = config.build(schema, seed=1)
@@ -92,7 +94,9 @@ def test_weights_are_all_counted_trained_and_configured(name, sharing):
     assert model.output_bias.shape == [3, 1]
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.square(model.logits(batch(THREE)) - 3))
-    assert all(g is not None for g in tape.gradient(loss, model.trainable_variables))
+    variables = model.trainable_variables
+    unread = [v.name for v, g in zip(variables, tape.gradient(loss, variables), strict=True) if g is None]
+    assert unread == ["log_variances:0"]  # which the loss alone reads
     again = type(model).from_config(model.get_config())
     again.build()
     again.set_weights(model.get_weights())
@@ -103,12 +107,13 @@ def test_one_label_has_nobody_to_share_with():
     wanted = "'mmoe' is for several labels, and the schema has one, 'y'; list others in more_labels, or choose"
     with pytest.raises(ValueError, match=wanted):
         td.DLRM(SCHEMA.with_dim(4), (5, 4), sharing="mmoe")
-    with pytest.raises(ValueError, match="sharing='all': choose shared_bottom, mmoe or ple"):
+    with pytest.raises(ValueError, match="sharing='all': choose shared_bottom, towers, mmoe, ple"):
         td.DLRM(THREE.with_dim(4), (5, 4), sharing="all")
     with pytest.raises(ValueError, match=r"model\.sharing='ple': it is for several labels, and the data have one, 'y'"):
         MLPConfig(sharing="ple").features(SCHEMA)
     for field, value, message in (
         ("sharing", "all", "model.sharing='all'"),
+        ("loss_weights", "learned", "model.loss_weights='learned'"),
         ("experts", 0, "model.experts=0"),
         ("expert_mlp", (), r"model.expert_mlp=\(\): a tuple of positive"),
     ):

@@ -58,5 +58,7 @@ def test_refuses():
         "parallel_to='item' is no history.* choose among clicked", ITEM, CLICKED, changed(name="c", parallel_to="item")
     )
     refused("no other history can have such lists", ITEM, changed(parallel_to="clicked"))
+    weighed = changed(name="c", parallel_to="clicked", pooling="target_attention")
+    refused("weighs whole events, so both need it or neither; leave out pooling here", ITEM, CLICKED, weighed)
     longer = changed(name="c", parallel_to="clicked", sequence_length=4)
     refused("'c': sequence_length=4, and 'clicked', to which it is parallel, has 3", ITEM, CLICKED, longer)

@@ -51,6 +51,8 @@ FORMS = {
     "auto_int": DEEP | {"attention_layers": 2, "attention_dim": 2},
     "final_net": DEEP | {"embedding_dim": 0, "batch_norm": True, "dropout": 0.2},
     "final_net plain": DEEP,
+    "din": DEEP | {"embedding_dim": 0, "batch_norm": True},
+    "bst": DEEP | {"embedding_dim": 0, "dropout": 0.3},
     "xdeepfm": DEEP | {"interaction_maps": (3, 2)},
     "final_mlp one gate for all": STREAMS | {"heads": 1, "gate_mlp": (), "embedding_dim": 0},
 }

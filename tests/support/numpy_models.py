@@ -201,6 +201,32 @@ def numpy_final_net(model, rows, x):
     return numpy_dense(mlp.dense_layers[-1], x)[:, 0]
 
 
+def numpy_embedding_mlp(model, rows, x):
+    return numpy_mlp(model.top_mlp, np.concatenate([*rows, x], axis=1))[:, 0]
+
+
+def numpy_transformer(layer, events, target):
+    """One example of `BehaviorTransformer`: [n, D] of its n events, the latest last, and [D] -> [1 + n, D]."""
+    x = np.concatenate([target[None], events[::-1]]) + layer.places.numpy()[: 1 + len(events)]
+    for block in layer.blocks_of_layers:
+        weights = {w.name.rsplit("/", 2)[-2]: w.numpy() for w in block.weights if w.name.endswith("kernel:0")}
+        query, key, value = (x @ weights[name] for name in ("query", "key", "value"))
+        dim, heads = -(-x.shape[1] // layer.heads), []
+        for h in range(layer.heads):
+            q, k, v = (m[:, h * dim : (h + 1) * dim] for m in (query, key, value))
+            products = np.exp(q @ k.T / np.sqrt(dim))
+            heads.append(products / products.sum(axis=1, keepdims=True) @ v)
+        first, second = ({w.name.rsplit("/")[-1]: w.numpy() for w in norm.weights} for norm in block.norms)
+        x = numpy_layer_norm(x + np.concatenate(heads, axis=1) @ weights["output"], first)
+        x = numpy_layer_norm(x + numpy_mlp(block.mlp, x), second)
+    return x
+
+
+def numpy_layer_norm(x, weights):
+    x = x - x.mean(axis=1, keepdims=True)
+    return x / np.sqrt((x**2).mean(axis=1, keepdims=True) + 1e-5) * weights["gain:0"] + weights["shift:0"]
+
+
 # By name, functions of a model, its vectors, each [B, dim], and its numbers [B, W].
 LATER = {
     "gdcn": numpy_gdcn,
@@ -209,4 +235,7 @@ LATER = {
     "auto_int": numpy_auto_int,
     "xdeepfm": numpy_xdeepfm,
     "final_net": numpy_final_net,
+    # Without histories; tests/models/test_histories.py has them.
+    "din": numpy_embedding_mlp,
+    "bst": numpy_embedding_mlp,
 }

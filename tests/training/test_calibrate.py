@@ -157,6 +157,8 @@ def test_a_calibration_of_one_of_several_labels():
     found = Calibration(
         "platt", (Curve((0.0,), (-1.0,), (0.5,)), Curve((0.0,), (0.0,), (2.0,))), label=1, feature="x", rows=(7,)
     )
-    scores = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], np.float32)
-    np.testing.assert_allclose(found(tf.constant(scores), np.array([7, 0, 9])), [[1, 4], [3, 1], [5, 2]])
+    scores, rows = tf.constant([2.0, 4.0, 6.0]), np.array([7, 0, 9])
+    np.testing.assert_allclose(found(scores, rows), [4, 1, 2])
+    np.testing.assert_allclose(found.by_label(rows)(1, scores), [4, 1, 2])
+    assert found.by_label(rows)(0, scores) is scores
     assert Calibration.from_dict(json.loads(json.dumps(found.to_dict()))) == found

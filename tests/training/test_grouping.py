@@ -1,12 +1,13 @@
 """A run evaluated within groups: the same as pandas on the raw log, value by value."""
 
+import dataclasses
 import json
 
 import click_log
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import ndcg_score, roc_auc_score
 
 from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
 from tfrs_dlrm.data.preparing.prepare import prepare
@@ -36,6 +37,20 @@ def folder(tmp_path_factory):
 
 def auc(part):
     return roc_auc_score(part.clicked, part.z, sample_weight=part.weight) if part.clicked.nunique() == 2 else np.nan
+
+
+def test_ranking_within_the_values_of_the_raw_log(folder):
+    run = str(folder / "run")
+    evaluation = evaluate_run(run)
+    found = Grouping(run, ranking=["site"], k=3).measure(evaluation, "eval")
+    raw = pd.read_csv(folder / "eval.csv", keep_default_na=False).assign(z=evaluation.scores.logits)
+    seen = pd.read_csv(folder / "train.csv").site.value_counts()
+    parts = [part for site, part in raw[raw.weight > 0].groupby("site") if seen.get(site, 0) >= 2]
+    expected = [ndcg_score([p.clicked], [p.z], k=3) if len(p) > 1 else 1.0 for p in parts if p.clicked.any()]
+    ranked = found.ranking["site"]
+    assert ranked.groups == len(expected) > 5 and ranked.ndcg == pytest.approx(np.mean(expected), rel=1e-6)
+    assert found.text(3).startswith(f"Ranking by site: NDCG@3 {ranked.ndcg:.6f}, MRR {ranked.mrr:.6f}, MAP ")
+    assert found.to_dict()["ranking"]["site"]["recall"] == ranked.recall
 
 
 def test_groups_are_those_of_the_raw_log(folder, tmp_path):
@@ -112,7 +127,14 @@ def test_missing_values_are_no_user(tmp_path):
     config = RunConfig(DataConfig(str(tmp_path / "data")), model, train=TrainConfig(64, steps=5, tensorboard=False))
     train_and_evaluate(config, str(tmp_path / "run"))
     grouping = Grouping(str(tmp_path / "run"), ["user"], ["user"])
-    found = grouping.measure(evaluate_run(str(tmp_path / "run")), "eval")
+    evaluation = evaluate_run(str(tmp_path / "run"))
+    found = grouping.measure(evaluation, "eval")
     assert found.gauc["user"].groups == 3 and found.without_value == {"user": 60}
+    # A ranking does not see rows of weight 0, and counts those that it leaves out apart.
+    scores = dataclasses.replace(evaluation.scores, weights=np.repeat([1.0, 0.0], 120))
+    both = Grouping(str(tmp_path / "run"), gauc=["user"], ranking=["user"])
+    counts = both.measure(dataclasses.replace(evaluation, scores=scores), "eval").to_dict()
+    assert counts["gauc"]["user"]["examples_without_value"] == 60
+    assert counts["ranking"]["user"]["examples_without_value"] == 30
     # A value that looks like the name of a row is quoted.
     assert set(found.to_dict()["group_by"]["user"]["value"]) == {"a", "b", '"<unseen>"', "<missing>"}

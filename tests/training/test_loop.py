@@ -153,15 +153,15 @@ def test_a_run_that_stopped_goes_on_under_other_limits(data, tmp_path):
 def test_a_failed_evaluation_throws_no_weight_away(data, whole, tmp_path, monkeypatch, evaluation):
     """The weights are saved, the error says how to go on, and the run ends as if the evaluation had not failed."""
     config, step = make_config(data), json.loads(lines(whole)[evaluation])["step"]
-    real = loop.score
+    real = loop.score_split
 
-    def fail(model, batches):
+    def fail(model, *given):
         if int(model.embedding_optimizer.iterations.numpy()) == step:
             raise ValueError("eval/part-0.parquet: cannot be read; prepare the data again")
-        return real(model, batches)
+        return real(model, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "score", fail)
+        patch.setattr(loop, "score_split", fail)
         with pytest.raises(ValueError, match=rf"the evaluation at step {step} failed, .*step-{step}: eval/part-0") as e:
             train_and_evaluate(config, str(tmp_path / "cut"))
     assert "run the same command again, which resumes from the last checkpoint, evaluates it and con" in str(e.value)

@@ -5,6 +5,8 @@ from tfrs_dlrm.config.models.base import ModelConfig
 from tfrs_dlrm.config.models.deep_models import DCNConfig, DeepFMConfig, DLRMConfig, MLPConfig, WideAndDeepConfig
 from tfrs_dlrm.config.models.later_models import (
     AutoIntConfig,
+    BSTConfig,
+    DINConfig,
     FinalMLPConfig,
     FinalNetConfig,
     GDCNConfig,
@@ -48,8 +50,10 @@ __all__ = [
     "MODELS",
     "MONITORS",
     "AutoIntConfig",
+    "BSTConfig",
     "Choice",
     "DCNConfig",
+    "DINConfig",
     "DLRMConfig",
     "DataConfig",
     "DataFacts",

@@ -37,7 +37,7 @@ FROM_DATA_FIELDS = (
 NEW_VALUES = ("off", "admit")
 _PRECISIONS = ("float32", "bfloat16")
 # The metrics that can choose the best evaluation; the empty one stands for that of the label's task.
-MONITORS = ("", "log_loss", "auc_minus_log_loss", "auc_minus_normalized_entropy")
+MONITORS = ("", "log_loss", "auc_minus_log_loss", "auc_minus_normalized_entropy", "ndcg")
 
 
 def automatic_row_optimizer(on_hardware: bool) -> str:
@@ -226,8 +226,8 @@ class TrainConfig:
       eval_every_steps: evaluates and writes a checkpoint; 0 is after each epoch.
       target_auc: stops once the evaluation AUC is at least this; 0 is never. Not for a regression.
       monitor: the metric that chooses the best evaluation: `log_loss`; `auc_minus_log_loss`;
-        `auc_minus_normalized_entropy`, whose log loss is relative to that of the share of 1s; or empty for AUC (for a
-        regression, the RMSE). `auto` leaves it to the data.
+        `auc_minus_normalized_entropy`, whose log loss is relative to that of the share of 1s; `ndcg`, the NDCG@10
+        within the groups of the schema; or empty for AUC (for a regression, the RMSE). `auto` leaves it to the data.
       patience: stops after this many evaluations in a row that are not the best so far; 0 is never.
       center_rows: before each evaluation, or checkpoint if there is no evaluation set, sets the last bias so that
         predictions of this many training rows average to the mean label; 0 leaves it to the optimizer. See

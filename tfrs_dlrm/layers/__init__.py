@@ -1,6 +1,7 @@
 """Keras layers that need no schema."""
 
 from tfrs_dlrm.layers.auto_dis import AutoDis
+from tfrs_dlrm.layers.behavior_transformer import BehaviorTransformer
 from tfrs_dlrm.layers.bilinear_fusion import BilinearFusion
 from tfrs_dlrm.layers.compressed_interaction import CompressedInteraction
 from tfrs_dlrm.layers.cross_network import CrossNetwork
@@ -18,11 +19,13 @@ from tfrs_dlrm.layers.mixture_of_experts import MixtureOfExperts
 from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.layers.parallel_mlps import ParallelMLPs
 from tfrs_dlrm.layers.progressive_extraction import CustomizedGateControl, ProgressiveExtraction
+from tfrs_dlrm.layers.target_attention import TargetAttention
 from tfrs_dlrm.layers.task_towers import TaskTowers
 
 __all__ = [
     "MLP",
     "AutoDis",
+    "BehaviorTransformer",
     "Bias",
     "BilinearFusion",
     "CompressedInteraction",
@@ -42,5 +45,6 @@ __all__ = [
     "MixtureOfExperts",
     "ParallelMLPs",
     "ProgressiveExtraction",
+    "TargetAttention",
     "TaskTowers",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -24,6 +25,9 @@ class Gates(keras.layers.Layer):
       experts: E, the number of experts.
       seed: determines the initial weights; None draws others each time.
 
+    Attributes:
+      watch: called with the weights [B, T, E] of each batch, outside of functions; None calls nothing.
+
     Raises:
       ValueError: `tasks` or `experts` is below 1.
     """
@@ -35,6 +39,7 @@ class Gates(keras.layers.Layer):
         self.tasks = tasks
         self.experts = experts
         self.seed = seed
+        self.watch: Callable[[tf.Tensor], object] | None = None
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights, see `product`."""
@@ -54,6 +59,8 @@ class Gates(keras.layers.Layer):
         logits = product(x, self.kernel, self.tasks)
         exact = tf.float64 if self.compute_dtype == "float64" else tf.float32
         weights = tf.nn.softmax(tf.cast(logits, exact))
+        if self.watch and tf.executing_eagerly():
+            self.watch(weights)
         return tf.cast(weights, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:

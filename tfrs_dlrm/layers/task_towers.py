@@ -1,4 +1,4 @@
-"""An MLP for each task over what experts give it."""
+"""An MLP for each task, over what experts give it or over the same input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class TaskTowers(keras.layers.Layer):
     """Experts, and for each of T tasks an MLP with one output, the tower: [B, n] -> [B, T].
 
     Args:
-      mixture: maps [B, n] to [B, T, width]: a `MixtureOfExperts` or `ProgressiveExtraction`, also serialized.
+      mixture: maps [B, n] to [B, T, width]: a `MixtureOfExperts` or `ProgressiveExtraction`, also serialized. None for
+        towers that all read the input.
       tower_mlp: outputs of each layer of a tower, with ReLU after each but the last, which must be 1.
       final_bias: where the output of each tower begins, a number for each task.
       seed: determines the towers' initial weights and dropped outputs; None draws others each time.
@@ -30,7 +31,7 @@ class TaskTowers(keras.layers.Layer):
 
     def __init__(
         self,
-        mixture: keras.layers.Layer | Mapping[str, Any],
+        mixture: keras.layers.Layer | Mapping[str, Any] | None,
         tower_mlp: Sequence[int],
         final_bias: Sequence[float],
         seed: int | None = None,
@@ -44,7 +45,7 @@ class TaskTowers(keras.layers.Layer):
         if isinstance(mixture, Mapping):  # it computes in the dtype of this layer
             config = mixture["config"] | {"dtype": self.dtype_policy.name}
             mixture = keras.layers.deserialize({**mixture, "config": config})
-        self.mixture = mixture
+        self.mixture: keras.layers.Layer | None = mixture
         self.seed = seed
         self.towers = ParallelMLPs(
             len(final_bias),
@@ -74,12 +75,13 @@ class TaskTowers(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Maps [B, n] to [B, T], in the compute dtype."""
-        return self.towers(self.mixture(inputs, training=training), training=training)[:, :, 0]
+        x = inputs if self.mixture is None else self.mixture(inputs, training=training)
+        return self.towers(x, training=training)[:, :, 0]
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return super().get_config() | {
-            "mixture": keras.layers.serialize(self.mixture),
+            "mixture": self.mixture and keras.layers.serialize(self.mixture),
             "tower_mlp": list(self.units),
             "final_bias": list(self.towers.final_bias or ()),
             "seed": self.seed,

@@ -18,6 +18,7 @@ from tfrs_dlrm.metrics.keras_metrics import (
     StreamingAUC,
     default_metrics,
 )
+from tfrs_dlrm.metrics.ranking import MeanRanking, RankingMetrics, mean_ranking, ranking_metrics
 from tfrs_dlrm.metrics.regression import (
     GroupErrors,
     MeanAbsoluteError,
@@ -36,8 +37,10 @@ __all__ = [
     "Groups",
     "LogLoss",
     "MeanAbsoluteError",
+    "MeanRanking",
     "NormalizedEntropy",
     "OutOfRangeIds",
+    "RankingMetrics",
     "Reliability",
     "RootMeanSquaredError",
     "StreamingAUC",
@@ -49,6 +52,8 @@ __all__ = [
     "group_metrics",
     "grouped_auc",
     "log_loss",
+    "mean_ranking",
+    "ranking_metrics",
     "regression_metrics",
     "reliability",
     "roc_curve",

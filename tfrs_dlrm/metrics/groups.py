@@ -108,8 +108,8 @@ def group_metrics(
         prediction_mean=prediction_mean,
         auc=_aucs(y, z, grouped.weights, grouped.starts),
         log_loss=loss,
-        normalized_entropy=_ratios(loss, _entropies(label_mean)),
-        calibration=_ratios(prediction_mean, label_mean),
+        normalized_entropy=ratios(loss, _entropies(label_mean)),
+        calibration=ratios(prediction_mean, label_mean),
     )
 
 
@@ -142,14 +142,14 @@ class GroupedExamples:
             raise ValueError(f"groups are {g.dtype} {list(g.shape)}; {wanted}")
         order = np.lexsort((scores, g))
         g, self.labels, self.scores, self.weights = g[order], labels[order], scores[order], weights[order]
-        self.starts = _starts(g[1:] != g[:-1], len(g))
+        self.starts = run_starts(g[1:] != g[:-1], len(g))
         self.group = g[self.starts].astype(np.int64)
         self.examples = np.diff(np.append(self.starts, len(g))).astype(np.int64)
-        self.weight = _sums(self.weights, self.starts)
+        self.weight = run_sums(self.weights, self.starts)
 
     def means(self, values: Floats) -> Floats:
         """Returns the weighted mean per group of a value per sorted example."""
-        return _ratios(_sums(self.weights * values, self.starts), self.weight)
+        return ratios(run_sums(self.weights * values, self.starts), self.weight)
 
 
 def grouped_auc(metrics: GroupMetrics) -> GroupedAUC:
@@ -177,25 +177,27 @@ def _aucs(y: Floats, z: Floats, w: Floats, starts: NDArray[np.intp]) -> Floats:
     """
     begins = np.zeros(len(z), bool)
     begins[starts] = True
-    ties = _starts(begins[1:] | (z[1:] != z[:-1]), len(z))
-    negatives, positives = _sums(w * (1.0 - y), ties), _sums(w * y, ties)
+    ties = run_starts(begins[1:] | (z[1:] != z[:-1]), len(z))
+    negatives, positives = run_sums(w * (1.0 - y), ties), run_sums(w * y, ties)
     first = np.searchsorted(ties, starts)  # the first tie of each group
     below = np.cumsum(negatives) - negatives
     below -= np.repeat(below[first], np.diff(np.append(first, len(ties))))
-    pairs = _sums(positives * (below + negatives / 2.0), first)
-    return _ratios(pairs, _sums(negatives, first) * _sums(positives, first))
+    pairs = run_sums(positives * (below + negatives / 2.0), first)
+    return ratios(pairs, run_sums(negatives, first) * run_sums(positives, first))
 
 
-def _starts(changes: NDArray[np.bool_], size: int) -> NDArray[np.intp]:
+def run_starts(changes: NDArray[np.bool_], size: int) -> NDArray[np.intp]:
     """Returns where runs of equal elements begin; `changes` says which elements differ from the one before."""
     return np.append(0, np.flatnonzero(changes) + 1) if size else np.empty(0, np.intp)
 
 
-def _sums(values: Floats, starts: NDArray[np.intp]) -> Floats:
+def run_sums(values: Floats, starts: NDArray[np.intp]) -> Floats:
+    """Returns the sum of each run; `starts` says where they begin."""
     return np.add.reduceat(values, starts) if len(starts) else np.empty(0)
 
 
-def _ratios(a: Floats, b: Floats) -> Floats:
+def ratios(a: Floats, b: Floats) -> Floats:
+    """Returns a / b; nan where b is 0."""
     out = np.full(len(a), np.nan)
     return np.divide(a, b, out=out, where=b > 0.0)
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-_TITLES = {"auc": "AUC", "log_loss": "log loss", "normalized_entropy": "NE", "rmse": "RMSE", "mae": "MAE"}
+_TITLES = {
+    "auc": "AUC",
+    "log_loss": "log loss",
+    "normalized_entropy": "NE",
+    "ndcg": "NDCG@10",
+    "rmse": "RMSE",
+    "mae": "MAE",
+}
 
 
 def title(metric: str) -> str:

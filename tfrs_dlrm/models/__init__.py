@@ -1,8 +1,10 @@
 """Ranking models."""
 
 from tfrs_dlrm.models.auto_int import AutoInt
+from tfrs_dlrm.models.bst import BST
 from tfrs_dlrm.models.dcn import DCN
 from tfrs_dlrm.models.deepfm import DeepFM
+from tfrs_dlrm.models.din import DIN
 from tfrs_dlrm.models.dlrm import DLRM
 from tfrs_dlrm.models.embedding_mlp import EmbeddingMLP
 from tfrs_dlrm.models.factorization_machine import FactorizationMachine
@@ -17,7 +19,9 @@ from tfrs_dlrm.models.wide_and_deep import WideAndDeep
 from tfrs_dlrm.models.xdeepfm import XDeepFM
 
 __all__ = [
+    "BST",
     "DCN",
+    "DIN",
     "DLRM",
     "GDCN",
     "AutoInt",

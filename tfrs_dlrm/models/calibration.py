@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -65,20 +65,21 @@ class Calibration:
         names = [f.name for f in schema.one_hot]
         return features["ids"][:, names.index(self.feature)] if self.feature in names else None
 
-    def __call__(self, scores: tf.Tensor, rows: tf.Tensor | None = None) -> tf.Tensor:
-        """Returns calibrated scores.
+    def by_label(self, rows: tf.Tensor | None = None) -> Callable[[int, tf.Tensor], tf.Tensor]:
+        """Returns a function of the position of a label and its scores [B], for `Tasks.scores`.
 
         Args:
-          scores: float32 [B], or [B, labels].
+          rows: as in `__call__`.
+        """
+        return lambda number, scores: self(scores, rows) if number == self.label else scores
+
+    def __call__(self, logits: tf.Tensor, rows: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns calibrated scores of the label, float32 [B].
+
+        Args:
+          logits: its scores, float32 [B].
           rows: int [B], the rows of `feature`, if there is one.
         """
-        if scores.shape.rank == 1:
-            return self._calibrated(scores, rows)
-        columns = tf.unstack(scores, axis=1)
-        columns[self.label] = self._calibrated(columns[self.label], rows)
-        return tf.stack(columns, axis=1)
-
-    def _calibrated(self, logits: tf.Tensor, rows: tf.Tensor | None) -> tf.Tensor:
         starts = _padded([c.starts for c in self.curves], np.inf)
         values, slopes = (_padded([getattr(c, name) for c in self.curves], 0.0) for name in ("values", "slopes"))
         curve = self._curve(logits, rows)

@@ -187,7 +187,6 @@ class DLRM(TowerModel):
             type(self).compute_logits is DLRM.compute_logits
             and self.interaction is not None
             and not self.schema.projected
-            and not self.schema.histories
             and self._has_bottom_mlp == bool(self.schema.dense)
             and not self.top_mlp.batch_norm
             and self.sharing == "shared_bottom"

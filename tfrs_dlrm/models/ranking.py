@@ -15,17 +15,18 @@ from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.value_lists import history_lengths
-from tfrs_dlrm.layers.factorization import Bias, DenseVectors
-from tfrs_dlrm.layers.hashing import derive_seed
-from tfrs_dlrm.layers.mlp import MLP
+from tfrs_dlrm.layers.target_attention import TargetAttention
 from tfrs_dlrm.models import model_inputs
 from tfrs_dlrm.models.calibration import Calibration
-from tfrs_dlrm.models.histories import History, pooled, with_events
+from tfrs_dlrm.models.histories import History, attention_layers, with_events, with_pooled
 from tfrs_dlrm.models.keras_saving import CompileArguments, KerasSaving
-from tfrs_dlrm.models.label_losses import LabelLosses
+from tfrs_dlrm.models.label_losses import LabelLosses, LossWeights, make_log_variances
+from tfrs_dlrm.models.label_tasks import Tasks
+from tfrs_dlrm.models.list_losses import ListLoss, MixedLoss
 from tfrs_dlrm.models.model_inputs import check_batches, dense_inputs, one_example
+from tfrs_dlrm.models.model_parts import ModelParts
 from tfrs_dlrm.models.scorers import BroadcastScorer, CandidateScorer, ModelScorer, RowScorer
-from tfrs_dlrm.models.tasks import Tasks
+from tfrs_dlrm.models.tracing import as_written, step_as_written
 from tfrs_dlrm.models.training_setup import (
     check_tables,
     dtype_policy,
@@ -36,12 +37,13 @@ from tfrs_dlrm.models.training_setup import (
 )
 from tfrs_dlrm.models.vector_projections import VectorProjections, parts_of
 from tfrs_dlrm.schema import Schema, check_schema
+from tfrs_dlrm.schema.histories import attended_histories
 
 # Arguments of `keras.Model.compile` that a saved model keeps.
 _SAVED_OPTIONS = ("run_eagerly", "steps_per_execution", "jit_compile")
 
 
-class RankingModel(KerasSaving):
+class RankingModel(ModelParts, KerasSaving):
     """A model that predicts the labels of a schema. Subclasses implement `compute_logits`.
 
         class LogisticRegression(RankingModel):  # with tables of dimension 1
@@ -52,15 +54,21 @@ class RankingModel(KerasSaving):
     task `classification` it is the probability that the label is 1, and `logits` returns its logit. For `regression`
     it is the predicted number; see `tfrs_dlrm.models.tasks`.
 
-    The loss of several labels is the sum of their losses, each multiplied by its `loss_weight`. Except for the first
-    label, NaN means that the label is missing. A row optimizer updates only the table rows that a batch looks up. A
-    Keras optimizer updates all other weights.
+    The loss of several labels is the sum of their losses, each multiplied by its `loss_weight`; see `loss_weights`.
+    Except for the first label, NaN means that the label is missing. A row optimizer updates only the table rows that a
+    batch looks up. A Keras optimizer updates all other weights.
 
     Args:
       schema: of the encoded batches; every table needs a `vocabulary_size`.
       seed: determines the initial tables.
       embeddings: existing tables, which TPUs need; by default tables that fit the strategy in scope are made.
       calibration: curves that logits go through outside of training, see `tfrs-dlrm calibrate`; also as plain values.
+      loss_weights: `fixed`, the `loss_weight` of each label; or `uncertainty`, which also learns a factor for each.
+        See `LabelLosses`.
+      list_loss: a loss of the first label in training, of how the rows of each group are ranked; `softmax` or
+        `pairwise_logistic`, see `tfrs_dlrm.models.list_losses`. The schema needs a group, and training batches the
+        group of each row, whole numbers [B], as `features["group"]`. Evaluation is by the log loss.
+      list_loss_weight: the share of the list loss, from above 0 to 1; that of the log loss is 1 minus this.
       replicate_below: a size in bytes. Smaller tables are copied to each device and larger ones sharded, if the
         strategy supports both. The default is in `tfrs_dlrm.distribute.placement.REPLICATE_BELOW`.
 
@@ -86,6 +94,9 @@ class RankingModel(KerasSaving):
         embeddings: EmbeddingTables | TPUEmbeddingTables | None = None,
         replicate_below: int | None = None,
         calibration: Calibration | Mapping[str, Any] | None = None,
+        loss_weights: LossWeights = "fixed",
+        list_loss: ListLoss = "none",
+        list_loss_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
         check_schema(type(self).__name__, schema)
@@ -104,16 +115,22 @@ class RankingModel(KerasSaving):
             check_tables(embeddings, rows, self.linear_weights, self.linear_features)
         self.embeddings = embeddings
         self.vector_projections = self._projections(rows)
+        # By history; None if no history is pooled by it.
+        self.history_attention = self._attention() or None
         # Metrics are summed over replicas inside a step. Keras would add their results over workers, AUC included.
         self.distribute_reduction_method = "first"
         self.label_tasks = Tasks(schema)
+        self.loss_weights = loss_weights
+        self.log_variances = make_log_variances(self, loss_weights)
+        self.list_loss, self.list_loss_weight = list_loss, list_loss_weight
+        self._mixed_loss = MixedLoss(schema, list_loss, list_loss_weight)
         # Checkpoints know the first by the name `task`.
         self.task, *self.more_tasks = [tfrs.tasks.Ranking(loss=task.loss()) for task in self.label_tasks.all]
         self._output_bias: Callable[[], tf.Variable] | None = None  # as a function, so that no weight is tracked twice
         self._label_losses: LabelLosses | None = None  # until `compile`
         self._compiled_logits: Any = None  # `compute_logits` by XLA, if `compile` is asked for it
         # One trace for all evaluations of a model.
-        self.scores = tf.function(self._scores, reduce_retracing=True)
+        self.scores = tf.function(as_written(self._scores, self), reduce_retracing=True)
 
     def _projections(self, rows: Schema) -> VectorProjections | None:
         """Returns the layer that projects vectors of the schema; None if there are none. `rows` has the tables."""
@@ -121,6 +138,11 @@ class RankingModel(KerasSaving):
             return None
         parts, dim = parts_of(self.schema), self._projected_dim(rows)
         return VectorProjections(parts, dim, self.seed, dtype=self.dtype_policy, name="vector_projections")
+
+    def _attention(self) -> dict[str, TargetAttention]:
+        """Returns the layers that pool histories of `pooling="target_attention"`, during `__init__`."""
+        attended = [] if self.reads_histories else attended_histories(self.schema.categorical, self.linear_features)
+        return attention_layers(type(self).__name__, self.schema, attended, self.seed, self.dtype_policy)
 
     def _projected_dim(self, rows: Schema) -> int:
         """Returns how many numbers a projected vector becomes, during `__init__`."""
@@ -146,82 +168,6 @@ class RankingModel(KerasSaving):
             f"{type(self).__name__} does not implement compute_logits(dense, embeddings, training)"
         )
 
-    def make_top_mlp(self, units: Sequence[int], dropout: float, batch_norm: bool, kind: type[MLP] = MLP) -> MLP:
-        """Makes the MLP `top_mlp`, whose last layer is the output: it begins at `Task.first_output` of each label.
-
-        Args:
-          units: outputs of the layers; the last is replaced by the number of labels.
-          dropout: see `make_mlp`.
-          batch_norm: see `make_mlp`.
-          kind: see `make_mlp`.
-        """
-        begins = self.label_tasks.first_outputs
-        mlp = self.make_mlp("top_mlp", (*units[:-1], len(begins)), dropout, batch_norm, kind, final_bias=begins)
-        self._output_bias = lambda: mlp.dense_layers[-1].bias
-        return mlp
-
-    def make_bias(self) -> Bias:
-        """Makes the layer `bias`, which is added to the output of a model with one label."""
-        bias = Bias(self.label_tasks.first.first_output, dtype="float32", name="bias")
-        self._output_bias = lambda: bias.bias
-        return bias
-
-    def make_dense_vectors(self, dim: int, name: str = "dense_vectors") -> DenseVectors | None:
-        """Makes the layer that gives each number a vector; None if the schema has no numbers.
-
-        It computes in float32, since numbers may be large.
-
-        Args:
-          dim: the dimension of the vectors; 1 for linear weights.
-          name: of the layer.
-        """
-        if not self.schema.unprojected_width:
-            return None
-        return DenseVectors(dim, derive_seed(self.seed, "dense"), dtype="float32", name=name)
-
-    def make_logit(self, name: str) -> keras.layers.Dense:
-        """Makes a linear layer without bias and with an output for each label, which is added to the logits.
-
-        Args:
-          name: of the layer; decides the initial weights together with the seed.
-        """
-        initializer = keras.initializers.GlorotNormal(derive_seed(self.seed, name))
-        return keras.layers.Dense(
-            len(self.schema.labels), use_bias=False, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
-        )
-
-    @property
-    def output_bias(self) -> tf.Variable | None:
-        """The weight that is added to the outputs of `compute_logits`, [labels] or []; None if the model has none.
-
-        It is that of `make_top_mlp` or `make_bias`.
-        """
-        return self._output_bias() if self._output_bias else None
-
-    def make_mlp(
-        self,
-        name: str,
-        units: Sequence[int],
-        dropout: float,
-        batch_norm: bool,
-        kind: type[MLP] = MLP,
-        **kwargs: Any,
-    ) -> MLP:
-        """Makes an MLP of the model's seed and dtype policy.
-
-        Args:
-          name: of the layer; decides the initial weights together with the seed.
-          units: outputs of the layers.
-          dropout: the share of hidden outputs that training drops.
-          batch_norm: whether hidden layers are batch normalized.
-          kind: the class of the layer.
-          **kwargs: further arguments of `MLP`.
-        """
-        seed = derive_seed(self.seed, name)
-        return kind(
-            units, seed=seed, dropout=dropout, batch_norm=batch_norm, dtype=self.dtype_policy, name=name, **kwargs
-        )
-
     def call(
         self,
         features: Features,
@@ -241,9 +187,10 @@ class RankingModel(KerasSaving):
           ValueError: a feature is missing or has a shape that the schema does not allow, or `features` is no mapping.
         """
         check_batches(features)
-        scores = self.label_tasks.scores(self._checked_logits(features, activations, training))
+        calibrated = None
         if self.calibration and training is not True:
-            scores = self.calibration(scores, self.calibration.rows_of(features, self.schema))
+            calibrated = self.calibration.by_label(self.calibration.rows_of(features, self.schema))
+        scores = self.label_tasks.scores(self._checked_logits(features, activations, training), calibrated)
         return scores if logits else self.label_tasks.served(scores)
 
     def logits(
@@ -253,6 +200,7 @@ class RankingModel(KerasSaving):
         # Through Keras' `__call__`, which collects losses and tells layers whether they train.
         return self(features, activations, training=training, logits=True)
 
+    @step_as_written
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """Trains on a batch (features, label[, weight]); returns the metrics since the start of the epoch."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
@@ -261,7 +209,7 @@ class RankingModel(KerasSaving):
         with tf.GradientTape() as tape:
             tape.watch(activations)
             scores = self(features, activations, training=True, logits=True)
-            loss = self._loss(ids, labels, scores, weights, training=True)
+            loss = self._loss(ids, labels, scores, weights, self._mixed_loss.groups_of(features))
         variables = self.dense_variables
         activation_gradients, gradients = tape.gradient(loss, (activations, variables))
         if self.embeddings.trainable:
@@ -270,6 +218,7 @@ class RankingModel(KerasSaving):
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return {m.name: m.result() for m in self.metrics}
 
+    @step_as_written
     def test_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """Evaluates a batch (features, label[, weight]); returns the metrics since the start of the evaluation."""
         self.compute_loss(inputs, training=False)
@@ -280,7 +229,8 @@ class RankingModel(KerasSaving):
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
         ids: Any = self.embeddings.prepare(features)
         scores = self(features, self.embeddings.lookup(ids), training=training, logits=True)
-        return self._loss(ids, labels, scores, weights, training)
+        groups = self._mixed_loss.groups_of(features) if training else None
+        return self._loss(ids, labels, scores, weights, groups, training)
 
     def build(self, input_shape: Any = None) -> None:
         """Creates every weight by a call on one example; `compile` and the first call do so too.
@@ -345,7 +295,9 @@ class RankingModel(KerasSaving):
             self.embeddings.compile(self.embedding_optimizer)
             self.embedding_optimizer.follow(self.optimizer)
             losses = [self.task, *self.more_tasks]
-            self._label_losses = LabelLosses(self.schema, self.label_tasks, losses, metrics)
+            self._label_losses = LabelLosses(
+                self.schema, self.label_tasks, losses, metrics, self.log_variances, self._mixed_loss
+            )
         options = {name: kwargs[name] for name in _SAVED_OPTIONS if name in kwargs}
         self._compile_arguments = CompileArguments(self._label_losses.given, options)
 
@@ -413,15 +365,16 @@ class RankingModel(KerasSaving):
     def row_scorer(self) -> RowScorer:
         """Returns the function that computes the logits of rows in a served model.
 
-        Subclasses override it if they need fewer operations in serving.
+        It gets one vector for each history, or with `reads_histories` those of its events. Subclasses override it if
+        they need fewer operations in serving.
         """
         layers = [x for x in self.layers if x is not self.embeddings and not isinstance(x, tfrs.tasks.Task)]
-        return ModelScorer(self._checked_logits, layers)
+        return ModelScorer(self._checked_logits if self.reads_histories else self._logits_of_vectors, layers)
 
     def candidate_scorer(self, context: Schema, candidate: Schema) -> CandidateScorer:
         """Returns the function that computes the logits of many candidates for one context in a served model.
 
-        Subclasses override it if they can share work between candidates.
+        It gets the vectors of `row_scorer`. Subclasses override it if they can share work between candidates.
 
         Args:
           context: the part of the schema that the candidates of a request share.
@@ -439,6 +392,9 @@ class RankingModel(KerasSaving):
             "schema": json.loads(self.schema.to_json()),
             "seed": self.seed,
             "replicate_below": self.replicate_below,
+            "loss_weights": self.loss_weights,
+            "list_loss": self.list_loss,
+            "list_loss_weight": self.list_loss_weight,
             "calibration": self.calibration and self.calibration.to_dict(),
         }
 
@@ -483,12 +439,16 @@ class RankingModel(KerasSaving):
         embeddings: Any = self.embeddings(features) if activations is None else activations
         if self.schema.histories:
             embeddings = self._with_histories(features, embeddings)
+        return self._logits_of_vectors(features, embeddings, training)
+
+    def _logits_of_vectors(self, features: Features, activations: Any, training: bool = False) -> tf.Tensor:
+        """Returns `_checked_logits`; `activations` are of categorical features, as `compute_logits` takes them."""
         compute = self._compiled_logits if training is True and self._compiled_logits else self.compute_logits
         dense = dense_inputs(self.schema, features)
         if self.vector_projections is not None:
             numbers, *vectors = self.vector_projections(dense)
-            dense, embeddings = (numbers if numbers.shape[1] else None), [*embeddings, *vectors]
-        logits = compute(dense, embeddings, training)
+            dense, activations = (numbers if numbers.shape[1] else None), [*activations, *vectors]
+        logits = compute(dense, activations, training)
         labels = len(self.schema.labels)
         if labels > 1 and (logits.shape.rank != 2 or logits.shape[1] != labels):
             raise ValueError(
@@ -508,15 +468,20 @@ class RankingModel(KerasSaving):
         found = with_events(self.schema, embeddings, history_lengths(self.schema, features))
         if self.reads_histories:
             return found
-        pairs = zip(self.schema.categorical, found, strict=True)
-        return [pooled(v, f.pooling) if isinstance(v, History) else v for f, v in pairs]
+        return with_pooled(self.schema, found, self.history_attention or {})
 
     def _loss(
-        self, ids: Any, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor | None, training: bool
+        self,
+        ids: Any,
+        labels: tf.Tensor,
+        scores: tf.Tensor,
+        weights: tf.Tensor | None,
+        groups: tf.Tensor | None,
+        training: bool = True,
     ) -> tf.Tensor:
         if self._label_losses is None:
             raise RuntimeError(f"{type(self).__name__} has no losses yet; call compile before training or evaluating")
-        return self._label_losses(labels, scores, weights, self.losses, ids.out_of_range, training)
+        return self._label_losses(labels, scores, weights, self.losses, ids.out_of_range, training, groups)
 
     def _scores(self, features: Any) -> Any:
         """Returns `logits` without training, in each replica of the strategy."""

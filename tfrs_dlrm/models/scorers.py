@@ -20,7 +20,7 @@ class Inputs(NamedTuple):
     Attributes:
       dense: float32 [R, width], or None.
       vectors: [R, dim], or [R, sequence_length, dim], per categorical feature; or all in one tensor [R, n, dim].
-      lengths: int32 [R], how many events count, by `length_key` of each history.
+      lengths: int32 [R], how many events count, by `length_key` of each history whose events are in `vectors`.
     """
 
     dense: tf.Tensor | None

@@ -1,18 +1,17 @@
-"""The tasks of labels: their losses, their metrics, and the meaning of predictions."""
+"""The task of a label: its loss, its metrics, and the meaning of predictions."""
 
 from __future__ import annotations
 
 import abc
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from numpy.typing import ArrayLike
 
-from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.metrics import (
     Groups,
     default_metrics,
@@ -23,7 +22,7 @@ from tfrs_dlrm.metrics import (
     regression_metrics,
 )
 from tfrs_dlrm.metrics.defined import defined
-from tfrs_dlrm.schema import Label, Schema
+from tfrs_dlrm.schema import Label
 
 # Where all training labels are 1, predictions begin at 1 minus this.
 _LEAST_SHARE = 1e-6
@@ -44,6 +43,7 @@ class Task(abc.ABC):
       tuned: the metric that tuning minimizes; for short runs it is less noisy than `best`.
       shown: the metrics of a progress line, the best one first.
       keras_loss: the loss in Keras, as a function and as a class.
+      precision_factor: of the loss divided by a variance, in the negative log-likelihood; see `LabelLosses`.
     """
 
     unit: ClassVar[str]
@@ -52,6 +52,7 @@ class Task(abc.ABC):
     tuned: ClassVar[str]
     shown: ClassVar[tuple[str, ...]]
     keras_loss: ClassVar[tuple[Callable[..., tf.Tensor], type[keras.losses.Loss]]]
+    precision_factor: ClassVar[float]
 
     @property
     @abc.abstractmethod
@@ -134,6 +135,7 @@ class BinaryClassification(Task):
     tuned = "log_loss"
     shown = ("auc", "log_loss", "normalized_entropy", "calibration")
     keras_loss = (keras.losses.binary_crossentropy, keras.losses.BinaryCrossentropy)
+    precision_factor = 1.0
 
     def __init__(self, mean: float = 0.0, keep_negatives: float = 1.0) -> None:
         self.mean = mean
@@ -220,6 +222,7 @@ class Regression(Task):
     tuned = "rmse"
     shown = ("rmse", "mae")
     keras_loss = (keras.losses.mean_squared_error, keras.losses.MeanSquaredError)
+    precision_factor = 0.5
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         self.mean, self.std = mean, std
@@ -271,91 +274,6 @@ class Regression(Task):
     def quality(self, metrics: Mapping[str, float]) -> float:
         """Returns the negated RMSE."""
         return -metrics["rmse"]
-
-
-class Tasks:
-    """The tasks of all labels of a schema.
-
-    Predictions are [B] for one label, and [B, L] for L labels.
-
-    Args:
-      schema: of the model.
-
-    Attributes:
-      first: the task of `schema.label`.
-      more: the tasks of `schema.more_labels`, by name.
-      loss_weights: the factor of each label's loss.
-    """
-
-    def __init__(self, schema: Schema) -> None:
-        self.first = task_of(schema.label)
-        self.more = {label.name: task_of(label) for label in schema.more_labels}
-        self.loss_weights = [label.loss_weight for label in schema.labels]
-
-    @property
-    def all(self) -> tuple[Task, ...]:
-        """The tasks in the order of the labels."""
-        return (self.first, *self.more.values())
-
-    @property
-    def first_outputs(self) -> list[float]:
-        """`Task.first_output` of each label."""
-        return [task.first_output for task in self.all]
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """The endings of each label's metrics and outputs: empty for the first label, `_NAME` for others."""
-        return ("", *(f"_{name}" for name in self.more))
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The names of the answers in the signatures of an exported model."""
-        return tuple(task.output + suffix for task, suffix in zip(self.all, self.suffixes, strict=True))
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        """The metrics of a progress line."""
-        return (*self.first.shown, *(f"{task.best}_{name}" for name, task in self.more.items()))
-
-    def scores(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Applies `Task.scores` to each label's column."""
-        columns = zip(self.all, self.columns(outputs), strict=True)
-        return self._joined([task.scores(column) for task, column in columns])
-
-    def served(self, scores: tf.Tensor) -> tf.Tensor:
-        """Applies `Task.served` to each label's column."""
-        columns = zip(self.all, self.columns(scores), strict=True)
-        return self._joined([task.served(column) for task, column in columns])
-
-    def named(self, served: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the columns by the names of the outputs."""
-        return dict(zip(self.outputs, self.columns(served), strict=True))
-
-    def columns(self, values: tf.Tensor) -> list[tf.Tensor]:
-        """Splits predictions into a tensor per label."""
-        return tf.unstack(values, axis=-1) if self.more else [values]
-
-    def _joined(self, columns: list[tf.Tensor]) -> tf.Tensor:
-        return tf.stack(columns, axis=-1) if self.more else columns[0]
-
-
-def of_labels(argument: str, given: Mapping[str, Any], schema: Schema) -> list[Any]:
-    """Returns what a mapping by label name gives each label of a schema; None for labels that it does not name.
-
-    Raises:
-      ValueError: the mapping names a label that the schema does not have; `argument` begins the message.
-    """
-    names = [label_name(label) for label in schema.labels]
-    for name in given:
-        if name not in names:
-            mend = did_you_mean(str(name), names) or f"the labels are {names}"
-            raise ValueError(f"{argument}: no label is called {name!r}; {mend}")
-    return [given.get(name) for name in names]
-
-
-def label_name(label: Label) -> str:
-    """Returns the name of a label; the first label has that of its column, unless it is given another."""
-    return label.name or label.column
 
 
 def task_of(label: Label) -> Task:

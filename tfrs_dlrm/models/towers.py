@@ -15,13 +15,14 @@ from tfrs_dlrm.layers.task_towers import TaskTowers
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema, check_schema
 
-Sharing = Literal["shared_bottom", "mmoe", "ple"]
+Sharing = Literal["shared_bottom", "towers", "mmoe", "ple"]
 
 
 class TowerModel(RankingModel):
     """A model that ends in a top MLP, and may give each of several labels a top MLP behind experts.
 
         shared_bottom   all labels share the top MLP but its last layer (Caruana 1997, "Multitask Learning")
+        towers          labels share what the top MLP reads, and each has a top MLP (Ma et al. 2018, arXiv 1804.07931)
         mmoe            experts, which each label mixes by its own gate, then a top MLP for each label
         ple             levels of experts, shared ones and those of each label, then a top MLP for each label
 
@@ -31,7 +32,7 @@ class TowerModel(RankingModel):
     Args:
       schema: of the encoded batches.
       seed: determines all initial weights.
-      sharing: `shared_bottom`, `mmoe` or `ple`.
+      sharing: `shared_bottom`, `towers`, `mmoe` or `ple`.
       experts: the number of shared experts: all of `mmoe`, and those of each level of `ple`.
       task_experts: the number of experts of each label in each level of `ple`.
       expert_mlp: outputs of the layers of an expert, with ReLU after each.
@@ -63,7 +64,7 @@ class TowerModel(RankingModel):
     def make_top_mlp(
         self, units: Sequence[int], dropout: float, batch_norm: bool, kind: type[MLP] = MLP
     ) -> MLP | TaskTowers:
-        """Makes the layer `top_mlp`, [B, n] -> [B, L]: an MLP, or experts and a top MLP for each label."""
+        """Makes the layer `top_mlp`, [B, n] -> [B, L]: an MLP, or a top MLP for each label, also behind experts."""
         if self.sharing == "shared_bottom":
             return super().make_top_mlp(units, dropout, batch_norm, kind)
         seed = derive_seed(self.seed, "top_mlp")
@@ -80,7 +81,9 @@ class TowerModel(RankingModel):
         self._output_bias = lambda: towers.towers.biases[-1]
         return towers
 
-    def _make_experts(self, seed: int, dropout: float, batch_norm: bool) -> keras.layers.Layer:
+    def _make_experts(self, seed: int, dropout: float, batch_norm: bool) -> keras.layers.Layer | None:
+        if self.sharing == "towers":
+            return None
         common: dict[str, Any] = {"seed": seed, "dropout": dropout, "batch_norm": batch_norm}
         common |= {"dtype": self.dtype_policy, "name": "experts", "tasks": len(self.schema.labels)}
         if self.sharing == "mmoe":
@@ -107,7 +110,7 @@ def check_sharing(sharing: str, schema: Schema) -> None:
       ValueError: `sharing` is unknown, or is for several labels and the schema has one.
     """
     if sharing not in get_args(Sharing):
-        raise ValueError(f"sharing={sharing!r}: choose shared_bottom, mmoe or ple")
+        raise ValueError(f"sharing={sharing!r}: choose {', '.join(get_args(Sharing))}")
     if sharing != "shared_bottom" and not schema.more_labels:
         raise ValueError(
             f"sharing={sharing!r} is for several labels, and the schema has one, {schema.label.column!r}; list others"

@@ -16,7 +16,8 @@ from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.storage import ShardedTable
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
-from tfrs_dlrm.models.tasks import Task, label_name, of_labels, task_of
+from tfrs_dlrm.models.label_tasks import label_name, of_labels
+from tfrs_dlrm.models.tasks import Task, task_of
 from tfrs_dlrm.schema import Schema
 
 

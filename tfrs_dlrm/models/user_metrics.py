@@ -10,7 +10,8 @@ import tf_keras as keras
 
 from tfrs_dlrm.messages import did_you_mean
 from tfrs_dlrm.metrics.keras_metrics import SumMetric
-from tfrs_dlrm.models.tasks import BinaryClassification, Task, Tasks, of_labels
+from tfrs_dlrm.models.label_tasks import Tasks, of_labels
+from tfrs_dlrm.models.tasks import BinaryClassification, Task
 from tfrs_dlrm.schema import Schema
 
 # What Keras calls them depends on the shape of labels; ours are binary.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,17 @@ _MOST_BARS, _MOST_TABLES, _COLUMNS = 60, 40, 5
 
 
 def explanation(found: Mapping[str, Any]) -> dict[str, Figure]:
-    """Draws `importance`, `interactions` and `tables`, each if it is there.
+    """Draws `importance`, `interactions`, `gates` and `tables`, each if it is there.
 
     Args:
       found: the content of an `explanation.json`, or `Explanation.to_dict()`.
     """
-    figures = {"importance": importance, "interactions": interactions, "tables": table_usage}
+    figures: dict[str, Callable[[Any], Figure]] = {
+        "importance": importance,
+        "interactions": interactions,
+        "gates": expert_weights,
+        "tables": table_usage,
+    }
     return {name: draw(found[name]) for name, draw in figures.items() if name in found}
 
 
@@ -68,6 +73,29 @@ def interactions(found: Mapping[str, Any]) -> Figure:
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label=f"mean |second difference of the {found['unit']}|", shrink=0.8)
     axes.set_title(f"Interaction of pairs of features, {found['examples']:,} examples")
+    return figure
+
+
+def expert_weights(levels: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws a bar per expert and label: the mean weight of the expert, with its spread over the examples.
+
+    Args:
+      levels: `gates` of an `explanation.json`, or the fields of each `ExpertWeights`.
+    """
+    most = max(len(level["labels"]) for level in levels)
+    figure = new_figure(max(5.0, 3.2 * most), 0.8 + 2.4 * len(levels))
+    panels = figure.subplots(len(levels), most, squeeze=False)
+    for line, level in zip(panels, levels, strict=True):
+        parts = zip(level["labels"], level["experts"], level["mean"], level["spread"], strict=True)
+        for axes, (label, experts, mean, spread) in zip(line, parts, strict=False):
+            axes.barh(range(len(experts)), mean, xerr=spread, color=BLUE, ecolor=GREY)
+            axes.set_yticks(range(len(experts)), experts, fontsize=8)
+            axes.set_ylim(len(experts) - 0.4, -0.6)
+            axes.set_xlim(0, 1)
+            dress(axes, label if len(levels) == 1 else f"{label}, level {level['level']}")
+        for axes in line[len(level["labels"]) :]:
+            axes.set_axis_off()
+    figure.suptitle(f"Mean weights of experts, {levels[0]['examples']:,} examples")
     return figure
 
 

@@ -10,8 +10,8 @@ _CONFIG = FLAGS.config("quickstart")
 _MODELS = FLAGS.texts(
     "models",
     [],
-    "The models, each as [LABEL@]NAME[:SECTION.FIELD=VALUE]...; by default the candidates of the recipe, as"
-    " configs/auto.py has, or logistic_regression,factorization_machine,dlrm.",
+    "The models, each as [LABEL@]NAME[:SECTION.FIELD=VALUE]..., or lightgbm; by default the candidates of the"
+    " recipe, as configs/auto.py has, or logistic_regression,factorization_machine,dlrm.",
 )
 _SIZES = FLAGS.string("sizes", "", "The NAME of one model, to compare several sizes of it in place of --models.")
 _DATA = FLAGS.string("data", "", "A prepared directory; by default data.path of the recipe.")
@@ -53,7 +53,7 @@ def main() -> None:
     pictures = plots.save_figures({"quality": plots.comparison(summary), "curves": curves}, output)
     print(f"\n{comparison.table(summary)}\n")
     print(
-        f"Measured on {config.data.path}, on the odd rows of its evaluation set, with {_SEEDS.value} seeds and the last"
-        " checkpoint of each run."
+        f"Measured on {config.data.path}, on the half of its evaluation set that no choice saw, with {_SEEDS.value}"
+        " seeds and the last checkpoint of each run."
     )
     print(f"Wrote {os.path.join(output, 'compare.json')}, {' and '.join(pictures)}.")

@@ -16,6 +16,10 @@ _STRATEGY = define_strategy(FLAGS)
 _OUTPUT = FLAGS.string("output", "", "The directory for evaluation.json and .png; by default the workdir.")
 _GROUP_BY = FLAGS.texts("group_by", [], "Features: measures each of their values by itself.")
 _GAUC = FLAGS.texts("gauc", [], "Features, such as the user: averages the AUC over their values.")
+_RANKING = FLAGS.texts(
+    "ranking", [], "Features, such as the query or the user: averages NDCG, MRR, MAP and recall over their values."
+)
+_K = FLAGS.integer("k", 10, "How many examples of a value NDCG and recall look at.", least=1)
 _LABEL = FLAGS.string("label", "", "The label of groups and picture; by default the first.")
 _TOP = FLAGS.integer("top", 20, "How many values of each feature to print, the most frequent first.", least=1)
 _JSON = FLAGS.string("json", "", "The file for all groups; by default groups.json next to evaluation.json.")
@@ -40,7 +44,7 @@ def main() -> None:
     if path:
         check_writable_place(os.path.dirname(path))
     strategy = _STRATEGY()
-    grouping = Grouping(_WORKDIR.value, _GROUP_BY.value, _GAUC.value, _LABEL.value)
+    grouping = Grouping(_WORKDIR.value, _GROUP_BY.value, _GAUC.value, _LABEL.value, _RANKING.value, _K.value)
     try:
         with examples_bar("evaluate") as progress:
             evaluation = evaluate_run(_WORKDIR.value, _DATA.value, _SPLIT.value, _CHECKPOINT.value, progress, strategy)
@@ -61,7 +65,7 @@ def main() -> None:
         print(f"\n{evaluation.note}.")
     for note in evaluation.scores.left_out():
         print(f"\n{note}.")
-    if _GROUP_BY.value or _GAUC.value:
+    if _GROUP_BY.value or _GAUC.value or _RANKING.value:
         groups = grouping.measure(evaluation, _SPLIT.value)
         paths.append(path or os.path.join(output, GROUPS_FILE))
         write_json(paths[-1], groups.to_dict())

@@ -1,4 +1,4 @@
-"""Explains a trained model: importance and interactions of features, usage and neighbours of table rows."""
+"""Explains a trained model: importance and interactions of features, gates of experts, usage and neighbours of rows."""
 
 import os
 
@@ -9,7 +9,7 @@ _WORKDIR = FLAGS.string("workdir", None, "The directory of the run.", required=T
 _DATA = FLAGS.string("data", "", "A prepared directory; by default the one that the run trained on.")
 _SPLIT = FLAGS.enum("split", "eval", ["eval", "train"], "The rows to measure importance and interactions on.")
 _CHECKPOINT = FLAGS.enum("checkpoint", "best", ["best", "latest"], "The checkpoint to explain.")
-_PARTS = FLAGS.texts("parts", ["importance", "interactions", "tables"], "What to measure; any of these.")
+_PARTS = FLAGS.texts("parts", ["importance", "interactions", "gates", "tables"], "What to measure; any of these.")
 _FEATURES = FLAGS.texts("features", [], "The features for importance and interactions; by default all of the model.")
 _EXAMPLES = FLAGS.integer("examples", 50_000, "How many examples to measure importance on.", least=1)
 _PAIR_EXAMPLES = FLAGS.integer("interaction_examples", 2_000, "How many examples to measure interactions on.", least=1)

@@ -9,7 +9,7 @@ from types import TracebackType
 import tqdm
 
 # The stages that are told `done` and `total` in rows; the others in bytes.
-_COUNTS_ROWS = ("generate", "ordered", "records", "evaluate", "importance", "interactions", "tables")
+_COUNTS_ROWS = ("generate", "ordered", "records", "evaluate", "importance", "interactions", "gates", "tables")
 
 
 class PrepareBar:

@@ -31,10 +31,11 @@ from tfrs_dlrm.schema.features import (
 from tfrs_dlrm.schema.inputs import FeatureInput
 from tfrs_dlrm.schema.schema import SCHEMA_FILE, Schema, check_schema, difference
 from tfrs_dlrm.schema.times import EPOCHS, ISO8601, MONTHS, PART_ROWS, Time, TimePart
-from tfrs_dlrm.schema.validation import MAX_ROWS, RESERVED_NAMES
+from tfrs_dlrm.schema.validation import GROUP, MAX_ROWS, RESERVED_NAMES
 
 __all__ = [
     "EPOCHS",
+    "GROUP",
     "ISO8601",
     "MAX_ROWS",
     "MONTHS",

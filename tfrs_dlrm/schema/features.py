@@ -12,7 +12,7 @@ Transform = Literal["none", "log1p", "standardize"]
 Encoding = Literal["vocabulary", "hash", "ids", "buckets", "time"]
 OutOfRange = Literal["oov", "error", "clip", "hash"]
 Combiner = Literal["sum", "mean", "sqrtn"]
-Pooling = Literal["mean", "sum"]
+Pooling = Literal["mean", "sum", "target_attention"]
 Initializer = Literal["uniform", "normal", "zeros"]
 RawType = Literal["string", "int64"]
 StorageType = Literal["float32", "bfloat16"]
@@ -80,6 +80,10 @@ class Label(_WithNumbers):
       name: the name of a further label: letters, digits and underscores; by default the column. It ends the names of
         metrics and of an exported model's outputs.
       loss_weight: the factor of this label's loss in the sum over several labels.
+      after: of a further label of a `classification`: the name of an earlier label without which this one is never 1,
+        such as `clicked` of a purchase. It is then known, and 0, of all rows where that one is 0, also if it is missing
+        there; a 1 there makes the row malformed. See `tfrs_dlrm.models.label_tasks.Tasks`. Of rows where the earlier
+        label is 1, this one may be missing; see `tfrs_dlrm.models.missing_labels`. Its `mean` is that among all rows.
       decimal: how numbers are written in text, as in `DenseFeature`.
       thousands: how numbers are written in text, as in `DenseFeature`.
       unit: how numbers are written in text, as in `DenseFeature`.
@@ -96,6 +100,7 @@ class Label(_WithNumbers):
     std: float = 1.0
     name: str = ""
     loss_weight: float = 1.0
+    after: str = ""
     decimal: str = "."
     thousands: str = ""
     unit: str = ""
@@ -225,8 +230,10 @@ class CategoricalFeature(_WithInput):
       parallel_to: histories only: the history whose events this one describes, such as the category of each clicked
         item. Both lists have a value for each event; a row whose lists differ in length is malformed. An event without
         a value in the list called here is dropped from both lists.
-      pooling: histories only: what a model with one vector per feature makes of the events: their `mean` or `sum`; 0
-        without events.
+      pooling: histories only: what a model with one vector per feature makes of the events; 0 without events. `mean`,
+        `sum`, or `target_attention`: a sum in which the vectors of the features that `history_of` names decide how much
+        each event counts; see `tfrs_dlrm.layers.TargetAttention`. Parallel lists are then weighed by the same
+        attention, which reads all parts of an event.
     """
 
     name: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
 
 from tfrs_dlrm.messages import did_you_mean
@@ -25,6 +25,8 @@ def with_targets(features: Sequence[CategoricalFeature]) -> list[CategoricalFeat
             f = dataclasses.replace(f, **{name: getattr(target, name) for name in missing})
         if main is not None and f.sequence_length is None:
             f = dataclasses.replace(f, sequence_length=main.sequence_length)
+        if main is not None and main.pooling == "target_attention" and f.pooling == _DEFAULTS["pooling"]:
+            f = dataclasses.replace(f, pooling=main.pooling)
         return f
 
     return [filled(f) if f.history_of else f for f in features]
@@ -96,3 +98,51 @@ def _check_parallel(where: str, f: CategoricalFeature, known: Mapping[str, Categ
             f"{where}: sequence_length={f.sequence_length}, and {main.name!r}, to which it is parallel, has"
             f" {main.sequence_length}; leave it out"
         )
+    if (f.pooling == "target_attention") != (main.pooling == "target_attention"):
+        raise ValueError(
+            f"{where}: pooling={f.pooling!r}, and {main.name!r}, to which it is parallel, has {main.pooling!r};"
+            " attention weighs whole events, so both need it or neither; leave out pooling here"
+        )
+
+
+def parts_of_events(features: Sequence[CategoricalFeature]) -> dict[str, list[CategoricalFeature]]:
+    """Returns, by the name of each history that is parallel to no other, this history and its parallel lists."""
+    found: dict[str, list[CategoricalFeature]] = {f.name: [f] for f in features if f.history_of and not f.parallel_to}
+    for f in features:
+        if f.parallel_to:
+            found[f.parallel_to].append(f)
+    return found
+
+
+def check_targets(model: str, features: Sequence[CategoricalFeature], histories: Collection[str]) -> None:
+    """Checks that a schema has the features with which a model compares the events of histories.
+
+    Args:
+      model: its name, for the error.
+      features: the categorical features of the schema.
+      histories: the names of histories that are parallel to no other.
+
+    Raises:
+      ValueError: it lacks one.
+    """
+    known, parts = {f.name for f in features}, parts_of_events(features)
+    for f in (f for name in histories for f in parts[name]):
+        if f.history_of not in known:
+            raise ValueError(
+                f"feature {f.name!r}: {model} compares its events with {f.history_of!r}, which the schema lacks; add"
+                " that feature, or leave out this one"
+            )
+
+
+def attended_histories(features: Sequence[CategoricalFeature], read: Collection[str] | None = None) -> list[str]:
+    """Returns the names of the histories with `pooling="target_attention"` that are parallel to no other.
+
+    Args:
+      features: the categorical features of a schema.
+      read: the features that the model reads; None for all.
+    """
+    return [
+        f.name
+        for f in features
+        if f.pooling == "target_attention" and not f.parallel_to and (read is None or f.name in read)
+    ]

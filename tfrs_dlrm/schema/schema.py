@@ -15,12 +15,14 @@ from tfrs_dlrm.schema.features import CategoricalFeature, DenseFeature, Label, N
 from tfrs_dlrm.schema.filling import fill_in
 from tfrs_dlrm.schema.histories import check_histories
 from tfrs_dlrm.schema.inputs import FeatureInput, collect_inputs
+from tfrs_dlrm.schema.label_order import check_after, rate_name
 from tfrs_dlrm.schema.plain import build, plain
 from tfrs_dlrm.schema.serving_values import check_serving_values
 from tfrs_dlrm.schema.times import PART_ROWS, check_time
 from tfrs_dlrm.schema.validation import (
     check_categorical,
     check_dense,
+    check_group,
     check_label,
     check_names,
     check_notations,
@@ -45,6 +47,8 @@ class Schema:
     and `categorical` is the order of the columns of an encoded batch. A table that no feature uses is dropped, so
     that a feature can be taken out alone; it is refused if another feature's table is not listed: one may be misspelt.
     `members` are features that only crosses read: they have no table and no column in a batch.
+    `group` is a column of the log, which need not be a feature, such as the query, session or user of a row. Models can
+    be trained by how the rows of each group are ranked; exports do not ask for it.
 
     Raises:
       ValueError: a part is wrong; the message names the feature or table, its value, and the allowed values.
@@ -58,6 +62,7 @@ class Schema:
     text: TextFormat = TextFormat()  # noqa: RUF009 (frozen)
     more_labels: tuple[Label, ...] = ()
     members: tuple[CategoricalFeature, ...] = ()
+    group: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -86,7 +91,9 @@ class Schema:
                     f"label {label.name!r}: keep_negatives={label.keep_negatives}; only the first label decides which"
                     f" rows are kept: give it to label {self.label.column!r}, or put {label.name!r} first"
                 )
-        check_names([label.name for label in self.more_labels], "label")
+        check_after(self.labels, self.earlier_labels)
+        rates = [rate_name(label) for label in self.more_labels if label.after]
+        check_names([*(label.name for label in self.more_labels), *rates], "label")
         if not self.dense and not self.categorical:
             raise ValueError("the schema has no features; list some under dense or categorical")
         weights = [f.weights_name for f in self.multi_hot if f.weights]
@@ -94,6 +101,7 @@ class Schema:
         # A vector's name is that of none of its columns.
         vectors = [f.name for f in self.dense if f.size is not None]
         check_names([*vectors, *self.dense_columns, *values, *weights], "feature")
+        check_group(self.group, values)
         check_names([t.name for t in self.tables], "table")
         for dense in self.dense:
             check_dense(dense)
@@ -155,6 +163,13 @@ class Schema:
         """The names of the labels in encoded files: `label` for the first, `label/NAME` for the others."""
         return ("label", *(f"label/{label.name}" for label in self.more_labels))
 
+    @property
+    def earlier_labels(self) -> tuple[int | None, ...]:
+        """For each of `labels` the position of the label that it comes `after`; None if it comes after none."""
+        numbers = {self.label.name or self.label.column: 0}
+        numbers |= {label.name: i for i, label in enumerate(self.more_labels, 1)}
+        return tuple(numbers.get(label.after) if label.after else None for label in self.labels)
+
     def label_number(self, name: str = "") -> int:
         """Returns the position of a label in `labels`; 0 if `name` is empty.
 
@@ -171,9 +186,14 @@ class Schema:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The columns of the log with the labels and the weight, each once."""
-        columns = [*(label.column for label in self.labels), *([self.weight] if self.weight else [])]
-        return tuple(dict.fromkeys(columns))
+        """The columns of the log with the labels, the weight and the group, each once."""
+        columns = [*(label.column for label in self.labels), self.weight, self.group]
+        return tuple(dict.fromkeys(column for column in columns if column))
+
+    @property
+    def weighs_rows(self) -> bool:
+        """Whether batches have weights: rows that fill up a batch of whole groups weigh 0."""
+        return bool(self.weight or self.group)
 
     @property
     def dense_columns(self) -> tuple[str, ...]:
@@ -217,7 +237,7 @@ class Schema:
 
     @property
     def feature_columns(self) -> tuple[str, ...]:
-        """The columns that features read, without labels and weight, each once."""
+        """The columns that features read, without labels, weight and group, each once."""
         return tuple(dict.fromkeys(given.column for given in self.inputs))
 
     @property
@@ -417,6 +437,7 @@ def difference(old: Schema, new: Schema) -> str:
 
     def flat(schema: Schema) -> dict[str, Any]:
         out: dict[str, Any] = {"label": meaning(schema.label), "weight": schema.weight, "text": schema.text}
+        out["group"] = schema.group
         out |= {f"label {label.name!r}": meaning(label) for label in schema.more_labels}
         kinds: list[tuple[str, Sequence[Any]]] = [
             ("dense", schema.dense),

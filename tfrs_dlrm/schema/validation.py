@@ -28,6 +28,8 @@ from tfrs_dlrm.schema.features import (
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Keys of an encoded batch that no feature may have as its name.
 RESERVED_NAMES = frozenset({"dense", "ids", "label", "weight"})
+# The key of the groups, if the schema has any.
+GROUP = "group"
 MAX_ROWS = 2**31 - 1
 # Numbers of one vector.
 MAX_SIZE = 16384
@@ -104,6 +106,17 @@ def check_names(names: Sequence[str], kind: str) -> None:
             raise ValueError(f"{kind} {name!r}: {', '.join(sorted(RESERVED_NAMES))} are reserved; choose another")
         if counts[name] > 1:
             raise ValueError(f"{kind} {name!r} is listed {counts[name]} times")
+
+
+def check_group(column: str | None, features: Sequence[str]) -> None:
+    """Checks the column of groups, and that no feature has the name of its key in an encoded batch."""
+    if column == "":
+        raise ValueError("group='': name a column of the log, or leave it out")
+    if column is not None and GROUP in features:
+        raise ValueError(
+            f"feature {GROUP!r}: with a group, here {column!r}, this is the key of the groups in a batch; give the"
+            " feature another name, and the log's name as column"
+        )
 
 
 def check_choice(where: str, field: str, value: object, hint: object) -> None:

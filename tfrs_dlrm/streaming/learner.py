@@ -13,6 +13,7 @@ from tfrs_dlrm.data.reading.columns import Columns, IdOrders, assemble, signatur
 from tfrs_dlrm.data.reading.windows import permutation
 from tfrs_dlrm.metrics.defined import defined
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.tracing import as_written
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.training.evaluation import NonFiniteError, Scores
 
@@ -24,9 +25,17 @@ class Learner:
       model: compiled.
       schema: of the encoded rows.
       config: the batch sizes (the last batch of a window may be smaller), and the seed of the order in a window.
+
+    Raises:
+      ValueError: the model has a list loss: a stream scatters groups.
     """
 
     def __init__(self, model: RankingModel, schema: Schema, config: TrainConfig):
+        if model.list_loss != "none":
+            raise ValueError(
+                f"list_loss={model.list_loss!r} needs batches of whole groups, which a stream does not give; leave out"
+                " config.model.list_loss"
+            )
         self._model, self._config = model, config
         self._orders = IdOrders(schema)
         strategy = model.distribute_strategy  # of one device, yet a step may ask for its replica
@@ -35,13 +44,13 @@ class Learner:
         @tf.function(input_signature=signature(schema, None, sort_ids=False))
         def logits(*arrays: tf.Tensor) -> tf.Tensor:
             features = assemble(schema, arrays, sort_ids=False)[0]
-            return strategy.run(lambda x: model(x, training=False, logits=True), args=(features,))
+            return strategy.run(as_written(lambda x: model(x, training=False, logits=True), model), args=(features,))
 
         @tf.function(input_signature=signature(schema, None, sort_ids=True))
         def train_step(*arrays: tf.Tensor) -> dict[str, tf.Tensor]:
             return strategy.run(model.train_step, args=(assemble(schema, arrays, sort_ids=True),))
 
-        self._logits, self._train_step, self._weighted = logits, train_step, bool(schema.weight)
+        self._logits, self._train_step, self._weighted = logits, train_step, schema.weighs_rows
 
     def evaluate(self, rows: Columns) -> dict[str, float]:
         """Returns the metrics of the model on rows that it has not seen, without those that they do not define.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,11 +13,16 @@ from matplotlib.figure import Figure
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.preparing.on_demand import REFERENCE_FILE
+from tfrs_dlrm.data.reading.labels import group_ids
 from tfrs_dlrm.distribute.strategies import distribution_of
+from tfrs_dlrm.metrics import mean_ranking, ranking_metrics
 from tfrs_dlrm.metrics.defined import defined, why_undefined
+from tfrs_dlrm.models.label_tasks import Tasks
+from tfrs_dlrm.models.missing_labels import weights_of_known
 from tfrs_dlrm.models.ranking import RankingModel
-from tfrs_dlrm.models.tasks import BinaryClassification, Regression, Task, Tasks
+from tfrs_dlrm.models.tasks import BinaryClassification, Regression, Task
 from tfrs_dlrm.plots import classification, regression
+from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import read_json
 from tfrs_dlrm.training.asynchronous import server_lost
@@ -37,11 +42,13 @@ class Scores:
     Attributes:
       labels: float32 [N].
       logits: float32 [N]; of a regression, the predicted numbers.
-      weights: float32 [N], or None where the examples have none.
+      weights: float32 [N], or None where the examples have none. If a label that comes after another is missing in rows
+        where that one is 1, others stand for these: see `tfrs_dlrm.models.missing_labels`.
       task: of the label.
       more: by name, what it says of each further label, where that is known.
       examples: the numbers of the examples among those that were scored, int64 [N]; None is all. A further label may
         be known of some only, and a calibrated model is measured on those that it was not fitted on.
+      groups: int64 [N], the group of each example, if the schema has one; see `with_groups`.
     """
 
     labels: np.ndarray
@@ -50,16 +57,19 @@ class Scores:
     task: Task = dataclasses.field(default_factory=BinaryClassification)
     more: Mapping[str, Scores] = dataclasses.field(default_factory=dict)
     examples: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     @classmethod
     def of(cls, tasks: Tasks, labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None) -> Scores:
         """Makes scores of labels and logits float32 [N] or, with several labels, [N, labels]."""
         if not tasks.more:
             return cls(labels, logits, weights, tasks.first)
+        labels = tasks.over_all_rows(tf.constant(labels)).numpy()
         more = {}
         for i, (name, task) in enumerate(tasks.more.items(), 1):
             known = np.flatnonzero(np.isfinite(labels[:, i]))
-            known_weights = None if weights is None else weights[known]
+            mine = _weights(tasks, labels, weights, i)
+            known_weights = None if mine is None else mine[known]
             more[name] = cls(labels[known, i], logits[known, i], known_weights, task, examples=known)
         return cls(labels[:, 0], logits[:, 0], weights, tasks.first, more)
 
@@ -72,7 +82,8 @@ class Scores:
         """Returns the scores of this label alone where `mine`, bool [N], is true."""
         numbers = np.arange(len(mine)) if self.examples is None else self.examples
         weights = None if self.weights is None else self.weights[mine]
-        return Scores(self.labels[mine], self.logits[mine], weights, self.task, examples=numbers[mine])
+        groups = None if self.groups is None else self.groups[mine]
+        return Scores(self.labels[mine], self.logits[mine], weights, self.task, examples=numbers[mine], groups=groups)
 
     def of_label(self, number: int) -> Scores:
         """Returns the scores of one label, by its position in the schema."""
@@ -81,9 +92,10 @@ class Scores:
     def metrics(self) -> dict[str, float]:
         """Returns exact metrics, in float64; see `evaluate_scores` and `evaluate_predictions` in `tfrs_dlrm.metrics`.
 
-        The names of further labels' metrics end in `_NAME`. Metrics that the examples do not define are left out.
+        With groups, `ndcg` is the NDCG@10 of the first label, averaged over the groups that have a 1. The names of
+        further labels' metrics end in `_NAME`. Metrics that the examples do not define are left out.
         """
-        return self._with_more(defined(self._evaluate()), Scores.metrics)
+        return self._with_more(defined(self._evaluate() | self._ranking()), Scores.metrics)
 
     def left_out(self) -> list[str]:
         """Says, a line per label, which metrics the examples do not define, and why."""
@@ -93,6 +105,12 @@ class Scores:
 
     def _evaluate(self) -> dict[str, float]:
         return self.task.evaluate(self.labels, self.logits, self.weights)
+
+    def _ranking(self) -> dict[str, float]:
+        if self.groups is None or not isinstance(self.task, BinaryClassification):
+            return {}
+        found = ranking_metrics(self.groups, self.labels, self.logits, self.weights)
+        return {"ndcg": mean_ranking(found).ndcg}
 
     def of_the_mean(self) -> dict[str, float]:
         """Returns the metrics of always predicting the mean training label, for labels that are regressions."""
@@ -105,8 +123,25 @@ class Scores:
         return first | more
 
 
+def _weights(tasks: Tasks, labels: np.ndarray, weights: np.ndarray | None, number: int) -> np.ndarray | None:
+    """Returns the weights of all rows for the metrics of one label, [N]; None if all are 1."""
+    if tasks.earlier[number] is None or np.isfinite(labels[:, number]).all():
+        return weights
+    rows = np.ones(len(labels)) if weights is None else weights
+    found = weights_of_known(tf.constant(labels, tf.float64), tf.constant(rows, tf.float64), tasks.earlier)
+    return np.asarray(found[:, number], np.float32)
+
+
 class NonFiniteError(FloatingPointError):
     """A loss, a weight or a score became NaN or infinite."""
+
+
+class ScoredRows(NamedTuple):
+    """Labels and logits float32 [N] or, with several labels, [N, labels]; weights float32 [N] or None."""
+
+    labels: np.ndarray
+    logits: np.ndarray
+    weights: np.ndarray | None
 
 
 def score(
@@ -115,6 +150,38 @@ def score(
     progress: Callable[[int], None] | None = None,
     order: np.ndarray | None = None,
 ) -> Scores:
+    """Scores every example of a finite dataset, label by label; see `score_rows`."""
+    return Scores.of(model.label_tasks, *score_rows(model, data, progress, order))
+
+
+def score_split(model: RankingModel, data: str, batch_size: int, split: Split = "eval") -> Scores:
+    """Scores every example of a split of prepared data, in the order of the log if the schema has a group.
+
+    Args:
+      model: the trained model.
+      data: the prepared directory.
+      batch_size: over all replicas together.
+      split: which rows.
+
+    Raises:
+      NonFiniteError: a score is NaN or infinite.
+    """
+    order = evaluation_order(data, split) if model.schema.group else None
+    return with_groups(score(model, evaluation_dataset(data, batch_size, split), order=order), data, split)
+
+
+def with_groups(scores: Scores, data: str, split: Split) -> Scores:
+    """Returns the scores of all rows of a split, in the order of the log, with their groups, if the schema has one."""
+    schema = Schema.load(os.path.join(local_copy(data), SCHEMA_FILE))
+    return dataclasses.replace(scores, groups=group_ids(data, split)) if schema.group else scores
+
+
+def score_rows(
+    model: RankingModel,
+    data: tf.data.Dataset,
+    progress: Callable[[int], None] | None = None,
+    order: np.ndarray | None = None,
+) -> ScoredRows:
     """Scores every example of a finite dataset, in its order, on all devices of the strategy of the model.
 
     Args:
@@ -154,7 +221,7 @@ def score(
     bad = np.count_nonzero(~np.isfinite(logits))
     if bad:
         raise NonFiniteError(f"{bad} of {len(logits)} scores are not finite")
-    return Scores.of(model.label_tasks, labels, logits, weights[0] if weights else None)
+    return ScoredRows(labels, logits, weights[0] if weights else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +293,7 @@ def evaluate_run(
         of_model = home.model_rows(data, checkpoint)
         fitted = _calibrated_on(home, data, split)
         rows = evaluation_dataset(data, config.train.eval_batch_size, split, of_model)
-        scores = score(model, rows, progress, evaluation_order(data, split))
+        scores = with_groups(score(model, rows, progress, evaluation_order(data, split)), data, split)
     notes = [] if of_model is None else [_unknown_note(name, of_model, home.admits_values)]
     if fitted is not None:
         scores = scores.on(~fitted)

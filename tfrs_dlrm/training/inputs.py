@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -37,6 +38,7 @@ def distributed_dataset(
     shuffle_rows: int = SHUFFLE_ROWS,
     tables: EmbeddingTables | TPUEmbeddingTables | None = None,
     service: InputService | None = None,
+    whole_groups: bool = False,
 ) -> Any:
     """Returns what `model.fit` and `model.evaluate` take under the strategy in scope.
 
@@ -57,17 +59,18 @@ def distributed_dataset(
       shuffle_rows: how many rows are shuffled at a time.
       tables: `model.embeddings`, needed on TPUs.
       service: the result of `input_service`.
+      whole_groups: keeps the groups of the schema whole in each replica; see `dataset`.
 
     Raises:
-      FileNotFoundError, ValueError: as `dataset`.
+      FileNotFoundError, ValueError: as `dataset`; or groups cannot be kept whole under the strategy.
     """
     distribution = distribution_of()
     if distribution.asynchronous:
-        return distribution.feed(worker_dataset(directory, batch_size, split, shuffle_rows))
+        return distribution.feed(worker_dataset(directory, batch_size, split, shuffle_rows, whole_groups))
     if distribution.fixed_batches:
         if not isinstance(tables, TPUEmbeddingTables) or split != "train":
             raise ValueError("on TPUs this is for training: give tables=model.embeddings")
-        return _fixed_batches(distribution, directory, batch_size, tables, seed, start_step, shuffle_rows)
+        return _fixed_batches(distribution, directory, batch_size, tables, seed, start_step, shuffle_rows, whole_groups)
 
     def read(context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
         return dataset(
@@ -81,6 +84,7 @@ def distributed_dataset(
             shuffle_rows=shuffle_rows,
             sort_ids=split == "train" and distribution.only_one_device,
             service=service,
+            whole_groups=whole_groups,
         )
 
     return distribution.feed(read)
@@ -94,10 +98,12 @@ def _fixed_batches(
     seed: int,
     start_step: int,
     shuffle_rows: int,
+    whole_groups: bool,
 ) -> Any:
     """Returns endless training batches in the form of the tables; several hosts each read a part of the records."""
-    source = record_dataset if distribution.reads_records else dataset
+    source = record_dataset if distribution.reads_records else functools.partial(dataset, whole_groups=whole_groups)
     if distribution.reads_records:
+        _check_records(whole_groups)
         write_records(directory, shuffle_rows=shuffle_rows)
 
     def read(context: tf.distribute.InputContext | None) -> tf.data.Dataset:
@@ -125,8 +131,21 @@ def input_service(url: str) -> InputService | None:
     return InputService(url) if url else None
 
 
-def worker_dataset(directory: str, batch_size: int, split: Split, shuffle_rows: int = SHUFFLE_ROWS) -> Any:
+def _check_records(whole_groups: bool) -> None:
+    """Raises a ValueError if groups were to be kept whole: records are of single rows in a random order."""
+    if whole_groups:
+        raise ValueError(
+            f"a list loss needs batches of whole groups, and under the strategy {distribution_of().name} rows are read"
+            " from records, in an order that scatters groups; leave out config.model.list_loss, or choose one_device,"
+            " mirrored or multi_worker"
+        )
+
+
+def worker_dataset(
+    directory: str, batch_size: int, split: Split, shuffle_rows: int = SHUFFLE_ROWS, whole_groups: bool = False
+) -> Any:
     """Returns the `dataset_fn` of a worker of a parameter-server cluster; see `distributed_dataset`."""
+    _check_records(whole_groups)
     write_records(directory, shuffle_rows=shuffle_rows)
 
     @tf.autograph.experimental.do_not_convert

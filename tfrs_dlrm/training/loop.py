@@ -27,7 +27,7 @@ from tfrs_dlrm.stores.files import disk_full
 from tfrs_dlrm.training.asynchronous import Workers, server_lost
 from tfrs_dlrm.training.callbacks import EndRound, StopAtDeadline, StopOnNonFiniteLoss, StopOnSignal
 from tfrs_dlrm.training.centering import center
-from tfrs_dlrm.training.evaluation import NonFiniteError, score
+from tfrs_dlrm.training.evaluation import NonFiniteError, score_split
 from tfrs_dlrm.training.factory import (
     learning_rates,
     make_model,
@@ -41,7 +41,6 @@ from tfrs_dlrm.training.fitted import fitted_to_data
 from tfrs_dlrm.training.inputs import (
     distributed_dataset,
     epoch_steps,
-    evaluation_dataset,
     input_service,
     worker_dataset,
 )
@@ -233,6 +232,7 @@ class TrainingRun(Run):
             shuffle_rows=data.shuffle_rows,
             tables=self.model.embeddings,
             service=self._service,
+            whole_groups=self.config.model.list_loss != "none",
         )
         callbacks += [EndRound(self._end_round, [] if self._ends_round() else self.model.metrics), self._listener]
         self.model.fit(batches, steps_per_epoch=steps, epochs=rounds, callbacks=callbacks, verbose=0)
@@ -241,7 +241,8 @@ class TrainingRun(Run):
         """Trains a round on a parameter-server cluster. A resumed round averages its remaining steps."""
         if self._workers is None:
             train, rows = self.config.train, self.config.data.shuffle_rows
-            read = worker_dataset(self.data_dir, train.batch_size, "train", rows)
+            whole_groups = self.config.model.list_loss != "none"
+            read = worker_dataset(self.data_dir, train.batch_size, "train", rows, whole_groups)
             self._workers = Workers(self.model, read, train.steps_per_execution)
         averages = self._workers.fit(steps, callbacks, lambda: self._listener.received)
         if averages is None:  # told to stop before the first step
@@ -288,7 +289,7 @@ class TrainingRun(Run):
           EvaluationFailed: the evaluation set cannot be read; the weights are saved.
         """
         try:
-            return score(self.model, evaluation_dataset(self.data_dir, self.config.train.eval_batch_size)).metrics()
+            return score_split(self.model, self.data_dir, self.config.train.eval_batch_size).metrics()
         except NonFiniteError as e:
             raise self.non_finite(f"{e} {self.position}; nothing is saved") from e
         except (tf.errors.UnavailableError, tf.errors.AbortedError):

@@ -25,11 +25,18 @@ def quality(monitor: str, task: Task, metrics: Mapping[str, float]) -> float:
     try:
         if monitor == "auc_minus_normalized_entropy":
             return metrics["auc"] - metrics["normalized_entropy"]
+        if monitor == "ndcg":
+            return metrics["ndcg"]
         if monitor:
             return (metrics["auc"] if monitor == "auc_minus_log_loss" else 0.0) - metrics["log_loss"]
         return task.quality(metrics)
     except KeyError:  # `check_evaluation_labels` looks at the labels before
         return -math.inf
+
+
+def shown_metrics(monitor: str, task: Task) -> tuple[str, ...]:
+    """Returns the metrics to show of models that are compared by `monitor`, the best one first; see `quality`."""
+    return ("ndcg", *task.shown) if monitor == "ndcg" else task.shown
 
 
 class RunState(tf.Module):
@@ -130,6 +137,11 @@ def check_goals(config: RunConfig, schema: Schema, has_eval: bool) -> None:
                 f"config.train.{name}={getattr(config.train, name)}: the label of {config.data.path} is a number to"
                 " predict, which has no AUC and no log loss; leave it out, and use train.patience to stop early"
             )
+    if config.train.monitor == "ndcg" and not schema.group:
+        raise ValueError(
+            f"config.train.monitor='ndcg': {config.data.path} has no group to rank the rows of; give the schema the"
+            " column of the queries, sessions or users as group, and prepare again"
+        )
     default = RunConfig()
     names = [("train", name) for name in ("target_auc", "patience", "monitor")]
     for section, name in [] if has_eval else [*names, ("optimizer", "plateau_factor")]:

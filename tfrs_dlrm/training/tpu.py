@@ -49,7 +49,8 @@ def tpu_tables(
     size = batch_size // replicas
     batches: Any = ()
     if distribution.embedding_hardware == "SparseCore":
-        batches = itertools.islice(dataset(directory, size, seed=seed, drop_remainder=True), samples)
+        rows = dataset(directory, size, seed=seed, drop_remainder=True, whole_groups=False)
+        batches = itertools.islice(rows, samples)
     placement = place(schema, distribution.topology, replicate_below)
     hotness = most_values(directory, [f.name for f in schema.multi_hot if f.sequence_length is None])
     counted = [features for features, *_ in batches]

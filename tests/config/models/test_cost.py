@@ -1,5 +1,7 @@
 """The cost of a model's layers, by hand and compared with real models."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tf_keras as keras
@@ -54,6 +56,25 @@ def test_histories_by_hand():
     bag, events = cost(), 3 * (4 + 1)
     assert cost(history_of="a", sequence_length=3, pooling="sum") == bag + DenseCost(0, 2 * events, 2 * events)
     assert cost(history_of="a", sequence_length=3) == bag + DenseCost(0, 2 * events + 5, 2 * events + 5)
+    attention = cost(history_of="a", sequence_length=3, pooling="target_attention")
+    assert attention.weights == bag.weights + 3 * 4 * 36 + 36 + 36 + 1
+
+
+def test_target_attention_weighs_as_many_numbers_as_it_has():
+    base = schema_of([4, 4])
+    histories = (
+        CategoricalFeature("h", history_of="c0", sequence_length=3, pooling="target_attention", multi_valued=True),
+        CategoricalFeature("side", history_of="c1", parallel_to="h", multi_valued=True),
+    )
+    schema = dataclasses.replace(base, categorical=(*base.categorical, *histories))
+    for name in MODELS:
+        config = any_model(name, embedding_dim=4, bottom_mlp=(4,), top_mlp=(6, 1), user="c0", item="c1")
+        made = config.schema(schema)
+        real = config.build(made, seed=0)
+        real.build()
+        found = config.dense_cost(made)
+        assert found.weights == sum(np.prod(v.shape) for v in real.dense_variables), name
+        assert found.flops > found.weights
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,11 @@ def test_sizes_are_recipes_whose_tables_take_more_and_less():
 
 
 def test_halves_are_the_even_and_the_odd_rows():
-    scores = Scores(np.arange(5.0), np.arange(5.0) * 2, np.arange(5.0) * 3)
+    known = np.array([1, 2, 3])  # the rows that have the further label
+    later = Scores(np.arange(3.0), known * 4.0, None, examples=known)
+    scores = Scores(np.arange(5.0), np.arange(5.0) * 2, np.arange(5.0) * 3, more={"later": later})
     even, odd = halves(scores)
+    assert even.more["later"].logits.tolist() == [8] and odd.more["later"].logits.tolist() == [4, 12]
     assert even.labels.tolist() == [0, 2, 4] and odd.logits.tolist() == [2, 6] and odd.weights.tolist() == [3, 9]
     with pytest.raises(ValueError, match="1 rows cannot be halved"):
         halves(Scores(np.ones(1), np.ones(1), None))

@@ -5,10 +5,11 @@ import dataclasses
 import importlib
 from typing import Any, ClassVar, TypeVar
 
-from tfrs_dlrm.config.field_checks import check_at_least, refuse
+from tfrs_dlrm.config.field_checks import check_at_least, check_choice, refuse
 from tfrs_dlrm.config.models import cost
 from tfrs_dlrm.config.models.cost import DenseCost
 from tfrs_dlrm.schema import Schema, with_remainders, with_shared_rows
+from tfrs_dlrm.schema.histories import attended_histories, check_targets
 
 Config = TypeVar("Config", bound="ModelConfig")
 
@@ -28,6 +29,9 @@ class ModelConfig(abc.ABC):
       remainders: if above 0, large tables are stored as quotients and this many remainders; see `Table`.
       shared_rows: if above 0, all large tables share this many rows, chosen by hashing; see `Table`.
       compress_above: a table is large if it has more rows than this.
+      list_loss: trains the first label by how the rows of each group are ranked: `softmax`, `pairwise_logistic` or
+        `none`; see `tfrs_dlrm.models.list_losses`.
+      list_loss_weight: the share of this loss, from above 0 to 1; that of the log loss is 1 minus this.
     """
 
     # The Keras class, MODULE:NAME. Loading it loads TensorFlow, which takes seconds.
@@ -44,6 +48,8 @@ class ModelConfig(abc.ABC):
     remainders: int = 0
     shared_rows: int = 0
     compress_above: int = 10_000
+    list_loss: str = "none"
+    list_loss_weight: float = 1.0
 
     def check(self) -> None:
         """Checks each field, and that the fields fit together.
@@ -57,6 +63,9 @@ class ModelConfig(abc.ABC):
             )
             refuse("model.name", self.name, wanted)
         check_at_least("model", self, embedding_dim=0, mixed_dim_temperature=0, remainders=0, shared_rows=0)
+        check_choice("model.list_loss", self.list_loss, ("none", "softmax", "pairwise_logistic"))
+        if not 0 < self.list_loss_weight <= 1:
+            refuse("model.list_loss_weight", self.list_loss_weight, "a number above 0 and at most 1 is needed")
         if self.mixed_dim_temperature:
             if self.embedding_dim < 1 or self.embedding_dim & (self.embedding_dim - 1):
                 refuse("model.embedding_dim", self.embedding_dim, "mixed_dim_temperature needs a power of 2")
@@ -83,6 +92,10 @@ class ModelConfig(abc.ABC):
         Raises:
           ValueError: the model does not fit the data.
         """
+        if self.list_loss != "none" and not data.group:
+            wanted = "the schema has no group; give it the column of the queries, sessions or users, and prepare again"
+            refuse("model.list_loss", self.list_loss, wanted)
+        check_targets(self.keras_class.rpartition(":")[2], data.categorical, self.compared(data))
         data = self.with_vector_dims(data)
         if self.remainders:
             return with_remainders(data, self.remainders, self.compress_above)
@@ -110,7 +123,7 @@ class ModelConfig(abc.ABC):
 
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments of the Keras class, except schema, seed and tables."""
-        common = {f.name for f in dataclasses.fields(ModelConfig)}
+        common = {f.name for f in dataclasses.fields(ModelConfig)} - {"list_loss", "list_loss_weight"}
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in common}
 
     def model_class(self) -> Any:
@@ -136,7 +149,7 @@ class ModelConfig(abc.ABC):
         """
         tables = self.table_schema(schema)
         lookups = cost.concatenation(sum(cost.vector_dims(tables)))  # each writes once
-        lookups += cost.pooled_histories(tables)
+        lookups += self.history_cost(schema, tables)
         if not schema.select(self.features(schema)).projected:
             return lookups + self.layer_cost(schema)
         return lookups + cost.projections(schema, self.projected_dim(schema)) + self.layer_cost(schema)
@@ -144,6 +157,14 @@ class ModelConfig(abc.ABC):
     def projected_dim(self, schema: Schema) -> int:
         """Returns how many numbers the projection of a dense vector has."""
         return max(cost.vector_dims(self.table_schema(schema)))
+
+    def history_cost(self, schema: Schema, tables: Schema) -> DenseCost:
+        """Counts what makes one vector of the events of each history; `tables` is the result of `table_schema`."""
+        return cost.pooled_histories(tables) + cost.target_attention(schema, self.compared(schema))
+
+    def compared(self, schema: Schema) -> list[str]:
+        """Returns the histories whose events the model compares with the feature whose values they list."""
+        return attended_histories(schema.categorical, self.features(schema))
 
     @abc.abstractmethod
     def layer_cost(self, schema: Schema) -> DenseCost:
@@ -157,17 +178,33 @@ class HiddenLayersConfig(ModelConfig):
     Attributes:
       dropout: the share of the MLPs' hidden outputs that training drops.
       batch_norm: whether the MLPs' hidden layers are normalized.
+      loss_weights: of several labels: `fixed`, the `loss_weight` of each; or `uncertainty`, which also learns a factor
+        for each.
     """
 
     _: dataclasses.KW_ONLY
     dropout: float = 0.0
     batch_norm: bool = False
+    loss_weights: str = "fixed"
 
     def check(self) -> None:
-        """Checks the dropout too."""
+        """Checks the dropout and the weights of losses too."""
         super().check()
+        check_choice("model.loss_weights", self.loss_weights, ("fixed", "uncertainty"))
         if not 0 <= self.dropout < 1:
             refuse("model.dropout", self.dropout, "a number in [0, 1) is needed, the share of hidden outputs to drop")
+
+    def features(self, data: Schema) -> list[str]:
+        """Returns all features, and checks that the data have several labels if their weights are to be learned."""
+        if self.loss_weights != "fixed" and not data.more_labels:
+            wanted = f"it is for several labels, and the data have one, {data.label.column!r}; choose fixed"
+            refuse("model.loss_weights", self.loss_weights, wanted)
+        return super().features(data)
+
+    def dense_cost(self, schema: Schema) -> DenseCost:
+        """Counts the learned weights of losses too."""
+        learned = len(schema.labels) if self.loss_weights == "uncertainty" else 0
+        return super().dense_cost(schema) + DenseCost(weights=learned)
 
     def mlp_cost(self, inputs: int, units: tuple[int, ...], all_hidden: bool = False) -> DenseCost:
         """Counts an MLP with the model's dropout and batch normalization."""

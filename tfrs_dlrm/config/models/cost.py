@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema.histories import parts_of_events
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,21 +47,56 @@ def input_width(schema: Schema) -> int:
     return sum(interacting_dims(schema)) + schema.unprojected_width
 
 
-def pooled_histories(schema: Schema) -> DenseCost:
+def pooled_histories(schema: Schema, attended: bool = False) -> DenseCost:
     """Counts the vectors of the events of histories, and their pooling to one vector each.
 
     That vector itself is among the vectors that lookups write.
 
     Args:
       schema: the schema of the tables.
+      attended: whether all are pooled by attention, whatever their `pooling`.
     """
     total = DenseCost()
     for f in schema.histories:
         dim = schema.table_of(f).dim
         events = (f.sequence_length or 0) * dim
-        divided = dim if f.pooling == "mean" else 0
+        divided = dim if f.pooling == "mean" and not attended else 0
         total += DenseCost(flops=2 * events + divided, activations=2 * events + divided)  # looked up and masked
     return total
+
+
+def target_attention(schema: Schema, histories: Sequence[str], units: Sequence[int] = (36,)) -> DenseCost:
+    """Counts the layers that weigh the events of histories.
+
+    Args:
+      schema: of the model, whose tables have no linear weights.
+      histories: the names of those that are weighed; see `attended_histories`.
+      units: outputs of the hidden layers.
+    """
+    total = DenseCost()
+    events = parts_of_events(schema.categorical)
+    for parts in (events[name] for name in histories):
+        length = parts[0].sequence_length or 0
+        dim, first = sum(schema.table_of(f).dim for f in parts), units[0]
+        kernel = dim * first
+        total += DenseCost(3 * kernel + first, 2 * kernel + first, dim + first)
+        each = DenseCost(flops=4 * kernel + dim + 4 * first, activations=2 * dim + 4 * first + 1)
+        rest = mlp(first, (*units[1:], 1), False, 0.0)
+        total += (each + DenseCost(flops=rest.flops + 1, activations=rest.activations)).times(length)
+        total += DenseCost(weights=rest.weights)
+    return total
+
+
+def transformer_block(places: int, dim: int, heads: int, hidden: int, dropout: float) -> DenseCost:
+    """Counts self-attention between `places` vectors of `dim` numbers, and an MLP on each, as `BehaviorTransformer`."""
+    joined = heads * -(-dim // heads)
+    products = 4 * dim * joined  # query, key, value and output
+    norms = DenseCost(4 * dim, 16 * dim, 12 * dim)
+    dropped = DenseCost(flops=2 * dim, activations=2 * dim) if dropout else DenseCost()
+    each = DenseCost(products, 2 * products + 2 * dim, 8 * joined + 3 * dim) + norms + dropped
+    each += mlp(dim, (hidden, dim), False, 0.0)
+    pairs = DenseCost(flops=places**2 * (4 * joined + 5 * heads), activations=places**2 * 4 * heads)
+    return DenseCost(each.weights, places * each.flops, places * each.activations) + pairs
 
 
 def projections(schema: Schema, dim: int) -> DenseCost:

@@ -9,6 +9,7 @@ from tfrs_dlrm.config.models.base import DeepModelConfig, HiddenLayersConfig, ch
 from tfrs_dlrm.config.models.cost import DenseCost
 from tfrs_dlrm.config.models.towers import TowerModelConfig
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema.histories import parts_of_events
 
 
 @dataclasses.dataclass
@@ -254,3 +255,84 @@ class FinalMLPConfig(HiddenLayersConfig):
             return scaled + DenseCost(weights=width)
         read = sum(schema.table_of(f).dim for f in schema.categorical if f.name in context)
         return scaled + cost.concatenation(read) + cost.mlp(read, (*self.gate_mlp, width), False, 0.0)
+
+
+@dataclasses.dataclass
+class DINConfig(TowerModelConfig):
+    """The configuration of `tfrs_dlrm.models.din.DIN`.
+
+    Attributes:
+      attention_mlp: units of the hidden layers of the MLP that weighs an event.
+      attention_softmax: whether the weights of a history are normalized.
+    """
+
+    keras_class: ClassVar[str] = "tfrs_dlrm.models.din:DIN"
+
+    name: str = dataclasses.field(default="din", init=False)
+    _: dataclasses.KW_ONLY
+    top_mlp: tuple[int, ...] = (200, 80, 1)
+    attention_mlp: tuple[int, ...] = (36,)
+    attention_softmax: bool = False
+
+    def check(self) -> None:
+        """Checks the attention too."""
+        super().check()
+        check_units("attention_mlp", self.attention_mlp)
+
+    def compared(self, schema: Schema) -> list[str]:
+        """Returns all histories, whatever their pooling."""
+        return list(parts_of_events(schema.categorical))
+
+    def history_cost(self, schema: Schema, tables: Schema) -> DenseCost:
+        """Counts the attention of all histories, whatever their pooling."""
+        attention = cost.target_attention(schema, self.compared(schema), self.attention_mlp)
+        return cost.pooled_histories(tables, attended=True) + attention
+
+    def layer_cost(self, schema: Schema) -> DenseCost:
+        """Counts the MLP."""
+        return self.top_cost(cost.input_width(schema), schema)
+
+
+@dataclasses.dataclass
+class BSTConfig(TowerModelConfig):
+    """The configuration of `tfrs_dlrm.models.bst.BST`.
+
+    Attributes:
+      heads: the number of attention heads.
+      blocks: the number of blocks of the transformer.
+      feed_forward: units of the hidden layer of a block's MLP.
+    """
+
+    keras_class: ClassVar[str] = "tfrs_dlrm.models.bst:BST"
+
+    name: str = dataclasses.field(default="bst", init=False)
+    _: dataclasses.KW_ONLY
+    top_mlp: tuple[int, ...] = (1024, 512, 256, 1)
+    heads: int = 8
+    blocks: int = 1
+    feed_forward: int = 64
+
+    def check(self) -> None:
+        """Checks the transformer too."""
+        super().check()
+        check_at_least("model", self, heads=1, blocks=1, feed_forward=1)
+
+    def compared(self, schema: Schema) -> list[str]:
+        """Returns all histories, whatever their pooling."""
+        return list(parts_of_events(schema.categorical))
+
+    def history_cost(self, schema: Schema, tables: Schema) -> DenseCost:
+        """Counts the vectors of events after the first of each history, which lookups write; nothing is pooled."""
+        later = sum(((f.sequence_length or 1) - 1) * tables.table_of(f).dim for f in schema.histories)
+        return cost.concatenation(later)
+
+    def layer_cost(self, schema: Schema) -> DenseCost:
+        """Counts the transformers and the MLP."""
+        width, total = cost.input_width(schema), DenseCost()
+        for parts in parts_of_events(schema.categorical).values():
+            dim, places = sum(schema.table_of(f).dim for f in parts), 1 + (parts[0].sequence_length or 0)
+            width += (places - 1) * dim  # the target's place, and those of events in place of one vector
+            joined = DenseCost(weights=places * dim, flops=2 * places * dim, activations=3 * places * dim)
+            block = cost.transformer_block(places, dim, self.heads, self.feed_forward, self.dropout)
+            total += joined + block.times(self.blocks)
+        return total + self.top_cost(width, schema)

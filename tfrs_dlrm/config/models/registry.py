@@ -8,6 +8,8 @@ from tfrs_dlrm.config.models.base import ModelConfig
 from tfrs_dlrm.config.models.deep_models import DCNConfig, DeepFMConfig, DLRMConfig, MLPConfig, WideAndDeepConfig
 from tfrs_dlrm.config.models.later_models import (
     AutoIntConfig,
+    BSTConfig,
+    DINConfig,
     FinalMLPConfig,
     FinalNetConfig,
     GDCNConfig,
@@ -37,6 +39,8 @@ MODELS: dict[str, type[ModelConfig]] = {
         AutoIntConfig,
         XDeepFMConfig,
         FinalNetConfig,
+        DINConfig,
+        BSTConfig,
     )
 }
 

@@ -14,9 +14,9 @@ class TowerModelConfig(DeepModelConfig):
     """The configuration of a `tfrs_dlrm.models.towers.TowerModel`.
 
     Attributes:
-      sharing: what several labels share: `shared_bottom`, the top MLP but its last layer; `mmoe`, experts that each
-        label mixes by its own gate; or `ple`, levels of experts, shared ones and those of each label. With experts each
-        label has a top MLP.
+      sharing: what several labels share: `shared_bottom`, the top MLP but its last layer; `towers`, what the top MLP
+        reads; `mmoe`, experts that each label mixes by its own gate; or `ple`, levels of experts, shared ones and those
+        of each label. Except for the first, each label has a top MLP.
       experts: the number of shared experts: all of `mmoe`, and those of each level of `ple`.
       task_experts: the number of experts of each label in each level of `ple`.
       expert_mlp: units of the layers of an expert.
@@ -33,7 +33,7 @@ class TowerModelConfig(DeepModelConfig):
     def check(self) -> None:
         """Checks what labels share too."""
         super().check()
-        check_choice("model.sharing", self.sharing, ("shared_bottom", "mmoe", "ple"))
+        check_choice("model.sharing", self.sharing, ("shared_bottom", "towers", "mmoe", "ple"))
         check_units("expert_mlp", self.expert_mlp)
         check_at_least("model", self, experts=1, task_experts=1, expert_levels=1)
 
@@ -49,6 +49,8 @@ class TowerModelConfig(DeepModelConfig):
         if self.sharing == "shared_bottom":
             return super().top_mlp_cost(inputs, schema)
         labels = len(schema.labels)
+        if self.sharing == "towers":
+            return self.mlp_cost(inputs, self.top_mlp).times(labels)
         towers = self.mlp_cost(self.expert_mlp[-1], self.top_mlp).times(labels)
         return towers + (self._mmoe_cost if self.sharing == "mmoe" else self._ple_cost)(inputs, labels)
 

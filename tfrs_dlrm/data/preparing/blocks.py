@@ -25,7 +25,7 @@ from tfrs_dlrm.data.preparing.number_sketch import NumberSketch
 from tfrs_dlrm.data.raw.parsing import BadRow
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.data.raw.typed_rows import TypedRows, parse
-from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from tfrs_dlrm.schema import GROUP, CategoricalFeature, DenseFeature, Schema
 
 
 @dataclasses.dataclass
@@ -173,6 +173,8 @@ class BlockEncoder:
         columns = {n: pa.array(column) for n, column in zip(self._schema.label_columns, rows.labels.T, strict=True)}
         if rows.weight is not None:
             columns["weight"] = pa.array(rows.weight)
+        if rows.group is not None:
+            columns[GROUP] = pa.array(_group_ids(rows.group))
         values = BlockValues(self._schema, self._encoder.reader, rows)
         if self._schema.dense:
             dense = self._encoder.dense(values.dense(self._schema.dense)).numpy()
@@ -231,6 +233,12 @@ class BlockEncoder:
             return f"feature {f.name!r}: the value is missing, and out_of_range is 'error'"
         value, size = " x ".join(map(repr, values)), self._schema.table_of(f).vocabulary_size
         return f"feature {f.name!r}: {value} has no row in its table of {size}, and out_of_range is 'error'"
+
+
+def _group_ids(groups: pa.Array) -> np.ndarray:
+    """Returns a hash of each value, int64 [N], at least 0; two of a billion values have one with probability 0.05."""
+    values, indices = distinct(groups)
+    return np.asarray(tf.strings.to_hash_bucket_fast(values, 2**63 - 1).numpy()[indices])
 
 
 def _ragged_of_one(f: CategoricalFeature, values: tf.Tensor) -> tf.Tensor | tf.RaggedTensor:

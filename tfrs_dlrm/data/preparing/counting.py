@@ -20,7 +20,7 @@ from tfrs_dlrm.data.preparing.blocks import sketched_inputs
 from tfrs_dlrm.data.preparing.engines import Engine
 from tfrs_dlrm.data.preparing.job import BadRows, PrepareJob
 from tfrs_dlrm.data.preparing.kept_counts import write_counted
-from tfrs_dlrm.data.preparing.label_counts import LabelCounts
+from tfrs_dlrm.data.preparing.label_counts import LabelCounts, shares
 from tfrs_dlrm.data.preparing.merging import merged, ranked
 from tfrs_dlrm.data.preparing.number_sketch import read_sketches
 from tfrs_dlrm.data.preparing.number_statistics import measure
@@ -108,12 +108,9 @@ def with_shares(schema: Schema, counts: Mapping[str, LabelCounts]) -> Schema:
       schema: of rows without weights.
       counts: of the training rows, by column of the label.
     """
-    found = {}
-    for column, label in zip(schema.label_columns, schema.labels, strict=True):
-        counted = counts.get(column)
-        if label.task == "classification" and not label.mean and counted and counted.count:
-            found[column] = (counted.positives or 0) / counted.count, 1.0
-    return schema.with_units(found)
+    found = shares(schema, {column: (counted.count, counted.positives or 0) for column, counted in counts.items()})
+    unknown = {c for c, label in zip(schema.label_columns, schema.labels, strict=True) if not label.mean}
+    return schema.with_units({column: (share, 1.0) for column, share in found.items() if column in unknown})
 
 
 def check_rows(files: Sequence[RawInput], rows: int, purpose: str, bad_rows: BadRows) -> None:
@@ -172,14 +169,15 @@ def _without_shares(schema: Schema) -> Schema:
 def _units(schema: Schema, moments: Moments) -> dict[str, tuple[float, float]]:
     """The mean and standard deviation of each label of which there are any, by column."""
     first, labels = len(measured_numbers(schema)), len(schema.labels)
-    found = {}
+    found, sums = {}, {}
+    weighted = bool(schema.weight) and any(moments.mean[first + 2 * labels : first + 3 * labels] > 0)
     for i, (column, label) in enumerate(zip(schema.label_columns, schema.labels, strict=True), first):
-        mean, std = float(moments.mean[i]), float(moments.std[i])
+        mean, std, count = float(moments.mean[i]), float(moments.std[i]), float(moments.count[i])
         if label.task == "regression":
             # Labels that are all equal, except for rounding, are not scaled.
             found[column] = mean, std if std > 1e-6 * abs(mean) else 1.0
-        elif moments.count[i]:
-            if schema.weight and moments.mean[i + 2 * labels] > 0:
-                mean = float(moments.mean[i + labels] / moments.mean[i + 2 * labels])
-            found[column] = min(max(mean, 0.0), 1.0), 1.0
-    return found
+        elif weighted:
+            sums[column] = count * float(moments.mean[i + 2 * labels]), count * float(moments.mean[i + labels])
+        else:
+            sums[column] = count, count * mean
+    return found | {column: (share, 1.0) for column, share in shares(schema, sums).items()}

@@ -120,6 +120,32 @@ class LabelCounter:
         return dataclasses.replace(found, mean=mean, std=std, min=least, max=most)
 
 
+def shares(schema: Schema, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Returns the share of 1s of each classification label that some rows have, by column.
+
+    If a label comes after another, that is its share among all rows: its share among the known rows with a 1 of the
+    earlier label, times the share of these. Rows with a 1 of the earlier label may lack it, and others do not.
+
+    Args:
+      schema: of the rows.
+      sums: by column, the number of rows with the label, and with a 1 of it; or the sums of their weights.
+    """
+    found: dict[str, float] = {}
+    columns = schema.label_columns
+    for column, label, earlier in zip(columns, schema.labels, schema.earlier_labels, strict=True):
+        known, positives = sums.get(column, (0.0, 0.0))
+        if label.task != "classification" or not known:
+            continue
+        if earlier is None:
+            found[column] = min(positives / known, 1.0)
+            continue
+        of_earlier, positives_of_earlier = sums[columns[earlier]]
+        known -= of_earlier - positives_of_earlier
+        rate = min(positives / known, 1.0) if positives > 0 and known > 0 else 0.0
+        found[column] = rate * found.get(columns[earlier], 0.0)
+    return found
+
+
 def joined(schema: Schema, parts: Iterable[Mapping[str, Any]]) -> dict[str, LabelCounts]:
     """Returns the counts of several `LabelCounter.plain` together."""
     counter = LabelCounter(schema)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tfrs_dlrm.data.encoding.checksums import PREPARED_FILE, check_files
 from tfrs_dlrm.data.preparing.label_counts import LabelCounts
-from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.schema import GROUP, SCHEMA_FILE, Schema
 from tfrs_dlrm.schema.plain import build
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import finite, read_json, well_formed, write_json
@@ -175,6 +175,7 @@ def encoded_schema(schema: Schema) -> pa.Schema:
     """The columns of an encoded Parquet file, in order; the column of a feature has its name."""
     fields = [(name, pa.float32()) for name in schema.label_columns]
     fields += [("weight", pa.float32())] if schema.weight else []
+    fields += [(GROUP, pa.int64())] if schema.group else []
     fields += [(name, pa.float32()) for name in schema.dense_columns]
     fields += [(f.name, pa.int32()) for f in schema.one_hot]
     for f in schema.multi_hot:

@@ -56,6 +56,8 @@ def split_rule(
         raise ValueError(f"time={time!r} is for eval_after and keep_order; give one of them, or leave it out")
     if time_format is not None and not time:
         raise ValueError(f"time_format={time_format!r} belongs to time; give the column of the times as time")
+    if schema.group and eval_fraction and not split_by:
+        split_by = schema.group  # single rows would leave parts of groups in both sets
     after = None if eval_after is None else _moment(eval_after)
     if not time:
         return SplitRule(split_by=split_by or "")

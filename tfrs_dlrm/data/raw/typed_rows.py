@@ -29,6 +29,7 @@ class TypedRows:
         strings or lists of floats.
       bad: the rows that cannot be used, in order.
       more_labels: by name, float32 [N] as `label`, NaN where missing.
+      group: strings [N], or None if the schema names no group column.
     """
 
     numbers: np.ndarray
@@ -37,6 +38,7 @@ class TypedRows:
     inputs: dict[str, pa.Array]
     bad: list[BadRow]
     more_labels: dict[str, np.ndarray]
+    group: pa.Array | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -56,6 +58,7 @@ class TypedRows:
             {k: v.filter(mask) for k, v in self.inputs.items()},
             self.bad,
             {k: v[keep] for k, v in self.more_labels.items()},
+            None if self.group is None else self.group.filter(mask),
         )
 
 
@@ -66,10 +69,12 @@ def parse(block: RawBlock, schema: Schema) -> TypedRows:
       ValueError: naming file and column, if the type of a whole Parquet column cannot hold what the schema says.
     """
     columns = ColumnParser(block, schema)
-    label = _label(columns, schema.label)
-    more_labels = {x.name: _label(columns, x, optional=True) for x in schema.more_labels}
+    label, *others = _labels(columns, schema)
+    more_labels = {x.name: values for x, values in zip(schema.more_labels, others, strict=True)}
     weight = _weight(columns, schema.weight) if schema.weight else None
-    rows = TypedRows(columns.lines, label, weight, _parsed(columns, schema.inputs), columns.bad_rows(), more_labels)
+    group = _group(columns, schema.group) if schema.group else None
+    inputs = _parsed(columns, schema.inputs)
+    rows = TypedRows(columns.lines, label, weight, inputs, columns.bad_rows(), more_labels, group)
     return rows if columns.good.all() else rows.take(columns.good)
 
 
@@ -152,6 +157,19 @@ def _wrong(columns: ColumnParser, given: FeatureInput, what: str) -> ValueError:
     return ValueError(f"{columns.path}: column {given.column!r} of feature {given.features[0]!r}: {what}")
 
 
+def _labels(columns: ColumnParser, schema: Schema) -> list[np.ndarray]:
+    """Parses all labels. One that comes after another is 0 where that one is, and may be missing there."""
+    found = [_label(columns, label, optional=i > 0) for i, label in enumerate(schema.labels)]
+    for i, earlier in enumerate(schema.earlier_labels):
+        if earlier is None:
+            continue
+        label, without = schema.labels[i], found[earlier] == 0
+        reason = f"1, and {label.after} is 0; correct the log, or leave out after"
+        columns.refuse(without & (found[i] == 1), label.column, lambda _, text=reason: text)  # type: ignore[misc]
+        found[i] = np.where(without, np.float32(0), found[i])
+    return found
+
+
 def _label(columns: ColumnParser, label: Label, optional: bool = False) -> np.ndarray:
     """Parses a label to float32 [N]. A missing value is NaN if `optional`, and refused otherwise."""
     if label.positive:
@@ -194,6 +212,16 @@ def _weight(columns: ColumnParser, column: str) -> np.ndarray:
     columns.refuse(np.isnan(values), column, lambda _: "the weight is missing")
     columns.refuse(values < 0, column, lambda i: f"weight {values[i]:g} is negative")
     return values.astype(np.float32)
+
+
+def _group(columns: ColumnParser, column: str) -> pa.Array:
+    if is_list(columns.arrays[column]):
+        raise ValueError(
+            f"{columns.path}: column {column!r} of the group: its values are lists; name a column of single values"
+        )
+    values = columns.texts(column)
+    columns.refuse(columns.are_missing(values), column, lambda _: "the group is missing")
+    return values
 
 
 def _weights(columns: ColumnParser, given: FeatureInput, inputs: dict[str, pa.Array]) -> pa.Array:

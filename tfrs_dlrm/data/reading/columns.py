@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.schema import GROUP, Schema
 
 
 @dataclasses.dataclass
@@ -17,8 +17,8 @@ class Columns:
     """Encoded rows: matrices for columns with one value per example, Arrow lists for multi-valued ones.
 
     Attributes:
-      matrices: label [N], or [N, L] for several labels; then weight [N], dense float32 [N, D] and ids int32 [N, F],
-        if the schema has them.
+      matrices: label [N], or [N, L] for several labels; then weight [N], group int64 [N], dense float32 [N, D] and ids
+        int32 [N, F], if the schema has them; see `matrix_names`.
       lists: of each multi-valued feature the values, and its weights if it has any.
     """
 
@@ -33,8 +33,11 @@ class Columns:
         """Makes the columns of a table of encoded rows."""
         labels = _stack(table, schema.label_columns, np.float32)
         matrices = [labels if schema.more_labels else labels[:, 0]]
-        if schema.weight:
-            matrices.append(_stack(table, ["weight"], np.float32)[:, 0])
+        if schema.weighs_rows:
+            weights = _stack(table, ["weight"], np.float32)[:, 0] if schema.weight else None
+            matrices.append(np.ones(len(labels), np.float32) if weights is None else weights)
+        if schema.group:
+            matrices.append(_stack(table, [GROUP], np.int64)[:, 0])
         if schema.dense:
             matrices.append(_stack(table, schema.dense_columns, np.float32))
         if schema.one_hot:
@@ -75,8 +78,23 @@ def _stack(table: pa.Table, names: Sequence[str], dtype: type) -> np.ndarray:
 
 def matrix_names(schema: Schema) -> list[str]:
     """The names of the matrices, in order."""
-    present = {"label": True, "weight": schema.weight, "dense": schema.dense, "ids": schema.one_hot}
+    has_group, has_dense, has_ids = bool(schema.group), bool(schema.dense), bool(schema.one_hot)
+    present = {"label": True, "weight": schema.weighs_rows, GROUP: has_group, "dense": has_dense, "ids": has_ids}
     return [name for name, is_present in present.items() if is_present]
+
+
+def group_column(schema: Schema) -> int:
+    """Returns which of the matrices has the groups.
+
+    Raises:
+      ValueError: the schema has no group.
+    """
+    if not schema.group:
+        raise ValueError(
+            "whole_groups=True: the schema has no group; give it the column of the groups, such as"
+            ' "group": "session", and prepare the log again'
+        )
+    return matrix_names(schema).index(GROUP)
 
 
 def list_columns(schema: Schema) -> list[str]:
@@ -87,8 +105,10 @@ def list_columns(schema: Schema) -> list[str]:
 def signature(schema: Schema, size: int | None, sort_ids: bool) -> tuple[tf.TensorSpec, ...]:
     """The types of `Columns.arrays`, followed by those of `IdOrders`, for batches of `size` (None: any)."""
     specs = [tf.TensorSpec([size, len(schema.labels)] if schema.more_labels else [size], tf.float32)]
-    if schema.weight:
+    if schema.weighs_rows:
         specs.append(tf.TensorSpec([size], tf.float32))
+    if schema.group:
+        specs.append(tf.TensorSpec([size], tf.int64))
     if schema.dense:
         specs.append(tf.TensorSpec([size, schema.dense_width], tf.float32))
     if schema.one_hot:
@@ -105,8 +125,10 @@ def signature(schema: Schema, size: int | None, sort_ids: bool) -> tuple[tf.Tens
 def assemble(schema: Schema, columns: Sequence[tf.Tensor], sort_ids: bool) -> tuple:
     """Turns the tensors of `Columns.arrays` and `IdOrders` into features, label and weight."""
     rest = iter(columns)
-    targets = [next(rest) for _ in range(2 if schema.weight else 1)]
+    targets = [next(rest) for _ in range(2 if schema.weighs_rows else 1)]
     features = {}
+    if schema.group:
+        features[GROUP] = next(rest)
     if schema.dense:
         features["dense"] = next(rest)
     if schema.one_hot:
@@ -133,7 +155,7 @@ class IdOrders:
     """Computes the permutation that sorts the ids of each of `sorted_tables`, int32 [n]; equal ids keep their order."""
 
     def __init__(self, schema: Schema):
-        first_list = 1 + bool(schema.weight) + bool(schema.dense) + bool(schema.one_hot)
+        first_list = len(matrix_names(schema))
         lists = {name: first_list + 2 * i for i, name in enumerate(list_columns(schema))}
         one_hot = {f.name: i for i, f in enumerate(schema.one_hot)}
         # For each table, the arrays of a batch that hold ids, and the column in each.

@@ -22,11 +22,12 @@ import tensorflow as tf
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.manifest import Split, check_split
 from tfrs_dlrm.data.raw.frames import ArrowStream, is_frame
-from tfrs_dlrm.data.reading.columns import Columns, IdOrders, assemble, signature
+from tfrs_dlrm.data.reading.columns import Columns, IdOrders, assemble, group_column, signature
 from tfrs_dlrm.data.reading.frame_rows import share_of_frame
 from tfrs_dlrm.data.reading.parts import PipelineShare, prefetched
 from tfrs_dlrm.data.reading.row_groups import share_of_split, shuffle_windows
 from tfrs_dlrm.data.reading.row_sources import ReadRequest, RowService, RowSource
+from tfrs_dlrm.data.reading.whole_groups import batches_of_groups
 from tfrs_dlrm.data.reading.windows import ShuffleWindows
 from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
@@ -52,13 +53,16 @@ def dataset(
     shuffle_rows: int = SHUFFLE_ROWS,
     sort_ids: bool = False,
     service: RowService | None = None,
+    whole_groups: bool | None = None,
 ) -> tf.data.Dataset:
-    """Makes a dataset of batches `(features, label)`, or `(features, label, weight)` if the schema has a weight.
+    """Makes a dataset of batches `(features, label)`, or `(features, label, weight)`.
+
+    There are weights if the schema has a weight or a group.
 
     `features` holds `dense`, float32 [B, schema.dense_width]; `ids`, int32 [B, F], the table rows of the one-hot
     features; for each multi-valued feature its name, a RaggedTensor int32 [B, None]; and `NAME_weights` if it has
-    weights. `label` and `weight` are float32 [B]; with several labels, `label` is [B, len(schema.labels)], NaN where
-    one of `schema.more_labels` is missing.
+    weights. If the schema has a group, `group`, int64 [B], is a hash of its value. `label` and `weight` are float32
+    [B]; with several labels, `label` is [B, len(schema.labels)], NaN where one of `schema.more_labels` is missing.
 
     Args:
       data: a prepared directory, on a disk or in an object store, which is copied to the local cache. Or a pandas or
@@ -81,6 +85,10 @@ def dataset(
         NumPy sorts much faster than the train step. The permutation, int32 [n] under `Table.order_key`, is of the
         whole batch, so a strategy with several replicas cannot split it.
       service: input workers that read and shuffle the same batches; see `InputService`.
+      whole_groups: shuffles the groups of the schema, and not single rows, and cuts none by a batch or, where Keras
+        splits batches over the replicas of the strategy in scope, by a replica. Batches are filled up by rows of weight
+        0. By default if the rows are shuffled and the schema has a group. Of a group whose rows are in several windows
+        of `shuffle_rows` rows, each window has a group of its own. `start_step` reads the batches that it skips.
 
     Raises:
       FileNotFoundError: the directory holds no prepared data.
@@ -93,6 +101,11 @@ def dataset(
     if batch_size < 1 or start_step < 0:
         raise ValueError(f"batch_size={batch_size} and start_step={start_step}: give at least 1 and 0")
     check_split(split)
+    if whole_groups and not (shuffle and drop_remainder):
+        raise ValueError(
+            f"whole_groups=True, shuffle={shuffle}, drop_remainder={drop_remainder}: batches of whole groups are"
+            " shuffled, and of a fixed number; leave shuffle and drop_remainder out, or whole_groups"
+        )
     order = seed if shuffle else None
     share: PipelineShare[Any]
     if isinstance(data, (str, os.PathLike)):
@@ -101,12 +114,15 @@ def dataset(
         directory = local_copy(data)
         share = share_of_split(directory, split, context, batch_size, drop_remainder)
         schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
-        windows = shuffle_windows(schema, share, order, shuffle_rows)
+        whole_groups = _of_groups(schema, whole_groups, shuffle and drop_remainder)
+        windows = shuffle_windows(schema, share, order, shuffle_rows, whole_groups)
     else:
         encoder, directory = _encoder_of(data, encoder, service), f"the {type(data).__name__}"
         schema = encoder.schema
         share = share_of_frame(data, encoder, context, batch_size, drop_remainder)
-        windows = ShuffleWindows(share.chunks, lambda chunk: chunk.columns, order, shuffle_rows)
+        whole_groups = _of_groups(schema, whole_groups, shuffle and drop_remainder)
+        groups = group_column(schema) if whole_groups else None
+        windows = ShuffleWindows(share.chunks, lambda chunk: chunk.columns, order, shuffle_rows, groups)
     per_epoch = share.batches
     if per_epoch == 0:
         raise ValueError(
@@ -116,10 +132,11 @@ def dataset(
     def open_rows(epoch: int, first_row: int) -> contextlib.AbstractContextManager[RowSource]:
         if service is None:
             return contextlib.nullcontext(windows)
-        request = ReadRequest.of(str(data), split, order, shuffle_rows, context)
+        request = ReadRequest.of(str(data), split, order, shuffle_rows, context, whole_groups)
         return service.open(request, windows, epoch, first_row, repeat)
 
-    epochs = _Epochs(_BatchReader(schema, share, sort_ids), open_rows, start_step, repeat)
+    parts = _parts(share.batch_size, context) if whole_groups else 0
+    epochs = _Epochs(_BatchReader(schema, share, sort_ids, parts), open_rows, start_step, repeat)
     size = share.batch_size if drop_remainder else None
     batches = tf.data.Dataset.from_generator(epochs, output_signature=signature(schema, size, sort_ids))
     batches = batches.map(
@@ -129,6 +146,25 @@ def dataset(
     if repeat or start_step % per_epoch == 0:
         batches = batches.apply(tf.data.experimental.assert_cardinality(cardinality))
     return prefetched(batches)
+
+
+def _of_groups(schema: Schema, given: bool | None, by_default: bool) -> bool:
+    """Returns whether batches have whole groups."""
+    return by_default and bool(schema.group) if given is None else given
+
+
+def _parts(size: int, context: tf.distribute.InputContext | None) -> int:
+    """Returns into how many parts Keras splits a batch.
+
+    Raises:
+      ValueError: they are of different sizes.
+    """
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync if context is None else 1
+    if size % replicas:
+        raise ValueError(
+            f"batch_size={size}: batches of whole groups need a multiple of the {replicas} replicas of the strategy"
+        )
+    return replicas
 
 
 def _encoder_of(data: object, encoder: Encoder | str | None, service: RowService | None) -> Encoder:
@@ -220,15 +256,31 @@ def _until_exit(epochs: Iterator[Iterator[tuple]]) -> Iterator[tuple]:
 
 
 class _BatchReader:
-    """The batches of one input pipeline, as tuples of NumPy arrays in the order of `signature`."""
+    """The batches of one input pipeline, as tuples of NumPy arrays in the order of `signature`.
 
-    def __init__(self, schema: Schema, share: PipelineShare[Any], sort_ids: bool):
-        self.share = share
+    Args:
+      schema: of the rows.
+      share: of the pipeline.
+      sort_ids: see `dataset`.
+      parts: the number of parts of a batch with whole groups each; 0 cuts groups.
+    """
+
+    def __init__(self, schema: Schema, share: PipelineShare[Any], sort_ids: bool, parts: int = 0):
+        self.share, self._parts = share, parts
+        self._groups = group_column(schema) if parts else 0
         self._orders = IdOrders(schema) if sort_ids else None
+
+    def first_row(self, skip: int) -> int:
+        """Returns the first row to read of an epoch whose first `skip` batches are skipped."""
+        return 0 if self._parts else skip * self.share.batch_size
 
     def batches(self, source: RowSource, epoch: int, skip: int) -> Iterator[tuple[np.ndarray, ...]]:
         """Yields the batches of an epoch from batch `skip` on."""
         size, left = self.share.batch_size, self.share.batches - skip
+        if self._parts:  # only rows tell which groups are in a batch
+            found = batches_of_groups(source.rows(epoch, 0), self._groups, size, self._parts)
+            yield from map(self._arrays, itertools.islice(found, skip, self.share.batches))
+            return
         rest: Columns | None = None
         for columns in source.rows(epoch, skip * size):
             columns = columns if rest is None else Columns.join([rest, columns])
@@ -272,6 +324,6 @@ class _Epochs:
         begin = next(self._next)
         skip = self._skip if begin == self._first else 0
         epochs = itertools.count(begin) if self._repeat else [begin]
-        with self._open_rows(begin, skip * self._reader.share.batch_size) as source:
+        with self._open_rows(begin, self._reader.first_row(skip)) as source:
             read = self._reader.batches
             yield from _until_exit(read(source, epoch, 0 if epoch > begin else skip) for epoch in epochs)

@@ -1,4 +1,4 @@
-"""The labels of a prepared split, counted."""
+"""The labels of a prepared split, counted, and the groups of its rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from tfrs_dlrm.data.preparing.label_counts import LabelCounter, LabelCounts
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.reading.row_groups import open_row_groups
-from tfrs_dlrm.schema import SCHEMA_FILE, Schema
+from tfrs_dlrm.schema import GROUP, SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import local_copy
 
 
@@ -40,3 +40,13 @@ def label_counts(directory: str, split: Split) -> dict[str, LabelCounts]:
         weights = columns.pop() if schema.weight else None
         counter.add(np.stack(columns, axis=1), weights)
     return counter.counts()
+
+
+def group_ids(directory: str, split: Split) -> np.ndarray:
+    """Returns the group of each row of a split, int64 [N], in the order of the log; the schema has a group.
+
+    Raises:
+      FileNotFoundError, ValueError: the directory holds no prepared data, the split is empty, or a file is damaged.
+    """
+    parts = [file.read_row_group(i, columns=[GROUP])[GROUP] for file, i in open_row_groups(directory, split)]
+    return np.concatenate([part.to_numpy() for part in parts])

@@ -3,8 +3,8 @@
 Parameter server workers and the hosts of a TPU pod run the graph of a dataset, not the Python that `dataset` needs.
 For them, PREPARED/records/ holds the rows again. A record is a block of rows, a tf.train.Example with
 
-- for each of `label`, `weight`, `dense` and `ids` that the schema has, one string of little-endian float32 or int32,
-  row by row, and
+- for each of `label`, `weight`, `group`, `dense` and `ids` that the schema has, one string of little-endian float32,
+  int64 or int32, row by row, and
 - for each list column its name and one such string per row, so that TensorFlow's `rebatch` can cut rows out.
 
 The training rows were shuffled before they were written; readers then need to shuffle blocks only.

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, PreparedShard, Split, encoded_schema
-from tfrs_dlrm.data.reading.columns import Columns
+from tfrs_dlrm.data.reading.columns import Columns, group_column
 from tfrs_dlrm.data.reading.parts import PipelineShare, one_for_each, pipeline_share
 from tfrs_dlrm.data.reading.windows import ShuffleWindows
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
@@ -114,14 +114,21 @@ def _list_row_groups(directory: str, shards: Sequence[PreparedShard], expected: 
 
 
 def shuffle_windows(
-    schema: Schema, share: PipelineShare[RowGroup], seed: int | None, shuffle_rows: int
+    schema: Schema, share: PipelineShare[RowGroup], seed: int | None, shuffle_rows: int, whole_groups: bool = False
 ) -> ShuffleWindows:
     """Makes the windows of an input pipeline."""
-    return ShuffleWindows(share.chunks, lambda group: group.read(schema), seed, shuffle_rows)
+    groups = group_column(schema) if whole_groups else None
+    return ShuffleWindows(share.chunks, lambda group: group.read(schema), seed, shuffle_rows, groups)
 
 
 def windows_of(
-    directory: str, split: Split, seed: int | None, shuffle_rows: int, pipelines: int = 1, pipeline: int = 0
+    directory: str,
+    split: Split,
+    seed: int | None,
+    shuffle_rows: int,
+    pipelines: int = 1,
+    pipeline: int = 0,
+    whole_groups: bool = False,
 ) -> ShuffleWindows:
     """Makes the windows of `dataset` in another process, which is to read them.
 
@@ -132,6 +139,7 @@ def windows_of(
       shuffle_rows: how many rows are shuffled at a time.
       pipelines: the number of input pipelines.
       pipeline: the number of this pipeline.
+      whole_groups: whether groups are shuffled, and not single rows.
 
     Raises:
       FileNotFoundError, ValueError: see `dataset`.
@@ -139,7 +147,8 @@ def windows_of(
     context = tf.distribute.InputContext(pipelines, pipeline, pipelines)
     directory = local_copy(directory)
     part = share_of_split(directory, split, context, pipelines, drop_remainder=False)
-    return shuffle_windows(Schema.load(os.path.join(directory, SCHEMA_FILE)), part, seed, shuffle_rows)
+    schema = Schema.load(os.path.join(directory, SCHEMA_FILE))
+    return shuffle_windows(schema, part, seed, shuffle_rows, whole_groups)
 
 
 @contextlib.contextmanager

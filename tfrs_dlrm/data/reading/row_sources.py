@@ -28,6 +28,7 @@ class ReadRequest:
       shuffle_rows: how many rows are shuffled at a time.
       pipelines: how many input pipelines share the rows.
       pipeline: the number of this pipeline.
+      whole_groups: whether groups are shuffled, and not single rows.
     """
 
     directory: str
@@ -36,6 +37,7 @@ class ReadRequest:
     shuffle_rows: int
     pipelines: int = 1
     pipeline: int = 0
+    whole_groups: bool = False
 
     @classmethod
     def of(
@@ -45,12 +47,14 @@ class ReadRequest:
         seed: int | None,
         shuffle_rows: int,
         context: tf.distribute.InputContext | None = None,
+        whole_groups: bool = False,
     ) -> ReadRequest:
         """Makes the request of an input pipeline."""
         context = context or tf.distribute.InputContext()
         # Another process may have another working directory.
         path = raw_files.absolute(os.fspath(directory))
-        return cls(path, split, seed, shuffle_rows, context.num_input_pipelines, context.input_pipeline_id)
+        part = context.num_input_pipelines, context.input_pipeline_id
+        return cls(path, split, seed, shuffle_rows, *part, whole_groups)
 
     def to_json(self) -> str:
         """Serializes the request for `from_json`."""

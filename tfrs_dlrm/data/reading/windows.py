@@ -14,6 +14,7 @@ import numpy as np
 
 from tfrs_dlrm.data.reading.columns import Columns
 from tfrs_dlrm.data.reading.parts import RowChunk
+from tfrs_dlrm.data.reading.whole_groups import order_of_groups
 
 
 class ShuffleWindow(NamedTuple):
@@ -38,10 +39,19 @@ class ShuffleWindows:
       read: reads one chunk.
       seed: of the order; None keeps chunks and rows in order.
       shuffle_rows: the rows after which a window is complete.
+      groups: which of the matrices has the groups, whose rows stay together; None shuffles single rows.
     """
 
-    def __init__(self, chunks: Sequence[RowChunk], read: Callable[[Any], Columns], seed: int | None, shuffle_rows: int):
+    def __init__(
+        self,
+        chunks: Sequence[RowChunk],
+        read: Callable[[Any], Columns],
+        seed: int | None,
+        shuffle_rows: int,
+        groups: int | None = None,
+    ) -> None:
         self._chunks, self._read, self._seed, self._shuffle_rows = chunks, read, seed, shuffle_rows
+        self._groups = groups
 
     @property
     def most(self) -> int:
@@ -62,7 +72,7 @@ class ShuffleWindows:
         """Reads and shuffles a window, and drops its first `skip` rows."""
         columns = Columns.join([self._read(piece) for piece in window.chunks])
         if self._seed is not None:
-            columns = columns.take(permutation(len(columns), self._seed, window.epoch, window.number + 1))
+            columns = columns.take(self._order(columns, self._seed, window.epoch, window.number + 1))
         return columns.slice(window.skip, len(columns)) if window.skip else columns
 
     def rows(self, epoch: int, first_row: int) -> Iterator[Columns]:
@@ -76,6 +86,12 @@ class ShuffleWindows:
                 ahead = following
             if ahead is not None:
                 yield ahead.result()
+
+    def _order(self, columns: Columns, *key: int) -> np.ndarray:
+        """Returns the random order of the rows of a window."""
+        if self._groups is None:
+            return permutation(len(columns), *key)
+        return order_of_groups(columns.matrices[self._groups], lambda count: permutation(count, *key))
 
     def _grouped(self, epoch: int) -> Iterator[list[Any]]:
         order = list(range(len(self._chunks)))

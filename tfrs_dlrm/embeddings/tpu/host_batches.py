@@ -16,7 +16,7 @@ from tfrs_dlrm.embeddings.bags import multi_hot_bags
 from tfrs_dlrm.embeddings.ids import CheckedIds, Features, IdReader
 from tfrs_dlrm.embeddings.value_lists import MISSING_ID, history_lengths, ragged_rows
 from tfrs_dlrm.layers.hashing import hashed_rows
-from tfrs_dlrm.schema import CategoricalFeature, Schema, Table
+from tfrs_dlrm.schema import GROUP, CategoricalFeature, Schema, Table
 
 # No feature can have this name.
 OUT_OF_RANGE = "ids/out_of_range"
@@ -60,7 +60,7 @@ def lookups(schema: Schema, hardware: Collection[str]) -> tuple[HardwareLookup, 
 class HostMap:
     """Makes batches for a TPU of encoded batches, in the input pipeline: `dataset.map(HostMap(...))`.
 
-    `dense` stays as it is. The output also has:
+    `dense` and `group` stay as they are. The output also has:
 
     | input | table | key | form |
     | --- | --- | --- | --- |
@@ -102,7 +102,7 @@ class HostMap:
             has more values than the hotness of its feature.
         """
         checked = self._read.check(features)
-        batch: dict[str, Any] = {"dense": features["dense"]} if "dense" in features else {}
+        batch: dict[str, Any] = {key: features[key] for key in ("dense", GROUP) if key in features}
         columns = []
         for f in self._schema.categorical:
             if f.name in self._lookups:

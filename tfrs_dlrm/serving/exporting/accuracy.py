@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.models.ranking import RankingModel
+from tfrs_dlrm.models.tracing import as_written
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel
-from tfrs_dlrm.training.evaluation import Scores, score
+from tfrs_dlrm.training.evaluation import Scores, score_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Accuracy:
         those that the examples do not define.
       largest_change: of one probability or predicted number.
       more: the accuracy of further labels by name, on the examples that have them.
+      changes: the largest change of any example, by name of the output.
     """
 
     examples: int
     metrics: dict[str, tuple[float, float]]
     largest_change: float
     more: dict[str, Accuracy] = dataclasses.field(default_factory=dict)
+    changes: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for the manifest."""
@@ -43,11 +46,16 @@ def accuracy(model: RankingModel, serving: ServingModel, data: tf.data.Dataset) 
     Raises:
       ValueError: the dataset has no examples.
     """
-    trained = score(model, data)
-    logits = tf.function(serving.encoded_logits, reduce_retracing=True)
+    trained, tasks = score_rows(model, data), model.label_tasks
+    logits = tf.function(as_written(serving.encoded_logits, model), reduce_retracing=True)
     batches = [(logits(features), *targets) for features, *targets in data]
     served, labels, *weights = [np.concatenate(column) for column in zip(*batches, strict=True)]
-    return _compared(trained, Scores.of(model.label_tasks, labels, served, weights[0] if weights else None))
+    of_served = Scores.of(tasks, labels, served, weights[0] if weights else None)
+    answers, others = (
+        tasks.named(tasks.served(tf.constant(logits, tf.float64))) for logits in (trained.logits, served)
+    )
+    changes = {name: float(tf.reduce_max(tf.abs(answer - others[name]))) for name, answer in answers.items()}
+    return dataclasses.replace(_compared(Scores.of(tasks, *trained), of_served), changes=changes)
 
 
 def _compared(trained: Scores, served: Scores) -> Accuracy:

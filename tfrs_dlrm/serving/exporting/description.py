@@ -14,6 +14,7 @@ from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.embeddings.ids import Features
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.tasks import Regression
+from tfrs_dlrm.models.tracing import as_written
 from tfrs_dlrm.serving.bundle.manifest import BundleFeature, BundleManifest
 from tfrs_dlrm.serving.exporting.accuracy import Accuracy
 from tfrs_dlrm.serving.exporting.context import feature_names
@@ -45,8 +46,10 @@ def describe(
       checkpoint: the path of the weights.
     """
     bytes_float32 = sum(4 * v.shape.num_elements() for v in model.embeddings.tables.values())
-    first, *others = _tolerances(model, serving, samples, cost)
-    labels = zip(model.label_tasks.outputs[1:], model.schema.more_labels, others, strict=True)
+    tolerances = _tolerances(model, serving, samples, cost)
+    tasks = dict(zip(model.label_tasks.outputs, (x.task for x in model.schema.labels), strict=True))
+    labels = {output: {"task": tasks.get(output, "classification"), **x} for output, x in tolerances.items()}
+    first = tolerances[model.label_tasks.outputs[0]]
     not_asked = _not_asked(serving)
     return BundleManifest(
         name=name,
@@ -61,7 +64,7 @@ def describe(
         signatures={name: _signature(name, signature) for name, signature in signatures.items()},
         checkpoint=os.path.basename(checkpoint) if checkpoint else None,
         **first,
-        more_outputs={output: {"task": label.task, **numbers} for output, label, numbers in labels},
+        more_outputs=dict(list(labels.items())[1:]),
         keep_negatives=model.schema.label.keep_negatives,
         calibration=_calibration(model),
         accuracy=cost.to_dict() if cost else None,
@@ -119,38 +122,40 @@ def _signature(name: str, signature: Any) -> dict[str, Any]:
 
 def _tolerances(
     model: RankingModel, serving: ServingModel, samples: Sequence[Mapping[str, Any]], cost: Accuracy | None
-) -> list[dict[str, Any]]:
+) -> dict[str, dict[str, Any]]:
     """Returns `tolerance`, `rounding` and `tolerance_up_to` of each output, as the manifest has them."""
-    costs = [cost, *cost.more.values()] if cost else []
-    numbers = []
-    for i, (task, rounding) in enumerate(zip(model.label_tasks.all, _roundings(model, serving, samples), strict=True)):
+    usual = dict(zip(model.label_tasks.outputs, map(_usual, model.label_tasks.all), strict=True))
+    found = {}
+    for output, rounding in _roundings(model, serving, samples, usual).items():
         # The compared rows differ from the rows on which the cost was measured.
-        tolerance = max(rounding, 2 * costs[i].largest_change) if costs else rounding
-        numbers.append({"tolerance": tolerance, "rounding": rounding, "tolerance_up_to": _usual(task)})
-    return numbers
+        tolerance = max(rounding, 2 * cost.changes[output]) if cost else rounding
+        found[output] = {"tolerance": tolerance, "rounding": rounding, "tolerance_up_to": usual.get(output, 1.0)}
+    return found
 
 
-def _roundings(model: RankingModel, serving: ServingModel, samples: Sequence[Mapping[str, Any]]) -> list[float]:
+def _roundings(
+    model: RankingModel, serving: ServingModel, samples: Sequence[Mapping[str, Any]], usual: Mapping[str, float]
+) -> dict[str, float]:
     """Measures, per output, how far an answer may be from the same model, computed in another order.
 
     A model that multiplies many numbers, such as a cross network, amplifies rounding. So rows are scored one by one and
     all together.
     """
-    tasks = model.label_tasks
     encoded = serving.encoder(to_tensors(samples, serving.raw_signature()))
 
-    @tf.function(reduce_retracing=True)
-    def answers(features: Features) -> tf.Tensor:
-        return tf.reshape(model(features, training=False), [-1, len(tasks.all)])
+    def scored(features: Features) -> dict[str, tf.Tensor]:
+        return model.label_tasks.named(model(features, training=False))
 
+    answers = tf.function(as_written(scored, model), reduce_retracing=True)
+    together = answers(encoded)
     alone = [answers({name: v[i : i + 1] for name, v in encoded.items()}) for i in range(len(samples))]
-    differences = tf.reduce_max(tf.abs(tf.concat(alone, axis=0) - answers(encoded)), axis=0).numpy().tolist()
     # bfloat16 has 8 bits of mantissa.
     least = 1e-2 if model.dtype_policy.name == "mixed_bfloat16" else model.rounding
-    return [
-        max(least * _usual(task), _ROUNDING_MARGIN * difference)
-        for task, difference in zip(tasks.all, differences, strict=True)
-    ]
+    found = {}
+    for output, answer in together.items():
+        difference = tf.reduce_max(tf.abs(tf.concat([x[output] for x in alone], axis=0) - answer))
+        found[output] = max(least * usual.get(output, 1.0), _ROUNDING_MARGIN * float(difference))
+    return found
 
 
 def _usual(task: Any) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -13,8 +13,10 @@ from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.embeddings.ids import Features, IdReader
 from tfrs_dlrm.embeddings.quantized import Storage
 from tfrs_dlrm.embeddings.value_lists import history_lengths, padded_sequences
+from tfrs_dlrm.models.history_scorers import candidate_scorer, row_scorer
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.scorers import Inputs
+from tfrs_dlrm.models.tracing import as_written, needs_autograph
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.serving.exporting.context import feature_names, split_by_context
 from tfrs_dlrm.serving.exporting.serving_tables import ServingTables
@@ -60,20 +62,25 @@ class ServingModel(tf.Module):
         self.tasks = model.label_tasks
         self._calibration = model.calibration
         self._read_ids = IdReader(schema)
-        rows, candidates = model.row_scorer(), None
+        rows, candidates = row_scorer(model), None
         if self._shared is not None and self._individual is not None:
-            candidates = model.candidate_scorer(self._shared, self._individual)
+            candidates = candidate_scorer(model, self._shared, self._individual)
         # Saving follows attributes: from the model to its optimizers, and from layers to Keras' functions of training.
         # A plain object is not followed, so only the variables and lookup tables of its parts are saved.
         self._parts = types.SimpleNamespace(encoder=encoder, rows=rows, candidates=candidates)
         self._kept = [x for part in (encoder, rows, candidates) for x in _computed_with(part)]
         self._compute_dtype = model.embeddings.compute_dtype
+        self._needs_autograph = needs_autograph([model])
 
     @property
     def encoder(self) -> Encoder:
         """Encodes raw values."""
         encoder: Encoder = self._parts.encoder
         return encoder
+
+    def as_written(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a function that calls this model, to be traced without AutoGraph unless the model needs it."""
+        return function if self._needs_autograph else as_written(function)
 
     @property
     def context(self) -> tuple[str, ...]:
@@ -211,8 +218,7 @@ class ServingModel(tf.Module):
 
     def _scores(self, outputs: tf.Tensor, rows: tf.Tensor | None) -> tf.Tensor:
         """Returns calibrated scores; `rows` as `_calibrated_by` returns them."""
-        scores = self.tasks.scores(outputs)
-        return self._calibration(scores, rows) if self._calibration else scores
+        return self.tasks.scores(outputs, self._calibration.by_label(rows) if self._calibration else None)
 
     def _calibrated_by(self, features: Mapping[str, Any], part: Schema) -> tf.Tensor | None:
         """Returns the rows of the feature by which the model is calibrated, if there is one and the part has it."""

@@ -44,28 +44,30 @@ def make_signatures(model: ServingModel) -> Signatures:
         return tasks.columns(model.score_raw(parse(serialized, raw)))[0]
 
     def candidates(request: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        scores = tasks.columns(model.score_candidates(request))
-        return {f"scores{suffix}": column for suffix, column in zip(tasks.suffixes, scores, strict=True)}
+        answers = tasks.with_rates(model.score_candidates(request))
+        return {f"scores{suffix}": scores for suffix, scores in answers.items()}
 
     signatures = {
-        "serving_default": _concrete(lambda **x: tasks.named(model.score_raw(x)), raw),
-        "serialized_examples": _concrete(lambda **x: tasks.named(model.score_raw(parse(x["examples"], raw))), examples),
-        "regress": _concrete(lambda **x: {"outputs": first(x["inputs"])}, inputs),
+        "serving_default": _concrete(model, lambda **x: tasks.named(model.score_raw(x)), raw),
+        "serialized_examples": _concrete(
+            model, lambda **x: tasks.named(model.score_raw(parse(x["examples"], raw))), examples
+        ),
+        "regress": _concrete(model, lambda **x: {"outputs": first(x["inputs"])}, inputs),
         "encoded": make_encoded(model),
     }
     if isinstance(tasks.first, BinaryClassification):
-        signatures["classify"] = _concrete(lambda **x: _classes(first(x["inputs"])), inputs)
+        signatures["classify"] = _concrete(model, lambda **x: _classes(first(x["inputs"])), inputs)
     if model.context:
         rank = model.rank_signature()
-        signatures["rank"] = _concrete(lambda **x: _ordered(candidates(x)), rank)
+        signatures["rank"] = _concrete(model, lambda **x: _ordered(candidates(x)), rank)
         top_k = rank | {"k": tf.TensorSpec([None], tf.int32, "k")}
-        signatures["rank_top_k"] = _concrete(lambda **x: _best(candidates(x), x["k"]), top_k)
+        signatures["rank_top_k"] = _concrete(model, lambda **x: _best(candidates(x), x["k"]), top_k)
     return signatures
 
 
 def make_encoded(model: ServingModel) -> Any:
     """Makes the signature `encoded` alone, which scores rows that are encoded already."""
-    return _concrete(lambda **x: model.tasks.named(model.score_encoded(finite(x))), model.encoded_signature())
+    return _concrete(model, lambda **x: model.tasks.named(model.score_encoded(finite(x))), model.encoded_signature())
 
 
 def finish_graph(path: str, names: Mapping[str, Any]) -> None:
@@ -115,8 +117,10 @@ def finite(encoded: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {name: tf.identity(value) for name, value in encoded.items()}
 
 
-def _concrete(function: Callable[..., dict[str, tf.Tensor]], specs: Mapping[str, tf.TensorSpec]) -> Any:
-    return tf.function(function).get_concrete_function(**specs)
+def _concrete(
+    model: ServingModel, function: Callable[..., dict[str, tf.Tensor]], specs: Mapping[str, tf.TensorSpec]
+) -> Any:
+    return tf.function(model.as_written(function)).get_concrete_function(**specs)
 
 
 def _classes(probability: tf.Tensor) -> dict[str, tf.Tensor]:

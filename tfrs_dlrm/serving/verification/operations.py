@@ -31,10 +31,10 @@ _COMPUTE = _names(
     LookupTableSizeV2 MatMul MatrixBandPart MatrixDiagV3 Max Maximum Mean Min Minimum Mod Mul MulNoNan Neg NoOp NotEqual
     OneHot OnesLike Pack Pad PadV2 ParallelDynamicStitch ParseExample ParseExampleV2 PartitionedCall Placeholder
     PlaceholderWithDefault Pow Prod RaggedGather RaggedRange RaggedTensorToTensor Range Rank ReadVariableOp RealDiv
-    Reciprocal Relu Relu6 Reshape ResourceGather ResourceGatherNd Reverse ReverseV2 RightShift Rint Round Rsqrt
-    ScatterNd SegmentMax SegmentMean SegmentMin SegmentSum Select SelectV2 Selu Shape ShapeN Sigmoid Sign Size Slice
-    Snapshot Softmax Softplus Softsign SparseReshape SparseSegmentMean SparseSegmentSqrtN SparseSegmentSum SparseToDense
-    Split SplitV Sqrt Square SquaredDifference Squeeze StatefulPartitionedCall StatelessIf StatelessWhile
+    Reciprocal Relu Relu6 Reshape ResourceGather ResourceGatherNd Reverse ReverseSequence ReverseV2 RightShift Rint
+    Round Rsqrt ScatterNd SegmentMax SegmentMean SegmentMin SegmentSum Select SelectV2 Selu Shape ShapeN Sigmoid Sign
+    Size Slice Snapshot Softmax Softplus Softsign SparseReshape SparseSegmentMean SparseSegmentSqrtN SparseSegmentSum
+    SparseToDense Split SplitV Sqrt Square SquaredDifference Squeeze StatefulPartitionedCall StatelessIf StatelessWhile
     StaticRegexFullMatch StaticRegexReplace StopGradient StridedSlice StringJoin StringLength StringLower StringSplit
     StringSplitV2 StringStrip StringToHashBucketFast StringToHashBucketStrong StringToNumber StringUpper Sub Substr Sum
     Tanh TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack TensorScatterUpdate

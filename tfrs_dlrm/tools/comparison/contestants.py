@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, get_type_hints
+from typing import Any, Generic, get_type_hints
 
 from tfrs_dlrm.config import ModelConfig, RunConfig, SearchConfig, as_model
 from tfrs_dlrm.config.field_checks import unknown_field
+from tfrs_dlrm.tools.comparison import trees
+from tfrs_dlrm.tools.comparison.trees import Recipe, TreesConfig
 
 _SECTIONS = ("model", "optimizer", "train")
 # What `sizes` varies.
@@ -19,16 +21,16 @@ _SHARED_ROWS = (4_096, 32_768)
 
 
 @dataclasses.dataclass(frozen=True)
-class Contestant:
+class Contestant(Generic[Recipe]):
     """A recipe under a label.
 
     Attributes:
       label: its name in reports.
-      config: the recipe.
+      config: the recipe, of a network or of LightGBM.
     """
 
     label: str
-    config: RunConfig
+    config: Recipe
 
     @property
     def directory(self) -> str:
@@ -36,16 +38,17 @@ class Contestant:
         return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in self.label)
 
 
-def contestants(base: RunConfig, texts: Sequence[str]) -> list[Contestant]:
+def contestants(base: RunConfig, texts: Sequence[str]) -> list[Contestant[Any]]:
     """Parses contestants.
 
     Args:
       base: the common recipe; its candidates are not those of a contestant.
-      texts: a text `[LABEL@]NAME[:SECTION.FIELD=VALUE]...` per contestant, for example `dcn` or
+      texts: a text `[LABEL@]NAME[:SECTION.FIELD=VALUE]...` per contestant, for example `dcn`, `lightgbm` or
         `low rank@dcn:model.cross_rank=16:optimizer.embedding_l2=1e-4`; a tuple is written `64-32-1`, or
         `user-item`. Without a label, the whole text is the label.
 
     Raises:
+      ImportError: LightGBM is a contestant, and not installed.
       ValueError: a contestant is given twice, a field or value is wrong, or fields do not fit together.
     """
     found = [_contestant(base, text.strip()) for text in texts]
@@ -58,16 +61,23 @@ def contestants(base: RunConfig, texts: Sequence[str]) -> list[Contestant]:
     return found
 
 
-def set_field(config: RunConfig, path: str, value: str) -> None:
+def contestant_name(text: str) -> str:
+    """Returns the name of the model in a text for `contestants`."""
+    label, at, recipe = text.strip().partition("@")
+    return (recipe if at else label).partition(":")[0]
+
+
+def set_field(config: RunConfig | TreesConfig, path: str, value: str) -> None:
     """Sets the field `SECTION.FIELD` from text.
 
     Raises:
       ValueError: the field does not exist, or the value is of another type.
     """
     section, _, name = path.partition(".")
-    if section not in _SECTIONS:
+    sections = _SECTIONS if isinstance(config, RunConfig) else ("trees",)
+    if section not in sections:
         raise ValueError(
-            f"{path}={value}: {path!r} is unknown; name one of {', '.join(f'{s}.FIELD' for s in _SECTIONS)}"
+            f"{path}={value}: {path!r} is unknown; name one of {', '.join(f'{s}.FIELD' for s in sections)}"
         )
     holder = getattr(config, section)
     fields = {f.name: getattr(holder, f.name) for f in dataclasses.fields(holder) if f.init}
@@ -84,13 +94,12 @@ def set_field(config: RunConfig, path: str, value: str) -> None:
         raise ValueError(f"{path}={value}: {kind} needed, as {fields[name]!r} is") from e
 
 
-def _contestant(base: RunConfig, text: str) -> Contestant:
+def _contestant(base: RunConfig, text: str) -> Contestant[Any]:
     label, at, recipe = text.partition("@")
-    name, *changes = (recipe if at else text).split(":")
-    config = copy.deepcopy(base)
-    config.search = SearchConfig()
+    name, changes = contestant_name(text), (recipe if at else text).split(":")[1:]
+    config: RunConfig | TreesConfig
     try:
-        config.model = as_model(config.model, name)
+        config = TreesConfig.of(base) if name == trees.NAME else _network(base, name)
         for change in changes:
             path, equals, value = change.partition("=")
             if not equals:
@@ -100,6 +109,13 @@ def _contestant(base: RunConfig, text: str) -> Contestant:
     except ValueError as e:
         raise ValueError(f"{text!r}: {e}") from e
     return Contestant(label if at else text, config)
+
+
+def _network(base: RunConfig, name: str) -> RunConfig:
+    config = copy.deepcopy(base)
+    config.search = SearchConfig()
+    config.model = as_model(config.model, name)
+    return config
 
 
 def _converted(text: str, like: Any) -> Any:

@@ -82,7 +82,7 @@ def measure(workdir: str, home: str) -> Cost:
 def _speed(model: Any, config: RunConfig) -> float:
     """Returns examples/s of train steps on a batch in memory, by the median step."""
     model.compile(*make_optimizers(config.optimizer))
-    batch = next(iter(dataset(config.data.path, config.train.batch_size, sort_ids=True)))
+    batch = next(iter(dataset(config.data.path, config.train.batch_size, sort_ids=True, whole_groups=False)))
     step = model.make_train_function()
     batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
     seconds = []

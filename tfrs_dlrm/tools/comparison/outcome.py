@@ -54,7 +54,7 @@ class Outcome:
 
 
 def halves(scores: Scores) -> tuple[Scores, Scores]:
-    """Returns the first label's scores of the even rows, for choices, and of the odd rows, for reports.
+    """Returns the scores of the rows for choices, and of those for reports; see `rows_for_choices`.
 
     Raises:
       ValueError: the scores have fewer than two rows.
@@ -63,10 +63,15 @@ def halves(scores: Scores) -> tuple[Scores, Scores]:
         raise ValueError(
             f"an evaluation set of {len(scores.labels)} rows cannot be halved; prepare with --eval_fraction"
         )
+    chosen = rows_for_choices(len(scores.labels), scores.groups)
+    return scores.on(chosen), scores.on(~chosen)
 
-    def part(begin: int) -> Scores:
-        rows = np.arange(begin, len(scores.labels), 2)
-        weights = None if scores.weights is None else scores.weights[rows]
-        return Scores(scores.labels[rows], scores.logits[rows], weights, scores.task)
 
-    return part(0), part(1)
+def rows_for_choices(rows: int, groups: np.ndarray | None) -> np.ndarray:
+    """Returns which evaluation rows are for choices, bool [rows]: the even ones, or those of the groups of even ids.
+
+    Args:
+      rows: how many there are.
+      groups: of the rows, int64 [rows], or None.
+    """
+    return (np.arange(rows) if groups is None else groups) % 2 == 0

@@ -17,13 +17,15 @@ from tfrs_dlrm.tools.comparison.contestants import Contestant
 from tfrs_dlrm.tools.comparison.cost import Cost, measure
 from tfrs_dlrm.tools.comparison.fitted_contestants import fitted_contestants
 from tfrs_dlrm.tools.comparison.outcome import Outcome, halves
+from tfrs_dlrm.tools.comparison.trees import Recipe, TreesConfig
+from tfrs_dlrm.tools.comparison.trees import fit as fit_trees
 from tfrs_dlrm.tools.comparison.tuning import applied, tune
-from tfrs_dlrm.training.evaluation import Scores, score
+from tfrs_dlrm.training.evaluation import Scores, score_split
 from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.free_models import free_models
-from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.run import RunRecords
+from tfrs_dlrm.training.state import shown_metrics
 from tfrs_dlrm.training.workdir import METRICS_FILE, Workdir
 
 _CONFIG_FILE, _CHOSEN_FILE = "comparison.json", "chosen.json"
@@ -52,7 +54,7 @@ class ComparisonOptions:
 
 
 def compare(
-    contestants: Sequence[Contestant],
+    contestants: Sequence[Contestant[Any]],
     output: str,
     options: ComparisonOptions,
     say: Callable[[str], None] = lambda line: None,
@@ -62,7 +64,8 @@ def compare(
     """Trains each contestant with each seed, and skips runs that `output` has already.
 
     The evaluation set is halved: tuning sees the even rows, and the returned metrics are those of the odd rows, for the
-    last checkpoint of each run. So no choice depends on the reported rows.
+    last checkpoint of each run. So no choice depends on the reported rows. If the schema has a group, whole groups are
+    halved. With `train.monitor` ndcg, contestants are tuned and compared by it.
 
     Args:
       contestants: what to compare, on the same data.
@@ -88,7 +91,7 @@ def compare(
 
 
 def _compare(
-    contestants: Sequence[Contestant],
+    contestants: Sequence[Contestant[Any]],
     output: str,
     options: ComparisonOptions,
     say: Callable[[str], None],
@@ -114,7 +117,7 @@ def _compare(
             else:
                 clock.skip(1)
             outcomes.append(outcome)
-        if options.measure:
+        if options.measure and isinstance(config, RunConfig):
             costs[contestant.label] = measure(os.path.join(home, f"seed-{config.train.seed}"), home)
     return outcomes, costs
 
@@ -147,7 +150,7 @@ def _shown(outcome: Outcome) -> str:
     )
 
 
-def _begin(contestants: Sequence[Contestant], output: str, options: ComparisonOptions) -> None:
+def _begin(contestants: Sequence[Contestant[Any]], output: str, options: ComparisonOptions) -> None:
     """Makes the directory, or checks that its contents are from the same recipes."""
     path = os.path.join(local_path(output), _CONFIG_FILE)
     then = "remove it, if all runs in the directory are of these recipes"
@@ -158,14 +161,16 @@ def _begin(contestants: Sequence[Contestant], output: str, options: ComparisonOp
     for c in contestants:
         recipe = {"config": c.config.to_dict(), "budget": options.budget, "trial_share": options.trial_share}
         begun = found.setdefault(c.label, recipe)
-        if isinstance(begun, dict) and "config" in begun:
+        if isinstance(begun, dict) and "config" in begun and isinstance(c.config, RunConfig):
             begun["config"] = up_to_date(begun["config"])
         if begun != recipe:
             raise ValueError(f"{output}: holds {c.label} of another recipe or budget; choose another --output")
     write_json(path, found)
 
 
-def _chosen(contestant: Contestant, home: str, options: ComparisonOptions, clock: _Clock, where: str) -> dict[str, Any]:
+def _chosen(
+    contestant: Contestant[Any], home: str, options: ComparisonOptions, clock: _Clock, where: str
+) -> dict[str, Any]:
     path = os.path.join(home, _CHOSEN_FILE)
     if os.path.isfile(path):
         clock.skip(options.budget * options.trial_share)
@@ -189,34 +194,44 @@ def _chosen(contestant: Contestant, home: str, options: ComparisonOptions, clock
     return chosen
 
 
-def _seeded(config: RunConfig, i: int) -> RunConfig:
+def _seeded(config: Recipe, i: int) -> Recipe:
     config = copy.deepcopy(config)
     config.train.seed += i
     return config
 
 
-def _loss(config: RunConfig, workdir: str) -> float:
+def _loss(config: RunConfig | TreesConfig, workdir: str) -> float:
     """Trains a run and returns the tuned metric on the rows for choices; infinite if the run diverges."""
     try:
-        train_and_evaluate(config, workdir).unless_interrupted()
+        scores = halves(_trained(config, workdir)[0])[0]
     except FloatingPointError:
         return float("inf")
-    scores = halves(_scores(workdir))[0]
-    return scores.metrics()[scores.task.tuned]
-
-
-def _scores(workdir: str) -> Scores:
-    model, config, _ = load_run(workdir, "latest")
-    return score(model, evaluation_dataset(config.data.path, config.train.eval_batch_size, "eval"))
-
-
-def _run(label: str, config: RunConfig, workdir: str, chosen: dict[str, Any], show_progress: bool) -> Outcome:
-    train_and_evaluate(config, workdir, show_progress=show_progress).unless_interrupted()
-    scores = halves(_scores(workdir))[1]
-    records = RunRecords(Workdir(workdir).file(METRICS_FILE), "step")
-    curve = tuple({"step": r["step"], **r["eval"]} for r in records if "eval" in r)
     metrics = scores.metrics()
-    shown = tuple(name for name in scores.task.shown if name in metrics)
+    return 1 - metrics["ndcg"] if config.train.monitor == "ndcg" else metrics[scores.task.tuned]
+
+
+def _trained(
+    config: RunConfig | TreesConfig, workdir: str, show_progress: bool = False
+) -> tuple[Scores, tuple[dict[str, Any], ...]]:
+    """Trains a run, and returns the scores of all evaluation rows, and the metrics of each evaluation by step."""
+    if isinstance(config, TreesConfig):
+        scores, count = fit_trees(config, workdir)
+        return scores, ({"step": count, **scores.metrics()},)
+    train_and_evaluate(config, workdir, show_progress=show_progress).unless_interrupted()
+    records = RunRecords(Workdir(workdir).file(METRICS_FILE), "step")
+    model, loaded, _ = load_run(workdir, "latest")
+    scores = score_split(model, loaded.data.path, loaded.train.eval_batch_size)
+    return scores, tuple({"step": r["step"], **r["eval"]} for r in records if "eval" in r)
+
+
+def _run(
+    label: str, config: RunConfig | TreesConfig, workdir: str, chosen: dict[str, Any], show_progress: bool
+) -> Outcome:
+    all_rows, curve = _trained(config, workdir, show_progress)
+    scores = halves(all_rows)[1]
+    metrics = scores.metrics()
+    names = dict.fromkeys((*shown_metrics(config.train.monitor, scores.task), "ndcg"))
+    shown = tuple(name for name in names if name in metrics)
     outcome = Outcome(label, config.train.seed, shown, metrics, curve, chosen, tuple(scores.left_out()))
     outcome.save(workdir)
     free_models()

@@ -17,6 +17,7 @@ from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.messages import install_command
 from tfrs_dlrm.stores.files import read_json, write_json
 from tfrs_dlrm.tools.comparison.contestants import Contestant
+from tfrs_dlrm.tools.comparison.trees import Recipe, TreesConfig
 
 # Bounds by field, within which values are drawn uniformly by their logarithm.
 _LOGARITHMIC = {
@@ -29,11 +30,11 @@ _EVEN = {"model.dropout": (0.0, 0.5)}
 
 
 def tune(
-    contestant: Contestant,
+    contestant: Contestant[Any],
     directory: str,
     trials: int,
     share: float,
-    loss: Callable[[RunConfig, str], float],
+    loss: Callable[[Any, str], float],
     done: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Returns the best values found, by `SECTION.FIELD`; empty if `trials` is 0.
@@ -117,7 +118,7 @@ def _loss_of(trial: Trial) -> float:
     return math.inf if trial.loss is None else trial.loss
 
 
-def _proposed(contestant: Contestant, trials: int, finished: Sequence[Trial]) -> dict[str, float]:
+def _proposed(contestant: Contestant[Any], trials: int, finished: Sequence[Trial]) -> dict[str, float]:
     """Returns the values of the next trial: the recipe's, then those of a sampler that has seen the finished trials.
 
     The sampler is random for the first third of the trials. Its seed depends on the recipe and the number of the trial.
@@ -126,9 +127,10 @@ def _proposed(contestant: Contestant, trials: int, finished: Sequence[Trial]) ->
         import optuna
     except ImportError as e:
         raise ImportError(f"tuning needs Optuna: {install_command('compare')}, or --budget=0") from e
-    spaces = _spaces(contestant.config)
+    config = contestant.config
+    spaces = config.spaces() if isinstance(config, TreesConfig) else _spaces(config)
     if not finished:
-        return {name: _recipe_value(contestant.config, name) for name in spaces}
+        return {name: _recipe_value(config, name) for name in spaces}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     seed = derive_seed(contestant.config.train.seed, f"{contestant.label}/{len(finished)}")
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(3, trials // 3), multivariate=True)
@@ -143,7 +145,7 @@ def _proposed(contestant: Contestant, trials: int, finished: Sequence[Trial]) ->
     return dict(study.ask(bounds).params)
 
 
-def applied(config: RunConfig, values: dict[str, Any]) -> RunConfig:
+def applied(config: Recipe, values: dict[str, Any]) -> Recipe:
     """Returns the recipe with other values of some fields."""
     config = copy.deepcopy(config)
     for path, value in values.items():
@@ -152,8 +154,10 @@ def applied(config: RunConfig, values: dict[str, Any]) -> RunConfig:
     return config
 
 
-def shortened(config: RunConfig, share: float) -> RunConfig:
+def shortened(config: Any, share: float) -> Any:
     """Returns the recipe with a share of its length, evaluated only at its end."""
+    if isinstance(config, TreesConfig):
+        return config.shortened(share)
     config = copy.deepcopy(config)
     train, optimizer = config.train, config.optimizer
     if train.steps:
@@ -180,7 +184,7 @@ def _spaces(config: RunConfig) -> dict[str, tuple[tuple[float, float], bool]]:
     return spaces
 
 
-def _recipe_value(config: RunConfig, path: str) -> float:
+def _recipe_value(config: Any, path: str) -> float:
     """Returns the recipe's value; 0 turns a logarithmic field off."""
     section, name = path.split(".")
     value = float(getattr(getattr(config, section), name))

@@ -12,6 +12,7 @@ from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.tools.explain import neighbours
+from tfrs_dlrm.tools.explain.expert_weights import expert_weights
 from tfrs_dlrm.tools.explain.explanation import Explanation, Neighbours
 from tfrs_dlrm.tools.explain.importance import PermutationImportance, permutation_importance
 from tfrs_dlrm.tools.explain.interactions import Interactions, interactions
@@ -20,7 +21,7 @@ from tfrs_dlrm.tools.explain.table_usage import TableUsage, count_lookups, table
 from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.workdir import Which, Workdir
 
-PARTS = ("importance", "interactions", "tables")
+PARTS = ("importance", "interactions", "tables", "gates")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,19 +82,21 @@ def explain_run(
     queries = {query: _find(query, schema, looked_at, directory) for query in questions.neighbours}
     manifest = PreparedManifest.load(data)
     home.check_data(data)
-    asks_model = {"importance", "interactions"} & set(questions.parts)
+    asks_model = {"importance", "interactions", "gates"} & set(questions.parts)
     if asks_model:
         manifest.shards(split)  # raises if it is empty
     model, _, checkpoint = load_run(workdir, which)
     usage, found = _tables(questions, model, looked_at, data, queries, progress)
-    importance, strengths = None, None
+    importance, strengths, gates = None, None, []
     if asks_model:
         sample = draw_sample(data, split, questions.examples, label=schema.label_number(questions.label))
         features = list(dict.fromkeys(questions.features)) or _names(looked_at)
         batch = config.train.eval_batch_size
         importance, strengths = _of_features(questions, model, sample, features, batch, progress)
+        if "gates" in questions.parts:
+            gates = expert_weights(model, sample, batch, stage(progress, "gates", len(sample)))
     label = questions.label or schema.label.column
-    return Explanation(checkpoint, data, split, label, importance, strengths, usage, found, schema, directory)
+    return Explanation(checkpoint, data, split, label, importance, strengths, gates, usage, found, schema, directory)
 
 
 def _check(questions: Questions, schema: Schema) -> None:

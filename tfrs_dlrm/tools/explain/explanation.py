@@ -10,6 +10,7 @@ from tfrs_dlrm.data.encoding.row_names import row_names
 from tfrs_dlrm.data.preparing.manifest import Split
 from tfrs_dlrm.metrics.names import title
 from tfrs_dlrm.schema import Schema
+from tfrs_dlrm.tools.explain.expert_weights import ExpertWeights
 from tfrs_dlrm.tools.explain.importance import PermutationImportance
 from tfrs_dlrm.tools.explain.interactions import Interactions
 from tfrs_dlrm.tools.explain.neighbours import NearestRows
@@ -45,6 +46,7 @@ class Explanation:
       label: the name of the label of importance and interactions; for the first label, its column.
       importance: None if it was not asked for.
       interactions: None if they were not asked for.
+      gates: the weights of experts in each of their levels; empty if there are none, or they were not asked for.
       tables: in the order of the schema; empty if they were not asked for.
       neighbours: one per query.
       schema: the schema of the run.
@@ -57,6 +59,7 @@ class Explanation:
     label: str
     importance: PermutationImportance | None
     interactions: Interactions | None
+    gates: list[ExpertWeights]
     tables: list[TableUsage]
     neighbours: list[Neighbours]
     schema: Schema
@@ -69,6 +72,7 @@ class Explanation:
             parts.append(_importance_text(self.importance))
         if self.interactions:
             parts.append(_interactions_text(self.interactions, top))
+        parts += [_gates_text(level) for level in self.gates]
         if self.tables:
             title = "Rows of the tables, and lookups by the training data:"
             parts.append(f"{title}\n\n{_table({usage.table: usage.summary() for usage in self.tables})}")
@@ -82,6 +86,8 @@ class Explanation:
             out["importance"] = self.importance.to_dict()
         if self.interactions:
             out["interactions"] = dataclasses.asdict(self.interactions)
+        if self.gates:
+            out["gates"] = [dataclasses.asdict(level) for level in self.gates]
         if self.tables:
             out["tables"] = {
                 usage.table: usage.to_dict(self._names(usage.table, [*usage.most.tolist(), *usage.dead.tolist()]))
@@ -129,6 +135,11 @@ def _interactions_text(found: Interactions, top: int) -> str:
     title = f"Interactions, {which}: mean |second difference of the {found.unit}| over {found.examples:,} examples:"
     rows = {f"{a} x {b}": {"strength": strength, "spread": spread} for a, b, strength, spread in pairs[:top]}
     return f"{title}\n\n{_table(rows)}"
+
+
+def _gates_text(found: ExpertWeights) -> str:
+    title = f"Gates, level {found.level}: mean weight of each expert over {found.examples:,} examples:"
+    return f"{title}\n\n{evaluation_report.table(found.rows())}"
 
 
 def _table(rows: dict[str, dict[str, float]]) -> str:

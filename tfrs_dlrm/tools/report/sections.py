@@ -135,12 +135,13 @@ def features(found: Findings) -> Html:
     alts = {
         "importance": "Bars: how much worse the model is when the values of one feature are exchanged among examples",
         "interactions": "Squares: how strongly each pair of features acts together",
+        "gates": "Bars: how much each label takes from each expert",
         "tables": "Histograms of the norms of the rows of each table, looked-up and dead rows apart",
     }
     for name, figure in figures.items():
         parts.append(picture(figure, alts[name]))
         parts += [_importance_table(explanation["importance"])] if name == "importance" else []
-    if figures.keys() < alts.keys():
+    if not {"importance", "interactions", "tables"} <= figures.keys():
         more = "tfrs-dlrm explain measures importance, interactions and the use of tables; a later report shows them."
         parts.append(element("p", more))
     return together(parts)

@@ -22,7 +22,8 @@ from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import Progress, local_copy
 from tfrs_dlrm.stores.files import local_path
 from tfrs_dlrm.stores.lock import directory_lock
-from tfrs_dlrm.tools.comparison.contestants import Contestant, contestants
+from tfrs_dlrm.tools.comparison import trees
+from tfrs_dlrm.tools.comparison.contestants import Contestant, contestant_name, contestants
 from tfrs_dlrm.tools.comparison.fitted_contestants import fitted_contestants
 from tfrs_dlrm.tools.search.trial_runs import TrialRuns
 from tfrs_dlrm.tools.search.trials import Trial, Trials, table, trial_line
@@ -34,7 +35,7 @@ from tfrs_dlrm.training.inputs import epoch_steps
 from tfrs_dlrm.training.loop import train_and_evaluate
 from tfrs_dlrm.training.memory_check import check_memory
 from tfrs_dlrm.training.run import TIME_IS_UP, Result
-from tfrs_dlrm.training.state import quality, total_steps
+from tfrs_dlrm.training.state import quality, shown_metrics, total_steps
 
 # The share of the budget that trials leave to the training of the best, at most, if trials are shorter than it.
 _FOR_THE_BEST = 0.5
@@ -74,6 +75,12 @@ def search_and_train(
             "config.search.candidates: the processes of a cluster do not share a clock; search on one machine with"
             " --strategy=one_device or mirrored, and train the recipe that wins on the cluster"
         )
+    for candidate in config.search.candidates:  # before anything asks whether LightGBM is installed
+        if contestant_name(candidate) == trees.NAME:
+            raise ValueError(
+                f"search.candidates: {candidate!r} is not a model that a run trains; compare it by"
+                f" tfrs-dlrm compare --models={candidate}"
+            )
     found = contestants(config, config.search.candidates)
     candidates = fitted_contestants(found, config.data, config.train.seed, prepare_progress)
     rarer, begun = data_facts(config.data.path).rarer, set(Trials.load(workdir).recipes) - {config.model.name}
@@ -120,6 +127,7 @@ class _Search:
         if len(monitors) > 1:
             found = ", ".join(sorted(monitors))
             raise ValueError(f"config.search.candidates: one train.monitor must judge all of them; found {found}")
+        self._shown = shown_metrics(next(iter(monitors)), self._task)[:2]
         self._trials, self._runs = Trials.load(workdir), TrialRuns(workdir)
         recipes = {label: c.config.to_dict() for label, c in self._candidates.items()}
         self._trials.check(recipes, self._rows, workdir)
@@ -139,7 +147,7 @@ class _Search:
                 )
             trials.chosen = best.label
             self._save()
-        for line in table(trials, self._task.shown[:2]):
+        for line in table(trials, self._shown):
             self._say(line)
         chosen = self._candidates[trials.chosen]
         self._runs.adopt(chosen)
@@ -239,7 +247,7 @@ class _Search:
         self._save()
         best = trials.best(self._candidates)
         self._runs.remove(c for c in self._candidates.values() if trials.of(c.label) not in (None, best))
-        self._say(f"    {trial_line(trial, self._task.shown[:2])}{' (the best so far)' if better else ''}")
+        self._say(f"    {trial_line(trial, self._shown)}{' (the best so far)' if better else ''}")
         if trial.reason == TIME_IS_UP:
             what = ", to leave time for the best" if len(trials.trials) > 1 else "; a larger one trains it longer"
             self._say(f"the budget of {self._budget:.0f}s ended this trial{what}")

@@ -136,7 +136,8 @@ def _windows(request: str, prepared: str) -> ShuffleWindows:
     found = prepared_fingerprint(local_copy(job.directory))
     if found != prepared:
         raise ValueError(f"{job.directory}: not the prepared data that the trainer sees under this name")
-    return windows_of(job.directory, job.split, job.seed, job.shuffle_rows, job.pipelines, job.pipeline)
+    part = job.pipelines, job.pipeline
+    return windows_of(job.directory, job.split, job.seed, job.shuffle_rows, *part, job.whole_groups)
 
 
 def _window(windows: ShuffleWindows, item: int) -> list[bytes]:
