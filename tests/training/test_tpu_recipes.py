@@ -44,13 +44,14 @@ def prepared(config: RunConfig, folder: Path) -> str:
     schema = schema.with_vocabulary_sizes(
         {t.name: min(t.vocabulary_size, 99) for t in schema.tables if t.vocabulary_size}
     )
-    rng, columns = np.random.default_rng(0), {}
+    rng, columns, lengths = np.random.default_rng(0), {}, {}
     for f in schema.dense:
         columns[f.column] = rng.uniform(0, 9, ROWS).round(2)
     for i, f in enumerate(schema.categorical):
-        lengths = rng.integers(0, 3, ROWS) if f.multi_valued else np.ones(ROWS, int)
+        counts = rng.integers(0, 3, ROWS) if f.multi_valued else np.ones(ROWS, int)
+        lengths[f.name] = counts = lengths.get(f.parallel_to, counts)
         distinct = 6 if f.separator or i % 2 else 60
-        values = [rng.integers(0, min(distinct, schema.table_of(f).vocabulary_size or 60), n) for n in lengths]
+        values = [rng.integers(0, min(distinct, schema.table_of(f).vocabulary_size or 60), n) for n in counts]
         if f.separator:
             columns[f.column] = [f.separator.join(f"v{v}" for v in row) for row in values]
         elif f.dtype == "string":
