@@ -16,8 +16,9 @@ import serving_bundles
 from serving_bundles import by_hand
 from waiting import wait_for
 
-from tfrs_dlrm.serving.server import json_bodies, rest
+from tfrs_dlrm.serving.server import json_bodies
 from tfrs_dlrm.serving.server.model_server import ModelServer, ServerOptions
+from tfrs_dlrm.serving.server.row_plan import RowPlan
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +258,7 @@ def test_long_requests_are_measured_and_parsed_in_threads_so_that_others_do_not_
 
         return call
 
-    for module, name in ((json_bodies, "memory_of_values"), (json_bodies, "parse"), (rest, "memory")):
+    for module, name in ((json_bodies, "memory_of_values"), (json_bodies, "parse_quickly"), (RowPlan, "read")):
         monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
     assert ask("clicks:predict", {"instances": [ROW] * 3000}).json() == {"predictions": [EXPECTED] * 3000}
     assert {name.split("_")[0] for name in threads.values()} == {"convert"} and len(threads) == 3

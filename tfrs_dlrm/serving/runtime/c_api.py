@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import types
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,17 @@ Pointer = ctypes.c_void_p
 _STRING_SIZE = 24  # of a TF_TString, tensorflow/core/platform/ctstring_internal.h
 _VIEW = 3  # the lowest two bits of a TF_TString's first word: the second word points to bytes of somebody else
 
+_FEW = 4096  # bytes of an array
 _WORTH_SHARING = 1 << 16  # bytes of strings, from which on equal objects are looked for
+# What may take long, so that other threads run meanwhile. The others take less time than giving up the interpreter's
+# lock and waiting for it again, which a request with 39 inputs would do 300 times.
+_LONG = {
+    "TF_LoadSessionFromSavedModel",
+    "TF_SessionRun",
+    "TF_CloseSession",
+    "TF_DeleteSession",
+    "TF_DeleteGraph",
+}
 
 
 class Output(ctypes.Structure):
@@ -36,7 +48,8 @@ class Buffer(ctypes.Structure):
 def library() -> Any:
     """Returns TensorFlow's C API, of which a process has one, whether Python's TensorFlow is loaded or not."""
     # Not RTLD_GLOBAL: extension modules that are loaded later would take some of their symbols from it, and crash.
-    loaded = ctypes.CDLL(os.path.join(protos.tensorflow_directory(), "libtensorflow_cc.so.2"))
+    path = os.path.join(protos.tensorflow_directory(), "libtensorflow_cc.so.2")
+    loaded, short = ctypes.CDLL(path), ctypes.PyDLL(path)
     p, text, integer, size = Pointer, ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t
     outputs, pointers, buffer = ctypes.POINTER(Output), ctypes.POINTER(p), ctypes.POINTER(Buffer)
     sizes = ctypes.POINTER(ctypes.c_int64)
@@ -68,10 +81,12 @@ def library() -> Any:
         ("TF_StringGetSize", size, p),
         ("TF_Version", text),
     ]
+    api = types.SimpleNamespace()
     for name, result, *arguments in functions:
-        function = getattr(loaded, name)
+        function = getattr(loaded if name in _LONG else short, name)
         function.restype, function.argtypes = result, arguments
-    return loaded
+        setattr(api, name, function)
+    return api
 
 
 def tensorflow_version() -> str:
@@ -79,20 +94,36 @@ def tensorflow_version() -> str:
     return library().TF_Version().decode()
 
 
-def new_tensor(array: np.ndarray) -> tuple[int, Any]:
-    """Makes a TF_Tensor; also returns what its strings point to, to be kept until its last reader is done."""
-    buffer = None
-    if array.dtype.kind == "O":
-        array, buffer = _string_views(array)
-        number, shape = protos.types_.DT_STRING, array.shape[:-1]
-    else:
-        number, shape = type_number(array.dtype), array.shape
-        array = np.ascontiguousarray(array)  # makes [1] of a scalar
-    sizes = (ctypes.c_int64 * len(shape))(*shape)
-    pointer = library().TF_AllocateTensor(number, sizes, len(shape), array.nbytes)
-    if array.nbytes:
-        ctypes.memmove(library().TF_TensorData(pointer), array.ctypes.data, array.nbytes)
-    return pointer, buffer
+def fill_tensors(tensors: Any, arrays: Sequence[np.ndarray]) -> Any:
+    """Makes TF_Tensors of arrays.
+
+    Args:
+      tensors: an array of pointers, of which each is set as soon as its tensor exists.
+      arrays: what the tensors hold; strings are objects of type bytes.
+
+    Returns:
+      What the strings point to, to be kept until their last reader is done.
+    """
+    c, sizes = library(), dict[tuple[int, ...], Any]()
+    strings = [array for array in arrays if array.dtype.kind == "O"]
+    views, joined = _string_views(strings)
+    place = views.ctypes.data
+    for i, array in enumerate(arrays):
+        shape = array.shape
+        if shape not in sizes:
+            sizes[shape] = (ctypes.c_int64 * len(shape))(*shape)
+        if array.dtype.kind == "O":
+            number, size = protos.types_.DT_STRING, array.size * _STRING_SIZE
+            data: Any = place
+            place += size
+        else:
+            number, size = type_number(array.dtype), array.nbytes
+            # A copy of few bytes costs less than to ask NumPy for the address.
+            data = array.tobytes() if size <= _FEW else np.ascontiguousarray(array).ctypes
+        tensors[i] = tensor = c.TF_AllocateTensor(number, sizes[shape], len(shape), size)
+        if size:
+            ctypes.memmove(c.TF_TensorData(tensor), data, size)
+    return joined
 
 
 def to_array(pointer: int) -> np.ndarray:
@@ -111,14 +142,14 @@ def to_array(pointer: int) -> np.ndarray:
     return array.reshape(shape)
 
 
-def _string_views(strings: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Returns TF_TStrings [..., 3 words] that point into one buffer, and the buffer.
+def _string_views(arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, bytes]:
+    """Returns TF_TStrings [N, 3 words], array after array, that point into one buffer, and the buffer.
 
     An object that stands in several places, as a broadcast string does, is in the buffer once.
     """
-    flat = strings.ravel().tolist()
+    flat = [text for array in arrays for text in array.ravel().tolist()]
     lengths = np.fromiter(map(len, flat), np.uint64, len(flat))
-    sizes, place = lengths, np.arange(len(flat))
+    sizes, place = lengths, None
     if lengths.sum() > _WORTH_SHARING:
         objects = np.fromiter(map(id, flat), np.uint64, len(flat))
         _, first, place = np.unique(objects, return_index=True, return_inverse=True)
@@ -129,5 +160,5 @@ def _string_views(strings: np.ndarray) -> tuple[np.ndarray, Any]:
     starts = np.uint64(begin) + np.cumsum(sizes, dtype=np.uint64) - sizes
     words = np.zeros((len(lengths), 3), np.uint64)
     words[:, 0] = lengths << np.uint64(2) | np.uint64(_VIEW)
-    words[:, 1] = starts[place]
-    return words.reshape(*strings.shape, 3), joined
+    words[:, 1] = starts if place is None else starts[place]
+    return words, joined

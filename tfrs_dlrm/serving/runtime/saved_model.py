@@ -97,17 +97,16 @@ class SavedModel:
           KeyError, ValueError: as `run`.
         """
         call = self._calls[signature]
-        feeds, buffers = (c_api.Pointer * len(call.inputs))(), []
+        for name, info in call.inputs:
+            if inputs[name].dtype != info.dtype:
+                raise ValueError(
+                    f"input {name!r} is of type {type_name(inputs[name].dtype)}; {type_name(info.dtype)} is needed"
+                )
+        feeds = (c_api.Pointer * len(call.inputs))()
         try:
-            for i, (name, info) in enumerate(call.inputs):
-                array = inputs[name]
-                if array.dtype != info.dtype:
-                    raise ValueError(
-                        f"input {name!r} is of type {type_name(array.dtype)}; {type_name(info.dtype)} is needed"
-                    )
-                feeds[i], buffer = c_api.new_tensor(array)
-                buffers.append(buffer)  # outputs may point to the strings of inputs
+            kept = c_api.fill_tensors(feeds, [inputs[name] for name, _ in call.inputs])
             yield lambda: self._run(call, feeds)
+            del kept  # the bytes of strings, to which outputs may have pointed
         finally:
             for pointer in feeds:
                 if pointer:

@@ -28,7 +28,7 @@ _TYPES: dict[int, tuple[np.dtype[Any], str]] = {
 _MOST_EQUAL = 1 << 20
 _MOST_AXES = 32  # more than any model needs
 _PART = 1 << 16  # values that are converted in one go, while other threads wait
-_STRING_BYTES = 80  # of a string beside its characters: as Python's object, in a list, and in TensorFlow
+STRING_BYTES = 80  # of a string beside its characters: as Python's object, in a list, and in TensorFlow
 _NUMBERS = {dtype: number for number, (dtype, _) in _TYPES.items()}
 
 
@@ -134,7 +134,7 @@ def memory_of_proto(proto: Any) -> int:
     dtype, (_, count) = numpy_type(proto.dtype), _checked_shape(proto)
     if dtype.kind != "O":
         return count * dtype.itemsize
-    size = count * _STRING_BYTES + proto.ByteSize()
+    size = count * STRING_BYTES + proto.ByteSize()
     if not proto.tensor_content and 0 < len(proto.string_val) < count:
         size += (count - len(proto.string_val)) * len(proto.string_val[-1])
     return size
@@ -219,5 +219,5 @@ def memory(array: np.ndarray) -> int:
     if array.dtype.kind != "O":
         return array.size * array.itemsize
     if array.size and not any(array.strides):  # one value that was broadcast
-        return array.size * (_STRING_BYTES + len(array.flat[0]))
-    return array.size * _STRING_BYTES + sum(map(len, array.flat))
+        return array.size * (STRING_BYTES + len(array.flat[0]))
+    return array.size * STRING_BYTES + sum(map(len, array.flat))

@@ -27,7 +27,20 @@ _Tensors = dict[str, np.ndarray]
 class _Request:
     inputs: _Tensors
     rows: int
-    answer: asyncio.Future[_Tensors]
+    answer: asyncio.Future[_Tensors]  # which a caller that is cancelled cancels with itself
+    over: bool = False  # whether no run will answer any more
+
+    def end(self, outputs: _Tensors | None = None, error: Exception | None = None) -> None:
+        """Answers with outputs, or with an error; with neither, the caller is cancelled."""
+        self.over = True
+        if self.answer.done():  # the caller gave up
+            return
+        if outputs is not None:
+            self.answer.set_result(outputs)
+        elif error is not None:
+            self.answer.set_exception(error)
+        else:
+            self.answer.cancel()
 
 
 class Batcher:
@@ -69,15 +82,16 @@ class Batcher:
     async def _answered(self, key: Any, request: _Request) -> _Tensors:
         """Returns the answer; a caller that is cancelled takes a request that waits out of its queue."""
         try:
-            await asyncio.wait([request.answer])
+            return await request.answer
         except asyncio.CancelledError:
             if request in self._waiting.get(key, ()):
                 self._waiting[key].remove(request)
                 raise
-            with contextlib.suppress(Exception):
-                await uninterrupted(request.answer)
+            if not request.over:
+                request.answer = asyncio.get_running_loop().create_future()  # which the end of the run completes
+                with contextlib.suppress(Exception):
+                    await uninterrupted(request.answer)
             raise
-        return request.answer.result()
 
     async def idle(self) -> None:
         """Waits until nothing runs, not even for callers that gave up."""
@@ -102,7 +116,7 @@ class Batcher:
         finally:
             del self._waiting[key]
             for request in (*batch, *waiting):  # none is left, unless the event loop ends
-                request.answer.cancel()
+                request.end()
 
     def _take(self, waiting: collections.deque[_Request]) -> list[_Request]:
         batch = [waiting.popleft()]
@@ -118,16 +132,16 @@ class Batcher:
             answers = await asyncio.get_running_loop().run_in_executor(self._threads, self._run, signature, batch)
         except RunError as e:
             if len(batch) == 1:
-                batch[0].answer.set_exception(e)
+                batch[0].end(error=e)
             else:  # find the request at fault
                 for request in batch:
                     await self._answer(signature, [request])
         except Exception as e:
             for request in batch:
-                request.answer.set_exception(e)
+                request.end(error=e)
         else:
             for request, answer in zip(batch, answers, strict=True):
-                request.answer.set_result(answer)
+                request.end(answer)
 
     def _run(self, signature: str, batch: list[_Request]) -> list[_Tensors]:
         """Returns the outputs of each request; merging and splitting are for the thread as well."""

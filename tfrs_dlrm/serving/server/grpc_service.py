@@ -30,7 +30,7 @@ from tfrs_dlrm.serving.server.access_log import TRACEPARENT, traceparent
 from tfrs_dlrm.serving.server.admission import Call
 from tfrs_dlrm.serving.server.grpc_receiving import MessageReceiver
 from tfrs_dlrm.serving.server.inference import Inference
-from tfrs_dlrm.serving.server.request_checks import check_names
+from tfrs_dlrm.serving.server.request_checks import Inputs, check_names
 from tfrs_dlrm.serving.server.served_model import ServedModel
 from tfrs_dlrm.serving.server.served_version import ServedVersion
 
@@ -120,7 +120,7 @@ class _GrpcApi:
             memory = await self._service.off_loop(size, _memory_of_inputs, request, name, signature)
             call.take(memory)
             inputs = await self._service.off_loop(max(size, memory), requests.predict_inputs, request)
-            outputs = await self._service.run(version, name, inputs, memory, call)
+            outputs = await self._service.run(version, name, Inputs(inputs, memory), call)
         response = protos.predict.PredictResponse()
         _fill_spec(response.model_spec, model, chosen, name)
         chosen_outputs = {output: outputs[output] for output in request.output_filter or outputs}
@@ -148,9 +148,9 @@ class _GrpcApi:
         model, chosen = self._version(request.model_spec, call)
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with chosen.in_use() as version:
-            inputs, size = await self._service.example_inputs(version, method, name, request.input, call)
+            inputs = await self._service.example_inputs(version, method, name, request.input, call)
             _fill_spec(response.model_spec, model, version, name)
-            return await self._service.run(version, name, inputs, size, call)
+            return await self._service.run(version, name, inputs, call)
 
     async def metadata(self, request: Any, call: Call) -> Any:
         fields = list(request.metadata_field)

@@ -25,7 +25,7 @@ from tfrs_dlrm.serving.server.admission import Admission, Call
 from tfrs_dlrm.serving.server.batching import Batcher
 from tfrs_dlrm.serving.server.metrics import Metrics
 from tfrs_dlrm.serving.server.model_config import VersionPolicy
-from tfrs_dlrm.serving.server.request_checks import Limits, check
+from tfrs_dlrm.serving.server.request_checks import Inputs, Limits, check
 from tfrs_dlrm.serving.server.served_model import ServedModel
 from tfrs_dlrm.serving.server.served_models import ServedModels
 from tfrs_dlrm.serving.server.served_version import ServedVersion, State
@@ -185,10 +185,8 @@ class Inference:
             return function(*arguments)
         return await uninterrupted(asyncio.get_running_loop().run_in_executor(self._converters, function, *arguments))
 
-    async def example_inputs(
-        self, version: ServedVersion, method: str, name: str, input_: Any, call: Call
-    ) -> tuple[dict[str, np.ndarray], int]:
-        """Returns the inputs of a `regress` or `classify` signature for an Input of Examples, and their bytes, counted.
+    async def example_inputs(self, version: ServedVersion, method: str, name: str, input_: Any, call: Call) -> Inputs:
+        """Returns the inputs of a `regress` or `classify` signature for an Input of Examples, whose memory is counted.
 
         Raises:
           ServingError: the signature has another method, or there are no Examples, too many, or too large ones.
@@ -203,29 +201,27 @@ class Inference:
             examples = await self.off_loop(size, requests.serialized_examples, input_)
         taken = memory(examples)
         call.take(taken)
-        return requests.example_inputs(method, name, signature, examples), taken
+        return Inputs(requests.example_inputs(method, name, signature, examples), taken)
 
-    async def run(
-        self, version: ServedVersion, name: str, inputs: dict[str, np.ndarray], size: int, call: Call
-    ) -> dict[str, np.ndarray]:
+    async def run(self, version: ServedVersion, name: str, inputs: Inputs, call: Call) -> dict[str, np.ndarray]:
         """Returns the outputs of a signature; the version must be `in_use`.
 
         Args:
           version: of the model.
           name: of the signature.
-          inputs: by name.
-          size: bytes that they take.
-          call: the account of the request, which counts them already.
+          inputs: the tensors.
+          call: the account of the request, which counts their memory already.
 
         Raises:
           ServingError: the inputs do not fit the signature, or TensorFlow refuses their values.
         """
-        limits = self.options.limits
+        arrays, rows, limits = inputs.arrays, inputs.rows, self.options.limits
         signature, call.signature = version.signature(name), name
-        rows = call.rows = await self.off_loop(size, check, name, signature, inputs, version.manifest, limits)
-        started = time.perf_counter()
+        if rows is None:
+            rows = await self.off_loop(inputs.size, check, name, signature, arrays, version.manifest, limits)
+        call.rows, started = rows, time.perf_counter()
         try:
-            outputs = await version.run(name, inputs, rows)
+            outputs = await version.run(name, arrays, rows)
         except RunError as e:
             names = list(signature.inputs)
             where = f"signature {name!r}" + (f", input {names[0]!r}" if len(names) == 1 else "")
@@ -235,7 +231,7 @@ class Inference:
             context = version.manifest.context_inputs if version.manifest else ()
             raw = version.loaded.signatures.get(DEFAULT_SIGNATURE)
             self._logs.add(
-                ScoredRequest(call.identity, version.model_name, version.number, name, inputs, outputs, context, raw)
+                ScoredRequest(call.identity, version.model_name, version.number, name, arrays, outputs, context, raw)
             )
         return outputs
 

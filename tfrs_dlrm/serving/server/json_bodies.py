@@ -16,17 +16,15 @@ from tfrs_dlrm.serving.protocol import InvalidRequest
 
 # Bytes of Python's objects, with their places in lists, per character that begins or separates values.
 _OBJECT_BYTES = {b"{": 240, b"[": 96, b",": 32, b":": 64, b'"': 30}
-_PART = 1 << 20  # bytes that are looked at in one go, while other threads wait
+_PART = 1 << 18  # bytes that are looked at in one go, while other threads wait
 _LONG_INTEGER = 19  # digits; shorter integers fit 64 bits
 
 
 def memory_of_values(body: bytes | bytearray) -> int:
     """Estimates the bytes that the values of a body take as Python's objects, from above and without parsing."""
-    codes = np.frombuffer(body, np.uint8)
     size = 2 * len(body)
-    for start in range(0, len(codes), _PART):
-        part = codes[start : start + _PART]
-        size += sum(int(np.count_nonzero(part == sign[0])) * each for sign, each in _OBJECT_BYTES.items())
+    for start in range(0, len(body), _PART):
+        size += sum(body.count(sign, start, start + _PART) * each for sign, each in _OBJECT_BYTES.items())
     return size
 
 
@@ -36,26 +34,37 @@ def parse(body: bytes | bytearray) -> dict[str, Any]:
     Raises:
       InvalidRequest: the body is no JSON object.
     """
-    parsed = _parse(body)
+    return _object(_parse_with_python(body)) if has_long_digits(body) else parse_quickly(body)
+
+
+def parse_quickly(body: bytes | bytearray) -> dict[str, Any]:
+    """Parses the body of a request; integers beyond 64 bits may have become floats, unless `has_long_digits` is false.
+
+    Raises:
+      InvalidRequest: the body is no JSON object.
+    """
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:  # Python's parser knows NaN, and names the place of an error
+        parsed = _parse_with_python(body)
+    return _object(parsed)
+
+
+def _object(parsed: Any) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise InvalidRequest("the body is no JSON object; one with 'instances' or 'inputs' is expected")
     return parsed
 
 
-def _parse(body: bytes | bytearray) -> Any:
-    if not _has_long_digits(body):
-        try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError:
-            pass  # Python's parser knows NaN, and names the place of an error
+def _parse_with_python(body: bytes | bytearray) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as e:
         raise InvalidRequest(f"JSON Parse error: {e}") from e
 
 
-def _has_long_digits(body: bytes | bytearray) -> bool:
-    """Returns whether there is a row of `_LONG_INTEGER` digits."""
+def has_long_digits(body: bytes | bytearray) -> bool:
+    """Returns whether a body has an integer that may have more than 64 bits: so many digits in a row."""
     codes = np.frombuffer(body, np.uint8)
     for start in range(0, len(codes), _PART):
         part = codes[start : start + _PART + _LONG_INTEGER]

@@ -31,6 +31,21 @@ class Limits:
     string_bytes: int = 64 * 1024
 
 
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The tensors of a request.
+
+    Attributes:
+      arrays: by name.
+      size: bytes that they take.
+      rows: how many, if they are known to fit the signature; None if `check` has to find out.
+    """
+
+    arrays: dict[str, np.ndarray]
+    size: int
+    rows: int | None = None
+
+
 def check(
     name: str, signature: Signature, inputs: Mapping[str, np.ndarray], manifest: BundleManifest | None, limits: Limits
 ) -> int:
@@ -187,8 +202,13 @@ def _check_candidates(
         raise InvalidRequest(f"input 'k' is {inputs['k'].min()}; at least 1 is expected")
 
 
+def may_be_nan(feature: BundleFeature) -> bool:
+    """Returns whether NaN is a value of a feature: a missing one, which weights do not have."""
+    return feature.may_be_missing and feature.kind != "weights"
+
+
 def _check_missing(feature: BundleFeature, array: np.ndarray | None) -> None:
-    if array is None or array.dtype.kind != "f" or (feature.may_be_missing and feature.kind != "weights"):
+    if array is None or array.dtype.kind != "f" or may_be_nan(feature):
         return
     if np.isnan(array).any():
         raise InvalidRequest(f"input {feature.name!r} has a NaN; the schema has no value for a missing one")

@@ -15,7 +15,8 @@ from tfrs_dlrm.serving.runtime import protos
 from tfrs_dlrm.serving.runtime.saved_model import SavedModel
 from tfrs_dlrm.serving.runtime.signature import Signature
 from tfrs_dlrm.serving.server.batching import Batcher
-from tfrs_dlrm.serving.server.request_checks import unknown
+from tfrs_dlrm.serving.server.request_checks import Limits, unknown
+from tfrs_dlrm.serving.server.row_plan import RowPlan
 
 State = protos.status.ModelVersionStatus
 
@@ -46,6 +47,7 @@ class ServedVersion:
         self.manifest: BundleManifest | None = None
         self.model: SavedModel | None = None
         self.batcher: Batcher | None = None
+        self._plans: dict[str, RowPlan | None] = {}
         self._uses = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -75,6 +77,19 @@ class ServedVersion:
             hint = unknown("signature", name, "the model", self.loaded.signatures)
             raise error(f'Serving signature name: "{name[:200]}" not found in signature def; {hint}')
         return found
+
+    def row_plan(self, name: str, limits: Limits) -> RowPlan | None:
+        """Returns the plan of a signature that the model has, made at its first use; None if there can be none.
+
+        Args:
+          name: of the signature.
+          limits: of one request, always the same.
+        """
+        if name not in self._plans:
+            signature = self.signature(name)
+            possible = RowPlan.is_possible(name, signature)
+            self._plans[name] = RowPlan(signature, self.manifest, limits) if possible else None
+        return self._plans[name]
 
     async def run(self, name: str, inputs: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
         """Returns the outputs of a signature for inputs that were checked.
