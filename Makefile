@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-tasks bench-lists bench-negatives bench-stream bench-new-values bench-input-service bench-input-service-kills bench-kills verify-tpu clean
+.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-tasks bench-lists bench-sequences bench-negatives bench-stream bench-new-values bench-input-service bench-input-service-kills bench-kills verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -163,6 +163,9 @@ bench-tasks: $(SETUP)  ## two labels that contradict each other, and purchases a
 
 bench-lists: $(SETUP)  ## losses of the order within a query beside the log loss, on planted data with effects of queries
 	@$(BIN)/python benchmarks/lists.py
+
+bench-sequences: $(SETUP)  ## target attention beside the mean of a history, on planted data with clicks that depend on the last events
+	@$(BIN)/python benchmarks/sequences.py
 
 bench-negatives: $(SETUP)  ## a tenth of the negatives beside all rows: AUC, calibration and time
 	@$(BIN)/python benchmarks/negatives.py
