@@ -100,7 +100,8 @@ def recipe(data: str, rows: int) -> Any:
         model=MLPConfig(embedding_dim=16),
         optimizer=OptimizerConfig(
             dense="adam", learning_rate=0.003, embedding="lazy_adam", embedding_learning_rate=0.01,
-            warmup_steps=min(20, steps // 4), decay_start_step=steps // 4, decay_steps=steps - steps // 4, decay_power=1.0,
+            warmup_steps=min(20, steps // 4),
+            decay_start_step=steps // 4, decay_steps=steps - steps // 4, decay_power=1.0,
         ),
         train=TrainConfig(batch_size=512, steps=steps, eval_every_steps=steps, tensorboard=False),
     )  # fmt: skip
