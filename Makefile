@@ -33,7 +33,7 @@ $(SETUP): setup.py
 	@touch $@
 
 $(PEERS): $(SETUP)
-	@echo "Adding the libraries to compare with: PyTorch and Keras RS."
+	@echo "Adding the libraries to compare with: PyTorch, FBGEMM and Keras RS."
 	@$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off --editable '.[dev,bench]'
 	@touch $@
 
@@ -129,7 +129,7 @@ tutorials: $(DOCS)  ## runs the notebooks of docs/tutorials and stores their out
 
 check: lint types test  ## the quick part of what CI runs
 
-bench: $(PEERS)  ## training beside PyTorch, TFRS and Keras: tables, JSON and pictures in benchmarks/results
+bench: $(PEERS)  ## training beside PyTorch, FBGEMM, TFRS and Keras: tables, JSON and pictures in benchmarks/results
 	@$(BIN)/python benchmarks/train.py
 
 bench-quick: $(PEERS)  ## the same on tiny sizes: shows that it works, its numbers mean nothing

@@ -56,6 +56,7 @@ _ONE_HOT = {  # (PyTorch bf16, PyTorch fp32, TFRS)
     "mlperf": (1.2, 1.1, 2.0),
 }
 _PAPER = {"adagrad": 1.3, "rowwise": 1.3, "sgd": 1.0}
+_FBGEMM = {"criteo_kaggle": 1.2, "mlperf": 1.2, "paper": 1.1}
 
 
 def _peers(result: dict[str, Any]) -> Iterator[Line]:
@@ -71,6 +72,11 @@ def _peers(result: dict[str, Any]) -> Iterator[Line]:
                         yield Line(what, bound, _between(groups, *named))
         else:
             yield from _one_hot(workload, groups, *_ONE_HOT[base])
+        for optimizer in ("adagrad", "rowwise", "sgd"):
+            for precision in ("bf16", "fp32"):
+                named = [f"{peer} {optimizer} {precision}" for peer in ("FBGEMM", "ours")]
+                what = f"{workload}: FBGEMM / ours, {optimizer} {precision}"
+                yield Line(what, _FBGEMM[base], _between(groups, *named))
 
 
 def _one_hot(workload: str, groups: list[dict], bf16: float, fp32: float, tfrs: float) -> Iterator[Line]:

@@ -16,6 +16,7 @@ _COLORS = {
     "ours": "#1f6fb4",
     "ours, ids sorted": "#5fa8e0",
     "PyTorch": "#e8702a",
+    "FBGEMM": "#c0392b",
     "TFRS Ranking": "#7a9e3f",
     "Keras 3": "#9467ad",
 }

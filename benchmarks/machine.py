@@ -7,7 +7,8 @@ import os
 import platform
 import subprocess
 
-_PACKAGES = ["numpy", "tensorflow", "tf-keras", "tensorflow-recommenders", "torch", "keras", "keras-rs", "pyarrow"]
+_PACKAGES = ["numpy", "tensorflow", "tf-keras", "tensorflow-recommenders", "torch"]
+_PACKAGES += ["fbgemm-gpu-cpu", "keras", "keras-rs", "pyarrow"]
 
 
 def machine() -> dict:

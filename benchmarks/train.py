@@ -1,4 +1,4 @@
-"""How fast and how large training is, beside PyTorch, TensorFlow Recommenders' Ranking model, and Keras 3.
+"""How fast and how large training is, beside PyTorch, FBGEMM, TensorFlow Recommenders' Ranking model, and Keras 3.
 
 make bench                                # everything: more than an hour on 2 cores, up to 18 GB of memory
 python benchmarks/train.py --quick        # a smoke test of all of it, whose numbers mean nothing

@@ -18,6 +18,7 @@ PEERS = {
     "ours": ("peers.ours", "Ours"),
     "ours, ids sorted": ("peers.ours", "OursSorted"),
     "PyTorch": ("peers.torch_dlrm", "TorchDLRM"),
+    "FBGEMM": ("peers.fbgemm_dlrm", "FbgemmDLRM"),
     "TFRS Ranking": ("peers.tfrs_ranking", "TfrsRanking"),
     "Keras 3": ("peers.keras_rs_dlrm", "KerasRsDLRM"),
 }

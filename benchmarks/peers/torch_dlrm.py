@@ -36,27 +36,40 @@ class TorchDLRM:
     def __init__(self, workload: Workload, optimizer: str, precision: str, weights: Weights):
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         self._bf16 = precision == "bf16"
-        self._tables = [_bag(torch.from_numpy(weights.table(i))) for i in range(len(workload.rows))]
         self._bottom, self._top = _mlp(weights.mlp("bottom"), relu_last=True), _mlp(weights.mlp("top"), False)
         vectors = len(workload.rows) + 1
         self._shape = (-1, vectors, workload.dim)
         self._triangle = torch.tensor([i * vectors + j for i, j in workload.pairs])
         self._loss = torch.nn.BCEWithLogitsLoss()
-        self._optimizers = self._make_optimizers(optimizer)
-        self._batches = [_tensors(b) for b in batches(workload)]
+        self._optimizers = [self._of_mlps(optimizer), *self._make_tables(workload, optimizer, weights)]
+        self._batches = [self._tensors(b) for b in batches(workload)]
 
-    def _make_optimizers(self, name: str) -> list[torch.optim.Optimizer]:
-        tables = [t.weight for t in self._tables]
-        dense = [*self._bottom.parameters(), *self._top.parameters()]
-        rate = LEARNING_RATE[name]
-        if name == "sgd":
-            return [torch.optim.SGD(tables, rate), torch.optim.SGD(dense, rate, fused=True)]
-        rows = RowWiseAdagrad if name == "rowwise" else torch.optim.Adagrad
-        return [rows(tables, rate), torch.optim.Adagrad(dense, rate, fused=True)]
+    def _of_mlps(self, name: str) -> torch.optim.Optimizer:
+        make = torch.optim.SGD if name == "sgd" else torch.optim.Adagrad
+        return make([*self._bottom.parameters(), *self._top.parameters()], LEARNING_RATE[name], fused=True)
+
+    def _make_tables(self, workload: Workload, optimizer: str, weights: Weights) -> list[torch.optim.Optimizer]:
+        """Makes the tables; returns what updates them, where the backward pass does not."""
+        self._tables = [_bag(torch.from_numpy(weights.table(i))) for i in range(len(workload.rows))]
+        of_tables = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise": RowWiseAdagrad}
+        return [of_tables[optimizer]([t.weight for t in self._tables], LEARNING_RATE[optimizer])]
+
+    def _vectors(self, ids: list[torch.Tensor], offsets: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The vectors of one or more tables each, [B, tables * dim], in the order of the tables."""
+        return [t(i, o) for t, i, o in zip(self._tables, ids, offsets, strict=True)]
+
+    def _tensors(self, batch: Batch) -> tuple:
+        """Dense features, ids and offsets as `_vectors` takes them, and labels."""
+        ids = [torch.from_numpy(i).long() for i in batch.ids]
+        if batch.splits is None:
+            offsets = [torch.arange(len(batch.labels))] * len(ids)
+        else:
+            offsets = [torch.from_numpy(s[:-1]) for s in batch.splits]
+        return torch.from_numpy(batch.dense), ids, offsets, torch.from_numpy(batch.labels)
 
     def _logits(self, dense: torch.Tensor, ids: list[torch.Tensor], offsets: list[torch.Tensor]) -> torch.Tensor:
         bottom = self._bottom(dense)
-        vectors = [t(i, o).to(bottom.dtype) for t, i, o in zip(self._tables, ids, offsets, strict=True)]
+        vectors = [v.to(bottom.dtype) for v in self._vectors(ids, offsets)]
         stacked = torch.cat([bottom, *vectors], 1).view(self._shape)
         products = torch.bmm(stacked, stacked.transpose(1, 2)).flatten(1)
         return self._top(torch.cat([bottom, products.index_select(1, self._triangle)], 1))[:, 0]
@@ -89,12 +102,3 @@ def _mlp(weights: list, relu_last: bool) -> torch.nn.Sequential:
         if relu_last or number < len(weights) - 1:
             layers.append(torch.nn.ReLU())
     return torch.nn.Sequential(*layers)
-
-
-def _tensors(batch: Batch) -> tuple:
-    ids = [torch.from_numpy(i).long() for i in batch.ids]
-    if batch.splits is None:
-        offsets = [torch.arange(len(batch.labels))] * len(ids)
-    else:
-        offsets = [torch.from_numpy(s[:-1]) for s in batch.splits]
-    return torch.from_numpy(batch.dense), ids, offsets, torch.from_numpy(batch.labels)

@@ -39,22 +39,36 @@ def groups_of(workload: Workload) -> dict[str, list[Variant]]:
         return [Variant(p, o, q, workload) for o in optimizers for q in precisions for p in peers]
 
     one_hot = not workload.longest_bag
-    two = ["ours", "PyTorch"] if one_hot else ["ours", "ours, ids sorted", "PyTorch"]
-    tfrs = some(["TFRS Ranking"], ["adagrad"], ["fp32"]) if one_hot else []
+    all_have = ["ours", "PyTorch", "FBGEMM"] if one_hot else ["ours", "ours, ids sorted", "PyTorch", "FBGEMM"]
+    tfrs = {o: some(["TFRS Ranking"], [o], ["fp32"]) if one_hot else [] for o in ("adagrad", "sgd")}
     groups: dict[str, list[Variant]] = {}
     for precision in ("bf16", "fp32"):
-        together = some(two, ["adagrad", "rowwise"], [precision]) + tfrs
+        adagrads = [some(all_have, [o], [precision]) for o in ("adagrad", "rowwise")]
+        together = [*adagrads[0], *adagrads[1], *tfrs["adagrad"]]
         if fits(together):
             groups[f"Adagrads {precision}"] = together
         else:
-            for optimizer in ("adagrad", "rowwise"):
-                groups[f"{optimizer} {precision}"] = some(two, [optimizer], [precision]) + tfrs
-    groups["SGD"] = some(two, ["sgd"], ["bf16", "fp32"]) + (
-        some(["TFRS Ranking"], ["sgd"], ["fp32"]) if one_hot else []
-    )
+            groups |= _parts(f"adagrad {precision}", adagrads[0] + tfrs["adagrad"])
+            groups |= _parts(f"rowwise {precision}", adagrads[1])
+    sgd = [some(all_have, ["sgd"], ["bf16"]), some(all_have, ["sgd"], ["fp32"]) + tfrs["sgd"]]
+    if fits(sgd[0] + sgd[1]):
+        groups["SGD"] = sgd[0] + sgd[1]
+    else:
+        groups |= _parts("SGD bf16", sgd[0]) | _parts("SGD fp32", sgd[1])
     if one_hot:
         groups["Keras 3"] = some(["ours"], ["adagrad"], ["bf16", "fp32"]) + some(["Keras 3"], ["adagrad"], ["fp32"])
     return groups
+
+
+def _parts(name: str, variants: list[Variant]) -> dict[str, list[Variant]]:
+    """Groups that the memory holds, each with the first of the variants, ours, and at least one other."""
+    ours, *others = variants
+    parts = [[ours]]
+    for variant in others:
+        if len(parts[-1]) > 1 and not fits([*parts[-1], variant]):
+            parts.append([ours])
+        parts[-1].append(variant)
+    return {f"{name}, part {i}" if i > 1 else name: part for i, part in enumerate(parts, 1)}
 
 
 def _peaks(options: Options) -> dict[str, Any]:
