@@ -3,6 +3,7 @@
 make bench                                # everything: more than an hour on 2 cores, up to 18 GB of memory
 python benchmarks/train.py --quick        # a smoke test of all of it, whose numbers mean nothing
 python benchmarks/train.py --studies=peers --workloads=criteo_kaggle,mlperf_zipf
+python benchmarks/train.py --compare=results.json   # a short run, and what changed against these results
 
 Writes results.json (every step time), results.md and pictures. Studies that are not run keep what an earlier run left
 in the same directory. Leave the machine alone meanwhile: with other work on its cores PyTorch, whose threads wait
@@ -21,6 +22,8 @@ import time
 from typing import Any
 
 from absl import app, flags
+from changes import changes
+from changes import table as table_of_changes
 from charts import draw
 from machine import describe, machine
 from studies import Options
@@ -28,35 +31,50 @@ from tables import tables
 from workloads import WORKLOADS
 
 _STUDIES = ["peers", "vocabulary", "batch", "memory", "fit", "precision"]
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/results", "The directory of the results.")
-_CHOSEN = flags.DEFINE_list("studies", _STUDIES, "What to measure.")
-_WORKLOADS = flags.DEFINE_list("workloads", None, "For the studies peers and memory; by default all.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The directory of the results; benchmarks/results, or with --compare benchmarks/results-compared."
+)
+_COMPARE = flags.DEFINE_string(
+    "compare", None, "The results.json of an earlier run: trains with few variants and steps, and says what changed."
+)
+_CHOSEN = flags.DEFINE_list("studies", None, "What to measure; by default all, and with --compare peers.")
+_WORKLOADS = flags.DEFINE_list(
+    "workloads", None, "For the studies peers and memory; by default all, and with --compare three."
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each variant has its turn.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 20, "Timed steps in a turn.", lower_bound=1)
 _QUICK = flags.DEFINE_bool("quick", False, "Tiny sizes and few steps.")
+
+# What --compare trains and how many steps a turn: within 15 minutes on 2 cores.
+_COMPARED = ["criteo_kaggle", "mlperf", "paper"]
+_BRIEF_STEPS = 10
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
-    workloads = _WORKLOADS.value or (["criteo_kaggle_zipf", "paper"] if _QUICK.value else list(WORKLOADS))
-    for given, known in ((_CHOSEN.value, _STUDIES), (workloads, list(WORKLOADS))):
+    earlier = _to_compare_with(_COMPARE.value) if _COMPARE.value else None
+    every = _COMPARED if earlier else list(WORKLOADS)
+    workloads = _WORKLOADS.value or (["criteo_kaggle_zipf", "paper"] if _QUICK.value else every)
+    chosen = _CHOSEN.value or (["peers"] if earlier else _STUDIES)
+    output = _OUTPUT.value or ("benchmarks/results-compared" if earlier else "benchmarks/results")
+    for given, known in ((chosen, _STUDIES), (workloads, list(WORKLOADS))):
         if unknown := sorted(set(given) - set(known)):
             raise app.UsageError(f"unknown {', '.join(unknown)}; choose from {', '.join(known)}")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the workers too
-    rounds, steps = (2, 3) if _QUICK.value else (_ROUNDS.value, _STEPS.value)
-    options = Options([WORKLOADS[name] for name in workloads], rounds, steps, _QUICK.value)
-    os.makedirs(_OUTPUT.value, exist_ok=True)
+    rounds, steps = (2, 3) if _QUICK.value else (_ROUNDS.value, _BRIEF_STEPS if earlier else _STEPS.value)
+    options = Options([WORKLOADS[name] for name in workloads], rounds, steps, _QUICK.value, brief=earlier is not None)
+    os.makedirs(output, exist_ok=True)
     here = machine()
     print(describe(here), flush=True)
     if here["load"] > 0.3:
         print(
             f"WARNING: something else is at work here (load {here['load']:.1f}): the times will say little", flush=True
         )
-    studies = _earlier(os.path.join(_OUTPUT.value, "results.json"))
+    studies = _earlier(os.path.join(output, "results.json"))
     begin = time.perf_counter()
-    for number, name in enumerate(_CHOSEN.value, 1):
-        print(f"\n{name} ({number} of {len(_CHOSEN.value)}, after {_minutes(begin)})", flush=True)
+    for number, name in enumerate(chosen, 1):
+        print(f"\n{name} ({number} of {len(chosen)}, after {_minutes(begin)})", flush=True)
         try:
             result = importlib.import_module(f"studies.{name}").run(options)
         except Exception as e:  # the others can go on
@@ -64,13 +82,33 @@ def main(argv: list[str]) -> None:
             continue
         date = datetime.datetime.now().isoformat(timespec="seconds")
         studies[name] = {"date": date, "machine": here, "quick": options.quick, "result": result}
-        _write(studies, _OUTPUT.value)
+        _write(studies, output)
     print(f"\n{_minutes(begin)} in all\n")
     for table in tables(studies):
         print(table.text(), flush=True)
-    for path in draw(studies, _OUTPUT.value):
+    for path in draw(studies, output):
         print(path)
-    print(os.path.join(_OUTPUT.value, "results.md"))
+    print(os.path.join(output, "results.md"))
+    if earlier and "peers" in studies and studies["peers"]["machine"] is here:  # of this run
+        found = changes(studies["peers"]["result"], earlier["result"])
+        print(f"\nthen: {describe(earlier['machine'])}\nnow:  {describe(here)}\n")
+        print(table_of_changes(found, earlier["date"]).text())
+
+
+def _to_compare_with(path: str) -> dict[str, Any]:
+    """The study of peers of an earlier run."""
+    try:
+        with open(path) as f:
+            study = json.load(f).get("peers")
+    except (OSError, ValueError) as e:
+        raise app.UsageError(f"--compare={path} is not the results.json of an earlier run: {e}") from e
+    if study is None:
+        raise app.UsageError(f"{path} has no study of peers to compare with; make it by --studies=peers")
+    if study["quick"] != _QUICK.value:
+        raise app.UsageError(
+            f"{path} is {'' if study['quick'] else 'not '}from a --quick run, and this run is not alike"
+        )
+    return study
 
 
 def _minutes(begin: float) -> str:

@@ -12,12 +12,13 @@ from workloads import Workload
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the flags say."""
+    """What the flags say. `brief` leaves out what `--compare` has no time for."""
 
     workloads: list[Workload]
     rounds: int
     steps: int
     quick: bool
+    brief: bool = False
 
     def sized(self, workload: Workload) -> Workload:
         return workload.tiny() if self.quick else workload

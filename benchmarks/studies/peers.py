@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ LOSS_STEPS = 50
 def run(options: Options) -> dict[str, Any]:
     groups = []
     for workload in map(options.sized, options.workloads):
-        plan = groups_of(workload)
-        if options.quick:
+        plan = brief_groups_of(workload) if options.brief else groups_of(workload)
+        if options.quick and not options.brief:
             plan = {name: plan[name] for name in (next(iter(plan)), list(plan)[-1])}  # every peer is in one of them
         for number, (name, variants) in enumerate(plan.items(), 1):
             title = f"{workload.name}, {name} ({number} of {len(plan)})"
@@ -26,7 +27,9 @@ def run(options: Options) -> dict[str, Any]:
                 {
                     "workload": workload.name,
                     "name": name,
-                    "variants": run_group(title, named, options, losses=10 if options.quick else LOSS_STEPS),
+                    "variants": run_group(
+                        title, named, options, losses=10 if options.quick or options.brief else LOSS_STEPS
+                    ),
                 }
             )
     return {"groups": groups, "peaks": _peaks(options), "work": _work(options)}
@@ -35,11 +38,8 @@ def run(options: Options) -> dict[str, Any]:
 def groups_of(workload: Workload) -> dict[str, list[Variant]]:
     """Variants to compare with each other, as many together as the memory holds."""
 
-    def some(peers: Sequence[str], optimizers: Sequence[str], precisions: Sequence[str]) -> list[Variant]:
-        return [Variant(p, o, q, workload) for o in optimizers for q in precisions for p in peers]
-
-    one_hot = not workload.longest_bag
-    all_have = ["ours", "PyTorch", "FBGEMM"] if one_hot else ["ours", "ours, ids sorted", "PyTorch", "FBGEMM"]
+    some = functools.partial(_variants, workload)
+    one_hot, all_have = not workload.longest_bag, _all_have(workload)
     tfrs = {o: some(["TFRS Ranking"], [o], ["fp32"]) if one_hot else [] for o in ("adagrad", "sgd")}
     groups: dict[str, list[Variant]] = {}
     for precision in ("bf16", "fp32"):
@@ -58,6 +58,25 @@ def groups_of(workload: Workload) -> dict[str, list[Variant]]:
     if one_hot:
         groups["Keras 3"] = some(["ours"], ["adagrad"], ["bf16", "fp32"]) + some(["Keras 3"], ["adagrad"], ["fp32"])
     return groups
+
+
+def brief_groups_of(workload: Workload) -> dict[str, list[Variant]]:
+    """The groups of a comparison with an earlier run: row-wise Adagrad and SGD by the peers that have both."""
+    groups: dict[str, list[Variant]] = {}
+    for optimizer, precision in (("rowwise", "bf16"), ("rowwise", "fp32"), ("sgd", "fp32")):
+        groups |= _parts(f"{optimizer} {precision}", _variants(workload, _all_have(workload), [optimizer], [precision]))
+    return groups
+
+
+def _all_have(workload: Workload) -> list[str]:
+    """Peers that take this workload with every optimizer and precision."""
+    return ["ours", *(["ours, ids sorted"] if workload.longest_bag else []), "PyTorch", "FBGEMM"]
+
+
+def _variants(
+    workload: Workload, peers: Sequence[str], optimizers: Sequence[str], precisions: Sequence[str]
+) -> list[Variant]:
+    return [Variant(p, o, q, workload) for o in optimizers for q in precisions for p in peers]
 
 
 def _parts(name: str, variants: list[Variant]) -> dict[str, list[Variant]]:
