@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import travel
+from cases import matrix
 from fake_tpu import tables_in_layout
 
 import tfrs_dlrm as td
@@ -140,6 +141,30 @@ def test_checkpoints_travel(trip, saved_on, restored_on, request):
         np.testing.assert_allclose(continued[name], values, atol=1e-5, rtol=1e-5, err_msg=name)
         if name.startswith("tables/"):
             assert not np.array_equal(values, saved[name])
+
+
+@pytest.mark.parametrize(
+    ("kind", "saved_on", "restored_on"),
+    matrix(
+        [
+            (td.DIN, "mirrored-2", "one_device"),
+            (td.BST, "one_device", "mirrored-2"),
+            (td.BST, "mirrored-4", "one_device"),
+        ],
+        fast=[],
+    ),
+)
+def test_models_of_histories_travel(kind, saved_on, restored_on, tmp_path):
+    with HERE[saved_on]().scope():
+        travel.save(travel.make_model(kind), str(tmp_path), "there")
+    with HERE[restored_on]().scope():
+        travel.restore(travel.make_model(kind), str(tmp_path), "there", "here")
+    names = ("there.saved", "there.restored-here", "there.continued", "there.continued-here")
+    saved, restored, uninterrupted, continued = (dict(np.load(tmp_path / f"{name}.npz")) for name in names)
+    assert saved.keys() == restored.keys() == continued.keys()
+    for name, values in saved.items():
+        np.testing.assert_array_equal(restored[name], values, err_msg=name)
+        np.testing.assert_allclose(continued[name], uninterrupted[name], atol=1e-5, rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.cluster

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 from cases import matrix
-from family import ONE_EACH, PROJECTED, SCHEMA, batch, make
+from family import HISTORIES, ONE_EACH, PROJECTED, SCHEMA, batch, make
 
 import tfrs_dlrm as td
 from tfrs_dlrm.schema import Label, Schema, Table
@@ -21,6 +21,7 @@ LABELS = {
     "click": [Label("y")],
     "number": [Label("y", task="regression", mean=2.0, std=3.0)],
     "several": [Label("y"), Label("z", task="regression", loss_weight=0.5)],
+    "click, histories": [Label("y")],
 }
 FORMATS = (".keras", "")
 # Tracing a SavedModel takes most of the time; tests/models/test_family.py saves each model as one.
@@ -30,6 +31,7 @@ AS_SAVED_MODEL_TOO = {
     ("matrix_factorization", "click", "float32"),
     ("wide_and_deep", "click", "float32"),
     ("final_mlp", "click", "float32"),
+    ("bst", "click, histories", "float32"),
     ("deepfm", "click", "mixed_bfloat16"),
 }
 STEPS = 20
@@ -37,8 +39,9 @@ STEPS = 20
 
 def schema_of(labels: str, dtype: str = "float32") -> Schema:
     first, *more = LABELS[labels]
-    tables = tuple(dataclasses.replace(t, dtype=dtype) for t in PROJECTED.tables)
-    return dataclasses.replace(PROJECTED, label=first, more_labels=tuple(more), tables=tables)
+    schema = HISTORIES if labels == "click, histories" else PROJECTED
+    tables = tuple(dataclasses.replace(t, dtype=dtype) for t in schema.tables)
+    return dataclasses.replace(schema, label=first, more_labels=tuple(more), tables=tables)
 
 
 def data(schema: Schema, steps: int = STEPS, seed: int = 0) -> tf.data.Dataset:
@@ -84,6 +87,7 @@ def assert_equal(a: td.RankingModel, b: td.RankingModel, tolerance: float = 0) -
 CASES = [
     *((form, "click", "float32", ("rowwise", "lazy_adam", "per_table")[i % 3]) for i, form in enumerate(ONE_EACH)),
     *((form, labels, "float32", "lazy_adam") for form, labels in SEVERAL),
+    *((form, "click, histories", "float32", "rowwise") for form in ("din", "bst", "deepfm")),
     *((form, "click", "mixed_bfloat16", "rowwise") for form in ("dcn of mlperf", "deepfm")),
 ]
 FAST = [("deepfm", "click", "mixed_bfloat16", "rowwise")]

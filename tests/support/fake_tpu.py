@@ -144,7 +144,8 @@ def encoded_batch(schema: Schema, size: int, seed: int = 0, most: int = 4) -> di
         columns = [rng.integers(0, schema.table_of(f).vocabulary_size, size) for f in schema.one_hot]
         batch["ids"] = tf.constant(np.stack(columns, axis=1), tf.int32)
     for f in schema.multi_hot:
-        lengths = rng.integers(0, most + 1, size)
+        lengths = batch[f.parallel_to].row_lengths() if f.parallel_to else rng.integers(0, most + 1, size)
+        lengths = np.asarray(lengths)
         ids = tf.constant(rng.integers(0, schema.table_of(f).vocabulary_size, lengths.sum()), tf.int32)
         batch[f.name] = tf.RaggedTensor.from_row_lengths(ids, lengths)
         if f.weights:

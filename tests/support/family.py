@@ -24,6 +24,15 @@ SCHEMA = Schema(
 PROJECTED = dataclasses.replace(
     SCHEMA, dense=(SCHEMA.dense[0], DenseFeature("title", size=3, projected=True), SCHEMA.dense[1])
 )
+# A history and a list that is parallel to it.
+HISTORIES = dataclasses.replace(
+    PROJECTED,
+    categorical=(
+        *SCHEMA.categorical,
+        CategoricalFeature("seen", history_of="item", sequence_length=2, pooling="target_attention"),
+        CategoricalFeature("seen_by", history_of="user", parallel_to="seen"),
+    ),
+)
 NO_DENSE = Schema(Label("y"), (), SCHEMA.categorical, SCHEMA.tables)
 DEEP = {"top_mlp": (6, 5, 1), "embedding_dim": 4, "bottom_mlp": (5, 4)}
 STREAMS = {"embedding_dim": 4, "first_mlp": (6, 4), "second_mlp": (6,), "gate_mlp": (3,), "heads": 2}
@@ -80,6 +89,9 @@ def batch(schema: Schema = SCHEMA, size: int = 6) -> dict[str, tf.Tensor | tf.Ra
         "tags": tf.RaggedTensor.from_row_lengths(rng.integers(0, 7, 9).astype(np.int32)[: lengths.sum()], lengths),
         "tags_weights": tf.RaggedTensor.from_row_lengths(rng.uniform(0.5, 2, 9).astype("f")[: lengths.sum()], lengths),
     }
+    if schema.histories:
+        events = tf.RaggedTensor.from_row_lengths(np.arange(9, dtype=np.int32)[: lengths.sum()], lengths)
+        features |= {"seen": events, "seen_by": events + 3}
     if schema.dense:
         features["dense"] = tf.constant(rng.normal(size=(6, schema.dense_width))[:size], tf.float32)
     return features

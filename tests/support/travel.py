@@ -35,16 +35,17 @@ SCHEMA = Schema(
         CategoricalFeature("user"),
         CategoricalFeature("words", multi_valued=True, weights="w"),
         CategoricalFeature("site"),
+        CategoricalFeature("seen", history_of="site", sequence_length=3, pooling="target_attention"),
     ),
     tables=(Table("user", 8, 301), Table("words", 8, 120), Table("site", 8, 11)),
 )
 STEPS, BATCH = 4, 16
 
 
-def make_model(embeddings=None):
+def make_model(kind=td.DLRM):
     """Under the strategy in scope."""
-    more = {"replicate_below": 1000} if embeddings is None else {"embeddings": embeddings}
-    model = td.DLRM(SCHEMA, (16, 8), (16, 1), **more)
+    bottom = {"bottom_mlp": (16, 8)} if kind is td.DLRM else {}
+    model = kind(SCHEMA, top_mlp=(16, 1), replicate_below=1000, **bottom)
     model.compile(keras.optimizers.Adagrad(0.05), td.Adagrad(0.05))
     return model
 
@@ -69,10 +70,12 @@ def _examples():
     size = 3 * STEPS * BATCH
     lengths = rng.integers(0, 4, size)
     words = tf.RaggedTensor.from_row_lengths(rng.integers(0, 120, lengths.sum()).astype(np.int32), lengths)
+    seen = words.with_values(tf.constant(rng.integers(0, 11, lengths.sum()), tf.int32))
     features = {
         "dense": rng.random((size, 2), np.float32),
         "ids": np.stack([rng.integers(0, 301, size), rng.integers(0, 11, size)], axis=1).astype(np.int32),
         "words": words,
+        "seen": seen,
         "words_weights": words.with_values(tf.constant(rng.uniform(0.5, 2, lengths.sum()), tf.float32)),
     }
     return tf.data.Dataset.from_tensor_slices((features, rng.integers(0, 2, size).astype(np.float32)))

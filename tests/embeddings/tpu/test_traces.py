@@ -43,6 +43,19 @@ RAGGED = Schema(
         Table("home", 4, 600),
     ),
 )
+# Histories of a table on the hardware and of a replicated one, with and without a parallel list.
+HISTORIES = Schema(
+    label=Label("y"),
+    dense=DENSE,
+    categorical=(
+        CategoricalFeature("large"),
+        CategoricalFeature("small"),
+        CategoricalFeature("seen", history_of="large", sequence_length=3, pooling="target_attention"),
+        CategoricalFeature("kinds", history_of="small", parallel_to="seen"),
+        CategoricalFeature("recent", history_of="small", sequence_length=2),
+    ),
+    tables=(Table("large", 8, 500), Table("small", 8, 20)),
+)
 SCHEMAS = {"one-hot": ONE_HOT, "ragged": RAGGED}
 ABOVE = 2000  # bytes: `small` is replicated, all others are not
 
@@ -86,6 +99,16 @@ def make_model(kind, schema, optimizer, dense_optimizer=None):
     return model
 
 
+def check_chips(trace):
+    """Nothing on the chips that they cannot do: strings, float64, shapes that depend on values."""
+    forbidden = {"Unique", "UniqueV2", "Where", "StringFormat", "AsString", "Assert", "DynamicPartition", "TopKV2"}
+    assert not forbidden & {o.type for o in trace.on_chip}
+    outputs = [t for o in trace.on_chip for t in o.outputs if o.type not in ("TPUReplicatedInput", "Identity")]
+    assert not {tf.string, tf.float64} & {t.dtype for t in outputs}
+    unknown = [t.op.type for t in outputs if not t.shape.is_fully_defined()]
+    assert set(unknown) <= {"TPUAnnotateTensorsWithDynamicShape", "TPUCopyWithDynamicShape"}, unknown
+
+
 @pytest.mark.parametrize(
     ("kind", "dtype", "data"),
     matrix(
@@ -119,14 +142,7 @@ def test_train_step(kind, dtype, data):
     sums = len(model.dense_variables) + 3 * replicated + metrics
     assert trace.count("CrossReplicaSum", where=trace.on_chip) == [sums]
 
-    # Nothing on the chips that they cannot do: strings, float64, shapes that depend on values.
-    forbidden = {"Unique", "UniqueV2", "Where", "StringFormat", "AsString", "Assert", "DynamicPartition", "TopKV2"}
-    assert not forbidden & {o.type for o in trace.on_chip}
-    outputs = [t for o in trace.on_chip for t in o.outputs if o.type not in ("TPUReplicatedInput", "Identity")]
-    assert not {tf.string, tf.float64} & {t.dtype for t in outputs}
-    unknown = [t.op.type for t in outputs if not t.shape.is_fully_defined()]
-    assert set(unknown) <= {"TPUAnnotateTensorsWithDynamicShape", "TPUCopyWithDynamicShape"}, unknown
-
+    check_chips(trace)
     # The MLPs compute in the dtype of the policy; tables, their gradients and the hardware's activations are float32.
     products = {o.outputs[0].dtype for o in trace.on_chip if o.type in ("MatMul", "BatchMatMulV2")}
     assert products == {tf.as_dtype(dtype)}
@@ -138,6 +154,30 @@ def test_train_step(kind, dtype, data):
         assert [t.shape for t in received.outputs] == [t.shape for t in sent.inputs[:-1]] == shapes
         assert sent.inputs[-1].shape == []
         assert {t.dtype for t in (*received.outputs, *sent.inputs)} == {tf.float32}
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "dtype", "training"),
+    matrix(
+        [
+            *((td.BST, kind, "float32", True) for kind in KINDS),
+            *((td.DIN, kind, "bfloat16", True) for kind in ("V1", "SparseCore")),
+            (td.DLRM, "SparseCore", "float32", False),
+        ],
+        fast=[(td.BST, "V1", "float32", True)],
+    ),
+)
+def test_steps_of_models_with_histories(model, kind, dtype, training):
+    """Of events on both sides: their number of an example is known when the batch is made, and never on the chips."""
+    with precision(dtype), fake_tpu(kind) as strategy, strategy.scope():
+        tables = make_tables(kind, HISTORIES, ABOVE, BATCH)
+        bottom = {"bottom_mlp": (16, 8)} if model is td.DLRM else {}
+        made = model(HISTORIES, top_mlp=(16, 1), dropout=0.2, embeddings=tables, **bottom)
+        made.compile(keras.optimizers.Adam(0.01), Adagrad(0.1))
+        trace = Trace(strategy, made, HISTORIES, training)
+    assert bool(tables.on_hardware) == bool(kind)
+    check_chips(trace)
+    assert {o.outputs[0].dtype for o in trace.on_chip if o.type in ("MatMul", "BatchMatMulV2")} == {tf.as_dtype(dtype)}
 
 
 def test_lookup_and_update_of_v1_belong_together():

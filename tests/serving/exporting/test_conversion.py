@@ -47,10 +47,11 @@ def inputs_of(specs, size):
     return made
 
 
-def with_histories(schema):
+def with_histories(schema, pooling):
     """Two parallel histories, of which the last two events count."""
-    sites = CategoricalFeature("sites", sequence_length=2, history_of="site")
-    users = CategoricalFeature("users", history_of="user", parallel_to="sites", pooling="sum")
+    sites = CategoricalFeature("sites", sequence_length=2, history_of="site", pooling=pooling)
+    users = CategoricalFeature("users", history_of="user", parallel_to="sites")
+    users = dataclasses.replace(users, pooling="sum") if pooling == "mean" else users
     return dataclasses.replace(schema, categorical=(*schema.categorical, sites, users))
 
 
@@ -68,6 +69,8 @@ def in_onnx(function, specs):
     return lambda inputs: {"probability": session.run(None, {name: inputs[name] for name in names})[0]}
 
 
+# DIN and BST read the events of histories, whatever their pooling.
+POOLINGS = {"dlrm": "mean", "deepfm": "target_attention", "din": "mean", "bst": "mean"}
 STORED = [*((form, "float32") for form in ONE_EACH), ("dlrm", "int8"), ("deepfm", "int8")]
 
 
@@ -78,7 +81,8 @@ def test_encoded_runs_in_tensorflow_lite_and_onnx(trained, form, storage):
     of_two = {"user": "user", "item": "site"} if form == "matrix_factorization" else {}
     config = any_model(form.split()[0], **FORMS[form] | of_two)
     schema = td.Schema.load(f"{data}/schema.json")
-    model = config.build(config.schema(with_histories(schema) if form in ("dlrm", "deepfm") else schema), seed=1)
+    schema = with_histories(schema, POOLINGS[form]) if form in POOLINGS else schema
+    model = config.build(config.schema(schema), seed=1)
     model.build()
     serving = ServingModel(model, Encoder.load(data), (), storage)
     encoded, specs = make_encoded(serving), serving.encoded_signature()

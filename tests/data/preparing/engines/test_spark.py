@@ -66,6 +66,7 @@ SCHEMA = Schema(
         Table("price_bucket_x_user", vocabulary_size=500),
     ),
     weight="w",
+    group="user",
 )
 # In UTF-16, as Java has it, the last of them would come before the one in front of it.
 ODD = ["a", "B", "é", "\ud7ff", "\uffee", "\U0001f600"]
