@@ -1,17 +1,29 @@
 """Histories along the whole path: a log, its encoding, tables, a train step, and a served model."""
 
 import dataclasses
+import json
 from pathlib import Path
 
+import mock_kafka
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
 import tf_keras as keras
 from numpy_models import numpy_mlp, numpy_transformer
+from sklearn.metrics import log_loss
 
 import tfrs_dlrm as td
-from tfrs_dlrm.config import BSTConfig, DataConfig, DCNConfig, DINConfig, OptimizerConfig, RunConfig, TrainConfig
+from tfrs_dlrm.config import (
+    BSTConfig,
+    DataConfig,
+    DCNConfig,
+    DINConfig,
+    OptimizerConfig,
+    RunConfig,
+    StreamConfig,
+    TrainConfig,
+)
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
 from tfrs_dlrm.data.preparing.profiling.column_profile import Profile
@@ -20,6 +32,7 @@ from tfrs_dlrm.data.reading.dataset import dataset
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 from tfrs_dlrm.serving.exporting.export import ExportOptions, export
 from tfrs_dlrm.serving.verification.verify import verify
+from tfrs_dlrm.streaming.loop import train_on_stream
 from tfrs_dlrm.tools.explain.explain_run import Questions, explain_run
 from tfrs_dlrm.training.loop import train_and_evaluate
 
@@ -327,3 +340,33 @@ def test_trains_exports_and_explains(data, model, request, tmp_path):
     explained = explain_run(str(tmp_path / "run"), questions)
     importance = {each.feature: each.worsening for each in explained.importance.features}
     assert importance["clicked"] == importance["clicked_categories"]  # they move together
+
+
+@pytest.mark.parametrize("data, model", [("attended", DIN), READS_EVENTS])
+def test_trains_on_a_stream(data, model, request, tmp_path):
+    """A window is scored before it is trained on: by a new model, as the rows of a frame are."""
+    data = request.getfixturevalue(data)
+    data = data if isinstance(data, str) else data[0]
+    rows = written(log(200, seed=2))
+    broker = mock_kafka.MockKafka()
+    broker.topic("clicks")
+    try:
+        broker.send("clicks", rows.to_dict("records"))
+        config = RunConfig(
+            DataConfig(path=data, source=f"kafka://{broker.servers}/clicks"),
+            model,
+            OptimizerConfig("adam", 0.05, "rowwise_adagrad", 0.5),
+            TrainConfig(batch_size=50, tensorboard=False),
+            StreamConfig(window_rows=200, stop_at_end=True),
+        )
+        train_on_stream(config, str(tmp_path / "run"))
+    finally:
+        broker.close()
+    found = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [r["rows"] for r in found] == [200]
+    new = model.build(model.schema(Schema.load(f"{data}/schema.json")), seed=config.train.seed)
+    trained = td.load_model(str(tmp_path / "run"), which="latest")
+    encoded, y = Encoder.load(data)(rows), rows["y"].to_numpy()
+    first = log_loss(y, new(encoded))
+    assert found[0]["eval"]["log_loss"] == pytest.approx(first, rel=1e-5)
+    assert log_loss(y, trained(encoded)) < first - 1e-3
