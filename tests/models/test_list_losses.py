@@ -163,3 +163,6 @@ def test_what_list_losses_need():
         ValueError, match=r"the list loss needs features\['group'\], int64 \[B\], .*; found 'dense', 'i"
     ):
         made(list_loss="softmax").fit(small_model.data(1), verbose=0)
+    named = with_groups(1).map(lambda x, y: (x | {"group": tf.strings.as_string(x["group"])}, y))
+    with pytest.raises(ValueError, match=r"features\['group'\] of dtype string; whole numbers are needed, .*factorize"):
+        made(list_loss="softmax").fit(named, verbose=0)

@@ -127,7 +127,7 @@ class MixedLoss:
         """Returns the group ids of a training batch, [B]; None without a list loss.
 
         Raises:
-          ValueError: the batch has none.
+          ValueError: the batch has none, or they are no whole numbers.
         """
         if self._loss is None:
             return None
@@ -136,7 +136,13 @@ class MixedLoss:
                 "the list loss needs features['group'], int64 [B], the group of each row of a training batch; found"
                 f" {', '.join(map(repr, features))}"
             )
-        return features[GROUP]
+        groups = tf.convert_to_tensor(features[GROUP])
+        if not groups.dtype.is_integer:
+            raise ValueError(
+                f"features['group'] of dtype {groups.dtype.name}; whole numbers are needed, one for each group: number"
+                " the groups, such as with pandas.factorize"
+            )
+        return groups
 
     def __call__(
         self,
