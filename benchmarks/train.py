@@ -45,7 +45,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each variant has its turn
 _STEPS = flags.DEFINE_integer("steps", 20, "Timed steps in a turn.", lower_bound=1)
 _QUICK = flags.DEFINE_bool("quick", False, "Tiny sizes and few steps.")
 
-# What --compare trains and how many steps a turn: within 15 minutes on 2 cores.
+# What --compare trains, and how many steps a turn.
 _COMPARED = ["criteo_kaggle", "mlperf", "paper"]
 _BRIEF_STEPS = 10
 
