@@ -56,6 +56,11 @@ HISTORIES = Schema(
     ),
     tables=(Table("large", 8, 500), Table("small", 8, 20)),
 )
+LATER = (td.GDCN, td.FinalMLP, td.MaskNet, td.AutoInt, td.XDeepFM, td.FinalNet)
+SIZES = {
+    td.DLRM: {"bottom_mlp": (16, 8), "top_mlp": (16, 1)},
+    td.FinalMLP: {"first_mlp": (16, 8), "second_mlp": (16, 8)},
+}
 SCHEMAS = {"one-hot": ONE_HOT, "ragged": RAGGED}
 ABOVE = 2000  # bytes: `small` is replicated, all others are not
 
@@ -163,16 +168,17 @@ def test_train_step(kind, dtype, data):
             *((td.BST, kind, "float32", True) for kind in KINDS),
             *((td.DIN, kind, "bfloat16", True) for kind in ("V1", "SparseCore")),
             (td.DLRM, "SparseCore", "float32", False),
+            *zip(LATER, itertools.cycle(KINDS), itertools.cycle(["float32", "bfloat16"]), [True] * 6, strict=False),
         ],
         fast=[(td.BST, "V1", "float32", True)],
     ),
 )
-def test_steps_of_models_with_histories(model, kind, dtype, training):
+def test_steps_of_other_models(model, kind, dtype, training):
     """Of events on both sides: their number of an example is known when the batch is made, and never on the chips."""
     with precision(dtype), fake_tpu(kind) as strategy, strategy.scope():
-        tables = make_tables(kind, HISTORIES, ABOVE, BATCH)
-        bottom = {"bottom_mlp": (16, 8)} if model is td.DLRM else {}
-        made = model(HISTORIES, top_mlp=(16, 1), dropout=0.2, embeddings=tables, **bottom)
+        rows = HISTORIES.with_linear_weights() if model is td.XDeepFM else HISTORIES
+        tables = make_tables(kind, rows, ABOVE, BATCH)
+        made = model(HISTORIES, dropout=0.2, embeddings=tables, **SIZES.get(model, {"top_mlp": (16, 1)}))
         made.compile(keras.optimizers.Adam(0.01), Adagrad(0.1))
         trace = Trace(strategy, made, HISTORIES, training)
     assert bool(tables.on_hardware) == bool(kind)
