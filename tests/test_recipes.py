@@ -97,6 +97,14 @@ def test_logs_with_histories(name, label, tmp_path):
         assert [len(x) for x in encoded[h]] == [min(n, longest) for n in lengths[:200]]
 
 
+def test_sizes_of_esmm():
+    """Two MLPs of the 23 vectors; a softmax over two outputs, as in the paper, is a logit, their difference."""
+    schema = Schema.load(SCHEMAS / "ali_ccp.json")
+    schema = schema.with_vocabulary_sizes({t.name: 10 for t in schema.tables})
+    tower = 23 * 18 * 200 + 200 + 200 * 80 + 80 + 80 + 1
+    assert weights(load_recipe("ali_ccp"), schema) == 23 * 10 * 18 + 2 * tower == 4_140 + 198_322
+
+
 def test_sizes_of_mlperf():
     """By hand, from the layers that the references name."""
 
@@ -154,6 +162,66 @@ def test_criteo_x4(tmp_path, monkeypatch):
     # Of I1, 2 occurs 181 times, the bucket of 55 ten times, that of 20 nine times.
     assert buckets[0, 0] == 16 and encoded["I1"] == [2] * 10 + [0] * 9 + [1] * 181
     assert set(encoded["C4"][20:40]) == {np.argmax(np.bincount(encoded["C4"][20:40]))} and encoded["C4"][20] > 0
+
+
+@pytest.mark.matrix
+def test_ali_ccp(tmp_path, monkeypatch):
+    """Files in the format that the authors' converter reads: rows name the user whose features they have."""
+    rng, schema = np.random.default_rng(0), Schema.load(SCHEMAS / "ali_ccp.json")
+    one = [f.name[1:] for f in schema.categorical if not f.multi_valued]
+    lists = [f.name[1:] for f in schema.categorical if f.multi_valued]
+
+    def fields(of_user, longest):
+        names = [n for n in (*one, *lists) if of_user == (n[0] == "1")]
+        counts = {n: 1 if n in one else rng.integers(0, longest) for n in names}
+        return {
+            n: list(zip(*(x[:c].tolist() for x in (rng.permutation(99), rng.permutation(99) / 8)), strict=True))
+            for n, c in counts.items()
+        }
+
+    users, items = {f"u{i}": fields(True, 99) for i in range(9)}, [fields(False, 4) for _ in range(240)]
+    owners, clicked = rng.choice([*users], 240), rng.integers(0, 2, 240)
+    bought = clicked * rng.integers(0, 2, 240)
+    owners[2], clicked[0], bought[0] = "nobody", 0, 1  # a purchase without a click, which is left out
+    del items[2]["301"]
+
+    def text(fields):
+        features = [f"{name}\x02{id_}\x03{value}" for name, pairs in fields.items() for id_, value in pairs]
+        return f"{len(features)},{chr(1).join(features)}"
+
+    for part, rows in {"train": range(200), "test": range(200, 240)}.items():
+        made = (f"{r},{clicked[r]},{bought[r]},{owners[r]},{text(items[r])}\n" for r in rows)
+        (tmp_path / f"sample_skeleton_{part}.csv").write_text("".join(made))
+        common = (f"{name},{text(fields)}\n" for name, fields in users.items())
+        (tmp_path / f"common_features_{part}.csv").write_text("".join(common))
+    monkeypatch.chdir(tmp_path)
+    duckdb.sql((SCHEMAS / "ali_ccp.sql").read_text())
+    found = pq.read_table("ali_ccp_train.parquet").to_pylist()
+
+    def expected(r):
+        row, pairs = {"click": clicked[r], "conversion": bought[r]}, items[r] | users.get(owners[r], {})
+        for n in one:
+            row[f"f{n}"] = pairs[n][0][0] if n in pairs else None
+        for n in lists:
+            most = sorted(pairs.get(n, []), key=lambda pair: -pair[1])[:50]
+            row[f"f{n}"], row[f"f{n}_value"] = ([pair[i] for pair in most] for i in (0, 1))
+        return row
+
+    def as_text(row):
+        return sorted(
+            (name, "[]" if value is None and name[1:].removesuffix("_value") in lists else str(value))
+            for name, value in row.items()
+        )
+
+    assert sorted(map(as_text, found)) == sorted(as_text(expected(r)) for r in range(1, 200))
+    encoded = few_steps(
+        load_recipe("ali_ccp"), tmp_path, SCHEMAS / "ali_ccp.json", "ali_ccp_train.parquet", "ali_ccp_test.parquet"
+    )
+    assert sum(encoded["label"]) == clicked[1:200].sum() and max(map(len, encoded["f109_14"])) == 50
+    items[3]["205"] *= 2
+    (tmp_path / "sample_skeleton_test.csv").write_text(f"3,1,0,u1,{text(items[3])}\n")
+    with pytest.raises(duckdb.Error, match="a row has several ids of the field 205"):
+        duckdb.sql((SCHEMAS / "ali_ccp.sql").read_text())
 
 
 @pytest.mark.matrix

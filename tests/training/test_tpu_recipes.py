@@ -58,11 +58,14 @@ def prepared(config: RunConfig, folder: Path) -> str:
             columns[f.column] = [f"v{row[0]}" for row in values]
         else:
             columns[f.column] = [row.tolist() if f.multi_valued else int(row[0]) for row in values]
+        if f.weights:
+            columns[f.weights] = [[0.5] * n for n in counts]
     y, label = np.arange(ROWS) % 2, schema.label
     if label.positive:
         columns[label.column] = [(label.negative, label.positive)[v][0] for v in y]
     else:
         columns[label.column] = y * (label.threshold or 1)
+    columns |= {more.column: y * (np.arange(ROWS) % 3 == 0) for more in schema.more_labels}
     if schema.text.columns:
         path = folder / "log.csv"
         with open(path, "w", newline="") as file:
