@@ -12,19 +12,15 @@ A purchase is known of clicked rows alone. `rate` is the mean predicted rate ove
 mean of the planted one: 1 is calibrated. `correlation` is that of its logit with the planted logit.
 """
 
-import json
 import os
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from absl import app, flags
-from machine import describe, machine
+import study
+from absl import app
 
-_QUICK = flags.DEFINE_bool("quick", False, "Few rows and one seed.")
-_ROWS = flags.DEFINE_integer("rows", 200_000, "Of the training log; a quarter more are for evaluation.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Logs, each with models of its own.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/results-conversions", "Of logs, runs and results.")
+study.define_flags(200_000, "Of the training log; a quarter more are for evaluation.")
 
 USERS, ITEMS = 300, 1000
 PASSES = (1, 2, 3, 5, 8)
@@ -108,11 +104,10 @@ def _tensors(log: pd.DataFrame) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     del argv
-    rows, seeds = (4_000, 1) if _QUICK.value else (_ROWS.value, _SEEDS.value)
-    report: dict[str, Any] = {"machine": machine(), "quick": _QUICK.value, "rows": rows, "seeds": []}
-    print(describe(report["machine"]))
+    run = study.Study("conversions", quick_rows=20_000)  # of which 1,300 are clicked
+    rows, found_by_seed = run.rows, []
     print(f"\n{rows:,} rows; the rate over all rows, predicted / planted, and correlation of the logits")
-    for seed in range(seeds):
+    for seed in range(run.seeds):
         log, rate = planted(rows + rows // 4, seed)
         log = log.astype({"user": str, "item": str})
         clicked = log["clicked"] == 1
@@ -122,13 +117,12 @@ def main(argv: list[str]) -> None:
         )
         found = {}
         for i, model in enumerate(MODELS):
-            passes, answer = trained_rate(model, log, rows, os.path.join(_OUTPUT.value, f"{rows}-{seed}-{i}"))
+            passes, answer = trained_rate(model, log, rows, run.directory(f"{rows}-{seed}-{i}"))
             logits = [np.log(x / (1 - x)) for x in (np.clip(answer, 1e-6, 1 - 1e-6), rate[rows:])]
             found[model] = float(answer.mean() / rate[rows:].mean()), float(np.corrcoef(logits)[0, 1]), passes
             print(f"  {model:<40}{found[model][0]:8.3f}{found[model][1]:8.3f}   after {passes} passes")
-        report["seeds"].append({"planted": means, "models": found})
-    with open(os.path.join(_OUTPUT.value, "results.json"), "w", encoding="utf-8") as f:
-        json.dump(report, f, indent=2)
+        found_by_seed.append({"planted": means, "models": found})
+    run.save(run.report | {"seeds": found_by_seed})
 
 
 if __name__ == "__main__":

@@ -10,20 +10,17 @@ kind (one effect for each value) that is nearest to the true probabilities, foun
 machine likewise, with an effect for each pair of values too, and for matrix factorization with those of two fields.
 """
 
-import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import study
 from absl import app, flags
-from machine import describe, machine
-from planted import VALUES, planted, prepare_log, recipe
+from planted import VALUES, planted, prepare_log
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OneHotEncoder
 
-_ROWS = flags.DEFINE_integer("rows", 400_000, "Of each training log; a fifth more are for evaluation.")
-_SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each model.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/results-family", "Of logs, runs and results.")
+study.define_flags(400_000, "Of each training log; a fifth more are for evaluation.", seeds=5)
 _LOGS = flags.DEFINE_list("logs", ["main", "pairwise", "crosses"], "Which logs.")
 _MODELS = flags.DEFINE_list(
     "models",
@@ -80,7 +77,7 @@ def prepared(log: str, directory: str, rows: int) -> tuple[str, dict[str, float]
     from tfrs_dlrm.metrics import exact_auc
 
     ids, labels, logits = planted(log, rows + rows // 5, seed=7)
-    some, odd = slice(0, min(rows, _FITTED)), slice(rows + 1, None, 2)
+    some, odd = slice(0, min(rows, _FITTED)), study.reported(rows)
     columns = {"additive": ids, "two": with_pairs(ids[:, :2]), "pairs": with_pairs(ids)}
     scores = {name: nearest(x[some], logits[some], x[odd]) for name, x in columns.items()} | {"all": logits[odd]}
     best = {name: exact_auc(labels[odd], values) for name, values in scores.items()}
@@ -88,31 +85,36 @@ def prepared(log: str, directory: str, rows: int) -> tuple[str, dict[str, float]
 
 
 def compared(log: str, directory: str, rows: int, models: Sequence[str], seeds: int) -> dict[str, dict]:
-    """By model: the mean and spread of its AUC, and that of its planted optimum."""
-    from tfrs_dlrm.tools import comparison
-
+    """By model: its AUC for each seed, and the AUC of its planted optimum."""
     data, best = prepared(log, directory, rows)
-    contestants = comparison.contestants(recipe(data, rows), models)
-    options = comparison.ComparisonOptions(seeds=seeds, measure=False)
-    outcomes, costs = comparison.compare(contestants, os.path.join(directory, "runs"), options, print)
-    found = comparison.summary(outcomes, costs)
-    return {label: one | {"planted": best[kind(label)], "planted_all": best["all"]} for label, one in found.items()}
+    outcomes = study.compared(study.recipe(data, rows), models, directory, seeds)
+    return {
+        label: {"auc": [x.metrics["auc"] for x in runs], "planted": best[kind(label)], "planted_all": best["all"]}
+        for label, runs in outcomes.items()
+    }
+
+
+def table(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """The means over the seeds, their standard deviations, and the distances from the planted optimum."""
+    lines = []
+    for label, one in models.items():
+        auc, planted_auc = np.array(one["auc"]), one["planted"]
+        spread = f"{auc.std(ddof=1):.5f}" if len(auc) > 1 else ""
+        means = f"{auc.mean():9.5f}{spread:>10}{planted_auc:10.5f}{planted_auc - auc.mean():13.5f}"
+        lines.append(f"{label.split(':')[0]:<24}{means}")
+    return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:
     del argv
-    report: dict = {"machine": machine(), "logs": {}}
-    print(describe(report["machine"]))
+    run = study.Study("family")
+    report: dict[str, Any] = run.report | {"logs": {}}
     for log in _LOGS.value:
-        directory = os.path.join(_OUTPUT.value, f"{log}-{_ROWS.value}")
-        report["logs"][log] = found = compared(log, directory, _ROWS.value, _MODELS.value, _SEEDS.value)
+        directory = run.directory(f"{log}-{run.rows}")
+        report["logs"][log] = found = compared(log, directory, run.rows, _MODELS.value, run.seeds)
         print(f"\n{log:<24}{'AUC':>9}{'spread':>10}{'planted':>10}{'short of it':>13}")
-        for label, one in found.items():
-            spread = "" if one["auc_std"] is None else f"{one['auc_std']:.5f}"
-            short = one["planted"] - one["auc_mean"]
-            print(f"{label.split(':')[0]:<24}{one['auc_mean']:9.5f}{spread:>10}{one['planted']:10.5f}{short:13.5f}")
-        with open(os.path.join(_OUTPUT.value, "results.json"), "w", encoding="utf-8") as f:
-            json.dump(report, f, indent=2)
+        print(table(found))
+        run.save(report)
 
 
 if __name__ == "__main__":

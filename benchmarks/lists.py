@@ -16,20 +16,15 @@ of their query.
 `short` is the distance from the NDCG@10 of the planted relevance.
 """
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import study
 from absl import app, flags
-from machine import describe, machine
-from planted import VALUES, drawn_ids, drawn_labels, drawn_logits, prepare_log, recipe
+from planted import VALUES, drawn_ids, drawn_labels, drawn_logits, prepare_log
 
-_QUICK = flags.DEFINE_bool("quick", False, "Few rows and one seed.")
-_ROWS = flags.DEFINE_integer("rows", 100_000, "Of the training log; as many more are for evaluation.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each model.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/results-lists", "Of logs, runs and results.")
+study.define_flags(100_000, "Of the training log; as many more are for evaluation.")
 _MODELS = flags.DEFINE_list(
     "models",
     [
@@ -62,22 +57,18 @@ def compared(directory: str, log: str, rows: int, seeds: int, models: Sequence[s
     from tfrs_dlrm.config import MLPConfig
     from tfrs_dlrm.data.reading.labels import group_ids
     from tfrs_dlrm.metrics import mean_ranking, ranking_metrics
-    from tfrs_dlrm.tools import comparison
     from tfrs_dlrm.tools.comparison.outcome import rows_for_choices
 
     ids, queries, labels, relevance = planted_lists(log, 2 * rows, seed=11)
     data = prepare_log(directory, {"clicked": labels}, ids, rows, queries)
-    base = recipe(data, rows)
+    base = study.recipe(data, rows)
     base.model, base.train.monitor = MLPConfig(embedding_dim=8, top_mlp=(64, 32, 1)), "ndcg"
-    options = comparison.ComparisonOptions(seeds=seeds, measure=False)
-    contestants = comparison.contestants(base, models)
-    outcomes, _ = comparison.compare(contestants, os.path.join(directory, "runs"), options, print)
+    outcomes = study.compared(base, models, directory, seeds)
     groups = group_ids(data, "eval")
     reported = ~rows_for_choices(rows, groups)
     best = mean_ranking(ranking_metrics(groups[reported], labels[rows:][reported], relevance[rows:][reported]))
     found = {
-        c.label: {name: [x.metrics[name] for x in outcomes if x.label == c.label] for name in ("ndcg", "auc")}
-        for c in contestants
+        label: {name: [x.metrics[name] for x in runs] for name in ("ndcg", "auc")} for label, runs in outcomes.items()
     }
     return {"planted": best.ndcg, "click_rate": float(labels.mean()), "models": found}
 
@@ -90,23 +81,20 @@ def table(planted: float, models: Mapping[str, Mapping[str, Sequence[float]]]) -
         ndcg = np.array(one["ndcg"])
         gains = ndcg - first
         line = f"{label:<14}{ndcg.mean():10.5f}{planted - ndcg.mean():9.5f}{np.mean(one['auc']):10.5f}"
-        lines.append(f"{line}   {gains.mean():+.5f} ({', '.join(f'{x:+.5f}' for x in gains)})")
+        lines.append(f"{line}   {gains.mean():+.5f} ({study.listed(gains, '+.5f')})")
     return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:
     del argv
-    rows, seeds = (4_000, 1) if _QUICK.value else (_ROWS.value, _SEEDS.value)
-    report: dict[str, Any] = {"machine": machine(), "quick": _QUICK.value, "rows": rows}
-    print(describe(report["machine"]))
+    run = study.Study("lists")
     for log, (_, share) in LOGS.items():
-        rows = int(share * report["rows"])
-        found = compared(os.path.join(_OUTPUT.value, f"{log}-{rows}"), log, rows, seeds, _MODELS.value)
-        report[log] = found
+        rows = int(share * run.rows)
+        found = compared(run.directory(f"{log}-{rows}"), log, rows, run.seeds, _MODELS.value)
+        run.report[log] = found
         print(f"\n{log}: {rows:,} rows, {found['click_rate']:.1%} clicked; NDCG@10 planted: {found['planted']:.5f}")
         print(table(found["planted"], found["models"]))
-    with open(os.path.join(_OUTPUT.value, "results.json"), "w", encoding="utf-8") as f:
-        json.dump(report, f, indent=2)
+    run.save(run.report)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Logs of independent categorical fields whose labels are drawn from known logits, and a recipe that learns them.
+"""Logs of independent categorical fields whose labels are drawn from known logits.
 
 The values of a field have effects that average to zero. Three kinds of logits:
 
@@ -9,11 +9,10 @@ crosses    and products of one effect of each of three fields, which no sum over
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+import study
 
 FIELDS, VALUES, LATENT = 8, 4, 3
 # Standard deviations of the parts of the logit.
@@ -71,35 +70,10 @@ def prepare_log(
     """
     import tfrs_dlrm as td
 
-    output = os.path.join(directory, "prepared")
-    if not os.path.isdir(output):
-        os.makedirs(directory, exist_ok=True)
-        files = [os.path.join(directory, name) for name in ("train.csv", "eval.csv")]
-        of_rows = {**labels, **({} if queries is None else {"query": queries})}
-        header = ",".join([*of_rows, *(f"f{i}" for i in range(FIELDS))])
-        for file, part in zip(files, (slice(0, rows), slice(rows, None)), strict=True):
-            columns = np.column_stack([*(x[part] for x in of_rows.values()), ids[part]])
-            np.savetxt(file, columns, "%d", ",", header=header, comments="")
-        first, *others = map(td.Label, labels)
-        features = tuple(td.CategoricalFeature(f"f{i}") for i in range(FIELDS))
-        group = None if queries is None else "query"
-        schema = td.Schema(first, more_labels=tuple(others), categorical=features, group=group)
-        td.prepare(schema, files[:1], output, eval_inputs=files[1:])
-    return output
-
-
-def recipe(data: str, rows: int) -> Any:
-    """Four passes over the log, with rates that suit it."""
-    from tfrs_dlrm.config import DataConfig, DLRMConfig, OptimizerConfig, RunConfig, TrainConfig
-
-    steps = 4 * rows // 1024
-    return RunConfig(
-        data=DataConfig(path=data),
-        model=DLRMConfig(embedding_dim=16, bottom_mlp=(16,), top_mlp=(128, 64, 1)),
-        optimizer=OptimizerConfig(
-            dense="adam", learning_rate=0.003, embedding="adagrad", embedding_learning_rate=0.05,
-            warmup_steps=min(20, steps // 4),
-            decay_start_step=steps // 2, decay_steps=steps - steps // 2, decay_power=1.0,
-        ),
-        train=TrainConfig(batch_size=1024, steps=steps, eval_every_steps=steps, tensorboard=False),
-    )  # fmt: skip
+    columns = {**labels, **({} if queries is None else {"query": queries})}
+    columns |= {f"f{i}": ids[:, i] for i in range(FIELDS)}
+    first, *others = map(td.Label, labels)
+    features = tuple(td.CategoricalFeature(f"f{i}", dtype="int64") for i in range(FIELDS))
+    group = None if queries is None else "query"
+    schema = td.Schema(first, more_labels=tuple(others), categorical=features, group=group)
+    return study.prepared(directory, schema, columns, rows)

@@ -12,20 +12,16 @@ histories pooled by target attention.
 `short` is the distance from the AUC of the logits that the labels were drawn from.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import study
 from absl import app, flags
-from machine import describe, machine
 from planted import drawn_labels
 
-_QUICK = flags.DEFINE_bool("quick", False, "Few rows and one seed.")
-_ROWS = flags.DEFINE_integer("rows", 100_000, "Of the training log; a quarter as many are for evaluation.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each model.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/results-sequences", "Of logs, runs and results.")
+study.define_flags(100_000, "Of the training log; a quarter as many are for evaluation.")
 _MODELS = flags.DEFINE_list("models", ["mean", "attention", "din", "bst"], "Which of the models.")
 ITEMS, CLUSTERS, LONGEST, RECENT = 60, 6, 20, 3
 # By model: the pooling of histories in its log, and its contestant as train/compare.py takes it.
@@ -56,15 +52,8 @@ def planted_sequences(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.
 
 def prepared(directory: str, pooling: str, log: tuple[np.ndarray, np.ndarray, np.ndarray], rows: int) -> str:
     """Writes and prepares the log, unless the directory has it: `rows` rows to train on, the others for evaluation."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     import tfrs_dlrm as td
 
-    output = os.path.join(directory, "prepared")
-    if os.path.isdir(output):
-        return output
-    os.makedirs(directory, exist_ok=True)
     targets, events, labels = log
     lists = [row[row >= 0].tolist() for row in events]
     columns = {
@@ -74,10 +63,6 @@ def prepared(directory: str, pooling: str, log: tuple[np.ndarray, np.ndarray, np
         "items": lists,
         "ages": [[*range(len(row), 0, -1)] for row in lists],
     }
-    table = pa.table(columns)
-    files = [os.path.join(directory, name) for name in ("train.parquet", "eval.parquet")]
-    for file, part in zip(files, (table.slice(0, rows), table.slice(rows)), strict=True):
-        pq.write_table(part, file)
     item, age = (td.CategoricalFeature(name, dtype="int64") for name in ("item", "age"))
     items = td.CategoricalFeature(
         "items", dtype="int64", multi_valued=True, sequence_length=LONGEST, history_of="item", pooling=pooling
@@ -86,42 +71,31 @@ def prepared(directory: str, pooling: str, log: tuple[np.ndarray, np.ndarray, np
         "ages", dtype="int64", multi_valued=True, history_of="age", parallel_to="items", pooling=pooling
     )
     schema = td.Schema(td.Label("clicked"), categorical=(item, age, items, ages))
-    td.prepare(schema, files[:1], output, eval_inputs=files[1:])
-    return output
+    return study.prepared(directory, schema, columns, rows)
 
 
 def recipe(data: str, rows: int) -> Any:
     """Six passes over the log, with rates that suit it."""
-    from tfrs_dlrm.config import DataConfig, MLPConfig, OptimizerConfig, RunConfig, TrainConfig
+    from tfrs_dlrm.config import MLPConfig
 
-    steps = 6 * rows // 512
-    return RunConfig(
-        data=DataConfig(path=data),
-        model=MLPConfig(embedding_dim=16),
-        optimizer=OptimizerConfig(
-            dense="adam", learning_rate=0.003, embedding="lazy_adam", embedding_learning_rate=0.01,
-            warmup_steps=min(20, steps // 4),
-            decay_start_step=steps // 4, decay_steps=steps - steps // 4, decay_power=1.0,
-        ),
-        train=TrainConfig(batch_size=512, steps=steps, eval_every_steps=steps, tensorboard=False),
-    )  # fmt: skip
+    base = study.recipe(data, rows, passes=6, batch_size=512, constant=0.25)
+    base.model = MLPConfig(embedding_dim=16)
+    base.optimizer.embedding, base.optimizer.embedding_learning_rate = "lazy_adam", 0.01
+    return base
 
 
 def compared(directory: str, rows: int, seeds: int, models: list[str]) -> dict[str, Any]:
-    """The planted AUC, and by model that of each seed, on the odd evaluation rows, on which no choice depends."""
+    """The planted AUC, and by model the AUC of each seed."""
     from tfrs_dlrm.metrics import exact_auc
-    from tfrs_dlrm.tools import comparison
 
     *log, logits = planted_sequences(rows + rows // 4, seed=5)
     found = {}
     for model in models:
         pooling, contestant = MODELS[model]
         data = prepared(os.path.join(directory, pooling), pooling, tuple(log), rows)
-        options = comparison.ComparisonOptions(seeds=seeds, measure=False)
-        contestants = comparison.contestants(recipe(data, rows), [contestant])
-        outcomes, _ = comparison.compare(contestants, os.path.join(directory, "runs", model), options, print)
-        found[model] = [x.metrics["auc"] for x in outcomes]
-    odd = slice(rows + 1, None, 2)
+        outcomes = study.compared(recipe(data, rows), [contestant], os.path.join(directory, model), seeds)
+        found[model] = [x.metrics["auc"] for x in outcomes[model]]
+    odd = study.reported(rows)
     return {"planted": exact_auc(log[2][odd], logits[odd]), "models": found}
 
 
@@ -130,20 +104,17 @@ def table(planted: float, models: Mapping[str, list[float]]) -> str:
     lines = [f"{'':<12}{'AUC':>9}{'short':>9}   of each seed"]
     for label, auc in models.items():
         mean = float(np.mean(auc))
-        lines.append(f"{label:<12}{mean:9.5f}{planted - mean:9.5f}   {', '.join(f'{x:.5f}' for x in auc)}")
+        lines.append(f"{label:<12}{mean:9.5f}{planted - mean:9.5f}   {study.listed(auc, '.5f')}")
     return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:
     del argv
-    rows, seeds = (4_000, 1) if _QUICK.value else (_ROWS.value, _SEEDS.value)
-    report: dict[str, Any] = {"machine": machine(), "quick": _QUICK.value, "rows": rows}
-    print(describe(report["machine"]))
-    report |= compared(os.path.join(_OUTPUT.value, str(rows)), rows, seeds, _MODELS.value)
-    print(f"\n{rows:,} rows; AUC planted: {report['planted']:.5f}")
+    run = study.Study("sequences")
+    report = run.report | compared(run.directory(str(run.rows)), run.rows, run.seeds, _MODELS.value)
+    print(f"\n{run.rows:,} rows; AUC planted: {report['planted']:.5f}")
     print(table(report["planted"], report["models"]))
-    with open(os.path.join(_OUTPUT.value, "results.json"), "w", encoding="utf-8") as f:
-        json.dump(report, f, indent=2)
+    run.save(report)
 
 
 if __name__ == "__main__":

@@ -16,20 +16,16 @@ same tables, with about 6,000 dense weights, in four shapes of each kind.
 `short` is the distance from the AUC of the logits that the labels were drawn from.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import study
 from absl import app, flags
-from machine import describe, machine
-from planted import VALUES, drawn_ids, drawn_labels, drawn_logits, prepare_log, recipe
+from planted import VALUES, drawn_ids, drawn_labels, drawn_logits, prepare_log
 
-_QUICK = flags.DEFINE_bool("quick", False, "Few rows and one seed.")
-_ROWS = flags.DEFINE_integer("rows", 100_000, "Of the training log; as many more are for evaluation.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each model.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/results-tasks", "Of logs, runs and results.")
+study.define_flags(100_000, "Of the training log; as many more are for evaluation.")
 _MODELS = flags.DEFINE_list(
     "models",
     [
@@ -87,17 +83,15 @@ def compared(directory: str, rows: int, seeds: int, models: Sequence[str]) -> di
 
     ids, labels, logits = planted_tasks(2 * rows, seed=7)
     data = prepare_log(directory, dict(zip(LABELS, labels, strict=True)), ids, rows)
-    base, schema = recipe(data, rows), Schema.load(os.path.join(data, SCHEMA_FILE))
+    base, schema = study.recipe(data, rows), Schema.load(os.path.join(data, SCHEMA_FILE))
     base.model, base.optimizer.learning_rate = MLPConfig(embedding_dim=_DIM), _RATE
-    contestants = comparison.contestants(base, models)
-    options = comparison.ComparisonOptions(seeds=seeds, measure=False)
-    outcomes, _ = comparison.compare(contestants, os.path.join(directory, "runs"), options, print)
     found: dict[str, dict[str, Any]] = {}
-    for c in contestants:
-        auc = [[x.metrics[name] for name in ("auc", "auc_second")] for x in outcomes if x.label == c.label]
-        weights = c.config.model.dense_cost(c.config.model.schema(schema)).weights
-        found[c.label] = {"dense_weights": weights, "auc": auc}
-    odd = slice(rows + 1, None, 2)
+    configs = {c.label: c.config.model for c in comparison.contestants(base, models)}
+    for label, runs in study.compared(base, models, directory, seeds).items():
+        auc = [[x.metrics[name] for name in ("auc", "auc_second")] for x in runs]
+        weights = configs[label].dense_cost(configs[label].schema(schema)).weights
+        found[label] = {"dense_weights": weights, "auc": auc}
+    odd = study.reported(rows)
     best = [exact_auc(y[odd], x[odd]) for y, x in zip(labels, logits, strict=True)]
     return {"correlation": float(np.corrcoef(logits)[0, 1]), "planted": best, "models": found}
 
@@ -114,22 +108,18 @@ def table(planted: Sequence[float], models: Mapping[str, Mapping[str, Any]]) -> 
         line = f"{label:<20}{models[label]['dense_weights']:9,}"
         line += "".join(f"{x:10.5f}{y - x:9.5f}" for x, y in zip(values.mean(axis=0), planted, strict=True))
         worse, other = (gains.mean(axis=0)[order[k]] for k in (0, 1))
-        lines.append(f"{line}   {worse:+.5f} ({', '.join(f'{x:+.4f}' for x in gains[:, order[0]])}); {other:+.5f}")
+        lines.append(f"{line}   {worse:+.5f} ({study.listed(gains[:, order[0]], '+.4f')}); {other:+.5f}")
     return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:
     del argv
-    rows, seeds = (4_000, 1) if _QUICK.value else (_ROWS.value, _SEEDS.value)
-    report: dict[str, Any] = {"machine": machine(), "quick": _QUICK.value, "rows": rows}
-    print(describe(report["machine"]))
-    directory = os.path.join(_OUTPUT.value, str(rows))
-    report |= compared(directory, rows, seeds, _MODELS.value)
+    run = study.Study("tasks")
+    report = run.report | compared(run.directory(str(run.rows)), run.rows, run.seeds, _MODELS.value)
     of = "planted: " + ", ".join(f"{x:.5f} {name}" for name, x in zip(LABELS, report["planted"], strict=True))
-    print(f"\n{rows:,} rows, logits with a correlation of {report['correlation']:.3f}; AUC, {of}")
+    print(f"\n{run.rows:,} rows, logits with a correlation of {report['correlation']:.3f}; AUC, {of}")
     print(table(report["planted"], report["models"]))
-    with open(os.path.join(_OUTPUT.value, "results.json"), "w", encoding="utf-8") as f:
-        json.dump(report, f, indent=2)
+    run.save(report)
 
 
 if __name__ == "__main__":
