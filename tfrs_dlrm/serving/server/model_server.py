@@ -19,6 +19,7 @@ from grpc_health.v1 import health, health_pb2
 
 from tfrs_dlrm.serving.server import grpc_service, rest
 from tfrs_dlrm.serving.server.connections import BoundedListener, Connections, most_connections
+from tfrs_dlrm.serving.server.direct_requests import DirectRequests
 from tfrs_dlrm.serving.server.grpc_health import health_handler
 from tfrs_dlrm.serving.server.http_protocol import BoundedHttpProtocol
 from tfrs_dlrm.serving.server.inference import Inference, InferenceOptions
@@ -156,7 +157,8 @@ class ModelServer:
 
     async def _start_rest(self) -> None:
         security, port = self.options.security, self.options.rest_port
-        protocol = functools.partial(BoundedHttpProtocol, self._connections, self.options.service.receive_seconds)
+        direct, seconds = DirectRequests(self.service, security), self.options.service.receive_seconds
+        protocol = functools.partial(BoundedHttpProtocol, self._connections, seconds, direct)
         config = uvicorn.Config(
             rest.application(self.service, security),
             http=cast(Any, protocol),

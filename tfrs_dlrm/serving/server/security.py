@@ -96,7 +96,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _bears(header: str, token: str) -> bool:
+def bears(header: str, token: str) -> bool:
+    """Returns whether an Authorization header has the token."""
     scheme, _, given = header.partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
 
@@ -118,7 +119,7 @@ class BearerToken:
         """Refuses a request, or passes it on."""
         if scope["type"] == "http" and scope["path"] not in self._open:
             header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-            if not _bears(header, self._token):
+            if not bears(header, self._token):
                 error = {"error": "this server needs the header 'Authorization: Bearer TOKEN'"}
                 await JSONResponse(error, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
                 return
@@ -134,7 +135,7 @@ class BearerTokenRpc(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Refuses a request, or passes it on."""
         header = dict(handler_call_details.invocation_metadata or ()).get("authorization", "")
-        if handler_call_details.method.startswith(_OPEN_RPCS) or _bears(header, self._token):
+        if handler_call_details.method.startswith(_OPEN_RPCS) or bears(header, self._token):
             return await continuation(handler_call_details)
 
         async def refuse(messages: Any, context: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -11,6 +12,36 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tfrs_dlrm.serving.server.security import Security, is_address, is_loopback
 
 _READS = ("GET", "HEAD", "OPTIONS")
+_HOSTS_REMEMBERED = 64
+
+
+class AllowedHosts:
+    """The names to which a server answers.
+
+    Args:
+      security: with the address of the server, and further host names.
+    """
+
+    def __init__(self, security: Security):
+        self._local = is_loopback(security.host)
+        self._names = {name.lower() for name in security.allowed_hosts}
+        self.allow = functools.lru_cache(_HOSTS_REMEMBERED)(self._allow)
+
+    def expected(self) -> str:
+        """Returns the names for a message."""
+        names = ["localhost", "127.0.0.1", "[::1]"] if self._local else ["its addresses"]
+        return ", ".join([*names, *sorted(self._names)])
+
+    def _allow(self, host: str) -> bool:
+        """Returns whether a Host header has one of them."""
+        if not (self._local or self._names):
+            return True
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        # Only names can be rebound. A server that others reach is probed by its address.
+        return name in self._names or (is_loopback(name) if self._local else is_address(name))
 
 
 class HostGuard:
@@ -25,9 +56,7 @@ class HostGuard:
     """
 
     def __init__(self, app: ASGIApp, security: Security):
-        self._app = app
-        self._local = is_loopback(security.host)
-        self._names = {name.lower() for name in security.allowed_hosts}
+        self._app, self._hosts = app, AllowedHosts(security)
         self._origins = set(security.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,9 +70,9 @@ class HostGuard:
     def _error(self, scope: Scope) -> str:
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
-        if host and not self._is_allowed(host):
+        if host and not self._hosts.allow(host):
             return (
-                f"the Host header is {host[:100]!r}; this server answers to {self._expected()}: start it with"
+                f"the Host header is {host[:100]!r}; this server answers to {self._hosts.expected()}: start it with"
                 " --allowed_hosts=NAME to answer to others"
             )
         origin = headers.get(b"origin", b"").decode("latin-1")
@@ -55,20 +84,6 @@ class HostGuard:
                 " let pages of others ask"
             )
         return ""
-
-    def _is_allowed(self, host: str) -> bool:
-        if not (self._local or self._names):
-            return True
-        try:
-            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-        except ValueError:
-            return False
-        # Only names can be rebound. A server that others reach is probed by its address.
-        return name in self._names or (is_loopback(name) if self._local else is_address(name))
-
-    def _expected(self) -> str:
-        names = ["localhost", "127.0.0.1", "[::1]"] if self._local else ["its addresses"]
-        return ", ".join([*names, *sorted(self._names)])
 
 
 class CloseWhenDraining:
