@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import travel
-from cases import matrix
 from fake_tpu import tables_in_layout
 
 import tfrs_dlrm as td
@@ -34,8 +33,18 @@ TRIPS = {
     "ps-1": ("one_device", "ps-3"),
     "ps-3": ("one_device", "ps-1", "mirrored-4", "tpu-SparseCore"),
 }
+# Other models, and from where to where: histories, and labels after one another that share experts.
+OTHERS = [
+    ("din", "mirrored-2", "one_device"),
+    ("bst", "one_device", "mirrored-2"),
+    ("mmoe", "mirrored-2", "one_device"),
+    ("ple", "one_device", "mirrored-2"),
+    ("ple", "one_device", "ps-3"),
+    ("ple", "ps-3", "one_device"),
+]
+ALL_TRIPS = [*(("dlrm", there, here) for here, places in TRIPS.items() for there in places), *OTHERS]
 # Replicas of any number are in tests/checkpoint/test_save.py.
-FAST = {("tpu-V1", "one_device")}
+FAST = {("dlrm", "tpu-V1", "one_device")}
 
 
 class Trip:
@@ -45,23 +54,23 @@ class Trip:
         self.path = path
         self.done = set()
 
-    def saved(self, name):
-        if name in self.done or name in CLUSTERS:
+    def saved(self, model, place):
+        if (model, place) in self.done or place in CLUSTERS:
             return
-        self.done.add(name)
-        if name in TPUS:
-            _save_from_tpu(self.path, name, TPUS[name])
+        self.done.add((model, place))
+        if place in TPUS:
+            _save_from_tpu(self.path, f"{place}-{model}", TPUS[place])
         else:
-            with HERE[name]().scope():
-                travel.save(travel.make_model(), str(self.path), name)
+            with HERE[place]().scope():
+                travel.save(travel.make_model(model), str(self.path), f"{place}-{model}")
 
-    def restored(self, name, by):
-        self.saved(name)
-        if (name, by) in self.done or by in CLUSTERS:
+    def restored(self, model, place, by):
+        self.saved(model, place)
+        if (model, place, by) in self.done or by in CLUSTERS:
             return
-        self.done.add((name, by))
+        self.done.add((model, place, by))
         with HERE[by]().scope():
-            travel.restore(travel.make_model(), str(self.path), name, by)
+            travel.restore(travel.make_model(model), str(self.path), f"{place}-{model}", by)
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +84,14 @@ def clusters(trip):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     processes = []
     for name, servers in CLUSTERS.items():
-        command = [sys.executable, travel.__file__, str(servers), str(trip.path), *TRIPS[name]]
+        to_restore = [f"{there}-{model}" for model, there, here in ALL_TRIPS if here == name]
+        command = [sys.executable, travel.__file__, str(servers), str(trip.path), *to_restore]
         with open(trip.path / f"{name}.log", "wb") as log:
             processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
     try:
-        for name in (*HERE, *TPUS):
-            trip.saved(name)
+        for model, there, here in ALL_TRIPS:
+            if here in CLUSTERS:
+                trip.saved(model, there)
         days = trip.path / "days"
         days.mkdir()
         daily_run.make(days)
@@ -109,62 +120,37 @@ def _save_from_tpu(path, name, kind):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(trained.embeddings), "logical_tables", lambda self, optimizer: stored)
         td.save_checkpoint(trained, str(path / name))
-    travel.publish(str(path), f"{name}.saved", travel.state(trained))
+    travel.publish(str(path), f"{name}.saved", travel.state_and_answers(trained))
     travel.train(trained, travel.STEPS)
     travel.publish(str(path), f"{name}.continued", travel.state(trained))
 
 
 def cases():
-    for restored_on, all_saved_on in TRIPS.items():
-        for saved_on in all_saved_on:
-            in_cluster = CLUSTERS.keys() & {saved_on, restored_on}
-            mark = pytest.mark.cluster if in_cluster else pytest.mark.matrix
-            yield pytest.param(saved_on, restored_on, marks=() if (saved_on, restored_on) in FAST else mark)
+    for case in ALL_TRIPS:
+        mark = pytest.mark.cluster if CLUSTERS.keys() & set(case) else pytest.mark.matrix
+        yield pytest.param(*case, marks=() if case in FAST else mark)
 
 
-@pytest.mark.parametrize(("saved_on", "restored_on"), list(cases()))
-def test_checkpoints_travel(trip, saved_on, restored_on, request):
+@pytest.mark.parametrize(("model", "saved_on", "restored_on"), list(cases()))
+def test_checkpoints_travel(trip, model, saved_on, restored_on, request):
     def read(name):
-        return dict(np.load(trip.path / f"{name}.npz"))
+        return dict(np.load(trip.path / f"{saved_on}-{model}.{name}.npz"))
 
     if CLUSTERS.keys() & {saved_on, restored_on}:
         request.getfixturevalue("clusters")
-    trip.restored(saved_on, restored_on)
-    saved, restored = read(f"{saved_on}.saved"), read(f"{saved_on}.restored-{restored_on}")
+    trip.restored(model, saved_on, restored_on)
+    saved, restored = read("saved"), read(f"restored-{restored_on}")
     assert saved.keys() == restored.keys() and saved["steps"] == travel.STEPS
-    for name, values in saved.items():
-        np.testing.assert_array_equal(restored[name], values, err_msg=name)
+    np.testing.assert_allclose(restored.pop("logits"), saved["logits"], atol=1e-6)
+    for name, values in restored.items():
+        np.testing.assert_array_equal(values, saved[name], err_msg=name)
     # Training goes on as it would have where the checkpoint was written.
-    uninterrupted, continued = read(f"{saved_on}.continued"), read(f"{saved_on}.continued-{restored_on}")
+    uninterrupted, continued = read("continued"), read(f"continued-{restored_on}")
     assert uninterrupted["steps"] == continued["steps"] == 2 * travel.STEPS
     for name, values in uninterrupted.items():
         np.testing.assert_allclose(continued[name], values, atol=1e-5, rtol=1e-5, err_msg=name)
         if name.startswith("tables/"):
             assert not np.array_equal(values, saved[name])
-
-
-@pytest.mark.parametrize(
-    ("kind", "saved_on", "restored_on"),
-    matrix(
-        [
-            (td.DIN, "mirrored-2", "one_device"),
-            (td.BST, "one_device", "mirrored-2"),
-            (td.BST, "mirrored-4", "one_device"),
-        ],
-        fast=[],
-    ),
-)
-def test_models_of_histories_travel(kind, saved_on, restored_on, tmp_path):
-    with HERE[saved_on]().scope():
-        travel.save(travel.make_model(kind), str(tmp_path), "there")
-    with HERE[restored_on]().scope():
-        travel.restore(travel.make_model(kind), str(tmp_path), "there", "here")
-    names = ("there.saved", "there.restored-here", "there.continued", "there.continued-here")
-    saved, restored, uninterrupted, continued = (dict(np.load(tmp_path / f"{name}.npz")) for name in names)
-    assert saved.keys() == restored.keys() == continued.keys()
-    for name, values in saved.items():
-        np.testing.assert_array_equal(restored[name], values, err_msg=name)
-        np.testing.assert_allclose(continued[name], uninterrupted[name], atol=1e-5, rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.cluster

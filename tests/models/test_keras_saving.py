@@ -17,21 +17,23 @@ from tfrs_dlrm.schema import Label, Schema, Table
 from tfrs_dlrm.training.schedules import WarmupPolynomialDecay
 
 SEVERAL = (("dlrm", "number"), ("dcn", "several"), ("mlp", "several"))
+AFTER = (("mlp mmoe", "after another"), ("dlrm ple", "after another"))
 LABELS = {
     "click": [Label("y")],
     "number": [Label("y", task="regression", mean=2.0, std=3.0)],
     "several": [Label("y"), Label("z", task="regression", loss_weight=0.5)],
+    "after another": [Label("y"), Label("z", after="y")],
     "click, histories": [Label("y")],
 }
 FORMATS = (".keras", "")
 # Tracing a SavedModel takes most of the time; tests/models/test_family.py saves each model as one.
 AS_SAVED_MODEL_TOO = {
     ("dlrm", "number", "float32"),
-    ("dcn", "several", "float32"),
     ("matrix_factorization", "click", "float32"),
     ("wide_and_deep", "click", "float32"),
     ("final_mlp", "click", "float32"),
     ("bst", "click, histories", "float32"),
+    ("mlp mmoe", "after another", "float32"),
     ("deepfm", "click", "mixed_bfloat16"),
 }
 STEPS = 20
@@ -86,7 +88,7 @@ def assert_equal(a: td.RankingModel, b: td.RankingModel, tolerance: float = 0) -
 
 CASES = [
     *((form, "click", "float32", ("rowwise", "lazy_adam", "per_table")[i % 3]) for i, form in enumerate(ONE_EACH)),
-    *((form, labels, "float32", "lazy_adam") for form, labels in SEVERAL),
+    *((form, labels, "float32", "lazy_adam") for form, labels in (*SEVERAL, *AFTER)),
     *((form, "click, histories", "float32", "rowwise") for form in ("din", "bst", "deepfm")),
     *((form, "click", "mixed_bfloat16", "rowwise") for form in ("dcn of mlperf", "deepfm")),
 ]

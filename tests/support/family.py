@@ -65,13 +65,19 @@ FORMS = {
     "xdeepfm": DEEP | {"interaction_maps": (3, 2)},
     "final_mlp one gate for all": STREAMS | {"heads": 1, "gate_mlp": (), "embedding_dim": 0},
 }
+# Models of several labels, which share experts.
+EXPERTS = {"experts": 2, "task_experts": 1, "expert_mlp": (5, 4), "loss_weights": "uncertainty"}
+OF_SEVERAL_LABELS = {
+    "mlp mmoe": DEEP | EXPERTS | {"sharing": "mmoe"},
+    "dlrm ple": DEEP | EXPERTS | {"sharing": "ple"},
+}
 # The first form of each model, for tests that take long.
 ONE_EACH = {form.split()[0]: form for form in reversed(FORMS)}.values()
 
 
 def make(form: str, schema: Schema = SCHEMA) -> td.RankingModel:
     """A model of random weights, all of which matter."""
-    config = any_model(form.split()[0], **FORMS[form])
+    config = any_model(form.split()[0], **(FORMS | OF_SEVERAL_LABELS)[form])
     model = config.build(config.schema(schema), seed=1)
     model.build()
     rng = np.random.default_rng(5)

@@ -1,9 +1,11 @@
 """A small model under any strategy, saved after some steps, restored, and trained on; also the program of a cluster.
 
-python travel.py SERVERS DIRECTORY NAME...    saves ps-SERVERS, then restores every NAME once it is there, and moves the
-                                              run in DIRECTORY/days, of `daily_run`, to the vocabulary of its last day
+python travel.py SERVERS DIRECTORY PLACE-MODEL...    saves what these models are on this cluster, then restores every
+                                                     PLACE-MODEL once it is there, and moves the run in DIRECTORY/days,
+                                                     of `daily_run`, to the vocabulary of its last day
 """
 
+import dataclasses
 import os
 import sys
 import time
@@ -39,13 +41,22 @@ SCHEMA = Schema(
     ),
     tables=(Table("user", 8, 301), Table("words", 8, 120), Table("site", 8, 11)),
 )
+# ESMM: the second label comes after the first.
+FUNNEL = dataclasses.replace(SCHEMA, more_labels=(Label("z", after="y"),))
+EXPERTS = {"experts": 2, "task_experts": 1, "expert_mlp": (8,), "loss_weights": "uncertainty"}
+MODELS = {
+    "dlrm": lambda **tables: td.DLRM(SCHEMA, (16, 8), (16, 1), **tables),
+    "din": lambda **tables: td.DIN(SCHEMA, (16, 1), **tables),
+    "bst": lambda **tables: td.BST(SCHEMA, (16, 1), **tables),
+    "mmoe": lambda **tables: td.EmbeddingMLP(FUNNEL, (16, 1), sharing="mmoe", **EXPERTS, **tables),
+    "ple": lambda **tables: td.EmbeddingMLP(FUNNEL, (16, 1), sharing="ple", **EXPERTS, **tables),
+}
 STEPS, BATCH = 4, 16
 
 
-def make_model(kind=td.DLRM):
+def make_model(name="dlrm"):
     """Under the strategy in scope."""
-    bottom = {"bottom_mlp": (16, 8)} if kind is td.DLRM else {}
-    model = kind(SCHEMA, top_mlp=(16, 1), replicate_below=1000, **bottom)
+    model = MODELS[name](replicate_below=1000)
     model.compile(keras.optimizers.Adagrad(0.05), td.Adagrad(0.05))
     return model
 
@@ -55,7 +66,7 @@ def train(model, first):
 
     def batches(context=None):
         del context
-        examples = _examples().skip(first * BATCH).batch(BATCH, drop_remainder=True)
+        examples = _examples(model.schema).skip(first * BATCH).batch(BATCH, drop_remainder=True)
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return examples.with_options(options)
@@ -65,7 +76,7 @@ def train(model, first):
     model.fit(data, steps_per_epoch=STEPS, verbose=0)
 
 
-def _examples():
+def _examples(schema):
     rng = np.random.default_rng(0)
     size = 3 * STEPS * BATCH
     lengths = rng.integers(0, 4, size)
@@ -78,7 +89,11 @@ def _examples():
         "seen": seen,
         "words_weights": words.with_values(tf.constant(rng.uniform(0.5, 2, lengths.sum()), tf.float32)),
     }
-    return tf.data.Dataset.from_tensor_slices((features, rng.integers(0, 2, size).astype(np.float32)))
+    labels = rng.integers(0, 2, size).astype(np.float32)
+    if schema.more_labels:  # 0 after a 0, and sometimes missing after a 1
+        labels = np.stack([labels, labels * rng.choice([0, 1, np.nan], size)], axis=1).astype(np.float32)
+        labels[labels[:, 0] == 0] = 0
+    return tf.data.Dataset.from_tensor_slices((features, labels))
 
 
 def state(model):
@@ -90,11 +105,17 @@ def state(model):
     return out | {"steps": np.array(model.embedding_optimizer.iterations.numpy())}
 
 
+def state_and_answers(model):
+    """And the logits of a batch."""
+    features, _ = next(iter(_examples(model.schema).batch(BATCH)))
+    return state(model) | {"logits": model.logits(features).numpy()}
+
+
 def save(model, directory, name):
     """After STEPS steps; and what the model is then, and would be after as many more."""
     train(model, 0)
     td.save_checkpoint(model, os.path.join(directory, name))
-    publish(directory, f"{name}.saved", state(model))
+    publish(directory, f"{name}.saved", state_and_answers(model))
     train(model, STEPS)
     publish(directory, f"{name}.continued", state(model))
 
@@ -102,7 +123,7 @@ def save(model, directory, name):
 def restore(model, directory, name, by):
     """What is restored, and what becomes of it."""
     td.restore_checkpoint(model, os.path.join(directory, name))
-    publish(directory, f"{name}.restored-{by}", state(model))
+    publish(directory, f"{name}.restored-{by}", state_and_answers(model))
     train(model, STEPS)
     publish(directory, f"{name}.continued-{by}", state(model))
 
@@ -172,10 +193,12 @@ def main(servers, directory, *names):
     by = f"ps-{servers}"
     with cluster_of(int(servers)).scope():
         publish(directory, f"{by}.memory", dict(zip(("planned", "allocated"), planned_and_allocated(), strict=True)))
-        save(make_model(), directory, by)
-        for name in names:
+        models = [name.rpartition("-")[2] for name in names]
+        for model in sorted(set(models)):
+            save(make_model(model), directory, f"{by}-{model}")
+        for name, model in zip(names, models, strict=True):
             _wait_for(os.path.join(directory, f"{name}.saved.npz"))
-            restore(make_model(), directory, name, by)
+            restore(make_model(model), directory, name, by)
         _wait_for(os.path.join(directory, "days/run/result.json"))
         move(directory, by)
     os._exit(0)

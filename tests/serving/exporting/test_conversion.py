@@ -13,11 +13,11 @@ import tensorflow as tf
 import tf2onnx
 from any_model import any_model
 from cases import matrix
-from family import FORMS, ONE_EACH
+from family import FORMS, OF_SEVERAL_LABELS, ONE_EACH
 
 import tfrs_dlrm as td
 from tfrs_dlrm.data.encoding.encoder import Encoder
-from tfrs_dlrm.schema import CategoricalFeature
+from tfrs_dlrm.schema import CategoricalFeature, Label
 from tfrs_dlrm.serving.exporting.export import export_model
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel
 from tfrs_dlrm.serving.exporting.signatures import make_encoded
@@ -66,12 +66,13 @@ def in_onnx(function, specs):
     model, _ = tf2onnx.convert.from_function(plain, list(specs.values()), opset=18)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     names = [x.name for x in session.get_inputs()]
-    return lambda inputs: {"probability": session.run(None, {name: inputs[name] for name in names})[0]}
+    outputs = sorted(function.structured_outputs)  # which ONNX numbers
+    return lambda inputs: dict(zip(outputs, session.run(None, {name: inputs[name] for name in names}), strict=True))
 
 
 # DIN and BST read the events of histories, whatever their pooling.
 POOLINGS = {"dlrm": "mean", "deepfm": "target_attention", "din": "mean", "bst": "mean"}
-STORED = [*((form, "float32") for form in ONE_EACH), ("dlrm", "int8"), ("deepfm", "int8")]
+STORED = [*((form, "float32") for form in (*ONE_EACH, *OF_SEVERAL_LABELS)), ("dlrm", "int8"), ("deepfm", "int8")]
 
 
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")
@@ -79,8 +80,10 @@ STORED = [*((form, "float32") for form in ONE_EACH), ("dlrm", "int8"), ("deepfm"
 def test_encoded_runs_in_tensorflow_lite_and_onnx(trained, form, storage):
     data, _ = trained
     of_two = {"user": "user", "item": "site"} if form == "matrix_factorization" else {}
-    config = any_model(form.split()[0], **FORMS[form] | of_two)
+    config = any_model(form.split()[0], **(FORMS | OF_SEVERAL_LABELS)[form] | of_two)
     schema = td.Schema.load(f"{data}/schema.json")
+    if form in OF_SEVERAL_LABELS:  # of which the second comes after the first
+        schema = dataclasses.replace(schema, more_labels=(Label("bought", after=schema.label.column),))
     schema = with_histories(schema, POOLINGS[form]) if form in POOLINGS else schema
     model = config.build(config.schema(schema), seed=1)
     model.build()
@@ -90,9 +93,13 @@ def test_encoded_runs_in_tensorflow_lite_and_onnx(trained, form, storage):
     onnx = in_onnx(encoded, specs)
     for size in (1, 6):
         inputs = inputs_of(specs, size)
-        expected = encoded(**{name: tf.constant(v) for name, v in inputs.items()})["probability"].numpy()
+        expected = encoded(**{name: tf.constant(v) for name, v in inputs.items()})
+        assert len(expected) == (3 if form in OF_SEVERAL_LABELS else 1)
         for run in (lite, onnx):
-            np.testing.assert_allclose(run(inputs)["probability"], expected, rtol=0, atol=TOLERANCE)
+            found = run(inputs)
+            assert found.keys() == expected.keys()
+            for name, values in expected.items():
+                np.testing.assert_allclose(found[name], values, rtol=0, atol=TOLERANCE, err_msg=name)
 
 
 class FirstTags(td.RankingModel):
