@@ -1,5 +1,6 @@
 """The same data under every strategy that runs on one machine."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -22,9 +23,9 @@ def data(tmp_path_factory):
     return click_log.make(str(tmp_path_factory.mktemp("log")), rows=16000)
 
 
-def in_processes(strategy, data, path, steps, workers, servers=0):
+def in_processes(strategy, data, path, steps, workers, servers=0, with_groups=""):
     path.mkdir()
-    program = [sys.executable, tiny_run.__file__, strategy, data, str(path / "result.npz"), str(steps)]
+    program = [sys.executable, tiny_run.__file__, strategy, data, str(path / "result.npz"), str(steps), with_groups]
     ended = []
     environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
     code = LocalCluster(strategy, workers, servers, program, str(path), environment, terminal=False).run(ended.append)
@@ -53,9 +54,11 @@ def test_replicas_equal_one_device(data, expected, replicas):
 
 @pytest.mark.cluster
 def test_workers_equal_one_device(data, expected, tmp_path):
-    """Metrics too: those of all replicas, not summed over processes."""
-    workers = in_processes("multi_worker", data, tmp_path / "workers", 50, workers=2)
-    assert_equal(workers, expected)
+    """Metrics too: those of all replicas, not summed over processes. And list losses, whose groups no worker shares."""
+    grouped = dataclasses.replace(click_log.SCHEMA, group="user")
+    lists = click_log.make(str(tmp_path / "lists"), rows=2000, schema=grouped)
+    workers = in_processes("multi_worker", data, tmp_path / "workers", 50, workers=2, with_groups=lists)
+    assert_equal(workers, expected | tiny_run.ranked(make_strategy("one_device"), lists, 50))
 
     # All tables and slots are on every worker, and take what the planner says.
     config = RunConfig(

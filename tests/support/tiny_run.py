@@ -1,6 +1,6 @@
 """A small run under one strategy, and all that it leaves; also the program of the processes of a cluster.
 
-python tiny_run.py STRATEGY PREPARED OUTPUT STEPS
+python tiny_run.py STRATEGY PREPARED OUTPUT STEPS [PREPARED_WITH_GROUPS]
 """
 
 import os
@@ -48,6 +48,36 @@ def run(strategy: tf.distribute.Strategy, prepared: str, steps: int) -> dict[str
     return out | {"steps": model.embedding_optimizer.iterations.numpy()}
 
 
+def ranked(strategy: tf.distribute.Strategy, prepared: str, steps: int) -> dict[str, np.ndarray]:
+    """Trains by the order of the rows of each group, and returns all weights.
+
+    Each of two processes reads groups of its own, and one device those of both, side by side in a batch.
+    """
+    with strategy.scope():
+        schema = td.Schema.load(f"{prepared}/schema.json")
+        model = td.EmbeddingMLP(schema, (16, 1), replicate_below=1000, list_loss="softmax", list_loss_weight=0.75)
+        model.compile(keras.optimizers.Adagrad(0.05), td.Adagrad(0.05))
+        if distribution_of(strategy).several_processes:
+            data = distributed_dataset(prepared, BATCH, repeat=True, whole_groups=True)
+        else:
+            data = tf.data.Dataset.zip(tuple(_as_read_by(i, prepared) for i in range(2))).map(
+                lambda *two: tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *two)
+            )
+        loss = model.fit(data, steps_per_epoch=steps, verbose=0).history["loss"]
+    found = {f"ranked/{name}": whole(table) for name, table in model.embeddings.tables.items()}
+    return found | {f"ranked/{i}": v.numpy() for i, v in enumerate(model.dense_variables)} | {"ranked/loss": loss}
+
+
+def _as_read_by(process: int, prepared: str) -> tf.data.Dataset:
+    """The batches of one of two processes, whose groups are none of the other's, also if they are of one value."""
+
+    def apart(features: dict, label: tf.Tensor, weight: tf.Tensor) -> tuple:
+        return features | {"group": 2 * features["group"] + process}, label, weight
+
+    context = tf.distribute.InputContext(2, process, 2)
+    return td.dataset(prepared, BATCH, repeat=True, context=context).map(apart)
+
+
 def whole(rows: object) -> np.ndarray:
     """A table or slot in one array."""
     return np.concatenate([shard.read(shard.begin, shard.end).numpy() for shard in LogicalTable.of(rows).shards])
@@ -69,12 +99,14 @@ def _batches(strategy: tf.distribute.Strategy, prepared: str) -> object:
     return strategy.distribute_datasets_from_function(own_part)
 
 
-def main(name: str, prepared: str, output: str, steps: str) -> None:
+def main(name: str, prepared: str, output: str, steps: str, with_groups: str = "") -> None:
     """What each process of a cluster does."""
     if name == "parameter_server" and cluster.task()[0] != "chief":
         cluster.serve()
     strategy = td.make_strategy(name)
     found = run(strategy, prepared, int(steps))
+    if with_groups:
+        found |= ranked(strategy, with_groups, int(steps))
     if distribution_of(strategy).is_chief:
         np.savez(output, **found)
     os._exit(0)  # servers and workers have no goodbye
