@@ -45,7 +45,7 @@ def _share(dtype: tf.DType) -> tf.types.experimental.PolymorphicFunction:
     """Traced once for each dtype, whatever the number of numbers."""
     integer = _INTEGERS[dtype.size]
 
-    @tf.function(input_signature=[tf.TensorSpec([None], dtype), tf.TensorSpec([None], tf.int64)])
+    @tf.function(input_signature=[tf.TensorSpec([None], dtype), tf.TensorSpec([None], tf.int64)], autograph=False)
     def share(numbers: tf.Tensor, powers: tf.Tensor) -> tf.Tensor:
         bits = tf.cast(tf.bitcast(numbers, integer), tf.int64)
         # As a matrix product: no product of all numbers with their weights is ever in memory.

@@ -55,6 +55,7 @@ class SumMetric(keras.metrics.Metric):
         weights = tf.broadcast_to(weights, tf.shape(logits))
         return self._sums.assign_add(self._sums_of_batch(labels, logits, weights))
 
+    @tf.autograph.experimental.do_not_convert  # plain operations, which AutoGraph would rewrite for each metric
     def result(self) -> tf.Tensor:
         """Returns the metric over all batches since the last `reset_state`; a float32 scalar."""
         return tf.cast(self._value(tf.convert_to_tensor(self._sums)), tf.float32)

@@ -139,9 +139,9 @@ def dataset(
     epochs = _Epochs(_BatchReader(schema, share, sort_ids, parts), open_rows, start_step, repeat)
     size = share.batch_size if drop_remainder else None
     batches = tf.data.Dataset.from_generator(epochs, output_signature=signature(schema, size, sort_ids))
-    batches = batches.map(
-        lambda *columns: assemble(schema, columns, sort_ids), num_parallel_calls=1, deterministic=True
-    )
+    # Without AutoGraph, which takes longer to rewrite these plain operations than to trace them.
+    assembled = tf.autograph.experimental.do_not_convert(lambda *columns: assemble(schema, columns, sort_ids))
+    batches = batches.map(assembled, num_parallel_calls=1, deterministic=True)
     cardinality = tf.data.INFINITE_CARDINALITY if repeat else per_epoch
     if repeat or start_step % per_epoch == 0:
         batches = batches.apply(tf.data.experimental.assert_cardinality(cardinality))
