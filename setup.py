@@ -70,7 +70,7 @@ setup(
         "lowest": ["tensorflow==2.16.*", "tensorflow-serving-api==2.16.*", "tf-keras==2.16.*", _OLDER_PYARROW],
         # What `make bench` compares with. Where pip would take a CUDA build of torch, the one for CPUs does as well.
         # fbgemm-gpu-cpu 1.8.0 is built for torch 2.13.
-        "bench": ["keras-rs>=0.4,<0.5", "torch==2.13.0", "fbgemm-gpu-cpu==1.8.0"],
+        "bench": ["keras-rs>=0.4,<0.5", "torch==2.13.0", "fbgemm-gpu-cpu==1.8.0", "polars>=1.0"],
         # What `tfrs-dlrm compare` tunes with, and the trees that it compares with.
         "compare": ["lightgbm>=4.3", "optuna>=4.0"],
         # `tfrs-dlrm prepare --engine=spark`; it needs Java 17.

@@ -1,7 +1,7 @@
-"""How fast the data path is: `prepare` on raw Criteo rows, and batches from `dataset` and `record_dataset` beside
-TFRecord and TSV.
+"""How fast the data path is: `prepare` on raw Criteo rows beside DuckDB's own SQL and polars, and batches from
+`dataset` and `record_dataset` beside TFRecord and TSV.
 
-make bench-data       # 5 million rows: about 5 minutes and 4 GB of disk, below a temporary directory
+make bench-data       # 5 million rows: about 10 minutes and 6 GB of disk, below a temporary directory
 python benchmarks/data.py --rows=500000 --kills=3
 """
 
@@ -16,42 +16,88 @@ import sys
 import tempfile
 import time
 
+import prepare_peers
 from absl import app, flags
 
 _ROWS = flags.DEFINE_integer("rows", 5_000_000, "Raw rows to prepare.")
 _KILLS = flags.DEFINE_integer("kills", 3, "How often to kill a second preparation at a random moment; 0 for none.")
+_PREPARE_REPEATS = flags.DEFINE_integer("prepare_repeats", 3, "Preparations by each peer, taken in turns.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed repeats of each reader, taken in turns.")
 _OUTPUT = flags.DEFINE_string("output", "", "Where to write the results as JSON.")
 _BATCH = 2048
 
 _PREPARE = """
-import resource, sys, time
+import sys, time
 from tfrs_dlrm.data.preparing.prepare import prepare
 from tfrs_dlrm.schema import Schema
 schema = Schema.load(sys.argv[1] + '/schema.json')
 begin = time.perf_counter()
 manifest = prepare(schema, [sys.argv[1] + '/train.tsv'], sys.argv[2], eval_inputs=[sys.argv[1] + '/eval.tsv'])
-seconds = time.perf_counter() - begin
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print('RESULT', manifest.rows('train') + manifest.rows('eval'), seconds, peak)
+print('RESULT', manifest.rows('train') + manifest.rows('eval'), time.perf_counter() - begin)
 """
 
 
-def _start_prepare(raw: str, output: str) -> subprocess.Popen:
+def _command(peer: str, raw: str, output: str) -> list[str]:
+    if peer == "prepare":
+        return [sys.executable, "-c", _PREPARE, raw, output]
+    return [sys.executable, prepare_peers.__file__, peer, raw, output]
+
+
+def _start(command: list[str]) -> subprocess.Popen:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.Popen(
-        [sys.executable, "-c", _PREPARE, raw, output],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+
+
+def _measured(command: list[str]) -> dict[str, float]:
+    """Runs a preparation: rows/s without imports; with them, CPU seconds of 100,000 rows and the peak of its memory."""
+    process = _start(command)
+    assert process.stdout is not None
+    with process.stdout as output:
+        shown = output.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{command[-3:]} failed")
+    rows, seconds = shown.split("RESULT")[1].split()
+    return {
+        "rows": int(rows),
+        "rows_per_s": int(rows) / float(seconds),
+        "cpu_s_per_100k": (usage.ru_utime + usage.ru_stime) / int(rows) * 1e5,
+        "peak_gb": usage.ru_maxrss * 1024 / 1e9,
+    }
+
+
+def _same_ids(prepared: str, peer: str) -> bool:
+    """Whether the ids of each column are the same, each as often, and as many rows have the label 1."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    def counts(path: str, name: str) -> np.ndarray:
+        return np.bincount(pq.read_table(path, columns=[name]).column(0).to_numpy().astype(np.int64))
+
+    return all(
+        np.array_equal(counts(f"{prepared}/{split}", name), counts(f"{peer}/{split}.parquet", name))
+        for split in prepare_peers.SPLITS
+        for name in ("label", *prepare_peers.VALUES)
     )
 
 
-def _prepare(raw: str, output: str) -> dict[str, float]:
-    shown, _ = _start_prepare(raw, output).communicate()
-    rows, seconds, peak = shown.split("RESULT")[1].split()
-    return {"rows": int(rows), "rows_per_s": int(rows) / float(seconds), "peak_gb": int(peak) / 1e9}
+def _prepare_beside_peers(raw: str, prepared: str, work: str) -> dict[str, dict[str, float | list[float]]]:
+    """Prepares in turns: medians by peer, and all rows/s; the first directory of `prepare` stays."""
+    found: dict[str, list[dict[str, float]]] = {peer: [] for peer in ("prepare", *prepare_peers.PEERS)}
+    for _ in range(_PREPARE_REPEATS.value):
+        for peer, runs in found.items():
+            output = os.path.join(work, "peer") if runs or peer != "prepare" else prepared
+            runs.append(_measured(_command(peer, raw, output)))
+            if peer != "prepare" and not _same_ids(prepared, output):
+                sys.exit(f"{peer} does not give the ids of prepare")
+            if output != prepared:
+                shutil.rmtree(output)
+    return {
+        peer: {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+        | {"all_rows_per_s": [run["rows_per_s"] for run in runs]}
+        for peer, runs in found.items()
+    }
 
 
 def _killed_runs_are_identical(raw: str, whole: str, output: str, kills: int, seconds: float) -> bool:
@@ -59,13 +105,13 @@ def _killed_runs_are_identical(raw: str, whole: str, output: str, kills: int, se
     import random
 
     for _ in range(kills):
-        process = _start_prepare(raw, output)
+        process = _start(_command("prepare", raw, output))
         time.sleep(5 + random.random() * seconds / kills)
         process.send_signal(signal.SIGKILL)
         process.wait()
         done = sum(len(files) for _, _, files in os.walk(output))
         print(f"  killed with {done} files written", flush=True)
-    _prepare(raw, output)
+    _measured(_command("prepare", raw, output))
     names = sorted(os.path.relpath(os.path.join(d, f), whole) for d, _, files in os.walk(whole) for f in files)
     others = sorted(os.path.relpath(os.path.join(d, f), output) for d, _, files in os.walk(output) for f in files)
     return names == others and not any(filecmp.cmpfiles(whole, output, names, shallow=False)[1:])
@@ -156,9 +202,12 @@ def main(argv: list[str]) -> None:
         generate(raw, _ROWS.value, 200_000)
         total = _ROWS.value + 200_000
         print(f"generate  {total / (time.perf_counter() - begin):12,.0f} rows/s  ({total:,} raw rows)", flush=True)
-        result = {"prepare": _prepare(raw, prepared)}
+        result = _prepare_beside_peers(raw, prepared, work)
         p = result["prepare"]
-        print(f"prepare   {p['rows_per_s']:12,.0f} rows/s  peak resident {p['peak_gb']:.2f} GB", flush=True)
+        for peer, r in result.items():
+            spread = f"({min(r['all_rows_per_s']):,.0f} to {max(r['all_rows_per_s']):,.0f})"
+            more = f"{r['cpu_s_per_100k']:.2f} CPU s per 100,000 rows, peak resident {r['peak_gb']:.2f} GB"
+            print(f"{peer:10}{r['rows_per_s']:12,.0f} rows/s {spread:22} {more}", flush=True)
         if _KILLS.value:
             seconds = p["rows"] / p["rows_per_s"]
             same = _killed_runs_are_identical(raw, prepared, os.path.join(work, "killed"), _KILLS.value, seconds)

@@ -83,7 +83,7 @@ def test_an_odd_value_changes_no_other_message(column):
     rows = usual_rows(60)
     read = JsonRows(SCHEMA, absent_is_missing=False)
     expected = read(texts(rows))
-    alone = [read([message]).table.to_pylist() for message in texts(rows)]
+    alone = [JsonRows(SCHEMA, absent_is_missing=False)([message]).table.to_pylist() for message in texts(rows)]
     assert expected.kept == list(range(60)) and expected.table.to_pylist() == [row for one in alone for row in one]
 
     found = read(texts([*rows[:30], rows[0] | {column: value}, *rows[30:]]))

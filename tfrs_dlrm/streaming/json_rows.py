@@ -1,7 +1,8 @@
 """Turns messages that are JSON objects into Arrow columns, and names each message that is none.
 
-A column is converted at once as long as all its values are of the usual types. Only a column with another value, such
-as an object where text is needed, is converted value by value, which finds the messages to refuse.
+Arrow's parser reads messages like those before them; see `usual_objects`. Others are read one by one. Of these a column
+is converted at once as long as all its values are of the usual types. Only a column with another value, such as an
+object where text is needed, is converted value by value, which finds the messages to refuse.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from tfrs_dlrm.data.raw.number_lists import number_lists
 from tfrs_dlrm.data.raw.typed_values import whole_numbers
 from tfrs_dlrm.data.raw.values import as_number, as_whole, number_text
 from tfrs_dlrm.schema import Notation, Schema
+from tfrs_dlrm.streaming.usual_objects import UsualObjects
 
 _ITEMS = {"string": pa.binary(), "int64": pa.int64(), "float32": pa.float32()}
 _NOTHING = type(None)
+# How many messages Arrow's parser reads at a time. If one is malformed, the others here are parsed twice more.
+_AT_A_TIME = 512
 # Stands for a field that an object lacks.
 _ABSENT = object()
 
@@ -42,7 +46,8 @@ class JsonTable:
     """The columns of some messages.
 
     Attributes:
-      table: the columns of the schema, one row for each message that is not refused.
+      table: the columns of the schema, one row for each message that is not refused; bytes for texts and for numbers,
+        which may also be float64 in columns that are read as numbers only.
       kept: the places of these messages among those that were given.
       refused: by place, why a message is no row; the first reason in the order of the columns.
     """
@@ -64,9 +69,34 @@ class JsonRows:
         self._fields = _fields(schema)
         self._names = [field.column for field in self._fields]
         self._absent = None if absent_is_missing else _ABSENT
+        self._usual = UsualObjects(self._fields, None if absent_is_missing else _has_field)
 
     def __call__(self, messages: Sequence[bytes]) -> JsonTable:
         """Returns the columns of messages that are not empty."""
+        found = self._all_usual(messages) if self._usual and messages else None
+        return self._read(messages, learn=True) if found is None else found
+
+    def _all_usual(self, messages: Sequence[bytes]) -> JsonTable | None:
+        """Reads messages by Arrow's parser, once those that are no rows are found; None if others are unusual."""
+        tables: list[pa.Table] = []
+        kept: list[int] = []
+        refused: dict[int, FieldError] = {}
+        for begin in range(0, len(messages), _AT_A_TIME):
+            part = messages[begin : begin + _AT_A_TIME]
+            good, table = list(range(len(part))), self._usual(part)
+            if table is None:
+                read = self._read(part)
+                refused |= {begin + place: error for place, error in read.refused.items()}
+                good = read.kept
+                table = self._usual([part[place] for place in good]) if read.refused and good else None
+                if good and table is None:
+                    return None
+            tables += [] if table is None else [table]
+            kept += [begin + place for place in good]
+        return JsonTable(pa.concat_tables(tables), kept, refused) if tables else None
+
+    def _read(self, messages: Sequence[bytes], learn: bool = False) -> JsonTable:
+        """Parses messages one by one; learns what is usual if told so."""
         refused: dict[int, FieldError] = {}
         rows, places = [], []
         for i, message in enumerate(messages):
@@ -75,7 +105,9 @@ class JsonRows:
                 places.append(i)
             except FieldError as e:
                 refused[i] = e
-        columns = zip(*rows, strict=True) if rows else [() for _ in self._fields]
+        columns = list(zip(*rows, strict=True)) if rows else [() for _ in self._fields]
+        if learn:
+            self._usual.learn(columns)
         arrays, good = [], np.ones(len(rows), bool)
         for field, values in zip(self._fields, columns, strict=True):
             array, errors = field.array(values)
@@ -119,6 +151,13 @@ def _parse(message: bytes) -> dict[str, Any]:
     return row
 
 
+def _has_field(message: bytes, column: str) -> bool:
+    try:
+        return column in _parse(message)
+    except FieldError:
+        return False
+
+
 def _shown(value: Any) -> str:
     """Returns the begin of a JSON value, for messages."""
     return repr(str(_readable(value))[:40])
@@ -141,6 +180,7 @@ class _Field:
       column: its name.
       type: of the Arrow column made of it.
       is_text: whether it is read as text, so that a number needs one.
+      is_number: whether it is read as a number, and as nothing else.
       notation: how numbers in text are written.
       separator: of a list of values that the schema wants in one text, or of a vector in one; empty where it wants one
         value.
@@ -150,6 +190,7 @@ class _Field:
     column: str
     type: pa.DataType
     is_text: bool
+    is_number: bool
     notation: Notation
     separator: str
     missing: tuple[str, ...]
@@ -279,6 +320,10 @@ def _fields(schema: Schema) -> list[_Field]:
     """Returns the fields by column, in the order of `schema.columns`."""
     texts = {given.column for given in schema.inputs if given.dtype == "string"}
     texts |= {x.column for x in schema.labels if x.positive}
+    numbers = {x.column for x in schema.labels} | {given.column for given in schema.inputs} | {schema.weight}
+    numbers -= texts | {schema.group}
+    numbers -= {given.column for given in schema.inputs if given.dtype != "float32" or given.time or given.is_list}
+    numbers -= {given.column for given in schema.inputs if given.separator is not None}
     kinds: dict[str, tuple[pa.DataType, str]] = {}
     for given in schema.inputs:
         if given.is_list:
@@ -291,5 +336,5 @@ def _fields(schema: Schema) -> list[_Field]:
     for name in schema.columns:
         kind, separator = kinds.get(name, (pa.binary(), ""))
         notation = schema.notations.get(name, Notation())
-        fields.append(_Field(name, kind, name in texts, notation, separator, schema.text.missing))
+        fields.append(_Field(name, kind, name in texts, name in numbers, notation, separator, schema.text.missing))
     return fields

@@ -5,6 +5,7 @@ import collections
 import numpy as np
 import pytest
 
+from tfrs_dlrm.data.preparing.duckdb_rows import connect
 from tfrs_dlrm.data.preparing.value_counts import ValueCounts, summed
 from tfrs_dlrm.data.preparing.workspace import Workspace
 
@@ -18,7 +19,8 @@ def test_sums_and_their_order(tmp_path, ranked):
         found.add("t", np.array([v.encode() for v in values], object), np.array(counts))
         found.write(workspace, f"part-{segment}")
         expected.update(dict(zip(values, counts, strict=True)))
-    batches = list(summed(workspace.counts, "t", ranked))
+    with connect(str(tmp_path)) as connection:
+        batches = list(summed(connection, workspace.counts, "t", ranked))
     rows = [(v, n) for b in batches for v, n in zip(b.column(0).to_pylist(), b.column(1).to_pylist(), strict=True)]
     kept = {v: n for v, n in expected.items() if not set("\r\n") & set(v)}
     assert dict(rows) == kept and len(rows) == len(kept)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_dlrm.data.raw import sources
+from tfrs_dlrm.data.raw import sources, text
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
 from tfrs_dlrm.data.raw.text import UNCLOSED, read_text
 from tfrs_dlrm.data.raw.typed_rows import parse
@@ -193,8 +193,13 @@ def test_a_line_is_read_alike_whatever_stands_after_it(tmp_path, extra):
     assert [b.row for b in bad] == [6 + i for i, line in enumerate(extra.split(b"\n")) if line.strip()]
 
 
-def test_random_lines_against_the_csv_module():
-    """Blocks of odd lines, most of them malformed: what becomes of a line, its neighbours do not change."""
+@pytest.mark.parametrize("piece", [1 << 20, 16])
+def test_random_lines_against_the_csv_module(monkeypatch, piece):
+    """Blocks of odd lines, most of them malformed: what becomes of a line, its neighbours do not change.
+
+    Nor does it matter where the parser cuts a block into pieces, and lines may be longer than a piece.
+    """
+    monkeypatch.setattr(text, "_PIECE_BYTES", piece)
     schema = Schema(Label("a"), categorical=(CategoricalFeature("b"), CategoricalFeature("c")))
     rng = random.Random(0)
     odd = ["a", "", '"x"', '"x""y"', 'x"y', '"x"y', "é", '"', "\xff", "\r", " ", ' "x"']

@@ -7,11 +7,12 @@ import glob
 import os
 from collections.abc import Iterator
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrs_dlrm.data.preparing.duckdb_rows import connect, read_query
+from tfrs_dlrm.data.preparing.duckdb_rows import read_query
 from tfrs_dlrm.data.preparing.workspace import Workspace
 
 _SCHEMA = pa.schema([("value", pa.string()), ("count", pa.int64())])
@@ -43,21 +44,22 @@ def counts_file(workspace: Workspace, table: str, name: str) -> str:
     return os.path.join(workspace.counts, table, f"{name}.parquet")
 
 
-def summed(counts_dir: str, table: str, ranked: bool) -> Iterator[pa.RecordBatch]:
+def summed(
+    connection: duckdb.DuckDBPyConnection, counts_dir: str, table: str, ranked: bool
+) -> Iterator[pa.RecordBatch]:
     """Sums the counts of all segments: yields the values of a table, `value` and `count`, in batches.
 
-    DuckDB does it, and spills to `counts_dir` if its memory is full. A value with a line break is left out, since a
-    vocabulary file holds one value per line.
+    DuckDB does it out of core. A value with a line break is left out, since a vocabulary file holds one value per line.
 
     Args:
+      connection: of `connect`; it does nothing else until the iterator is used up or dropped.
       counts_dir: `Workspace.counts`.
       table: the name of the table.
       ranked: whether to sort them by falling count, ties by their UTF-8 bytes; otherwise they are in any order.
     """
     files = os.path.join(glob.escape(os.path.join(counts_dir, table)), "*.parquet")
-    with connect(counts_dir) as connection:
-        query = (
-            "SELECT value, CAST(sum(count) AS BIGINT) AS n FROM read_parquet(?)"
-            " WHERE NOT contains(value, chr(10)) AND NOT contains(value, chr(13)) GROUP BY value"
-        )
-        yield from read_query(connection, query + (" ORDER BY n DESC, value" if ranked else ""), files)
+    query = (
+        "SELECT value, CAST(sum(count) AS BIGINT) AS n FROM read_parquet(?)"
+        " WHERE NOT contains(value, chr(10)) AND NOT contains(value, chr(13)) GROUP BY value"
+    )
+    yield from read_query(connection, query + (" ORDER BY n DESC, value" if ranked else ""), files)

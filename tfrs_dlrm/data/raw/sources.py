@@ -277,14 +277,14 @@ def _text_blocks(
         line, index, begin = start.first_row, start.index, start.after
         rest = _bytes(path, start.offset, begin)
     for chunk in chunks(path, kind.packing, kind.encoding, BLOCK_BYTES, report, begin):
-        data = rest + chunk
         if line == 1:
-            data = data.removeprefix(BOM)
+            chunk, rest = (rest + chunk).removeprefix(BOM), b""
             if not schema.text.columns:
-                _, _, data = data.partition(b"\n")
+                _, _, chunk = chunk.partition(b"\n")
                 line = 2
-        end = data.rfind(b"\n") + 1
-        data, rest = data[:end], data[end:]
+        end = chunk.rfind(b"\n") + 1
+        # One copy of the lines, and a short one of what follows them.
+        data, rest = (b"".join((rest, memoryview(chunk)[:end])), chunk[end:]) if end else (b"", rest + chunk)
         if len(rest) > BLOCK_BYTES:
             raise ValueError(f"{path}: line {line} is longer than {BLOCK_BYTES} bytes; is this a text file?")
         if data:

@@ -12,6 +12,8 @@ import pyarrow.csv as pa_csv
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 
+# How much of a block the parser splits at a time: pieces that fit the caches of a core take less than half the time.
+_PIECE_BYTES = 1 << 20
 UNCLOSED = "a quote that is never closed; a value cannot hold a line break"
 
 
@@ -102,6 +104,13 @@ class _Parsed:
 
 
 def _parse(data: bytes, block: RawBlock, schema: Schema) -> _Parsed:
+    try:
+        return _parse_pieces(data, block, schema, min(_PIECE_BYTES, len(data) + 1))
+    except pa.ArrowInvalid:  # a line is longer than a piece
+        return _parse_pieces(data, block, schema, len(data) + 1)
+
+
+def _parse_pieces(data: bytes, block: RawBlock, schema: Schema, size: int) -> _Parsed:
     wrong: dict[int, int] = {}
 
     def skip(row: Any) -> str:
@@ -109,7 +118,7 @@ def _parse(data: bytes, block: RawBlock, schema: Schema) -> _Parsed:
         return "skip"
 
     # One thread, or rows have no numbers; several blocks are read in parallel instead.
-    read = pa_csv.ReadOptions(use_threads=False, column_names=list(block.columns), block_size=len(data) + 1)
+    read = pa_csv.ReadOptions(use_threads=False, column_names=list(block.columns), block_size=size)
     wanted = [name for name in schema.columns if name not in block.constants] or [block.columns[0]]
     parse = pa_csv.ParseOptions(delimiter=block.delimiter, quote_char=block.quote or False, invalid_row_handler=skip)
     convert = pa_csv.ConvertOptions(

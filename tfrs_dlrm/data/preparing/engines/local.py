@@ -13,6 +13,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
+from tfrs_dlrm.data.preparing.duckdb_rows import connect
 from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
 from tfrs_dlrm.data.preparing.passes import CountingPass, EncodingPass, Pass, rows_of
 from tfrs_dlrm.data.preparing.profiling.row_sample import planned_share
@@ -38,8 +39,11 @@ class LocalEngine:
         self, job: PrepareJob, workspace: Workspace, tables: Sequence[str], ranked: bool
     ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
         """See `Engine.sums`."""
-        for table in tables:
-            yield table, summed(workspace.counts, table, ranked)
+        if not tables:
+            return
+        with connect(workspace.counts) as connection:  # one for all, since it takes as long as a small query
+            for table in tables:
+                yield table, summed(connection, workspace.counts, table, ranked)
 
     def encode(self, job: PrepareJob, workspace: Workspace, schema: Schema, report: Progress) -> None:
         """See `Engine.encode`."""
