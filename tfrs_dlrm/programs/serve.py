@@ -1,8 +1,9 @@
 """Serves exported models with TF Serving's gRPC and REST: for development, tests and small deployments."""
 
+import functools
 from typing import Any
 
-from absl import logging
+from absl import flags, logging
 
 from tfrs_dlrm.programs.program_flags import ProgramFlags
 
@@ -17,6 +18,9 @@ _INSECURE = FLAGS.switch("insecure", False, "Lets other machines ask without TLS
 _KEEP = FLAGS.integer("keep", 1, "How many of the newest versions to serve.", least=1)
 _CONFIG = FLAGS.string(
     "model_config_file", "", "TF Serving's list of models, versions and labels; HandleReloadConfigRequest replaces it."
+)
+_PROCESSES = FLAGS.integer(
+    "processes", 1, "How many processes share the ports, each with the models and limits for itself.", least=1
 )
 _BATCH = FLAGS.integer("max_batch_size", 256, "How many rows of different requests are merged.", least=1)
 _THREADS = FLAGS.integer("threads", 0, "How many batches run at once; 0: one per core.", least=0)
@@ -47,14 +51,13 @@ def main(arguments: list[str]) -> None:
     """Serves until a signal ends it."""
     import os
 
-    from tfrs_dlrm.serving.server.access_log import JsonFormatter
     from tfrs_dlrm.serving.server.inference import InferenceOptions
     from tfrs_dlrm.serving.server.model_server import ServerOptions, serve
+    from tfrs_dlrm.serving.server.processes import serve_in_processes
     from tfrs_dlrm.serving.server.request_checks import Limits
     from tfrs_dlrm.serving.server.security import Security
 
-    if _JSON_LOGS.value:
-        logging.get_absl_handler().setFormatter(JsonFormatter())
+    _set_up_log(_JSON_LOGS.value)
     if len(arguments) != 1:
         raise ValueError("give one directory: tfrs-dlrm serve BUNDLE_ROOT")
     security = Security(
@@ -73,6 +76,7 @@ def main(arguments: list[str]) -> None:
         access_log=_ACCESS_LOG.value,
         request_log=_LOG.value,
         request_log_fraction=_FRACTION.value,
+        processes=_PROCESSES.value,
     )
     options = ServerOptions(
         arguments[0],
@@ -84,19 +88,39 @@ def main(arguments: list[str]) -> None:
         security=security,
         service=service,
     )
-    serve(options, _started)
+    if _PROCESSES.value > 1:
+        serve_in_processes(options, functools.partial(_begin_process, _JSON_LOGS.value), _show)
+    else:
+        serve(options, lambda server: _show(server.served()))
 
 
-def _started(server: Any) -> None:
-    """Prints the models of a `tfrs_dlrm.serving.server.model_server.ModelServer` and its addresses."""
+def _set_up_log(as_json: bool) -> None:
+    from tfrs_dlrm.serving.server.access_log import JsonFormatter
+
+    if as_json:
+        logging.get_absl_handler().setFormatter(JsonFormatter())
+
+
+def _begin_process(logs_as_json: bool) -> None:
+    """Sets up the log of one of several processes, as `launch` and `main` do for one."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    _set_up_log(logs_as_json)
+
+
+def _show(served: Any) -> None:
+    """Prints the models and addresses of a `tfrs_dlrm.serving.server.model_server.Served`."""
     from tfrs_dlrm.serving.server.model_server import bracketed
 
     logging.set_verbosity(logging.INFO)
     scheme, host = "https" if _TLS_CERT.value else "http", bracketed(_HOST.value)
     print("A server for development, tests and small deployments, which answers as TF Serving does:", flush=True)
-    for name, model in server.service.models.items():
-        versions = ", ".join(str(version.number) for version in model.available()) or "none that can be served"
-        print(f"  model {name}, version {versions}")
-    print(f"  REST {scheme}://{host}:{server.rest_port}/v1/models/NAME:predict")
-    print(f"  gRPC {host}:{server.grpc_port}")
-    print(f"  page {scheme}://{host}:{server.rest_port}/", flush=True)
+    for name, numbers in served.models.items():
+        print(f"  model {name}, version {', '.join(map(str, numbers)) or 'none that can be served'}")
+    if _PROCESSES.value > 1:
+        print(f"  {_PROCESSES.value} processes")
+    print(f"  REST {scheme}://{host}:{served.rest_port}/v1/models/NAME:predict")
+    print(f"  gRPC {host}:{served.grpc_port}")
+    print(f"  page {scheme}://{host}:{served.rest_port}/", flush=True)

@@ -171,6 +171,11 @@ class _GrpcApi:
 
     async def reload(self, request: Any, call: Call) -> Any:
         """Serves the models, versions and labels of a configuration."""
+        if self._service.options.processes > 1:
+            raise FailedPrecondition(
+                f"this server has {self._service.options.processes} processes, of which only one would learn of the"
+                " configuration: write it to the file of --model_config_file and restart, or serve with --processes=1"
+            )
         await self._service.served.reload(request.config)
         return protos.management.ReloadConfigResponse()
 

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -54,6 +54,8 @@ class InferenceOptions:
       access_log: whether to log each request.
       request_log: the directory of the request logs; empty for none.
       request_log_fraction: of the rows to log.
+      processes: that share the ports. Each has these limits for itself, and none of several takes a new configuration
+        by request, which the others would not learn of.
     """
 
     keep: int = 1
@@ -69,6 +71,7 @@ class InferenceOptions:
     access_log: bool = False
     request_log: str = ""
     request_log_fraction: float = 1.0
+    processes: int = 1
 
     def __post_init__(self) -> None:
         if self.max_memory_bytes < 4 * self.max_request_bytes:
@@ -105,6 +108,8 @@ class Inference:
         self._poller: asyncio.Task[None] | None = None
         # Called when a version was loaded or unloaded; the health service of gRPC listens.
         self.listeners: list[Callable[[], Any]] = []
+        # Returns the metrics in Prometheus' text format, under TF Serving's names too if its argument says so.
+        self.metrics_text: Callable[[bool], Awaitable[bytes]] = self._own_metrics
 
     async def start(self) -> None:
         """Loads the models, and keeps looking for new versions."""
@@ -124,6 +129,9 @@ class Inference:
             self._converters.shutdown()
             if self._logs:
                 self._logs.close()
+
+    async def _own_metrics(self, tf_serving: bool) -> bytes:
+        return self.metrics.texts(tf_serving)
 
     def ready(self) -> bool:
         """Returns whether every model has a version that answers, and the server is not ending."""

@@ -98,3 +98,7 @@ class Metrics:
     def tf_serving_text(self) -> bytes:
         """Returns the metrics under TF Serving's names, and then all others."""
         return self._tf_serving.text().encode() + self.text()
+
+    def texts(self, tf_serving: bool) -> bytes:
+        """Returns `tf_serving_text` or `text`."""
+        return self.tf_serving_text() if tf_serving else self.text()

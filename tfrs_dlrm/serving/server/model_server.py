@@ -10,7 +10,7 @@ import math
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import grpc
@@ -55,6 +55,25 @@ class ServerOptions:
     security: Security = dataclasses.field(default_factory=Security)
     service: InferenceOptions = dataclasses.field(default_factory=InferenceOptions)
 
+    def on_ports(self, rest_port: int, grpc_port: int) -> ServerOptions:
+        """Returns these options with other ports."""
+        return dataclasses.replace(self, rest_port=rest_port, grpc_port=grpc_port)
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """What a server serves.
+
+    Attributes:
+      models: the numbers of the versions that answer, newest first, by the name of the model.
+      rest_port: on which it listens.
+      grpc_port: on which it listens.
+    """
+
+    models: dict[str, list[int]]
+    rest_port: int
+    grpc_port: int
+
 
 class ModelServer:
     """A server: `await start()`, then `await stop()`, before it perhaps `await be_lame_duck()`.
@@ -74,8 +93,11 @@ class ModelServer:
         self._health = health.aio.HealthServicer()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def start(self) -> None:
+    async def start(self, loaded: Callable[[ModelServer], Awaitable[None]] | None = None) -> None:
         """Loads the models and listens.
+
+        Args:
+          loaded: awaited in between.
 
         Raises:
           OSError: a port is taken.
@@ -83,13 +105,23 @@ class ModelServer:
         self.service.listeners.append(self._report_health)
         await self.service.start()
         try:
+            if loaded:
+                await loaded(self)
             await self._start_grpc()
             await self._start_rest()
         except BaseException:
-            await self._grpc.stop(None)
+            if hasattr(self, "_grpc"):
+                await self._grpc.stop(None)
             await self.service.close()
             raise
         self._report_health()
+
+    def served(self) -> Served:
+        """Returns what it serves, on the ports of its options until it has started."""
+        models = {
+            name: [version.number for version in model.available()] for name, model in self.service.models.items()
+        }
+        return Served(models, self.rest_port or self.options.rest_port, self.grpc_port or self.options.grpc_port)
 
     async def be_lame_duck(self) -> None:
         """Tells clients to go elsewhere for `lame_duck_seconds`, and still answers: nothing that was sent is lost."""
@@ -132,7 +164,7 @@ class ModelServer:
             interceptors=[BearerTokenRpc(self._token)] if self._token else [],
             options=[
                 ("grpc.max_receive_message_length", most),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(self.options.service.processes > 1)),
                 ("grpc.max_allowed_incoming_connections", self._connections.most),
                 ("grpc.max_concurrent_streams", self.options.service.max_concurrent + _SPARE_STREAMS),
                 ("grpc.server_handshake_timeout_ms", int(1000 * self.options.service.receive_seconds)),
@@ -172,7 +204,9 @@ class ModelServer:
         )
         family = socket.AF_INET6 if ":" in security.host else socket.AF_INET
         try:
-            listening = socket.create_server((security.host, port), family=family, backlog=2048)
+            listening = socket.create_server(
+                (security.host, port), family=family, backlog=2048, reuse_port=self.options.service.processes > 1
+            )
         except OSError as e:
             raise OSError(f"cannot listen on {security.host}:{port} for REST ({e}); try another --rest_port") from e
         # Accepted sockets inherit it. Without it, an answer takes 40 ms; asyncio sets it only if the protocol is named.
@@ -197,6 +231,15 @@ class ModelServer:
 
 
 def serve(options: ServerOptions, started: Callable[[ModelServer], None]) -> None:
+    """Serves until a signal, see `serve_until_signal`."""
+    asyncio.run(serve_until_signal(options, started))
+
+
+async def serve_until_signal(
+    options: ServerOptions,
+    started: Callable[[ModelServer], None],
+    loaded: Callable[[ModelServer], Awaitable[None]] | None = None,
+) -> None:
     """Serves until a signal, and then answers what was sent; a second signal ends the process at once.
 
     SIGTERM comes from a supervisor, whose clients need time to learn of it: the server is a lame duck first. SIGINT
@@ -205,28 +248,25 @@ def serve(options: ServerOptions, started: Callable[[ModelServer], None]) -> Non
     Args:
       options: of the server.
       started: called once it listens.
+      loaded: awaited before it listens, with its models loaded.
     """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[int] = loop.create_future()
 
-    async def serve_until_signal() -> None:
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[int] = loop.create_future()
+    def end(number: int) -> None:
+        for each in _SIGNALS:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+        ended.set_result(number)
 
-        def end(number: int) -> None:
-            for each in _SIGNALS:
-                loop.remove_signal_handler(each)
-                signal.signal(each, signal.SIG_DFL)
-            ended.set_result(number)
-
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, end, number)
-        server = ModelServer(options)
-        await server.start()
-        started(server)
-        if await ended == signal.SIGTERM:
-            await server.be_lame_duck()
-        await server.stop()
-
-    asyncio.run(serve_until_signal())
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, end, number)
+    server = ModelServer(options)
+    await server.start(loaded)
+    started(server)
+    if await ended == signal.SIGTERM:
+        await server.be_lame_duck()
+    await server.stop()
 
 
 def bracketed(host: str) -> str:

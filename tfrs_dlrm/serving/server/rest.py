@@ -76,11 +76,11 @@ class _RestApi:
 
     async def metrics(self, request: Request) -> Response:
         """Answers with Prometheus' text."""
-        return Response(self._service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await self._service.metrics_text(False), media_type=CONTENT_TYPE_LATEST)
 
     async def tf_serving_metrics(self, request: Request) -> Response:
         """Answers with Prometheus' text, also under TF Serving's names."""
-        return Response(self._service.metrics.tf_serving_text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await self._service.metrics_text(True), media_type=CONTENT_TYPE_LATEST)
 
     async def no_model(self, request: Request) -> Response:
         """Refuses requests that name no model, as TF Serving does."""
