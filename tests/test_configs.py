@@ -1,9 +1,10 @@
-"""Every class that Keras can save keeps every argument of its constructor in its config."""
+"""Every class that Keras can save keeps every argument of its constructor in its config, and checks their types."""
 
 import importlib
 import inspect
 import pkgutil
 
+import pytest
 import tf_keras as keras
 
 import tfrs_dlrm
@@ -126,6 +127,14 @@ def classes() -> dict[str, type]:
     return {n.removeprefix("tfrs_dlrm>"): c for n, c in names.items() if n.startswith("tfrs_dlrm>")}
 
 
+# Layers and models; optimizers of tables check their numbers, and metrics have names.
+CHECKED = [
+    name
+    for name, cls in classes().items()
+    if cls.__module__.startswith(("tfrs_dlrm.layers", "tfrs_dlrm.models")) and name not in OTHERWISE
+]
+
+
 def arguments(cls: type) -> set[str]:
     """Those of the constructor, and of the constructors that get its `**kwargs`."""
     found: set[str] = set()
@@ -139,13 +148,46 @@ def arguments(cls: type) -> set[str]:
     return (found | layers) - NOT_IN_CONFIGS - {"args", "dynamic"}
 
 
+def some_values(name: str, cls: type) -> dict:
+    given = {argument: VALUES[argument] for argument in arguments(cls)}
+    return given | {"schema": SCHEMA.with_dim(1)} if name == "LogisticRegression" else given
+
+
+def wrong_values(argument: str, value: object) -> list:
+    """Values of other types, and numbers of things that are too small."""
+    least = 0 if argument in ("rank", "cross_rank", "replicate_below") else 1
+    if isinstance(value, bool):
+        return [1, "yes", None]
+    if isinstance(value, int):
+        return [2.5, "2", True, [2], *([least - 1] if argument != "seed" else [])]
+    if isinstance(value, float):
+        return ["0.5", True, [0.5]]
+    if isinstance(value, str):
+        return [3, ["a"]]
+    if isinstance(value, list) and isinstance(value[0], int):
+        return [3, "3-2", [3, 2.5], ["3"], [True], [0, 1]]
+    return [3, "text"] if isinstance(value, list) else []
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_wrong_types_are_refused_when_an_object_is_made(name):
+    cls = classes()[name]
+    given = some_values(name, cls)
+    for argument, value in given.items():
+        if argument in ("name", "dtype", "trainable", "activation", "final_activation"):  # Keras' own
+            continue
+        for wrong in wrong_values(argument, value):
+            with pytest.raises(ValueError) as error:
+                cls(**given | {argument: wrong})
+            assert argument in str(error.value), error.value
+            assert any(text in str(error.value) for text in (f"{wrong!r}", str(wrong), "None")), error.value
+
+
 def test_every_argument_is_in_the_config():
     for name, cls in classes().items():
         if name in OTHERWISE:
             continue
-        given = {argument: VALUES[argument] for argument in arguments(cls)}
-        if name == "LogisticRegression":
-            given["schema"] = SCHEMA.with_dim(1)
+        given = some_values(name, cls)
         config = cls(**given).get_config()
         for argument, value in given.items():
             if argument not in ("schema", "dtype"):

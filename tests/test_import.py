@@ -58,7 +58,11 @@ def test_keras_finds_every_class_that_it_saves_once_both_are_imported(imports):
     show = "print([n for n in tf_keras.utils.get_custom_objects() if n.startswith('tfrs_dlrm>')])"
     done = run(f"{imports}; {show}")
     sources = (path.read_text(encoding="utf-8") for path in Path(tfrs_dlrm.__file__).parent.rglob("*.py"))
-    written = {f"tfrs_dlrm>{name}" for s in sources for name in re.findall(r"^@.*[rR]egister.*\nclass (\w+)", s, re.M)}
+    written = {
+        f"tfrs_dlrm>{name}"
+        for s in sources
+        for name in re.findall(r"^@.*(?:[rR]egister|serializable).*\nclass (\w+)", s, re.M)
+    }
     assert set(ast.literal_eval(done.stdout)) == written and len(written) > 30, done.stderr[-500:]
 
 

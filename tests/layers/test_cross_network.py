@@ -42,9 +42,3 @@ def test_initial_matrices_differ():
 @pytest.mark.parametrize("rank", [0, 2])
 def test_layer_checks(tmp_path, rank):
     check_layer(CrossNetwork(2, rank, seed=4), X, tmp_path)
-
-
-@pytest.mark.parametrize("layers, rank", [(0, 0), (1, -1)])
-def test_refuses(layers, rank):
-    with pytest.raises(ValueError, match=rf"layers={layers}, rank={rank}; at least 1 layer"):
-        CrossNetwork(layers, rank)

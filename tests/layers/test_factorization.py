@@ -16,8 +16,3 @@ def test_by_hand():
 @pytest.mark.parametrize("layer", [DenseVectors(2, seed=4), Bias()])
 def test_layer_checks(tmp_path, layer):
     check_layer(layer, tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32), tmp_path)
-
-
-def test_refuses():
-    with pytest.raises(ValueError, match="dim=0; at least 1"):
-        DenseVectors(0)

@@ -104,18 +104,11 @@ def test_fusion_by_hand():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: GatedCrossNetwork(0), "layers=0; at least 1"),
-        (lambda: MaskBlock(0), "outputs=0, reduction=2.0; at least 1"),
-        (lambda: FieldAttention(1, 0), "heads=1, dim=0; both must be"),
-        (lambda: CompressedInteraction((3, 0)), r"maps=\[3, 0\]; at least one"),
-        (lambda: FactorizedInteraction(0), "outputs=0; at least 1"),
-        (lambda: ParallelMLPs(0, (2,)), r"count=0, units=\[2\]: at least one MLP"),
+        (lambda: MaskBlock(1, 0.0), "reduction=0.0; a positive ratio"),
+        (lambda: CompressedInteraction(()), r"maps=\[\]; at least one layer"),
+        (lambda: ParallelMLPs(2, ()), r"units=\[\]; at least one layer"),
         (lambda: ParallelMLPs(2, (3,), final_bias=[1.0]), r"final_bias=\[1.0\]: 2 MLPs have 6 outputs"),
-        (lambda: Gates(0, 2), "tasks=0, experts=2; both must be at least 1"),
-        (lambda: CustomizedGateControl((3,), 0), "task_experts=0, shared_experts=2, tasks=2; each must"),
-        (lambda: ProgressiveExtraction((3,), levels=0), "levels=0; at least 1"),
         (lambda: TaskTowers(MixtureOfExperts((3,)), (3, 2), [0.0, 0.0]), r"tower_mlp=\[3, 2\] must end in 1"),
-        (lambda: BilinearFusion(1, 0), "outputs=1, heads=0; both must be at least 1"),
         (lambda: BilinearFusion(1, 3)([X, Y]), r"heads=3 does not divide the widths \[4, 6\]; choose a divisor"),
     ],
 )

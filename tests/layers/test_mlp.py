@@ -70,10 +70,9 @@ def test_without_bias():
     assert [w.shape for w in mlp.get_weights()] == [(4, 3), (3, 2)]
 
 
-@pytest.mark.parametrize("units", [[], [3, 0]])
-def test_refuses(units):
-    with pytest.raises(ValueError, match=r"units=\[.*at least one"):
-        MLP(units)
+def test_refuses():
+    with pytest.raises(ValueError, match=r"units=\[\]; at least one layer"):
+        MLP([])
 
 
 def test_layer_checks(tmp_path):

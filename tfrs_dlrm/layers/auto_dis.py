@@ -8,12 +8,14 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 # The slope of the leaky ReLU for negative numbers, TensorFlow's default.
 _SLOPE = 0.2
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class AutoDis(keras.layers.Layer):
     """Turns each of W numbers into a vector of its own, by soft buckets: [B, W] -> [B, W, dim].
 
@@ -41,16 +43,14 @@ class AutoDis(keras.layers.Layer):
 
     def __init__(
         self,
-        dim: int,
-        buckets: int = 16,
+        dim: Count,
+        buckets: Count = 16,
         temperature: float = 1.0,
         skip: float = 0.1,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if dim < 1 or buckets < 1:
-            raise ValueError(f"dim={dim}, buckets={buckets}; both must be at least 1")
         if not temperature > 0:
             raise ValueError(f"temperature={temperature}; a positive number is needed, such as 1")
         self.dim = dim

@@ -13,9 +13,11 @@ from tfrs_dlrm.layers.dropout import Dropout
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.layer_norm import LayerNorm
 from tfrs_dlrm.layers.mlp import MLP, Dense, build_sublayer
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class BehaviorTransformer(keras.layers.Layer):
     """Self-attention between a target t and the events e_i of a history: [B, L, D], [B, D], [B, L] -> [B, 1 + L, D].
 
@@ -43,16 +45,14 @@ class BehaviorTransformer(keras.layers.Layer):
 
     def __init__(
         self,
-        heads: int = 8,
-        blocks: int = 1,
-        hidden: int = 64,
+        heads: Count = 8,
+        blocks: Count = 1,
+        hidden: Count = 64,
         dropout: float = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if min(heads, blocks, hidden) < 1:
-            raise ValueError(f"heads={heads}, blocks={blocks}, hidden={hidden}; all must be at least 1")
         self.heads, self.blocks, self.hidden = heads, blocks, hidden
         self.dropout = dropout
         self.seed = seed
@@ -102,7 +102,7 @@ class BehaviorTransformer(keras.layers.Layer):
 class _Block(keras.layers.Layer):
     """Attention and an MLP, each with a residual connection and layer normalization: [B, P, D] -> [B, P, D]."""
 
-    def __init__(self, heads: int, hidden: int, dropout: float, seed: int | None, **kwargs: Any) -> None:
+    def __init__(self, heads: Count, hidden: Count, dropout: float, seed: int | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._heads, self._hidden, self._seed = heads, hidden, seed
         self.norms = [LayerNorm(dtype=self.dtype_policy, name=f"norm_{part}") for part in ("attention", "mlp")]

@@ -8,8 +8,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+
+@serializable
 class BilinearFusion(keras.layers.Layer):
     """A bilinear form of two vectors for each output: [B, p], [B, q] -> [B, outputs].
 
@@ -28,10 +31,8 @@ class BilinearFusion(keras.layers.Layer):
       ValueError: `outputs` or `heads` is below 1; when built: `heads` does not divide a width.
     """
 
-    def __init__(self, outputs: int = 1, heads: int = 1, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, outputs: Count = 1, heads: Count = 1, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if outputs < 1 or heads < 1:
-            raise ValueError(f"outputs={outputs}, heads={heads}; both must be at least 1")
         self.outputs = outputs
         self.heads = heads
         self.seed = seed

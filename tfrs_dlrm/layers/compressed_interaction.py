@@ -9,10 +9,11 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.layers.hashing import derive_seed
-from tfrs_dlrm.messages.arguments import check_argument
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class CompressedInteraction(keras.layers.Layer):
     """Products of vectors, number by number, compressed layer by layer: [B, F, D] -> [B, sum of maps].
 
@@ -31,11 +32,10 @@ class CompressedInteraction(keras.layers.Layer):
       ValueError: `maps` is empty or holds a number below 1.
     """
 
-    def __init__(self, maps: Sequence[int] = (200, 200, 200), seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, maps: Sequence[Count] = (200, 200, 200), seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_argument("CompressedInteraction", "maps", maps, Sequence[int])
-        if not maps or min(maps) < 1:
-            raise ValueError(f"maps={list(maps)}; at least one layer with at least one map each is needed")
+        if not maps:
+            raise ValueError(f"maps={list(maps)}; at least one layer is needed")
         self.maps = tuple(maps)
         self.seed = seed
 

@@ -9,9 +9,11 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import Dense, build_sublayer
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count, Size
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class CrossNetwork(keras.layers.Layer):
     """Multiplies the inputs with each other; each layer adds one degree: [B, d] -> [B, d].
 
@@ -32,10 +34,8 @@ class CrossNetwork(keras.layers.Layer):
       ValueError: `layers` is below 1, or `rank` is negative.
     """
 
-    def __init__(self, layers: int = 3, rank: int = 0, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, layers: Count = 3, rank: Size = 0, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if layers < 1 or rank < 0:
-            raise ValueError(f"layers={layers}, rank={rank}; at least 1 layer and a rank of at least 0 are needed")
         self.layers = layers
         self.rank = rank
         self.seed = seed

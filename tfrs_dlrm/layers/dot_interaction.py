@@ -9,8 +9,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.layers.serializable import serializable
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+
+@serializable
 class DotInteraction(keras.layers.Layer):
     """The dot product of every pair of F vectors: [B, F, D] -> [B, P] (arXiv 1906.00091, section 2.1.3).
 

@@ -8,8 +8,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.layers.serializable import serializable
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+
+@serializable
 class Dropout(keras.layers.Layer):
     """In training, sets each number to 0 with probability `rate`, and divides the others by 1 - rate.
 

@@ -7,8 +7,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+
+@serializable
 class DenseVectors(keras.layers.Layer):
     """Multiplies each of W numbers x_i with a vector v_i: [B, W] -> [B, W, dim].
 
@@ -23,10 +26,8 @@ class DenseVectors(keras.layers.Layer):
       ValueError: `dim` is below 1.
     """
 
-    def __init__(self, dim: int, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, dim: Count, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if dim < 1:
-            raise ValueError(f"dim={dim}; at least 1 is needed")
         self.dim = dim
         self.seed = seed
 
@@ -45,7 +46,7 @@ class DenseVectors(keras.layers.Layer):
         return super().get_config() | {"dim": self.dim, "seed": self.seed}
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class Bias(keras.layers.Layer):
     """Adds one weight to every number: x -> x + b.
 

@@ -9,9 +9,11 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import MLP, Activation, Dense, build_sublayer
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class FactorizedInteraction(keras.layers.Layer):
     """A fully connected layer whose outputs are of second degree in its inputs: [B, d] -> [B, outputs].
 
@@ -32,15 +34,13 @@ class FactorizedInteraction(keras.layers.Layer):
 
     def __init__(
         self,
-        outputs: int,
+        outputs: Count,
         activation: Activation = None,
         seed: int | None = None,
         use_bias: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if outputs < 1:
-            raise ValueError(f"outputs={outputs}; at least 1 is needed")
         self.outputs = outputs
         self.activation = keras.activations.get(activation)
         self.seed = seed
@@ -81,7 +81,7 @@ class FactorizedInteraction(keras.layers.Layer):
         }
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class FactorizedMLP(MLP):
     """An `MLP` whose hidden layers are `FactorizedInteraction`; the arguments are those of `MLP`."""
 

@@ -9,9 +9,11 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.layers.mlp import MLP, build_sublayer
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class FeatureGate(keras.layers.Layer):
     """Multiplies each number of a vector by its gate, from 0 to 2: [B, d] -> [B, d].
 
@@ -28,7 +30,7 @@ class FeatureGate(keras.layers.Layer):
       seed: determines the initial weights; None draws others each time.
     """
 
-    def __init__(self, units: Sequence[int] = (64,), seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, units: Sequence[Count] = (64,), seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.units = tuple(units)
         self.seed = seed

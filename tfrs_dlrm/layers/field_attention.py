@@ -9,9 +9,11 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import Dense, build_sublayer
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class FieldAttention(keras.layers.Layer):
     """Multi-head self-attention between F vectors: [B, F, D] -> [B, F, heads * dim].
 
@@ -30,10 +32,8 @@ class FieldAttention(keras.layers.Layer):
       ValueError: `heads` or `dim` is below 1.
     """
 
-    def __init__(self, heads: int = 2, dim: int = 32, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, heads: Count = 2, dim: Count = 32, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if heads < 1 or dim < 1:
-            raise ValueError(f"heads={heads}, dim={dim}; both must be at least 1")
         self.heads = heads
         self.dim = dim
         self.seed = seed

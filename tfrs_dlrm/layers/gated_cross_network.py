@@ -9,9 +9,11 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import Dense, build_sublayer
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class GatedCrossNetwork(keras.layers.Layer):
     """Cross layers whose new products each pass a gate: [B, d] -> [B, d].
 
@@ -29,10 +31,8 @@ class GatedCrossNetwork(keras.layers.Layer):
       ValueError: `layers` is below 1.
     """
 
-    def __init__(self, layers: int = 3, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, layers: Count = 3, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if layers < 1:
-            raise ValueError(f"layers={layers}; at least 1 layer is needed")
         self.layers = layers
         self.seed = seed
 

@@ -9,9 +9,11 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.layers.parallel_mlps import product, product_shape
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class Gates(keras.layers.Layer):
     """A softmax over E experts for each of T tasks: [B, n] or [B, T, n] -> [B, T, E].
 
@@ -32,10 +34,8 @@ class Gates(keras.layers.Layer):
       ValueError: `tasks` or `experts` is below 1.
     """
 
-    def __init__(self, tasks: int, experts: int, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, tasks: Count, experts: Count, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if tasks < 1 or experts < 1:
-            raise ValueError(f"tasks={tasks}, experts={experts}; both must be at least 1")
         self.tasks = tasks
         self.experts = experts
         self.seed = seed

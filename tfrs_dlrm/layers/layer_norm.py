@@ -7,8 +7,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.layers.serializable import serializable
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+
+@serializable
 class LayerNorm(keras.layers.Layer):
     """Normalizes each vector to mean 0 and variance 1, then scales and shifts its numbers: [B, ..., d] -> [B, ..., d].
 

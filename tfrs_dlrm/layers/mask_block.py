@@ -12,9 +12,11 @@ from tfrs_dlrm.layers.dropout import Dropout
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.layer_norm import LayerNorm
 from tfrs_dlrm.layers.mlp import Dense, build_sublayer
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class MaskBlock(keras.layers.Layer):
     """A fully connected layer behind an instance-guided mask: [B, m], [B, d] -> [B, outputs].
 
@@ -36,17 +38,15 @@ class MaskBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        outputs: int,
+        outputs: Count,
         reduction: float = 2.0,
         seed: int | None = None,
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if outputs < 1 or not reduction > 0:
-            raise ValueError(
-                f"outputs={outputs}, reduction={reduction}; at least 1 output and a positive ratio are needed"
-            )
+        if not reduction > 0:
+            raise ValueError(f"reduction={reduction}; a positive ratio is needed")
         self.outputs = outputs
         self.reduction = reduction
         self.seed = seed

@@ -11,9 +11,11 @@ import tf_keras as keras
 from tfrs_dlrm.layers.gates import Gates
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.parallel_mlps import ParallelMLPs
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class MixtureOfExperts(keras.layers.Layer):
     """MMoE: E experts, and for each of T tasks a softmax gate over them: [B, n] -> [B, T, units[-1]].
 
@@ -36,9 +38,9 @@ class MixtureOfExperts(keras.layers.Layer):
 
     def __init__(
         self,
-        units: Sequence[int],
-        experts: int = 4,
-        tasks: int = 2,
+        units: Sequence[Count],
+        experts: Count = 4,
+        tasks: Count = 2,
         seed: int | None = None,
         dropout: float = 0.0,
         batch_norm: bool = False,

@@ -11,7 +11,8 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.dropout import Dropout
 from tfrs_dlrm.layers.hashing import derive_seed
-from tfrs_dlrm.messages.arguments import check_argument
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
 # Of the moving averages of batch normalization. With Keras' 0.99 they need hundreds of steps to approach the data.
@@ -20,7 +21,7 @@ BATCH_NORM_MOMENTUM = 0.9
 FINAL_SCALE = 0.01
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class Dense(keras.layers.Dense):
     """A `keras.layers.Dense` whose bias has an exact gradient in bfloat16 too.
 
@@ -57,7 +58,7 @@ def build_sublayer(layer: keras.layers.Layer, width: int) -> None:
         layer.build([None, width])
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class MLP(keras.layers.Layer):
     """Fully connected layers, one after the other: [B, fan_in] -> [B, units[-1]].
 
@@ -86,7 +87,7 @@ class MLP(keras.layers.Layer):
 
     def __init__(
         self,
-        units: Sequence[int],
+        units: Sequence[Count],
         activation: Activation = "relu",
         final_activation: Activation = None,
         use_bias: bool = True,
@@ -98,9 +99,8 @@ class MLP(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_argument("MLP", "units", units, Sequence[int])
-        if not units or min(units) < 1:
-            raise ValueError(f"units={list(units)}; at least one layer with at least one output each is needed")
+        if not units:
+            raise ValueError(f"units={list(units)}; at least one layer is needed")
         if final_bias is not None and (len(final_bias) != units[-1] or not use_bias):
             raise ValueError(
                 f"final_bias={list(final_bias)}, use_bias={use_bias}: the last layer has {units[-1]} outputs; give a"

@@ -13,7 +13,8 @@ import tf_keras as keras
 from tfrs_dlrm.layers.dropout import Dropout
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import BATCH_NORM_MOMENTUM, FINAL_SCALE, Activation, add_bias, build_sublayer
-from tfrs_dlrm.messages.arguments import check_argument
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
 def product_shape(count: int, fan_in: int, units: int, shared: bool) -> list[int]:
@@ -37,7 +38,7 @@ def product(inputs: tf.Tensor, kernels: tf.Tensor, count: int) -> tf.Tensor:
     return tf.transpose(tf.matmul(tf.transpose(inputs, [1, 0, 2]), kernels), [1, 0, 2])
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class ParallelMLPs(keras.layers.Layer):
     """`count` MLPs of one shape, each with its weights: [B, n] or [B, count, n] -> [B, count, units[-1]].
 
@@ -62,8 +63,8 @@ class ParallelMLPs(keras.layers.Layer):
 
     def __init__(
         self,
-        count: int,
-        units: Sequence[int],
+        count: Count,
+        units: Sequence[Count],
         activation: Activation = "relu",
         seed: int | None = None,
         dropout: float = 0.0,
@@ -73,12 +74,8 @@ class ParallelMLPs(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_argument("ParallelMLPs", "units", units, Sequence[int])
-        if count < 1 or not units or min(units) < 1:
-            raise ValueError(
-                f"count={count}, units={list(units)}: at least one MLP with at least one layer is needed, and at least"
-                " one output of each layer"
-            )
+        if not units:
+            raise ValueError(f"units={list(units)}; at least one layer is needed")
         if final_bias is not None and len(final_bias) != count * units[-1]:
             raise ValueError(
                 f"final_bias={list(final_bias)}: {count} MLPs have {count * units[-1]} outputs; give a number for each"

@@ -11,9 +11,11 @@ import tf_keras as keras
 from tfrs_dlrm.layers.gates import Gates
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.parallel_mlps import ParallelMLPs
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class CustomizedGateControl(keras.layers.Layer):
     """CGC, a level of PLE: each of T tasks mixes its own experts with the shared ones.
 
@@ -40,10 +42,10 @@ class CustomizedGateControl(keras.layers.Layer):
 
     def __init__(
         self,
-        units: Sequence[int],
-        task_experts: int = 2,
-        shared_experts: int = 2,
-        tasks: int = 2,
+        units: Sequence[Count],
+        task_experts: Count = 2,
+        shared_experts: Count = 2,
+        tasks: Count = 2,
         last: bool = True,
         seed: int | None = None,
         dropout: float = 0.0,
@@ -51,10 +53,6 @@ class CustomizedGateControl(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if min(task_experts, shared_experts, tasks) < 1:
-            raise ValueError(
-                f"task_experts={task_experts}, shared_experts={shared_experts}, tasks={tasks}; each must be at least 1"
-            )
         self.task_experts = task_experts
         self.tasks = tasks
         self.last = last
@@ -112,7 +110,7 @@ class CustomizedGateControl(keras.layers.Layer):
         }
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class ProgressiveExtraction(keras.layers.Layer):
     """PLE: levels of experts, shared and of each of T tasks: [B, n] -> [B, T, units[-1]].
 
@@ -135,19 +133,17 @@ class ProgressiveExtraction(keras.layers.Layer):
 
     def __init__(
         self,
-        units: Sequence[int],
-        task_experts: int = 2,
-        shared_experts: int = 2,
-        tasks: int = 2,
-        levels: int = 2,
+        units: Sequence[Count],
+        task_experts: Count = 2,
+        shared_experts: Count = 2,
+        tasks: Count = 2,
+        levels: Count = 2,
         seed: int | None = None,
         dropout: float = 0.0,
         batch_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if levels < 1:
-            raise ValueError(f"levels={levels}; at least 1 is needed")
         self.seed = seed
         self.levels = [
             CustomizedGateControl(

@@ -10,10 +10,11 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import MLP, Activation, Dense, build_sublayer
-from tfrs_dlrm.messages.arguments import check_argument
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class TargetAttention(keras.layers.Layer):
     """An MLP that weighs each event e_i of a history by the target t: [B, L, D], [B, D], [B, L] -> [B, L].
 
@@ -43,16 +44,15 @@ class TargetAttention(keras.layers.Layer):
 
     def __init__(
         self,
-        units: Sequence[int] = (36,),
+        units: Sequence[Count] = (36,),
         softmax: bool = False,
         activation: Activation = "relu",
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_argument("TargetAttention", "units", units, Sequence[int])
-        if not units or min(units) < 1:
-            raise ValueError(f"units={list(units)}; at least one layer with at least one output each is needed")
+        if not units:
+            raise ValueError(f"units={list(units)}; at least one layer is needed")
         self.units = tuple(units)
         self.softmax = softmax
         self.activation = keras.activations.get(activation)

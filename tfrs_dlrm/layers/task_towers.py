@@ -10,9 +10,11 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.parallel_mlps import ParallelMLPs
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class TaskTowers(keras.layers.Layer):
     """Experts, and for each of T tasks an MLP with one output, the tower: [B, n] -> [B, T].
 
@@ -32,7 +34,7 @@ class TaskTowers(keras.layers.Layer):
     def __init__(
         self,
         mixture: keras.layers.Layer | Mapping[str, Any] | None,
-        tower_mlp: Sequence[int],
+        tower_mlp: Sequence[Count],
         final_bias: Sequence[float],
         seed: int | None = None,
         dropout: float = 0.0,

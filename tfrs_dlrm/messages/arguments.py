@@ -1,7 +1,7 @@
 """Checks arguments and fields against their annotations, where they are given and not deep inside.
 
-Checked are str (or a path), int, float, bool, None, dataclasses, and tuples, sequences and mappings of them. The
-values that a Literal allows, and other classes, are left to whoever uses them, who can say more.
+Checked are str (or a path), int, float, bool, None, dataclasses, numbers with a least value, and tuples, sequences and
+mappings of them. The values that a Literal allows, and other classes, are left to whoever uses them, who can say more.
 """
 
 from __future__ import annotations
@@ -17,12 +17,24 @@ import os
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=type)
 _PLAIN = (str, int, float, bool)
 _OF_CLASSES: dict[type, dict[str, Any]] = {}
 _SEQUENCES = (tuple, list, collections.abc.Sequence)
+
+
+@dataclasses.dataclass(frozen=True)
+class AtLeast:
+    """The least value of an argument, for `Annotated`."""
+
+    value: int
+
+
+Count = Annotated[int, AtLeast(1)]
+Size = Annotated[int, AtLeast(0)]
 
 
 def checked(function: F) -> F:
@@ -47,6 +59,48 @@ def checked(function: F) -> F:
         return function(*args, **kwargs)
 
     return call  # type: ignore[return-value]
+
+
+def with_checked_arguments(kind: C) -> C:
+    """Decorates a class whose constructor checks its arguments against its annotations.
+
+    Arguments that it hands on to base classes, in `**kwargs`, are checked against the annotations of these.
+
+    Raises:
+      ValueError: when an object is made: an argument is of another type; the message names it.
+    """
+    constructor = kind.__init__  # type: ignore[misc]
+    signature = inspect.signature(constructor)
+    hints: dict[str, Any] = {}
+
+    @functools.wraps(constructor)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        if not hints:
+            hints.update(_constructor_hints(kind))
+        try:
+            given = signature.bind(self, *args, **kwargs).arguments
+        except TypeError:
+            given = {}  # Python says what is wrong
+        for name, value in (given | given.get("kwargs", {})).items():
+            check_argument(kind.__name__, name, value, hints.get(name, Any))
+        constructor(self, *args, **kwargs)
+
+    __init__.__signature__ = signature  # type: ignore[attr-defined]  # Keras asks for it without following wrappers
+    kind.__init__ = __init__  # type: ignore[misc, method-assign]
+    return kind
+
+
+def _constructor_hints(kind: type) -> dict[str, Any]:
+    """Returns the types of the arguments of a constructor, and of those that get its `**kwargs`."""
+    found: dict[str, Any] = {}
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            constructor = inspect.unwrap(vars(base)["__init__"])
+            found = _hints(inspect.get_annotations(constructor), constructor.__module__) | found
+            if "kwargs" not in inspect.signature(constructor).parameters:
+                break
+    # Of a schema, `check_schema` says more.
+    return {name: hint for name, hint in found.items() if name != "return" and not dataclasses.is_dataclass(hint)}
 
 
 def check_fields(instance: Any) -> None:
@@ -86,7 +140,7 @@ def _hints(annotations: dict[str, Any], module: str) -> dict[str, Any]:
     for name, hint in annotations.items():
         with contextlib.suppress(AttributeError, TypeError):  # such as tf.Tensor without tf
             one = types.SimpleNamespace(__annotations__={name: hint})
-            found |= get_type_hints(one, names, names)
+            found |= get_type_hints(one, names, names, include_extras=True)
     return found
 
 
@@ -97,7 +151,8 @@ def check_argument(where: str, name: str, value: Any, hint: Any) -> None:
       ValueError: it is of another type.
     """
     if _fits(value, hint) is False:
-        shown = f"the {type(value).__name__} {value!r}" if isinstance(value, (str, int, float)) else _kind(value)
+        plain = all(isinstance(x, _PLAIN) for x in (value if isinstance(value, (list, tuple)) else [value]))
+        shown = f"the {type(value).__name__} {value!r}" if plain else _kind(value)
         raise ValueError(f"{where}: {name} is {shown[:200]}; {_wanted(hint)} is needed")
 
 
@@ -117,6 +172,9 @@ def _fits(value: Any, hint: Any) -> bool | None:
     if origin in (Union, types.UnionType):
         answers = [_fits(value, option) for option in arguments]
         return True if True in answers else None if None in answers else False
+    if origin is Annotated:
+        plain, *bounds = arguments
+        return _fits(value, plain) and all(value >= bound.value for bound in bounds if isinstance(bound, AtLeast))
     if origin is Literal:
         return any(isinstance(value, type(option)) for option in arguments)
     if origin in _SEQUENCES:
@@ -150,6 +208,9 @@ def _wanted(hint: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(map(_wanted, arguments)))
+    if origin is Annotated:
+        plain, *bounds = arguments
+        return " ".join([_wanted(plain), *(f"of at least {b.value}" for b in bounds if isinstance(b, AtLeast))])
     if origin is Literal:
         return " or ".join(map(repr, arguments))
     if origin is tuple and Ellipsis not in arguments:

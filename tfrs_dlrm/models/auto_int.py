@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
 from tfrs_dlrm.layers.field_attention import FieldAttention
 from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, side_by_side, stacked, vector_dim
 from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class AutoInt(TowerModel):
     """AutoInt: self-attention between the vectors of features, next to an MLP.
 
@@ -50,10 +51,10 @@ class AutoInt(TowerModel):
     def __init__(
         self,
         schema: Schema,
-        top_mlp: Sequence[int] = (400, 400, 1),
-        attention_layers: int = 3,
-        attention_heads: int = 2,
-        attention_dim: int = 32,
+        top_mlp: Sequence[Count] = (400, 400, 1),
+        attention_layers: Count = 3,
+        attention_heads: Count = 2,
+        attention_dim: Count = 32,
         dropout: float = 0.0,
         batch_norm: bool = False,
         seed: int = 0,
@@ -61,8 +62,6 @@ class AutoInt(TowerModel):
     ) -> None:
         check_no_sequences("AutoInt", schema)
         check_top_mlp(top_mlp)
-        if attention_layers < 1:
-            raise ValueError(f"attention_layers={attention_layers}; at least 1 is needed")
         dim = vector_dim("AutoInt", schema, schema.categorical)
         super().__init__(schema, seed, **kwargs)
         self.dense_vectors = self.make_dense_vectors(dim)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import tensorflow as tf
-import tf_keras as keras
 
 from tfrs_dlrm.layers.behavior_transformer import BehaviorTransformer
 from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.histories import History, whole_events, whole_target
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, concatenated
 from tfrs_dlrm.models.towers import TowerModel
@@ -17,7 +18,7 @@ from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.schema.histories import check_targets, parts_of_events
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class BST(TowerModel):
     """The Behavior Sequence Transformer: an MLP over the vectors of features, and of events that attend to each other.
 
@@ -57,10 +58,10 @@ class BST(TowerModel):
     def __init__(
         self,
         schema: Schema,
-        top_mlp: Sequence[int] = (1024, 512, 256, 1),
-        heads: int = 8,
-        blocks: int = 1,
-        feed_forward: int = 64,
+        top_mlp: Sequence[Count] = (1024, 512, 256, 1),
+        heads: Count = 8,
+        blocks: Count = 1,
+        feed_forward: Count = 64,
         dropout: float = 0.0,
         batch_norm: bool = False,
         seed: int = 0,

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
 from tfrs_dlrm.layers.cross_network import CrossNetwork
 from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count, Size
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, concatenated
 from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class DCN(TowerModel):
     """DCN-v2: a cross network, which multiplies features explicitly, followed by an MLP or next to one.
 
@@ -57,14 +58,14 @@ class DCN(TowerModel):
     def __init__(
         self,
         schema: Schema,
-        top_mlp: Sequence[int] = (512, 256, 1),
-        cross_layers: int = 3,
-        cross_rank: int = 0,
+        top_mlp: Sequence[Count] = (512, 256, 1),
+        cross_layers: Count = 3,
+        cross_rank: Size = 0,
         cross_structure: str = "stacked",
         dropout: float = 0.0,
         batch_norm: bool = False,
         seed: int = 0,
-        dense_mlp: Sequence[int] = (),
+        dense_mlp: Sequence[Count] = (),
         **kwargs: Any,
     ) -> None:
         check_no_sequences("DCN", schema)

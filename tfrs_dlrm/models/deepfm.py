@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.factorization_machine import linear_and_pairs
 from tfrs_dlrm.models.model_inputs import (
     check_no_sequences,
@@ -21,7 +22,7 @@ from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class DeepFM(RankingModel):
     """DeepFM: a factorization machine and an MLP over the same vectors.
 
@@ -49,7 +50,7 @@ class DeepFM(RankingModel):
     def __init__(
         self,
         schema: Schema,
-        top_mlp: Sequence[int] = (512, 256, 1),
+        top_mlp: Sequence[Count] = (512, 256, 1),
         dropout: float = 0.0,
         batch_norm: bool = False,
         seed: int = 0,

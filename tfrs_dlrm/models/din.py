@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
+from tfrs_dlrm.layers.serializable import serializable
 from tfrs_dlrm.layers.target_attention import TargetAttention
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.histories import attention_layers
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, concatenated
 from tfrs_dlrm.models.towers import TowerModel
@@ -16,7 +17,7 @@ from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.schema.histories import parts_of_events
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class DIN(TowerModel):
     """The Deep Interest Network: an MLP over the vectors of features, and of histories weighed by the target.
 
@@ -54,8 +55,8 @@ class DIN(TowerModel):
     def __init__(
         self,
         schema: Schema,
-        top_mlp: Sequence[int] = (200, 80, 1),
-        attention_mlp: Sequence[int] = (36,),
+        top_mlp: Sequence[Count] = (200, 80, 1),
+        attention_mlp: Sequence[Count] = (36,),
         attention_softmax: bool = False,
         dropout: float = 0.0,
         batch_norm: bool = False,
@@ -65,7 +66,7 @@ class DIN(TowerModel):
         check_no_sequences("DIN", schema)
         check_top_mlp(top_mlp)
         if not attention_mlp:  # before Keras' attributes, which take no empty tuple yet
-            raise ValueError("attention_mlp=[]; at least one layer with at least one output is needed")
+            raise ValueError("attention_mlp=[]; at least one layer is needed")
         # `RankingModel` makes the attention.
         self.attention_mlp, self.attention_softmax = tuple(attention_mlp), attention_softmax
         super().__init__(schema, seed, **kwargs)

@@ -12,7 +12,8 @@ from tfrs_dlrm.layers.auto_dis import AutoDis
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import Dense
-from tfrs_dlrm.messages.arguments import check_argument
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.dlrm_serving import DLRMCandidateScorer, DLRMRowScorer, ServedLayers
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, looked_up, projected_dim
 from tfrs_dlrm.models.scorers import CandidateScorer, RowScorer
@@ -21,7 +22,7 @@ from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class DLRM(TowerModel):
     """DLRM: dot products between embeddings and a bottom MLP's output, followed by a top MLP.
 
@@ -74,8 +75,8 @@ class DLRM(TowerModel):
     def __init__(
         self,
         schema: Schema,
-        bottom_mlp: Sequence[int] = (512, 256, 16),
-        top_mlp: Sequence[int] = (512, 256, 1),
+        bottom_mlp: Sequence[Count] = (512, 256, 16),
+        top_mlp: Sequence[Count] = (512, 256, 1),
         self_interaction: bool = False,
         seed: int = 0,
         interaction: str = "dot",
@@ -234,7 +235,6 @@ def _check(
             f"{vectors} vector has nothing to interact with; DLRM needs two categorical features, or one and a dense"
             " feature"
         )
-    check_argument("DLRM", "bottom_mlp", bottom_mlp, Sequence[int])
     dims = {t.dim for t in looked_up(schema)}
     ends_elsewhere = not bottom_mlp or (interaction == "dot" and bottom_mlp[-1] not in dims and len(dims) == 1)
     if schema.unprojected_width and numbers == "mlp" and ends_elsewhere:

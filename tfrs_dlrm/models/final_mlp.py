@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
 from tfrs_dlrm.layers.bilinear_fusion import BilinearFusion
 from tfrs_dlrm.layers.feature_gate import FeatureGate
 from tfrs_dlrm.layers.hashing import derive_seed
-from tfrs_dlrm.messages.arguments import check_argument
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.model_inputs import check_no_sequences, concatenated
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class FinalMLP(RankingModel):
     """FinalMLP: two MLPs, each over its own selection of the features, multiplied at their ends.
 
@@ -54,12 +54,12 @@ class FinalMLP(RankingModel):
     def __init__(
         self,
         schema: Schema,
-        first_mlp: Sequence[int] = (400, 400, 400),
-        second_mlp: Sequence[int] = (400, 400, 400),
+        first_mlp: Sequence[Count] = (400, 400, 400),
+        second_mlp: Sequence[Count] = (400, 400, 400),
         first_context: Sequence[str] = (),
         second_context: Sequence[str] = (),
-        gate_mlp: Sequence[int] = (64,),
-        heads: int = 1,
+        gate_mlp: Sequence[Count] = (64,),
+        heads: Count = 1,
         dropout: float = 0.0,
         batch_norm: bool = False,
         seed: int = 0,
@@ -122,8 +122,7 @@ def _positions(schema: Schema, context: Sequence[str]) -> list[int]:
 
 def _check_streams(first: Sequence[int], second: Sequence[int], heads: int) -> None:
     for field, units in (("first_mlp", first), ("second_mlp", second)):
-        check_argument("FinalMLP", field, units, Sequence[int])
-        if not units or heads < 1 or units[-1] % heads:
+        if not units or units[-1] % heads:
             raise ValueError(
                 f"{field}={list(units)}, heads={heads}: at least one layer is needed, and heads has to divide its last"
                 " number"

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
 from tfrs_dlrm.layers.factorized_interaction import FactorizedMLP
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, concatenated
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class FinalNet(RankingModel):
     """FinalNet: an MLP whose hidden layers multiply as well as add.
 
@@ -48,7 +49,7 @@ class FinalNet(RankingModel):
     def __init__(
         self,
         schema: Schema,
-        top_mlp: Sequence[int] = (400, 400, 400, 1),
+        top_mlp: Sequence[Count] = (400, 400, 400, 1),
         dropout: float = 0.0,
         batch_norm: bool = False,
         seed: int = 0,

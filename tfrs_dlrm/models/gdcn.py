@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
 from tfrs_dlrm.layers.gated_cross_network import GatedCrossNetwork
 from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, concatenated
 from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class GDCN(TowerModel):
     """GDCN: a cross network with gates, next to an MLP or followed by one.
 
@@ -51,8 +52,8 @@ class GDCN(TowerModel):
     def __init__(
         self,
         schema: Schema,
-        top_mlp: Sequence[int] = (400, 400, 400, 1),
-        cross_layers: int = 3,
+        top_mlp: Sequence[Count] = (400, 400, 400, 1),
+        cross_layers: Count = 3,
         cross_structure: str = "parallel",
         dropout: float = 0.0,
         batch_norm: bool = False,

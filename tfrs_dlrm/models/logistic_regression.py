@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
+from tfrs_dlrm.layers.serializable import serializable
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, looked_up
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class LogisticRegression(RankingModel):
     """Logistic regression: the sum of a weight per categorical value and a weight per dense feature.
 

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.layer_norm import LayerNorm
 from tfrs_dlrm.layers.mask_block import MaskBlock
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, side_by_side, stacked, vector_dim
 from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class MaskNet(TowerModel):
     """MaskNet: layers whose inputs are multiplied by masks, which MLPs compute from the embeddings.
 
@@ -54,9 +55,9 @@ class MaskNet(TowerModel):
     def __init__(
         self,
         schema: Schema,
-        top_mlp: Sequence[int] = (400, 400, 1),
-        mask_blocks: int = 3,
-        mask_units: int = 400,
+        top_mlp: Sequence[Count] = (400, 400, 1),
+        mask_blocks: Count = 3,
+        mask_units: Count = 400,
         mask_reduction: float = 2.0,
         mask_structure: str = "parallel",
         dropout: float = 0.0,
@@ -66,11 +67,8 @@ class MaskNet(TowerModel):
     ) -> None:
         check_no_sequences("MaskNet", schema)
         check_top_mlp(top_mlp)
-        if mask_structure not in ("parallel", "serial") or mask_blocks < 1:
-            raise ValueError(
-                f"mask_structure={mask_structure!r}, mask_blocks={mask_blocks}: choose parallel or serial, and at least"
-                " one block"
-            )
+        if mask_structure not in ("parallel", "serial"):
+            raise ValueError(f"mask_structure={mask_structure!r}: choose parallel or serial")
         dim = vector_dim("MaskNet", schema, schema.categorical)
         super().__init__(schema, seed, **kwargs)
         self.dense_vectors = self.make_dense_vectors(dim)

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.ids import Features, with_width
-from tfrs_dlrm.messages.arguments import check_argument
 from tfrs_dlrm.schema import CategoricalFeature, Schema, Table, check_schema
 
 
@@ -81,7 +80,6 @@ def check_top_mlp(units: Sequence[int]) -> None:
     Raises:
       ValueError: `units` is empty or does not end in 1.
     """
-    check_argument("the model", "top_mlp", units, Sequence[int])
     if not units or units[-1] != 1:
         raise ValueError(f"top_mlp={list(units)} must end in 1, the logit")
 

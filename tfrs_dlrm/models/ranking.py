@@ -16,6 +16,7 @@ from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.embeddings.value_lists import history_lengths
 from tfrs_dlrm.layers.target_attention import TargetAttention
+from tfrs_dlrm.messages.arguments import Size
 from tfrs_dlrm.models import model_inputs
 from tfrs_dlrm.models.calibration import Calibration
 from tfrs_dlrm.models.histories import History, attention_layers, with_events, with_pooled
@@ -92,7 +93,7 @@ class RankingModel(ModelParts, KerasSaving):
         schema: Schema,
         seed: int = 0,
         embeddings: EmbeddingTables | TPUEmbeddingTables | None = None,
-        replicate_below: int | None = None,
+        replicate_below: Size | None = None,
         calibration: Calibration | Mapping[str, Any] | None = None,
         loss_weights: LossWeights = "fixed",
         list_loss: ListLoss = "none",

@@ -12,6 +12,7 @@ from tfrs_dlrm.layers.mixture_of_experts import MixtureOfExperts
 from tfrs_dlrm.layers.mlp import MLP
 from tfrs_dlrm.layers.progressive_extraction import ProgressiveExtraction
 from tfrs_dlrm.layers.task_towers import TaskTowers
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema, check_schema
 
@@ -48,10 +49,10 @@ class TowerModel(RankingModel):
         schema: Schema,
         seed: int = 0,
         sharing: Sharing = "shared_bottom",
-        experts: int = 4,
-        task_experts: int = 2,
-        expert_mlp: Sequence[int] = (256,),
-        expert_levels: int = 2,
+        experts: Count = 4,
+        task_experts: Count = 2,
+        expert_mlp: Sequence[Count] = (256,),
+        expert_levels: Count = 2,
         **kwargs: Any,
     ) -> None:
         check_schema(type(self).__name__, schema)

@@ -10,10 +10,12 @@ import tf_keras as keras
 
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import Dense, build_sublayer
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.schema import Schema
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class VectorProjections(keras.layers.Layer):
     """Splits the dense inputs of a batch into numbers, and vectors, each of which it projects by a matrix and a bias.
 
@@ -24,7 +26,7 @@ class VectorProjections(keras.layers.Layer):
       **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, parts: Sequence[tuple[str, int]], dim: int, seed: int, **kwargs: Any) -> None:
+    def __init__(self, parts: Sequence[tuple[str, int]], dim: Count, seed: int, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.dim, self.seed = dim, seed
         self.parts = [(name, width) for name, width in parts]

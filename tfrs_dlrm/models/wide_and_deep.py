@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, check_top_mlp, concatenated
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class WideAndDeep(RankingModel):
     """Wide & Deep: a linear model and an MLP, trained together.
 
@@ -42,7 +43,7 @@ class WideAndDeep(RankingModel):
     def __init__(
         self,
         schema: Schema,
-        top_mlp: Sequence[int] = (512, 256, 1),
+        top_mlp: Sequence[Count] = (512, 256, 1),
         dropout: float = 0.0,
         batch_norm: bool = False,
         seed: int = 0,

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
 from tfrs_dlrm.layers.compressed_interaction import CompressedInteraction
 from tfrs_dlrm.layers.hashing import derive_seed
+from tfrs_dlrm.layers.serializable import serializable
+from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.model_inputs import (
     check_no_sequences,
     check_one_label,
@@ -22,7 +23,7 @@ from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.schema import Schema
 
 
-@keras.utils.register_keras_serializable(package="tfrs_dlrm")
+@serializable
 class XDeepFM(RankingModel):
     """xDeepFM: a linear model, a compressed interaction network (CIN) and an MLP over the same vectors.
 
@@ -53,8 +54,8 @@ class XDeepFM(RankingModel):
     def __init__(
         self,
         schema: Schema,
-        top_mlp: Sequence[int] = (400, 400, 1),
-        interaction_maps: Sequence[int] = (200, 200, 200),
+        top_mlp: Sequence[Count] = (400, 400, 1),
+        interaction_maps: Sequence[Count] = (200, 200, 200),
         dropout: float = 0.0,
         batch_norm: bool = False,
         seed: int = 0,

@@ -10,6 +10,7 @@ from tfrs_dlrm.programs.program_flags import ProgramFlags
 
 if TYPE_CHECKING:
     from tfrs_dlrm.data.preparing.manifest import PreparedManifest
+    from tfrs_dlrm.schema import Schema
 
 FLAGS = ProgramFlags(__doc__)
 _SCHEMA = FLAGS.string(
@@ -93,16 +94,16 @@ def main() -> None:
             master=_MASTER.value,
             progress=bar,
         )
-    tables = Schema.load(os.path.join(output, SCHEMA_FILE)).tables
+    schema = Schema.load(os.path.join(output, SCHEMA_FILE))
     files, for_eval = len(manifest.job["files"]), manifest.job["eval_files"]
     _print_counts("Files", {"train": files - for_eval, "eval": for_eval})
     rows = {"train": manifest.rows("train"), "eval": manifest.rows("eval"), "bad": manifest.bad_rows}
     _print_counts("Rows", rows | _dropped(manifest))
     for split, (first, last) in _times(manifest).items():
         print(f"Times, {split}: {first} to {last}")
-    _print_counts("Tables, in rows", {table.name: table.vocabulary_size or 0 for table in tables})
+    _print_counts("Tables, in rows", {table.name: table.vocabulary_size or 0 for table in schema.tables})
     _print_counts("Values without a row", {n: c for n, c in manifest.out_of_range.items() if c})
-    for note in _label_notes(manifest):
+    for note in _label_notes(manifest, schema):
         print(f"Note: {note}.")
     aside = f"; the bad rows are in {os.path.join(output, QUARANTINE_FILE)}" if manifest.bad_rows else ""
     print(f"Wrote {output}{aside}.\nNext:")
@@ -125,11 +126,11 @@ def _dropped(manifest: PreparedManifest) -> dict[str, int]:
     return {"dropped negatives": found.count - manifest.labels["train"]["label"].count} if found else {}
 
 
-def _label_notes(manifest: PreparedManifest) -> list[str]:
+def _label_notes(manifest: PreparedManifest, schema: Schema) -> list[str]:
     """Says what the labels of the splits do not allow."""
     from tfrs_dlrm.data.preparing.label_counts import label_notes
 
-    notes = label_notes(manifest.labels)
+    notes = label_notes(schema, manifest.labels)
     if (_EVAL_INPUT.value or _EVAL_FRACTION.value) and not manifest.eval:
         bad = f"; {manifest.bad_rows:,} malformed rows were set aside" if manifest.bad_rows else ""
         notes.append(f"the evaluation set has no row{bad}: a run then keeps its last checkpoint as the best")

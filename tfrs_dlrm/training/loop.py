@@ -184,7 +184,7 @@ class TrainingRun(Run):
         shown = show_progress and self.distribution.is_chief
         bar = ProgressBar(self.counter, self._limits.total, self.config.train.batch_size) if shown else None
         self._progress = TrainingProgress(self.counter, bar, self.tensorboard, self.model.label_tasks.shown)
-        labels = label_notes(self._manifest.labels)
+        labels = label_notes(self.model.schema, self._manifest.labels)
         for line in [*begins_with, *begun, *out_of_range_lines(self.data_dir, self._manifest), *labels]:
             self._progress.say(line)
         anywhere = self.distribution.any_process if self.distribution.several_processes else None

@@ -139,5 +139,27 @@ def test_parts_add_up():
     ],
 )
 def test_notes(counts, note):
-    assert "".join(label_notes({"eval": {"label": counts}})).startswith(note)
-    assert bool(note) == bool(label_notes({"eval": {"label": counts}}))
+    schema = dataclasses.replace(SCHEMA, more_labels=())
+    found = label_notes(schema, {"eval": {"label": counts}})
+    assert "".join(found).startswith(note) and bool(note) == bool(found)
+
+
+def test_notes_of_labels_that_come_after_another():
+    """Purchases of three of 60 clicked rows are not known, and those of a fourth after an unknown delivery."""
+    steps = (Label("delivered", name="delivered", after="clicked"), Label("bought", name="bought", after="delivered"))
+    schema = dataclasses.replace(SCHEMA, more_labels=steps)
+    rows = np.zeros((100, 3))
+    rows[:60, 0] = rows[:50, 1] = rows[:25, 2] = 1
+    rows[[0, 26, 55], [1, 1, 1]] = rows[[0, 3, 4], [2, 2, 2]] = np.nan
+    counter = LabelCounter(schema)
+    counter.add(rows)
+    notes = [note.partition(";")[0] for note in label_notes(schema, {"eval": counter.counts()})]
+    assert notes == [
+        "label delivered: 3 of 60 rows of the evaluation set with a 1 of clicked lack it",
+        "label bought: 3 of 51 rows of the evaluation set with a 1 or nothing of delivered lack it",
+    ]
+    rows[:60, 1:] = np.nan
+    counter = LabelCounter(schema)
+    counter.add(rows[:60])
+    notes = label_notes(schema, {"train": counter.counts()})
+    assert [note for note in notes if "delivered" in note] == ["label delivered: none of the training rows has it"]

@@ -154,19 +154,33 @@ def joined(schema: Schema, parts: Iterable[Mapping[str, Any]]) -> dict[str, Labe
     return counter.counts()
 
 
-def label_notes(labels: Mapping[str, Mapping[str, LabelCounts]]) -> list[str]:
+def label_notes(schema: Schema, labels: Mapping[str, Mapping[str, LabelCounts]]) -> list[str]:
     """Says what a model cannot learn from the labels of a split, or what metrics cannot say about it.
 
     Args:
+      schema: of the rows.
       labels: by split, `train` or `eval`, and column of the label. Other keys are skipped.
     """
     rows = {"train": "training rows", "eval": "rows of the evaluation set"}
-    notes = [
-        (column.replace("/", " "), _note(split, text, found))
-        for split, text in rows.items()
-        for column, found in labels.get(split, {}).items()
-    ]
+    columns, notes = schema.label_columns, list[tuple[str, str]]()
+    earlier = dict(zip(columns, schema.earlier_labels, strict=True))
+    for split, text in rows.items():
+        counts = labels.get(split, {})
+        for column, found in counts.items():
+            after = earlier.get(column)
+            lacking = "" if after is None else _lacking(text, found, schema.labels[after], counts[columns[after]])
+            notes += [(column.replace("/", " "), note) for note in (_note(split, text, found), lacking)]
     return [f"{column}: {note}" for column, note in notes if note]
+
+
+def _lacking(rows: str, found: LabelCounts, earlier: Label, of_earlier: LabelCounts) -> str:
+    """Says how many rows could have a label that comes after another, and lack it."""
+    possible = (of_earlier.positives or 0) + of_earlier.missing
+    if not found.missing or found.missing == possible:  # of none, see `_note`
+        return ""
+    unknown = " or nothing" if of_earlier.missing else ""
+    name = earlier.name or earlier.column
+    return f"{found.missing:,} of {possible:,} {rows} with a 1{unknown} of {name} lack it; a model takes that as random"
 
 
 def _note(split: str, rows: str, found: LabelCounts) -> str:
