@@ -147,7 +147,7 @@ bench-strategies: $(SETUP)  ## replicas, a local cluster, and the planner's memo
 bench-serving: $(SETUP)  ## latency of the export beside the obvious one, and of rank beside single rows
 	@$(BIN)/python benchmarks/serving.py
 
-bench-stream: $(SETUP) $(IO_VENV)/installed  ## along a stream of 200,000 rows with three kills, by both readers
+bench-stream: $(SETUP) $(IO_VENV)/installed  ## along a stream of 150,000 JSON objects with three kills, by both readers; rows/s of JSON and TSV
 	@$(BIN)/python benchmarks/stream.py
 	@$(IO_VENV)/bin/python benchmarks/stream.py
 

@@ -30,6 +30,8 @@ from machine import describe, machine
 _AFTER = flags.DEFINE_integer("admit_after", 3, "How often a value is seen before it gets a row.")
 _WITHIN = flags.DEFINE_integer("admit_within", 50_000, "Within how many rows; also the half-life of counts.")
 
+flags.set_default(stream._ROWS, 200_000)
+
 _DAYS, _WINDOW = 8, 4096
 # Little more than what the first day has, so that rows change hands.
 _MAX_SIZE = 250
@@ -140,7 +142,7 @@ def main(argv: list[str]) -> None:
     try:
         print(describe(machine()), flush=True)
         prepared, messages, last, best = prepare_days(home, stream._ROWS.value)
-        broker, servers = stream.start_broker(messages)
+        broker, servers = stream.start_broker({"rows": messages})
         source = f"kafka://{servers}/rows?format=json"
         admit, off = (make_config(prepared, source, mode) for mode in ("admit", "off"))
         windows = -(-len(messages) // _WINDOW)

@@ -8,6 +8,7 @@ reader                  rows by partition and offset, and retries while a broker
 confluent               reads a topic by confluent-kafka; tensorflow_io by tensorflow-io; readers chooses
 windows                 groups of rows, written down before they are touched, and the windows that the weights have seen
 waiting                 waits for the rows of the next window
+ahead                   reads the next window while the present one is trained on
 messages                messages to encoded rows, by the encoder that `prepare` and the SavedModel run
 quarantine              sets malformed messages aside
 admission               rows for values that first appear along the stream

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -23,9 +24,10 @@ from tfrs_dlrm.stores import Progress
 from tfrs_dlrm.stores.files import disk_full
 from tfrs_dlrm.streaming.address import StreamAddress
 from tfrs_dlrm.streaming.admission.new_values import NewValues
+from tfrs_dlrm.streaming.ahead import ReadAhead, WindowRows
 from tfrs_dlrm.streaming.bundles import Bundles
 from tfrs_dlrm.streaming.learner import Learner
-from tfrs_dlrm.streaming.messages import Decoded, Decoder
+from tfrs_dlrm.streaming.messages import Decoded, Decoder, ReadMessages
 from tfrs_dlrm.streaming.progress import StreamProgress
 from tfrs_dlrm.streaming.quarantine import Quarantine, check_dead_letter
 from tfrs_dlrm.streaming.reader import Retries, Stopped, StreamReader
@@ -164,17 +166,22 @@ class StreamRun(Run):
         self._progress = StreamProgress(int(state.rows.numpy()), show_progress, self.tensorboard, self.counter)
         self._progress.say(begins_with)
         listener = StopOnSignal(self.counter, lambda: True, self._save)
-        stopping, reason = lambda: listener.received, ""
+        closing = threading.Event()
+        stopping, reason = lambda: listener.received or closing.is_set(), ""
         self._retries = Retries(self._stream.retry_seconds, self._progress.warn, stopping)
-        self._topic = RetainedTopic(self._address, self._reader, self._retries, state.next_offsets)
+        self._topic = RetainedTopic(self._address, self._reader, self._retries, {})
         try:
             with listener, self.checkpoints:
                 self._resume(resumed) if resumed else self._begin()
-                waiting = Waiting(self._stream, self._topic.bounds, stopping, self._progress.lag)
-                with contextlib.suppress(Stopped):
-                    while not stopping() and (window := self._journal.next(state, waiting.ranges)):
-                        self._do(window)
-                    reason = waiting.reason
+                self._topic.begins = state.next_offsets()
+                self._waiting = Waiting(self._stream, self._topic.bounds, stopping, self._say_lag)
+                self._ahead = ReadAhead(state.windows, state.next_offsets(), self._find, self._read, closing)
+                with self._ahead as ahead, contextlib.suppress(Stopped):
+                    asked = time.monotonic()
+                    while not listener.received and (found := ahead.next()):
+                        self._do(found, max(asked, found.arrived))
+                        asked = time.monotonic()
+                    reason = self._waiting.reason
                 path = self._save()
                 if listener.received:
                     self.checkpoints.wait()
@@ -207,10 +214,30 @@ class StreamRun(Run):
         self._quarantine.records.forget_after(window)
         self._export()
 
-    def _do(self, window: StreamWindow) -> None:
-        """Evaluates a window, trains on it, and records that."""
-        begun = time.monotonic()
-        decoded = self._decoder(self._topic.read(window))
+    def _say_lag(self, lag: int) -> None:
+        if self._ahead.asked:  # else the run has a window to train on
+            self._progress.lag(lag)
+
+    def _find(self, number: int, begins: Mapping[int, int]) -> StreamWindow | None:
+        """Finds a window, ahead of its turn."""
+        self._topic.begins = begins
+        return self._journal.find(number, begins, self._waiting.ranges)
+
+    def _read(self, window: StreamWindow) -> ReadMessages | Decoded:
+        """Reads a window, ahead of its turn; encodes it if its turn brings no other vocabulary."""
+        read = self._decoder.read(self._topic.read(window))
+        return read if self._new_values else self._decoder.encode(read)
+
+    def _do(self, found: WindowRows[ReadMessages | Decoded], begun: float) -> None:
+        """Evaluates a window, trains on it, and records that.
+
+        Args:
+          found: the window.
+          begun: when its rows had arrived and the window before it was done.
+        """
+        window, read = found.window, found.rows
+        self._journal.write(window)
+        decoded = read if isinstance(read, Decoded) else self._decoder.encode(read)
         self._quarantine.check(window.number, decoded, int(self._state.malformed_in_a_row.numpy()))
         # First, since it can fail: then nothing of the window is done.
         self._retries(lambda: self._quarantine.add(window.number, decoded.malformed))
@@ -239,12 +266,12 @@ class StreamRun(Run):
         return self._decoder.again(decoded) if changed else columns
 
     def _measured(self, decoded: Decoded, begun: float) -> dict[str, Any]:
-        """Returns the state of the run for the line of a window, which began at `begun`."""
+        """Returns the state of the run for the line of a window, see `_do`."""
         return {
             "step": self.counter.step,
             "malformed": int(self._state.malformed.numpy()),
             "out_of_range": {name: n for name, n in decoded.out_of_range.items() if n},
-            "lag": self._topic.lag(),
+            "lag": self._topic.lag(self._state.next_offsets()),
             "rows_per_s": len(decoded) / (time.monotonic() - begun),
             "retries": self._retries.count,
         }

@@ -61,6 +61,25 @@ class Decoded:
         return 0 if self.columns is None else len(self.columns)
 
 
+@dataclasses.dataclass(frozen=True)
+class ReadMessages:
+    """Messages that were read, and are still to be encoded.
+
+    Attributes:
+      messages: all of them.
+      malformed: by place, those that are no rows.
+      numbers: of each row of the block the place of its message.
+      block: the others; None without one.
+      rows: of the block.
+    """
+
+    messages: Sequence[Message]
+    malformed: dict[int, Malformed]
+    numbers: list[int]
+    block: RawBlock | None
+    rows: TypedRows | None
+
+
 class Decoder:
     """Turns messages of a stream into encoded rows.
 
@@ -92,6 +111,10 @@ class Decoder:
 
     def __call__(self, messages: Sequence[Message]) -> Decoded:
         """The rows of some messages."""
+        return self.encode(self.read(messages))
+
+    def read(self, messages: Sequence[Message]) -> ReadMessages:
+        """Reads messages, which takes no vocabulary."""
         malformed: dict[int, Malformed] = {}
         for i, message in enumerate(messages):
             if message.size > MAX_BYTES:
@@ -102,12 +125,17 @@ class Decoder:
         block, numbers = (self._objects if self._address.format == "json" else self._lines)(
             messages, numbers, malformed
         )
-        if block is None:
+        rows = None if block is None else parse(block, self._schema)
+        return ReadMessages(messages, malformed, numbers, block, rows)
+
+    def encode(self, read: ReadMessages) -> Decoded:
+        """Encodes messages that were read."""
+        messages, malformed, block, rows = read.messages, dict(read.malformed), read.block, read.rows
+        if block is None or rows is None:
             return Decoded(None, {}, [malformed[i] for i in sorted(malformed)])
-        rows = parse(block, self._schema)
         encoded = self._encode(block, rows)
         for bad in encoded.bad:
-            i = numbers[bad.row - block.first_row]
+            i = read.numbers[bad.row - block.first_row]
             malformed[i] = Malformed(messages[i], bad.column, bad.reason)
         in_order = [malformed[i] for i in sorted(malformed)]
         if not len(encoded.table):

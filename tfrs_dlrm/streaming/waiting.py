@@ -83,7 +83,10 @@ class RetainedTopic:
       address: of the topic.
       reader: reads it.
       retries: waits for a broker that does not answer.
-      next_offsets: gives, by partition, the next offset of the run.
+      begins: by partition, the next offset to read.
+
+    Attributes:
+      begins: to be set for each window.
     """
 
     def __init__(
@@ -91,15 +94,15 @@ class RetainedTopic:
         address: StreamAddress,
         reader: StreamReader,
         retries: Retries,
-        next_offsets: Callable[[], Mapping[int, int]],
+        begins: Mapping[int, int],
     ):
-        self._address, self._reader, self._retries, self._next_offsets = address, reader, retries, next_offsets
+        self._address, self._reader, self._retries, self.begins = address, reader, retries, begins
         self._bounds: dict[int, OffsetRange] = {}  # as last seen
 
     def bounds(self) -> dict[int, OffsetRange]:
         """See `StreamReader.bounds`."""
         self._bounds = self._retries(self._reader.bounds)
-        check_retained(self._address, self._next_offsets(), self._bounds)
+        check_retained(self._address, self.begins, self._bounds)
         return self._bounds
 
     def read(self, window: StreamWindow) -> list[Message]:
@@ -112,11 +115,14 @@ class RetainedTopic:
 
         return self._retries(read)
 
-    def lag(self) -> int:
-        """Returns how many offsets the run is behind the end of the topic, as last seen if no broker answers."""
+    def lag(self, offsets: Mapping[int, int]) -> int:
+        """Returns how many offsets a run is behind the end of the topic, as last seen if no broker answers.
+
+        Args:
+          offsets: by partition, the next offset to train on.
+        """
         with contextlib.suppress(BrokerUnavailable):
             self._bounds = self._reader.bounds()
-        offsets = self._next_offsets()
         return sum(end - offsets.get(p, begin) for p, (begin, end) in self._bounds.items())
 
 

@@ -73,27 +73,23 @@ class WindowJournal:
         if os.path.exists(path):
             self._read()
 
-    def next(
-        self, state: StreamState, ranges: Callable[[Mapping[int, int]], dict[int, OffsetRange]]
+    def find(
+        self, number: int, begins: Mapping[int, int], ranges: Callable[[Mapping[int, int]], dict[int, OffsetRange]]
     ) -> StreamWindow | None:
-        """Returns the window to do, which is on disk when this returns; None if no window follows.
+        """Returns the window of that number, the recorded one if there is one; None if no window follows.
 
         Args:
-          state: how far the run is.
+          number: of the window.
+          begins: by partition, the next offset.
           ranges: gives the offsets of a new window, from the next offset by partition; empty if no window follows.
 
         Raises:
           StreamError: the recorded window does not begin where the checkpoint resumes.
         """
-        number, begins = state.windows + 1, state.next_offsets()
         if recorded := self.window(number, begins):
             return recorded
         found = ranges(begins)
-        if not found:
-            return None
-        window = StreamWindow(number, found)
-        self.write(window)
-        return window
+        return StreamWindow(number, found) if found else None
 
     def window(self, number: int, begins: Mapping[int, int]) -> StreamWindow | None:
         """Returns the window of that number, if a run that was killed has begun it.
@@ -116,7 +112,9 @@ class WindowJournal:
         return window
 
     def write(self, window: StreamWindow) -> None:
-        """Adds a window; it is on disk when this returns."""
+        """Adds a window, unless it is recorded; it is on disk when this returns."""
+        if self._windows.get(window.number) == window:
+            return
         self._windows = {window.number: window}
         with open(self._path, "a", encoding="utf-8") as f:
             f.write(json.dumps({"window": window.number, "ranges": window.ranges}) + "\n")
@@ -180,10 +178,7 @@ class StreamState(tf.Module):
         self.rows.assign_add(rows)
         self.malformed.assign_add(malformed)
         self.malformed_in_a_row.assign(0 if rows else int(self.malformed_in_a_row.numpy()) + malformed)
-        offsets = self.next_offsets()
-        for partition in range(max(window.ranges, default=-1) + 1):  # a new partition begins at its first offset
-            offsets.setdefault(partition, window.ranges.get(partition, (0, 0))[0])
-        self.set_offsets(offsets | {p: end for p, (_, end) in window.ranges.items()})
+        self.set_offsets(offsets_after(self.next_offsets(), window))
 
     def next_offsets(self) -> dict[int, int]:
         """The offsets by partition."""
@@ -192,6 +187,19 @@ class StreamState(tf.Module):
     def set_offsets(self, offsets: Mapping[int, int]) -> None:
         """Sets the offsets of all partitions, whose numbers are 0, 1, ..."""
         self.offsets.assign(np.array([offsets[p] for p in range(len(offsets))], np.int64))
+
+
+def offsets_after(begins: Mapping[int, int], window: StreamWindow) -> dict[int, int]:
+    """Returns, by partition, the next offset once a window is done.
+
+    Args:
+      begins: the next offset before it.
+      window: the window.
+    """
+    offsets = dict(begins)
+    for partition in range(max(window.ranges, default=-1) + 1):  # a new partition begins at its first offset
+        offsets.setdefault(partition, window.ranges.get(partition, (0, 0))[0])
+    return offsets | {p: end for p, (_, end) in window.ranges.items()}
 
 
 def _counter() -> tf.Variable:
