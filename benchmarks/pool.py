@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -155,9 +156,18 @@ def lose(name: str, error: WorkerLost, alive: dict[str, Worker], lost: dict[str,
 
 
 def take_turns(
-    makers: dict[str, Any], losses: int, rounds: int, steps: int, memory: bool = False
+    makers: dict[str, Any], losses: int, rounds: int, steps: int, memory: bool = False, until: float | None = None
 ) -> dict[str, dict[str, Any]]:
     """Runs all workers: first `losses` steps each, then `rounds` times `steps` timed steps each in turn.
+
+    Args:
+      makers: functions that start the workers, by name.
+      losses: steps at the beginning.
+      rounds: turns of each worker.
+      steps: timed steps in a turn.
+      memory: whether to ask for the peak of memory at the end.
+      until: the `time.perf_counter` after which no further round begins; there are two in any case, because changes
+        between runs are judged by what differs between rounds.
 
     Returns:
       For each name `losses`, `seconds` (a list for each round), with `memory` the `peak` resident bytes, and `error`
@@ -176,7 +186,9 @@ def take_turns(
     with workers(makers, lost) as alive:
         if losses:
             turn(alive, f"losses {losses}", lambda result, answer: result.update(losses=answer))
-        for _ in range(rounds):
+        for number in range(rounds):
+            if until is not None and number >= 2 and time.perf_counter() >= until:
+                break
             turn(alive, f"time {steps}", lambda result, answer: result["seconds"].append(answer))
         if memory:
             turn(alive, "memory", lambda result, answer: result.update(peak=answer))

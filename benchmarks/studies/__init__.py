@@ -12,13 +12,28 @@ from workloads import Workload
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the flags say. `brief` leaves out what `--compare` has no time for."""
+    """What the flags say.
+
+    Attributes:
+      workloads: what is trained.
+      rounds: turns of each variant.
+      steps: timed steps in a turn.
+      quick: tiny sizes.
+      brief: leaves out what `--compare` has no time for.
+      end: the `time.perf_counter` by which the study of peers should end, if it must; late groups have fewer rounds.
+    """
 
     workloads: list[Workload]
     rounds: int
     steps: int
     quick: bool
     brief: bool = False
+    end: float | None = None
+
+    def end_of_one_of(self, groups: int) -> float | None:
+        """When the next of so many groups should end so that each has an equal share of the time that is left."""
+        now = time.perf_counter()
+        return None if self.end is None else now + (self.end - now) / groups
 
     def sized(self, workload: Workload) -> Workload:
         return workload.tiny() if self.quick else workload

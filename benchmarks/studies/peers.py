@@ -15,24 +15,26 @@ LOSS_STEPS = 50
 
 
 def run(options: Options) -> dict[str, Any]:
+    plans = {workload: _plan(workload, options) for workload in map(options.sized, options.workloads)}
+    left = sum(map(len, plans.values()))
     groups = []
-    for workload in map(options.sized, options.workloads):
-        plan = brief_groups_of(workload) if options.brief else groups_of(workload)
-        if options.quick and not options.brief:
-            plan = {name: plan[name] for name in (next(iter(plan)), list(plan)[-1])}  # every peer is in one of them
+    for workload, plan in plans.items():
         for number, (name, variants) in enumerate(plan.items(), 1):
             title = f"{workload.name}, {name} ({number} of {len(plan)})"
             named = {v.name: v for v in variants}
-            groups.append(
-                {
-                    "workload": workload.name,
-                    "name": name,
-                    "variants": run_group(
-                        title, named, options, losses=10 if options.quick or options.brief else LOSS_STEPS
-                    ),
-                }
-            )
+            losses = 10 if options.quick or options.brief else LOSS_STEPS
+            results = run_group(title, named, options, losses=losses, until=options.end_of_one_of(left))
+            groups.append({"workload": workload.name, "name": name, "variants": results})
+            left -= 1
     return {"groups": groups, "peaks": _peaks(options), "work": _work(options)}
+
+
+def _plan(workload: Workload, options: Options) -> dict[str, list[Variant]]:
+    if options.brief:
+        return brief_groups_of(workload)
+    plan = groups_of(workload)
+    # In a quick run two groups, with every peer in one of them.
+    return {name: plan[name] for name in (next(iter(plan)), list(plan)[-1])} if options.quick else plan
 
 
 def groups_of(workload: Workload) -> dict[str, list[Variant]]:
