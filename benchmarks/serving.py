@@ -3,9 +3,10 @@
 make bench-serving     # 3 minutes
 
 Also of `rank`, beside the same rows through `serving_default`: without and with a linear term, and of models that read
-a history of 50 events, which is of the context. What is timed is the run alone, as TF Serving does it, without what
-Python takes to make tensors of values; for `rank` with that too, since it is sent far fewer of them. Calls of what is
-compared are taken in turns, in blocks.
+a history of 50 events, which is of the context. And, for models that share work between candidates, beside a `rank`
+that copies the inputs of the context. What is timed is the run alone, as TF Serving does it, without what Python takes
+to make tensors of values; for `rank` with that too, since it is sent far fewer of them. Calls of what is compared are
+taken in turns, in blocks.
 """
 
 import json
@@ -29,6 +30,19 @@ _BLOCK = 50
 _BATCHES = (1, 16, 256)
 _CANDIDATES = (100, 500, 1000)
 _LINEAR_OWN = 5  # as serving_export.LINEAR_OWN
+_SHARING_OWN = 6  # as serving_export.SHARING_OWN; the models, as SHARING
+_SHARING = (
+    "DLRM",
+    "EmbeddingMLP",
+    "DeepFM",
+    "WideAndDeep",
+    "DCN",
+    "GDCN",
+    "FinalNet",
+    "FinalMLP",
+    "MaskNet",
+    "XDeepFM",
+)
 _EVENTS, _WITH_HISTORY = 50, ("DLRM", "DIN", "BST")  # as serving_export
 _OWN = (3, 5, 10)  # of the 26 categorical features, those that are not of the context; as serving_export.OWN
 
@@ -47,6 +61,10 @@ def main(argv: list[str]) -> None:
         ranking = {own: SavedModel(os.path.join(directory, f"ours-{own}")) for own in _OWN}
         ours = ranking[_OWN[0]]
         linear = SavedModel(os.path.join(directory, "linear"))
+        sharing = {
+            name: {how: SavedModel(os.path.join(directory, f"{how}-{name}")) for how in ("copied", "shared")}
+            for name in _SHARING
+        }
         histories = {name: SavedModel(os.path.join(directory, f"history-{name}")) for name in _WITH_HISTORY}
     rng = np.random.default_rng(1)
     rows = {batch: _rows(rng, batch) for batch in (*_BATCHES, *_CANDIDATES)}
@@ -61,6 +79,7 @@ def main(argv: list[str]) -> None:
         for count in _CANDIDATES:
             what = f"{count} x {title}"
             report["rank"][what], report["rank_with_tensors"][what] = _rank(model, rows[count], own)
+    report["sharing"] = {name: _both_ranks(models, rows[500]) for name, models in sharing.items()}
     report["history"] = {}
     for name, model in histories.items():
         for count in _CANDIDATES:
@@ -103,6 +122,16 @@ def _rank(model: Any, rows: dict[str, np.ndarray], own: int) -> tuple[dict[str, 
     return _ranked(model, rows, {f"C{i:02d}" for i in range(27 - own, 27)}, _CALLS.value)
 
 
+def _both_ranks(models: dict[str, Any], rows: dict[str, np.ndarray]) -> dict[str, Any]:
+    """`rank` with the inputs of the context copied, and with shared work, of the first row's context."""
+    own = {f"C{i:02d}" for i in range(27 - _SHARING_OWN, 27)}
+    request = {name: v[None] if name in own else v[:1] for name, v in rows.items()}
+    copied, shared = (model.run("rank", request)["scores"] for model in models.values())
+    with models["copied"].prepared("rank", request) as one, models["shared"].prepared("rank", request) as other:
+        found: dict[str, Any] = _in_turns({"copied": one, "shared": other}, _CALLS.value // 10)
+    return found | {"largest_difference": float(np.abs(copied - shared).max())}
+
+
 def _ranked(
     model: Any, rows: dict[str, np.ndarray], names: set[str], calls: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -139,6 +168,7 @@ def _show(report: dict) -> None:
         ("serving_default", "rows"),
         ("rank", "features"),
         ("rank_with_tensors", "features"),
+        ("sharing", ""),
         ("history", "items"),
     ):
         for count, found in report[title].items():

@@ -13,6 +13,7 @@ import tensorflow_recommenders as tfrs
 
 import tfrs_dlrm as td
 from tfrs_dlrm.data.encoding.vocabulary import vocabulary_file
+from tfrs_dlrm.models.scorers import BroadcastScorer, CandidateScorer
 from tfrs_dlrm.serving.exporting.serving_model import ServingModel
 
 DENSE = [f"I{i}" for i in range(1, 14)]
@@ -21,6 +22,8 @@ VALUES = [3, 30, 300, 3000, 30_000]  # of one feature after the other
 DIM, BOTTOM, TOP = 16, (512, 256, 16), (512, 256, 1)  # Criteo-Kaggle's in the DLRM paper
 OWN = (3, 5, 10)  # of the categorical features, the last ones, those of a candidate
 EVENTS, OF_USERS, WITH_HISTORY = 50, ("user", "city", "device"), ("DLRM", "DIN", "BST")
+SHARING_OWN = 6  # of the models below, whose candidates share what is linear or a product of features of the context
+SHARING = ("DLRM", "EmbeddingMLP", "DeepFM", "WideAndDeep", "DCN", "GDCN", "FinalNet", "FinalMLP", "MaskNet", "XDeepFM")
 LINEAR_OWN = 5  # of a DLRM with a linear term, as configs/default.py has it
 
 
@@ -54,6 +57,19 @@ def prepared(directory: str) -> str:
 def export_ours(data: str, output: str, own: int, linear: bool = False) -> None:
     model = td.DLRM(td.Schema.load(f"{data}/schema.json"), BOTTOM, TOP, linear=linear)
     save(model, data, DENSE + CATEGORICAL[:-own], output)
+
+
+def export_sharing(data: str, output: str, name: str) -> None:
+    """Exports a model twice: with its candidate scorer, and with the one that copies the inputs of the context."""
+    kind, schema = getattr(td, name), td.Schema.load(f"{data}/schema.json")
+
+    class Copying(kind):
+        def candidate_scorer(self, context: td.Schema, candidate: td.Schema) -> CandidateScorer:
+            return BroadcastScorer(self.row_scorer(), self.schema, context, candidate)
+
+    sizes = {"bottom_mlp": BOTTOM, "top_mlp": TOP} if name == "DLRM" else {}
+    for folder, made in (("shared", kind), ("copied", Copying)):
+        save(made(schema, **sizes), data, DENSE + CATEGORICAL[:-SHARING_OWN], f"{output}/{folder}-{name}")
 
 
 def prepared_histories(directory: str) -> str:
@@ -155,6 +171,8 @@ if __name__ == "__main__":
     for count in OWN:
         export_ours(there, os.path.join(sys.argv[1], f"ours-{count}"), count)
     export_ours(there, os.path.join(sys.argv[1], "linear"), LINEAR_OWN, linear=True)
+    for kind in SHARING:
+        export_sharing(there, sys.argv[1], kind)
     export_obvious(there, os.path.join(sys.argv[1], "obvious"))
     there = prepared_histories(sys.argv[1])
     for kind in WITH_HISTORY:

@@ -2,14 +2,15 @@
 
 import dataclasses
 
+import family
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfrs_dlrm as td
-from tfrs_dlrm.models.dlrm_serving import DLRMCandidateScorer, DLRMRowScorer
+from tfrs_dlrm.models.dlrm_serving import DLRMRowScorer
 from tfrs_dlrm.models.history_scorers import candidate_scorer, row_scorer
-from tfrs_dlrm.models.scorers import BroadcastScorer, Inputs, ModelScorer
+from tfrs_dlrm.models.scorers import BroadcastScorer, Inputs, ModelScorer, SharedScorer
 from tfrs_dlrm.schema import CategoricalFeature, DenseFeature, Label, Schema, Table
 
 SCHEMA = Schema(
@@ -19,6 +20,8 @@ SCHEMA = Schema(
     tables=(Table("u", 8, 9), Table("v", 4, 9), Table("w", 8, 9), Table("x", 2, 9)),
 )
 NO_DENSE = SCHEMA.select("uvwx")
+# Models that can share nothing, or too little to pay.
+COPIED = {"logistic_regression", "matrix_factorization", "factorization_machine", "auto_int", "bst"}
 
 
 def rows(schema: Schema, count: int, rng: np.random.Generator) -> Inputs:
@@ -77,7 +80,7 @@ def test_dlrm_once_per_context_is_dlrm_row_by_row(
     build(model)
     context, own = schema.select(shared), schema.select(set("abuvwx") - set(shared))
     scorer = model.candidate_scorer(context, own)
-    assert isinstance(scorer, DLRMCandidateScorer)
+    assert isinstance(scorer, SharedScorer)
     rng = np.random.default_rng(1)
     given = rows(context, contexts, rng), rows(own, contexts * candidates, rng), tf.constant(candidates)
     together = BroadcastScorer(ModelScorer(model.logits, []), schema, context, own)(*given).numpy()
@@ -114,10 +117,57 @@ def test_broadcast_orders_columns_and_rows_as_the_schema_has_them():
     assert logits.numpy().ravel().tolist() == [4301, 4302, 5611, 5612]
 
 
-def test_what_shares_nothing_is_copied():
-    model = td.DLRM(SCHEMA, (7, 8), (1,))
-    model.build()
-    assert isinstance(model.candidate_scorer(SCHEMA.select("a"), SCHEMA.select("buvwx")), BroadcastScorer)
+@pytest.mark.parametrize(
+    ("schema", "shared", "contexts", "candidates"),
+    [
+        (family.SCHEMA, {"price", "tags", "last_item"}, 2, 3),  # with the candidate's features between the context's
+        (family.SCHEMA, {"user", "item", "price", "age"}, 1, 4),
+        (family.SCHEMA, {"tags", "item"}, 3, 1),
+        (family.SCHEMA, {"price", "age"}, 1, 1),
+        (family.SCHEMA, {"user", "tags", "item", "last_item"}, 2, 2),
+        (family.PROJECTED, {"title", "user", "age"}, 2, 3),
+        (family.NO_DENSE, {"tags"}, 2, 3),
+    ],
+)
+@pytest.mark.parametrize("form", [*family.FORMS, "dcn mmoe"])
+def test_once_per_context_is_row_by_row(form, schema, shared, contexts, candidates):
+    if form == "dcn mmoe":
+        schema = dataclasses.replace(schema, more_labels=(Label("z"),))
+        model = td.DCN(schema.with_dim(4), (5, 1), sharing="mmoe", expert_mlp=(3,))
+        model.build()
+    else:
+        model = family.make(form, schema)
+    names = {f.name for f in (*schema.dense, *schema.categorical)}
+    context, own = (model.schema.select(part) for part in (shared, names - shared))
+    rng = np.random.default_rng(1)
+    given = family_rows(model, context, contexts, rng), family_rows(model, own, contexts * candidates, rng)
+    row_by_row = ModelScorer(model._checked_logits, [])
+    expected = BroadcastScorer(row_by_row, model.schema, context, own)(*given, tf.constant(candidates)).numpy()
+    scorer = model.candidate_scorer(context, own)
+    kind = BroadcastScorer if form.split()[0] in COPIED else SharedScorer
+    assert isinstance(scorer, kind)
+    found = (tf.function(scorer) if contexts == 1 else scorer)(*given, tf.constant(candidates)).numpy()
+    assert found.shape[0] == contexts * candidates
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * max(1, np.abs(expected).max()))
+    np.testing.assert_allclose(tf.sigmoid(found), tf.sigmoid(expected), atol=model.rounding)
+
+
+def test_what_computes_in_bfloat16_and_what_reads_tensors_alone_is_copied():
+    class Half(td.DCN):
+        def compute_logits(self, dense, embeddings, training):
+            return super().compute_logits(dense / 2, embeddings, training)
+
+    model = td.DCN(SCHEMA, (1,), dtype="mixed_bfloat16")
+    for made in (model, Half(SCHEMA, (1,))):
+        made.build()
+        assert isinstance(made.candidate_scorer(SCHEMA.select("auv"), SCHEMA.select("bwx")), BroadcastScorer)
+
+
+def family_rows(model, part, count, rng):
+    dims = {f.name: model._rows_schema.table_of(f).dim for f in part.categorical}
+    vectors = [tf.constant(rng.normal(0, 0.3, [count, dim]), tf.float32) for dim in dims.values()]
+    dense = tf.constant(rng.normal(size=[count, part.dense_width]), tf.float32) if part.dense else None
+    return Inputs(dense, vectors)
 
 
 def histories(rng, part, rows, length=3):

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.layers.candidate_rows import Rows, apply
 from tfrs_dlrm.layers.serializable import serializable
 from tfrs_dlrm.messages.arguments import Count
 
@@ -37,9 +38,9 @@ class DenseVectors(keras.layers.Layer):
         self.vectors = self.add_weight(name="vectors", shape=[input_shape[-1], self.dim], initializer=initializer)
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: Rows) -> Rows:
         """Maps [B, W] to [B, W, dim], in the compute dtype."""
-        return inputs[:, :, tf.newaxis] * self.vectors
+        return apply(lambda x, vectors: x[:, :, tf.newaxis] * vectors, inputs, self.vectors)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.layers.candidate_rows import Rows, apply
 from tfrs_dlrm.layers.mlp import MLP, build_sublayer
 from tfrs_dlrm.layers.serializable import serializable
 from tfrs_dlrm.messages.arguments import Count
@@ -46,12 +47,12 @@ class FeatureGate(keras.layers.Layer):
             self.logits = self.add_weight(name="logits", shape=[width], initializer="zeros")
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor | Sequence[tf.Tensor]) -> tf.Tensor:
+    def call(self, inputs: Rows | Sequence[Rows]) -> Rows:
         """Returns [B, d], in the compute dtype."""
         if isinstance(inputs, (list, tuple)):
             x, context = inputs
-            return 2 * tf.sigmoid(self.mlp(context)) * x
-        return 2 * tf.sigmoid(self.logits) * inputs
+            return x * apply(lambda logits: 2 * tf.sigmoid(logits), self.mlp(context))
+        return apply(lambda x, logits: 2 * tf.sigmoid(logits) * x, inputs, self.logits)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""

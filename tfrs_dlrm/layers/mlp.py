@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.layers.candidate_rows import CandidateRows, Rows
 from tfrs_dlrm.layers.dropout import Dropout
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.serializable import serializable
@@ -29,8 +30,12 @@ class Dense(keras.layers.Dense):
     batch of 2048, by more than half in one of 8192. A product with ones sums in float32, and is no slower.
     """
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: Rows) -> Rows:
         """Maps [B, ..., fan_in] to [B, ..., units]."""
+        if isinstance(inputs, CandidateRows):
+            if inputs.same_for_all or inputs.shape.rank > 2:
+                return inputs.map(self.call)
+            return inputs.times(self.kernel, self.bias if self.use_bias else None, self.activation)
         inputs = tf.cast(inputs, self.compute_dtype)
         outputs = tf.matmul(inputs, self.kernel) if inputs.shape.rank == 2 else tf.tensordot(inputs, self.kernel, 1)
         if self.use_bias:
@@ -169,8 +174,10 @@ class MLP(keras.layers.Layer):
                 build_sublayer(self.dropouts[i], units)
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, inputs: Rows, training: bool = False) -> Rows:
         """Maps [B, fan_in] to [B, units[-1]], in the compute dtype; `training` affects batch norm and dropout only."""
+        if isinstance(inputs, CandidateRows) and inputs.same_for_all:
+            return inputs.map(lambda x: self.call(x, training))
         x = inputs
         for i, layer in enumerate(self.dense_layers):
             x = layer(x)

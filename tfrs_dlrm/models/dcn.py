@@ -54,6 +54,7 @@ class DCN(TowerModel):
 
     # Products of many numbers amplify rounding more than sums do.
     rounding = 1e-5
+    takes_candidate_rows = True
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrs_dlrm.layers.candidate_rows import apply
 from tfrs_dlrm.layers.serializable import serializable
 from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.factorization_machine import linear_and_pairs
@@ -46,6 +47,7 @@ class DeepFM(RankingModel):
     """
 
     linear_weights = True
+    takes_candidate_rows = True
 
     def __init__(
         self,
@@ -67,7 +69,8 @@ class DeepFM(RankingModel):
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B]; see `RankingModel.compute_logits`."""
         rows = stacked(embeddings, dense, self.dense_vectors, tf.float32)  # [B, n, D + 1]
-        deep = self.top_mlp(tf.cast(side_by_side(rows[:, :, :-1]), self.compute_dtype), training=training)
+        vectors = apply(lambda x: tf.cast(x, self.compute_dtype), rows[:, :, :-1])
+        deep = self.top_mlp(side_by_side(vectors), training=training)
         return linear_and_pairs(rows) + tf.cast(deep[:, 0], tf.float32)
 
     def get_config(self) -> dict[str, Any]:

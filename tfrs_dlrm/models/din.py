@@ -51,6 +51,7 @@ class DIN(TowerModel):
 
     # Weights that depend on the inputs amplify rounding more than sums do.
     rounding = 1e-5
+    takes_candidate_rows = True
 
     def __init__(
         self,

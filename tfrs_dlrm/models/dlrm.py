@@ -9,15 +9,15 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrs_dlrm.layers.auto_dis import AutoDis
+from tfrs_dlrm.layers.candidate_rows import concatenate
 from tfrs_dlrm.layers.dot_interaction import DotInteraction
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import Dense
 from tfrs_dlrm.layers.serializable import serializable
 from tfrs_dlrm.messages.arguments import Count
-from tfrs_dlrm.models.dlrm_serving import DLRMCandidateScorer, DLRMRowScorer, ServedLayers
+from tfrs_dlrm.models.dlrm_serving import DLRMRowScorer, ServedLayers
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, looked_up, projected_dim
-from tfrs_dlrm.models.scorers import CandidateScorer, RowScorer
-from tfrs_dlrm.models.served_linear import LinearKernels
+from tfrs_dlrm.models.scorers import RowScorer
 from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
@@ -72,6 +72,8 @@ class DLRM(TowerModel):
         `interaction` or `numbers` is unknown or does not fit the others.
     """
 
+    takes_candidate_rows = True
+
     def __init__(
         self,
         schema: Schema,
@@ -99,7 +101,7 @@ class DLRM(TowerModel):
             self.auto_dis = AutoDis(self.dim, seed=layer_seed, dtype=self.dtype_policy, name="auto_dis")
         # By table. Checkpoints know them by the name `projections`.
         self.projections = {
-            t.name: keras.layers.Dense(
+            t.name: Dense(
                 self.dim,
                 use_bias=False,
                 kernel_initializer=keras.initializers.GlorotUniform(derive_seed(seed, f"projection/{t.name}")),
@@ -128,10 +130,10 @@ class DLRM(TowerModel):
         vectors = [*(self._interacting(f.name, v) for f, v in of_tables), *embeddings[count:]]
         bottom = [] if dense is None else self._of_numbers(dense, training)
         interacted = vectors if self.interaction is None else [self.interaction([*bottom, *vectors])]
-        logits = self.top_mlp(tf.concat([*bottom, *interacted], axis=1), training=training)
+        logits = self.top_mlp(concatenate([*bottom, *interacted]), training=training)
         if not self.linear:
             return logits
-        logits += self.linear_vectors(tf.concat(vectors, axis=1))
+        logits += self.linear_vectors(concatenate(vectors))
         return logits if dense is None else logits + self.linear_numbers(dense)
 
     def _projected_dim(self, rows: Schema) -> int:
@@ -154,39 +156,26 @@ class DLRM(TowerModel):
 
     def row_scorer(self) -> RowScorer:
         """See `RankingModel.row_scorer`."""
-        if not self._is_plain() or self.self_interaction:
-            return super().row_scorer()
-        return DLRMRowScorer(self._served_layers())
-
-    def candidate_scorer(self, context: Schema, candidate: Schema) -> CandidateScorer:
-        """See `RankingModel.candidate_scorer`."""
-        has_vector = bool(context.categorical) or (bool(context.dense) and not candidate.dense)
-        if not self._is_plain() or not has_vector or not candidate.categorical:
-            return super().candidate_scorer(context, candidate)
-        return DLRMCandidateScorer(self._served_layers(), context, candidate)
+        return DLRMRowScorer(self._served_layers()) if self._is_plain() else super().row_scorer()
 
     def _served_layers(self) -> ServedLayers:
         projections = {f: self.projections[table] for f, table in self._table_of.items() if table in self.projections}
         bottom = self.bottom_mlp if self.schema.dense else None
-        return ServedLayers(
-            self.schema, bottom, projections, self.top_mlp, self.self_interaction, self.dim, self._linear_kernels()
-        )
-
-    def _linear_kernels(self) -> LinearKernels | None:
-        if not self.linear:
-            return None
-        numbers = self.linear_numbers.kernel.numpy() if self.schema.dense else None
-        return LinearKernels(self.linear_vectors.kernel.numpy(), numbers)
+        linear = None
+        if self.linear:
+            linear = self.linear_vectors, self.linear_numbers if self.schema.dense else None
+        return ServedLayers(self.schema, bottom, projections, self.top_mlp, self.dim, linear)
 
     def _is_plain(self) -> bool:
-        """Returns whether `DLRMRowScorer` and `DLRMCandidateScorer` compute this model.
+        """Returns whether `DLRMRowScorer` computes this model.
 
-        They do for dot products in float32, a bottom MLP and one top MLP without batch normalization, unless a subclass
-        overrides `compute_logits`.
+        It does for dot products of different vectors in float32, a bottom MLP and one top MLP without batch
+        normalization, unless a subclass overrides `compute_logits`.
         """
         known = (
             type(self).compute_logits is DLRM.compute_logits
             and self.interaction is not None
+            and not self.self_interaction
             and not self.schema.projected
             and self._has_bottom_mlp == bool(self.schema.dense)
             and not self.top_mlp.batch_norm

@@ -36,6 +36,8 @@ class EmbeddingMLP(TowerModel):
       ValueError: a feature is a sequence, or `top_mlp` does not end in 1.
     """
 
+    takes_candidate_rows = True
+
     def __init__(
         self,
         schema: Schema,

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrs_dlrm.layers.candidate_rows import Rows, apply, summed
 from tfrs_dlrm.layers.serializable import serializable
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, stacked, vector_dim
 from tfrs_dlrm.models.ranking import RankingModel
@@ -47,12 +48,12 @@ class FactorizationMachine(RankingModel):
         return self.bias(linear_and_pairs(stacked(embeddings, dense, self.dense_vectors, tf.float32)))
 
 
-def linear_and_pairs(rows: tf.Tensor) -> tf.Tensor:
+def linear_and_pairs(rows: Rows) -> tf.Tensor:
     """Returns sum_i w_i + sum_{i<j} v_i . v_j, [B], in time linear in F (Rendle 2010, lemma 3.1).
 
     Args:
       rows: [B, F, D + 1]: v_i [D] and w_i, multiplied by x_i. The difference of squares needs float32.
     """
-    v, w = rows[:, :, :-1], rows[:, :, -1]
-    pairs = tf.square(tf.reduce_sum(v, axis=1)) - tf.reduce_sum(tf.square(v), axis=1)
-    return tf.reduce_sum(w, axis=1) + 0.5 * tf.reduce_sum(pairs, axis=1)
+    v = rows[:, :, :-1]
+    pairs = tf.square(summed(v)) - summed(apply(tf.square, v))
+    return summed(rows[:, :, -1:])[:, 0] + 0.5 * tf.reduce_sum(pairs, axis=1)

@@ -51,6 +51,8 @@ class FinalMLP(RankingModel):
         does not divide the last number of a stream.
     """
 
+    takes_candidate_rows = True
+
     def __init__(
         self,
         schema: Schema,

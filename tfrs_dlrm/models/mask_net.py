@@ -51,6 +51,7 @@ class MaskNet(TowerModel):
 
     # Products of many numbers amplify rounding more than sums do.
     rounding = 1e-5
+    takes_candidate_rows = True
 
     def __init__(
         self,

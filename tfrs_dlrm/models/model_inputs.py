@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrs_dlrm.embeddings.ids import Features, with_width
+from tfrs_dlrm.layers.candidate_rows import CandidateRows, Rows, apply, concatenate, stack
 from tfrs_dlrm.schema import CategoricalFeature, Schema, Table, check_schema
 
 
@@ -118,19 +119,19 @@ def projected_dim(schema: Schema) -> int:
     return max(dims)
 
 
-def concatenated(dense: tf.Tensor | None, embeddings: Sequence[tf.Tensor]) -> tf.Tensor:
+def concatenated(dense: Rows | None, embeddings: Sequence[Rows]) -> Rows:
     """Returns vectors [B, dim] and numbers [B, W] as [B, sum of dims + W], in the dtype of the vectors."""
-    if dense is None:
-        return tf.concat(embeddings, axis=1)
-    return tf.concat([*embeddings, tf.cast(dense, embeddings[0].dtype)], axis=1) if embeddings else dense
+    if dense is None or not embeddings:
+        return concatenate(embeddings) if dense is None else dense
+    return concatenate([*embeddings, apply(lambda x: tf.cast(x, embeddings[0].dtype), dense)])
 
 
 def stacked(
-    embeddings: Sequence[tf.Tensor],
-    dense: tf.Tensor | None,
-    dense_vectors: Callable[[tf.Tensor], tf.Tensor] | None,
+    embeddings: Sequence[Rows],
+    dense: Rows | None,
+    dense_vectors: Callable[[Rows], Rows] | None,
     dtype: tf.DType | None = None,
-) -> tf.Tensor:
+) -> Rows:
     """Returns the vectors of all features [B, n, D]: those of `embeddings` [B, D], then of each number.
 
     Args:
@@ -139,15 +140,18 @@ def stacked(
       dense_vectors: maps numbers to [B, W, D]; the result of `RankingModel.make_dense_vectors`.
       dtype: of the result; by default that of the vectors.
     """
-    vectors: tf.Tensor = tf.stack(embeddings, axis=1)
-    vectors = vectors if dtype is None else tf.cast(vectors, dtype)
+    vectors: Rows = stack(embeddings)
+    vectors = vectors if dtype is None else apply(lambda x: tf.cast(x, dtype), vectors)
     if dense is None or dense_vectors is None:
         return vectors
-    return tf.concat([vectors, tf.cast(dense_vectors(dense), vectors.dtype)], axis=1)
+    of_numbers = apply(lambda x: tf.cast(x, vectors.dtype), dense_vectors(dense))
+    return concatenate([vectors, of_numbers])
 
 
-def side_by_side(vectors: tf.Tensor) -> tf.Tensor:
+def side_by_side(vectors: Rows) -> Rows:
     """Returns vectors [B, n, D] as [B, n D]."""
+    if isinstance(vectors, CandidateRows):
+        return vectors.flattened()
     return tf.reshape(vectors, [-1, vectors.shape[1] * vectors.shape[2]])
 
 

@@ -26,7 +26,7 @@ from tfrs_dlrm.models.label_tasks import Tasks
 from tfrs_dlrm.models.list_losses import ListLoss, MixedLoss
 from tfrs_dlrm.models.model_inputs import check_batches, dense_inputs, one_example
 from tfrs_dlrm.models.model_parts import ModelParts
-from tfrs_dlrm.models.scorers import BroadcastScorer, CandidateScorer, ModelScorer, RowScorer
+from tfrs_dlrm.models.scorers import BroadcastScorer, CandidateScorer, ModelScorer, RowScorer, SharedScorer
 from tfrs_dlrm.models.tracing import as_written, step_as_written
 from tfrs_dlrm.models.training_setup import (
     check_tables,
@@ -85,6 +85,8 @@ class RankingModel(ModelParts, KerasSaving):
     reads_dense: ClassVar[bool] = True
     # Whether `compute_logits` reads the events of histories, and not one vector for each history.
     reads_histories: ClassVar[bool] = False
+    # Whether the `compute_logits` of this very class, not of a subclass, takes `CandidateRows` for any of its tensors.
+    takes_candidate_rows: ClassVar[bool] = False
     # How far apart an export may find two probabilities of one row, computed in different orders.
     rounding: ClassVar[float] = 1e-6
 
@@ -109,7 +111,7 @@ class RankingModel(ModelParts, KerasSaving):
         self.calibration = Calibration.from_dict(calibration) if isinstance(calibration, Mapping) else calibration
         if self.calibration:
             self.calibration.check(schema)
-        rows = schema.with_linear_weights(self.linear_features) if self.linear_weights else schema
+        rows = self._rows_schema
         if embeddings is None:
             embeddings = make_tables(rows, seed, replicate_below, self.dtype_policy)
         else:
@@ -132,6 +134,11 @@ class RankingModel(ModelParts, KerasSaving):
         self._compiled_logits: Any = None  # `compute_logits` by XLA, if `compile` is asked for it
         # One trace for all evaluations of a model.
         self.scores = tf.function(as_written(self._scores, self), reduce_retracing=True)
+
+    @property
+    def _rows_schema(self) -> Schema:
+        """The schema, with as many dimensions as the rows of tables have numbers."""
+        return self.schema.with_linear_weights(self.linear_features) if self.linear_weights else self.schema
 
     def _projections(self, rows: Schema) -> VectorProjections | None:
         """Returns the layer that projects vectors of the schema; None if there are none. `rows` has the tables."""
@@ -381,7 +388,15 @@ class RankingModel(ModelParts, KerasSaving):
           context: the part of the schema that the candidates of a request share.
           candidate: the part of the schema that differs between candidates.
         """
+        if self._shares(context):
+            return SharedScorer(RankingModel.row_scorer(self), self._rows_schema, context, candidate)
         return BroadcastScorer(self.row_scorer(), self.schema, context, candidate)
+
+    def _shares(self, context: Schema) -> bool:
+        """Returns whether the layers of the model can compute once what candidates share."""
+        author = next(kind for kind in type(self).__mro__ if "compute_logits" in vars(kind))
+        takes = vars(author).get("takes_candidate_rows", False)
+        return takes and self.compute_dtype == "float32" and bool(context.categorical or context.dense)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor, the schema as JSON; subclasses add further arguments.

@@ -6,11 +6,13 @@ A request has C contexts with N candidates each. The features of a context are s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrs_dlrm.layers.candidate_rows import CandidateRows, SplitKernels
 from tfrs_dlrm.schema import Schema
 
 
@@ -87,8 +89,7 @@ class BroadcastScorer(tf.Module):
         super().__init__(name="candidates")
         self._rows = rows
         self._dense = DenseColumns(schema, context, candidate)
-        names = [f.name for part in (context, candidate) for f in part.categorical]
-        self._positions = [names.index(f.name) for f in schema.categorical]
+        self._positions = _positions(schema, context, candidate)
 
     def __call__(self, context: Inputs, candidate: Inputs, count: tf.Tensor) -> tf.Tensor:
         """See `CandidateScorer.__call__`."""
@@ -98,6 +99,53 @@ class BroadcastScorer(tf.Module):
         return self._rows(Inputs(dense, [vectors[i] for i in self._positions], lengths))
 
 
+class SharedScorer(tf.Module):
+    """A `CandidateScorer` for models whose layers take `CandidateRows`, and compute what candidates share once.
+
+    Args:
+      rows: scores rows, by layers in float32.
+      schema: of the model, with the dimensions of the vectors that it reads.
+      context: the part of the schema that candidates share; at least one feature.
+      candidate: the part of the schema that differs between candidates.
+    """
+
+    def __init__(self, rows: RowScorer, schema: Schema, context: Schema, candidate: Schema):
+        super().__init__(name="candidates")
+        self._rows = rows
+        self._positions = _positions(schema, context, candidate)
+        self._dense_order = np.array(DenseColumns(schema, context, candidate).order)
+        self._kernels = SplitKernels()
+        dims = {f.name: schema.table_of(f).dim for f in schema.categorical}
+        self(_zeros(context, dims), _zeros(candidate, dims), tf.constant(1))  # makes the kernels
+        self.kernels = self._kernels.variables
+
+    def __call__(self, context: Inputs, candidate: Inputs, count: tf.Tensor) -> tf.Tensor:
+        """See `CandidateScorer.__call__`."""
+
+        def shared(x: tf.Tensor) -> CandidateRows:
+            return CandidateRows(x, None, np.arange(x.shape[1]), count, self._kernels)
+
+        vectors = [*map(shared, context.one_by_one()), *candidate.one_by_one()]
+        dense: Any = candidate.dense
+        if context.dense is not None and candidate.dense is None:
+            dense = shared(context.dense)
+        elif context.dense is not None:
+            dense = CandidateRows(context.dense, candidate.dense, self._dense_order, count, self._kernels)
+        return self._rows(Inputs(dense, [vectors[i] for i in self._positions]))
+
+
+def _positions(schema: Schema, context: Schema, candidate: Schema) -> list[int]:
+    """Returns where the categorical features of a schema are among those of its two parts."""
+    names = [f.name for part in (context, candidate) for f in part.categorical]
+    return [names.index(f.name) for f in schema.categorical]
+
+
+def _zeros(part: Schema, dims: Mapping[str, int]) -> Inputs:
+    """Returns inputs of one row."""
+    dense = tf.zeros([1, part.dense_width]) if part.dense else None
+    return Inputs(dense, [tf.zeros([1, dims[f.name]]) for f in part.categorical])
+
+
 class DenseColumns:
     """Joins the dense columns of contexts and candidates, in the order of the schema.
 
@@ -105,11 +153,14 @@ class DenseColumns:
       schema: of the model.
       context: the part of the schema that candidates share.
       candidate: the part of the schema that differs between candidates.
+
+    Attributes:
+      order: for each column of the schema, its place among those of the context and the candidate.
     """
 
     def __init__(self, schema: Schema, context: Schema, candidate: Schema):
         columns = [*context.dense_columns, *candidate.dense_columns]
-        self._order = [columns.index(name) for name in schema.dense_columns]
+        self.order = [columns.index(name) for name in schema.dense_columns]
 
     def __call__(self, context: tf.Tensor | None, candidate: tf.Tensor | None, count: tf.Tensor) -> tf.Tensor | None:
         """Returns float32 [C * N, width] from [C, context's width] and [C * N, candidate's width]."""
@@ -118,4 +169,4 @@ class DenseColumns:
         copies = tf.repeat(context, count, axis=0)
         if candidate is None:
             return copies
-        return tf.gather(tf.concat([copies, candidate], axis=1), self._order, axis=1)
+        return tf.gather(tf.concat([copies, candidate], axis=1), self.order, axis=1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrs_dlrm.layers.candidate_rows import apply, concatenate, summed
 from tfrs_dlrm.layers.serializable import serializable
 from tfrs_dlrm.messages.arguments import Count
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_one_label, check_top_mlp, concatenated
@@ -39,6 +40,7 @@ class WideAndDeep(RankingModel):
     """
 
     linear_weights = True
+    takes_candidate_rows = True
 
     def __init__(
         self,
@@ -58,11 +60,12 @@ class WideAndDeep(RankingModel):
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, 1]; see `RankingModel.compute_logits`."""
-        deep = self.top_mlp(concatenated(dense, [v[:, :-1] for v in embeddings]), training=training)
-        terms = [tf.cast(v[:, -1:], tf.float32) for v in embeddings]
+        vectors = [apply(lambda x: x[:, :-1], v) for v in embeddings]
+        wide = [apply(lambda x: tf.cast(x[:, tf.newaxis, -1:], tf.float32), v) for v in embeddings]  # [B, 1, 1]
         if self.dense_weights is not None:
-            terms.append(tf.reduce_sum(self.dense_weights(dense), axis=1))
-        return tf.add_n([*terms, tf.cast(deep, tf.float32)])
+            wide.append(self.dense_weights(dense))
+        deep = self.top_mlp(concatenated(dense, vectors), training=training)
+        return summed(concatenate(wide)) + tf.cast(deep, tf.float32)
 
     def get_config(self) -> dict[str, Any]:
         """See `RankingModel.get_config`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrs_dlrm.layers.candidate_rows import apply, summed
 from tfrs_dlrm.layers.compressed_interaction import CompressedInteraction
 from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.serializable import serializable
@@ -50,6 +51,7 @@ class XDeepFM(RankingModel):
     linear_weights = True
     # Products of many numbers amplify rounding more than sums do.
     rounding = 1e-5
+    takes_candidate_rows = True
 
     def __init__(
         self,
@@ -76,10 +78,10 @@ class XDeepFM(RankingModel):
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, 1]; see `RankingModel.compute_logits`."""
         rows = stacked(embeddings, dense, self.dense_vectors, tf.float32)  # [B, n, D + 1]
-        vectors, weights = tf.cast(rows[:, :, :-1], self.compute_dtype), rows[:, :, -1]
+        vectors = apply(lambda x: tf.cast(x, self.compute_dtype), rows[:, :, :-1])
         interactions = self.interaction_logit(self.interaction(vectors))
         deep = self.top_mlp(side_by_side(vectors), training=training)
-        return tf.reduce_sum(weights, axis=1, keepdims=True) + tf.cast(interactions + deep, tf.float32)
+        return summed(rows[:, :, -1:]) + tf.cast(interactions + deep, tf.float32)
 
     def get_config(self) -> dict[str, Any]:
         """See `RankingModel.get_config`."""
