@@ -56,6 +56,11 @@ def test_columns_keep_their_places():
     close(summed(vectors), cube.sum(axis=1))
     same(vectors[:, :, 1:], cube[:, :, 1:])
     same(vectors.flattened(), cube.reshape(6, -1))
+    for part in (slice(1, 4), slice(1, 3), slice(3, 5)):  # columns of both kinds, and of one
+        same(flat[:, part], matrix[:, part])
+        same(vectors[:, part, 1:], cube[:, part, 1:])
+    same(flat[:, :0], matrix[:, :0])
+    assert flat[:, 1:3].same_for_all and isinstance(flat[:, 3:5], tf.Tensor)
     weights = numbers(5)
     close(apply(lambda x, w: x * w, flat, tf.constant(weights)), matrix * weights)
     own = numbers(6, 2)

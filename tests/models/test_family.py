@@ -45,6 +45,18 @@ def test_forward_equals_numpy(form, schema):
     assert np.std(in_numpy(form.split()[0], model, batch(schema))) > 0.02
 
 
+@pytest.mark.parametrize("schema", [SCHEMA, PROJECTED], ids=["", "projected"])
+def test_gates_of_final_mlp_read_numbers(schema, monkeypatch):
+    second = ("price", "title") if schema.projected else ("price",)
+    contexts = {"first_context": ("user", "age"), "second_context": second}
+    monkeypatch.setitem(FORMS, "final_mlp of numbers", FORMS["final_mlp"] | contexts)
+    model, features = make("final_mlp of numbers", schema), batch(schema)
+    assert [gate.mlp.dense_layers[0].kernel.shape[0] for gate in model.gates] == [4 + 2, 1 + 4 * bool(schema.projected)]
+    np.testing.assert_allclose(model.logits(features), in_numpy("final_mlp", model, features), rtol=1e-5, atol=1e-5)
+    again = type(model).from_config(model.get_config())
+    assert again.get_config() == model.get_config()
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_gradients_reach_every_weight_and_every_table(form):
     model = make(form, PROJECTED)
@@ -185,8 +197,10 @@ def test_refuses():
         td.DCN(schema, cross_structure="both")
     with pytest.raises(ValueError, match=r"first_mlp=\[8, 3\], heads=2: at least one layer"):
         td.FinalMLP(schema, first_mlp=(8, 3), heads=2)
-    with pytest.raises(ValueError, match="'x' is in the context of a gate of FinalMLP, and no categorical feature"):
-        td.FinalMLP(schema, second_context=("x",))
+    with pytest.raises(
+        ValueError, match="'z' is in the context of a gate of FinalMLP, and no feature; the schema has user, i"
+    ):
+        td.FinalMLP(schema, second_context=("z",))
     with pytest.raises(ValueError, match="interaction='sum', self_interaction=False: choose dot, with or without"):
         td.DLRM(schema, interaction="sum")
 

@@ -152,6 +152,13 @@ def test_once_per_context_is_row_by_row(form, schema, shared, contexts, candidat
     np.testing.assert_allclose(tf.sigmoid(found), tf.sigmoid(expected), atol=model.rounding)
 
 
+@pytest.mark.parametrize("shared", [{"user", "age", "price"}, {"tags", "age"}, {"user", "item"}])
+def test_gates_of_numbers_once_per_context(shared, monkeypatch):
+    contexts = {"first_context": ("user", "age"), "second_context": ("price", "item")}
+    monkeypatch.setitem(family.FORMS, "final_mlp of numbers", family.FORMS["final_mlp"] | contexts)
+    test_once_per_context_is_row_by_row("final_mlp of numbers", family.SCHEMA, shared, 2, 3)
+
+
 def test_what_computes_in_bfloat16_and_what_reads_tensors_alone_is_copied():
     class Half(td.DCN):
         def compute_logits(self, dense, embeddings, training):

@@ -60,6 +60,7 @@ FORMS = {
     "auto_int": DEEP | {"attention_layers": 2, "attention_dim": 2},
     "final_net": DEEP | {"embedding_dim": 0, "batch_norm": True, "dropout": 0.2},
     "final_net plain": DEEP,
+    "final_net of two blocks": DEEP | {"second_mlp": (3,), "batch_norm": True},
     "din": DEEP | {"embedding_dim": 0, "batch_norm": True},
     "bst": DEEP | {"embedding_dim": 0, "dropout": 0.3},
     "xdeepfm": DEEP | {"interaction_maps": (3, 2)},

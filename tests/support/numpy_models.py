@@ -118,10 +118,12 @@ def numpy_gdcn(model, rows, x):
 
 
 def numpy_final_mlp(model, rows, x):
-    v, names = np.concatenate([*rows, x], axis=1), [f.name for f in model.schema.categorical]
+    v, schema = np.concatenate([*rows, x], axis=1), model.schema
+    by_name = dict(zip((f.name for f in (*schema.categorical, *schema.projected)), rows, strict=True))
+    by_name |= {"price": x[:, :1], "age": x[:, 1:]}
     config, outputs = model.get_config(), []
     for gate, stream, field in zip(model.gates, model.streams, ("first_context", "second_context"), strict=True):
-        context = [rows[names.index(name)] for name in config[field]]
+        context = [by_name[name] for name in sorted(config[field], key=("price", "age").__contains__)]
         logits = numpy_mlp(gate.mlp, np.concatenate(context, axis=1)) if context else gate.logits.numpy()
         outputs.append(numpy_mlp(stream, 2 * sigmoid(logits) * v))
     p, q = (np.split(o, model.fusion.heads, axis=1) for o in outputs)
@@ -190,7 +192,14 @@ def numpy_xdeepfm(model, rows, x):
 
 
 def numpy_final_net(model, rows, x):
-    x, mlp = np.concatenate([*rows, x], axis=1), model.top_mlp
+    x = np.concatenate([*rows, x], axis=1)
+    first = numpy_factorized(model.top_mlp, x)
+    if model.second_block is None:
+        return first
+    return (first + numpy_factorized(model.second_block, x) + model.top_mlp.dense_layers[-1].bias.numpy()[0]) / 2
+
+
+def numpy_factorized(mlp, x):
     hidden = mlp.dense_layers[:-1]
     for layer, norm in zip(hidden, mlp.batch_norms if mlp.batch_norm else [None] * len(hidden), strict=True):
         x = numpy_dense(layer.linear, x) * (1 + numpy_dense(layer.factor, x))

@@ -89,10 +89,23 @@ class CandidateRows:
         return tf.concat(pieces, axis=1)
 
     def __getitem__(self, key: Any) -> Any:
-        """Returns a part of each column, `rows[:, :, ...]`, as such rows; anything else as a tensor."""
-        if isinstance(key, tuple) and key[:2] == (slice(None), slice(None)):
-            return self.map(lambda x: x[key])
-        return tf.convert_to_tensor(self)[key]
+        """Returns some columns, or a part of each, `rows[:, a:b, ...]`, as such rows; other parts as tensors."""
+        if not (isinstance(key, tuple) and len(key) > 1 and key[0] == slice(None) and isinstance(key[1], slice)):
+            return tf.convert_to_tensor(self)[key]
+        columns = self if key[1] == slice(None) else self._columns(self.order[key[1]])
+        inner = (slice(None), slice(None), *key[2:])
+        return apply(lambda x: x[inner], columns)
+
+    def _columns(self, places: np.ndarray) -> Rows:
+        """Returns the columns that are at these places of concat(context, candidate)."""
+        if not len(places):
+            return tf.convert_to_tensor(self)[:, :0]
+        shared = places < self._shared
+        candidate = tf.gather(self.candidate, places[~shared] - self._shared, axis=1) if not shared.all() else None
+        if not shared.any():
+            return candidate
+        context = tf.gather(self.context, places[shared], axis=1)
+        return CandidateRows(context, candidate, _places(shared), self.count, self.kernels)
 
     def __mul__(self, other: Any) -> Any:
         """Returns the products of numbers with those in the same place; such rows if all of `other` is shared."""
@@ -220,6 +233,12 @@ def stack(vectors: Sequence[Rows]) -> Rows:
     shared = np.array([isinstance(x, CandidateRows) and x.same_for_all for x in vectors])
     contexts = [x.context for x, once in zip(vectors, shared, strict=True) if once]
     candidates = [x for x, once in zip(vectors, shared, strict=True) if not once]
-    order = np.where(shared, np.cumsum(shared) - 1, len(contexts) + np.cumsum(~shared) - 1)
+    if not contexts:
+        return tf.stack(candidates, axis=1)
     candidate = tf.stack(candidates, axis=1) if candidates else None
-    return CandidateRows(tf.stack(contexts, axis=1), candidate, order, known.count, known.kernels)
+    return CandidateRows(tf.stack(contexts, axis=1), candidate, _places(shared), known.count, known.kernels)
+
+
+def _places(shared: np.ndarray) -> np.ndarray:
+    """Returns where columns are in concat(context, candidate), if those of contexts are `shared` and none is moved."""
+    return np.where(shared, np.cumsum(shared), np.sum(shared) + np.cumsum(~shared)) - 1

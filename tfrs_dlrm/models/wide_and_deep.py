@@ -60,7 +60,7 @@ class WideAndDeep(RankingModel):
 
     def compute_logits(self, dense: tf.Tensor | None, embeddings: list[tf.Tensor], training: bool) -> tf.Tensor:
         """Computes logits [B, 1]; see `RankingModel.compute_logits`."""
-        vectors = [apply(lambda x: x[:, :-1], v) for v in embeddings]
+        vectors = [v[:, :-1] for v in embeddings]
         wide = [apply(lambda x: tf.cast(x[:, tf.newaxis, -1:], tf.float32), v) for v in embeddings]  # [B, 1, 1]
         if self.dense_weights is not None:
             wide.append(self.dense_weights(dense))

@@ -111,6 +111,7 @@ def test_target_attention_weighs_as_many_numbers_as_it_has():
             schema_of([4, 2, 8]),
             FinalMLPConfig(0, first_mlp=(6, 4), second_mlp=(2,), heads=2, first_context=("c0", "c2")),
         ),
+        (schema_of([4, 2, 8], vectors=1), FinalMLPConfig(0, first_context=("c0", "d0"), second_context=("v0",))),
         (schema_of([4, 4]), MaskNetConfig(0, top_mlp=(1,), mask_structure="serial", mask_units=5, mask_reduction=1.5)),
     ],
 )

@@ -46,22 +46,40 @@ class GDCNConfig(TowerModelConfig):
 
 @dataclasses.dataclass
 class FinalNetConfig(DeepModelConfig):
-    """The configuration of `tfrs_dlrm.models.final_net.FinalNet`."""
+    """The configuration of `tfrs_dlrm.models.final_net.FinalNet`.
+
+    Attributes:
+      second_mlp: units of the hidden layers of a second block, which learns with the first; empty has one block.
+    """
 
     keras_class: ClassVar[str] = "tfrs_dlrm.models.final_net:FinalNet"
 
     name: str = dataclasses.field(default="final_net", init=False)
     _: dataclasses.KW_ONLY
     top_mlp: tuple[int, ...] = (400, 400, 400, 1)
+    second_mlp: tuple[int, ...] = ()
+
+    def check(self) -> None:
+        """Checks the second block too."""
+        super().check()
+        check_units("second_mlp", self.second_mlp, may_be_empty=True)
 
     def layer_cost(self, schema: Schema) -> DenseCost:
-        """Counts the MLP, and the factors of its hidden layers."""
-        width = before = cost.input_width(schema)
-        factors = DenseCost()
-        for units in self.top_mlp[:-1]:
-            factors += DenseCost((before + 1) * units, (2 * before + 3) * units, 3 * units)
-            before = units
-        return factors + self.top_cost(width, schema)
+        """Counts the blocks: an MLP, and the factors of its hidden layers."""
+        width, labels = cost.input_width(schema), len(schema.labels)
+        total = self.top_cost(width, schema) + _factors(width, self.top_mlp[:-1])
+        if self.second_mlp:
+            mean = DenseCost(flops=3 * labels, activations=3 * labels)
+            total += self.mlp_cost(width, (*self.second_mlp, labels)) + _factors(width, self.second_mlp) + mean
+        return total
+
+
+def _factors(inputs: int, hidden: tuple[int, ...]) -> DenseCost:
+    """Counts what factorized layers of `hidden` units have more than those of an MLP of `inputs` numbers."""
+    total = DenseCost()
+    for before, units in zip((inputs, *hidden), hidden, strict=False):
+        total += DenseCost((before + 1) * units, (2 * before + 3) * units, 3 * units)
+    return total
 
 
 @dataclasses.dataclass
@@ -200,9 +218,9 @@ class FinalMLPConfig(HiddenLayersConfig):
     Attributes:
       first_mlp: units of the layers of the first stream.
       second_mlp: units of the layers of the second stream.
-      first_context: categorical features from which the gate of the first stream is computed; empty trains one gate for
-        all rows.
-      second_context: categorical features for the gate of the second stream.
+      first_context: the features from which the gate of the first stream is computed; empty trains one gate for all
+        rows.
+      second_context: the features for the gate of the second stream.
       gate_mlp: units of the hidden layers of a gate's MLP.
       heads: into how many parts the streams' outputs are split before they are multiplied.
     """
@@ -230,11 +248,11 @@ class FinalMLPConfig(HiddenLayersConfig):
 
     def features(self, data: Schema) -> list[str]:
         """Returns all features, and checks that those of the gates are among them."""
-        names = [f.name for f in data.categorical]
+        names = [f.name for f in (*data.categorical, *data.dense)]
         for field in ("first_context", "second_context"):
             for name in getattr(self, field):
                 if name not in names:
-                    refuse(f"model.{field}", name, f"name categorical features; the data have {', '.join(names)}")
+                    refuse(f"model.{field}", name, f"name features; the data have {', '.join(names)}")
         return super().features(data)
 
     def layer_cost(self, schema: Schema) -> DenseCost:
@@ -253,7 +271,9 @@ class FinalMLPConfig(HiddenLayersConfig):
         scaled = DenseCost(flops=3 * width, activations=3 * width)
         if not context:
             return scaled + DenseCost(weights=width)
-        read = sum(schema.table_of(f).dim for f in schema.categorical if f.name in context)
+        features = schema.select(context)
+        read = sum(cost.vector_dims(features)) + features.unprojected_width
+        read += len(features.projected) * (max(cost.vector_dims(schema)) if features.projected else 0)
         return scaled + cost.concatenation(read) + cost.mlp(read, (*self.gate_mlp, width), False, 0.0)
 
 
