@@ -54,11 +54,13 @@ class TopicClient:
         """See `StreamReader.bounds`."""
         kafka, topic = self._kafka, self.address.topic
         try:
-            if not self._partitions or time.monotonic() - self._asked > _PARTITIONS_EVERY:
-                self._partitions, self._asked = self._ask(), time.monotonic()
+            partitions = self._partitions  # which another thread may forget meanwhile
+            if not partitions or time.monotonic() - self._asked > _PARTITIONS_EVERY:
+                self._partitions = partitions = self._ask()
+                self._asked = time.monotonic()
             return {
                 p: self._consumer.get_watermark_offsets(kafka.TopicPartition(topic, p), timeout=ANSWER)
-                for p in self._partitions
+                for p in partitions
             }
         except kafka.KafkaException as e:
             self._partitions = []  # ask again
