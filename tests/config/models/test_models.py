@@ -96,7 +96,7 @@ def test_tables_are_as_the_model_needs_them():
     of_two = dims("matrix_factorization", embedding_dim=8)
     assert of_two[1] == {"user": 9, "item": 9, "site": 1, "shared": 4}
     assert of_two == dims("matrix_factorization", embedding_dim=8, user="item", item="user")
-    with pytest.raises(ValueError, match=r"config.model.first_context='page': name categorical .* user, site"):
+    with pytest.raises(ValueError, match=r"config.model.first_context='page': name features; .* user, site, item"):
         model_config("final_mlp", first_context=("user", "page")).features(schema)
     with pytest.raises(ValueError, match=r"config.model.item='page': name a categorical feature.* user, site, item"):
         model_config("matrix_factorization", item="page").table_schema(schema)
