@@ -57,15 +57,15 @@ def serve_in_processes(options: ServerOptions, begin: Callable[[], None], starte
 def _reserved(host: str, port: int, flag: str) -> Iterator[int]:
     """Holds a port, and yields its number."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.create_server((host, port), family=family):
-            pass  # another server, even one that would share, is an error
-        with socket.socket(family) as held:
+    with socket.socket(family) as held:
+        try:
+            with socket.create_server((host, port), family=family):
+                pass  # another server, even one that would share, is an error
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             held.bind((host, port))
-            yield held.getsockname()[1]
-    except OSError as e:
-        raise OSError(f"cannot listen on {host}:{port} ({e}); try another {flag}") from e
+        except OSError as e:
+            raise OSError(f"cannot listen on {host}:{port} ({e}); try another {flag}") from e
+        yield held.getsockname()[1]
 
 
 class _Child:
@@ -188,9 +188,7 @@ class _Parent:
                     child.tell()
         if not self._all_listened and all(child.listens for child in self._children):
             self._all_listened = True
-            served = self._children[0].served
-            assert served is not None
-            self._started(served)
+            self._started(next(child.served for child in self._children if child.served))
 
     def _ended(self, child: _Child) -> None:
         while not child.connection.closed and child.connection.poll():
