@@ -148,35 +148,35 @@ bench-serving: $(SETUP)  ## latency of the export beside the obvious one, and of
 	@$(BIN)/python benchmarks/serving.py
 
 bench-stream: $(SETUP) $(IO_VENV)/installed  ## along a stream of 150,000 JSON objects with three kills, by both readers; rows/s of JSON and TSV
-	@$(BIN)/python benchmarks/stream.py
-	@$(IO_VENV)/bin/python benchmarks/stream.py
+	@PYTHONPATH=benchmarks $(BIN)/python -m streams.stream
+	@PYTHONPATH=benchmarks $(IO_VENV)/bin/python -m streams.stream
 
 bench-new-values: $(SETUP)  ## along a stream of 200,000 rows whose values come and go, with three kills
-	@$(BIN)/python benchmarks/new_values.py
+	@PYTHONPATH=benchmarks $(BIN)/python -m streams.new_values
 
 bench-family: $(SETUP)  ## models on planted data whose best AUC is known for each kind of model
-	@$(BIN)/python benchmarks/family.py
+	@PYTHONPATH=benchmarks $(BIN)/python -m quality.family
 
 bench-tasks: $(SETUP)  ## two labels that contradict each other, and purchases after clicks, on planted data
-	@$(BIN)/python benchmarks/tasks.py
-	@$(BIN)/python benchmarks/conversions.py
+	@PYTHONPATH=benchmarks $(BIN)/python -m quality.tasks
+	@PYTHONPATH=benchmarks $(BIN)/python -m quality.conversions
 
 bench-lists: $(SETUP)  ## losses of the order within a query beside the log loss, on planted data with effects of queries
-	@$(BIN)/python benchmarks/lists.py
+	@PYTHONPATH=benchmarks $(BIN)/python -m quality.lists
 
 bench-sequences: $(SETUP)  ## target attention beside the mean of a history, on planted data with clicks that depend on the last events
-	@$(BIN)/python benchmarks/sequences.py
+	@PYTHONPATH=benchmarks $(BIN)/python -m quality.sequences
 
 bench-negatives: $(SETUP)  ## a tenth of the negatives beside all rows: AUC, calibration and time
-	@$(BIN)/python benchmarks/negatives.py
+	@PYTHONPATH=benchmarks $(BIN)/python -m quality.negatives
 
 bench-input-service: $(SETUP)  ## batches read by the trainer itself, and by input workers on this machine
 	@$(BIN)/python benchmarks/input_service.py
 
 bench-input-service-kills: $(SETUP)  ## kills of dispatcher and workers, 200 times: is every batch the right one?
-	@$(BIN)/python benchmarks/input_service_kills.py
+	@PYTHONPATH=benchmarks $(BIN)/python -m faults.input_service_kills
 bench-kills: $(SETUP)  ## programs killed at random moments and started again, and two at once in one directory
-	@$(BIN)/python benchmarks/kills.py
+	@PYTHONPATH=benchmarks $(BIN)/python -m faults.kills
 
 verify-tpu: $(SETUP) $(TPU_SETUP)  ## compiles MLPs, interaction and their gradients for TPUs; needs none. 5 minutes
 	@$(BIN)/python benchmarks/tpu.py --compiler=$(TPU_VENV)/bin/python

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import acceptance
 from summary import largest_difference, median, ratio, spread
+from training import acceptance
 
 
 @dataclasses.dataclass

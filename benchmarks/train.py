@@ -22,12 +22,12 @@ import time
 from typing import Any
 
 from absl import app, flags
-from changes import changes
-from changes import table as table_of_changes
 from charts import draw
 from machine import describe, machine
 from studies import Options
 from tables import tables
+from training.changes import changes
+from training.changes import table as table_of_changes
 from workloads import WORKLOADS
 
 _STUDIES = ["peers", "vocabulary", "batch", "memory", "fit", "precision"]

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from typing import Any
 
-from pool import Variant, Worker, take_turns
+from training.pool import Variant, Worker, take_turns
 from workloads import Workload
 
 

@@ -6,7 +6,7 @@ import os
 import tempfile
 from typing import Any
 
-from pool import Worker, WorkerLost, lose, workers
+from training.pool import Worker, WorkerLost, lose, workers
 
 from studies import Options
 
@@ -24,7 +24,7 @@ def run(options: Options) -> dict[str, Any]:
             for precision in ("fp32", "bf16")
             for n in (1, 8)
         }
-        makers = {name: (lambda spec=spec: Worker("fit_worker.py", spec)) for name, spec in specs.items()}
+        makers = {name: (lambda spec=spec: Worker("fit_worker", spec)) for name, spec in specs.items()}
         found: dict[str, Any] = {name: {"bare": [], "fit": []} for name in specs}
         lost: dict[str, str] = {}
         with workers(makers, lost) as alive:
@@ -42,7 +42,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _prepare(raw: str, output: str, rows: int) -> None:
-    maker = Worker("fit_worker.py", {"raw": raw, "output": output, "rows": rows})
+    maker = Worker("fit_worker", {"raw": raw, "output": output, "rows": rows})
     try:
         maker.ready()
         maker.ask("prepare")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pool import Variant
+from training.pool import Variant
 from workloads import Workload
 
 from studies import Options, run_group

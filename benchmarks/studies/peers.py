@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from pool import Variant, Worker, WorkerLost, fits
+from training.pool import Variant, Worker, WorkerLost, fits
 from workloads import Workload, step_work
 
 from studies import Options, run_group
@@ -97,7 +97,7 @@ def _peaks(options: Options) -> dict[str, Any]:
     print("  peaks of this machine", flush=True)
     found = []
     for library in ("tensorflow", "torch"):
-        worker = Worker("peaks.py", {"library": library, "size": 256 if options.quick else 2048})
+        worker = Worker("peaks", {"library": library, "size": 256 if options.quick else 2048})
         try:
             worker.ready()
             found.append(worker.ask("peaks"))

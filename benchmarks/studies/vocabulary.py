@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pool import Variant
+from training.pool import Variant
 from workloads import Workload
 
 from studies import Options, run_group

@@ -11,7 +11,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture
 def changes(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import changes
+    from training import changes
 
     return changes
 

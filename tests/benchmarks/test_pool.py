@@ -29,8 +29,8 @@ class CountingWorker:
 @pytest.fixture
 def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import pool
     import studies
+    from training import pool
 
     return pool, studies
 

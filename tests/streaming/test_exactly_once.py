@@ -31,7 +31,7 @@ BAD = {17: b"{", 1000: b'{"clicked": 1}', 4321: b"", 4322: b"\xff", 5999: b"[]"}
 def worker(monkeypatch):
     monkeypatch.setattr(DLRMConfig, "keras_class", DLRMConfig.keras_class)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import stream_worker
+    from streams import stream_worker
 
     return stream_worker
 
@@ -68,7 +68,7 @@ def run_until_interrupted(config, workdir, windows, moments):
 def run_until_killed(config, workdir, windows, moments):
     """Starts a trainer, and kills it a random moment after it has done so many windows more."""
     metrics = Path(workdir, "metrics.jsonl")
-    command = [sys.executable, str(BENCHMARKS / "stream_worker.py"), str(config), str(workdir)]
+    command = [sys.executable, str(BENCHMARKS / "streams" / "stream_worker.py"), str(config), str(workdir)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(BENCHMARKS.parent)}
     trainer = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

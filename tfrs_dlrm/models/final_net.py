@@ -101,18 +101,12 @@ class FinalNet(RankingModel):
             total += label.loss_weight * tf.math.divide_no_nan(tf.reduce_sum(losses), rows)
         return total
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Prepares training; see `RankingModel.compile`.
-
-        Raises:
-          ValueError: `jit_compile` is true and there are two blocks, whose loss XLA would leave behind.
-        """
-        if kwargs.get("jit_compile") and self.second_block is not None:
-            raise ValueError(
-                "jit_compile=True: XLA compiles the logits alone, and the two blocks of FinalNet have a further loss;"
-                " leave jit_compile out, or choose second_mlp=()"
-            )
-        super().compile(*args, **kwargs)
+    @property
+    def further_loss(self) -> str | None:
+        """See `RankingModel.further_loss`; two blocks have one."""
+        if self.second_block is None:
+            return None
+        return "the two blocks of FinalNet have a further loss; leave jit_compile out, or choose second_mlp=()"
 
     def get_config(self) -> dict[str, Any]:
         """See `RankingModel.get_config`."""

@@ -26,7 +26,7 @@ from tfrs_dlrm.models.label_tasks import Tasks
 from tfrs_dlrm.models.list_losses import ListLoss, MixedLoss
 from tfrs_dlrm.models.model_inputs import check_batches, dense_inputs, one_example
 from tfrs_dlrm.models.model_parts import ModelParts
-from tfrs_dlrm.models.scorers import BroadcastScorer, CandidateScorer, ModelScorer, RowScorer, SharedScorer
+from tfrs_dlrm.models.scorers import Scored
 from tfrs_dlrm.models.tracing import as_written, step_as_written
 from tfrs_dlrm.models.training_setup import (
     check_tables,
@@ -44,7 +44,7 @@ from tfrs_dlrm.schema.histories import attended_histories
 _SAVED_OPTIONS = ("run_eagerly", "steps_per_execution", "jit_compile")
 
 
-class RankingModel(ModelParts, KerasSaving):
+class RankingModel(ModelParts, Scored, KerasSaving):
     """A model that predicts the labels of a schema. Subclasses implement `compute_logits`.
 
         class LogisticRegression(RankingModel):  # with tables of dimension 1
@@ -111,7 +111,8 @@ class RankingModel(ModelParts, KerasSaving):
         self.calibration = Calibration.from_dict(calibration) if isinstance(calibration, Mapping) else calibration
         if self.calibration:
             self.calibration.check(schema)
-        rows = self._rows_schema
+        # The schema, with as many dimensions as the rows of tables have numbers.
+        self._rows_schema = rows = schema.with_linear_weights(self.linear_features) if self.linear_weights else schema
         if embeddings is None:
             embeddings = make_tables(rows, seed, replicate_below, self.dtype_policy)
         else:
@@ -134,11 +135,6 @@ class RankingModel(ModelParts, KerasSaving):
         self._compiled_logits: Any = None  # `compute_logits` by XLA, if `compile` is asked for it
         # One trace for all evaluations of a model.
         self.scores = tf.function(as_written(self._scores, self), reduce_retracing=True)
-
-    @property
-    def _rows_schema(self) -> Schema:
-        """The schema, with as many dimensions as the rows of tables have numbers."""
-        return self.schema.with_linear_weights(self.linear_features) if self.linear_weights else self.schema
 
     def _projections(self, rows: Schema) -> VectorProjections | None:
         """Returns the layer that projects vectors of the schema; None if there are none. `rows` has the tables."""
@@ -285,14 +281,14 @@ class RankingModel(ModelParts, KerasSaving):
 
         Raises:
           ValueError: another loss, weights of losses or weighted metrics are given; a metric or the embedding optimizer
-            is unknown or has no equal here; `jit_compile` is true under a strategy of several devices; or the dtype
-            policy is mixed_float16.
+            is unknown or has no equal here; `jit_compile` is true under a strategy of several devices or for a model
+            with a `further_loss`; or the dtype policy is mixed_float16.
         """
         if kwargs.pop("from_serialized", False):
             self.compile_from_saved_model()
             return
         with self.distribute_strategy.scope():
-            arguments = keras_arguments(kwargs, self.schema, self.dtype_policy.name)
+            arguments = keras_arguments(kwargs, self.schema, self.dtype_policy.name, self.further_loss)
             self.build()
             super().compile(optimizer=optimizer, **arguments)
             jit = kwargs.get("jit_compile")
@@ -355,6 +351,11 @@ class RankingModel(ModelParts, KerasSaving):
         return None
 
     @property
+    def further_loss(self) -> str | None:
+        """Why `compute_logits` calls `add_loss`, and how to do without it, as a clause; None if it does not."""
+        return None
+
+    @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """`loss`, the metrics of the labels, and `out_of_range`, which counts ids outside their tables."""
         return [] if self._label_losses is None else self._label_losses.metrics
@@ -369,34 +370,6 @@ class RankingModel(ModelParts, KerasSaving):
         """The trainable variables except the embedding tables."""
         tables = {id(v) for v in self.embeddings.trainable_variables}
         return [v for v in self.trainable_variables if id(v) not in tables]
-
-    def row_scorer(self) -> RowScorer:
-        """Returns the function that computes the logits of rows in a served model.
-
-        It gets one vector for each history, or with `reads_histories` those of its events. Subclasses override it if
-        they need fewer operations in serving.
-        """
-        layers = [x for x in self.layers if x is not self.embeddings and not isinstance(x, tfrs.tasks.Task)]
-        return ModelScorer(self._checked_logits if self.reads_histories else self._logits_of_vectors, layers)
-
-    def candidate_scorer(self, context: Schema, candidate: Schema) -> CandidateScorer:
-        """Returns the function that computes the logits of many candidates for one context in a served model.
-
-        It gets the vectors of `row_scorer`. Subclasses override it if they can share work between candidates.
-
-        Args:
-          context: the part of the schema that the candidates of a request share.
-          candidate: the part of the schema that differs between candidates.
-        """
-        if self._shares(context):
-            return SharedScorer(RankingModel.row_scorer(self), self._rows_schema, context, candidate)
-        return BroadcastScorer(self.row_scorer(), self.schema, context, candidate)
-
-    def _shares(self, context: Schema) -> bool:
-        """Returns whether the layers of the model can compute once what candidates share."""
-        author = next(kind for kind in type(self).__mro__ if "compute_logits" in vars(kind))
-        takes = vars(author).get("takes_candidate_rows", False)
-        return takes and self.compute_dtype == "float32" and bool(context.categorical or context.dense)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor, the schema as JSON; subclasses add further arguments.

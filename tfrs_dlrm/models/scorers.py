@@ -6,10 +6,11 @@ A request has C contexts with N candidates each. The features of a context are s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
 from tfrs_dlrm.layers.candidate_rows import CandidateRows, SplitKernels
@@ -132,6 +133,47 @@ class SharedScorer(tf.Module):
         elif context.dense is not None:
             dense = CandidateRows(context.dense, candidate.dense, self._dense_order, count, self._kernels)
         return self._rows(Inputs(dense, [vectors[i] for i in self._positions]))
+
+
+class Scored:
+    """The scorers of a `RankingModel` in serving, which fit every model that has `compute_logits`."""
+
+    reads_histories: ClassVar[bool]
+    schema: Schema
+    embeddings: Any
+    layers: Sequence[Any]
+    compute_dtype: str
+    _rows_schema: Schema
+    _checked_logits: Callable[..., tf.Tensor]
+    _logits_of_vectors: Callable[..., tf.Tensor]
+
+    def row_scorer(self) -> RowScorer:
+        """Returns the function that computes the logits of rows in a served model.
+
+        It gets one vector for each history, or with `reads_histories` those of its events. Subclasses override it if
+        they need fewer operations in serving.
+        """
+        layers = [x for x in self.layers if x is not self.embeddings and not isinstance(x, tfrs.tasks.Task)]
+        return ModelScorer(self._checked_logits if self.reads_histories else self._logits_of_vectors, layers)
+
+    def candidate_scorer(self, context: Schema, candidate: Schema) -> CandidateScorer:
+        """Returns the function that computes the logits of many candidates for one context in a served model.
+
+        It gets the vectors of `row_scorer`. Subclasses override it if they can share work between candidates.
+
+        Args:
+          context: the part of the schema that the candidates of a request share.
+          candidate: the part of the schema that differs between candidates.
+        """
+        if self._shares(context):
+            return SharedScorer(Scored.row_scorer(self), self._rows_schema, context, candidate)
+        return BroadcastScorer(self.row_scorer(), self.schema, context, candidate)
+
+    def _shares(self, context: Schema) -> bool:
+        """Returns whether the layers of the model can compute once what candidates share."""
+        author = next(kind for kind in type(self).__mro__ if "compute_logits" in vars(kind))
+        takes = vars(author).get("takes_candidate_rows", False)
+        return takes and self.compute_dtype == "float32" and bool(context.categorical or context.dense)
 
 
 def _positions(schema: Schema, context: Schema, candidate: Schema) -> list[int]:

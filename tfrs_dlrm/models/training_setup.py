@@ -72,7 +72,9 @@ def make_row_optimizer(given: Any, tables: EmbeddingTables | TPUEmbeddingTables)
     return as_row_optimizer(default if given is None or given == AUTO else given)
 
 
-def keras_arguments(arguments: Mapping[str, Any], schema: Schema, dtype_policy: str) -> dict[str, Any]:
+def keras_arguments(
+    arguments: Mapping[str, Any], schema: Schema, dtype_policy: str, further_loss: str | None = None
+) -> dict[str, Any]:
     """Returns the arguments of `RankingModel.compile` that Keras needs, after a check of all.
 
     Keras' `jit_compile` is left out: the shapes of lookups and of updates of rows depend on the ids, which XLA does not
@@ -82,10 +84,12 @@ def keras_arguments(arguments: Mapping[str, Any], schema: Schema, dtype_policy: 
       arguments: by name, as the user gave them.
       schema: of the model.
       dtype_policy: of the model.
+      further_loss: of the model; see `RankingModel.further_loss`.
 
     Raises:
       ValueError: the loss is not the one of the labels; weights of losses or weighted metrics are given; `jit_compile`
-        is true under a strategy of TPUs, of several replicas, or of a cluster; or the policy is mixed_float16.
+        is true under a strategy of TPUs, of several replicas, or of a cluster, or if there is a further loss, which XLA
+        would leave behind; or the policy is mixed_float16.
     """
     if arguments.get("loss") is not None:
         _check_loss(arguments["loss"], schema)
@@ -95,6 +99,8 @@ def keras_arguments(arguments: Mapping[str, Any], schema: Schema, dtype_policy: 
                 f"compile({name}=...) is not supported: the schema's labels set the losses and their weights, and all"
                 f" metrics are weighted; leave {name} out"
             )
+    if arguments.get("jit_compile") and further_loss:
+        raise ValueError(f"jit_compile=True: XLA compiles the logits alone; {further_loss}")
     distribution = distribution_of()
     one_device = (
         not distribution.fixed_batches

@@ -91,6 +91,7 @@ class ModelServer:
         self._token = options.security.token()
         self._connections = Connections(options.max_connections or most_connections())
         self._health = health.aio.HealthServicer()
+        self._grpc: grpc.aio.Server | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self, loaded: Callable[[ModelServer], Awaitable[None]] | None = None) -> None:
@@ -110,8 +111,7 @@ class ModelServer:
             await self._start_grpc()
             await self._start_rest()
         except BaseException:
-            if hasattr(self, "_grpc"):
-                await self._grpc.stop(None)
+            await self._stop_grpc(None)
             await self.service.close()
             raise
         self._report_health()
@@ -140,7 +140,7 @@ class ModelServer:
         left = max(1.0, end - time.monotonic())
         self._web.config.timeout_graceful_shutdown = math.ceil(left)
         self._web.should_exit = True
-        await asyncio.gather(self._grpc.stop(left), self._web_task)
+        await asyncio.gather(self._stop_grpc(left), self._web_task)
         await self.service.close()
 
     async def _stop_listening(self, end: float) -> None:
@@ -160,7 +160,7 @@ class ModelServer:
 
     async def _start_grpc(self) -> None:
         security, most = self.options.security, self.options.service.max_request_bytes
-        self._grpc = grpc.aio.server(
+        server = self._grpc = grpc.aio.server(
             interceptors=[BearerTokenRpc(self._token)] if self._token else [],
             options=[
                 ("grpc.max_receive_message_length", most),
@@ -172,20 +172,21 @@ class ModelServer:
             ],
         )
         seconds = self.options.service.receive_seconds
-        self._grpc.add_generic_rpc_handlers(
-            [*grpc_service.handlers(self.service), health_handler(self._health, seconds)]
-        )
+        server.add_generic_rpc_handlers([*grpc_service.handlers(self.service), health_handler(self._health, seconds)])
         address = f"{bracketed(security.host)}:{self.options.grpc_port}"
         credentials = security.grpc_credentials()
         try:
             self.grpc_port = (
-                self._grpc.add_secure_port(address, credentials)
-                if credentials
-                else self._grpc.add_insecure_port(address)
+                server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
             )
         except RuntimeError as e:
             raise OSError(f"cannot listen on {address} for gRPC; another --grpc_port may be free") from e
-        await self._grpc.start()
+        await server.start()
+
+    async def _stop_grpc(self, seconds: float | None) -> None:
+        """Answers the current calls for so long; None: ends them at once. Does nothing before gRPC has begun."""
+        if self._grpc is not None:
+            await self._grpc.stop(seconds)
 
     async def _start_rest(self) -> None:
         security, port = self.options.security, self.options.rest_port

@@ -1,6 +1,7 @@
-"""One variant in a process of its own: reads commands from standard input, answers each with a line of JSON.
+r"""One variant in a process of its own: reads commands from standard input, answers each with a line of JSON.
 
-python benchmarks/worker.py '{"peer": "ours", "optimizer": "rowwise", "precision": "bf16", "workload": {...}}'
+PYTHONPATH=benchmarks python -m training.worker \
+  '{"peer": "ours", "optimizer": "rowwise", "precision": "bf16", "workload": {...}}'
 
     losses N    the losses of the first N steps
     time N      the seconds that each of the next N steps takes, after two that are not counted

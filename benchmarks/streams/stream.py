@@ -1,7 +1,7 @@
 """Training along a stream that is killed three times: is each row trained on once, and is the model as good?
 
 make bench-stream                                # by confluent-kafka, then by tensorflow-io on TensorFlow 2.17
-python benchmarks/stream.py --rows=20000         # the first of these, on few rows
+PYTHONPATH=benchmarks python -m streams.stream --rows=20000         # the first of these, on few rows
 
 A broker on loopback (librdkafka's mock) has synthetic rows in the Criteo format as JSON objects, or as lines, in four
 partitions. It keeps 5 MB of each, compressed, which is enough for 150,000 objects in all. A trainer along the objects,
@@ -152,8 +152,7 @@ def _lines(path: str) -> list[dict]:
 
 def main(argv: list[str]) -> None:
     del argv
-    import stream_worker
-
+    from streams import stream_worker
     from tfrs_dlrm.schema import Schema
     from tfrs_dlrm.training.evaluation import evaluate_run
     from tfrs_dlrm.training.loop import train_and_evaluate

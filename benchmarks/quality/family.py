@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import study
 from absl import app, flags
-from planted import VALUES, planted, prepare_log
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OneHotEncoder
+
+from quality.planted import VALUES, planted, prepare_log
 
 study.define_flags(400_000, "Of each training log; a fifth more are for evaluation.", seeds=5)
 _LOGS = flags.DEFINE_list("logs", ["main", "pairwise", "crosses"], "Which logs.")

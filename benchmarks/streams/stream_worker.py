@@ -1,6 +1,6 @@
 """A trainer along a stream that counts, in its own weights, how often it was trained on each row.
 
-python benchmarks/stream_worker.py CONFIG.json WORKDIR
+python benchmarks/streams/stream_worker.py CONFIG.json WORKDIR
 
 The schema has a feature `row`, the number of the row. Its vectors go into the model as zeros, whatever they are, and
 get a gradient of -1 a row, whatever the loss is. Under SGD they are then the learning rate times the count. As they are

@@ -12,7 +12,7 @@ import os
 import time
 from typing import Any
 
-from worker import serve
+from training.worker import serve
 
 _BATCH = 2048
 

@@ -1,8 +1,8 @@
 """Programs killed at random moments and started again, and two at once: is the result what it should be?
 
 make bench-kills                                             # ten tries of each stage
-python benchmarks/kills.py --tries=50 --stages=two_prepares,two_trains --seed=1
-python benchmarks/kills.py --stages=prepare,prepare_next --engine=spark
+PYTHONPATH=benchmarks python -m faults.kills --tries=50 --stages=two_prepares,two_trains --seed=1
+PYTHONPATH=benchmarks python -m faults.kills --stages=prepare,prepare_next --engine=spark
 
 A try kills `prepare` (`prepare_next` on the data of a day before), `train`, `export`, `compare` or `update` one to
 three times at random moments, with SIGKILL or SIGTERM, and starts the same command again each time. In the end prepared
@@ -34,8 +34,9 @@ from typing import NoReturn
 
 import numpy as np
 from absl import app, flags
-from kill_checks import check_bundles, check_comparison, check_prepared, check_run, check_served, check_update
 from machine import describe, machine
+
+from faults.kill_checks import check_bundles, check_comparison, check_prepared, check_run, check_served, check_update
 
 STAGES = ["prepare", "prepare_next", "train", "export", "compare", "update"]
 STAGES += ["two_prepares", "two_trains", "two_exports"]

@@ -1,7 +1,7 @@
 """Two labels that contradict each other: what experts gain over a shared bottom of about as many dense weights.
 
 make bench-tasks                          # 10 minutes
-python benchmarks/tasks.py --quick        # a smoke test, whose numbers mean nothing
+PYTHONPATH=benchmarks python -m quality.tasks --quick        # a smoke test, whose numbers mean nothing
 
 Ma et al. 2018 ("Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", KDD, section 3)
 control how two synthetic tasks are related. Here both labels have a main effect of each field, with opposite signs, and
@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import study
 from absl import app, flags
-from planted import VALUES, drawn_ids, drawn_labels, drawn_logits, prepare_log
+
+from quality.planted import VALUES, drawn_ids, drawn_labels, drawn_logits, prepare_log
 
 study.define_flags(100_000, "Of the training log; as many more are for evaluation.")
 _MODELS = flags.DEFINE_list(

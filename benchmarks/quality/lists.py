@@ -1,7 +1,7 @@
 """Queries with effects of their own: what losses of the order within a query gain over the log loss.
 
 make bench-lists                          # 15 minutes
-python benchmarks/lists.py --quick        # a smoke test, whose numbers mean nothing
+PYTHONPATH=benchmarks python -m quality.lists --quick        # a smoke test, whose numbers mean nothing
 
 The relevance of a row is a logit of the kind `pairwise` of `planted.py`. All rows of a query share a further effect,
 and clicks are drawn from the sum. No feature is the query. Three logs:
@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import study
 from absl import app, flags
-from planted import VALUES, drawn_ids, drawn_labels, drawn_logits, prepare_log
+
+from quality.planted import VALUES, drawn_ids, drawn_labels, drawn_logits, prepare_log
 
 study.define_flags(100_000, "Of the training log; as many more are for evaluation.")
 _MODELS = flags.DEFINE_list(

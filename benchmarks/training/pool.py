@@ -16,7 +16,7 @@ from typing import Any
 
 from workloads import Workload
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
+_BENCHMARKS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _TIMEOUT = 1800.0  # seconds for one answer
 _PROCESS_BYTES = 0.9e9  # a process without tables: libraries, activations, batches
 
@@ -64,12 +64,19 @@ class Variant:
 
 
 class Worker:
-    """A process that answers commands; see worker.py."""
+    """A process that answers commands; see worker.py.
 
-    def __init__(self, script: str, spec: dict[str, Any]):
+    Args:
+      program: a module of this folder that calls `worker.serve`.
+      spec: what it is to do.
+    """
+
+    def __init__(self, program: str, spec: dict[str, Any]):
         peer = spec.get("peer")
+        paths = [_BENCHMARKS, os.environ.get("PYTHONPATH")]
         environment = {
             **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "TF_USE_LEGACY_KERAS": "0" if peer == "Keras 3" else "1",
             "KERAS_BACKEND": "tensorflow",
@@ -78,7 +85,7 @@ class Worker:
         }
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, os.path.join(_HERE, script), json.dumps(spec)],
+            [sys.executable, "-m", f"training.{program}", json.dumps(spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -88,7 +95,7 @@ class Worker:
 
     @classmethod
     def of(cls, variant: Variant) -> Worker:
-        return cls("worker.py", dataclasses.asdict(variant))
+        return cls("worker", dataclasses.asdict(variant))
 
     def ready(self) -> None:
         """Waits until it is; raises WorkerLost."""

@@ -1,7 +1,7 @@
 """The rate of purchases after clicks, over all rows: learned from all rows (ESMM), and from clicked rows alone.
 
 make bench-tasks                                # 10 minutes, with tasks.py
-python benchmarks/conversions.py --quick        # a smoke test, whose numbers mean nothing
+PYTHONPATH=benchmarks python -m quality.conversions --quick        # a smoke test, whose numbers mean nothing
 
 Items that are seldom clicked are seldom bought after a click too, and the log says little of them: each item has a
 latent number q, each user a number u, and

@@ -1,7 +1,7 @@
 """Clicks that depend on the last events of a history: what attention finds that the mean of a history has lost.
 
 make bench-sequences                          # 10 minutes
-python benchmarks/sequences.py --quick        # a smoke test, whose numbers mean nothing
+PYTHONPATH=benchmarks python -m quality.sequences --quick        # a smoke test, whose numbers mean nothing
 
 Items belong to clusters, which no feature tells. A row has a target and a history of 1 to 20 items, and the logit grows
 with the number of events among the last three that are of the target's cluster. Each event has its age beside it, 1 for
@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import study
 from absl import app, flags
-from planted import drawn_labels
+
+from quality.planted import drawn_labels
 
 study.define_flags(100_000, "Of the training log; a quarter as many are for evaluation.")
 _MODELS = flags.DEFINE_list("models", ["mean", "attention", "din", "bst"], "Which of the models.")

@@ -1,6 +1,6 @@
 """The first run of a log that nobody tuned to: infer, prepare, the default recipe, a test set, beside a linear model.
 
-    python benchmarks/first_run.py --train=adult.csv --test=adult-test.csv --label=income --seeds=3
+    PYTHONPATH=benchmarks python -m quality.first_run --train=adult.csv --test=adult-test.csv --label=income --seeds=3
 
 --recipe=auto takes configs/auto.py, with --budget for each seed.
 Without --test, a seeded fifth of the rows is the test set; with --sort=COLUMN it is the last fifth by that column. The

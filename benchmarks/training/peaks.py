@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from worker import serve
+
+from training.worker import serve
 
 
 class Session:

@@ -1,7 +1,7 @@
 """Training along a stream whose values come and go: is it exactly once, and what are rows for new values worth?
 
 make bench-new-values
-python benchmarks/new_values.py --rows=20000     # on few rows
+PYTHONPATH=benchmarks python -m streams.new_values --rows=20000     # on few rows
 
 The first day of a log that moves (see train/synthesize.py --days) is prepared. Its items have larger weights, since in
 logs of clicks it is new items, users and campaigns that matter. Eight further days are the rows of a topic, on a broker
@@ -23,9 +23,10 @@ import tempfile
 import unittest.mock
 
 import numpy as np
-import stream
 from absl import app, flags
 from machine import describe, machine
+
+from streams import stream
 
 _AFTER = flags.DEFINE_integer("admit_after", 3, "How often a value is seen before it gets a row.")
 _WITHIN = flags.DEFINE_integer("admit_within", 50_000, "Within how many rows; also the half-life of counts.")
@@ -133,8 +134,7 @@ def score(workdir: str, prepared: str, rows: list[dict]) -> tuple[float, float, 
 
 def main(argv: list[str]) -> None:
     del argv
-    import stream_worker
-
+    from streams import stream_worker
     from tfrs_dlrm.training.workdir import Workdir
 
     stream_worker.count_rows()

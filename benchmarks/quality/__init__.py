@@ -1,0 +1,1 @@
+"""Programs that compare models and losses by their metrics, most of them on planted data whose best AUC is known."""

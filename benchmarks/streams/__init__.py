@@ -1,0 +1,1 @@
+"""Programs that train along streams, with kills in between."""
