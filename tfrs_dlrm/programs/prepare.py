@@ -47,7 +47,12 @@ _ENGINE = FLAGS.enum(
 _MASTER = FLAGS.string(
     "master", None, "For Spark: spark://HOST:PORT, yarn or k8s://HOST; by default local[*], this machine."
 )
-_OUTPUT = FLAGS.string("output", None, "The directory to write.", required=True)
+_OUTPUT = FLAGS.string(
+    "output",
+    None,
+    "The directory to write. Meanwhile it also holds parsed rows, half as much as the log, if the disk has room.",
+    required=True,
+)
 _BASE = FLAGS.string(
     "base", None, "Prepared data of earlier days: its values keep their rows, and new values get rows behind them."
 )

@@ -15,6 +15,8 @@ def to_tensor(array: pa.Array) -> tf.Tensor | tf.RaggedTensor:
 
     Vectors, which are lists of a fixed size without nulls, become float32 [N, size].
     """
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
     if pa.types.is_fixed_size_list(array.type):
         return tf.constant(array.flatten().to_numpy().reshape(-1, array.type.list_size))
     if pa.types.is_list(array.type):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -74,9 +75,26 @@ class BlockValues:
 
 
 def distinct(array: pa.Array) -> tuple[tf.Tensor, np.ndarray]:
-    """Returns the distinct values of an array as a tensor, and the position of each element among them."""
-    encoded = array.dictionary_encode("encode")
+    """Returns the distinct values of an array as a tensor, and the position of each element among them.
+
+    Values of a dictionary that do not occur may be among them.
+    """
+    encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode("encode")
+    if len(encoded.dictionary) > len(encoded):
+        encoded = encoded.dictionary_decode().dictionary_encode("encode")
     return to_tensor(encoded.dictionary), encoded.indices.to_numpy(zero_copy_only=False)
+
+
+def with_distinct(rows: TypedRows) -> TypedRows:
+    """Returns the rows with their strings as dictionaries, which are found once and stay when rows are selected."""
+    inputs = {name: _encoded(array) if pa.types.is_string(array.type) else array for name, array in rows.inputs.items()}
+    return dataclasses.replace(rows, inputs=inputs)
+
+
+def _encoded(array: pa.Array) -> pa.DictionaryArray:
+    encoded = array.dictionary_encode("encode")
+    few = len(encoded.dictionary) <= 1 << 15
+    return pa.DictionaryArray.from_arrays(encoded.indices.cast(pa.int16()), encoded.dictionary) if few else encoded
 
 
 def list_tensors(names: Sequence[str], rows: TypedRows) -> tuple[dict[str, tf.Tensor], np.ndarray]:

@@ -125,7 +125,7 @@ class BlockCounter:
         kept = rows.take(keep)
         values = BlockValues(self._schema, self._reader, kept)
         features = [f for f in self._schema.categorical if f.encoding == "vocabulary"]
-        counts = [(f.table, *self._count(f, values, kept)) for f in features]
+        counts = [(f.table, *_occurring(*self._count(f, values, kept))) for f in features]
         dense = values.dense(self._measured)
         logarithms = np.log1p(np.maximum(dense[:, self._logarithms].astype(np.float64), 0))
         numbers = np.concatenate([dense, label_numbers(kept.labels, kept.weight), logarithms], axis=1)
@@ -169,7 +169,10 @@ class BlockEncoder:
         Raises:
           ValueError: see `parse`.
         """
-        rows = parse(block, self._schema) if rows is None else rows
+        return self.encode(parse(block, self._schema) if rows is None else rows, block)
+
+    def encode(self, rows: TypedRows, block: RawBlock | None) -> EncodedBlock:
+        """Encodes parsed rows of a block, which may be None if no feature has `out_of_range='error'`."""
         columns = {n: pa.array(column) for n, column in zip(self._schema.label_columns, rows.labels.T, strict=True)}
         if rows.weight is not None:
             columns["weight"] = pa.array(rows.weight)
@@ -211,13 +214,15 @@ class BlockEncoder:
         return columns, unknown
 
     def _refuse(
-        self, block: RawBlock, rows: TypedRows, unknown: dict[str, np.ndarray]
+        self, block: RawBlock | None, rows: TypedRows, unknown: dict[str, np.ndarray]
     ) -> tuple[np.ndarray, list[BadRow]]:
         """Splits rows by whether a feature refuses one of their values: bool [N], and the bad rows."""
         good, bad = np.ones(len(rows), bool), list(rows.bad)
         for f in self._schema.categorical:
             if f.out_of_range != "error":
                 continue
+            if block is None:
+                raise ValueError(f"feature {f.name!r} may refuse values; give the block of the rows")
             wrong = (unknown[f.name] > 0) & good
             good &= ~wrong
             numbers = rows.numbers[wrong].tolist()
@@ -233,6 +238,12 @@ class BlockEncoder:
             return f"feature {f.name!r}: the value is missing, and out_of_range is 'error'"
         value, size = " x ".join(map(repr, values)), self._schema.table_of(f).vocabulary_size
         return f"feature {f.name!r}: {value} has no row in its table of {size}, and out_of_range is 'error'"
+
+
+def _occurring(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Leaves out values that do not occur: those of rows that were not kept."""
+    found = counts > 0
+    return (values, counts) if found.all() else (values[found], counts[found])
 
 
 def _group_ids(groups: pa.Array) -> np.ndarray:

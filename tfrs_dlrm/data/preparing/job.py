@@ -10,13 +10,12 @@ import concurrent.futures
 import dataclasses
 import functools
 import json
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tfrs_dlrm.data.preparing.base import PreparedBase
 from tfrs_dlrm.data.preparing.split_rule import LogSchema, SplitRule
 from tfrs_dlrm.data.raw import raw_files, sources
 from tfrs_dlrm.data.raw.frames import Frame, RawInput
-from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
 
 BadRows = Literal["error", "quarantine"]
@@ -113,7 +112,15 @@ def file_stamp(path: str) -> dict[str, Any]:
     return {"path": raw_files.absolute(path), "bytes": size, "modified_ns": modified_ns}
 
 
-def segment_of(block: RawBlock) -> int:
+class Indexed(Protocol):
+    """What has a position in its file: a block."""
+
+    @property
+    def index(self) -> int:
+        """The position, from 0."""
+
+
+def segment_of(block: Indexed) -> int:
     """The position of a block's segment in its file."""
     return block.index // BLOCKS_PER_SEGMENT
 
@@ -121,6 +128,11 @@ def segment_of(block: RawBlock) -> int:
 def segment_name(file: int, segment: int) -> str:
     """The name of a segment; names sort by file and position."""
     return f"part-{file:05d}-{segment:05d}"
+
+
+def is_of_file(name: str, file: int) -> bool:
+    """Whether the segment of this name is one of a file."""
+    return name.startswith(f"part-{file:05d}-")
 
 
 def check_same(output: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import collections
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.statistics import Moments
 from tfrs_dlrm.data.preparing.blocks import BlockCounter, BlockEncoder, CountedBlock, EncodedBlock, count_moments
 from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
+from tfrs_dlrm.data.preparing.kept_rows import KeptBlock, KeptRows, keeps_rows, read_kept
 from tfrs_dlrm.data.preparing.label_counts import LabelCounter
 from tfrs_dlrm.data.preparing.manifest import encoded_schema
 from tfrs_dlrm.data.preparing.number_sketch import DISTINCT, NumberSketch, write_sketches
@@ -50,7 +51,10 @@ class Pass(Protocol):
     kind: str
     files: range
 
-    def work(self, file: int, block: RawBlock) -> Any:
+    def kept(self, workspace: Workspace, name: str) -> Iterator[KeptBlock] | None:
+        """Returns the blocks of a segment that the pass before has kept; None if it has not."""
+
+    def work(self, file: int, block: Any) -> Any:
         """Returns the result of a block. Called from several threads."""
 
     def finish(self, workspace: Workspace, name: str, parts: Iterable[Any]) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def rows_of(mark: dict[str, Any]) -> int:
 
 
 class CountingPass:
-    """Counts the values of the training rows, and computes the moments of their numbers."""
+    """Counts the values of the training rows, computes the moments of their numbers, and keeps the parsed rows."""
 
     stage, kind = "vocabulary", COUNTED
 
@@ -75,22 +79,38 @@ class CountingPass:
         self._job, self._split, self._counter = job, RowSplitter(job), BlockCounter(job.schema, job.measures)
         self.files = range(len(job.train_files))
 
-    def work(self, file: int, block: RawBlock) -> tuple[CountedBlock, SetCounts]:
+    def kept(self, workspace: Workspace, name: str) -> None:
+        """See `Pass.kept`."""
+
+    def work(self, file: int, block: RawBlock) -> tuple[CountedBlock, KeptBlock]:
         """See `Pass.work`."""
         split = self._split(file, block)
-        return self._counter(split.rows, split.train), SetCounts.of(split)
+        return self._counter(split.rows, split.train), KeptBlock(block.index, split)
 
     def finish(
-        self, workspace: Workspace, name: str, parts: Iterable[tuple[CountedBlock, SetCounts]]
+        self, workspace: Workspace, name: str, parts: Iterable[tuple[CountedBlock, KeptBlock]]
     ) -> dict[str, Any]:
         """See `Pass.finish`."""
+        if not keeps_rows(self._job):
+            return self._finish(workspace, name, parts)
+        with KeptRows(workspace, name) as kept:
+            return self._finish(workspace, name, parts, kept.add)
+
+    def _finish(
+        self,
+        workspace: Workspace,
+        name: str,
+        parts: Iterable[tuple[CountedBlock, KeptBlock]],
+        keep: Callable[[KeptBlock], None] = lambda _: None,
+    ) -> dict[str, Any]:
         values, moments = ValueCounts(), no_moments(self._job.schema)
         numbers: dict[str, list[NumberSketch]] = collections.defaultdict(list)
         read = kept = 0
         sets = SetCounts()
-        for part, of_part in parts:
-            sets += of_part
+        for part, block in parts:
+            sets += SetCounts.of(block.rows)
             _stop_at(self._job, part.bad)
+            keep(block)
             read, kept = read + part.rows, kept + part.kept
             for table, distinct, counts in part.values:
                 values.add(table, distinct, counts)
@@ -131,22 +151,27 @@ class EncodingPass:
         self._samples = SampleTaker(encoder.schema)
         self.files = range(len(job.files))
 
-    def work(self, file: int, block: RawBlock) -> SplitBlock:
+    def kept(self, workspace: Workspace, name: str) -> Iterator[KeptBlock] | None:
+        """See `Pass.kept`."""
+        return read_kept(workspace, name)
+
+    def work(self, file: int, block: RawBlock | KeptBlock) -> SplitBlock:
         """See `Pass.work`."""
-        found = self._split(file, block)
+        found = block.rows if isinstance(block, KeptBlock) else self._split(file, block)
         sets, kept = SetCounts.of(found), found.train | found.eval
         left_out = found.rows.take(~kept)
         found = found.take(kept)
-        encoded = self._encode(block, found.rows)
+        log = None if isinstance(block, KeptBlock) else block
+        encoded = self._encode.encode(found.rows, log)
         good = found.take(np.isin(found.rows.numbers, encoded.numbers))
         splits = {"train": good.train, "eval": good.eval}
         segment = segment_name(file, segment_of(block))
         samples = {split: self._samples.take(good.rows, keep, split, segment) for split, keep in splits.items()}
-        drawn = self._drawn(file, block, good, encoded.table, left_out)
+        drawn = self._drawn(file, log, good, encoded.table, left_out)
         return SplitBlock(encoded, splits, samples, (left_out.labels, left_out.weight), sets, good.times, drawn)
 
     def _drawn(
-        self, file: int, block: RawBlock, good: SplitRows, encoded: pa.Table, dropped: TypedRows
+        self, file: int, block: RawBlock | None, good: SplitRows, encoded: pa.Table, dropped: TypedRows
     ) -> pa.Table | None:
         """Draws training rows for the profile: dropped negatives too, or it would not be that of the log."""
         if self._sampler is None:
@@ -155,7 +180,7 @@ class EncodingPass:
         dropped = dropped.take(self._sampler.drawn(file, dropped))
         if not len(dropped):
             return kept
-        more = self._encode(block, dropped)
+        more = self._encode.encode(dropped, block)
         dropped = dropped.take(np.isin(dropped.numbers, more.numbers))
         return pa.concat_tables([kept, self._sampler(file, dropped, more.table, np.ones(len(dropped), bool))])
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT, Tokenizer
-from tfrs_dlrm.data.preparing.block_values import distinct
+from tfrs_dlrm.data.preparing.block_values import distinct, with_distinct
 from tfrs_dlrm.data.preparing.job import PrepareJob
 from tfrs_dlrm.data.preparing.split_rule import written
 from tfrs_dlrm.data.raw.parsing import BadRow, is_list
@@ -71,7 +71,7 @@ class RowSplitter:
           ValueError: see `parse`; or the column of groups holds lists.
         """
         self._check(block)
-        rows, times = parse(block, self._log.schema), None
+        rows, times = with_distinct(parse(block, self._log.schema)), None
         if self._log.time:
             rows, times = self._with_times(block, rows)
         in_eval = self._in_eval(file, rows, times)

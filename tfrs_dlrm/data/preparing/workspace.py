@@ -5,6 +5,7 @@
   `job.json` and `run`, the job and the run that works on it;
   `counts/TABLE/NAME.parquet`, the values of segment NAME, `numbers/NAME.parquet`, its sketches of numbers, and
   `counted/NAME.json`, the mark that they are counted;
+  `parsed/NAME.arrows`, the rows of segment NAME as they are parsed, until they are encoded;
   `day/TABLE.parquet`, the sums of the counts on a base, while they are merged, and `sorted-RUN/`, sums by Spark;
   `sample.json`, the share of rows to draw for `profile.json`, and `sampled/NAME.arrow`, the drawn rows of segment NAME;
   `NAME.jsonl`, its bad rows, and `encoded/NAME.json`, the mark that it is encoded;

@@ -15,10 +15,11 @@ import pyarrow as pa
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.preparing.duckdb_rows import connect
 from tfrs_dlrm.data.preparing.job import PrepareJob, segment_name, segment_of
+from tfrs_dlrm.data.preparing.kept_rows import KeptBlock, drop_kept, kept_segments
 from tfrs_dlrm.data.preparing.passes import CountingPass, EncodingPass, Pass, rows_of
 from tfrs_dlrm.data.preparing.profiling.row_sample import planned_share
 from tfrs_dlrm.data.preparing.value_counts import summed
-from tfrs_dlrm.data.preparing.workspace import Workspace
+from tfrs_dlrm.data.preparing.workspace import ENCODED, Workspace
 from tfrs_dlrm.data.raw import sources
 from tfrs_dlrm.data.raw.sources import RawBlock
 from tfrs_dlrm.schema import Schema
@@ -26,6 +27,7 @@ from tfrs_dlrm.stores import Progress
 
 T = TypeVar("T")
 R = TypeVar("R")
+B = TypeVar("B", RawBlock, RawBlock | KeptBlock)
 
 
 class LocalEngine:
@@ -57,28 +59,38 @@ def _run(work: Pass, job: PrepareJob, workspace: Workspace, report: Progress) ->
     rows, ahead = 0, (os.cpu_count() or 1) + 1
     report(work.stage, 0, sum(sizes), 0)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for file, before in zip(work.files, itertools.accumulate(sizes, initial=0), strict=False):
-            reader = _FileBlocks(job, file)
-            done = functools.partial(_is_done, work, workspace, file)
-            todo = (block for block in reader if not done(segment_of(block)))
+        for file, size, before in zip(work.files, sizes, itertools.accumulate(sizes, initial=0), strict=False):
+            reader = _FileBlocks(job, file, size)
+            todo = _todo(work, workspace, file, reader)
             for segment, group in _by_segment(pool, functools.partial(work.work, file), todo, ahead):
                 name = segment_name(file, segment)
                 mark = work.finish(workspace, name, group)
                 workspace.mark(work.kind, name, mark)
+                if work.kind == ENCODED:
+                    drop_kept(workspace, name)
                 rows += rows_of(mark)
                 report(work.stage, before + reader.position, sum(sizes), rows)
     report(work.stage, sum(sizes), sum(sizes), rows)
 
 
-def _is_done(work: Pass, workspace: Workspace, file: int, segment: int) -> bool:
-    return workspace.is_marked(work.kind, segment_name(file, segment))
+def _todo(work: Pass, workspace: Workspace, file: int, reader: _FileBlocks) -> Iterator[RawBlock | KeptBlock]:
+    """Yields the blocks of unfinished segments, in order: kept ones, and where there are none, those of the log."""
+    if work.kind == ENCODED and (names := kept_segments(workspace, file)):
+        for number, name in enumerate(names, 1):
+            yield from work.kept(workspace, name) or ()
+            reader.position = reader.size * number // len(names)
+        return
+    for segment, group in itertools.groupby(reader, segment_of):
+        name = segment_name(file, segment)
+        if not workspace.is_marked(work.kind, name):
+            yield from work.kept(workspace, name) or group
 
 
 class _FileBlocks:
-    """The blocks of a file or frame, and how many of its bytes have been read."""
+    """The blocks of a file or frame of `size` bytes, and how many of them have been read."""
 
-    def __init__(self, job: PrepareJob, file: int):
-        self._job, self._file, self.position = job, file, 0
+    def __init__(self, job: PrepareJob, file: int, size: int):
+        self._job, self._file, self.size, self.position = job, file, size, 0
 
     def __iter__(self) -> Iterator[RawBlock]:
         job, file = self._job, self._file
@@ -89,7 +101,7 @@ class _FileBlocks:
 
 
 def _by_segment(
-    pool: concurrent.futures.Executor, work: Callable[[RawBlock], R], blocks: Iterable[RawBlock], ahead: int
+    pool: concurrent.futures.Executor, work: Callable[[B], R], blocks: Iterable[B], ahead: int
 ) -> Iterator[tuple[int, Iterator[R]]]:
     """Runs `work` on blocks, and yields each segment and the results of its blocks in order.
 
@@ -107,7 +119,7 @@ def _by_segment(
         yield segment, (result for _, result in group)
 
 
-def _numbered(work: Callable[[RawBlock], R], block: RawBlock) -> tuple[int, R]:
+def _numbered(work: Callable[[B], R], block: B) -> tuple[int, R]:
     return segment_of(block), work(block)
 
 

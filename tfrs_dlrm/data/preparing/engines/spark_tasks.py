@@ -184,7 +184,8 @@ class _UnitRun:
         self._read = position
 
     def _segment(self, group: Iterator[RawBlock]) -> None:
-        parts = (self._work.work(self._unit.file, block) for block in group)
+        blocks = self._work.kept(self._workspace, self._name) or group
+        parts = (self._work.work(self._unit.file, block) for block in blocks)
         mark = self._work.finish(self._workspace, self._name, parts)
         size = self._unit.size if self._unit.start else self._read - self._counted
         self._workspace.mark(self._work.kind, self._name, {**mark, "bytes": size})
