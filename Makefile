@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-family bench-tasks bench-lists bench-sequences bench-negatives bench-stream bench-new-values bench-input-service bench-input-service-kills bench-kills verify-tpu clean
+.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-paths bench-family bench-tasks bench-lists bench-sequences bench-negatives bench-stream bench-new-values bench-input-service bench-input-service-kills bench-kills verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -19,6 +19,8 @@ OLDER_PYTHON ?= python3.11
 IO_VENV := .venv-io
 LOWEST_VENV := .venv-lowest
 CLIENTS_VENV := .venv-clients
+FUXICTR_VENV := .venv-fuxictr
+DEEPCTR_VENV := .venv-deepctr
 TPU_VENV := .venv-tpu
 TPU_SETUP := $(TPU_VENV)/installed
 
@@ -71,6 +73,19 @@ $(CLIENTS_VENV)/installed:
 	@$(CLIENTS_PIP) --no-deps tensorflow-serving-api==2.17.1 serving-utils==0.10.0
 	@$(CLIENTS_PIP) --no-deps --target $(CLIENTS_VENV)/min-tfs-client min-tfs-client==1.0.2
 	@$(CLIENTS_PIP) --no-deps --target $(CLIENTS_VENV)/tensorflow-serving-client-grpc tensorflow-serving-client-grpc==2.3.0
+	@touch $@
+
+# FuxiCTR 2.3 reads files with an argument that polars 2 has not. DeepCTR-Torch imports pandas and requests, and asks for neither.
+$(FUXICTR_VENV)/installed:
+	@echo "Setting up $(FUXICTR_VENV): FuxiCTR with PyTorch and Ray, once. Set OLDER_PYTHON if python3.11 is missing."
+	@$(OLDER_PYTHON) -m venv $(FUXICTR_VENV)
+	@$(FUXICTR_VENV)/bin/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off fuxictr==2.3.10 torch==2.13.0 'polars<2'
+	@touch $@
+
+$(DEEPCTR_VENV)/installed:
+	@echo "Setting up $(DEEPCTR_VENV): DeepCTR-Torch with PyTorch, once. Set OLDER_PYTHON if python3.11 is missing."
+	@$(OLDER_PYTHON) -m venv $(DEEPCTR_VENV)
+	@$(DEEPCTR_VENV)/bin/python -m pip install --no-compile --quiet --disable-pip-version-check --progress-bar off deepctr-torch==0.3.0 torch==2.13.0 pandas requests
 	@touch $@
 
 run: $(SETUP)  ## the quickstart: raw logs to a trained, evaluated and exported DLRM
@@ -134,6 +149,9 @@ bench: $(PEERS)  ## training beside PyTorch, FBGEMM, TFRS and Keras: tables, JSO
 
 bench-quick: $(PEERS)  ## the same on tiny sizes: shows that it works, its numbers mean nothing
 	@$(BIN)/python benchmarks/train.py --quick --output=benchmarks/results-quick
+
+bench-paths: $(SETUP) $(FUXICTR_VENV)/installed $(DEEPCTR_VENV)/installed  ## from CSV to a model file beside FuxiCTR and DeepCTR-Torch, a million rows
+	@$(BIN)/python benchmarks/paths.py --fuxictr_python=$(FUXICTR_VENV)/bin/python --deepctr_python=$(DEEPCTR_VENV)/bin/python
 
 bench-data: $(SETUP)  ## speed and memory of prepare and dataset on 5 million rows
 	@$(BIN)/python benchmarks/data.py

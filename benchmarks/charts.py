@@ -28,6 +28,24 @@ def draw(studies: dict[str, Any], output: str) -> list[str]:
     return [path for name, plan in plans.items() if name in studies for path in plan(studies[name]["result"], output)]
 
 
+def draw_paths(paths: dict[str, dict[str, float]], title: str, output: str) -> str:
+    """Writes a bar for each library, of the seconds of its phases one after the other; returns the path."""
+    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.6 * len(paths)))
+    begins = dict.fromkeys(paths, 0.0)
+    for phase in dict.fromkeys(name for phases in paths.values() for name in phases):
+        seconds = {library: phases.get(phase, 0.0) for library, phases in paths.items()}
+        axis.barh(list(paths), list(seconds.values()), 0.6, left=list(begins.values()), label=phase)
+        begins = {library: begin + seconds[library] for library, begin in begins.items()}
+    for library, end in begins.items():
+        axis.text(end, library, f"  {end:.0f}", va="center", fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.15 * max(begins.values()))
+    axis.set_title(title)
+    axis.legend(fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    return _save(figure, output)
+
+
 def _save(figure: plt.Figure, path: str) -> str:
     figure.savefig(f"{path}.tmp", format="png", dpi=120, bbox_inches="tight")
     plt.close(figure)

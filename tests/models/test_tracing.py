@@ -28,11 +28,14 @@ def positives(labels, predictions):
 
 
 def steps(model):
-    """Two steps, an evaluation and scores, in graphs."""
+    """Two steps, an evaluation, scores and predictions, in graphs."""
     features, labels = batch(), tf.constant([0.0, 1, 0, 1, 1, 0])
     data = tf.data.Dataset.from_tensors((features, labels)).repeat(2)
     model.fit(data, verbose=0)
-    return model.evaluate(data, verbose=0, return_dict=True), model.scores(features).numpy()
+    scores = model.scores(features).numpy()
+    predicted = model.predict(data, verbose=0)
+    np.testing.assert_allclose(predicted, np.tile(1 / (1 + np.exp(-scores)), 2), rtol=1e-5)
+    return model.evaluate(data, verbose=0, return_dict=True), scores
 
 
 def test_code_of_a_user_may_branch_on_tensors():

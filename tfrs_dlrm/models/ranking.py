@@ -228,6 +228,11 @@ class RankingModel(ModelParts, Scored, KerasSaving):
         self.compute_loss(inputs, training=False)
         return {m.name: m.result() for m in self.metrics}
 
+    @step_as_written
+    def predict_step(self, inputs: Any) -> tf.Tensor:
+        """Returns the probabilities or predicted numbers of a batch; see `call`. Label and weight are not read."""
+        return super().predict_step(inputs)
+
     def compute_loss(self, inputs: Any, training: bool = False) -> tf.Tensor:
         """Returns the loss of a batch (features, label[, weight]), and adds the batch to the metrics."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
