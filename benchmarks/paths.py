@@ -35,6 +35,7 @@ MORE = ("predict", "export")
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 _ROWS = flags.DEFINE_integer("rows", 1_000_000, "Rows to learn; a tenth more are predicted.", lower_bound=100)
+_MIN_COUNT = flags.DEFINE_integer("min_count", 10, "How often a value has to occur to have a vector of its own.")
 _REPEATS = flags.DEFINE_integer("repeats", 1, "Runs of each library, in turns.", lower_bound=1)
 _LIBRARIES = flags.DEFINE_list("libraries", list(LIBRARIES), f"Which of {', '.join(LIBRARIES)}.")
 _ADD = flags.DEFINE_bool("add", False, "Adds to the results of the same task in --output.")
@@ -56,7 +57,7 @@ def write_csv(tsv: str, csv: str) -> None:
     os.replace(csv + ".tmp", csv)
 
 
-def make_task(directory: str, rows: int) -> tuple[PathTask, float]:
+def make_task(directory: str, rows: int, min_count: int) -> tuple[PathTask, float]:
     """Draws the log, unless the directory has it; returns the task and the best AUC of the test rows."""
     from tfrs_dlrm.data.synthetic.synthetic import generate
 
@@ -65,7 +66,7 @@ def make_task(directory: str, rows: int) -> tuple[PathTask, float]:
     for file in files:
         if not os.path.exists(file):
             write_csv(file.removesuffix("csv") + "tsv", file)
-    return PathTask(train=files[0], test=files[1]), planted.auc
+    return PathTask(train=files[0], test=files[1], min_count=min_count), planted.auc
 
 
 def run(library: str, task: PathTask) -> dict[str, Any]:
@@ -186,7 +187,7 @@ def main(argv: list[str]) -> None:
     if unknown := set(_LIBRARIES.value) - set(LIBRARIES):
         raise app.UsageError(f"--libraries={','.join(sorted(unknown))}: choose of {', '.join(LIBRARIES)}")
     rows = 20_000 if _QUICK.value else _ROWS.value
-    task, planted_auc = make_task(os.path.join(_OUTPUT.value, f"log-{rows}"), rows)
+    task, planted_auc = make_task(os.path.join(_OUTPUT.value, f"log-{rows}"), rows, _MIN_COUNT.value)
     asked = {"rows": rows, "task": dataclasses.asdict(task), "planted_auc": planted_auc}
     results: dict[str, Any] = {"machine": machine()} | json.loads(json.dumps(asked)) | {"runs": []}
     path = os.path.join(_OUTPUT.value, "results.json")

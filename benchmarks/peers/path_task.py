@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import os
 import sys
@@ -26,6 +27,7 @@ LABEL = "label"
 NUMBERS = [f"I{i}" for i in range(1, 14)]
 VALUES = [f"C{i}" for i in range(1, 27)]
 PHASES, ANSWER = "phases.json", "answer.npz"
+_PACKAGES = ("tensorflow", "torch", "fuxictr", "deepctr-torch", "polars", "pandas", "ray")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +78,10 @@ class PathRun:
         return os.path.join(self.output, name)
 
     def answer(self, labels: np.ndarray, predictions: np.ndarray, saved: str, table_rows: int) -> None:
-        """Writes labels and predictions of the test rows, the phases, and the sizes of what was saved."""
+        """Writes labels and predictions of the test rows, the phases, the sizes of what was saved, and versions."""
         np.savez(self.path(ANSWER), labels=np.ravel(labels), predictions=np.ravel(predictions))
         facts = {"ends": self._ends, "saved_bytes": _bytes_below(saved), "table_rows": table_rows}
+        facts["versions"] = dict(_versions())
         with open(self.path(PHASES), "w", encoding="utf-8") as f:
             json.dump(facts, f)
 
@@ -88,6 +91,12 @@ def run_path(learn: Callable[[PathTask, PathRun], None]) -> None:
     task, output, begin = sys.argv[1:]
     with open(task, encoding="utf-8") as f:
         learn(PathTask(**json.load(f)), PathRun(output, float(begin)))
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            yield package, importlib.metadata.version(package)
 
 
 def _bytes_below(path: str) -> int:
