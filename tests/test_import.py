@@ -43,6 +43,24 @@ def test_import_alone_loads_no_tensorflow():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.process
+def test_a_program_loads_tensorflow_without_scipy_which_works_afterwards():
+    program = """
+import sys
+from tfrs_dlrm.programs import launch
+from tfrs_dlrm.programs.program_flags import ProgramFlags
+launch._load_tensorflow(ProgramFlags("A program."), alone=True)
+print("scipy" in sys.modules)
+import pandas, scipy.stats, tf_keras
+model = tf_keras.Sequential([tf_keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+model.fit(pandas.DataFrame({"x": [1.0, 2.0]}), pandas.Series([1.0, 2.0]), verbose=0)
+print(scipy.stats.norm.cdf(0.0))
+"""
+    done = run(program)
+    assert done.stdout.split() == ["False", "0.5"], done.stderr[-500:]
+
+
 @pytest.mark.parametrize(
     "imports",
     [

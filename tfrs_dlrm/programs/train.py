@@ -27,8 +27,6 @@ def main() -> None:
     from tfrs_dlrm.programs.many_models import without_tracing_warnings
     from tfrs_dlrm.programs.progress_bars import PrepareBar
     from tfrs_dlrm.programs.resumable import resumable
-    from tfrs_dlrm.streaming.loop import train_on_stream
-    from tfrs_dlrm.tools.search import search_and_train
     from tfrs_dlrm.training.calibration_note import calibration_note
     from tfrs_dlrm.training.loop import train_and_evaluate
 
@@ -44,11 +42,16 @@ def main() -> None:
     strategy = _STRATEGY()
     with resumable("run"), PrepareBar() as bar:
         if config.search.candidates:
+            from tfrs_dlrm.tools.search import search_and_train
+
             with without_tracing_warnings():
                 result = search_and_train(config, workdir, strategy, _say, bar, show_progress=True)
+        elif config.data.source:
+            from tfrs_dlrm.streaming.loop import train_on_stream
+
+            result = train_on_stream(config, workdir, strategy, bar, show_progress=True)
         else:
-            train = train_on_stream if config.data.source else train_and_evaluate
-            result = train(config, workdir, strategy, bar, show_progress=True)
+            result = train_and_evaluate(config, workdir, strategy, bar, show_progress=True)
     if not distribution_of(strategy).is_chief:
         return
     print(f"Done at step {result.step}: {result.reason}.")

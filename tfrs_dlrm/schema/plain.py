@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -25,7 +26,7 @@ def build(cls: type[T], data: object, where: str) -> T:
     """
     if not isinstance(data, dict):
         raise ValueError(f"{where}: a JSON object is expected, got {json.dumps(data)}")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in data:
         if name not in fields:
@@ -34,6 +35,12 @@ def build(cls: type[T], data: object, where: str) -> T:
         if field.default is field.default_factory is dataclasses.MISSING and name not in data:
             raise ValueError(f"{where}: field {name!r} is missing")
     return cls(**{name: _value(hints[name], v, f"{where}.{name}") for name, v in data.items()})
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Returns the types of the fields. To resolve their names takes longer than to read a schema."""
+    return get_type_hints(cls)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 
 from tfrs_dlrm.data.encoding.row_names import categorical_feature
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, prepared_fingerprint
@@ -17,7 +17,6 @@ from tfrs_dlrm.messages.arguments import checked
 from tfrs_dlrm.metrics.calibrators import Curve, Method, fit_curve
 from tfrs_dlrm.metrics.exact import Floats, binned_means, sigmoid
 from tfrs_dlrm.models.calibration import Calibration
-from tfrs_dlrm.plots import calibration as calibration_figure
 from tfrs_dlrm.schema import Schema
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.training.evaluation import Scores, score
@@ -25,6 +24,9 @@ from tfrs_dlrm.training.factory import load_run
 from tfrs_dlrm.training.inputs import evaluation_dataset
 from tfrs_dlrm.training.run_calibration import RunCalibration
 from tfrs_dlrm.training.workdir import Which, Workdir
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FEWEST_OF_A_CLASS = 20
 _BINS = 20
@@ -84,6 +86,8 @@ class Calibrated:
 
     def figure(self) -> Figure:
         """Draws the calibration after and before."""
+        from tfrs_dlrm.plots import calibration as calibration_figure
+
         before = {"before": sigmoid(self.before.astype(np.float64))}
         after = sigmoid(self.after.astype(np.float64))
         return calibration_figure(self.labels, after, self.weights, before, name="calibrated")

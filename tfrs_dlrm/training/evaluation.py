@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 
 from tfrs_dlrm.data.preparing.manifest import PreparedManifest, Split
 from tfrs_dlrm.data.preparing.on_demand import REFERENCE_FILE
@@ -21,7 +20,6 @@ from tfrs_dlrm.models.label_tasks import Tasks
 from tfrs_dlrm.models.missing_labels import weights_of_known
 from tfrs_dlrm.models.ranking import RankingModel
 from tfrs_dlrm.models.tasks import BinaryClassification, Regression, Task
-from tfrs_dlrm.plots import classification, regression
 from tfrs_dlrm.schema import SCHEMA_FILE, Schema
 from tfrs_dlrm.stores import local_copy
 from tfrs_dlrm.stores.files import read_json
@@ -31,6 +29,9 @@ from tfrs_dlrm.training.inputs import evaluation_dataset, evaluation_order
 from tfrs_dlrm.training.run_calibration import read_calibration
 from tfrs_dlrm.training.tpu import fixed_batches
 from tfrs_dlrm.training.workdir import Which, Workdir
+
+if TYPE_CHECKING:  # Matplotlib takes a third of a second
+    from matplotlib.figure import Figure
 
 _REMOVE_REFERENCE = "remove it, to evaluate without a comparison"
 
@@ -250,6 +251,8 @@ class Evaluation:
 
     def figure(self, label: int = 0) -> Figure:
         """Draws the figure of one label, by its position in the schema: `td.plots.classification` or `regression`."""
+        from tfrs_dlrm.plots import classification, regression
+
         scores = self.scores.of_label(label)
         draw = regression if isinstance(scores.task, Regression) else classification
         title = f"{self.checkpoint}, {list(self.scores.more)[label - 1]}" if label else self.checkpoint

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from tfrs_dlrm.messages.aligned import aligned
 from tfrs_dlrm.metrics.names import title
@@ -77,6 +76,8 @@ def _compared(outcome: Outcome) -> float:
 def _p_value(differences: np.ndarray) -> float:
     if np.ptp(differences) == 0:
         return 1.0 if differences[0] == 0 else 0.0
+    from scipy import stats  # slow to load
+
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
