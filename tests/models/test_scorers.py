@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfrs_dlrm as td
+from tfrs_dlrm.models.dlrm_candidates import DLRMCandidateScorer
 from tfrs_dlrm.models.dlrm_serving import DLRMRowScorer
 from tfrs_dlrm.models.history_scorers import candidate_scorer, row_scorer
 from tfrs_dlrm.models.scorers import BroadcastScorer, Inputs, ModelScorer, SharedScorer
@@ -80,7 +81,7 @@ def test_dlrm_once_per_context_is_dlrm_row_by_row(
     build(model)
     context, own = schema.select(shared), schema.select(set("abuvwx") - set(shared))
     scorer = model.candidate_scorer(context, own)
-    assert isinstance(scorer, SharedScorer)
+    assert isinstance(scorer, (DLRMCandidateScorer, SharedScorer))
     rng = np.random.default_rng(1)
     given = rows(context, contexts, rng), rows(own, contexts * candidates, rng), tf.constant(candidates)
     together = BroadcastScorer(ModelScorer(model.logits, []), schema, context, own)(*given).numpy()
@@ -88,6 +89,32 @@ def test_dlrm_once_per_context_is_dlrm_row_by_row(
     np.testing.assert_allclose(scorer(*given), together, rtol=1e-5, atol=1e-5)
     if len(top_mlp) > 1 and contexts > 1:  # as it is served: operations are fused then
         np.testing.assert_allclose(tf.function(scorer)(*given), together, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schema", "shared"),  # candidates of one vector and of more; vectors as they are, and projected
+    [(SCHEMA, "abu"), (SCHEMA, "abuvw"), (SCHEMA.with_dim(2), "abvx"), (NO_DENSE.with_dim(2), "vw")],
+)
+@pytest.mark.parametrize("labels", [1, 2])
+@pytest.mark.parametrize("linear", [False, True])
+def test_short_vectors_of_a_context_are_folded_into_the_first_layer(schema, shared, labels, linear):
+    schema = dataclasses.replace(schema, more_labels=(Label("z"),) * (labels - 1))
+    model = td.DLRM(schema, (7, 2), (6, 5, 1), linear=linear)
+    build(model)
+    context, own = schema.select(shared), schema.select(set("abuvwx") - set(shared))
+    scorer = model.candidate_scorer(context, own)
+    assert isinstance(scorer, DLRMCandidateScorer)
+    for contexts in (1, 3):
+        rng = np.random.default_rng(1)
+        given = rows(context, contexts, rng), rows(own, contexts * 4, rng), tf.constant(4)
+        expected = BroadcastScorer(ModelScorer(model.logits, []), schema, context, own)(*given).numpy()
+        np.testing.assert_allclose(tf.function(scorer)(*given), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_vectors_longer_than_the_context_has_of_them_are_not_folded():
+    model = td.DLRM(SCHEMA, (7, 8), (6, 5, 1))
+    build(model)
+    assert isinstance(model.candidate_scorer(SCHEMA.select("abu"), SCHEMA.select("vwx")), SharedScorer)
 
 
 def test_the_linear_term_of_several_labels():
@@ -144,8 +171,8 @@ def test_once_per_context_is_row_by_row(form, schema, shared, contexts, candidat
     row_by_row = ModelScorer(model._checked_logits, [])
     expected = BroadcastScorer(row_by_row, model.schema, context, own)(*given, tf.constant(candidates)).numpy()
     scorer = model.candidate_scorer(context, own)
-    kind = BroadcastScorer if form.split()[0] in COPIED else SharedScorer
-    assert isinstance(scorer, kind)
+    kinds = (BroadcastScorer,) if form.split()[0] in COPIED else (SharedScorer, DLRMCandidateScorer)
+    assert isinstance(scorer, kinds)
     found = (tf.function(scorer) if contexts == 1 else scorer)(*given, tf.constant(candidates)).numpy()
     assert found.shape[0] == contexts * candidates
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * max(1, np.abs(expected).max()))

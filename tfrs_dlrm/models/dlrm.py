@@ -15,9 +15,10 @@ from tfrs_dlrm.layers.hashing import derive_seed
 from tfrs_dlrm.layers.mlp import Dense
 from tfrs_dlrm.layers.serializable import serializable
 from tfrs_dlrm.messages.arguments import Count
+from tfrs_dlrm.models.dlrm_candidates import DLRMCandidateScorer, folding_pays
 from tfrs_dlrm.models.dlrm_serving import DLRMRowScorer, ServedLayers
 from tfrs_dlrm.models.model_inputs import check_no_sequences, check_top_mlp, looked_up, projected_dim
-from tfrs_dlrm.models.scorers import RowScorer
+from tfrs_dlrm.models.scorers import CandidateScorer, RowScorer
 from tfrs_dlrm.models.towers import TowerModel
 from tfrs_dlrm.schema import Schema
 
@@ -157,6 +158,12 @@ class DLRM(TowerModel):
     def row_scorer(self) -> RowScorer:
         """See `RankingModel.row_scorer`."""
         return DLRMRowScorer(self._served_layers()) if self._is_plain() else super().row_scorer()
+
+    def candidate_scorer(self, context: Schema, candidate: Schema) -> CandidateScorer:
+        """See `RankingModel.candidate_scorer`."""
+        if self._is_plain() and folding_pays(self._served_layers(), context, candidate):
+            return DLRMCandidateScorer(self._served_layers(), context, candidate)
+        return super().candidate_scorer(context, candidate)
 
     def _served_layers(self) -> ServedLayers:
         projections = {f: self.projections[table] for f, table in self._table_of.items() if table in self.projections}

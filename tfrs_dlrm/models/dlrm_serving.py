@@ -13,11 +13,12 @@ The layer is linear: its inputs may come in any order if the kernel's rows do to
 
     b, 1b 2b 3b, 21 31 32         products with b, then the triangle of the other vectors
 
-Candidates of a context are scored by the model itself, see `tfrs_dlrm.layers.candidate_rows`.
+For candidates of a context see `tfrs_dlrm.models.dlrm_candidates`, and `tfrs_dlrm.layers.candidate_rows`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ class DLRMRowScorer(tf.Module):
         kernel = first.kernel.numpy()
         count = len(self._names)
         if self.bottom_mlp is not None:
-            kernel_row = layers.dim + _pair_numbers(1 + count)
+            kernel_row = layers.dim + pair_numbers(1 + count)
             rows, columns = np.tril_indices(count, -1)
             order = [np.arange(layers.dim), kernel_row[1:, 0], kernel_row[1 + rows, 1 + columns]]
             kernel = kernel[np.concatenate(order)]
@@ -81,7 +82,7 @@ class DLRMRowScorer(tf.Module):
 
     def __call__(self, inputs: Inputs) -> tf.Tensor:
         """See `RowScorer.__call__`."""
-        vectors = self._stacked(inputs)
+        vectors = stacked_vectors(inputs, self._names, self.projections)
         count = vectors.shape[1]
         products = tf.reshape(dot_products(vectors, vectors), [-1, count * count])
         columns = [products[:, begin:end] for begin, end in triangle_runs(count, self_interaction=False)]
@@ -99,15 +100,16 @@ class DLRMRowScorer(tf.Module):
             x = x if of_numbers is None else x + of_numbers(inputs.dense)
         return tf.cast(x[:, 0] if self._labels == 1 else x, tf.float32)
 
-    def _stacked(self, inputs: Inputs) -> tf.Tensor:
-        """Returns the vectors [R, n, D] of all categorical features."""
-        if not self.projections and isinstance(inputs.vectors, tf.Tensor):
-            return inputs.vectors
-        each = zip(self._names, inputs.one_by_one(), strict=True)
-        return tf.stack([self.projections[name](v) if name in self.projections else v for name, v in each], axis=1)
+
+def stacked_vectors(inputs: Inputs, names: Sequence[str], projections: Mapping[str, keras.layers.Layer]) -> tf.Tensor:
+    """Returns the projected vectors [R, n, D] of the named categorical features, which are those of the inputs."""
+    if isinstance(inputs.vectors, tf.Tensor) and not any(name in projections for name in names):
+        return inputs.vectors
+    each = zip(names, inputs.one_by_one(), strict=True)
+    return tf.stack([projections[name](v) if name in projections else v for name, v in each], axis=1)
 
 
-def _pair_numbers(count: int) -> np.ndarray:
+def pair_numbers(count: int) -> np.ndarray:
     """Returns [count, count]: the position of each pair among the outputs of DotInteraction; 0 if it has none."""
     rows, columns = np.tril_indices(count, -1)
     pairs = np.zeros([count, count], np.int64)

@@ -39,10 +39,10 @@ def without_point_zero(columns: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
     Almost no request has such text, and to look for it is faster than to replace it.
     """
-    text = tf.stack(columns, axis=1)
+    text = tf.stack(columns)
     found = tf.reduce_any(tf.strings.regex_full_match(text, POINT_ZERO))
     replaced = tf.cond(found, lambda: tf.strings.regex_replace(text, POINT_ZERO, r"\1"), lambda: text)
-    return tf.unstack(replaced, num=len(columns), axis=1)
+    return tf.unstack(replaced, num=len(columns))
 
 
 def _replaced(text: tf.Tensor, words: Sequence[Words]) -> tf.Tensor:
