@@ -119,12 +119,15 @@ class Moments:
     @classmethod
     def of(cls, values: np.ndarray) -> Moments:
         """Computes the moments of float [N, K]; NaN is skipped."""
-        values = values.astype(np.float64)
-        present = np.isfinite(values)
-        count = present.sum(0)
-        mean = np.where(present, values, 0).sum(0) / np.maximum(count, 1)
-        m2 = np.where(present, (values - mean) ** 2, 0).sum(0)
-        return cls(count, mean, m2)
+        values = values.astype(np.float64)  # a copy, which is changed in place: blocks are large
+        missing = ~np.isfinite(values)
+        count = len(values) - missing.sum(0)
+        np.copyto(values, 0, where=missing)
+        mean = values.sum(0) / np.maximum(count, 1)
+        values -= mean
+        np.copyto(values, 0, where=missing)
+        values *= values
+        return cls(count, mean, values.sum(0))
 
     def __add__(self, other: Moments) -> Moments:
         count = self.count + other.count

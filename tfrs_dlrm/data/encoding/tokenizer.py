@@ -7,12 +7,16 @@ import operator
 import re
 from collections.abc import Mapping
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
+from tfrs_dlrm.data.encoding.arrow_tensors import to_tensor
 from tfrs_dlrm.data.encoding.text_values import CANONICAL, Spelling, spelled, whole_texts
 from tfrs_dlrm.data.encoding.time_parts import Minutes, read_micros, read_minutes
 from tfrs_dlrm.data.raw.parsing import MISSING_INT
-from tfrs_dlrm.data.raw.values import POINT_ZERO
+from tfrs_dlrm.data.raw.values import FALSE, POINT_ZERO, TRUE
 from tfrs_dlrm.embeddings.value_lists import latest
 from tfrs_dlrm.schema import CategoricalFeature, Schema, Time
 
@@ -40,6 +44,15 @@ class Tokenizer:
             return tf.where(values == MISSING_INT, MISSING_TEXT, tf.strings.as_string(values))
         text = self.spelled(values, spelling)
         return tf.where(self.is_missing(text), MISSING_TEXT, text)
+
+    def texts(self, values: pa.Array) -> pa.Array:
+        """Normalizes Arrow strings without null, or int64, to strings as `text` does.
+
+        Most columns have no text that needs more than a look; as strings of TensorFlow they would take much longer.
+        """
+        if pa.types.is_string(values.type) and _is_spelled(values):
+            return pc.if_else(pc.is_in(values, pa.array(self.missing, pa.string())), MISSING_TEXT, values)
+        return pa.array(self.text(to_tensor(values)).numpy(), pa.binary()).cast(pa.string())
 
     def minutes(self, time: Time, values: tf.Tensor) -> Minutes:
         """Reads raw times, string or int64 [N]; a text that stands for a missing value is not known."""
@@ -144,6 +157,18 @@ class Tokenizer:
 
     def _is_present(self, values: tf.Tensor) -> tf.Tensor:
         return values != MISSING_INT if values.dtype == tf.int64 else self.text(values) != MISSING_TEXT
+
+
+def _is_spelled(texts: pa.Array) -> bool:
+    """Whether no string has white space or a point, or is a boolean to be replaced: the text of its value is itself."""
+    _, offsets, data = texts.buffers()
+    if data is None:
+        return True
+    begin, end = np.frombuffer(offsets, np.int32)[[texts.offset, texts.offset + len(texts)]]
+    characters = np.frombuffer(data, np.uint8)[begin:end]
+    if (characters <= ord(" ")).any() or (characters == ord(".")).any():
+        return False
+    return not pc.any(pc.is_in(texts, pa.array([*TRUE[1:], *FALSE[1:]]))).as_py()
 
 
 def _split(text: tf.Tensor, separator: str) -> tf.RaggedTensor:

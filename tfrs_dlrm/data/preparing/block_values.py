@@ -75,14 +75,20 @@ class BlockValues:
 
 
 def distinct(array: pa.Array) -> tuple[tf.Tensor, np.ndarray]:
-    """Returns the distinct values of an array as a tensor, and the position of each element among them.
+    """Returns the values of `distinct_values` as a tensor, and the positions."""
+    values, indices = distinct_values(array)
+    return to_tensor(values), indices
+
+
+def distinct_values(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Returns the distinct values of an array, and the position of each element among them.
 
     Values of a dictionary that do not occur may be among them.
     """
     encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode("encode")
     if len(encoded.dictionary) > len(encoded):
         encoded = encoded.dictionary_decode().dictionary_encode("encode")
-    return to_tensor(encoded.dictionary), encoded.indices.to_numpy(zero_copy_only=False)
+    return encoded.dictionary, encoded.indices.to_numpy(zero_copy_only=False)
 
 
 def with_distinct(rows: TypedRows) -> TypedRows:

@@ -19,7 +19,7 @@ from tfrs_dlrm.data.encoding.statistics import (
 )
 from tfrs_dlrm.data.encoding.tokenizer import Tokenizer
 from tfrs_dlrm.data.encoding.value_reader import ValueReader
-from tfrs_dlrm.data.preparing.block_values import BlockValues, distinct, list_tensors
+from tfrs_dlrm.data.preparing.block_values import BlockValues, distinct, distinct_values, list_tensors
 from tfrs_dlrm.data.preparing.manifest import encoded_schema
 from tfrs_dlrm.data.preparing.number_sketch import NumberSketch
 from tfrs_dlrm.data.raw.parsing import BadRow
@@ -50,7 +50,7 @@ class CountedBlock:
     """The counts of one block, for vocabularies and statistics.
 
     Attributes:
-      values: (table, values as bytes [N], counts [N]) per feature with a vocabulary.
+      values: (table, values as strings [N], counts [N]) per feature with a vocabulary.
       moments: moments of `measured_numbers`, then of `label_numbers`, then of logarithms; see `count_moments`.
       numbers: by input of `sketched_inputs`, its numbers.
       rows: how many rows were readable.
@@ -58,7 +58,7 @@ class CountedBlock:
       bad: the rows that cannot be used.
     """
 
-    values: list[tuple[str, np.ndarray, np.ndarray]]
+    values: list[tuple[str, pa.Array, np.ndarray]]
     moments: Moments
     numbers: dict[str, NumberSketch]
     rows: int
@@ -132,14 +132,18 @@ class BlockCounter:
         sketches = {key: NumberSketch.of(values.sketched(f)) for key, f in self._sketched.items()}
         return CountedBlock(counts, Moments.of(numbers), sketches, len(rows), len(kept), rows.bad)
 
-    def _count(self, f: CategoricalFeature, values: BlockValues, rows: TypedRows) -> tuple[np.ndarray, np.ndarray]:
+    def _count(self, f: CategoricalFeature, values: BlockValues, rows: TypedRows) -> tuple[pa.Array, np.ndarray]:
         if f.multi_valued:
             return self._count_lists(f, rows)
-        found, indices = values.of_feature(f)
-        text = found if f.cross else self._tokenizer.text(found)
-        return text.numpy(), np.bincount(indices, minlength=len(text))
+        if f.cross:
+            crossed, indices = values.of_feature(f)
+            texts = _strings(crossed)
+        else:
+            found, indices = distinct_values(rows.inputs[f.input_name])
+            texts = self._tokenizer.texts(found)
+        return texts, np.bincount(indices, minlength=len(texts))
 
-    def _count_lists(self, f: CategoricalFeature, rows: TypedRows) -> tuple[np.ndarray, np.ndarray]:
+    def _count_lists(self, f: CategoricalFeature, rows: TypedRows) -> tuple[pa.Array, np.ndarray]:
         raw = rows.inputs[f.input_name]
         if f.history_of:  # other values of the same row decide which values count
             inputs, indices = list_tensors(self._tokenizer.list_inputs(f), rows)
@@ -148,7 +152,7 @@ class BlockCounter:
             inputs = {f.input_name: _ragged_of_one(f, found)}
         tokens, _ = self._tokenizer.lists(f, inputs)
         counts = np.bincount(indices, minlength=int(tokens.nrows()))
-        return self._tokenizer.text(tokens.values).numpy(), np.repeat(counts, tokens.row_lengths().numpy())
+        return _strings(self._tokenizer.text(tokens.values)), np.repeat(counts, tokens.row_lengths().numpy())
 
 
 class BlockEncoder:
@@ -240,10 +244,14 @@ class BlockEncoder:
         return f"feature {f.name!r}: {value} has no row in its table of {size}, and out_of_range is 'error'"
 
 
-def _occurring(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _strings(texts: tf.Tensor) -> pa.Array:
+    return pa.array(texts.numpy(), pa.binary()).cast(pa.string())
+
+
+def _occurring(values: pa.Array, counts: np.ndarray) -> tuple[pa.Array, np.ndarray]:
     """Leaves out values that do not occur: those of rows that were not kept."""
     found = counts > 0
-    return (values, counts) if found.all() else (values[found], counts[found])
+    return (values, counts) if found.all() else (values.filter(pa.array(found)), counts[found])
 
 
 def _group_ids(groups: pa.Array) -> np.ndarray:

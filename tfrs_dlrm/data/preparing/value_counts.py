@@ -24,10 +24,9 @@ class ValueCounts:
     def __init__(self) -> None:
         self._parts: dict[str, list[pa.Table]] = collections.defaultdict(list)
 
-    def add(self, table: str, values: np.ndarray, counts: np.ndarray) -> None:
-        """Adds `counts`, int64 [N], of `values`, bytes [N] of UTF-8, to a table's vocabulary. Values may repeat."""
-        value_array = pa.array(values, pa.binary()).cast(pa.string())
-        self._parts[table].append(pa.table([value_array, pa.array(counts, pa.int64())], schema=_SCHEMA))
+    def add(self, table: str, values: pa.Array, counts: np.ndarray) -> None:
+        """Adds `counts`, int64 [N], of `values`, strings [N], to a table's vocabulary. Values may repeat."""
+        self._parts[table].append(pa.table([values, pa.array(counts, pa.int64())], schema=_SCHEMA))
 
     def write(self, workspace: Workspace, name: str) -> None:
         """Writes the sums to `counts_file`, sorted by value, so that equal counts give equal bytes."""

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tfrs_dlrm.data.encoding.encoder import Encoder
 from tfrs_dlrm.data.encoding.tokenizer import MISSING_TEXT
-from tfrs_dlrm.data.preparing.block_values import BlockValues, distinct
+from tfrs_dlrm.data.preparing.block_values import BlockValues, distinct_values
 from tfrs_dlrm.data.preparing.job import PrepareJob
 from tfrs_dlrm.data.preparing.row_splitter import uniform
 from tfrs_dlrm.data.preparing.workspace import COUNTED, ENCODED, Workspace
@@ -116,8 +117,9 @@ class RowSampler:
             return np.isnan(array.to_numpy(zero_copy_only=False))
         if pa.types.is_integer(array.type):
             return np.asarray(array.to_numpy(zero_copy_only=False)) == MISSING_INT
-        values, indices = distinct(array)
-        return np.asarray((self._encoder.tokenizer.text(values) == MISSING_TEXT).numpy()[indices])
+        values, indices = distinct_values(array)
+        missing = pc.equal(self._encoder.tokenizer.texts(values), MISSING_TEXT)
+        return np.asarray(missing.to_numpy(zero_copy_only=False)[indices])
 
 
 def _norms(vectors: np.ndarray) -> np.ndarray:
