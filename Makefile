@@ -1,5 +1,5 @@
 # `make run` and `make test` set up what they need in .venv; `make help` lists the rest.
-.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-paths bench-family bench-tasks bench-lists bench-sequences bench-negatives bench-stream bench-new-values bench-input-service bench-input-service-kills bench-kills verify-tpu clean
+.PHONY: help run run-s3 test test-rest test-all test-io test-lowest test-clients lint format types docs tutorials check kernels bench bench-quick bench-data bench-engines bench-strategies bench-serving bench-paths bench-family bench-tasks bench-lists bench-sequences bench-negatives bench-stream bench-new-values bench-input-service bench-input-service-kills bench-kills verify-tpu clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -143,6 +143,9 @@ tutorials: $(DOCS)  ## runs the notebooks of docs/tutorials and stores their out
 	  --ExecutePreprocessor.extra_arguments=--IPKernelApp.capture_fd_output=False --inplace docs/tutorials/*.ipynb
 
 check: lint types test  ## the quick part of what CI runs
+
+kernels: $(SETUP)  ## C++ kernels for training on CPUs, compiled for this machine: 10 seconds; optional
+	@$(BIN)/python train/build_kernels.py
 
 bench: $(PEERS)  ## training beside PyTorch, FBGEMM, TFRS and Keras: tables, JSON and pictures in benchmarks/results
 	@$(BIN)/python benchmarks/train.py

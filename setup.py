@@ -30,6 +30,7 @@ setup(
     package_dir=_RECIPES,
     package_data={
         "tfrs_dlrm": ["py.typed"],
+        "tfrs_dlrm.embeddings.kernels": ["tables.cc"],
         "tfrs_dlrm.serving.server": ["page/*"],
         "tfrs_dlrm.tools.report": ["page.*"],
         "tfrs_dlrm.configs.schemas": ["*.json", "*.sql"],

@@ -15,6 +15,7 @@ from summary import median, ratio, spread
 _COLORS = {
     "ours": "#1f6fb4",
     "ours, ids sorted": "#5fa8e0",
+    "ours, kernels": "#123f66",
     "PyTorch": "#e8702a",
     "FBGEMM": "#c0392b",
     "TFRS Ranking": "#7a9e3f",

@@ -13,6 +13,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("TFRS_DLRM_KERNELS", "0")  # what every machine has; tests of the kernels switch them on
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # for the processes that tests start
 
 import process_memory

@@ -17,6 +17,7 @@ LEARNING_RATE = {"sgd": 0.01, "adagrad": 1e-4, "rowwise": 1e-4}
 PEERS = {
     "ours": ("peers.ours", "Ours"),
     "ours, ids sorted": ("peers.ours", "OursSorted"),
+    "ours, kernels": ("peers.ours", "OursByKernels"),
     "PyTorch": ("peers.torch_dlrm", "TorchDLRM"),
     "FBGEMM": ("peers.fbgemm_dlrm", "FbgemmDLRM"),
     "TFRS Ranking": ("peers.tfrs_ranking", "TfrsRanking"),

@@ -1,5 +1,7 @@
 """This package: `DLRM`, its row optimizers for the tables and a Keras optimizer for the MLPs."""
 
+import os
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
@@ -7,16 +9,20 @@ from workloads import Batch, Weights, Workload, batches
 
 import tfrs_dlrm as td
 from peers import KERAS_EPSILON, LEARNING_RATE
+from tfrs_dlrm.embeddings import kernels
 
 _ROWS = {"sgd": td.SGD, "adagrad": td.Adagrad, "rowwise": td.RowWiseAdagrad}
 
 
 class Ours:
+    kernels = "0"
+
     def __init__(self, workload: Workload, optimizer: str, precision: str, weights: Weights | None):
         keras.mixed_precision.set_global_policy("mixed_bfloat16" if precision == "bf16" else "float32")
         self.model = td.DLRM(schema(workload), workload.bottom, workload.top)
         rate = LEARNING_RATE[optimizer]
         dense = keras.optimizers.SGD(rate) if optimizer == "sgd" else _adagrad(rate)
+        os.environ[kernels.SWITCH] = self.kernels
         self.model.compile(optimizer=dense, embedding_optimizer=_ROWS[optimizer](rate), metrics=[])
         if weights is not None:
             self._assign(workload, weights)
@@ -57,6 +63,18 @@ class OursSorted(Ours):
             table = self.model.schema.table(f"C{i}")
             features[table.order_key] = tf.constant(np.argsort(ids, kind="stable").astype(np.int32))
         return features, labels
+
+
+class OursByKernels(Ours):
+    """With the C++ kernels of `tfrs-dlrm kernels`, built now unless they are there."""
+
+    kernels = "1"
+
+    def __init__(self, workload: Workload, optimizer: str, precision: str, weights: Weights | None):
+        os.environ[kernels.SWITCH] = self.kernels
+        if kernels.find() is None:
+            kernels.build()
+        super().__init__(workload, optimizer, precision, weights)
 
 
 def schema(workload: Workload) -> td.Schema:

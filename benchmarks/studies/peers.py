@@ -72,7 +72,7 @@ def brief_groups_of(workload: Workload) -> dict[str, list[Variant]]:
 
 def _all_have(workload: Workload) -> list[str]:
     """Peers that take this workload with every optimizer and precision."""
-    return ["ours", *(["ours, ids sorted"] if workload.longest_bag else []), "PyTorch", "FBGEMM"]
+    return ["ours", *(["ours, ids sorted"] if workload.longest_bag else []), "ours, kernels", "PyTorch", "FBGEMM"]
 
 
 def _variants(

@@ -66,7 +66,7 @@ def _peers(result: dict[str, Any]) -> Iterator[Line]:
         if base == "paper":
             for optimizer, bound in _PAPER.items():
                 for precision in ("bf16", "fp32"):
-                    for ours in ("ours", "ours, ids sorted"):
+                    for ours in ("ours", "ours, ids sorted", "ours, kernels"):
                         what = f"{workload}: PyTorch / {ours}, {optimizer} {precision}"
                         named = (f"{peer} {optimizer} {precision}" for peer in ("PyTorch", ours))
                         yield Line(what, bound, _between(groups, *named))
@@ -74,9 +74,10 @@ def _peers(result: dict[str, Any]) -> Iterator[Line]:
             yield from _one_hot(workload, groups, *_ONE_HOT[base])
         for optimizer in ("adagrad", "rowwise", "sgd"):
             for precision in ("bf16", "fp32"):
-                named = [f"{peer} {optimizer} {precision}" for peer in ("FBGEMM", "ours")]
-                what = f"{workload}: FBGEMM / ours, {optimizer} {precision}"
-                yield Line(what, _FBGEMM[base], _between(groups, *named))
+                for ours in ("ours", "ours, kernels"):
+                    named = [f"{peer} {optimizer} {precision}" for peer in ("FBGEMM", ours)]
+                    what = f"{workload}: FBGEMM / {ours}, {optimizer} {precision}"
+                    yield Line(what, _FBGEMM[base], _between(groups, *named))
 
 
 def _one_hot(workload: str, groups: list[dict], bf16: float, fp32: float, tfrs: float) -> Iterator[Line]:

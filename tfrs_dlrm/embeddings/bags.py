@@ -20,6 +20,7 @@ class Bags(NamedTuple):
       weights: float32 [n]; None if all are 1.
       scale: float32 [size]; None if all are 1.
       length: the length of sequences; None if bags are pooled.
+      splits: int64 [size + 1], bag i has rows splits[i] to splits[i + 1]; None unless rows came ragged and are pooled.
     """
 
     rows: tf.Tensor
@@ -29,6 +30,7 @@ class Bags(NamedTuple):
     weights: tf.Tensor | None = None
     scale: tf.Tensor | None = None
     length: int | None = None
+    splits: tf.Tensor | None = None
 
     @property
     def one_row_each(self) -> bool:
@@ -72,7 +74,8 @@ def multi_hot_bags(
         flat_weights = None if weights is None else tf.reshape(weights, [-1])
         lengths = tf.fill([size], tf.cast(hotness, tf.float32))
     else:
-        bags = Bags(rows.flat_values, rows.nrows(), tf.cast(rows.value_rowids(), tf.int32), None)
+        of_row = tf.cast(rows.value_rowids(), tf.int32)
+        bags = Bags(rows.flat_values, rows.nrows(), of_row, None, splits=tf.cast(rows.row_splits, tf.int64))
         flat_weights = None if weights is None else weights.flat_values
         lengths = tf.cast(rows.row_lengths(), tf.float32)
     bags = bags._replace(weights=flat_weights)

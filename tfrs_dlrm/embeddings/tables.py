@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,11 @@ class EmbeddingTables(keras.layers.Layer):
         The vectors of a feature with `sequence_length` are [B, sequence_length, dim].
         """
         prepared = features if isinstance(features, PreparedIds) else self.prepare(features)
-        pairs = zip(self._layouts, prepared.bags, strict=True)
+        return self.vectors_of(prepared, range(len(self._layouts)))
+
+    def vectors_of(self, prepared: PreparedIds, features: Iterable[int]) -> list[tf.Tensor]:
+        """Returns what `lookup` does, of some features, by their places in `schema.categorical`."""
+        pairs = ((self._layouts[i], prepared.bags[i]) for i in features)
         return [tf.cast(layout.vectors(self.tables, bags), self.compute_dtype) for layout, bags in pairs]
 
     def update(

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from tfrs_dlrm.layers.side_by_side import whole_parts
+
 
 class SplitKernels:
     """The rows of kernels for the columns of contexts, and those for the columns of candidates; made once per kernel.
@@ -189,7 +191,8 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     """Returns rows of the columns of all parts, one after the other; `CandidateRows` if one of them is that."""
     known = next((x for x in parts if isinstance(x, CandidateRows)), None)
     if known is None:
-        return tf.concat(parts, axis=1)
+        whole = whole_parts(parts)
+        return tf.concat(whole, axis=1) if len(whole) > 1 else whole[0]
     contexts = [x.context for x in parts if isinstance(x, CandidateRows)]
     candidates = [x.candidate if isinstance(x, CandidateRows) else x for x in parts]
     candidates = [x for x in candidates if x is not None]
@@ -229,7 +232,7 @@ def stack(vectors: Sequence[Rows]) -> Rows:
     """Returns vectors [B, D] as rows [B, n, D], a column for each; `CandidateRows` if one of them is that."""
     known = next((x for x in vectors if isinstance(x, CandidateRows)), None)
     if known is None:
-        return tf.stack(vectors, axis=1)
+        return _stacked(vectors)
     shared = np.array([isinstance(x, CandidateRows) and x.same_for_all for x in vectors])
     contexts = [x.context for x, once in zip(vectors, shared, strict=True) if once]
     candidates = [x for x, once in zip(vectors, shared, strict=True) if not once]
@@ -237,6 +240,16 @@ def stack(vectors: Sequence[Rows]) -> Rows:
         return tf.stack(candidates, axis=1)
     candidate = tf.stack(candidates, axis=1) if candidates else None
     return CandidateRows(tf.stack(contexts, axis=1), candidate, _places(shared), known.count, known.kernels)
+
+
+def _stacked(vectors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns tensors [B, D] as one, [B, n, D]."""
+    parts = whole_parts(vectors)
+    if len(parts) == len(vectors):
+        return tf.stack(vectors, axis=1)
+    dim = vectors[0].shape[1]
+    columns = [tf.reshape(x, [-1, x.shape[1] // dim, dim]) for x in parts]
+    return tf.concat(columns, axis=1) if len(columns) > 1 else columns[0]
 
 
 def _places(shared: np.ndarray) -> np.ndarray:

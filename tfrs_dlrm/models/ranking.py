@@ -11,6 +11,7 @@ import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
 from tfrs_dlrm.embeddings.ids import Features
+from tfrs_dlrm.embeddings.kernels.kernel_step import make_table_step
 from tfrs_dlrm.embeddings.row_optimizer import RowOptimizer
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
@@ -209,15 +210,15 @@ class RankingModel(ModelParts, Scored, KerasSaving):
         """Trains on a batch (features, label[, weight]); returns the metrics since the start of the epoch."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
         ids: Any = self.embeddings.prepare(features)  # its type depends on the kind of tables
-        activations = self.embeddings.lookup(ids)
+        found = self._table_step.lookup(ids)
         with tf.GradientTape() as tape:
-            tape.watch(activations)
-            scores = self(features, activations, training=True, logits=True)
+            tape.watch(found)
+            scores = self(features, self._table_step.vectors(found), training=True, logits=True)
             loss = self._loss(ids, labels, scores, weights, self._mixed_loss.groups_of(features))
         variables = self.dense_variables
-        activation_gradients, gradients = tape.gradient(loss, (activations, variables))
+        table_gradients, gradients = tape.gradient(loss, (found, variables))
         if self.embeddings.trainable:
-            self.embeddings.update(ids, activation_gradients, self.embedding_optimizer)
+            self._table_step.update(ids, table_gradients)
         if variables:
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return {m.name: m.result() for m in self.metrics}
@@ -302,6 +303,7 @@ class RankingModel(ModelParts, Scored, KerasSaving):
                 self.optimizer.build(self.dense_variables)
             self.embedding_optimizer = make_row_optimizer(embedding_optimizer, self.embeddings)
             self.embeddings.compile(self.embedding_optimizer)
+            self._table_step = make_table_step(self.embeddings, self.embedding_optimizer)
             self.embedding_optimizer.follow(self.optimizer)
             losses = [self.task, *self.more_tasks]
             self._label_losses = LabelLosses(

@@ -31,6 +31,7 @@ SCRIPTS = {
     "serve": "export/serve.py",
     "join-labels": "export/join_labels.py",
     "doctor": "train/doctor.py",
+    "kernels": "train/build_kernels.py",
 }
 _COMMAND = re.compile(rf"\btfrs-dlrm ({'|'.join(SCRIPTS)})\b(?!-)")
 

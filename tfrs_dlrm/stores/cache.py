@@ -110,8 +110,12 @@ def _use(path: str, shared: bool = False) -> Lock:
     return Lock(os.path.join(os.path.dirname(path), "use"), path, "removes it", shared=shared)
 
 
+def cache_directory() -> str:
+    """Returns the directory of what this machine keeps, which may not exist yet."""
+    return os.environ.get(CACHE_VARIABLE) or os.path.join(os.path.expanduser("~"), ".cache", "tfrs_dlrm")
+
+
 def _home(url: StoreUrl) -> str:
-    root = os.environ.get(CACHE_VARIABLE) or os.path.join(os.path.expanduser("~"), ".cache", "tfrs_dlrm")
     # The same bucket at another endpoint is another bucket.
     names = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}[url.scheme]
     endpoint = next(filter(None, map(os.environ.get, names)), "")
@@ -119,7 +123,7 @@ def _home(url: StoreUrl) -> str:
     name = urllib.parse.quote(url.prefix, safe="") or "%2F"
     if len(name) > 200:  # file systems allow 255
         name = f"{name[:180]}-{_digest(name)}"
-    return os.path.join(root, kind, url.bucket, name)
+    return os.path.join(cache_directory(), kind, url.bucket, name)
 
 
 def _digest(text: str) -> str:

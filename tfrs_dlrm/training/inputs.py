@@ -19,6 +19,7 @@ from tfrs_dlrm.data.reading.records import write_records
 from tfrs_dlrm.data.reading.row_groups import reading_order
 from tfrs_dlrm.data.reading.service.input_service import InputService
 from tfrs_dlrm.distribute.strategies import Distribution, distribution_of
+from tfrs_dlrm.embeddings import kernels
 from tfrs_dlrm.embeddings.tables import EmbeddingTables
 from tfrs_dlrm.embeddings.tpu import TPUEmbeddingTables
 from tfrs_dlrm.messages.arguments import checked
@@ -82,7 +83,7 @@ def distributed_dataset(
             repeat=repeat,
             context=context,
             shuffle_rows=shuffle_rows,
-            sort_ids=split == "train" and distribution.only_one_device,
+            sort_ids=split == "train" and distribution.only_one_device and not kernels.find(),
             service=service,
             whole_groups=whole_groups,
         )
