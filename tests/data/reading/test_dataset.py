@@ -248,6 +248,11 @@ def test_a_schema_without_some_kinds_of_feature(tmp_path):
     assert features["plain"].to_list() == columns_of(range(10))["plain"]
 
 
+def test_no_thread_tunes_the_pipeline(directory):
+    # It sleeps for longer and longer; the destruction of an iterator, at the end of an epoch, waits until it wakes.
+    assert dataset(directory, 32).options().autotune.enabled is False
+
+
 def test_fit_takes_an_epoch_from_each_iterator(directory):
     """What the docstring promises of `model.fit`: the second epoch is shuffled anew."""
     import tf_keras as keras

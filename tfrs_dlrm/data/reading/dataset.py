@@ -145,7 +145,7 @@ def dataset(
     cardinality = tf.data.INFINITE_CARDINALITY if repeat else per_epoch
     if repeat or start_step % per_epoch == 0:
         batches = batches.apply(tf.data.experimental.assert_cardinality(cardinality))
-    return prefetched(batches)
+    return prefetched(batches, tuned=False)
 
 
 def _of_groups(schema: Schema, given: bool | None, by_default: bool) -> bool:

@@ -90,9 +90,17 @@ def one_for_each(chunks: Sequence[C], context: tf.distribute.InputContext | None
     return parts
 
 
-def prefetched(data: tf.data.Dataset) -> tf.data.Dataset:
-    """Prefetches the batches of one input pipeline, which no strategy is to shard again."""
+def prefetched(data: tf.data.Dataset, tuned: bool = True) -> tf.data.Dataset:
+    """Prefetches the batches of one input pipeline, which no strategy is to shard again.
+
+    Args:
+      data: the batches.
+      tuned: whether TensorFlow tunes the pipeline while it runs. One that has nothing to tune is better left alone: an
+        iterator that is destroyed waits for the thread that tunes, which sleeps for up to 20 seconds in an epoch of 40.
+    """
     options = tf.data.Options()
+    if not tuned:
+        options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return data.prefetch(4).with_options(options)
 
